@@ -1,0 +1,127 @@
+"""Names of the field, and how one becomes an object.
+
+Every entry of the atlas (a dataset, a schedule, a sampler, ...) is a frozen dataclass: its fields *are* its parameters,
+their types and defaults included. A registry maps the name used in a study to that class, together with where its
+formula comes from. Three ways lead to an entry:
+
+- a registered name, ``heun``;
+- an installed entry point of the group ``diffatlas.<kind>s`` (``diffatlas.samplers``, ...);
+- a path ``package.module:Object``.
+
+Nothing here reads files or validates user input beyond names: `tasks.components` turns a line of YAML into parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+
+class UnknownName(LookupError):
+    """A name that no registry entry, entry point or importable object answers to."""
+
+    def __init__(self, kind: str, name: str, known: list[str], detail: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, known
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        self.nearest = near[0] if near else None
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        super().__init__(
+            f"unknown {kind} {name!r}{hint}{' ' + detail if detail else ''} (known: {', '.join(known)}; "
+            f"your own class is named as package.module:Object)"
+        )
+
+
+@dataclass(frozen=True)
+class Component:
+    """Base of every registered class. Subclasses are frozen dataclasses whose fields are the public parameters.
+
+    `version` is part of every id derived from the component: raise it when the numbers it produces change.
+    """
+
+    registered_name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as plain values, defaults written out."""
+        return dataclasses.asdict(self)
+
+    def spec(self) -> dict[str, Any]:
+        """The canonical description: name and every parameter, whether it was spelled or not."""
+        return {"name": self.registered_name, **self.parameters()}
+
+
+C = TypeVar("C", bound=Component)
+
+
+@dataclass(frozen=True)
+class Entry(Generic[C]):
+    """One line of the catalogue."""
+
+    name: str
+    cls: type[C]
+    formula: str
+    source: str
+    seed: str
+
+
+class Registry(Generic[C]):
+    """The names of one kind, in the order in which they were registered."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[C]] = {}
+
+    def register(self, name: str, *, formula: str, source: str, seed: str = "") -> Callable[[type[C]], type[C]]:
+        """Class decorator. `formula` is one line, `source` the paper or text, `seed` the seed document it occurs in."""
+
+        def add(cls: type[C]) -> type[C]:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            cls.registered_name = name
+            self._entries[name] = Entry(name, cls, formula, source, seed)
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def __iter__(self) -> Iterator[Entry[C]]:
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def find(self, name: str) -> type[C]:
+        """The class behind a name. Raises `UnknownName` with the nearest known one."""
+        if name in self._entries:
+            return self._entries[name].cls
+        if ":" in name:
+            return self._import(name)
+        for point in importlib.metadata.entry_points(group=f"diffatlas.{self.kind}s"):
+            if point.name == name:
+                return self._adopt(point.load(), name)
+        raise UnknownName(self.kind, name, self.names())
+
+    def create(self, name: str, **parameters: Any) -> C:
+        """`find` and construct; for use from Python, where parameters are already of their types."""
+        return self.find(name)(**parameters)
+
+    def _import(self, path: str) -> type[C]:
+        module, _, attribute = path.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownName(self.kind, path, self.names(), f"({error})") from error
+        return self._adopt(found, path)
+
+    def _adopt(self, found: Any, name: str) -> type[C]:
+        if not (isinstance(found, type) and issubclass(found, Component) and dataclasses.is_dataclass(found)):
+            raise UnknownName(self.kind, name, self.names(), "(it must be a frozen dataclass derived from Component)")
+        found.registered_name = name
+        return found  # type: ignore[return-value]  # the kind's own base class is checked where it is used
