@@ -1,0 +1,1 @@
+"""How the pipeline runs elsewhere: studies, schedules, containers."""

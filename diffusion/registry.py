@@ -50,6 +50,15 @@ class Component:
         """The parameters as plain values, defaults written out."""
         return dataclasses.asdict(self)
 
+    def label(self) -> str:
+        """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
+        told = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return self.registered_name + (f"({','.join(told)})" if told else "")
+
     def spec(self) -> dict[str, Any]:
         """The canonical description: name and every parameter, whether it was spelled or not."""
         return {"name": self.registered_name, **self.parameters()}
@@ -123,5 +132,6 @@ class Registry(Generic[C]):
     def _adopt(self, found: Any, name: str) -> type[C]:
         if not (isinstance(found, type) and issubclass(found, Component) and dataclasses.is_dataclass(found)):
             raise UnknownName(self.kind, name, self.names(), "(it must be a frozen dataclass derived from Component)")
-        found.registered_name = name
+        if "registered_name" not in vars(found):  # a shipped class named by its path keeps its name, and so its ids
+            found.registered_name = name
         return found  # type: ignore[return-value]  # the kind's own base class is checked where it is used

@@ -32,6 +32,8 @@ from diffusion.registry import Component, Registry
 
 schedules: Registry[Schedule] = Registry("schedule")
 
+_MOST_LEVELS = 1_000_000  # tables of a discrete schedule are held in memory
+
 
 @dataclass(frozen=True)
 class Level:
@@ -204,8 +206,8 @@ class DDPMLinear(VariancePreserving):
     own_grid: ClassVar[str] = "discrete"
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise ValueError(f"ddpm-linear needs at least 2 levels, found {self.levels}")
+        if not 2 <= self.levels <= _MOST_LEVELS:
+            raise ValueError(f"ddpm-linear needs 2 to {_MOST_LEVELS} levels, found {self.levels}")
         if not 0 < self.beta_min <= self.beta_max:
             raise ValueError("ddpm-linear needs 0 < beta_min <= beta_max")
         if self.betas[-1] >= 1:
@@ -365,8 +367,10 @@ class IDDPM(NoiseAsTime):
     own_grid: ClassVar[str] = "discrete"
 
     def __post_init__(self) -> None:
-        if not (self.levels >= 2 and 0 <= self.j0 < self.levels - 1):
-            raise ValueError(f"iddpm needs levels >= 2 and 0 <= j0 < levels - 1, found {self.levels} and {self.j0}")
+        if not (2 <= self.levels <= _MOST_LEVELS and 0 <= self.j0 < self.levels - 1):
+            raise ValueError(
+                f"iddpm needs 2 to {_MOST_LEVELS} levels and 0 <= j0 < levels - 1, found {self.levels} and {self.j0}"
+            )
         if not (0 < self.c1 < 1 and self.c2 > 0):
             raise ValueError("iddpm needs 0 < c1 < 1 and c2 > 0")
 

@@ -1,0 +1,1 @@
+"""Which units run in which order, and the command line."""

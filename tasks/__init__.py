@@ -1,0 +1,1 @@
+"""Units of work with an effect outside the process: plan, train, sample, evaluate, store, draw."""

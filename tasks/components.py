@@ -1,21 +1,144 @@
 """From a line of a study to a component: ``heun`` or ``{name: ddim, eta: 0.5}``.
 
-A component's parameters are the fields of its dataclass. Pydantic validates them strictly (no text for a number, no unknown
-key), so that a typing error is refused rather than guessed at.
+A component's parameters are the fields of its dataclass. Pydantic validates them strictly (no text for a number, no
+unknown key, no infinity), so that a typing error is refused rather than guessed at. What is refused is said as a
+*complaint*: where (a path of keys and list positions) and one line of what was found and what would be accepted.
+Complaints travel inside pydantic's own `ValidationError`, so that one from deep inside arrives with its whole path.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import json
+import re
+import types
 import typing
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from diffusion.registry import Component, Registry
+from diffusion.registry import Component, Registry, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
 
 C = TypeVar("C", bound=Component)
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+
+LONGEST_SHOWN = 60
+MISSING = "this key is required and is missing"
+
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_from_float": "an integer",
+    "int_type": "an integer",
+    "invalid_key": "a key that is text",
+    "is_instance_of": "a mapping",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "string_unicode": "text that can be written as UTF-8",
+    "tuple_type": "a list",
+    "none_required": "null",
+}
+
+
+class Complaint(NamedTuple):
+    """One thing that is wrong: where, and a line that says what was found and what would be accepted."""
+
+    path: Path
+    text: str
+
+
+def refusal(complaints: Iterable[Complaint]) -> ValidationError:
+    """The complaints as one pydantic error, for a validator to raise."""
+    return ValidationError.from_exception_data(
+        "study",
+        [
+            InitErrorDetails(type=PydanticCustomError("complaint", "{text}", {"text": c.text}), loc=c.path, input=None)
+            for c in complaints
+        ],
+    )
+
+
+def complaints_of(error: ValidationError, base: Path = ()) -> list[Complaint]:
+    """What a refusal says, each path continued from `base`."""
+    return [Complaint(base + c.path, c.text) for c in map(complaint_of, error.errors(include_url=False))]
+
+
+def complaint_of(details: Any) -> Complaint:
+    """One entry of ``ValidationError.errors()``: a complaint as it was made, or pydantic's own in our words."""
+    path = tuple(details["loc"])
+    return Complaint(path, details["ctx"]["text"] if details["type"] == "complaint" else explain(details))
+
+
+def explain(details: Any) -> str:
+    """One of pydantic's own errors in our words: what was found, what was expected."""
+    kind = details["type"]
+    if kind == "missing":
+        return MISSING
+    context = details.get("ctx", {})
+    expected = context.get("expected") if kind == "literal_error" else EXPECTED.get(kind)
+    found = details["input"]
+    return f"found {shown(found)}, expected {expected}{hint(found, expected)}" if expected else str(details["msg"])
+
+
+def shown(value: object) -> str:
+    """A value as its author wrote it, more or less, on one short line."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**LONGEST_SHOWN:
+        return f"an integer of more than {LONGEST_SHOWN} digits"
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # not JSON, a huge integer inside, a value that contains itself
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 4] + " ..."
+
+
+def hint(found: object, expected: str) -> str:
+    """What to do about a number or a truth value that YAML reads as text."""
+    if not isinstance(found, str):
+        return ""
+    number = re.fullmatch(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?", found.strip())
+    if number and ("integer" in expected or "number" in expected):
+        return " (write it without quotes and underscores)"
+    if expected == "true or false" and found.lower() in {"yes", "no", "on", "off", "true", "false"}:
+        return " (write true or false, without quotes)"
+    return ""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else None
+
+
+def unknown(what: str, name: object, known: Sequence[str], *, of: str = "", note: str = "") -> str:
+    """The line for a name that is not among the known ones."""
+    near = nearest(name, known)
+    question = f"; did you mean {near!r}?" if near else ""
+    accepted = f"accepted: {', '.join(known)}{note}" if known else "there are none"
+    return f"unknown {what} {shown(name)}{of}{question} ({accepted})"
+
+
+def _accept_lists(hint_: Any) -> Any:
+    """The type with every tuple in it also reading from a list, which is all that YAML and JSON have."""
+    origin, arguments = typing.get_origin(hint_), typing.get_args(hint_)
+    if origin is tuple:
+        inner = tuple(a if a is Ellipsis else _accept_lists(a) for a in arguments)
+        return Annotated[tuple.__class_getitem__(inner), Strict(strict=False)]
+    if origin in {typing.Union, types.UnionType}:
+        return typing.Union[tuple(_accept_lists(a) for a in arguments)]  # noqa: UP007 - members known at run time
+    return hint_
 
 
 @cache
@@ -29,8 +152,9 @@ def model_of(cls: type[Any]) -> type[BaseModel]:
             default = field.default
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        fields[field.name] = (hints[field.name], default)
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+        fields[field.name] = (_accept_lists(hints[field.name]), default)
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    return create_model(cls.__name__, __config__=config, **fields)
 
 
 def build(registry: Registry[C], spec: str | dict[str, Any]) -> C:
@@ -39,7 +163,99 @@ def build(registry: Registry[C], spec: str | dict[str, Any]) -> C:
     Raises `diffusion.registry.UnknownName`, `pydantic.ValidationError` (parameters) or `ValueError` (a combination of
     parameters that the class itself refuses).
     """
-    name, parameters = (spec, {}) if isinstance(spec, str) else (spec["name"], {k: v for k, v in spec.items() if k != "name"})
-    cls = registry.find(name)
-    values = model_of(cls).model_validate(parameters)
+    name, parameters = (
+        (spec, {}) if isinstance(spec, str) else (spec["name"], {k: v for k, v in spec.items() if k != "name"})
+    )
+    return construct(registry.find(name), parameters)
+
+
+def construct(cls: type[T], parameters: dict[str, Any]) -> T:
+    """An instance of a dataclass from plain values, strictly. Raises as `build` does."""
+    values = model_of(typing.cast("Hashable", cls)).model_validate(parameters)
     return cls(**{field: getattr(values, field) for field in type(values).model_fields})
+
+
+def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -> T:
+    """`construct`, with everything that can be wrong as one `ValidationError` made of complaints."""
+    known = [field.name for field in dataclasses.fields(typing.cast("Any", cls))]
+    found = [
+        Complaint((str(key),), unknown("parameter", key, known, of=f" of {what}"))
+        for key in parameters
+        if key not in known
+    ]
+    wrong: dict[Path, list[Any]] = {}  # of a union, every member complains: gather them at the parameter
+    try:
+        built = construct(cls, {key: value for key, value in parameters.items() if key in known})
+    except ValidationError as error:
+        for e in error.errors(include_url=False):
+            inner = next((i for i, part in enumerate(e["loc"][1:], 1) if not isinstance(part, int)), None)
+            wrong.setdefault(e["loc"][:inner], []).append(e)
+    except Exception as error:  # noqa: BLE001 - a refusal in the class's own words; it may be a user's
+        found.append(Complaint((), f"{what}: {_one_line(error)}"))
+    for path, errors in wrong.items():
+        whole = [EXPECTED.get(e["type"]) for e in errors]
+        if len(errors) > 1 and all(whole):
+            expected = " or ".join(dict.fromkeys(w for w in whole if w))
+            found.append(Complaint(path, f"found {shown(errors[0]['input'])}, expected {expected}"))
+        else:
+            found.append(Complaint(path, explain(errors[0])))
+    if found:
+        raise refusal(found)
+    return built
+
+
+def read(registry: Registry[C], base: type, entry: object) -> C:
+    """The component that an entry of a study describes; an instance of `base` passes as it is.
+
+    Raises `pydantic.ValidationError` with every complaint and its path in the entry: a wrong shape, an unknown name, an
+    unknown parameter, a wrong type, a value that the class refuses, a user's class that is not of this kind.
+    """
+    kind = registry.kind
+    if isinstance(entry, base):
+        return typing.cast("C", entry)
+    name: str
+    parameters: dict[str, Any] = {}
+    if isinstance(entry, str):
+        name = entry
+    elif isinstance(entry, dict):
+        name, parameters = _name_and_parameters(kind, registry.names(), entry)
+    else:
+        raise refusal(
+            [Complaint((), f"found {shown(entry)}, expected the name of a {kind} or {{name: ..., parameter: ...}}")]
+        )
+    cls = find(registry, base, name, ("name",) if isinstance(entry, dict) else ())
+    return construct_or_complain(cls, repr(name), parameters)
+
+
+def _name_and_parameters(kind: str, known: list[str], entry: dict[Any, Any]) -> tuple[str, dict[str, Any]]:
+    name = entry.get("name")
+    if "name" not in entry:
+        told = f"found {shown(entry)}, expected a key 'name' with the name of a {kind}"
+        if len(entry) == 1 and next(iter(entry)) in known:
+            told += f" (write {{name: {next(iter(entry))}, parameter: ...}})"
+        raise refusal([Complaint((), told)])
+    if not isinstance(name, str):
+        raise refusal([Complaint(("name",), f"found {shown(name)}, expected the name of a {kind}")])
+    return name, {key: value for key, value in entry.items() if key != "name"}
+
+
+def find(registry: Registry[C], base: type, name: str, path: Path = ()) -> type[C]:
+    """The class behind a name, of the kind `base`. Raises `pydantic.ValidationError` with a complaint at `path`."""
+    try:
+        cls = registry.find(name)
+    except UnknownName as error:
+        if ":" in name:  # the reason lies in the user's own module
+            raise refusal([Complaint(path, _one_line(error))]) from error
+        note = "; your own class is named as package.module:Object"
+        raise refusal([Complaint(path, unknown(registry.kind, name, registry.names(), note=note))]) from error
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        told = f"{registry.kind} {shown(name)} could not be imported: {type(error).__name__}: {_one_line(error)}"
+        raise refusal([Complaint(path, told)]) from error
+    if not issubclass(cls, base):
+        told = f"{shown(name)} is not a {registry.kind}: it must derive from {base.__module__}.{base.__qualname__}"
+        raise refusal([Complaint(path, told)])
+    return cls
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,346 @@
+"""What a study asks for, what is known already, and what is therefore to be done.
+
+- A `Cell` is one denoiser: dataset x formulation x schedule x seed x training settings.
+- A `Point` is one question to a cell: sampler x grid x steps (x number of samples and layout of the start noise).
+
+Their ids are hashes of the canonical spec, defaults written out, and of the version of every component; they do not depend on
+order, spelling, worker or time. Everything here is a pure function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.grids import Grid, grids
+from diffusion.metrics import Metric
+from diffusion.networks import StackedMLP
+from diffusion.registry import Component
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule
+from diffusion.training import Training
+from tasks.study import Study
+
+ENGINE_VERSION = 1
+"""Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
+
+_SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
+_FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _versioned(component: Component) -> dict[str, Any]:
+    return {**component.spec(), "version": component.version}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One denoiser; `training` is None for the exact one."""
+
+    dataset: Dataset
+    formulation: Formulation
+    schedule: Schedule
+    seed: int
+    training: Training | None
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The canonical description that the id hashes."""
+        exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
+        return {
+            "engine": ENGINE_VERSION,
+            "dataset": _versioned(self.dataset),
+            "formulation": {"name": "exact", "version": self.formulation.version} if exact else _versioned(self.formulation),
+            "schedule": _versioned(self.schedule),
+            "seed": self.seed,
+            "training": dataclasses.asdict(self.training) if self.training else None,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash of the spec, 20 hexadecimal digits."""
+        return _digest(self.spec)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Short texts for the axes that the cell lies on."""
+        exact = isinstance(self.formulation, Exact)
+        return {
+            "dataset": self.dataset.label(),
+            "formulation": "exact" if exact else self.formulation.label(),
+            "schedule": self.schedule.label(),
+        }
+
+    def __str__(self) -> str:
+        labels = self.labels
+        return f"{labels['dataset']} {labels['formulation']} on {labels['schedule']}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One question to a cell."""
+
+    cell: Cell
+    sampler: Sampler
+    grid: Grid
+    steps: int
+    samples: int
+    start: str
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The canonical description that the id hashes."""
+        return {
+            "cell": self.cell.id,
+            "sampler": _versioned(self.sampler),
+            "grid": _versioned(self.grid),
+            "steps": self.steps,
+            "samples": self.samples,
+            "start": self.start,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash of the spec, 20 hexadecimal digits."""
+        return _digest(self.spec)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The coordinates of the point along every axis."""
+        return {
+            **self.cell.labels,
+            "sampler": self.sampler.label(),
+            "grid": self.grid.label(),
+            "steps": self.steps,
+            "seed": self.cell.seed,
+        }
+
+    def impossible(self) -> str | None:
+        """Why this question has no answer, or None."""
+        schedule = self.cell.schedule
+        reason = self.sampler.refuses(schedule) or self.grid.refuses(schedule)
+        if reason is None and schedule.max_steps is not None and self.steps > schedule.max_steps:
+            reason = f"schedule {schedule.label()} has {schedule.max_steps} levels, fewer than {self.steps} steps"
+        return reason
+
+    def work(self) -> float:
+        """Estimated seconds of one core."""
+        evaluations = self.steps * (2 if self.sampler.order > 1 else 1) * self.samples
+        return evaluations * _seconds_per_evaluation(self.cell)
+
+
+def _network(cell: Cell) -> StackedMLP:
+    assert cell.training is not None  # noqa: S101 - asked of trained cells only
+    return StackedMLP(cell.dataset.dim, cell.training.width, cell.training.depth)
+
+
+def _seconds_per_evaluation(cell: Cell) -> float:
+    if cell.training is None:
+        return 2e-7 if cell.dataset.dim == 1 else 5e-6
+    return _network(cell).flops() / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a store says of one point."""
+
+    status: str  # ok, failed or skipped
+    metrics: frozenset[str]
+    samples: bool
+    trajectory: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell with the questions to be asked of it now."""
+
+    cell: Cell
+    points: tuple[Point, ...]
+    train: bool  # False: the weights are in the store, or there are none
+
+    def work(self) -> float:
+        """Estimated seconds of one core."""
+        training = self.cell.training
+        seconds = sum(point.work() for point in self.points)
+        if self.train and training is not None:
+            seconds += training.steps * training.batch * (4 * _network(self.cell).flops() / _FLOPS_PER_SECOND + 2e-7)
+        return seconds
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Cells that share a network's shape, trained and questioned together by one worker."""
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """A name a person recognises: ``uniform: edm x3``."""
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            labels = job.cell.labels
+            what = f"exact {labels['schedule']}" if labels["formulation"] == "exact" else labels["formulation"]
+            key = f"{labels['dataset']}: {what}"
+            counts[key] = counts.get(key, 0) + 1
+        return ", ".join(f"{key} x{count}" if count > 1 else key for key, count in counts.items())
+
+    @property
+    def points(self) -> int:
+        """Number of questions."""
+        return sum(len(job.points) for job in self.jobs)
+
+    @property
+    def trained(self) -> int:
+        """Number of cells to train."""
+        return sum(job.train for job in self.jobs)
+
+    def work(self) -> float:
+        """Estimated seconds of one core."""
+        return sum(job.work() for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every point of a study, sorted by what is to happen to it."""
+
+    study: Study
+    points: tuple[Point, ...]
+    impossible: Mapping[str, str]  # point id: reason
+    done: frozenset[str]
+    failed: frozenset[str]  # failed before, left alone
+    jobs: tuple[Job, ...]
+    unrecorded: frozenset[str]  # impossible, and the store does not say so yet
+
+    @property
+    def missing(self) -> int:
+        """Number of points to be computed."""
+        return sum(len(job.points) for job in self.jobs)
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """All cells by id, in the study's order."""
+        return {point.cell.id: point.cell for point in self.points}
+
+    def shards(self, workers: int) -> list[Shard]:
+        """The jobs packed for a number of workers, longest first. Packing changes no number."""
+        groups: dict[str, list[Job]] = {}
+        for job in self.jobs:
+            training = job.cell.training
+            shape = dataclasses.asdict(training) if training else job.cell.dataset.spec()
+            groups.setdefault(json.dumps([job.cell.dataset.dim, shape]), []).append(job)
+        total = sum(job.work() for job in self.jobs)
+        target = max(min(_SHARD_SECONDS, total / max(workers, 1)), 1e-9)
+        shards = [shard for group in groups.values() for shard in _pack(group, target)]
+        return sorted(shards, key=lambda shard: -shard.work())
+
+
+def _pack(jobs: list[Job], target: float) -> Iterator[Shard]:
+    """Consecutive jobs in shards of about `target` seconds each."""
+    total = sum(job.work() for job in jobs)
+    count = min(len(jobs), max(1, math.ceil(total / target)))
+    done, start = 0.0, 0
+    for i, job in enumerate(jobs):
+        done += job.work()
+        left = len(jobs) - i - 1
+        if done >= total / count * (1 - 1e-9) or left == 0:
+            yield Shard(tuple(jobs[start : i + 1]))
+            total, count, done, start = total - done, max(count - 1, 1), 0.0, i + 1
+
+
+def points_of(study: Study) -> list[Point]:
+    """Every point of a study, exact rows included, without repetition."""
+    found: dict[str, Point] = {}
+    for block in study.blocks():
+        pairs = block.pairs()
+        schedules = {_digest(schedule.spec()): schedule for _, schedule in pairs}
+        exact = [(Exact(schedule=schedule.spec()), schedule) for schedule in schedules.values()]
+        asked: list[tuple[Formulation, Schedule]] = [(f, s) for f, s in pairs if isinstance(f, Trained)]
+        for dataset in block.datasets:
+            for formulation, schedule in [*asked, *(exact if dataset.exact else [])]:
+                training = block.training if isinstance(formulation, Trained) else None
+                for seed in block.seeds:
+                    cell = Cell(dataset, formulation, schedule, seed, training)
+                    for choice in block.samplers:
+                        grid = grids.create(schedule.own_grid if choice.grid_name == "own" else choice.grid_name)
+                        for steps in block.steps:
+                            point = Point(cell, choice.sampler, grid, steps, study.samples, study.start)
+                            if not any(rule.matches(**_names(point)) for rule in block.exclude):
+                                found.setdefault(point.id, point)
+    return list(found.values())
+
+
+def _names(point: Point) -> dict[str, str | int]:
+    """The registered names that `exclude` patterns speak of."""
+    return {
+        "dataset": point.cell.dataset.registered_name,
+        "formulation": point.cell.formulation.registered_name,
+        "schedule": point.cell.schedule.registered_name,
+        "sampler": point.sampler.registered_name,
+        "grid": point.grid.registered_name,
+        "steps": point.steps,
+        "seed": point.cell.seed,
+    }
+
+
+def metrics_for(study: Study, dataset: Dataset) -> list[Metric]:
+    """The study's metrics that the dataset can answer."""
+    return [metric for metric in study.metrics if metric.refuses(dataset) is None]
+
+
+def keeps_trajectory(study: Study, point: Point) -> bool:
+    """Whether the study wants the point's path from noise to data stored."""
+    return f"{point.sampler.registered_name}@{point.steps}" in study.keep.trajectories
+
+
+def make_plan(study: Study, known: Mapping[str, Known], trained: Iterable[str], *, retry_failed: bool = False) -> Plan:
+    """What is done, failed, impossible and missing.
+
+    `known` is what the store says of points by id, `trained` the ids of cells whose weights it holds. A point is done if it
+    is stored with all that the study wants of it: its metrics, its samples, its trajectory.
+    """
+    points = points_of(study)
+    weights = set(trained)
+    wanted = {name: frozenset(m.registered_name for m in metrics_for(study, d)) for name, d in _datasets(points).items()}
+    impossible = {point.id: reason for point in points if (reason := point.impossible())}
+    done, failed, missing = set(), set(), []
+    for point in points:
+        before = known.get(point.id)
+        if point.id in impossible:
+            continue
+        if before is None:
+            missing.append(point)
+        elif before.status == "failed":
+            (missing.append(point) if retry_failed else failed.add(point.id))
+        elif (
+            wanted[point.cell.dataset.label()] <= before.metrics
+            and (before.samples or not study.keep.samples)
+            and (before.trajectory or not keeps_trajectory(study, point))
+        ):
+            done.add(point.id)
+        else:
+            missing.append(point)
+    by_cell: dict[str, list[Point]] = {}
+    for point in missing:
+        by_cell.setdefault(point.cell.id, []).append(point)
+    jobs = tuple(
+        Job(group[0].cell, tuple(group), train=group[0].cell.training is not None and cell_id not in weights)
+        for cell_id, group in by_cell.items()
+    )
+    unrecorded = frozenset(i for i in impossible if i not in known)
+    return Plan(study, tuple(points), impossible, frozenset(done), frozenset(failed), jobs, unrecorded)
+
+
+def _datasets(points: Iterable[Point]) -> dict[str, Dataset]:
+    return {point.cell.dataset.label(): point.cell.dataset for point in points}

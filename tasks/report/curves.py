@@ -1,0 +1,291 @@
+"""Points to curves: seeds become a mean, a standard error and an interval.
+
+For n seeds with values x_i at one question, ``mean = sum x_i / n``, ``sem = s / sqrt(n)`` with s^2 the unbiased
+variance, and the 95 % interval of the mean is ``mean +- t_{0.975, n-1} sem`` (Student's t: three seeds are few, and
+1.96 would promise too much). A single seed has no interval, and none is invented.
+
+A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
+A *panel* is a sampler (and its grid, where a study asks for several).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+EXACT = "exact"
+_NOT_METRICS = {"train_seconds", "sample_seconds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One row of the answers, as plain values."""
+
+    dataset: str
+    formulation: str
+    schedule: str
+    sampler: str
+    grid: str
+    steps: int
+    nfe: int
+    seed: int
+    cell_id: str
+    point_id: str
+    status: str
+    error: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a figure, with the number that gives it its colour and symbol.
+
+    An exact series has the style of the first trained one on its schedule and is shown as long as one of the trained
+    series in `shown_with` is.
+    """
+
+    key: int
+    formulation: str
+    schedule: str
+    label: str
+    style: int
+    shown_with: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        return self.formulation == EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A sampler, and a grid where the study compares grids."""
+
+    sampler: str
+    grid: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.sampler if self.grid is None else f"{self.sampler}, grid {self.grid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The seeds at one step count."""
+
+    steps: int
+    nfe: int
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def sem(self) -> float:
+        """Standard error of the mean; NaN for a single seed."""
+        n = len(self.values)
+        return float(np.std(self.values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean; None for a single seed."""
+        n = len(self.values)
+        if n < 2:
+            return None
+        half = float(student_t.ppf(0.975, n - 1)) * self.sem
+        return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One series in one panel: a mean per step count, ascending."""
+
+    dataset: str
+    metric: str
+    panel: Panel
+    series: Series
+    at: tuple[Mean, ...]
+
+    def by_steps(self) -> dict[int, Mean]:
+        return {mean.steps: mean for mean in self.at}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything the report needs of the points, in a stable order."""
+
+    points: tuple[Point, ...]
+    datasets: tuple[str, ...]
+    metrics: tuple[str, ...]
+    higher_is_better: frozenset[str]
+    panels: Mapping[str, tuple[Panel, ...]]
+    series: tuple[Series, ...]
+    floors: Mapping[tuple[str, str], float]
+    curves: tuple[Curve, ...] = field(default=())
+
+    def select(self, dataset: str, metric: str, panel: Panel | None = None) -> list[Curve]:
+        """The curves of one figure, trained ones first."""
+        return [
+            curve
+            for curve in self.curves
+            if (curve.dataset, curve.metric) == (dataset, metric) and (panel is None or curve.panel == panel)
+        ]
+
+    def metrics_of(self, dataset: str) -> list[str]:
+        """The metrics that mean something for a dataset: those with an answer; all, where nothing was answered."""
+        rows = [point for point in self.points if point.dataset == dataset]
+        found = [m for m in self.metrics if any(math.isfinite(point.values[m]) for point in rows)]
+        return found or list(self.metrics)
+
+    def series_of(self, formulation: str, schedule: str) -> Series | None:
+        for series in self.series:
+            if (series.formulation, series.schedule) == (formulation, schedule):
+                return series
+        return None
+
+    def panel_of(self, point: Point) -> Panel:
+        for panel in self.panels[point.dataset]:
+            if panel.sampler == point.sampler and panel.grid in (None, point.grid):
+                return panel
+        raise LookupError(f"point {point.point_id!r} belongs to no panel")  # every point made one
+
+
+def names_of(spec: Any) -> list[str]:
+    """The names in a list of a study, whose entries are names or mappings with a `name`."""
+    if not isinstance(spec, Sequence) or isinstance(spec, str):
+        return []
+    return [str(entry["name"]) if isinstance(entry, Mapping) and "name" in entry else str(entry) for entry in spec]
+
+
+def in_order(found: Iterable[str], wanted: Sequence[str]) -> list[str]:
+    """Distinct names: those of the study in its order, then the others as they come."""
+    distinct = list(dict.fromkeys(found))
+    return [name for name in dict.fromkeys(wanted) if name in distinct] + [n for n in distinct if n not in wanted]
+
+
+def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
+    """The answers in the order of the study, grouped into curves."""
+    metrics = tuple(in_order(_metric_names(points), names_of(study.get("metrics"))))
+    rows = _rows(points, metrics)
+    datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
+    panels = {name: _panels([row for row in rows if row.dataset == name], study) for name in datasets}
+    table = Table(
+        points=rows,
+        datasets=datasets,
+        metrics=metrics,
+        higher_is_better=frozenset(m for m in metrics if points[m].attrs.get("better") == "higher"),
+        panels=panels,
+        series=_series(rows, study),
+        floors=_floors(points, datasets, metrics),
+    )
+    return Table(**{**table.__dict__, "curves": tuple(_curves(table))})
+
+
+def _metric_names(points: xr.Dataset) -> list[str]:
+    names = [str(name) for name in points.data_vars]
+    return [
+        name
+        for name in names
+        if name not in _NOT_METRICS and not name.endswith("_floor") and np.issubdtype(points[name].dtype, np.number)
+    ]
+
+
+def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
+    if name not in points.variables:
+        return [default] * points.sizes.get("point", 0)
+    values: list[Any] = points[name].values.tolist()
+    return values
+
+
+def _rows(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Point, ...]:
+    texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error"]
+    text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
+    count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
+    values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
+    return tuple(
+        Point(
+            **{name: column[i] for name, column in text.items()},
+            steps=count["steps"][i],
+            nfe=count["nfe"][i],
+            seed=count["seed"][i],
+            values={metric: column[i] for metric, column in values.items()},
+        )
+        for i in range(points.sizes.get("point", 0))
+    )
+
+
+def _integer(value: Any) -> int:
+    """A count, 0 where it is not known (the evaluations of a point that never ran)."""
+    return int(value) if value is not None and math.isfinite(value) else 0
+
+
+def _panels(rows: Sequence[Point], study: Mapping[str, Any]) -> tuple[Panel, ...]:
+    samplers = in_order((row.sampler for row in rows), names_of(study.get("samplers")))
+    grids: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        grids.setdefault((row.formulation, row.schedule, row.sampler), set()).add(row.grid)
+    if all(len(found) == 1 for found in grids.values()):
+        return tuple(Panel(sampler) for sampler in samplers)
+    pairs = dict.fromkeys((row.sampler, row.grid) for row in rows)
+    return tuple(Panel(sampler, grid) for name in samplers for sampler, grid in pairs if sampler == name)
+
+
+def _series(rows: Sequence[Point], study: Mapping[str, Any]) -> tuple[Series, ...]:
+    pairs = list(dict.fromkeys((row.formulation, row.schedule) for row in rows))
+    order = in_order((formulation for formulation, _ in pairs), names_of(study.get("formulations")))
+    trained = sorted((pair for pair in pairs if pair[0] != EXACT), key=lambda pair: order.index(pair[0]))
+    several = {f for f, _ in trained if sum(other == f for other, _ in trained) > 1}
+    made = [Series(key, f, s, f"{f} on {s}" if f in several else f, key, (key,)) for key, (f, s) in enumerate(trained)]
+    for formulation, schedule in pairs:
+        if formulation == EXACT:
+            companions = tuple(one.key for one in made if not one.exact and one.schedule == schedule)
+            key = len(made)
+            style = companions[0] if companions else key
+            made.append(Series(key, EXACT, schedule, f"exact on {schedule}", style, companions or (key,)))
+    return tuple(made)
+
+
+def _floors(points: xr.Dataset, datasets: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
+    owner = np.array([str(v) for v in _column(points, "dataset", "")])
+    floors = {}
+    for metric in metrics:
+        if f"{metric}_floor" not in points:
+            continue
+        values = points[f"{metric}_floor"].values.astype(float)
+        for dataset in datasets:
+            own = values[owner == dataset]
+            own = own[np.isfinite(own)]
+            if own.size:
+                floors[dataset, metric] = float(np.median(own))
+    return floors
+
+
+def _curves(table: Table) -> Iterable[Curve]:
+    groups: dict[tuple[str, Panel, Series, int], list[Point]] = {}
+    for row in table.points:
+        series = table.series_of(row.formulation, row.schedule)
+        if row.status == "ok" and series is not None:
+            groups.setdefault((row.dataset, table.panel_of(row), series, row.steps), []).append(row)
+    lines: dict[tuple[str, Panel, Series], list[tuple[int, list[Point]]]] = {}
+    for (dataset, panel, series, steps), rows in groups.items():
+        lines.setdefault((dataset, panel, series), []).append((steps, sorted(rows, key=lambda row: row.seed)))
+    place = {(dataset, panel): i for dataset in table.datasets for i, panel in enumerate(table.panels[dataset])}
+    for (dataset, panel, series), found in sorted(
+        lines.items(), key=lambda li: (li[0][2].key, place[li[0][0], li[0][1]])
+    ):
+        for metric in table.metrics:
+            means = []
+            for steps, rows in sorted(found, key=lambda one: one[0]):
+                values = tuple(row.values[metric] for row in rows if math.isfinite(row.values[metric]))
+                if values:
+                    means.append(Mean(steps, int(np.median([row.nfe for row in rows])), values))
+            if means:
+                yield Curve(dataset, metric, panel, series, tuple(means))

@@ -1,0 +1,259 @@
+"""Samples on the line: their distribution against the step count, and along the reverse trajectory.
+
+*Against N*: for every step count the histogram of the kept samples, as a column of colours; the target's support is
+marked. What falls outside the picture is not hidden: its share is written above the column.
+
+*Along the trajectory*: the law of x_t at each level, from noise to data, as histograms and as a map; where the target's
+noised density is known, p_t(x) is drawn over the histograms and beside the map. A variance-exploding process starts a
+hundred times wider than it ends, so its map shows x / sqrt(alpha^2 std^2 + sigma^2) instead of x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.text import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import xarray as xr
+
+    from tasks.report.answers import Answers
+    from tasks.report.curves import Panel, Point, Series, Table
+    from tasks.report.targets import Target
+
+Array = NDArray[np.float64]
+_BINS = 80
+_MOST_LEVELS = 80
+_MULTIPLES = 6
+_FAVOURITES = ("heun", "ddim", "edm", "euler")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Kept samples of one series in one panel by one seed: step count -> values."""
+
+    panel: Panel
+    series: Series
+    seed: int
+    values: Mapping[int, Array]
+
+
+def default_panel(panels: Sequence[Panel]) -> Panel | None:
+    """The panel shown first: Heun's method where there is one, else DDIM, else whatever comes first."""
+    for name in _FAVOURITES:
+        for panel in panels:
+            if panel.sampler == name:
+                return panel
+    return panels[0] if panels else None
+
+
+def asked(table: Table, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Point]]]:
+    """The answered points of a dataset by panel, series and seed, most steps first."""
+    groups: dict[tuple[Panel, Series, int], list[Point]] = {}
+    for point in table.points:
+        series = table.series_of(point.formulation, point.schedule)
+        if point.dataset == dataset and point.status == "ok" and series is not None:
+            groups.setdefault((table.panel_of(point), series, point.seed), []).append(point)
+    order = {panel: i for i, panel in enumerate(table.panels[dataset])}
+    for (panel, series, seed), points in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1].key, g[0][2])):
+        yield panel, series, seed, sorted(points, key=lambda point: -point.steps)
+
+
+def kept_samples(answers: Answers, table: Table, dataset: str) -> list[Kept]:
+    """What was kept of a scalar dataset, of the first seed that has any, per panel and series."""
+    found: dict[tuple[Panel, Series], Kept] = {}
+    for panel, series, seed, points in asked(table, dataset):
+        if (panel, series) in found:
+            continue
+        values = {}
+        for point in reversed(points):
+            samples = answers.samples(point.point_id)
+            if samples is not None and samples.sizes.get("coordinate", 1) == 1:
+                values[point.steps] = samples.values.astype(float).ravel()
+        if values:
+            found[panel, series] = Kept(panel, series, seed, values)
+    return list(found.values())
+
+
+def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
+    """The values shown: the support of the target and half of its width on either side."""
+    low_high = target.support()
+    if low_high is None:
+        last = np.concatenate([values for one in kept for values in [one.values[max(one.values)]]])
+        last = last[np.isfinite(last)]
+        low_high = (float(np.quantile(last, 0.01)), float(np.quantile(last, 0.99))) if last.size else (0.0, 1.0)
+    low, high = low_high
+    width = (high - low) or 1.0
+    return low - width / 2, high + width / 2
+
+
+def against_steps(kept: Kept, target: Target, shown: tuple[float, float]) -> Picture:
+    """The seeds' figure: colours are the density of the samples, one column per step count."""
+    edges = np.linspace(*shown, _BINS + 1)
+    steps = sorted(kept.values)
+    columns, outside = [], []
+    for n in steps:
+        values = kept.values[n]
+        counts = np.histogram(values[np.isfinite(values)], edges)[0]
+        columns.append(counts / max(values.size, 1) / np.diff(edges))
+        outside.append(1 - counts.sum() / max(values.size, 1))
+    clean = target.density(edges, 1.0, 0.0)
+    top = 2 * float(np.quantile(clean[clean > 0], 0.95)) if clean is not None and (clean > 0).any() else 0.0
+    top = top or 1.5 * float(columns[-1].max()) or 1.0
+    names = [str(n) for n in steps]
+    hover = "N = %{x}<br>x = %{y:.3f}<br>density %{z:.3f}<extra></extra>"
+    traces: list[Spec] = [heat(names, packed(midpoints(edges)), np.array(columns).T, top, hovertemplate=hover)]
+    marked = [(n, share) for n, share in zip(names, outside, strict=True) if share >= 0.005]
+    if marked:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "text",
+                "x": [n for n, _ in marked],
+                "y": listed([shown[1] + 0.045 * (shown[1] - shown[0])] * len(marked)),
+                "text": [f"{100 * share:.0f}" for _, share in marked],
+                "textfont": {"size": 9, "color": "@muted"},
+                "cliponaxis": False,
+                "hovertemplate": "N = %{x}: %{text} % of the samples lie outside the picture<extra></extra>",
+            }
+        )
+    support = target.support()
+    shapes = [_support_line(edge) for edge in support] if support else []
+    label = kept.series.label
+    worst = max(zip(outside, steps, strict=True))
+    text = f"{label} with {kept.panel.title}, seed {kept.seed}, {values_in(kept)} samples per column."
+    if worst[0] >= 0.005:
+        text += f" Outside the picture: up to {100 * worst[0]:.0f} % (N = {worst[1]})."
+    across = axis("steps N", type="category", showgrid=False, tickangle=0, tickfont={"size": 10})
+    upwards = axis("sample value", range=listed([shown[0], shown[1] + 0.09 * (shown[1] - shown[0])]), showgrid=False)
+    spec = {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, shapes=shapes)}
+    return Picture(label, text, spec, families=kept.series.shown_with)
+
+
+def values_in(kept: Kept) -> str:
+    """How many samples a column holds."""
+    return f"{next(iter(kept.values.values())).size:,}"
+
+
+def _support_line(edge: float) -> Spec:
+    line = {"color": "@accent", "width": 1.5, "dash": "dash"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}
+
+
+def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[list[list[Picture]], int]:
+    """Histograms and map of one kept trajectory per series; and how many more were kept."""
+    found: dict[Series, tuple[int, Panel, Point, xr.DataArray]] = {}
+    more = 0
+    for panel, series, _, points in asked(table, dataset):
+        for point in points:
+            kept = answers.trajectory(point.point_id)
+            if kept is None or kept.sizes.get("coordinate", 1) != 1 or kept.sizes.get("level", 0) < 2:
+                continue
+            rank = _FAVOURITES.index(panel.sampler) if panel.sampler in _FAVOURITES else len(_FAVOURITES)
+            more += 1
+            if series not in found or rank < found[series][0]:
+                found[series] = (rank, panel, point, kept)
+    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    pairs = [
+        [_multiples(series, point, kept, target), _map(series, point, kept, target)]
+        for series, (_, _, point, kept) in chosen
+    ]
+    return pairs, more - len(chosen)
+
+
+def _levels(kept: xr.DataArray, most: int) -> tuple[NDArray[np.int64], Array, Array, Array]:
+    """Indices of at most `most` levels, ends included, with their values ``[level, sample]``, alpha and sigma."""
+    n = kept.sizes["level"]
+    chosen = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+    values = kept.transpose("level", "sample", ...).values.astype(float).reshape(n, -1)[chosen]
+    alpha, sigma = (np.broadcast_to(kept[name].values.astype(float), n)[chosen] for name in ("alpha", "sigma"))
+    return chosen, values, alpha, sigma
+
+
+def _multiples(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Picture:
+    chosen, values, alphas, sigmas = _levels(kept, _MULTIPLES)
+    traces: list[Spec] = []
+    axes: Spec = {}
+    notes = []
+    for k, (level, row, alpha, sigma) in enumerate(zip(chosen, values, alphas, sigmas, strict=True)):
+        finite = row[np.isfinite(row)]
+        low, high = (np.quantile(finite, [0.001, 0.999]) if finite.size else np.array([0.0, 1.0])).tolist()
+        margin = 0.15 * (high - low) or 0.5
+        edges = np.linspace(low - margin, high + margin, 61)
+        density = np.histogram(finite, edges)[0] / max(row.size, 1) / np.diff(edges)
+        number_of = "" if k == 0 else str(k + 1)
+        where = {"xaxis": f"x{number_of}", "yaxis": f"y{number_of}", "type": "scatter", "mode": "lines"}
+        x = packed(midpoints(edges))
+        fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
+        line = {"color": color(series.style), "width": 1, "shape": "hvh"}
+        hover = "x = %{x:.3g}<br>samples %{y:.3g}<extra></extra>"
+        traces.append({**where, "x": x, "y": packed(density), **fill, "line": line, "hovertemplate": hover})
+        exact = target.density(edges, float(alpha), float(sigma))
+        if exact is not None:
+            line = {"color": "@ink", "width": 1.5, "dash": "dash"}
+            hover = "x = %{x:.3g}<br>exact %{y:.3g}<extra></extra>"
+            traces.append({**where, "x": x, "y": packed(exact), "line": line, "hovertemplate": hover})
+        column, line_of = k % 2, k // 2
+        left, top = 0.56 * column, 1 - 0.36 * line_of
+        name = f"level {level}, σ = {number(float(sigma), 2)}"
+        axes[f"xaxis{number_of}"] = axis(name, domain=[left, left + 0.44], anchor=f"y{number_of}", nticks=4)
+        axes[f"yaxis{number_of}"] = axis(
+            "", domain=[max(top - 0.22, 0), top], anchor=f"x{number_of}", nticks=3, rangemode="tozero"
+        )
+        notes.append(f"level {level}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
+    caption = (
+        f"{series.label} with {point.sampler}, N = {point.steps}: histograms of {kept.sizes['sample']:,} samples, "
+        f"level 0 is noise. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"
+        f"{'; '.join(notes)}."
+    )
+    return Picture(
+        f"{series.label}: histograms on the way", caption, {"data": traces, "layout": layout(**axes)}, "tall"
+    )
+
+
+def _map(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Picture:
+    chosen, values, alphas, sigmas = _levels(kept, _MOST_LEVELS)
+    scales = np.array([target.standard_deviation(a, s) for a, s in zip(alphas, sigmas, strict=True)])
+    standard = scales.max() > 10 * scales.min()
+    if not standard:
+        scales = np.ones_like(scales)
+    scaled = values / scales[:, None]
+    finite = scaled[np.isfinite(scaled)]
+    low, high = (np.quantile(finite, [0.002, 0.998]) if finite.size else np.array([0.0, 1.0])).tolist()
+    margin = 0.1 * (high - low) or 0.5
+    edges = np.linspace(low - margin, high + margin, _BINS + 1)
+    sampled = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
+    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
+    laws = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
+    top = 1.3 * float(np.quantile(np.array(laws or sampled), 0.99)) or 1.0
+    y = packed(midpoints(edges))
+    hover = "level %{x}<br>%{y:.3g}<br>density %{z:.3g}<extra></extra>"
+    traces = [heat(listed(chosen), y, np.array(sampled).T, top, hovertemplate=hover)]
+    known = len(laws) == len(scaled)
+    name = "x / standard deviation of pₜ" if standard else "x"
+    axes: Spec = {
+        "xaxis": axis("sampled: level", showgrid=False, nticks=5, domain=[0, 0.48 if known else 1]),
+        "yaxis": axis(name, showgrid=False, range=listed([edges[0], edges[-1]])),
+    }
+    if known:
+        law = np.array(laws).T
+        law = np.where(law > 0.004 * top, law, 0.0)  # as empty as a histogram would be there
+        traces.append(heat(listed(chosen), y, law, top, hovertemplate=hover, xaxis="x2"))
+        axes["xaxis2"] = axis("exact: level", showgrid=False, nticks=5, domain=[0.52, 1])
+    far = 0.0
+    if known:
+        far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(sampled[1:], laws[1:], strict=True))
+    caption = (
+        f"{series.label} with {point.sampler}, N = {point.steps}: the law of x along the levels, noise on the left"
+        f"{', data on the right' if not known else '; beside it the exact pₜ(x)'}."
+        f"{f' Largest L1 distance between the two: {number(far, 2)} (2 would be no overlap).' if known else ''}"
+        f"{' Each level is divided by its exact standard deviation.' if standard else ''}"
+    )
+    return Picture(f"{series.label}: pₜ(x)", caption, {"data": traces, "layout": layout(**axes)}, "tall")

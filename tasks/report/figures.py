@@ -1,0 +1,232 @@
+"""Curves: quality against network evaluations, and training losses.
+
+Quality is drawn on two logarithmic axes: a sampler of order p is a straight line of slope -p until it meets a floor.
+All panels of a dataset and metric share their axes, so that samplers can be compared by eye. A run that explodes (VE
+with Heun's method and two steps errs by 10^8) would flatten everything else: what lies far above the rest is drawn as
+a triangle on the upper edge, with its value on hover and in the table.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from tasks.report.curves import EXACT, Curve, Panel, Series, Table
+from tasks.report.look import Picture, Spec, axis, color, dash, layout, listed, log_ticks, packed, plain, symbol
+from tasks.report.text import number, plus_minus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_DECADES_ABOVE_MEDIAN = 3.3
+_LOSS_POINTS = 200
+
+
+def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
+    """One panel per sampler: the metric against NFE."""
+    curves = table.select(dataset, metric)
+    if not curves:
+        return []
+    floor = table.floors.get((dataset, metric))
+    scale = _Scale.around(curves, floor)
+    nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
+    across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2))
+    upwards = axis(plain(metric), **scale.axis())
+    pictures = []
+    for panel in table.panels[dataset]:
+        own = [curve for curve in curves if curve.panel == panel]
+        if not own:
+            continue
+        traces = [trace for curve in own for trace in _traces(curve, scale)]
+        if floor is not None and (floor > 0 or not scale.logarithmic):
+            traces.append(_floor_trace(floor, min(nfe), max(nfe)))
+        pictures.append(
+            Picture(
+                title=panel.title,
+                caption=_caption(own, metric, higher=metric in table.higher_is_better),
+                spec={"data": traces, "layout": layout(xaxis=across, yaxis=upwards)},
+            )
+        )
+    return pictures
+
+
+class _Scale:
+    """The shared vertical axis of a group of panels."""
+
+    def __init__(self, low: float, high: float, *, logarithmic: bool) -> None:
+        self.low, self.high, self.logarithmic = low, high, logarithmic
+
+    @classmethod
+    def around(cls, curves: Sequence[Curve], floor: float | None) -> _Scale:
+        means = np.array([mean.mean for curve in curves for mean in curve.at])
+        if (means < 0).any():
+            middle, reach = float(np.median(means)), float(np.median(np.abs(means - np.median(means)))) or 1.0
+            low, high = max(means.min(), middle - 30 * reach), min(means.max(), middle + 30 * reach)
+            margin = 0.06 * (high - low) or 1.0
+            return cls(low - margin, high + margin, logarithmic=False)
+        positive = means[means > 0]
+        if floor is not None and floor > 0:
+            positive = np.append(positive, floor)
+        if not positive.size:
+            return cls(0.1, 10.0, logarithmic=True)
+        top = float(np.median(positive)) * 10**_DECADES_ABOVE_MEDIAN
+        bottom = float(np.median(positive)) / 10 ** (2 * _DECADES_ABOVE_MEDIAN)
+        inside = positive[(positive <= top) & (positive >= bottom)]
+        return cls(float(inside.min()) / 2.2, float(inside.max()) * 1.8, logarithmic=True)
+
+    def axis(self) -> Spec:
+        return log_ticks(self.low, self.high) if self.logarithmic else {"range": listed([self.low, self.high])}
+
+    def clip(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+    def edges(self) -> tuple[float, float]:
+        """Just inside the picture, where a mark is still drawn."""
+        if self.logarithmic:
+            inset = (self.high / self.low) ** 0.015
+            return self.low * inset, self.high / inset
+        inset = 0.015 * (self.high - self.low)
+        return self.low + inset, self.high - inset
+
+
+def _traces(curve: Curve, scale: _Scale) -> list[Spec]:
+    series = curve.series
+    name = plain(series.label)
+    paint = color(series.style)
+    meta = {"families": list(series.shown_with), "exact": series.exact}
+    x = [mean.nfe for mean in curve.at]
+    means = [mean.mean for mean in curve.at]
+    inside = [value if scale.low <= value <= scale.high else None for value in means]
+    hover = [
+        f"{name}<br>N = {m.steps}, NFE = {m.nfe}<br>{plain(curve.metric)} {plus_minus(m.mean, m.sem)}"
+        f"<br>{len(m.values)} seed{'s' if len(m.values) > 1 else ''}"
+        for m in curve.at
+    ]
+    common = {"type": "scatter", "name": name, "meta": meta}
+    traces: list[Spec] = []
+    banded = [(mean.nfe, mean.interval) for mean in curve.at if mean.interval is not None]
+    if len(banded) > 1 and not series.exact:
+        lower = [scale.clip(interval[0]) for _, interval in banded if interval]
+        upper = [scale.clip(interval[1]) for _, interval in banded if interval]
+        cost = [nfe for nfe, _ in banded]
+        band = {"x": cost + cost[::-1], "y": listed(upper + lower[::-1]), "mode": "lines", "line": {"width": 0}}
+        traces.append({**common, **band, "fill": "toself", "fillcolor": color(series.style, 0.16), "hoverinfo": "skip"})
+    traces.append(
+        {
+            **common,
+            "x": x,
+            # A line runs on to the edge, so that one sees it leave.
+            "y": listed([scale.clip(value) for value in means]),
+            "mode": "lines",
+            "line": {"color": paint, "width": 1.6 if series.exact else 2, "dash": "dash" if series.exact else "solid"},
+            "hoverinfo": "skip",
+        }
+    )
+    marker: Spec = {"symbol": symbol(series.style), "color": paint, "size": 7}
+    if series.exact:
+        marker = {"symbol": f"{symbol(series.style)}-open", "color": paint, "size": 6}
+    points = {"mode": "markers", "marker": marker, "text": hover, "hovertemplate": "%{text}<extra></extra>"}
+    traces.append({**common, "x": x, "y": listed([math.nan if v is None else v for v in inside]), **points})
+    lowest, highest = scale.edges()
+    for edge, shape, outside in (
+        (highest, "triangle-up", [i for i, v in enumerate(means) if v > scale.high]),
+        (lowest, "triangle-down", [i for i, v in enumerate(means) if v < scale.low]),
+    ):
+        if outside:
+            sign = {"symbol": shape, "color": paint, "size": 11, "line": {"color": "@ink", "width": 1}}
+            where = {
+                "x": [x[i] for i in outside],
+                "y": listed([edge] * len(outside)),
+                "text": [hover[i] for i in outside],
+            }
+            traces.append({**common, **points, **where, "marker": sign, "cliponaxis": False})
+    return traces
+
+
+def _floor_trace(floor: float, first: int, last: int) -> Spec:
+    return {
+        "type": "scatter",
+        "name": "sampling floor",
+        "x": listed([first / 1.2, first, last * 1.2]),
+        "y": listed([floor] * 3),
+        "mode": "lines+text",
+        "line": {"color": "@muted", "width": 1.5, "dash": "dot"},
+        "text": ["", "floor", ""],
+        "textposition": "bottom right",
+        "textfont": {"color": "@muted", "size": 11},
+        "hovertemplate": f"sampling floor {number(floor)}<extra></extra>",
+    }
+
+
+def _caption(curves: Sequence[Curve], metric: str, *, higher: bool) -> str:
+    """The picture in words, for whoever does not see it."""
+    trained = [curve for curve in curves if not curve.series.exact] or list(curves)
+    pairs = [(curve, mean) for curve in trained for mean in curve.at]
+    pick = max if higher else min
+    curve, best = pick(pairs, key=lambda pair: pair[1].mean)
+    last = max(mean.nfe for _, mean in pairs)
+    ends = [(c, m) for c, m in pairs if m.nfe == last]
+    text = f"Best: {curve.series.label}, {metric} {plus_minus(best.mean, best.sem)} at {best.nfe} NFE."
+    if len({c.series for c, _ in ends}) > 1:
+        worst_curve, worst = (min if higher else max)(ends, key=lambda pair: pair[1].mean)
+        text += f" At {last} NFE the farthest is {worst_curve.series.label} with {number(worst.mean)}."
+    return text
+
+
+def losses(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
+    """Training losses of one dataset: the mean over seeds, each seed faint behind it."""
+    if found.size == 0 or "cell" not in found.dims:
+        return None
+    own = [i for i, name in enumerate(found["dataset"].values.astype(str)) if name == dataset]
+    groups: dict[Series, list[int]] = {}
+    for i in own:
+        formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
+        series = table.series_of(formulation, schedule)
+        if series is not None and formulation != EXACT:
+            groups.setdefault(series, []).append(i)
+    every = max(1, math.ceil(found.sizes["progress"] / _LOSS_POINTS))
+    steps = (found["step"] if "step" in found.coords else xr.DataArray(np.arange(found.sizes["progress"]))).values[
+        ::every
+    ]
+    values = found.transpose("cell", "progress").values.astype(float)[:, ::every]
+    shown = values[[i for members in groups.values() for i in members]]
+    shown = shown[np.isfinite(shown)]
+    if not shown.size:
+        return None
+    traces: list[Spec] = []
+    for series, members in groups.items():
+        meta = {"families": list(series.shown_with), "exact": False}
+        common = {"type": "scatter", "mode": "lines", "name": plain(series.label), "meta": meta, "x": packed(steps)}
+        if len(members) > 1:
+            line = {"color": color(series.style, 0.3), "width": 1}
+            traces += [{**common, "y": packed(values[i]), "line": line, "hoverinfo": "skip"} for i in members]
+        known = np.isfinite(values[members])
+        total = np.where(known, values[members], 0.0).sum(axis=0)
+        mean = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+        line = {"color": color(series.style), "width": 2.2, "dash": dash(series.style)}
+        hover = f"{plain(series.label)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
+        traces.append({**common, "y": packed(mean), "line": line, "hovertemplate": hover})
+    upwards = axis("training loss")
+    if (shown > 0).all():
+        upwards |= log_ticks(float(np.quantile(shown, 0.001)) / 1.3, float(np.quantile(shown, 0.999)) * 1.3)
+    ends = ", ".join(f"{series.label} {number(_last(values[members]))}" for series, members in groups.items())
+    caption = (
+        f"Mean training loss per bin of steps; each seed faint, their mean bold. At the end: {ends}. Each formulation "
+        "weights noise levels in its own way: compare shapes within one, never heights between two."
+    )
+    across = axis("training step", range=listed([0, 1.01 * float(np.nanmax(steps.astype(float)))]))
+    spec = {"data": traces, "layout": layout(xaxis=across, yaxis=upwards)}
+    return Picture(f"Training loss, {dataset}", caption, spec, shape="tall")
+
+
+def _last(values: np.ndarray) -> float:
+    ends = [row[np.isfinite(row)][-1] for row in values if np.isfinite(row).any()]
+    return float(np.mean(ends)) if ends else math.nan
+
+
+def panel_names(panels: Sequence[Panel]) -> str:
+    """The panels in a sentence."""
+    return ", ".join(panel.title for panel in panels)

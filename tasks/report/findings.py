@@ -1,0 +1,296 @@
+"""What the numbers say, as computed sentences: nobody has to read a figure to learn the result.
+
+*Nearness to the exact curve.* At one step count let x and e be the seed means of the trained and of the exact
+denoiser (same dataset, schedule, sampler, grid and steps), with standard errors s_x and s_e, and f the sampling
+floor. The trained one lies *near* its exact curve when
+
+    |x - e| <= (FACTOR - 1) min(|x|, |e|) + f + 2 sqrt(s_x^2 + s_e^2),      FACTOR = 1.5,
+
+that is: within a factor of 1.5, allowing for what so many samples cannot tell apart and for two standard errors of the
+seeds. (A metric that is better the higher it is has no floor to allow for.)
+
+*Ties.* A curve ties with the best at a budget when the difference of the means is within two standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.report.text import number, plus_minus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tasks.report.curves import Curve, Mean, Panel, Point, Series, Table
+
+FACTOR = 1.5
+MOST_BUDGETS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A trained mean against the exact one at one step count. `verdict`: ``near``, ``worse`` or ``better``."""
+
+    trained: Mean
+    exact: Mean
+    verdict: str
+
+    @property
+    def steps(self) -> int:
+        return self.trained.steps
+
+    @property
+    def value(self) -> float:
+        """x / e; NaN where a ratio makes no sense (e = 0, or signs differ)."""
+        if self.exact.mean == 0 or self.trained.mean / self.exact.mean < 0:
+            return math.nan
+        return self.trained.mean / self.exact.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """One trained curve against its exact one."""
+
+    curve: Curve
+    ratios: tuple[Ratio, ...]
+
+    @property
+    def away(self) -> tuple[Ratio, ...]:
+        return tuple(ratio for ratio in self.ratios if ratio.verdict != "near")
+
+    @property
+    def near_from(self) -> int | None:
+        """The least step count from which on every answer is near; None if the last one is not."""
+        found = None
+        for ratio in reversed(self.ratios):
+            if ratio.verdict != "near":
+                break
+            found = ratio.steps
+        return found
+
+    @property
+    def near_everywhere(self) -> bool:
+        return bool(self.ratios) and not self.away
+
+    @property
+    def largest(self) -> float:
+        """The largest ratio where the curve is near for good; NaN where there is none."""
+        start = self.near_from
+        found = [] if start is None else [r.value for r in self.ratios if r.steps >= start and math.isfinite(r.value)]
+        return max(found, default=math.nan)
+
+    def sentence(self) -> str:
+        """In words, for example ``lies within a factor of 1.2 of exact from N ≥ 8 on``."""
+        if not self.ratios:
+            return "no exact answer to compare with"
+        start = self.near_from
+        parts = []
+        if start is not None:
+            where = "at every N asked" if start == self.ratios[0].steps else f"from N ≥ {start} on"
+            parts.append(_within(self.largest, where))
+        for verdict, words in (
+            ("worse", "does NOT lie near its exact curve"),
+            ("better", "errs less than its exact curve"),
+        ):
+            found = [ratio for ratio in self.ratios if ratio.verdict == verdict]
+            if found:
+                parts.append(f"{words} {self._where(found)}")
+        return "; ".join(parts)
+
+    def _where(self, found: Sequence[Ratio]) -> str:
+        extreme = max(found, key=lambda ratio: abs(math.log(ratio.value)) if ratio.value > 0 else math.inf)
+        everywhere = len(found) == len(self.ratios)
+        steps = "at any N asked" if everywhere else f"at N in {{{', '.join(str(ratio.steps) for ratio in found)}}}"
+        times = f", ratio {number(extreme.value, 2)}" if math.isfinite(extreme.value) else ""
+        return (
+            f"{steps}: {self.curve.metric} {number(extreme.trained.mean)} vs {number(extreme.exact.mean)} "
+            f"at N = {extreme.steps}{times}"
+        )
+
+
+def _within(largest: float, where: str) -> str:
+    if math.isnan(largest):
+        return f"lies near its exact curve {where}"
+    allowed = f" (within {FACTOR:g} once floor and seeds are allowed for)" if largest > FACTOR else ""
+    return f"lies within a factor of {number(max(largest, 1.0))} of exact {where}{allowed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the list: ``near``, ``far`` or ``unknown``; which panels; what."""
+
+    kind: str
+    panels: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best answer that costs at most `budget` network evaluations."""
+
+    budget: int
+    curve: Curve
+    at: Mean
+    ties: tuple[str, ...]
+
+    @property
+    def who(self) -> str:
+        return f"{self.curve.series.label} with {self.curve.panel.title}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """All points that did not answer for one reason."""
+
+    status: str
+    reason: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The findings of one dataset and metric."""
+
+    dataset: str
+    metric: str
+    best: tuple[Best, ...]
+    nearness: tuple[Nearness, ...]
+
+    def best_sentences(self) -> list[str]:
+        """One sentence per run of budgets with the same winner."""
+        runs: list[list[Best]] = []
+        for best in self.best:
+            if runs and runs[-1][-1].who == best.who:
+                runs[-1].append(best)
+            else:
+                runs.append([best])
+        sentences = []
+        for run in runs:
+            last = run[-1]
+            budget = f"{run[0].budget}" if len(run) == 1 else f"{run[0].budget} to {last.budget}"
+            ties = f"; not told apart from {_some(last.ties)}" if last.ties else ""
+            sentences.append(
+                f"Budget of {budget} evaluation{'' if budget == '1' else 's'}: best is {last.who}, "
+                f"{self.metric} {plus_minus(last.at.mean, last.at.sem)} at N = {last.at.steps} "
+                f"({last.at.nfe} NFE){ties}."
+            )
+        return sentences
+
+    def by_series(self) -> list[tuple[Series, list[Line]]]:
+        """For each trained series its lines; panels with nothing to tell apart share one."""
+        found: dict[int, tuple[Series, list[Nearness]]] = {}
+        for one in self.nearness:
+            found.setdefault(one.curve.series.key, (one.curve.series, []))[1].append(one)
+        return [(series, _lines(ones)) for series, ones in found.values()]
+
+
+def _lines(ones: Sequence[Nearness]) -> list[Line]:
+    near = [one for one in ones if one.near_everywhere]
+    unknown = [one for one in ones if not one.ratios]
+    lines = [Line("far", one.curve.panel.title, one.sentence()) for one in ones if one.away]
+    if near:
+        ratios = [one.largest for one in near if math.isfinite(one.largest)]
+        lines.append(Line("near", _titles(near), _within(max(ratios, default=math.nan), "at every N asked")))
+    if unknown:
+        lines.append(Line("unknown", _titles(unknown), unknown[0].sentence()))
+    return lines
+
+
+def _titles(ones: Sequence[Nearness]) -> str:
+    return ", ".join(one.curve.panel.title for one in ones)
+
+
+def verdicts(table: Table, dataset: str, metric: str) -> Verdicts:
+    """Best per budget and nearness to exact, for one dataset and metric."""
+    curves = table.select(dataset, metric)
+    higher = metric in table.higher_is_better
+    trained = [curve for curve in curves if not curve.series.exact]
+    exact = {(curve.panel, curve.series.schedule): curve for curve in curves if curve.series.exact}
+    allowance = 0.0 if higher else table.floors.get((dataset, metric), 0.0)
+    nearness = tuple(
+        Nearness(curve, _ratios(curve, exact.get((curve.panel, curve.series.schedule)), allowance, higher=higher))
+        for curve in trained
+    )
+    return Verdicts(dataset, metric, tuple(_best(trained or curves, higher=higher)), nearness)
+
+
+def failures(table: Table) -> list[Failure]:
+    """Every point that did not answer, grouped by status and reason, the most frequent first."""
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point in table.points:
+        if point.status != "ok":
+            groups.setdefault((point.status, point.error or "no reason was recorded"), []).append(point)
+    found = [Failure(status, reason, tuple(points)) for (status, reason), points in groups.items()]
+    return sorted(found, key=lambda failure: (failure.status, -len(failure.points)))
+
+
+def not_numbers(table: Table) -> list[tuple[Point, list[str]]]:
+    """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and always shown."""
+    found = []
+    asked = {dataset: table.metrics_of(dataset) for dataset in table.datasets}
+    for point in table.points:
+        wrong = [metric for metric in asked[point.dataset] if not math.isfinite(point.values[metric])]
+        if point.status == "ok" and wrong:
+            found.append((point, wrong))
+    return found
+
+
+def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) -> tuple[Ratio, ...]:
+    if exact is None:
+        return ()
+    reference = exact.by_steps()
+    return tuple(
+        Ratio(mean, reference[mean.steps], _verdict(mean, reference[mean.steps], floor, higher=higher))
+        for mean in curve.at
+        if mean.steps in reference
+    )
+
+
+def _verdict(trained: Mean, exact: Mean, floor: float, *, higher: bool) -> str:
+    x, e = trained.mean, exact.mean
+    if abs(x - e) <= (FACTOR - 1) * min(abs(x), abs(e)) + floor + 2 * _sem_of_difference(trained, exact):
+        return "near"
+    return "better" if (x > e) == higher else "worse"
+
+
+def _sem_of_difference(a: Mean, b: Mean) -> float:
+    return math.hypot(*(0.0 if math.isnan(mean.sem) else mean.sem for mean in (a, b)))
+
+
+def _best(curves: Sequence[Curve], *, higher: bool) -> Iterable[Best]:
+    sign = -1.0 if higher else 1.0
+    costs = sorted({mean.nfe for curve in curves for mean in curve.at})
+    for budget in thin(costs, MOST_BUDGETS):
+        champions = []
+        for curve in curves:
+            affordable = [mean for mean in curve.at if mean.nfe <= budget]
+            if affordable:
+                champions.append((curve, min(affordable, key=lambda mean: sign * mean.mean)))
+        curve, at = min(champions, key=lambda champion: sign * champion[1].mean)
+        ties = tuple(
+            f"{other.series.label} with {other.panel.title}"
+            for other, mean in champions
+            if other is not curve and abs(mean.mean - at.mean) <= 2 * _sem_of_difference(mean, at)
+        )
+        yield Best(budget, curve, at, ties)
+
+
+def thin(values: Sequence[int], most: int) -> list[int]:
+    """At most `most` of ascending values, first and last included, about evenly spaced in the logarithm."""
+    if len(values) <= most:
+        return list(values)
+    low, high = math.log(max(values[0], 1)), math.log(max(values[-1], 1))
+    wanted = [low + (high - low) * i / (most - 1) for i in range(most)]
+    return sorted({min(values, key=lambda v: abs(math.log(max(v, 1)) - w)) for w in wanted})
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def panels_of(nearness: Iterable[Nearness]) -> list[Panel]:
+    """The panels that occur, in order."""
+    return list(dict.fromkeys(one.curve.panel for one in nearness))

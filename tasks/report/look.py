@@ -1,0 +1,166 @@
+"""How pictures look: colours, symbols and dashes, and the plain dictionaries that plotly.js draws.
+
+A colour is written as a token, ``@series-1`` or ``@series-1/0.2`` (with opacity), and becomes a colour in the
+reader's browser, from the same CSS variables as the page: so a picture follows the light and the dark scheme and is
+printed black on white. Nothing is told by colour alone: series differ by symbol and dash too. The palette keeps at
+least 3:1 contrast to the page, and its first five colours apart (CIELAB distance above 13) for deuteranopes, protanopes
+and tritanopes as well, mostly by lightness.
+
+Numbers of any length travel as base64 of float32 (plotly.js reads it), a third of their decimal text.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Spec = dict[str, Any]
+PALETTE = 8
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
+DASHES = ("solid", "dot", "dash", "longdash", "dashdot", "longdashdot", "4px,2px", "1px,3px")
+FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "@ink"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: what plotly draws and, as text, what is to be seen in it.
+
+    `shape` is its height on the page (``short``, ``tall`` or ``square``). `families` are the legend keys that show it
+    as a whole; empty: it is always shown.
+    """
+
+    title: str
+    caption: str
+    spec: Spec
+    shape: str = "short"
+    families: tuple[int, ...] = ()
+
+
+def color(style: int, opacity: float | None = None) -> str:
+    """The token of a series' colour."""
+    return f"@series-{style % PALETTE + 1}" + ("" if opacity is None else f"/{opacity:g}")
+
+
+def symbol(style: int) -> str:
+    """The marker of a series; where colours begin again, symbols are shifted by one."""
+    return SYMBOLS[(style + style // PALETTE) % len(SYMBOLS)]
+
+
+def dash(style: int) -> str:
+    """The dash of a series, for figures without markers."""
+    return DASHES[(style + style // PALETTE) % len(DASHES)]
+
+
+def plain(text: str) -> str:
+    """Text of a user, for plotly's labels: tags, entities and hover fields in it are shown, not obeyed."""
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("$", "&#36;")):
+        text = text.replace(char, entity)
+    return text
+
+
+def packed(values: ArrayLike) -> dict[str, str]:
+    """An array as plotly.js' typed array; infinities become gaps."""
+    array = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        small = np.ascontiguousarray(np.where(np.isfinite(array), array, np.nan), dtype="<f4")
+    small[~np.isfinite(small)] = np.nan
+    found = {"dtype": "f4", "bdata": base64.b64encode(small.tobytes()).decode()}
+    if small.ndim > 1:
+        found["shape"] = ", ".join(str(size) for size in small.shape)
+    return found
+
+
+def listed(values: ArrayLike) -> list[float | None]:
+    """A short array as numbers of five digits, gaps as None."""
+    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=float).ravel().tolist()]
+
+
+def axis(title: str, **more: Any) -> Spec:
+    """An axis in the page's style."""
+    return {
+        "title": {"text": title, "font": {"size": 12}, "standoff": 6},
+        "gridcolor": "@grid",
+        "linecolor": "@axis",
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "@axis",
+        "automargin": True,
+        **more,
+    }
+
+
+def layout(**more: Any) -> Spec:
+    """A layout in the page's style: no title and no legend, the page has them as text."""
+    return {
+        "font": FONT,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 52, "r": 12, "t": 10, "b": 44},
+        "showlegend": False,
+        "hovermode": "closest",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@axis", "activecolor": "@ink"},
+        "hoverlabel": {"bgcolor": "@card", "bordercolor": "@axis", "font": {"color": "@ink"}, "align": "left"},
+        "autosize": True,
+        **more,
+    }
+
+
+def log_ticks(low: float, high: float) -> Spec:
+    """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where there is room."""
+    decades = math.log10(high / low)
+    every = max(1, math.ceil(decades / 7))
+    factors = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 3.5 else (1,)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    values = [
+        f * 10.0**power
+        for power in range(first, last + 1)
+        if power % every == 0
+        for f in factors
+        if low * 0.999 <= f * 10.0**power <= high * 1.001
+    ]
+    return {
+        "type": "log",
+        "range": [round(math.log10(low), 4), round(math.log10(high), 4)],
+        "tickmode": "array",
+        "tickvals": values,
+        "ticktext": [tick_text(value) for value in values],
+    }
+
+
+def tick_text(value: float) -> str:
+    """``0.01``, ``5``, ``10<sup>4</sup>``."""
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    mantissa, power = f"{value:.0e}".split("e")
+    factor = "" if mantissa == "1" else f"{mantissa}×"
+    return f"{factor}10<sup>{'−' if int(power) < 0 else ''}{abs(int(power))}</sup>"
+
+
+def midpoints(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The middle of each bin."""
+    return (edges[1:] + edges[:-1]) / 2
+
+
+def heat(x: Any, y: Any, z: NDArray[np.float64], top: float, **more: Any) -> Spec:
+    """A density as colours from 0 to `top`; nothing where there is nothing."""
+    return {
+        "type": "heatmap",
+        "x": x,
+        "y": y,
+        "z": packed(np.where(z > 0, z, np.nan)),
+        "zmin": 0,
+        "zmax": float(f"{top:.4g}"),
+        "colorscale": "@density",
+        "showscale": False,
+        "hoverongaps": False,
+        **more,
+    }

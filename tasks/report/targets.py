@@ -1,0 +1,87 @@
+"""The exact law of a dataset, as far as it is known: what histograms are compared with.
+
+A store may hold answers about a dataset that this installation does not have (a plug-in, an older version); then
+there is no exact law to draw, the page says why, and everything else is drawn all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffusion.datasets import Dataset, ScalarDataset, Torus, datasets
+from tasks.components import build
+
+Array = NDArray[np.float64]
+_WITHIN_BIN = 8  # the density is averaged over a bin, not read at its centre: near the data it has edges
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dataset by name; `law` is None where it cannot be built, and `missing` says why."""
+
+    name: str
+    law: Dataset | None
+    missing: str = ""
+
+    @property
+    def dim(self) -> int | None:
+        return None if self.law is None else self.law.dim
+
+    @property
+    def torus_radii(self) -> tuple[float, float] | None:
+        """Major and minor radius (R, r), for a torus."""
+        return (self.law.R, self.law.r) if isinstance(self.law, Torus) else None
+
+    @property
+    def torus_moment(self) -> float:
+        """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the surface."""
+        return self.law.second_moment if isinstance(self.law, Torus) else float("nan")
+
+    def support(self) -> tuple[float, float] | None:
+        """Where a scalar target lives: its ends, or its 0.5 % and 99.5 % quantiles where it has none."""
+        if not isinstance(self.law, ScalarDataset):
+            return None
+        ends = self.law.quantile(torch.tensor([0.0, 1.0, 0.005, 0.995], dtype=torch.float64)).tolist()
+        low, high = ends[:2] if np.isfinite(ends[:2]).all() else ends[2:]
+        return float(low), float(high)
+
+    def standard_deviation(self, alpha: float, sigma: float) -> float:
+        """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is unknown)."""
+        std = 1.0 if self.law is None else self.law.std
+        return float(np.hypot(alpha * std, sigma))
+
+    def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
+        """Mean density of x = alpha x_0 + sigma eps in each bin of a scalar target, or None where it is not known."""
+        law = self.law
+        if not isinstance(law, ScalarDataset):
+            return None
+        width = np.diff(edges)
+        if sigma <= 0:
+            clean: Array = np.diff(law.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
+            return clean
+        if not law.exact:
+            return None
+        inner = (np.arange(_WITHIN_BIN) + 0.5) / _WITHIN_BIN
+        x = torch.from_numpy((edges[:-1, None] + width[:, None] * inner).ravel())[:, None]
+        one = torch.ones(1, dtype=torch.float64)
+        found: Array = law.log_density(x, alpha * one, sigma * one).exp().numpy().reshape(-1, _WITHIN_BIN).mean(axis=1)
+        return found
+
+
+def target_of(name: str, study: Mapping[str, Any]) -> Target:
+    """The dataset called `name` in a study, with the parameters it has there."""
+    for spec in study.get("datasets") or ():
+        if (spec.get("name") if isinstance(spec, Mapping) else spec) == name:
+            break
+    else:
+        spec = name
+    try:
+        return Target(name, build(datasets, dict(spec) if isinstance(spec, Mapping) else str(spec)))
+    except (LookupError, TypeError, ValueError) as error:
+        return Target(name, None, str(error))

@@ -1,0 +1,40 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` to so many significant digits: ``0.0123``, ``1.23×10⁸``; ``–`` where there is none.
+
+    >>> number(0.012345), number(123456789.0), number(0.0)
+    ('0.0123', '1.23×10⁸', '0')
+    """
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if -4 <= power < 4:
+        return f"{float(f'{value:.{digits - 1}e}'):.{max(digits - 1 - power, 0)}f}".replace("-", "−")
+    return f"{mantissa}×10{str(power).translate(_RAISED)}".replace("-", "−")
+
+
+def plus_minus(mean: float, sem: float) -> str:
+    """``mean ± standard error``; the mean alone where a single seed gives no error.
+
+    >>> plus_minus(0.0123, 0.00042)
+    '0.0123 ± 0.00042'
+    """
+    return number(mean) if math.isnan(sem) else f"{number(mean)} ± {number(sem, 2)}"
+
+
+def counted(n: int, noun: str, nouns: str = "") -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"

@@ -1,0 +1,265 @@
+"""A study: which questions to ask. From a YAML file to a value that is known to make sense.
+
+A study is a cross of axes (datasets x formulations x schedules x seeds, each trained; samplers x steps, each asked), or
+with ``grids:`` a union of such crosses, in which the axes at the top are the defaults of every block. `Study` holds
+components, not their spelling: files that mean the same give equal studies, and `Study.spec` writes every default out.
+
+Refused is what can serve nothing: a sampler that accepts no schedule in play, more steps than any schedule has levels.
+What serves some combinations and not others is fine; the planner records the rest as skipped, with the reason. The rows
+of the exact denoiser, cells and points are the planner's, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from diffusion.metrics import Metric, metrics
+from pydantic import PlainValidator, ValidationError, model_validator
+
+from diffusion.formulations import Exact
+from diffusion.grids import grids
+from tasks import study_file
+from tasks.components import MISSING, Complaint, complaint_of, nearest, refusal, unknown
+from tasks.study_axes import (
+    MOST_SAMPLES,
+    OWN_GRID,
+    Axes,
+    Block,
+    Exclusion,
+    Keep,
+    Missing,
+    SamplerChoice,
+    components,
+    name_of_study,
+    plain,
+    read_text,
+    read_training,
+    whole,
+)
+from tasks.study_file import Document, StudyError, shipped_studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from diffusion.registry import Component
+    from tasks.components import Path as Keys
+
+__all__ = [
+    "Axes",
+    "Block",
+    "Exclusion",
+    "Keep",
+    "SamplerChoice",
+    "Study",
+    "StudyError",
+    "load_study",
+    "shipped_studies",
+]
+
+AXES = tuple(Axes.model_fields)
+KEYS = ("name", "description", *AXES, "samples", "start", "metrics", "keep", "grids")
+REQUIRED = ("datasets", "formulations", "samplers", "steps")
+MetricAxis = Annotated[tuple[Metric, ...], PlainValidator(components(metrics, Metric))]
+
+
+class Study(Axes):
+    """A validated study, frozen. Built by `load_study` from a file and by `Study.from_spec` from plain values.
+
+    With `grids` the axes of the study itself are defaults only and may be None; `blocks` gives the crosses either way.
+    The constructor raises `pydantic.ValidationError`; the two builders turn that into `StudyError`.
+    """
+
+    name: Annotated[str, PlainValidator(name_of_study)]
+    description: Annotated[str, PlainValidator(read_text)] = ""
+    samples: Annotated[int, PlainValidator(whole(2, MOST_SAMPLES))] = 10_000
+    start: Literal["random", "quantiles"] = "random"
+    metrics: MetricAxis
+    keep: Keep = Keep()
+    grids: tuple[Axes, ...] = ()
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The crosses whose union is the study, in the order of the file, each with every axis resolved."""
+        return tuple(
+            Block(**{axis: getattr(given if axis in given.model_fields_set else self, axis) for axis in AXES})
+            for given in self.grids or (self,)
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """The canonical form, of values JSON can hold: every default written out, components as their own specs."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            **self.axes_spec(axis for axis in AXES if axis not in REQUIRED or getattr(self, axis) is not None),
+            "samples": self.samples,
+            "start": self.start,
+            "metrics": [plain(metric.spec()) for metric in self.metrics],
+            "keep": {"samples": self.keep.samples, "trajectories": list(self.keep.trajectories)},
+            "grids": [block.axes_spec(axis for axis in AXES if axis in block.model_fields_set) for block in self.grids],
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Study:
+        """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``. Raises StudyError."""
+        return _validated(Document("the study's spec", spec))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, given: Any) -> Any:
+        """Let every axis that is required and given nowhere complain, and a block's training start from the top's."""
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        blocks = given.get("grids")
+        if not (isinstance(blocks, list | tuple) and blocks):
+            return {**dict.fromkeys(REQUIRED, Missing), **given}
+        lacking = dict.fromkeys((axis for axis in REQUIRED if axis not in given), Missing)
+        given["grids"] = [_completed(block, lacking, given.get("training", {})) for block in blocks]
+        return given
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Study:
+        found = list(_useless(self))
+        if found:
+            raise refusal(found)
+        return self
+
+
+def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, or the shipped one of that name (`shipped_studies`), with ``key.path=value`` changes.
+
+    Raises `StudyError`, whatever is wrong with the input: one message with the place of every problem, what was found
+    there and what would be accepted.
+    """
+    return _validated(study_file.load(source, overrides))
+
+
+def _completed(block: Any, lacking: dict[str, Any], training: Any) -> Any:
+    if not isinstance(block, dict):
+        return block
+    block = {**lacking, **block}
+    if isinstance(block.get("training"), dict):
+        with suppress(ValidationError):  # the complaint belongs to the top, where it is made
+            block["training"] = {**dataclasses.asdict(read_training(training)), **block["training"]}
+    return block
+
+
+def _validated(document: Document) -> Study:
+    """Raises StudyError with every complaint; a key missing because it was misspelled is one problem, not two."""
+    try:
+        return Study.model_validate(document.values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    complaints: list[Complaint] = []
+    meant: set[Keys] = set()
+    for e in details:
+        path: Keys = tuple(e["loc"])
+        if e["type"] == "extra_forbidden":
+            known = _keys_at(path[:-1])
+            meant.add((*path[:-1], nearest(path[-1], known) or ""))
+            complaints.append(Complaint(path, unknown("key", path[-1], known)))
+        else:
+            complaint = complaint_of(e)
+            inside = complaint.text == MISSING and path[0] == "grids"
+            complaints.append(complaint._replace(text=f"{MISSING}, here and at the top") if inside else complaint)
+    raise document.error(c for c in complaints if not (c.text.startswith(MISSING) and c.path in meant))
+
+
+def _keys_at(path: Keys) -> list[str]:
+    """The keys that the mapping at `path` takes."""
+    if path and path[-1] == "keep":
+        return list(Keep.model_fields)
+    if "exclude" in path:
+        return list(Exclusion.model_fields)
+    return list(AXES) if path else sorted(Study.model_fields, key=KEYS.index)
+
+
+def _useless(study: Study) -> Iterable[Complaint]:
+    """Complaints about every entry that can serve nothing."""
+    blocks = study.blocks()
+    targets = [target for block in blocks for target in block.datasets]
+    for number, block in enumerate(blocks):
+        given = study.grids[number] if study.grids else study
+
+        def at(axis: str, entry: int, number: int = number, given: Axes = given) -> Keys:
+            own = study.grids and axis in given.model_fields_set
+            return ("grids", number, axis, entry) if own else (axis, entry)
+
+        for complaint in (*_useless_formulations(block, at), *_useless_questions(block, at)):
+            elsewhere = study.grids and complaint.path[0] != "grids"
+            yield complaint._replace(text=f"{complaint.text} (in grids[{number}])") if elsewhere else complaint
+    for i, metric in enumerate(study.metrics):
+        reasons = [metric.refuses(target) for target in targets]
+        if all(reasons):
+            yield Complaint(("metrics", i), f"{_quoted(metric)} can serve no dataset of the study: {_joined(reasons)}")
+    wide = dict.fromkeys(_quoted(target) for target in targets if target.dim > 1)
+    if study.start == "quantiles" and wide:
+        told = f"found 'quantiles', which is for datasets of one dimension; of more than one: {', '.join(wide)}"
+        yield Complaint(("start",), f"{told} (accepted: random)")
+    for i, wanted in enumerate(study.keep.trajectories):
+        yield from _unknown_trajectory(wanted, ("keep", "trajectories", i), blocks)
+
+
+def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
+    for i, formulation in enumerate(block.formulations):
+        if isinstance(formulation, Exact) and not any(dataset.exact for dataset in block.datasets):
+            names = ", ".join(map(_quoted, block.datasets))
+            yield Complaint(at("formulations", i), f"'exact' needs a dataset with an exact answer; found {names}")
+        reasons = [formulation.refuses(schedule) for schedule in block.schedules or ()]
+        if reasons and all(reasons):
+            told = f"{_quoted(formulation)} accepts none of the schedules listed: {_joined(reasons)}"
+            yield Complaint(at("formulations", i), told)
+    if block.schedules and block.pairs():
+        for i, schedule in enumerate(block.schedules):
+            reasons = [formulation.refuses(schedule) for formulation in block.formulations]
+            if all(reasons) and not any(dataset.exact for dataset in block.datasets):
+                told = f"no formulation listed accepts the schedule {_quoted(schedule)}: {_joined(reasons)}"
+                yield Complaint(at("schedules", i), told)
+
+
+def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
+    """Samplers, grids and step counts that no schedule in play accepts."""
+    own = [f.own_schedule() for f in block.formulations if not block.schedules or isinstance(f, Exact)]
+    in_play = [*(block.schedules or ()), *own]
+    for i, choice in enumerate(block.samplers):
+        reasons = [choice.sampler.refuses(schedule) for schedule in in_play]
+        if all(reasons):
+            told = f"{_quoted(choice.sampler)} can serve no schedule of the study: {_joined(reasons)}"
+            yield Complaint(at("samplers", i), told)
+        elif choice.grid_name != OWN_GRID:
+            grid = grids.create(choice.grid_name)
+            off = [reason or grid.refuses(schedule) for reason, schedule in zip(reasons, in_play, strict=True)]
+            if all(off):
+                told = f"the grid {choice.grid_name!r} can serve no schedule of the study: {_joined(off)}"
+                yield Complaint((*at("samplers", i), "grid"), told)
+    limits = [schedule.max_steps for schedule in in_play]
+    if None in limits:
+        return
+    most = max(limit for limit in limits if limit is not None)
+    for i, steps in enumerate(block.steps):
+        if steps > most:
+            names = ", ".join(dict.fromkeys(map(_quoted, in_play)))
+            told = f"found {steps}, expected at most {most}: every schedule of the study is discrete ({names})"
+            yield Complaint(at("steps", i), told)
+
+
+def _unknown_trajectory(wanted: str, path: Keys, blocks: Sequence[Block]) -> Iterable[Complaint]:
+    """A trajectory of ``ddim@50`` means that of every `ddim` of the study."""
+    sampler, _, steps = wanted.rpartition("@")
+    asked = [(choice.sampler.registered_name, block) for block in blocks for choice in block.samplers]
+    if sampler not in dict(asked):
+        yield Complaint(path, unknown("sampler", sampler, list(dict(asked)), of=" in this study"))
+    elif not any(name == sampler and int(steps) in block.steps for name, block in asked):
+        counts = sorted({count for name, block in asked if name == sampler for count in block.steps})
+        listed = ", ".join(map(str, counts))
+        yield Complaint(path, f"found {wanted!r}, but {sampler!r} is not run with {steps} steps (accepted: {listed})")
+
+
+def _quoted(component: Component) -> str:
+    return repr(component.registered_name)
+
+
+def _joined(reasons: Iterable[str | None]) -> str:
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

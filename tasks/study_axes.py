@@ -1,0 +1,350 @@
+"""The axes of a study: what may stand in each list, and how an entry becomes a component.
+
+Every axis is a list without repetitions; entries are compared as components, so that ``heun`` and ``{name: heun}`` are
+the same. All that is wrong in a list is reported at once, each complaint with its own path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationError, model_validator
+
+from diffusion.datasets import Dataset, datasets
+from diffusion.formulations import Formulation, formulations
+from diffusion.grids import Grid, grids
+from diffusion.samplers import Sampler, samplers
+from diffusion.schedules import Schedule, schedules
+from diffusion.training import Training
+from tasks.components import (
+    MISSING,
+    Complaint,
+    complaints_of,
+    construct_or_complain,
+    find,
+    hint,
+    read,
+    refusal,
+    shown,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from diffusion.registry import Registry
+
+OWN_GRID = "own"
+MOST_STEPS = 1_000_000
+MOST_SAMPLES = 100_000_000
+MOST_SEEDS = 10_000
+LARGEST_INTEGER = 2**63 - 1  # what the store can label
+
+T = TypeVar("T")
+
+
+class Missing:
+    """Stands for a required axis that was not given, so that its own validator complains."""
+
+
+@dataclass(frozen=True)
+class SamplerChoice:
+    """A sampler and the name of the grid it runs on; ``own`` is the grid of each schedule's definition."""
+
+    sampler: Sampler
+    grid_name: str = OWN_GRID
+
+    def spec(self) -> dict[str, Any]:
+        """The sampler's spec with the key ``grid``."""
+        return {**self.sampler.spec(), "grid": self.grid_name}
+
+
+def refuse(told: str) -> ValidationError:
+    """A complaint about the value itself, for a validator to raise."""
+    return refusal([Complaint((), told)])
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    """The validator of an integer between two bounds; a truth value, a float and a quoted number are none."""
+
+    def validate(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            expected = f"an integer from {low} to {high}"
+            raise refuse(f"found {shown(value)}, expected {expected}{hint(value, expected)}")
+        return value
+
+    return validate
+
+
+def axis(
+    name: str, item: Callable[[Any], T], canonical: Callable[[T], Any], *, may_be_empty: bool = False
+) -> Callable[[Any], tuple[T, ...]]:
+    """A validator of lists: every entry through `item`, none twice by its `canonical` JSON."""
+
+    def validate(entries: Any) -> tuple[T, ...]:
+        if entries is Missing:
+            raise refuse(MISSING)
+        if not isinstance(entries, list | tuple):
+            word = entries if isinstance(entries, str) and re.fullmatch(r"[\w.:@-]{1,40}", entries) else None
+            word = shown(entries) if type(entries) is int else word
+            remedy = f" (write {name}: [{word}])" if word else ""
+            raise refuse(f"found {shown(entries)}, expected a list{remedy}")
+        if not entries and not may_be_empty:
+            raise refuse("found an empty list, expected at least one entry")
+        found: list[Complaint] = []
+        built: dict[str, T] = {}
+        first: dict[str, int] = {}
+        for i, entry in enumerate(entries):
+            try:
+                value = item(entry)
+            except ValidationError as error:
+                found += complaints_of(error, (i,))
+                continue
+            key = json.dumps(canonical(value), sort_keys=True, default=repr)
+            if key in built:
+                found.append(Complaint((i,), f"found {shown(entry)} twice, the same as {name}[{first[key]}]; keep one"))
+            built.setdefault(key, value)
+            first.setdefault(key, i)
+        if found:
+            raise refusal(found)
+        return tuple(built.values())
+
+    return validate
+
+
+def components(registry: Registry[Any], base: type) -> Callable[[Any], tuple[Any, ...]]:
+    """The validator of a list of components of one kind."""
+
+    def item(entry: Any) -> Any:
+        return read(registry, base, entry)
+
+    return axis(f"{registry.kind}s", item, lambda component: component.spec())
+
+
+def _schedules(value: Any) -> tuple[Schedule, ...] | None:
+    return None if value is None else components(schedules, Schedule)(value)
+
+
+def _formulation(entry: Any) -> Formulation:
+    """A formulation; the schedule that `exact` names is written out like any other component."""
+    formulation: Formulation = read(formulations, Formulation, entry)
+    named = getattr(formulation, "schedule", None)
+    if not isinstance(named, str | dict):
+        return formulation
+    try:
+        schedule: Schedule = read(schedules, Schedule, named)
+    except ValidationError as error:
+        raise refusal(complaints_of(error, ("schedule",))) from error
+    return dataclasses.replace(formulation, schedule=plain(schedule.spec()))  # type: ignore[call-arg]
+
+
+def _sampler(entry: Any) -> SamplerChoice:
+    if isinstance(entry, SamplerChoice):
+        return entry
+    grid, found = OWN_GRID, []
+    if isinstance(entry, dict) and "grid" in entry:
+        grid = entry["grid"]
+        entry = {key: value for key, value in entry.items() if key != "grid"}
+        try:
+            _known_grid(grid)
+        except ValidationError as error:
+            found = complaints_of(error, ("grid",))
+    try:
+        sampler: Sampler = read(samplers, Sampler, entry)
+    except ValidationError as error:
+        raise refusal([*complaints_of(error), *found]) from error
+    if found:
+        raise refusal(found)
+    return SamplerChoice(sampler, grid)
+
+
+def _known_grid(name: Any) -> str:
+    if not isinstance(name, str):
+        raise refuse(f"found {shown(name)}, expected the name of a grid")
+    if name == OWN_GRID:
+        return name
+    if ":" not in name and name not in grids:
+        raise refuse(unknown("grid", name, [OWN_GRID, *grids.names()]))
+    find(grids, Grid, name)
+    return name
+
+
+def _known_name(registry: Registry[Any], base: type) -> Callable[[Any], str]:
+    def validate(name: Any) -> str:
+        if not isinstance(name, str):
+            raise refuse(f"found {shown(name)}, expected the name of a {registry.kind}, without parameters")
+        find(registry, base, name)
+        return name
+
+    return validate
+
+
+def read_training(value: Any) -> Training:
+    """The validator of training settings: integers from 1, learning_rate above 0."""
+    if not isinstance(value, dict | Training):
+        raise refuse(f"found {shown(value)}, expected a mapping such as {{steps: 3000, batch: 512}}")
+    given = dataclasses.asdict(value) if isinstance(value, Training) else value
+    training: Training = construct_or_complain(Training, "training", given)
+    found = []
+    for name, number in dataclasses.asdict(training).items():
+        if isinstance(number, int) and not isinstance(number, bool) and not 1 <= number <= LARGEST_INTEGER:
+            found.append(Complaint((name,), f"found {shown(number)}, expected an integer, 1 or more"))
+        if name == "learning_rate" and not number > 0:
+            found.append(Complaint((name,), f"found {shown(number)}, expected a number above 0"))
+    if found:
+        raise refusal(found)
+    return training
+
+
+def read_seeds(value: Any) -> tuple[int, ...]:
+    """The validator of seeds: how many, or which."""
+    if isinstance(value, list | tuple):
+        return axis("seeds", whole(0, LARGEST_INTEGER), lambda seed: seed)(value)
+    try:
+        return tuple(range(whole(1, MOST_SEEDS)(value)))
+    except ValidationError:
+        expected = f"how many seeds, an integer from 1 to {MOST_SEEDS}, or a list of them"
+        raise refuse(f"found {shown(value)}, expected {expected}{hint(value, expected)}") from None
+
+
+def name_of_study(value: Any) -> str:
+    """The validator of a study's name, which becomes part of a path in the store."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+        expected = "1 to 64 letters, digits, '_', '.' and '-' that begin with a letter or a digit"
+        raise refuse(f"found {shown(value)}, expected {expected}")
+    return value
+
+
+def read_text(value: Any) -> str:
+    """The validator of free text, which must be storable as UTF-8."""
+    if not isinstance(value, str):
+        raise refuse(f"found {shown(value)}, expected text")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        raise refuse(f"found {shown(value)}, expected text that can be written as UTF-8")
+    return value
+
+
+def _trajectory(value: Any) -> str:
+    match = re.fullmatch(r"(.+)@0*([1-9][0-9]{0,9})", value) if isinstance(value, str) else None
+    if not match:
+        raise refuse(f"found {shown(value)}, expected sampler@steps, for example heun@50")
+    return f"{match[1]}@{match[2]}"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+class Frozen(BaseModel):
+    """Base of the values of a study: immutable, no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _one_or_more(item: Callable[[Any], Any]) -> PlainValidator:
+    def validate(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            return (item(value),)
+        return tuple(sorted(axis("", item, lambda name: name)(value)))
+
+    return PlainValidator(validate)
+
+
+class Exclusion(Frozen):
+    """A pattern of points to leave out: those that match every key given. A key takes a value or a list of them."""
+
+    dataset: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(datasets, Dataset))] = None
+    formulation: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(formulations, Formulation))] = None
+    schedule: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(schedules, Schedule))] = None
+    sampler: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(samplers, Sampler))] = None
+    grid: Annotated[tuple[str, ...] | None, _one_or_more(_known_grid)] = None
+    steps: Annotated[tuple[int, ...] | None, _one_or_more(whole(1, MOST_STEPS))] = None
+    seed: Annotated[tuple[int, ...] | None, _one_or_more(whole(0, LARGEST_INTEGER))] = None
+
+    @model_validator(mode="after")
+    def _not_everything(self) -> Exclusion:
+        if not self.spec():
+            raise refuse(
+                f"found an empty pattern, which leaves everything out (keys: {', '.join(Exclusion.model_fields)})"
+            )
+        return self
+
+    def matches(self, **point: str | int) -> bool:
+        """Whether the point has an excluded value for every key of the pattern; names are registered names."""
+        return all(point.get(key) in values for key, values in self.spec().items())
+
+    def spec(self) -> dict[str, list[Any]]:
+        """The keys given, each with the list of its values."""
+        return {key: list(value) for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+
+
+class Keep(Frozen):
+    """What is stored besides numbers: final samples, and whole trajectories of ``sampler@steps``."""
+
+    samples: Annotated[bool, Strict()] = False
+    trajectories: Annotated[
+        tuple[str, ...], PlainValidator(axis("trajectories", _trajectory, lambda name: name, may_be_empty=True))
+    ] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """One cross of axes, everything resolved; ``schedules=None`` means each formulation's own."""
+
+    datasets: tuple[Dataset, ...]
+    formulations: tuple[Formulation, ...]
+    schedules: tuple[Schedule, ...] | None
+    seeds: tuple[int, ...]
+    training: Training
+    samplers: tuple[SamplerChoice, ...]
+    steps: tuple[int, ...]
+    exclude: tuple[Exclusion, ...]
+
+    def pairs(self) -> list[tuple[Formulation, Schedule]]:
+        """Every formulation with every schedule that it accepts (its own, if the block names none)."""
+        return [
+            (formulation, schedule)
+            for formulation in self.formulations
+            for schedule in self.schedules or (formulation.own_schedule(),)
+            if formulation.refuses(schedule) is None
+        ]
+
+
+# Validators are made here: inside the class, `datasets` is the field and no longer the registry.
+DatasetAxis = Annotated[tuple[Dataset, ...] | None, PlainValidator(components(datasets, Dataset))]
+FormulationAxis = Annotated[
+    tuple[Formulation, ...] | None, PlainValidator(axis("formulations", _formulation, Formulation.spec))
+]
+ScheduleAxis = Annotated[tuple[Schedule, ...] | None, PlainValidator(_schedules)]
+SamplerAxis = Annotated[
+    tuple[SamplerChoice, ...] | None, PlainValidator(axis("samplers", _sampler, SamplerChoice.spec))
+]
+StepAxis = Annotated[tuple[int, ...] | None, PlainValidator(axis("steps", whole(1, MOST_STEPS), lambda count: count))]
+
+
+class Axes(Frozen):
+    """What a block of ``grids:`` may say; what it does not say, it takes from the top of the study."""
+
+    datasets: DatasetAxis = None
+    formulations: FormulationAxis = None
+    schedules: ScheduleAxis = None
+    seeds: Annotated[tuple[int, ...], PlainValidator(read_seeds)] = (0,)
+    training: Annotated[Training, PlainValidator(read_training)] = Training()
+    samplers: SamplerAxis = None
+    steps: StepAxis = None
+    exclude: tuple[Exclusion, ...] = ()
+
+    def axes_spec(self, names: Iterable[str]) -> dict[str, Any]:
+        """The named axes as plain values, every default inside them written out."""
+        return {name: _axis_spec(getattr(self, name)) for name in names}
+
+
+def _axis_spec(value: Any) -> Any:
+    if isinstance(value, Training):
+        return plain(dataclasses.asdict(value))
+    return None if value is None else plain([entry if isinstance(entry, int) else entry.spec() for entry in value])
