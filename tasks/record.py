@@ -1,0 +1,81 @@
+"""From a shard's answers to rows of the store."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from tasks.plan import Point
+from tasks.store import Rows
+from tasks.work import ShardAnswer
+
+_PACKAGES = ("diffatlas", "torch", "numpy", "scipy", "zarr", "icechunk", "xarray", "ray", "prefect")
+
+
+def provenance(study: str, **more: str) -> dict[str, str]:
+    """What is stored with each commit: study, versions, machine."""
+    return {
+        "study": study,
+        "python": platform.python_version(),
+        "host": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in _PACKAGES},
+        **more,
+    }
+
+
+def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
+    return {
+        **point.labels,
+        "point_id": point.id,
+        "cell_id": point.cell.id,
+        "status": status,
+        "error": error,
+        "spec": json.dumps(point.spec, sort_keys=True),
+        "start": point.start,
+        "nfe": 0,
+        "samples": point.samples,
+        "sample_row": -1,
+        "trajectory_row": -1,
+        "trajectory_samples": 0,
+        "train_seconds": math.nan,
+        "sample_seconds": math.nan,
+    }
+
+
+def skipped_rows(points: Iterable[tuple[Point, str]]) -> Rows:
+    """Rows of points that have no answer, each with the reason."""
+    return Rows(points=[_point_row(point, "skipped", reason) for point, reason in points])
+
+
+def rows_of(answer: ShardAnswer, train_seconds: Mapping[str, float]) -> Rows:
+    """The rows that a shard adds; `train_seconds` tells of cells that were trained before."""
+    seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
+    points = []
+    for told in answer.points:
+        row = _point_row(told.point, "failed" if told.error else "ok", told.error or "")
+        row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
+        row["train_seconds"] = seconds.get(told.point.cell.id, math.nan)
+        points.append(row)
+    cells = [
+        {
+            "cell_id": told.cell.id,
+            "spec": json.dumps(told.cell.spec, sort_keys=True),
+            "status": "failed" if told.error else "ok",
+            "error": told.error or "",
+            "device": answer.device,
+            "train_seconds": told.seconds,
+            **({"losses": told.losses, "loss_steps": told.loss_steps} if told.losses else {}),
+        }
+        for told in answer.cells
+    ]
+    return Rows(
+        points=points,
+        cells=cells,
+        weights={told.cell.id: told.weights for told in answer.cells if told.weights is not None},
+        samples={told.point.id: told.samples for told in answer.points if told.samples is not None},
+        trajectories={told.point.id: told.trajectory for told in answer.points if told.trajectory is not None},
+    )

@@ -1,0 +1,302 @@
+"""What one worker does with one shard: train the stack, ask every question, measure the answers.
+
+`run_shard` takes values and returns values; it knows neither the store nor Prefect nor Ray. A cell that fails is reported
+and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Trained
+from diffusion.metrics import Metric
+from diffusion.randomness import stream
+from diffusion.samplers import CountingDenoiser, Denoiser, Noise, levels_of
+from diffusion.schedules import Level
+from diffusion.training import Member, TrainedStack, train
+from diffusion.training import StackedMLP as Network
+from tasks.plan import Cell, Point, Shard
+
+TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
+
+Progress = Callable[[float, int, int], None]
+"""Told of work done since the last call: estimated seconds, cells trained, points answered."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the study wants of each point, besides its id."""
+
+    metrics: tuple[Metric, ...]
+    samples: bool
+    trajectories: frozenset[str]  # ids of the points whose path is kept
+
+
+@dataclass
+class CellAnswer:
+    """A trained (or failed) cell."""
+
+    cell: Cell
+    error: str | None
+    seconds: float
+    losses: list[float]
+    loss_steps: list[int]
+    weights: bytes | None
+
+
+@dataclass
+class PointAnswer:
+    """An answered (or failed) question."""
+
+    point: Point
+    error: str | None
+    nfe: int = -1
+    seconds: float = float("nan")
+    metrics: dict[str, float] = field(default_factory=dict)
+    samples: np.ndarray | None = None
+    trajectory: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass
+class ShardAnswer:
+    """All that a shard gives."""
+
+    cells: list[CellAnswer]
+    points: list[PointAnswer]
+    device: str
+    seconds: float
+
+
+def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:
+    """The training set of a target: a pure function of spec, seed and size. ``[n, dim]`` float64."""
+    return np.asarray(dataset.sample(n, stream("data", json.dumps(dataset.spec(), sort_keys=True), seed, n)))
+
+
+class ExactDenoiser:
+    """The ideal denoisers of a stack of targets."""
+
+    def __init__(self, targets: Sequence[Dataset]) -> None:
+        self._groups: list[tuple[Dataset, list[int]]] = []
+        for m, target in enumerate(targets):
+            for known, rows in self._groups:
+                if known == target:
+                    rows.append(m)
+                    break
+            else:
+                self._groups.append((target, [m]))
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[x_0 | x_t], ``[members, batch, dim]``."""
+        out = torch.empty_like(x)
+        for target, rows in self._groups:
+            out[rows] = target.denoise(x[rows], alpha[rows, None], sigma[rows, None])
+        return out
+
+
+def run_shard(
+    shard: Shard,
+    data: Mapping[tuple[str, int, int], np.ndarray],
+    weights: Mapping[str, bytes],
+    wanted: Wanted,
+    progress: Progress = lambda _seconds, _cells, _points: None,
+) -> ShardAnswer:
+    """Train what is to be trained and answer every question of the shard.
+
+    `data` holds training sets by (dataset label, seed, size); `weights` the safetensors of cells trained before.
+    """
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    cells, denoisers = _denoisers(shard, data, weights, progress)
+    answers: list[PointAnswer] = []
+    failed = {answer.cell.id: answer.error for answer in cells if answer.error}
+    questions: dict[str, list[Point]] = {}
+    for job in shard.jobs:
+        for point in job.points:
+            if point.cell.id in failed:
+                answers.append(PointAnswer(point, failed[point.cell.id]))
+            else:
+                question = json.dumps([point.sampler.spec(), point.steps, point.samples, point.start], sort_keys=True)
+                questions.setdefault(question, []).append(point)
+    if answers:
+        progress(sum(answer.point.work() for answer in answers), 0, len(answers))
+    for points in questions.values():
+        answers.extend(_ask(points, denoisers, wanted))
+        progress(sum(point.work() for point in points), 0, len(points))
+    return ShardAnswer(cells, answers, platform.processor() or platform.machine(), time.perf_counter() - begun)
+
+
+def _denoisers(
+    shard: Shard, data: Mapping[tuple[str, int, int], np.ndarray], weights: Mapping[str, bytes], progress: Progress
+) -> tuple[list[CellAnswer], Callable[[Sequence[Cell]], Denoiser]]:
+    """Train the cells that need it; a function that makes the denoiser of any list of the shard's cells."""
+    exact = all(job.cell.training is None for job in shard.jobs)
+    if exact:
+        cells = [CellAnswer(job.cell, None, 0.0, [], [], None) for job in shard.jobs]
+        return cells, lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
+
+    answers, stacks = [], []
+    to_train = [job for job in shard.jobs if job.train]
+    if to_train:
+        settings = to_train[0].cell.training
+        assert settings is not None  # noqa: S101 - a shard is either exact or trained
+        begun = time.perf_counter()
+        seconds = [job.work() - sum(point.work() for point in job.points) for job in to_train]
+        done = 0
+
+        def tell(step: int) -> None:
+            nonlocal done
+            progress(sum(seconds) * (step - done) / settings.steps, 0, 0)
+            done = step
+
+        stack = train(
+            [_member(job.cell) for job in to_train],
+            [torch.as_tensor(data[job.cell.dataset.label(), job.cell.seed, settings.data].copy()) for job in to_train],
+            settings,
+            tell,
+        )
+        share = (time.perf_counter() - begun) / len(to_train)
+        for m, job in enumerate(to_train):
+            answers.append(
+                CellAnswer(
+                    job.cell,
+                    stack.errors[m],
+                    share,
+                    stack.losses[m].double().tolist(),
+                    stack.loss_steps.tolist(),
+                    None if stack.errors[m] else _to_bytes(stack, m),
+                )
+            )
+        progress(0.0, len(to_train), 0)
+        stacks.append(stack)
+    known = [job.cell for job in shard.jobs if not job.train]
+    if known:
+        stacks.append(_from_bytes(known, [weights[cell.id] for cell in known]))
+    stack = _joined(stacks)
+    where = {member.key: m for m, member in enumerate(stack.members)}
+    return answers, lambda chosen: stack.select([where[cell.id] for cell in chosen])
+
+
+def _member(cell: Cell) -> Member:
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - exact cells are not trained
+    return Member(cell.dataset, cell.formulation, cell.schedule, cell.id)
+
+
+def _to_bytes(stack: TrainedStack, m: int) -> bytes:
+    named = stack.network.unpack(stack.rows[m : m + 1])
+    return bytes(save({name: value[0].contiguous() for name, value in named.items()}))
+
+
+def _from_bytes(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
+    settings = cells[0].training
+    assert settings is not None  # noqa: S101 - these cells have weights
+    network = Network(cells[0].dataset.dim, settings.width, settings.depth)
+    loaded = [load(file) for file in files]
+    rows = network.pack({name: torch.stack([one[name] for one in loaded]) for name in network.shapes})
+    nothing = torch.zeros(len(cells), 0)
+    return TrainedStack(network, tuple(map(_member, cells)), rows, torch.zeros(0), nothing, (None,) * len(cells))
+
+
+def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
+    first = stacks[0]
+    members = tuple(member for stack in stacks for member in stack.members)
+    rows = torch.cat([stack.rows for stack in stacks])
+    nothing = torch.zeros(len(members), 0)
+    return TrainedStack(first.network, members, rows, torch.zeros(0), nothing, tuple(e for s in stacks for e in s.errors))
+
+
+def start_noise(points: Sequence[Point]) -> Tensor:
+    """Standard start noise ``[members, samples, dim]``: of data set and seed alone, or the normal quantiles."""
+    first = points[0]
+    n, dim = first.samples, first.cell.dataset.dim
+    if first.start == "quantiles":
+        u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        return torch.special.ndtri(u)[None, :, None].expand(len(points), n, dim).clone()
+    return _NoiseStreams(points, "start")()
+
+
+class _NoiseStreams:
+    """Standard normal draws ``[members, samples, dim]``, one stream per data set and seed."""
+
+    def __init__(self, points: Sequence[Point], purpose: str) -> None:
+        self._shape = (points[0].samples, points[0].cell.dataset.dim)
+        keys = [(json.dumps(p.cell.dataset.spec(), sort_keys=True), p.cell.seed) for p in points]
+        distinct = list(dict.fromkeys(keys))
+        self._generators = [stream(purpose, *key) for key in distinct]
+        self._index = torch.tensor([distinct.index(key) for key in keys])
+
+    def __call__(self) -> Tensor:
+        draws = [torch.randn(self._shape, generator=generator, dtype=torch.float64) for generator in self._generators]
+        return torch.stack(draws)[self._index]
+
+
+def _ask(points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> list[PointAnswer]:
+    """One question put to several cells at once."""
+    try:
+        return _answers(points, denoisers, wanted)
+    except Exception as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
+        if len(points) > 1:  # find out whose fault it is
+            return [answer for point in points for answer in _ask([point], denoisers, wanted)]
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
+        return [PointAnswer(points[0], f"sampling failed: {told}")]
+
+
+def _answers(points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> list[PointAnswer]:
+    begun = time.perf_counter()
+    first = points[0]
+    levels = levels_of([p.cell.schedule for p in points], [p.grid for p in points], first.steps)
+    counting = CountingDenoiser(denoisers([p.cell for p in points]))
+    x = start_noise(points) * levels[0].sigma[:, None, None]
+    noise: Noise = _NoiseStreams(points, "noise")
+    kept = [m for m, point in enumerate(points) if point.id in wanted.trajectories]
+    paths = [_thin(x, kept)]
+    for x in first.sampler.trajectory(counting, x, levels, noise):  # noqa: B020 - the state moves on
+        if kept:
+            paths.append(_thin(x, kept))
+    seconds = (time.perf_counter() - begun) / len(points)
+    return [
+        _measured(
+            point,
+            x[m],
+            counting.nfe,
+            seconds,
+            wanted,
+            (np.stack([path[kept.index(m)] for path in paths]), _level_table(levels, m)) if m in kept else None,
+        )
+        for m, point in enumerate(points)
+    ]
+
+
+def _thin(x: Tensor, members: Sequence[int]) -> np.ndarray:
+    return x[list(members), :TRAJECTORY_SAMPLES].float().numpy()
+
+
+def _level_table(levels: Sequence[Level], m: int) -> np.ndarray:
+    return np.array([[float(getattr(level, part)[m]) for level in levels] for part in ("time", "alpha", "sigma")])
+
+
+def _measured(
+    point: Point, x: Tensor, nfe: int, seconds: float, wanted: Wanted, trajectory: tuple[np.ndarray, np.ndarray] | None
+) -> PointAnswer:
+    bad = int((~torch.isfinite(x)).any(-1).sum())
+    if bad:
+        return PointAnswer(point, f"sampling diverged: {bad} of {len(x)} samples are not finite", nfe, seconds)
+    dataset = point.cell.dataset
+    metrics: dict[str, float] = {}
+    for metric in wanted.metrics:
+        if metric.refuses(dataset) is None:
+            metrics[metric.registered_name] = metric.evaluate(x, dataset)
+            metrics[f"{metric.registered_name}_floor"] = metric.floor(dataset, len(x))
+    samples = x.float().numpy() if wanted.samples else None
+    return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)
