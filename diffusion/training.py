@@ -48,11 +48,6 @@ class Training:
     data: int = 200_000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "width", "depth", "data"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, found {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"training.learning_rate must be positive, found {self.learning_rate}")
         if not 0 < self.ema <= 1:
             raise ValueError(f"training.ema must lie in (0, 1], found {self.ema}")
 

@@ -34,7 +34,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -408,8 +407,8 @@ def _without_proxy(host: str) -> dict[str, str]:
 def _deliver_logs_and_events() -> None:
     """Send what Prefect has queued while its server is still there.
 
-    Prefect would do so when the interpreter ends, when our server is gone: the last lines and states would be lost, with
-    a complaint on stderr, after more than a minute of attempts.
+    Prefect would do so when the interpreter ends, when our server is gone: the last lines and states would be lost,
+    with a complaint on stderr, after more than a minute of attempts.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

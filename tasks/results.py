@@ -27,6 +27,11 @@ def metric_names(points: xr.Dataset) -> list[str]:
     return sorted(str(name) for name in points.data_vars if f"{name}_floor" in points.data_vars)
 
 
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Variable-length text as numpy's ordinary text, which every library understands."""
+    return np.array(values.tolist(), dtype=str) if values.dtype.kind in "OT" else values
+
+
 class UnknownStudy(LookupError):
     """The store knows no study of that name."""
 
@@ -59,7 +64,7 @@ class Answers:
 
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:
-        columns = {name: array[:] for name, array in self._root["points"].arrays()}
+        columns = {name: _plain(array[:]) for name, array in self._root["points"].arrays()}
         if self.name:
             rows = {str(point): row for row, point in enumerate(columns["point_id"])}
             asked = [rows[str(p)] for p in self._root[f"studies/{self.name}/point_id"][:] if str(p) in rows]
@@ -69,7 +74,7 @@ class Answers:
     @cached_property
     def points(self) -> xr.Dataset:
         """One entry per point: coordinates, metrics, floors, seconds; provenance in the attributes."""
-        columns = {n: v.astype(str) if v.dtype.kind in "OT" else v for n, v in self._table.items() if n not in _HIDDEN}
+        columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
         metrics = [name for name in columns if f"{name}_floor" in columns]
         if self.name:  # a shared store may hold metrics that this study did not ask for
             wanted = {metric["name"] for metric in self.study["metrics"]}

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -180,8 +182,17 @@ def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_
     following = child(home, WITH_RAY, "import sample_flow; sample_flow.sample_flow(2)")
     until_ready(following)
     assert not remaining(started, 0)
+    begin = time.monotonic()
     output, errors = following.communicate(timeout=120)
     assert (following.returncode, output, errors) == (0, "", "")
+    assert time.monotonic() - begin < 45  # Prefect waits a minute for a server that has gone before its last lines
+    (database,) = home.glob("prefect/*/prefect.db")
+    with closing(sqlite3.connect(database)) as connection:
+        states = connection.execute("select state_type from task_run").fetchall()
+        lines = connection.execute("select message from log").fetchall()
+    assert states == [("COMPLETED",)] * 2
+    assert ("a line for the server, not for the console",) in lines
+    assert ("Finished in state Completed()",) in lines
     folders = services._short_temporary_directory().glob(f"{services.RUN_PREFIX}*")
     assert not [folder for folder in folders if services._is_abandoned(folder)]
 

@@ -1,0 +1,283 @@
+"""The flow `run-study`: from a study to committed, pictured answers.
+
+    study -> plan against the store -> data sets -> shards on Ray -> commit each as it completes -> report
+
+The store is asked first: a study that is finished starts neither Ray nor a worker. Workers return arrays; this process is the
+only one that writes. Done means committed in the store; Prefect's caches play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.services import quiet_environment, ray_cluster
+
+quiet_environment()
+
+import ray
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, Crashed, Failed, State
+from prefect_ray import RayTaskRunner
+from prefect_ray.context import remote_options
+
+from flows.progress import Board, Display, reporter
+from tasks.plan import Plan, Shard, keeps_trajectory, make_plan
+from tasks.record import provenance, rows_of, skipped_rows
+from tasks.report.files import default_page, write_report
+from tasks.results import Answers
+from tasks.store import Coordinator, Store
+from tasks.study import Study, load_study
+from tasks.tables import summary_records
+from tasks.work import PointAnswer, ShardAnswer, Wanted, generate, run_shard
+
+WORKER_DEATHS = 2
+"""How often a shard is started again when its worker dies. Ray counts them; Prefect's retries stay off."""
+
+_POLL_SECONDS = 0.5
+_ARTIFACT_SECONDS = 3.0
+
+
+@dataclass
+class Outcome:
+    """What a run did."""
+
+    study: str
+    store: str
+    snapshot: str = ""
+    computed: int = 0
+    trained: int = 0
+    committed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)  # point id: reason, of the whole study
+    report: str | None = None
+
+
+class Sealed:
+    """A value that Prefect passes on without looking inside."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+@task(name="generate-data", task_run_name="data: {label} seed {seed}", cache_policy=NO_CACHE, persist_result=False)
+def generate_data(label: str, seed: int, size: int, dataset: Sealed) -> Any:  # noqa: ARG001 - the label names the run
+    """The training set of one target and seed."""
+    return generate(dataset.content, seed, size)
+
+
+@task(name="train-and-sweep", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def train_and_sweep(name: str, number: int, work: Sealed, keys: list[Any], data: list[Any], board: Sealed) -> Any:  # noqa: ARG001, PLR0913
+    """One shard: train its cells together, ask every question, measure."""
+    shard, weights, wanted = work.content
+    board.content.begin.remote(number)
+    sets = {tuple(key): values for key, values in zip(keys, data, strict=True)}
+    return Sealed(run_shard(shard, sets, weights, wanted, reporter(board.content, number)))
+
+
+@flow(name="run-study", flow_run_name="{study}", validate_parameters=False)
+def run_study(  # noqa: PLR0913 - the options of the command line
+    study: str,
+    store: str = "results",
+    overrides: list[str] | None = None,
+    ray_address: str | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    report: str | None = None,
+    quiet: bool = False,
+) -> State[Outcome]:
+    """Run what is missing of a study, and draw its report.
+
+    `study` is a file or the name of a shipped study, `report` the path of the page (``reports/NAME.html``). Ends as Failed if
+    any point of the study has failed; the others are committed all the same.
+    """
+    loaded = load_study(study, overrides or ())
+    outcome = Outcome(loaded.name, store)
+    opened = Store.open(store) if Store.exists(store) else Store.create(store)
+    with opened.coordinate() as coordinator:
+        plan = plan_against(opened, loaded, retry_failed=retry_failed)
+        _record_study(coordinator, plan, outcome)
+        if plan.jobs:
+            _run(plan, coordinator, outcome, ray_address=ray_address, workers=workers, quiet=quiet)
+    answers = Answers(opened, loaded.name)
+    outcome.snapshot = answers.provenance["snapshot"]
+    outcome.failed = failures(answers)
+    page = Path(report) if report else default_page(loaded.name)
+    write_report(answers, page)
+    outcome.report = str(page)
+    _tell_prefect(answers, page)
+    told = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
+    if outcome.failed:
+        return Failed(message=f"{len(outcome.failed)} points failed; {told}", data=outcome)
+    return Completed(message=told, data=outcome)
+
+
+def plan_against(store: Store, study: Study, *, retry_failed: bool = False) -> Plan:
+    """The plan of a study given all that a store holds."""
+    known = Answers(store)
+    return make_plan(study, known.known(), known.trained(), retry_failed=retry_failed)
+
+
+def is_recorded(store: Store, plan: Plan) -> bool:
+    """Whether the store knows the study as it is, with all its impossible points."""
+    answers = Answers(store)
+    if plan.study.name not in answers.studies or plan.unrecorded:
+        return False
+    return Answers(store, plan.study.name).study == plan.study.spec()
+
+
+def failures(answers: Answers) -> dict[str, str]:
+    """Failed points of a study and their reasons."""
+    points = answers.points
+    bad = points["status"].values == "failed"
+    return dict(zip(points["point_id"].values[bad].tolist(), points["error"].values[bad].tolist(), strict=True))
+
+
+def _record_study(coordinator: Coordinator, plan: Plan, outcome: Outcome) -> None:
+    if is_recorded(coordinator.store, plan):
+        return
+    rows = skipped_rows((point, plan.impossible[point.id]) for point in plan.points if point.id in plan.unrecorded)
+    ids = [point.id for point in plan.points]
+    coordinator.commit_study(plan.study.name, plan.study.spec(), ids, rows, provenance(plan.study.name))
+    outcome.committed += 1
+
+
+def _run(
+    plan: Plan, coordinator: Coordinator, outcome: Outcome, *, ray_address: str | None, workers: int | None, quiet: bool
+) -> None:
+    with ray_cluster(ray_address, workers, {}):
+        slots = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        shards = plan.shards(slots)
+        work, cells = sum(s.work() for s in shards), sum(s.trained for s in shards)
+        with Display(work, cells, plan.missing, quiet=quiet) as display:
+            display.say(
+                f"study {plan.study.name}: {plan.missing} points to compute, {cells} cells to train, "
+                f"{len(plan.done)} points done; {len(shards)} shards on {slots} workers"
+            )
+            sweep(plan, shards, coordinator, outcome, display)
+
+
+@flow(name="train-and-sweep-shards", task_runner=RayTaskRunner(), validate_parameters=False)
+def _sweep_flow(content: Sealed) -> None:
+    """The part of a run that needs Ray."""
+    _sweep(*content.content)
+
+
+def sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: Outcome, display: Display) -> None:
+    """Submit every shard and commit each as it completes."""
+    state = _sweep_flow.with_options(flow_run_name=f"{plan.study.name}: {len(shards)} shards")(
+        Sealed((plan, shards, coordinator, outcome, display)), return_state=True
+    )
+    state.result()
+
+
+def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: Outcome, display: Display) -> None:
+    log = get_run_logger()
+    board = ray.remote(num_cpus=0)(Board).remote()
+    answers = Answers(coordinator.store)
+    wanted = Wanted(
+        plan.study.metrics,
+        plan.study.keep.samples,
+        frozenset(point.id for point in plan.points if keeps_trajectory(plan.study, point)),
+    )
+    sets: dict[tuple[str, int, int], Any] = {}
+    futures: dict[Any, tuple[int, Any]] = {}
+    with remote_options(max_retries=WORKER_DEATHS):
+        for number, shard in enumerate(shards):
+            keys = sorted({_data_key(job.cell) for job in shard.jobs if job.train})
+            for job in shard.jobs:
+                if job.train and (key := _data_key(job.cell)) not in sets:
+                    sets[key] = generate_data.submit(key[0], key[1], key[2], Sealed(job.cell.dataset))
+            weights = {
+                job.cell.id: answers.weights(job.cell.id) for job in shard.jobs if job.cell.training and not job.train
+            }
+            future = train_and_sweep.submit(
+                shard.name, number, Sealed((shard, weights, wanted)), keys, [sets[key] for key in keys], Sealed(board)
+            )
+            futures[future.wrapped_future] = (number, future)
+    artifact = create_progress_artifact(0.0, key=_key(plan.study.name, "progress"), description=f"study {plan.study.name}")
+    spent: dict[str, float] = _train_seconds(answers)
+    for done, (number, future) in enumerate(_in_completion_order(futures, board, shards, display, artifact), start=1):
+        answer = _answer_of(future, shards[number])
+        spent |= {cell.cell.id: cell.seconds for cell in answer.cells}
+        coordinator.commit(
+            rows_of(answer, spent),
+            f"study {plan.study.name}: {shards[number].name}",
+            provenance(plan.study.name, device=answer.device, shard_seconds=f"{answer.seconds:.1f}"),
+        )
+        failed = [told for told in answer.points if told.error]
+        outcome.committed += 1
+        outcome.computed += len(answer.points)
+        outcome.trained += len([cell for cell in answer.cells if cell.weights])
+        display.committed(done, len(shards), shards[number].name, len(answer.points), len(failed))
+        log.info("committed shard %d of %d: %s, %d points", done, len(shards), shards[number].name, len(answer.points))
+        for reason in sorted({f"{told.point.cell}: {told.error}" for told in failed}):
+            log.warning("failed: %s", reason)
+            display.say(f"  failed: {reason}")
+    update_progress_artifact(artifact, 100.0)
+    for dataset in sets.values():
+        dataset.wait()
+
+
+def _data_key(cell: Any) -> tuple[str, int, int]:
+    return (cell.dataset.label(), cell.seed, cell.training.data)
+
+
+def _train_seconds(answers: Answers) -> dict[str, float]:
+    points = answers.points
+    return dict(zip(points["cell_id"].values.tolist(), points["train_seconds"].values.tolist(), strict=True))
+
+
+def _in_completion_order(
+    futures: dict[Any, tuple[int, Any]], board: Any, shards: list[Shard], display: Display, artifact: Any
+) -> Iterator[tuple[int, Any]]:
+    """Shards as they end; while waiting, progress is shown."""
+    import time
+
+    waiting, told = list(futures), time.monotonic()
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
+        totals, latest = ray.get(board.read.remote())
+        sums = tuple(sum(values[i] for values in totals.values()) for i in range(3))
+        display.update((sums[0], sums[1], sums[2]), shards[latest].name)
+        if time.monotonic() - told > _ARTIFACT_SECONDS:
+            told = time.monotonic()
+            update_progress_artifact(artifact, round(100 * display.fraction, 1))
+        for reference in ready:
+            yield futures[reference]
+
+
+def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
+    """The shard's answer; a shard that could not be run is an answer too: every point failed, with the reason."""
+    try:
+        sealed: Sealed = future.result()
+        answer: ShardAnswer = sealed.content
+        return answer
+    except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
+        lines = str(error).strip().splitlines()
+        reason = f"the worker ended without an answer ({type(error).__name__}: {lines[0] if lines else ''})"
+        with get_client(sync_client=True) as client:  # otherwise the page would show it running for ever
+            client.set_task_run_state(future.task_run_id, Crashed(message=reason), force=True)
+        points = [PointAnswer(point, reason) for job in shard.jobs for point in job.points]
+        return ShardAnswer([], points, "", 0.0)
+
+
+def _key(study: str, what: str) -> str:
+    safe = "".join(c if c.isalnum() else "-" for c in study.lower()).strip("-")
+    return f"{safe}-{what}"
+
+
+def _tell_prefect(answers: Answers, page: Path) -> None:
+    """The summary table and the report's address, for Prefect's pages."""
+    name = answers.name or "store"
+    create_table_artifact(summary_records(answers.points), key=_key(name, "summary"), description=f"study {name}")
+    create_link_artifact(page.resolve().as_uri(), link_text=str(page), key=_key(name, "report"), description="the report")

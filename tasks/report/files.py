@@ -1,0 +1,28 @@
+"""The page as a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.report.page import draw_report
+
+if TYPE_CHECKING:
+    from tasks.report.answers import Answers
+
+
+def default_page(study: str) -> Path:
+    """Where a study's page goes unless told otherwise."""
+    return Path("reports") / f"{study}.html"
+
+
+def write_report(answers: Answers, page: Path) -> None:
+    """Draw the page; an older one is replaced only by a whole one. Raises OSError where it cannot be written."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    part = page.with_name(f".{page.name}.{os.getpid()}")
+    try:
+        part.write_text(draw_report(answers), encoding="utf-8")
+        part.replace(page)
+    finally:
+        part.unlink(missing_ok=True)

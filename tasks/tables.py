@@ -1,0 +1,90 @@
+"""The summary of a study as a table: formulation x steps, mean and standard error over seeds, floor, exact row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from rich.table import Table
+
+from tasks.results import metric_names
+
+_NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
+
+
+def summary(points: xr.Dataset, metric: str) -> pd.DataFrame:
+    """One row per (dataset, sampler, formulation, schedule, grid, steps): mean, sem, count and floor of a metric."""
+    frame = points.to_dataframe().reset_index(drop=True)
+    frame = frame[(frame["status"] == "ok") & frame[metric].notna()]
+    groups = frame.groupby(list(_NAMES), sort=False)
+    return groups.agg(
+        mean=(metric, "mean"), sem=(metric, "sem"), count=(metric, "count"), floor=(f"{metric}_floor", "mean")
+    ).reset_index()
+
+
+def summary_records(points: xr.Dataset) -> list[dict[str, Any]]:
+    """The summary of the first metric as plain records."""
+    names = metric_names(points)
+    if not names:
+        return []
+    records = summary(points, names[0]).to_dict("records")
+    return [{str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in records]
+
+
+def number(value: float) -> str:
+    """A number in at most six characters, two significant digits."""
+    if not math.isfinite(value):
+        return "-"
+    if value != 0 and not 1e-4 <= abs(value) < 1e4:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004
+
+
+def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
+    """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included."""
+    rows = summary(points, metric)
+    made = []
+    for (dataset, sampler), part in rows.groupby(["dataset", "sampler"], sort=False):
+        part = part.assign(row=[_row_name(r.formulation, r.schedule) for r in part.itertuples()])  # noqa: PLW2901
+        steps = sorted(part["steps"].unique())
+        shown = _spread(steps, max(2, (width - 24) // 17))
+        floor = number(float(part["floor"].iloc[0]))
+        title = f"{metric} of {dataset}, {sampler}: mean ± standard error over seeds; sampling floor {floor}"
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("steps", no_wrap=True)
+        for step in shown:
+            table.add_column(str(step), justify="right", no_wrap=True)
+        for name in _ordered(part):
+            mine = part[part["row"] == name].set_index("steps")
+            cells = []
+            for step in shown:
+                if step not in mine.index:
+                    cells.append("")
+                    continue
+                entry = mine.loc[step]
+                entry = entry.iloc[0] if isinstance(entry, pd.DataFrame) else entry
+                spread = f" ±{number(entry['sem'])}" if entry["count"] > 1 else ""
+                cells.append(number(entry["mean"]) + spread)
+            table.add_row(name, *cells, style="dim" if name.startswith("exact") else None)
+        if len(shown) < len(steps):
+            table.caption = f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
+        made.append(table)
+    return made
+
+
+def _row_name(formulation: str, schedule: str) -> str:
+    return f"exact {schedule}" if formulation == "exact" else formulation
+
+
+def _ordered(part: pd.DataFrame) -> list[str]:
+    names = list(dict.fromkeys(part["row"]))
+    return [n for n in names if not n.startswith("exact")] + [n for n in names if n.startswith("exact")]
+
+
+def _spread(values: list[int], room: int) -> list[int]:
+    if len(values) <= room:
+        return values
+    chosen = {round(i * (len(values) - 1) / (room - 1)) for i in range(room)}
+    return [values[i] for i in sorted(chosen)]
