@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from flows.services import quiet_environment, ray_cluster
 
@@ -166,18 +167,29 @@ def _run(
             sweep(plan, shards, coordinator, outcome, display)
 
 
+_handed_over: dict[str, tuple[Plan, list[Shard], Coordinator, Outcome, Display]] = {}
+"""What the inner flow works on. Not its parameters: Prefect sends those along with every task, and a coordinator stays here."""
+
+
 @flow(name="train-and-sweep-shards", task_runner=RayTaskRunner(), validate_parameters=False)
-def _sweep_flow(content: Sealed) -> None:
-    """The part of a run that needs Ray."""
-    _sweep(*content.content)
+def train_and_sweep_shards(key: str) -> None:
+    """The part of a run that needs Ray: submit every shard and commit each as it completes."""
+    _take_over(key)
+
+
+def _take_over(key: str) -> None:
+    # A function of its own: a flow travels to the workers with every global that its body names.
+    _sweep(*_handed_over[key])
 
 
 def sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: Outcome, display: Display) -> None:
-    """Submit every shard and commit each as it completes."""
-    state = _sweep_flow.with_options(flow_run_name=f"{plan.study.name}: {len(shards)} shards")(
-        Sealed((plan, shards, coordinator, outcome, display)), return_state=True
-    )
-    state.result()
+    """Run `train_and_sweep_shards` on these values."""
+    key = uuid4().hex
+    _handed_over[key] = (plan, shards, coordinator, outcome, display)
+    try:
+        train_and_sweep_shards.with_options(flow_run_name=f"{plan.study.name}: {len(shards)} shards")(key)
+    finally:
+        del _handed_over[key]
 
 
 def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: Outcome, display: Display) -> None:
