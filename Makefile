@@ -1,0 +1,47 @@
+# What one can do here. `make demo` and `make test` work from an empty clone: they need Python 3.11 and make, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list what one can do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+# Installed once; again when what is asked for changes.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/installed ## set everything up in .venv
+
+.PHONY: demo
+demo: $(VENV)/installed ## run the main study: Gaussian noise to U[0,1], a table and a page of pictures
+	$(BIN)/diffatlas run uniform
+
+.PHONY: test
+test: $(VENV)/installed ## all tests, with a real Prefect server, a real Ray and a real store
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+.PHONY: check
+check: $(VENV)/installed ## lint, types, layers and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+
+.PHONY: bench
+bench: $(VENV)/installed ## ratios of speed, measured side by side on this machine
+	$(BIN)/python -m tests.benchmarks.run
+
+.PHONY: clean
+clean: ## remove the environment, caches, results and reports
+	rm -rf $(VENV) results results.lock reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

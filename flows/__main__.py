@@ -1,0 +1,5 @@
+"""``python -m flows`` is ``diffatlas``."""
+
+from flows.command_line import main
+
+main()

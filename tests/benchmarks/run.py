@@ -1,0 +1,157 @@
+"""Prints one table of ratios; every pair is timed alternately, and the median of the ratios is shown.
+
+Absolute times mean little on shared machines: each line compares two ways of doing the same on the same core, or one way with
+the core's measured rate of multiplying matrices.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from diffusion.datasets import Uniform
+from diffusion.formulations import formulations
+from diffusion.networks import StackedMLP, features
+from diffusion.randomness import stream
+from diffusion.training import Member, Training, train
+from tasks.store import Rows, Store
+
+Work = Callable[[], object]
+
+
+def paired(first: Work, second: Work, rounds: int = 5) -> tuple[float, float, float]:
+    """Median, smallest and largest of time(first) / time(second) over alternating rounds."""
+
+    def clock(work: Work) -> float:
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    first(), second()
+    ratios = [clock(first) / clock(second) for _ in range(rounds)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def _members(n: int) -> list[Member]:
+    edm = formulations.create("edm")
+    return [Member(Uniform(), edm, edm.own_schedule(), f"member {i}") for i in range(n)]
+
+
+class _Plain(torch.nn.Module):
+    """The same perceptron as an ordinary module, for comparison."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = torch.nn.Linear(13, 32)
+        self.first = torch.nn.Linear(1, width)
+        self.shift = torch.nn.Linear(32, width, bias=False)
+        self.hidden = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(2))
+        self.gains = torch.nn.ModuleList(torch.nn.Linear(32, width) for _ in range(3))
+        self.last = torch.nn.Linear(width, 1)
+
+    def forward(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        act = torch.nn.functional.silu
+        e = act(self.embed(c))
+        h = act((self.first(z) + self.shift(e)) * (1 + self.gains[0](e)))
+        for layer, gain in zip(self.hidden, list(self.gains)[1:], strict=True):
+            h = act(layer(h) * (1 + gain(e)))
+        return self.last(h)
+
+
+def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> None:
+    """Every member trained alone as an ordinary module with torch's Adam: what one would write without stacks."""
+    for member in members:
+        model = _Plain(settings.width)
+        average = [p.detach().clone() for p in model.parameters()]
+        optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+        generator = stream("train", member.key)
+        for _ in range(settings.steps):
+            z, target, c, weight = (part[0] for part in member.lessons(data, 1, settings.batch, generator))
+            loss = (weight * (model(z, c) - target).square().sum(-1)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)  # noqa: SLF001
+
+
+def stacking(width: int, batch: int) -> tuple[float, float, float]:
+    """Ten members trained one by one against the same ten as a stack."""
+    members, data = _members(10), Uniform().sample(10_000, stream("data"))
+    settings = Training(steps=40, batch=batch, width=width, depth=3)
+    return paired(lambda: _separate(members, data, settings), lambda: train(members, [data] * 10, settings))
+
+
+def matrix_rate() -> tuple[float, float, float]:
+    """Floating-point rate of network evaluation over that of plain matrix products of the same size."""
+    width, rows, members = 128, 2048, 5
+    network = StackedMLP(1, width, 3)
+    parameters = network.initialise([stream(i) for i in range(members)])
+    z, c = torch.randn(members, rows, 1), features(torch.rand(members, 1))
+    h, w = torch.randn(members, rows, width), torch.randn(members, width, width)
+    products = 10
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            for _ in range(5):
+                network(parameters, z, c)
+
+    def multiply() -> None:
+        for _ in range(products):
+            torch.bmm(h, w)
+
+    scale = (products * 2 * width**2) / (5 * network.flops())
+    middle, low, high = paired(multiply, evaluate)
+    return middle / scale, low / scale, high / scale
+
+
+def exact_against_network() -> tuple[float, float, float]:
+    """One evaluation of a trained network (width 128) over one of the exact denoiser of U[0,1], 10,000 points."""
+    members = _members(4)
+    stack = train(members, [Uniform().sample(1000, stream("data"))] * 4, Training(steps=1))
+    x = torch.randn(4, 10_000, 1, dtype=torch.float64)
+    one = torch.ones(4, dtype=torch.float64)
+    return paired(lambda: stack(x, one, 0.5 * one), lambda: Uniform().denoise(x, one[:, None], 0.5 * one[:, None]))
+
+
+def commits() -> tuple[float, float, float]:
+    """Committing 300 points one by one over committing them as one shard."""
+
+    def rows(first: int, n: int) -> Rows:
+        return Rows(points=[{"point_id": f"{first + i:020d}", "status": "ok", "w1": 0.1} for i in range(n)])
+
+    def write(size: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store.create(str(Path(folder) / "store"))
+            with store.coordinate() as coordinator:
+                for first in range(0, 300, size):
+                    coordinator.commit(rows(first, size), "points", {})
+
+    return paired(lambda: write(10), lambda: write(300), rounds=3)
+
+
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    table = Table("what", "ratio", "from", "to")
+    for name, measure in (
+        ("training 10 models separately / stacked (width 32, batch 128)", lambda: stacking(32, 128)),
+        ("training 10 models separately / stacked (width 128, batch 512)", lambda: stacking(128, 512)),
+        ("network evaluation: share of the core's matrix-product rate", matrix_rate),
+        ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
+        ("300 points in commits of 10 / in one commit", commits),
+    ):
+        middle, low, high = measure()
+        table.add_row(name, f"{middle:.2f}", f"{low:.2f}", f"{high:.2f}")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""`query`, `plan`, `report`, `catalog` and bad input, in process: no services needed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from flows.command_line import app
+from tasks.plan import keeps_trajectory, make_plan
+from tasks.query import QueryError, query, where
+from tasks.record import provenance, rows_of, skipped_rows
+from tasks.results import open_results, open_samples
+from tasks.store import Store
+from tasks.study import Study
+from tasks.work import Wanted, generate, run_shard
+
+runner = CliRunner()
+
+SPEC = {
+    "name": "tiny",
+    "datasets": ["uniform"],
+    "formulations": ["edm"],
+    "seeds": 2,
+    "training": {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50},
+    "samplers": ["euler", "heun"],
+    "steps": [1, 3],
+    "samples": 100,
+    "metrics": ["w1", "ks"],
+    "keep": {"samples": True, "trajectories": ["heun@3"]},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """A store made by the same functions that the flow calls."""
+    uri = str(tmp_path_factory.mktemp("answers") / "results")
+    study = Study.from_spec(SPEC)
+    plan = make_plan(study, {}, ())
+    wanted = Wanted(study.metrics, True, frozenset(p.id for p in plan.points if keeps_trajectory(study, p)))
+    opened = Store.create(uri)
+    with opened.coordinate() as coordinator:
+        coordinator.commit_study(study.name, study.spec(), [p.id for p in plan.points], skipped_rows([]), provenance("tiny"))
+        for shard in plan.shards(1):
+            data = {
+                (j.cell.dataset.label(), j.cell.seed, 50): generate(j.cell.dataset, j.cell.seed, 50) for j in shard.jobs
+            }
+            coordinator.commit(rows_of(run_shard(shard, data, {}, wanted), {}), shard.name, provenance("tiny"))
+    return uri
+
+
+def ask(*arguments: str, code: int = 0):
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_query_gives_the_group_columns_and_then_the_statistics(store):
+    records = json.loads(
+        ask("query", "--store", store, "--by", "formulation,steps", "--metric", "w1", "--stat", "mean,sem,count",
+            "--where", "sampler == 'heun'", "--format", "json").stdout
+    )  # fmt: skip
+    assert [list(r) for r in records] == [["formulation", "steps", "w1_mean", "w1_sem", "w1_count"]] * 4
+    points = open_results(store, "tiny")
+    expected = points["w1"].values[
+        (points["sampler"].values == "heun") & (points["formulation"].values == "edm") & (points["steps"].values == 3)
+    ]
+    got = next(r for r in records if r["formulation"] == "edm" and r["steps"] == 3)
+    assert got["w1_mean"] == pytest.approx(expected.mean(), rel=1e-12)
+    assert got["w1_sem"] == pytest.approx(expected.std(ddof=1) / np.sqrt(2), rel=1e-12)
+    assert got["w1_count"] == 2
+
+
+def test_query_without_groups_gives_a_record_per_point_in_every_format(store, tmp_path):
+    as_json = json.loads(ask("query", "--store", store, "--format", "json").stdout)
+    assert len(as_json) == 16
+    ask("query", "--store", store, "--format", "csv", "--out", str(tmp_path / "p.csv"))
+    ask("query", "--store", store, "--format", "parquet", "--out", str(tmp_path / "p.parquet"))
+    csv, parquet = pd.read_csv(tmp_path / "p.csv"), pd.read_parquet(tmp_path / "p.parquet")
+    assert len(csv) == len(parquet) == 16
+    np.testing.assert_array_equal(parquet["w1"], [r["w1"] for r in as_json])
+    assert ask("query", "--store", store).stdout.count("\n") == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--where", "smapler == 'heun'"], "did you mean 'sampler'"),
+        (["--where", "sampler == "], "not understood"),
+        (["--where", "__import__('os').system('true')"], "expected a comparison"),
+        (["--where", "steps == 'heun'"], "compares a text with a number"),
+        (["--by", "formulatoin"], "did you mean 'formulation'"),
+        (["--metric", "w2"], "did you mean 'w1'"),
+        (["--stat", "meen", "--by", "steps"], "did you mean 'mean'"),
+        (["--format", "xml"], "table, csv, json, parquet"),
+        (["--study", "nope"], "no study 'nope'"),
+    ],
+)
+def test_a_question_that_makes_no_sense_exits_2_with_one_message(store, arguments, told):
+    result = ask("query", "--store", store, *arguments, code=2)
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_store_and_an_unknown_snapshot_exit_3(store, tmp_path):
+    assert "no store here" in ask("query", "--store", str(tmp_path / "none"), code=3).output
+    assert "neither a snapshot, a tag nor a time" in ask("query", "--store", store, "--as-of", "yesterday", code=3).output
+
+
+def test_an_older_snapshot_answers_with_what_was_known_then(store):
+    snapshots = [entry["snapshot"] for entry in Store.open(store).history()]
+    assert open_results(store, as_of=snapshots[0]).sizes["point"] == 16
+    assert open_results(store, as_of=snapshots[1]).sizes["point"] == 8
+    with pytest.raises(KeyError):
+        open_samples(store, "0" * 20)
+
+
+def test_samples_are_those_that_the_metric_was_computed_from(store):
+    from diffusion.datasets import Uniform
+    from diffusion.metrics import metrics
+
+    points = open_results(store, "tiny")
+    import torch
+
+    for i in range(4):
+        samples = torch.as_tensor(open_samples(store, str(points["point_id"].values[i])).values, dtype=torch.float64)
+        again = metrics.create("w1").evaluate(samples, Uniform())
+        assert again == pytest.approx(float(points["w1"][i]), rel=1e-5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_in_where_raises_anything_but_a_query_error(text):
+    frame = pd.DataFrame({"steps": [1, 2], "sampler": ["a", "b"]})
+    try:
+        assert where(frame, text).shape == (2,)
+    except QueryError:
+        pass
+
+
+_names = st.sampled_from(["steps", "w1", "sampler", "torus-distance", "1", "2.5", "'a'", "['a', 'b']", "nonsense"])
+_comparison = st.builds(
+    lambda a, op, b: f"{a} {op} {b}", _names, st.sampled_from(["==", "!=", "<", "<=", ">", ">=", "in", "not in", "is"]), _names
+)
+_expression = st.recursive(
+    _comparison,
+    lambda inner: st.one_of(
+        st.builds("({}) and ({})".format, inner, inner), st.builds("({}) or not ({})".format, inner, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_expression)
+def test_sentences_of_the_where_language_are_answered_or_refused(text):
+    frame = pd.DataFrame({"steps": [1, 2], "w1": [0.1, np.nan], "sampler": ["a", "b"], "torus-distance": [1.0, 2.0]})
+    try:
+        assert where(frame, text).dtype == bool
+    except QueryError as error:
+        assert str(error).startswith("--where")
+
+
+def test_where_means_what_it_says(store):
+    points = open_results(store)
+    frame = query(points, "(sampler in ['heun'] and steps <= 2) or not formulation == 'exact' and 2 < steps")
+    expected = (
+        (points["sampler"].values == "heun") & (points["steps"].values <= 2)
+    ) | ((points["formulation"].values != "exact") & (points["steps"].values > 2))  # fmt: skip
+    assert len(frame) == expected.sum()
+
+
+def test_the_catalogue_lists_every_registered_name_with_its_source():
+    from tasks.catalogue import REGISTRIES
+
+    listed = json.loads(ask("catalog", "--json").stdout)
+    for registry in REGISTRIES:
+        entries = listed[f"{registry.kind}s"]
+        assert [entry["name"] for entry in entries] == registry.names()
+        assert all(entry["formula"] and entry["source"] for entry in entries)
+    assert "heun" in ask("catalog", "samplers").stdout
+    assert "no kind" in ask("catalog", "nonsense", code=2).output
+
+
+def test_a_report_of_a_store_with_one_study_needs_no_name(store, tmp_path):
+    ask("report", "--store", store, "--out", str(tmp_path / "page.html"))
+    text = (tmp_path / "page.html").read_text()
+    assert "tiny" in text
+    assert "edm" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\ndatasets: [unifrom]\nformulations: [edm]\nsamplers: [heun]\nsteps: [1]\nmetrics: [w1]\n", "did you mean 'uniform'"),
+        ("name: x\ndatasets: [uniform]\nformulations: [edm]\nsamplers: [heun]\nsteps: [0]\nmetrics: [w1]\n", "expected an integer"),
+        ("name: x\ndatasets: [uniform]\nformulations: [edm]\nsamplers: [heun]\nsteps: []\nmetrics: [w1]\n", "steps"),
+        ("name: x\nname: y\n", "name"),
+        ("\x00\x01", "bad.yaml"),
+        ("- a\n- b\n", "bad.yaml"),
+        (
+            "name: x\ndatasets: [uniform]\nformulations: [edm]\nsamplers: [{name: ancestral, variance: transition}]\n"
+            "steps: [1]\nmetrics: [w1]\n",
+            "does not preserve variance",
+        ),
+    ],
+)
+def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(tmp_path, monkeypatch, text, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    result = ask("run", "bad.yaml", code=2)
+    assert told in result.output
+    assert "bad.yaml" in result.output
+    assert "Traceback" not in result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_missing_study_lists_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = ask("run", "unifrom", code=2)
+    assert "uniform" in result.output
+    assert "torus" in result.output

@@ -1,0 +1,200 @@
+"""Promises of `diffatlas run`, each kept by the real command with a real Prefect server, a real Ray and a real store."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tasks.results import Answers, open_results
+from tasks.store import Store
+from tests.end_to_end.conftest import processes, wait_for
+
+pytestmark = pytest.mark.slow
+
+SMALL = """
+name: small
+datasets: [uniform]
+formulations: [edm, ddpm]
+seeds: 2
+training: {steps: 120, batch: 64, width: 32, depth: 2, data: 2000}
+samplers: [heun, ancestral]
+steps: [2, 5]
+samples: 300
+metrics: [w1, ks]
+keep: {samples: true, trajectories: [heun@5]}
+"""
+
+DURATIONS = ["train_seconds", "sample_seconds"]
+
+
+def numbers(store) -> xr.Dataset:
+    """All that a store says of its points, durations left out, in an order of its own."""
+    points = open_results(str(store)).drop_vars(DURATIONS)
+    points.attrs = {}
+    return points.sortby("point_id")
+
+
+def large(store) -> dict[str, bytes]:
+    """Weights and samples of a store, byte for byte."""
+    answers = Answers(Store.open(str(store)))
+    found = {f"weights {cell}": answers.weights(cell) for cell in sorted(answers.trained())}
+    for point in answers.points["point_id"].values:
+        for kind in (answers.samples, answers.trajectory):
+            kept = kind(str(point))
+            if kept is not None:
+                found[f"{kind.__name__} {point}"] = kept.values.tobytes()
+    return found
+
+
+def same(one, other) -> None:
+    xr.testing.assert_identical(numbers(one), numbers(other))
+    assert large(one) == large(other)
+
+
+def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL)
+    first = diffatlas("run", "small.yaml")
+    assert "report: reports/small.html" in first.stdout
+    assert "exact edm" in first.stdout
+    assert "±" in first.stdout
+    points = open_results(str(diffatlas.folder / "results"), "small")
+    # 2 formulations and 2 exact rows, 2 seeds, 2 samplers, 2 step counts
+    assert points.sizes["point"] == 32
+    assert set(points["status"].values) == {"ok"}
+    assert np.isfinite(points["w1"]).all()
+    assert np.isfinite(points["w1_floor"]).all()
+    assert (diffatlas.folder / "reports" / "small.html").stat().st_size > 1_000_000
+
+    before = Store.open(str(diffatlas.folder / "results")).history()
+    second = diffatlas("run", "small.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")  # nothing to orchestrate: not asked
+    assert "nothing to compute" in second.stderr
+    assert Store.open(str(diffatlas.folder / "results")).history() == before
+
+
+def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL)
+    diffatlas("run", "small.yaml")
+    store = diffatlas.folder / "results"
+    old, weights = numbers(store), large(store)
+
+    planned = json.loads(diffatlas("plan", "small.yaml", "--set", "steps=[2,5,9]", "--json").stdout)
+    assert planned["points"] == {"asked": 48, "done": 32, "missing": 16, "failed": 0, "impossible": 0}
+    assert planned["cells_to_train"] == 0
+    more_steps = diffatlas("run", "small.yaml", "--set", "steps=[2,5,9]")
+    assert "16 points computed, 0 cells trained" in more_steps.stderr
+
+    third_seed = diffatlas("run", "small.yaml", "--set", "seeds=3")
+    assert "16 points computed, 2 cells trained" in third_seed.stderr
+    new_sampler = diffatlas("run", "small.yaml", "--set", "samplers=[heun, ancestral, {name: ddim, eta: 0.5}]")
+    assert "16 points computed, 0 cells trained" in new_sampler.stderr
+    new_formulation = diffatlas("run", "small.yaml", "--set", "formulations=[edm, ddpm, ve]")
+    assert "16 points computed, 2 cells trained" in new_formulation.stderr
+
+    now = numbers(store)
+    kept = now.isel(point=np.isin(now["point_id"].values, old["point_id"].values))
+    xr.testing.assert_identical(kept, old)
+    assert weights.items() <= large(store).items()
+    cube = open_results(str(store), "small").atlas.cube("w1")
+    assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
+
+
+def test_numbers_do_not_depend_on_workers_or_packing(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL)
+    diffatlas("run", "small.yaml", "--store", "one", "--workers", "1")
+    diffatlas("run", "small.yaml", "--store", "two", "--workers", "2")
+    # and in pieces, so that other stacks are trained
+    diffatlas("run", "small.yaml", "--store", "pieces", "--set", "formulations=[ddpm]", "--set", "seeds=[1]")
+    diffatlas("run", "small.yaml", "--store", "pieces", "--workers", "3")
+    same(diffatlas.folder / "one", diffatlas.folder / "two")
+    same(diffatlas.folder / "one", diffatlas.folder / "pieces")
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 2500"))
+    process = diffatlas.start("run", "small.yaml", "--store", "killed")
+    wait_for(lambda: len(processes(["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"])) > 0)
+    time.sleep(2.0)  # in the middle of training
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.communicate()
+    killed = Answers(Store.open(str(diffatlas.folder / "killed")), "small").points
+    assert killed.sizes["point"] < 32, "the run was killed too late to show anything"
+
+    diffatlas("run", "small.yaml", "--store", "killed")
+    diffatlas("run", "small.yaml", "--store", "undisturbed")
+    same(diffatlas.folder / "killed", diffatlas.folder / "undisturbed")
+    wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
+
+
+def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 6000"))
+    process = diffatlas.start("run", "small.yaml")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    while "committed" not in line:  # the exact rows come first
+        assert line, "the run ended before it committed anything"
+        line = process.stderr.readline()
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
+    assert open_results(str(diffatlas.folder / "results"), "small").sizes["point"] > 0
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 2500"))
+    process = diffatlas.start("run", "small.yaml", "--store", "hurt")
+    names = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
+    wait_for(lambda: len(processes(names)) > 0)
+    time.sleep(1.0)
+    for worker in processes(names)[:1]:
+        os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    diffatlas("run", "small.yaml", "--store", "whole")
+    same(diffatlas.folder / "hurt", diffatlas.folder / "whole")
+
+
+def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diffatlas):
+    (diffatlas.folder / "wild.yaml").write_text(
+        SMALL.replace("name: small", "name: wild").replace("formulations: [edm, ddpm]", "")
+        + "grids:\n  - {formulations: [edm]}\n  - {formulations: [ddpm], training: {learning_rate: 1.0e+6}}\n"
+    )
+    told = diffatlas("run", "wild.yaml", code=1)
+    assert "training diverged" in told.stderr
+    points = open_results(str(diffatlas.folder / "results"), "wild")
+    failed = points["status"].values == "failed"
+    assert set(points["formulation"].values[failed]) == {"ddpm"}
+    assert failed.sum() == 8
+    assert all("training diverged" in text for text in points["error"].values[failed])
+    assert np.isnan(points["w1"].values[failed]).all()
+    assert np.isfinite(points["w1"].values[~failed]).all()
+    assert "training diverged" in (diffatlas.folder / "reports" / "wild.html").read_text()
+    # a finished study with failures stays failed; nothing runs again unless asked to
+    again = diffatlas("run", "wild.yaml", code=1)
+    assert "nothing to compute" in again.stderr
+
+
+def test_impossible_points_are_recorded_as_skipped_with_the_reason(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: [2, 5]", "steps: [2, 5, 200]"))
+    diffatlas("run", "small.yaml", "--set", "seeds=1", "--set", "samplers=[heun]")
+    points = open_results(str(diffatlas.folder / "results"), "small")
+    skipped = points.isel(point=points["status"].values == "skipped")
+    assert set(skipped["schedule"].values) == {"ddpm-linear"}
+    assert set(skipped["steps"].values) == {200}
+    assert "has 100 levels, fewer than 200 steps" in str(skipped["error"].values[0])
+
+
+def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas):
+    (diffatlas.folder / "small.yaml").write_text(SMALL)
+    store = Store.create(str(diffatlas.folder / "results"))
+    with store.coordinate():
+        told = diffatlas("run", "small.yaml", code=3)
+        assert f"process {os.getpid()}" in told.stderr
+        assert len(store.history()) == 2  # made by icechunk and by us, nothing since
