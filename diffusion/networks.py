@@ -129,15 +129,26 @@ class StackedMLP:
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
         """Outputs ``[members, batch, dim]``; features `c` ``[members, batch or 1, FEATURES]``."""
         parameters = self._views(rows)
+        shared = c.shape[1] == 1  # as in sampling: then the gains act on the weights, not on every hidden unit
+        fresh = not torch.is_grad_enabled()  # nobody needs the values before the activation
 
         def affine(name: str, h: Tensor) -> Tensor:
             return torch.baddbmm(parameters[f"{name}.bias"], h, parameters[f"{name}.weight"])
 
         e = silu(affine("embed", c))
-        h = affine("input", z) + torch.bmm(e, parameters["shift.weight"])
+        shift = torch.bmm(e, parameters["shift.weight"])
+        h = z
         for layer in range(self.depth):
-            h = h if layer == 0 else affine(f"hidden{layer}", h)
-            h = silu(h * (1 + affine(f"gain{layer}", e)))
+            weight = parameters[f"hidden{layer}.weight" if layer else "input.weight"]
+            bias = parameters[f"hidden{layer}.bias"] if layer else parameters["input.bias"] + shift
+            gain = 1 + affine(f"gain{layer}", e)
+            if shared:
+                h = torch.baddbmm(bias * gain, h, weight * gain)
+            elif layer:
+                h = torch.baddbmm(bias, h, weight) * gain
+            else:
+                h = (torch.bmm(h, weight) + bias) * gain
+            h = silu(h, inplace=fresh)
         return affine("output", h)[..., : self.dim]
 
     def flops(self) -> int:

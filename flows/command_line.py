@@ -272,7 +272,8 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None) -> None:
         if form == "csv":
             text = frame.to_csv(index=False)
         elif form == "json":
-            text = frame.to_json(orient="records", indent=2, double_precision=15) + "\n"
+            records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            text = json.dumps(records, indent=2, default=lambda number: number.item()) + "\n"
         else:
             text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
         if out:

@@ -1,0 +1,160 @@
+"""What runs when: the list in ``schedules.yaml``, read and validated.
+
+An entry is a study, a store and a cron line. All that can be wrong with it is found before anything is scheduled: the
+cron line and the time zone by Prefect's own rules, the study and its overrides by `load_study`. Every problem of the
+file is reported at once, each with its entry.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from tasks.study import StudyError, load_study
+from tasks.study_file import shipped_studies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHIPPED_LIST = Path(__file__).resolve().with_name("schedules.yaml")
+FORBIDDEN_IN_NAMES = "/%&<>"
+"""Characters that Prefect refuses in the name of a deployment."""
+
+
+class ScheduleError(Exception):
+    """A list that cannot be used. ``str()`` is the whole message; `problems` has one line for each."""
+
+    def __init__(self, label: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n  ".join([f"{label}: {len(self.problems)} problem(s)", *self.problems]))
+
+
+class Entry(BaseModel):
+    """One line of the list: which study runs on which store, when, under which name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    study: Annotated[str, Field(min_length=1)]
+    store: Annotated[str, Field(min_length=1)]
+    cron: str
+    timezone: str | None = None
+    overrides: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    name: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("store")
+    @classmethod
+    def _a_folder_or_s3(cls, value: str) -> str:
+        if "://" in value and not value.startswith("s3://"):
+            raise ValueError("expected a folder or s3://bucket/prefix")
+        return value
+
+    @field_validator("cron")
+    @classmethod
+    def _as_prefect_reads_it(cls, value: str) -> str:
+        _prefect_takes(cron=value)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _a_zone_that_prefect_knows(cls, value: str | None) -> str | None:
+        if value is not None:
+            _prefect_takes(cron="0 0 * * *", timezone=value)
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _a_name_that_prefect_takes(cls, value: str | None) -> str | None:
+        if value and any(character in value for character in FORBIDDEN_IN_NAMES):
+            raise ValueError(f"a name has none of the characters {' '.join(FORBIDDEN_IN_NAMES)}")
+        return value
+
+    @property
+    def title(self) -> str:
+        """The name of the deployment."""
+        return self.name or Path(self.study).stem
+
+    def parameters(self, folder: Path) -> dict[str, Any]:
+        """The parameters of the flow `run_study`, with paths that do not depend on where the run is started."""
+        study = self.study if self.study in shipped_studies() else _absolute(self.study, folder)
+        store = self.store if "://" in self.store else _absolute(self.store, folder)
+        return {"study": study, "store": store, "overrides": list(self.overrides)}
+
+
+def _prefect_takes(**schedule: str) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule.model_validate(schedule)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
+
+
+def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> list[Entry]:
+    """The entries of a list; relative paths of studies are looked up from `folder`, by default the working directory.
+
+    Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line that Prefect does not
+    take, a study that cannot be loaded, a name that is given twice.
+    """
+    found = _plain(file)
+    entries: list[Entry] = []
+    problems: list[str] = []
+    for number, values in enumerate(found, start=1):
+        place = f"entry {number}{_called(values)}"
+        try:
+            entry = Entry.model_validate(values)
+            load_study(entry.parameters(folder or Path.cwd())["study"], entry.overrides)
+        except ValidationError as error:
+            problems += [f"{place}: {_told(detail)}" for detail in error.errors(include_url=False)]
+        except StudyError as error:
+            problems += [f"{place}: {problem}" for problem in error.problems]
+        else:
+            entries.append(entry)
+    for title, times in Counter(entry.title for entry in entries).items():
+        if times > 1:
+            problems.append(f"{title!r} names {times} entries; give each a `name` of its own")
+    if problems:
+        raise ScheduleError(str(file), problems)
+    return entries
+
+
+def _plain(file: Path) -> list[Any]:
+    try:
+        found = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScheduleError(str(file), [f"cannot be read: {error.strerror or error}"]) from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        told = " ".join(str(error.problem or error.context).split())
+        raise ScheduleError(str(file), [f"{where}not YAML: {told}"]) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ScheduleError(str(file), [f"not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(found, list) or not found:
+        raise ScheduleError(str(file), ["expected a list of entries: `- {study: ..., store: ..., cron: ...}`"])
+    return found
+
+
+def _called(values: Any) -> str:
+    """What a reader finds the entry by."""
+    name = (values.get("name") or values.get("study")) if isinstance(values, dict) else None
+    return f" ({name})" if name else ""
+
+
+def _told(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if not where:
+        return f"found {detail['input']!r}, expected `study: ...`, `store: ...`, `cron: ...`"
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key (there are: {', '.join(Entry.model_fields)})"
+    if detail["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: found {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

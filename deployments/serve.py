@@ -1,0 +1,113 @@
+"""Scheduled runs on one machine: ``python deployments/serve.py [--schedules FILE]``.
+
+Every entry of the list becomes a deployment of the flow `run-study` on its cron line, and this process starts the runs,
+each in a process of its own. There is no work pool and no worker. A Prefect server keeps the schedule and the record;
+it has to be running, and `PREFECT_API_URL` says where.
+
+Runs of one entry do not pile up: a run that is due while the one before is still running is cancelled. Entries that
+share a store are kept apart by the store's own lock. When this process stops, its runs are cancelled; the schedules
+stay active, so that the next start goes on.
+
+Exit codes: 2 the list is wrong; 3 there is no Prefect server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.schedules import SHIPPED_LIST, Entry, ScheduleError, read_schedules
+from flows.services import ServiceUnavailable, quiet_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prefect.deployments.runner import RunnerDeployment
+
+WRONG_INPUT, UNAVAILABLE = 2, 3
+WORK_POOL = "diffatlas"
+TAG = "diffatlas"
+
+_START_A_SERVER = (
+    "Start one in another terminal and say where it is:\n"
+    "  prefect server start\n"
+    "  export PREFECT_API_URL=http://127.0.0.1:4200/api"
+)
+
+
+def running_server() -> str:
+    """The address of the Prefect server in force. Raises `ServiceUnavailable` if there is none or it does not answer.
+
+    A temporary server will not do: it ends with us, and the schedule with it.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        raise ServiceUnavailable(f"Scheduled runs need a Prefect server, and none is configured. {_START_A_SERVER}")
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise ServiceUnavailable(f"The Prefect server at {url} does not answer ({error}). {_START_A_SERVER}")
+    return str(url)
+
+
+def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> RunnerDeployment:
+    """The deployment of an entry; relative paths are taken from `folder`, where the runs of a work pool also start."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.run_study import run_study
+
+    found: RunnerDeployment = run_study.to_deployment(
+        name=entry.title,
+        schedules=[Cron(entry.cron, timezone=entry.timezone)],
+        parameters=entry.parameters(folder),
+        tags=[TAG],
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        entrypoint_type=EntrypointType.MODULE_PATH,  # workers import the flow by the name it travels under
+        work_pool_name=work_pool,
+        job_variables={"working_dir": str(folder)} if work_pool else None,
+    )
+    return found
+
+
+def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[Entry], str]:
+    """The entries that the command line leads to, and the server's address; ends the process without them."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
+    told = "the list (default: %(default)s)"
+    parser.add_argument("--schedules", type=Path, default=SHIPPED_LIST, metavar="FILE", help=told)
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")  # this terminal is where runs are followed
+    quiet_environment()
+    try:
+        return read_schedules(options.schedules), running_server()
+    except ScheduleError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the message for the person at the terminal
+        sys.exit(WRONG_INPUT)
+    except ServiceUnavailable as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(UNAVAILABLE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve every entry until this process is stopped."""
+    entries, url = read_and_check(__doc__, arguments)
+    from prefect import serve
+
+    folder = Path.cwd()
+    print(f"serving {len(entries)} schedules with the Prefect server at {url}; Ctrl-C stops", file=sys.stderr)  # noqa: T201
+    for entry in entries:
+        where = entry.parameters(folder)["store"]
+        print(f"  {entry.title}: {entry.cron} {entry.timezone or 'UTC'}, store {where}", file=sys.stderr)  # noqa: T201
+    deployments = [deployment_of(entry, folder) for entry in entries]
+    serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+
+
+if __name__ == "__main__":
+    main()
