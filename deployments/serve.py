@@ -17,7 +17,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from deployments.schedules import SHIPPED_LIST, Entry, ScheduleError, read_schedules
 from flows.services import ServiceUnavailable, quiet_environment
@@ -64,7 +64,7 @@ def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> R
 
     from flows.run_study import run_study
 
-    found: RunnerDeployment = run_study.to_deployment(
+    found = run_study.to_deployment(
         name=entry.title,
         schedules=[Cron(entry.cron, timezone=entry.timezone)],
         parameters=entry.parameters(folder),
@@ -74,7 +74,7 @@ def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> R
         work_pool_name=work_pool,
         job_variables={"working_dir": str(folder)} if work_pool else None,
     )
-    return found
+    return cast("RunnerDeployment", found)  # the coroutine of its type is for callers with an event loop
 
 
 def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[Entry], str]:

@@ -23,7 +23,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.objectives import LogNormal, LogUniform, NoiseLevels, OwnLevels, SignalToNoise, UniformTime, UnitVariance, Weighting
+from diffusion.objectives import (
+    LogNormal,
+    LogUniform,
+    NoiseLevels,
+    OwnLevels,
+    SignalToNoise,
+    UniformTime,
+    UnitVariance,
+    Weighting,
+)
 from diffusion.parametrizations import Epsilon, Parametrization, Preconditioned, Score
 from diffusion.registry import Component, Registry
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Schedule, VELinear, VPLinear, schedules

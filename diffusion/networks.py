@@ -109,13 +109,16 @@ class StackedMLP:
 
     def unpack(self, rows: Tensor) -> Parameters:
         """Named arrays without padding, the inverse of `pack`."""
-        return {name: value[:, : self.shapes[name][0], : self.shapes[name][1]] for name, value in self._views(rows).items()}
+        return {
+            name: value[:, : self.shapes[name][0], : self.shapes[name][1]] for name, value in self._views(rows).items()
+        }
 
     def _views(self, rows: Tensor) -> Parameters:
         sizes = [a * b for a, b in self._padded_shapes.values()]
         parts = rows.split([*sizes, self.size - sum(sizes)], dim=1)
         return {
-            name: part.unflatten(1, shape) for (name, shape), part in zip(self._padded_shapes.items(), parts, strict=False)
+            name: part.unflatten(1, shape)
+            for (name, shape), part in zip(self._padded_shapes.items(), parts, strict=False)
         }
 
     def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:

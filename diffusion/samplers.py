@@ -14,6 +14,7 @@ computed from a formula.
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,13 +60,15 @@ def levels_of(schedules: Sequence[Schedule], grids: Sequence[Grid], steps: int) 
         # no sampler asks for derivatives where the noise has gone; there sigma' may be infinite
         end = torch.full((1,), torch.nan, dtype=torch.float64)
         rows.append(
-            torch.stack([
-                t,
-                schedule.alpha(t),
-                schedule.sigma(t),
-                torch.cat([schedule.alpha_dot(noisy), end]),
-                torch.cat([schedule.sigma_dot(noisy), end]),
-            ])
+            torch.stack(
+                [
+                    t,
+                    schedule.alpha(t),
+                    schedule.sigma(t),
+                    torch.cat([schedule.alpha_dot(noisy), end]),
+                    torch.cat([schedule.sigma_dot(noisy), end]),
+                ]
+            )
         )
     table = torch.stack(rows)  # [members, 5, levels]
     return [Level(*table[:, :, i].unbind(1)) for i in range(steps + 1)]
@@ -92,7 +95,7 @@ class Sampler(Component):
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         """The states at ``levels[1:]``, as they are computed; `x` is the state at ``levels[0]``."""
-        for now, then in zip(levels[:-1], levels[1:], strict=True):
+        for now, then in itertools.pairwise(levels):
             x = self.step(denoiser, x, now, then, noise)
             yield x
 

@@ -65,7 +65,9 @@ class Schedule(Component):
 
     def own_times(self, steps: int) -> Tensor:
         """`steps` of a discrete schedule's own noisy levels, evenly spread over their numbers, noisiest first."""
-        raise ValueError(f"schedule {self.registered_name!r} is continuous: it has no levels of its own ({steps} asked for)")
+        raise ValueError(
+            f"schedule {self.registered_name!r} is continuous: it has no levels of its own ({steps} asked for)"
+        )
 
     @property
     @abstractmethod

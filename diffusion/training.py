@@ -10,6 +10,7 @@ levels, Gaussian noise; from them, in float64, the network's inputs, effective t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,9 @@ class TrainedStack:
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`."""
         nsr = sigma / alpha
-        rows = [m.formulation.parametrization.coefficients(s, m.dataset.std) for m, s in zip(self.members, nsr, strict=True)]
+        rows = [
+            m.formulation.parametrization.coefficients(s, m.dataset.std) for m, s in zip(self.members, nsr, strict=True)
+        ]
         skip, out, into = (
             torch.stack([getattr(row, part) for row in rows])[:, None, None] for part in ("skip", "out", "into")
         )
@@ -149,7 +152,7 @@ def train(
     edges = [round(i * settings.steps / bins) for i in range(bins + 1)]
     losses = torch.zeros(len(members), bins)
     trivial = torch.zeros(len(members))
-    for b, (first, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for b, (first, end) in enumerate(itertools.pairwise(edges)):
         drawn = [
             member.lessons(samples, end - first, settings.batch, generator)
             for member, samples, generator in zip(members, data, generators, strict=True)

@@ -41,7 +41,8 @@ StoreOption = Annotated[
 ]
 StudyOption = Annotated[str | None, typer.Option("--study", help="Only this study's points.", metavar="NAME")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one key of the study, for example steps=[1,2,4].", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="Override one key of the study, for example steps=[1,2,4].", metavar="KEY=VALUE"),
 ]
 AsOfOption = Annotated[str | None, typer.Option("--as-of", help="A snapshot, a tag or a time.", metavar="WHEN")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -72,7 +73,7 @@ def _stop(message: str, code: int) -> None:
 
 
 @app.command()
-def run(  # noqa: PLR0913 - the options are the interface
+def run(
     study: StudyArgument,
     store: StoreOption = "results",
     ray: Annotated[str | None, typer.Option("--ray", help="An existing Ray cluster.", metavar="ADDRESS")] = None,
@@ -87,7 +88,9 @@ def run(  # noqa: PLR0913 - the options are the interface
     quiet_environment()
     with _clear_errors(), terminate_as_interrupt():
         loaded, plan = _planned(study, store, overrides, retry_failed=retry_failed)
-        outcome = None if _finished(store, plan) else _run_flow(study, store, ray, workers, overrides, retry_failed, report)
+        outcome = (
+            None if _finished(store, plan) else _run_flow(study, store, ray, workers, overrides, retry_failed, report)
+        )
         _show(loaded, store, outcome, report)
 
 
@@ -145,7 +148,7 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     points = answers.points
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
     wanted = [m.registered_name for m in study.metrics if m.registered_name in metric_names(points)]
-    for metric in wanted if len(wanted) > 1 and points.sizes["point"] < 100 else wanted[:1]:  # noqa: PLR2004
+    for metric in wanted if len(wanted) > 1 and points.sizes["point"] < 100 else wanted[:1]:
         for table in tables(points, metric, console.width):
             console.print(table)
     if outcome is None:
@@ -158,13 +161,21 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     else:
         page = Path(outcome.report)
         _err.print(
-            f"{outcome.computed} points computed, {outcome.trained} cells trained; snapshot {outcome.snapshot}", markup=False
+            f"{outcome.computed} points computed, {outcome.trained} cells trained; snapshot {outcome.snapshot}",
+            markup=False,
         )
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     failed = points.isel(point=(points["status"] == "failed").values)
     if failed.sizes["point"]:
-        reasons = sorted({f"{f} seed {s}: {e}" for f, s, e in zip(*(failed[k].values for k in ("formulation", "seed", "error")), strict=True)})
-        _err.print(f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):", markup=False)
+        reasons = sorted(
+            {
+                f"{f} seed {s}: {e}"
+                for f, s, e in zip(*(failed[k].values for k in ("formulation", "seed", "error")), strict=True)
+            }
+        )
+        _err.print(
+            f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):", markup=False
+        )
         for reason in reasons[:20]:
             _err.print(f"  {reason}", markup=False)
         raise typer.Exit(FAILED)
@@ -196,7 +207,9 @@ def plan(
         if told["to_compute"]:
             console.print(table)
         for entry in told["impossible"]:
-            console.print(f"impossible: {entry['sampler']} on {entry['formulation']}, steps {entry['steps']}: {entry['reason']}")
+            console.print(
+                f"impossible: {entry['sampler']} on {entry['formulation']}, steps {entry['steps']}: {entry['reason']}"
+            )
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
@@ -212,8 +225,9 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
     for point in made.points:
         if point.id in made.impossible:
             labels = point.labels
-            key = (labels["formulation"], labels["schedule"], labels["sampler"], made.impossible[point.id])
-            impossible.setdefault(key, {**labels, "steps": [], "reason": key[-1]})["steps"].append(point.steps)
+            reason = made.impossible[point.id]
+            place = (labels["formulation"], labels["schedule"], labels["sampler"], reason)
+            impossible.setdefault(place, {**labels, "steps": [], "reason": reason})["steps"].append(point.steps)
     for entry in impossible.values():
         entry["steps"] = sorted(set(entry["steps"]))
         entry.pop("seed")
@@ -231,7 +245,9 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
         "estimated_core_seconds": round(sum(job.work() for job in made.jobs), 1),
         "to_compute": list(groups.values()),
         "impossible": list(impossible.values()),
-        "missing_points": [{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points],
+        "missing_points": [
+            {**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points
+        ],
     }
 
 
@@ -240,10 +256,12 @@ def _split(text: str | None) -> list[str]:
 
 
 @app.command("query")
-def query_command(  # noqa: PLR0913 - the options are the interface
+def query_command(
     store: StoreOption = "results",
     study: StudyOption = None,
-    where: Annotated[str | None, typer.Option("--where", help="sampler == 'heun' and steps <= 20", metavar="EXPR")] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="sampler == 'heun' and steps <= 20", metavar="EXPR")
+    ] = None,
     by: Annotated[str | None, typer.Option("--by", help="Group by these columns.", metavar="A,B")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Only these metrics.", metavar="M,...")] = None,
     stat: Annotated[str, typer.Option("--stat", help="mean,std,sem,min,max,median,count")] = "mean,sem,count",
@@ -288,7 +306,9 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None) -> None:
 def report_command(
     store: StoreOption = "results",
     study: StudyOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The page's path (reports/NAME.html).", metavar="PATH")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page's path (reports/NAME.html).", metavar="PATH")
+    ] = None,
     as_of: AsOfOption = None,
 ) -> None:
     """Draw the page of a study: one HTML file that opens without a network."""

@@ -67,7 +67,9 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     @property
@@ -86,7 +88,7 @@ class Display:
         """A shard is in the store."""
         elapsed = time.monotonic() - self._begun
         left = elapsed * (1 / self._fraction - 1) if self._fraction > 0 else float("nan")
-        about = f", about {_clock(left)} left" if number < of and left == left else ""  # noqa: PLR0124 - NaN
+        about = f", about {_clock(left)} left" if number < of and left == left else ""
         trouble = f", {failed} failed" if failed else ""
         self.say(f"shard {number}/{of} committed: {name} ({points} points{trouble}) after {_clock(elapsed)}{about}")
 

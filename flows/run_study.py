@@ -9,6 +9,7 @@ only one that writes. Done means committed in the store; Prefect's caches play n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.states import Completed, Crashed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Crashed, Failed
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 
@@ -77,7 +79,7 @@ def generate_data(label: str, seed: int, size: int, dataset: Sealed) -> Any:  # 
 
 
 @task(name="train-and-sweep", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-def train_and_sweep(name: str, number: int, work: Sealed, keys: list[Any], data: list[Any], board: Sealed) -> Any:  # noqa: ARG001, PLR0913
+def train_and_sweep(name: str, number: int, work: Sealed, keys: list[Any], data: list[Any], board: Sealed) -> Any:  # noqa: ARG001
     """One shard: train its cells together, ask every question, measure."""
     shard, weights, wanted = work.content
     board.content.begin.remote(number)
@@ -86,7 +88,7 @@ def train_and_sweep(name: str, number: int, work: Sealed, keys: list[Any], data:
 
 
 @flow(name="run-study", flow_run_name="{study}", validate_parameters=False)
-def run_study(  # noqa: PLR0913 - the options of the command line
+def run_study(
     study: str,
     store: str = "results",
     overrides: list[str] | None = None,
@@ -212,11 +214,13 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
             weights = {
                 job.cell.id: answers.weights(job.cell.id) for job in shard.jobs if job.cell.training and not job.train
             }
-            future = train_and_sweep.submit(
+            future: Any = train_and_sweep.submit(
                 shard.name, number, Sealed((shard, weights, wanted)), keys, [sets[key] for key in keys], Sealed(board)
             )
             futures[future.wrapped_future] = (number, future)
-    artifact = create_progress_artifact(0.0, key=_key(plan.study.name, "progress"), description=f"study {plan.study.name}")
+    artifact: Any = create_progress_artifact(
+        0.0, key=_key(plan.study.name, "progress"), description=f"study {plan.study.name}"
+    )
     spent: dict[str, float] = _train_seconds(answers)
     for done, (number, future) in enumerate(_in_completion_order(futures, board, shards, display, artifact), start=1):
         answer = _answer_of(future, shards[number])
@@ -257,8 +261,9 @@ def _in_completion_order(
 
     waiting, told = list(futures), time.monotonic()
     while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
-        totals, latest = ray.get(board.read.remote())
+        with _signals_as_raised():
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
+            totals, latest = ray.get(board.read.remote())
         sums = tuple(sum(values[i] for values in totals.values()) for i in range(3))
         display.update((sums[0], sums[1], sums[2]), shards[latest].name)
         if time.monotonic() - told > _ARTIFACT_SECONDS:
@@ -268,10 +273,22 @@ def _in_completion_order(
             yield futures[reference]
 
 
+@contextmanager
+def _signals_as_raised() -> Iterator[None]:
+    """What the handler of a signal raises while Ray waits arrives as the cause of a SystemError; raise it itself."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
 def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
     """The shard's answer; a shard that could not be run is an answer too: every point failed, with the reason."""
     try:
-        sealed: Sealed = future.result()
+        with _signals_as_raised():
+            sealed: Sealed = future.result()
         answer: ShardAnswer = sealed.content
         return answer
     except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
@@ -292,4 +309,6 @@ def _tell_prefect(answers: Answers, page: Path) -> None:
     """The summary table and the report's address, for Prefect's pages."""
     name = answers.name or "store"
     create_table_artifact(summary_records(answers.points), key=_key(name, "summary"), description=f"study {name}")
-    create_link_artifact(page.resolve().as_uri(), link_text=str(page), key=_key(name, "report"), description="the report")
+    create_link_artifact(
+        page.resolve().as_uri(), link_text=str(page), key=_key(name, "report"), description="the report"
+    )

@@ -121,7 +121,7 @@ uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 """
 
 
-class ServiceUnavailable(RuntimeError):  # noqa: N818 - named after what is the case, as in HTTP 503
+class ServiceUnavailable(RuntimeError):
     """A service that the run needs does not answer or does not start; the text says what to do."""
 
 

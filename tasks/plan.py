@@ -62,7 +62,9 @@ class Cell:
         return {
             "engine": ENGINE_VERSION,
             "dataset": _versioned(self.dataset),
-            "formulation": {"name": "exact", "version": self.formulation.version} if exact else _versioned(self.formulation),
+            "formulation": {"name": "exact", "version": self.formulation.version}
+            if exact
+            else _versioned(self.formulation),
             "schedule": _versioned(self.schedule),
             "seed": self.seed,
             "training": dataclasses.asdict(self.training) if self.training else None,
@@ -312,7 +314,9 @@ def make_plan(study: Study, known: Mapping[str, Known], trained: Iterable[str], 
     """
     points = points_of(study)
     weights = set(trained)
-    wanted = {name: frozenset(m.registered_name for m in metrics_for(study, d)) for name, d in _datasets(points).items()}
+    wanted = {
+        name: frozenset(m.registered_name for m in metrics_for(study, d)) for name, d in _datasets(points).items()
+    }
     impossible = {point.id: reason for point in points if (reason := point.impossible())}
     done, failed, missing = set(), set(), []
     for point in points:

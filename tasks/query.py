@@ -51,7 +51,9 @@ def where(frame: pd.DataFrame, expression: str) -> np.ndarray:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         at = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
-        raise QueryError(f"--where {expression!r}: not understood{at} (try: sampler == 'heun' and steps <= 20)") from error
+        raise QueryError(
+            f"--where {expression!r}: not understood{at} (try: sampler == 'heun' and steps <= 20)"
+        ) from error
     try:
         return np.asarray(_truth(tree.body, frame), dtype=bool)
     except RecursionError as error:
@@ -62,14 +64,14 @@ def _truth(node: ast.expr, frame: pd.DataFrame) -> np.ndarray:
     match node:
         case ast.BoolOp():
             parts = [_truth(value, frame) for value in node.values]
-            return np.logical_and.reduce(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(parts)
+            reduce = np.logical_and.reduce if isinstance(node.op, ast.And) else np.logical_or.reduce
+            return np.asarray(reduce(parts))
         case ast.UnaryOp(op=ast.Not()):
             return ~_truth(node.operand, frame)
         case ast.Compare():
             values = [_value(side, frame) for side in (node.left, *node.comparators)]
-            return np.logical_and.reduce([
-                _compare(op, a, b, len(frame)) for op, a, b in zip(node.ops, values[:-1], values[1:], strict=True)
-            ])
+            pairs = zip(node.ops, values[:-1], values[1:], strict=True)
+            return np.asarray(np.logical_and.reduce([_compare(op, a, b, len(frame)) for op, a, b in pairs]))
         case _:
             raise QueryError(f"--where: expected a comparison, found {ast.unparse(node)!r}")
 
@@ -113,7 +115,9 @@ def _column(name: str, frame: pd.DataFrame) -> Any:
     if name not in frame.columns:
         near = nearest(name, list(frame.columns))
         hint = f"; did you mean {near!r}?" if near else ""
-        raise QueryError(f"--where: no column {name!r}{hint} (texts are quoted; columns: {', '.join(map(str, frame.columns))})")
+        raise QueryError(
+            f"--where: no column {name!r}{hint} (texts are quoted; columns: {', '.join(map(str, frame.columns))})"
+        )
     return frame[name].to_numpy()
 
 
@@ -127,12 +131,18 @@ def query(
     """Records: the `by` columns and ``<metric>_<statistic>``; without `by` one record per point. Raises `QueryError`."""
     frame = points.to_dataframe().reset_index(drop=True)
     known = metric_names(points)
-    for kind, asked, there in (("metric", metrics, known), ("--by", by, list(frame.columns)), ("--stat", statistics, STATISTICS)):
+    for kind, asked, there in (
+        ("metric", metrics, known),
+        ("--by", by, list(frame.columns)),
+        ("--stat", statistics, STATISTICS),
+    ):
         for name in asked:
             if name not in there:
                 near = nearest(name, list(there))
                 hint = f"; did you mean {near!r}?" if near else ""
-                raise QueryError(f"{kind} {name!r} is unknown{hint} (there are: {', '.join(map(str, there)) or 'none yet'})")
+                raise QueryError(
+                    f"{kind} {name!r} is unknown{hint} (there are: {', '.join(map(str, there)) or 'none yet'})"
+                )
     if expression:
         frame = frame[where(frame, expression)]
     chosen = list(metrics) or known

@@ -1,7 +1,7 @@
 """Reading a store: labelled data for comparison. No Prefect, no Ray.
 
-    points = open_results("results", study="uniform")      # xarray.Dataset along dimension "point"
-    cube = points.atlas.cube("w1")                         # dataset x formulation x schedule x sampler x steps x seed
+points = open_results("results", study="uniform")      # xarray.Dataset along dimension "point"
+cube = points.atlas.cube("w1")                         # dataset x formulation x schedule x sampler x steps x seed
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ import xarray as xr
 from tasks.plan import Known
 from tasks.store import POINT_SECONDS, Store
 
-COORDINATES = ("dataset", "formulation", "schedule", "sampler", "grid", "steps", "nfe", "seed", "cell_id", "point_id", "status")
+COORDINATES = (
+    "dataset",
+    "formulation",
+    "schedule",
+    "sampler",
+    "grid",
+    "steps",
+    "nfe",
+    "seed",
+    "cell_id",
+    "point_id",
+    "status",
+)
 AXES = ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 _HIDDEN = {"spec", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
 
@@ -58,7 +70,7 @@ class Answers:
     def provenance(self) -> dict[str, str]:
         """Where these numbers come from: snapshot, time, versions, device."""
         snapshot = self._store.snapshot(self._as_of)
-        entry = next((e for e in self._store.history() if e["snapshot"] == snapshot), {"time": "", "metadata": {}})
+        entry: dict[str, Any] = next((e for e in self._store.history() if e["snapshot"] == snapshot), {"time": "", "metadata": {}})
         told = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in entry["metadata"].items()}
         return {"snapshot": snapshot, "time": entry["time"], "store": self._store.uri, **told}
 
@@ -79,7 +91,9 @@ class Answers:
         if self.name:  # a shared store may hold metrics that this study did not ask for
             wanted = {metric["name"] for metric in self.study["metrics"]}
             unwanted = {m for m in metrics if m not in wanted}
-            columns = {n: v for n, v in columns.items() if n not in unwanted and n.removesuffix("_floor") not in unwanted}
+            columns = {
+                n: v for n, v in columns.items() if n not in unwanted and n.removesuffix("_floor") not in unwanted
+            }
         labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, "error")}
         data = {name: ("point", values) for name, values in sorted(columns.items())}
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
@@ -158,7 +172,7 @@ class Answers:
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""
         cells = self._root["cells"]
-        labels = {}
+        labels: dict[str, int] = {}
         for i, cell_id in enumerate(self._table["cell_id"]):
             labels.setdefault(str(cell_id), i)
         if "losses" not in cells:
@@ -170,7 +184,9 @@ class Answers:
             values, steps = values[keep], steps[keep]
         ids = [str(cells["cell_id"][row]) for row in keep]
         at = [labels[cell] for cell in ids]
-        coords = {key: ("cell", [self._table[key][i] for i in at]) for key in ("dataset", "formulation", "schedule", "seed")}
+        coords = {
+            key: ("cell", [self._table[key][i] for i in at]) for key in ("dataset", "formulation", "schedule", "seed")
+        }
         return xr.DataArray(
             values,
             dims=("cell", "progress"),
@@ -214,7 +230,9 @@ class Atlas:
         places = tuple(np.searchsorted(labels[axis], ok[axis].values) for axis in axes)
         values = np.full([len(label) for label in labels.values()], np.nan)
         if ok.sizes["point"] != len(set(zip(*places, strict=True))):
-            raise ValueError(f"several points share a place along {', '.join(axes)}: add an axis, such as grid, or select")
+            raise ValueError(
+                f"several points share a place along {', '.join(axes)}: add an axis, such as grid, or select"
+            )
         values[places] = ok[metric].values
         return xr.DataArray(values, coords=labels, dims=tuple(axes), name=metric, attrs=self._points.attrs)
 

@@ -36,7 +36,19 @@ SCHEMA = 1
 _CHUNK = 1024
 _MAIN = "main"
 
-POINT_TEXT = ("point_id", "cell_id", "dataset", "formulation", "schedule", "sampler", "grid", "status", "error", "spec", "start")
+POINT_TEXT = (
+    "point_id",
+    "cell_id",
+    "dataset",
+    "formulation",
+    "schedule",
+    "sampler",
+    "grid",
+    "status",
+    "error",
+    "spec",
+    "start",
+)
 POINT_INTEGERS = ("steps", "nfe", "seed", "samples", "sample_row", "trajectory_row", "trajectory_samples")
 POINT_SECONDS = ("train_seconds", "sample_seconds")
 CELL_TEXT = ("cell_id", "spec", "status", "error", "device")
@@ -88,7 +100,9 @@ class Rows:
     cells: Sequence[Mapping[str, Any]] = ()
     weights: Mapping[str, bytes] = field(default_factory=dict)
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # point id: [n, dim]
-    trajectories: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # [levels, n, dim], [3, levels]
+    trajectories: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict
+    )  # [levels, n, dim], [3, levels]
 
 
 class Store:
@@ -130,7 +144,7 @@ class Store:
                 Path(uri).mkdir(parents=True, exist_ok=True)
             repository = icechunk.Repository.create(_storage(uri))
             session = repository.writable_session(_MAIN)
-            root = zarr.open_group(session.store, mode="a")
+            root: Any = zarr.open_group(session.store, mode="a")
             root.attrs["schema"] = SCHEMA
             for name in ("points", "cells", "weights", "samples", "trajectories", "studies"):
                 root.create_group(name)
@@ -146,7 +160,7 @@ class Store:
             session.commit("create the store")
         return cls(uri, repository)
 
-    def group(self, as_of: str | None = None) -> zarr.Group:
+    def group(self, as_of: str | None = None) -> Any:
         """The root group of a snapshot (the newest unless `as_of` names an id, a tag or a time), read-only."""
         with _speaking(self.uri, f"read it{f' as of {as_of}' if as_of else ''}"):
             session = self._repository.readonly_session(**self._reference(as_of))
@@ -191,7 +205,9 @@ class Store:
         time = time.astimezone(UTC)  # a time without zone is local
         first = list(self._repository.ancestry(branch=_MAIN))[-1]
         if time < first.written_at:
-            raise StoreUnavailable(f"store {self.uri}: nothing is older than {first.written_at.isoformat(timespec='seconds')}")
+            raise StoreUnavailable(
+                f"store {self.uri}: nothing is older than {first.written_at.isoformat(timespec='seconds')}"
+            )
         return {"branch": _MAIN, "as_of": time}
 
     @contextlib.contextmanager
@@ -208,10 +224,16 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                raise StoreUnavailable(f"store {self.uri}: in use by {_holder(holder)}; wait for it, or end it") from None
+                raise StoreUnavailable(
+                    f"store {self.uri}: in use by {_holder(holder)}; wait for it, or end it"
+                ) from None
         try:
             with _speaking(self.uri, "write beside it"):
-                who = {"host": platform.node(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+                who = {
+                    "host": platform.node(),
+                    "pid": os.getpid(),
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
                 holder.write_text(json.dumps(who))
             yield Coordinator(self)
         finally:
@@ -250,7 +272,9 @@ class Coordinator:
         self._points = {str(name): row for row, name in enumerate(root["points/point_id"][:])}
         self._cells = {str(name): row for row, name in enumerate(root["cells/cell_id"][:])}
 
-    def commit_study(self, name: str, spec: Mapping[str, Any], points: Sequence[str], rows: Rows, metadata: Mapping[str, Any]) -> str:
+    def commit_study(
+        self, name: str, spec: Mapping[str, Any], points: Sequence[str], rows: Rows, metadata: Mapping[str, Any]
+    ) -> str:
         """Record a study and rows that need no work (impossible points). Returns the snapshot's id."""
 
         def write(root: Any) -> None:

@@ -15,11 +15,11 @@ import dataclasses
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from diffusion.metrics import Metric, metrics
 from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Exact
 from diffusion.grids import grids
+from diffusion.metrics import Metric, metrics
 from tasks import study_file
 from tasks.components import MISSING, Complaint, complaint_of, nearest, refusal, unknown
 from tasks.study_axes import (

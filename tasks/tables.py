@@ -39,7 +39,7 @@ def number(value: float) -> str:
         return "-"
     if value != 0 and not 1e-4 <= abs(value) < 1e4:
         return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004
+    return f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"
 
 
 def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
@@ -47,7 +47,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
     rows = summary(points, metric)
     made = []
     for (dataset, sampler), part in rows.groupby(["dataset", "sampler"], sort=False):
-        part = part.assign(row=[_row_name(r.formulation, r.schedule) for r in part.itertuples()])  # noqa: PLW2901
+        part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
         steps = sorted(part["steps"].unique())
         shown = _spread(steps, max(2, (width - 24) // 17))
         floor = number(float(part["floor"].iloc[0]))
@@ -69,7 +69,9 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
                 cells.append(number(entry["mean"]) + spread)
             table.add_row(name, *cells, style="dim" if name.startswith("exact") else None)
         if len(shown) < len(steps):
-            table.caption = f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
+            table.caption = (
+                f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
+            )
         made.append(table)
     return made
 

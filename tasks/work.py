@@ -21,11 +21,11 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
 from diffusion.metrics import Metric
+from diffusion.networks import StackedMLP
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Denoiser, Noise, levels_of
 from diffusion.schedules import Level
 from diffusion.training import Member, TrainedStack, train
-from diffusion.training import StackedMLP as Network
 from tasks.plan import Cell, Point, Shard
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
@@ -200,7 +200,7 @@ def _to_bytes(stack: TrainedStack, m: int) -> bytes:
 def _from_bytes(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
     settings = cells[0].training
     assert settings is not None  # noqa: S101 - these cells have weights
-    network = Network(cells[0].dataset.dim, settings.width, settings.depth)
+    network = StackedMLP(cells[0].dataset.dim, settings.width, settings.depth)
     loaded = [load(file) for file in files]
     rows = network.pack({name: torch.stack([one[name] for one in loaded]) for name in network.shapes})
     nothing = torch.zeros(len(cells), 0)
@@ -212,7 +212,9 @@ def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
     members = tuple(member for stack in stacks for member in stack.members)
     rows = torch.cat([stack.rows for stack in stacks])
     nothing = torch.zeros(len(members), 0)
-    return TrainedStack(first.network, members, rows, torch.zeros(0), nothing, tuple(e for s in stacks for e in s.errors))
+    return TrainedStack(
+        first.network, members, rows, torch.zeros(0), nothing, tuple(e for s in stacks for e in s.errors)
+    )
 
 
 def start_noise(points: Sequence[Point]) -> Tensor:
@@ -221,7 +223,8 @@ def start_noise(points: Sequence[Point]) -> Tensor:
     n, dim = first.samples, first.cell.dataset.dim
     if first.start == "quantiles":
         u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-        return torch.special.ndtri(u)[None, :, None].expand(len(points), n, dim).clone()
+        quantiles: Tensor = torch.special.ndtri(u)[None, :, None]
+        return quantiles.expand(len(points), n, dim).clone()
     return _NoiseStreams(points, "start")()
 
 
@@ -252,7 +255,9 @@ def _ask(points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser
         return [PointAnswer(points[0], f"sampling failed: {told}")]
 
 
-def _answers(points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> list[PointAnswer]:
+def _answers(
+    points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted
+) -> list[PointAnswer]:
     begun = time.perf_counter()
     first = points[0]
     levels = levels_of([p.cell.schedule for p in points], [p.grid for p in points], first.steps)

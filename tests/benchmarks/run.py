@@ -79,7 +79,7 @@ def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> 
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)  # noqa: SLF001
+            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)
 
 
 def stacking(width: int, batch: int) -> tuple[float, float, float]:

@@ -20,7 +20,8 @@ SCHEDULES: dict[str, Schedule] = {
     "vp-linear, slow": VPLinear(beta_d=1.0, beta_min=0.01),
 }
 PAIRS = {
-    f"{grid} on {schedule}": (GRIDS[grid], SCHEDULES[schedule]) for grid, schedule in itertools.product(GRIDS, SCHEDULES)
+    f"{grid} on {schedule}": (GRIDS[grid], SCHEDULES[schedule])
+    for grid, schedule in itertools.product(GRIDS, SCHEDULES)
 }
 SERVED = {name: pair for name, pair in PAIRS.items() if pair[0].refuses(pair[1]) is None}
 REFUSED = {name: pair for name, pair in PAIRS.items() if name not in SERVED}

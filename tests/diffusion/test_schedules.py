@@ -17,7 +17,17 @@ from diffusion.grids import grids
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral
-from diffusion.schedules import EDM, IDDPM, DDPMLinear, Level, Schedule, VariancePreserving, VELinear, VPLinear, schedules
+from diffusion.schedules import (
+    EDM,
+    IDDPM,
+    DDPMLinear,
+    Level,
+    Schedule,
+    VariancePreserving,
+    VELinear,
+    VPLinear,
+    schedules,
+)
 
 VARIANTS: dict[str, Schedule] = {
     **{entry.name: entry.cls() for entry in schedules},
@@ -99,10 +109,9 @@ def test_noise_to_signal_ratio_is_sigma_over_alpha_and_rises_with_time(schedule:
 
 @every
 def test_time_of_is_the_inverse_of_the_noise_to_signal_ratio(schedule: Schedule) -> None:
-    t = torch.cat([
-        torch.linspace(schedule.t_min, schedule.t_max, 300, dtype=torch.float64),
-        times(1e-3, 0.01, 0.3) * schedule.t_min,
-    ])
+    t = torch.linspace(schedule.t_min, schedule.t_max, 300, dtype=torch.float64)
+    if schedule.max_steps is None:
+        t = torch.cat([times(1e-3, 0.01, 0.3) * schedule.t_min, t])
     torch.testing.assert_close(schedule.time_of(schedule.nsr(t)), t, rtol=1e-10, atol=0)
     nsr = schedule.nsr(t)
     torch.testing.assert_close(schedule.nsr(schedule.time_of(nsr)), nsr, rtol=1e-10, atol=0)
@@ -121,7 +130,9 @@ def test_drift_and_diffusion_follow_from_the_two_amplitudes(schedule: Schedule) 
     t = inner_times(schedule)
     f, g2 = schedule.drift(t), schedule.diffusion_squared(t)
     assert (g2 > 0).all()
-    assert ((f - slope(lambda u: schedule.alpha(u).log(), t)) * t).abs().max() <= 1e-9 * max(1, float((f * t).abs().max()))
+    assert ((f - slope(lambda u: schedule.alpha(u).log(), t)) * t).abs().max() <= 1e-9 * max(
+        1, float((f * t).abs().max())
+    )
     variance = schedule.sigma(t) ** 2
     rate = slope(lambda u: schedule.sigma(u) ** 2, t)
     torch.testing.assert_close(2 * f * variance + g2, rate, rtol=1e-8, atol=0)
@@ -150,6 +161,8 @@ def test_moments_of_the_sde_are_the_marginals(schedule: Schedule) -> None:
 @every
 def test_small_times_keep_their_digits(schedule: Schedule) -> None:
     """1 - exp(-B) would have lost all of them: sigma^2 there is proportional to t (or t^2) to the last digits."""
+    if isinstance(schedule, DDPMLinear):
+        pytest.skip("a chain has no times before its first level")
     t = schedule.t_min * times(1e-12, 2e-12)
     low, high = (schedule.sigma(t) ** 2).tolist()
     power = 1 if isinstance(schedule, VariancePreserving | VELinear) else 2
@@ -166,7 +179,7 @@ def test_impossible_parameters_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="0 < beta_min <= beta_max"):
         DDPMLinear(beta_min=0.0)
     for schedule in (EDM, VELinear):
-        with pytest.raises(ValueError, match="0 < sigma_min < sigma_max is needed, found 3.0 and 2.0"):
+        with pytest.raises(ValueError, match=r"0 < sigma_min < sigma_max is needed, found 3\.0 and 2\.0"):
             schedule(3.0, 2.0)
     with pytest.raises(ValueError, match="0 <= j0 < levels - 1"):
         IDDPM(levels=10, j0=9)
@@ -250,7 +263,7 @@ def test_noise_of_one_step_added_to_the_noise_so_far_is_the_noise_of_one_shot(ch
 
 
 def test_chain_and_one_shot_give_the_same_law() -> None:
-    """Each of 100 steps drawn; KS against the exact law of x_100 and x_20: false alarms 1e-3 each, the seed is fixed."""
+    """Each of 100 steps drawn; KS against the exact law: false alarms 1e-3 each, the seed is fixed."""
     chain, generator, n = DDPMLinear(), stream("chain"), 20_000
     x0 = Uniform().sample(n, generator)[:, 0]
     x = x0.clone()
@@ -271,7 +284,7 @@ def test_chain_and_one_shot_give_the_same_law() -> None:
 
 
 def test_innovation_and_total_noise_are_correlated_as_the_exercise_says() -> None:
-    """E[eps_k eps] = B_k / sigma_k, where sigma_k eps = A_k sigma_{k-1} eps' + B_k eps_k; 4.5 standard errors (7e-6)."""
+    """E[eps_k eps] = B_k / sigma_k for sigma_k eps = A_k sigma_{k-1} eps' + B_k eps_k; 4.5 standard errors (7e-6)."""
     chain, n, k = DDPMLinear(), 100_000, 30
     beta = chain.betas[k - 1]
     before, after = (float(chain.sigma(times(float(j)))) for j in (k - 1, k))
@@ -298,8 +311,8 @@ def test_the_root_of_one_minus_a_squared_is_the_only_noise_that_keeps_unit_varia
 class Exponential(VariancePreserving):
     """alpha = exp(-t)."""
 
-    t_min = 1e-3  # type: ignore[assignment]
-    t_max = 5.0  # type: ignore[assignment]
+    t_min = 1e-3
+    t_max = 5.0
 
     def integrated_beta(self, t: Tensor) -> Tensor:
         return 2 * t
@@ -451,7 +464,7 @@ def test_s0_16_a_hundred_unscaled_steps_do_not_end_in_noise() -> None:
     mismatch = {}
     for chain in (unscaled, scaled):
         alpha, sigma = chain.alpha(end), chain.sigma(end)
-        # the exact flow keeps quantiles, and the quantile function of U[0, 1] is the identity
-        mismatch[chain.scaled] = w1.evaluate(Uniform().noised_cdf(sigma * z, alpha, sigma)[:, None], Uniform())
-    assert mismatch[False] == pytest.approx(0.0923, rel=0.02)
-    assert mismatch[True] == pytest.approx(0.0016, rel=0.03)
+        # from N(0, 1), the prior of the lecture; the exact flow keeps quantiles, and that of U[0, 1] is the identity
+        mismatch[chain.scaled] = w1.evaluate(Uniform().noised_cdf(z, alpha, sigma)[:, None], Uniform())
+    assert mismatch[False] == pytest.approx(0.0923, rel=0.01)
+    assert mismatch[True] < 0.001

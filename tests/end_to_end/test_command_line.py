@@ -70,7 +70,9 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas):
     assert (diffatlas.folder / "reports" / "small.html").stat().st_size > 1_000_000
 
     before = Store.open(str(diffatlas.folder / "results")).history()
-    second = diffatlas("run", "small.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")  # nothing to orchestrate: not asked
+    second = diffatlas(
+        "run", "small.yaml", PREFECT_API_URL="http://127.0.0.1:9/api"
+    )  # nothing to orchestrate: not asked
     assert "nothing to compute" in second.stderr
     assert Store.open(str(diffatlas.folder / "results")).history() == before
 

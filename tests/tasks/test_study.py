@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from diffusion.metrics import metrics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion.datasets import datasets
 from diffusion.formulations import formulations
 from diffusion.grids import grids
+from diffusion.metrics import metrics
 from diffusion.samplers import samplers
 from diffusion.schedules import EDM, schedules
 from tasks import study_file

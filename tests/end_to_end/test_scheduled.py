@@ -1,0 +1,186 @@
+"""A schedule fires on a real Prefect server, and what a person then sees in its pages is there. Real processes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from flows.services import end_orphans
+from tasks.store import Store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SERVE = Path(__file__).parents[2] / "deployments" / "serve.py"
+TINY = ["formulations=[vp, edm]", "training.steps=20", "samples=200", "steps=[2]", "keep.trajectories=[]"]
+
+
+def until(found: Callable[[], Any], seconds: float, log: Path, what: str) -> Any:
+    """Return the first true value of `found`."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, (
+            f"no {what} within {seconds} s; the end of {log}:\n{log.read_text()[-4000:]}"
+        )
+        time.sleep(0.5)
+    return value
+
+
+@contextmanager
+def process(arguments: list[str], folder: Path, log: Path, patience: float, **environment: str) -> Iterator[Any]:
+    """A program in a session of its own, which ends with the block: politely, then with all that it started."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != "RAY_ADDRESS"}
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            arguments, cwd=folder, env=clean | environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(patience)
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scheduled")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}/api", folder / "server.log"
+
+    def healthy() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:  # noqa: S310
+            return answer.status == 200
+        return False
+
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
+    quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with process(command, folder, log, 10, PREFECT_HOME=str(folder / "prefect"), **quiet):
+        until(healthy, 90, log, "answer of the server")
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Any]:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(url) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def serve_log(folder: Path, url: str) -> Iterator[Path]:
+    """The list is served; its cron line fires every minute, for the first time in about 20 seconds."""
+    second = (datetime.now(UTC) + timedelta(seconds=20)).second
+    overrides = "".join(f"    - {override!r}\n" for override in TINY)
+    entry = f"- study: smoke\n  store: answers\n  cron: '* * * * * {second}'\n  name: tiny\n  overrides:\n{overrides}"
+    (folder / "schedules.yaml").write_text(entry)
+    log = folder / "serve.log"
+    command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
+    home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
+    try:
+        with process(command, folder, log, 40, **home):
+            yield log
+    finally:
+        end_orphans()
+
+
+@pytest.fixture(scope="module")
+def scheduled(client: Any, serve_log: Path) -> Any:
+    """The first flow run that the schedule has started, when it runs; no later one will start."""
+
+    def running() -> Any:
+        runs = [run for run in client.read_flow_runs() if run.auto_scheduled and run.state_type.value == "RUNNING"]
+        return runs[0] if runs else None
+
+    found = until(running, 120, serve_log, "scheduled flow run")
+    client.pause_deployment(found.deployment_id)
+    return found
+
+
+def ended(client: Any, run: Any, log: Path) -> Any:
+    return until(lambda: (now := client.read_flow_run(run.id)).state.is_final() and now, 120, log, f"end of {run.name}")
+
+
+def test_a_run_that_is_due_while_the_one_before_runs_is_cancelled(client: Any, scheduled: Any, serve_log: Path):
+    second = client.create_flow_run_from_deployment(scheduled.deployment_id)
+    outcome = ended(client, second, serve_log)
+    assert outcome.state_type.value == "CANCELLED"
+    assert "concurrency limit" in outcome.state.message
+    assert client.read_flow_run(scheduled.id).state_type.value == "RUNNING"
+
+
+def test_the_schedule_fires_and_its_pages_are_filled(client: Any, scheduled: Any, folder: Path, serve_log: Path):
+    uri = str(folder / "answers")
+    assert scheduled.parameters == {"study": "smoke", "store": uri, "overrides": TINY}
+
+    def shards() -> list[str]:
+        messages = [entry["message"] for entry in Store.open(uri).history()] if Store.exists(uri) else []
+        names = [message.removeprefix("study smoke: ") for message in messages if message.startswith("study smoke: ")]
+        return [name for name in names if not name.endswith("points asked")]
+
+    until(shards, 150, serve_log, "snapshot")
+    outcome = ended(client, scheduled, serve_log)
+    assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("COMPLETED", True, "smoke")
+    assert re.fullmatch(r"\d+ points computed, \d+ cells trained, \d+ commits", outcome.state.message)
+
+    def recorded() -> dict[str, str] | None:  # task runs are recorded from events, a moment later
+        runs = client.read_task_runs()
+        found = {run.name: run.state_type.value for run in runs if run.name in shards()}
+        return found if set(found) == set(shards()) and set(found.values()) == {"COMPLETED"} else None
+
+    names = list(until(recorded, 30, serve_log, "record of every shard"))
+    assert len(shards()) == len(names)
+    assert all(name.startswith("uniform: ") for name in names)
+    steps = [run.name for run in client.read_flow_runs() if run.parent_task_run_id]
+    assert steps == [f"smoke: {len(names)} shards"]
+
+    artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
+    assert artifacts["smoke-progress"].data == 100
+    assert artifacts["smoke-summary"].type == "table"
+    assert '"formulation": "edm"' in str(artifacts["smoke-summary"].data)
+    address = re.search(r"\((file://.*)\)", artifacts["smoke-report"].data)
+    assert address
+    page = Path(unquote(urlsplit(address[1]).path))
+    assert page == folder / "reports" / "smoke.html"
+    assert page.stat().st_size > 10_000
+
+
+def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothing(
+    client: Any, scheduled: Any, folder: Path, serve_log: Path
+):
+    ended(client, scheduled, serve_log)
+    store = Store.open(str(folder / "answers"))
+    before = store.history()
+    changed = {"study": "smoke", "store": store.uri, "overrides": [*TINY, "seeds=3"]}
+    with store.coordinate():
+        run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=changed)
+        outcome = ended(client, run, serve_log)
+    assert outcome.state_type.value == "FAILED"
+    assert f"store {store.uri}: in use by another run" in outcome.state.message
+    assert f"process {os.getpid()}," in outcome.state.message
+    assert store.history() == before

@@ -1,0 +1,159 @@
+"""The list of what runs when is refused before anything is scheduled, and has one meaning wherever it is deployed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from deployments.schedules import Entry, ScheduleError, read_schedules
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+GOOD = {"study": "smoke", "store": "answers", "cron": "0 2 * * *"}
+
+
+def listed(folder: Path, *entries: object) -> Path:
+    file = folder / "schedules.yaml"
+    with file.open("w") as stream:
+        YAML(typ="safe").dump(list(entries), stream)
+    return file
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(ScheduleError) as raised:
+        read_schedules(file)
+    return str(raised.value)
+
+
+def test_the_shipped_list_is_good():
+    assert read_schedules()
+
+
+def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path):
+    found = read_schedules(listed(tmp_path, GOOD, GOOD | {"name": "other"}))
+    assert [entry.title for entry in found] == ["smoke", "other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cron": "61 * * * *"}, 'cron: .*Invalid cron string: "61 '),
+        ({"cron": 5}, "cron: .*valid string"),
+        ({"timezone": "Mars/Olympus"}, 'timezone: .*Invalid timezone: "Mars/Olympus"'),
+        ({"store": "ftp://host/store"}, "store: .*expected a folder or s3://bucket/prefix"),
+        ({"store": ""}, "store: "),
+        ({"overrides": "seeds=2"}, "overrides: "),
+        ({"overrides": [2]}, r"overrides\.0: .*valid string"),
+        ({"overrides": ["training.stepz=3"]}, "did you mean 'steps'"),
+        ({"name": "a/b"}, "name: .*none of the characters"),
+        ({"when": "now"}, "when: unknown key .*study, store, cron, timezone, overrides, name"),
+        ({"study": "smok", "name": "misspelt"}, "did you mean 'smoke'"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: str, tmp_path: Path):
+    entry = GOOD | {"name": "nightly"} | change
+    message = refusal(listed(tmp_path, GOOD, entry))
+    assert f"entry 2 ({entry['name']}): " in message
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(message)
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path):
+    message = refusal(listed(tmp_path, {"study": "smoke"}, "smoke", GOOD, GOOD))
+    assert "entry 1 (smoke): store: missing" in message
+    assert "entry 1 (smoke): cron: missing" in message
+    assert "entry 2: found 'smoke'" in message
+    assert "'smoke' names 2 entries" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "expected a list"),
+        ("study: smoke", "expected a list"),
+        ("- {study: smoke", "not YAML"),
+        ("- {study: smoke, study: torus}", "not YAML"),
+        ("- !!python/object:os.system {}", "not YAML"),
+    ],
+)
+def test_what_is_no_list_is_refused(text: str, told: str, tmp_path: Path):
+    file = tmp_path / "schedules.yaml"
+    file.write_text(text)
+    assert told in refusal(file)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path):
+    assert "cannot be read" in refusal(tmp_path / "none.yaml")
+
+
+def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path):
+    entry = Entry(study="mine.yaml", store="answers", cron="0 2 * * *", overrides=("seeds=2",))
+    assert entry.parameters(tmp_path) == {
+        "study": str(tmp_path / "mine.yaml"),
+        "store": str(tmp_path / "answers"),
+        "overrides": ["seeds=2"],
+    }
+    elsewhere = Entry(study="smoke", store="s3://bucket/prefix", cron="0 2 * * *").parameters(tmp_path)
+    assert elsewhere == {"study": "smoke", "store": "s3://bucket/prefix", "overrides": []}
+
+
+# Ray and Prefect leave sockets to the garbage collector when they are imported and used without a server.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_file_of_prefect_says_what_the_list_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.utilities.templating import apply_values
+
+    from deployments.serve import WORK_POOL, deployment_of
+
+    monkeypatch.setenv("PWD", str(tmp_path))
+    written = apply_values(YAML(typ="safe").load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"], {})
+    expected = [deployment_of(entry, tmp_path, WORK_POOL) for entry in read_schedules()]
+    assert written == [
+        {
+            "name": deployment.name,
+            "entrypoint": deployment.entrypoint,
+            "tags": deployment.tags,
+            "parameters": deployment.parameters,
+            "schedules": [
+                {"cron": given.schedule.cron} | ({"timezone": given.schedule.timezone} if entry.timezone else {})
+                for given in deployment.schedules
+                if isinstance(given.schedule, CronSchedule)
+            ],
+            "concurrency_limit": {
+                "limit": deployment.concurrency_limit,
+                "collision_strategy": deployment.concurrency_options.collision_strategy.value,
+            },
+            "work_pool": {"name": deployment.work_pool_name, "job_variables": deployment.job_variables},
+        }
+        for entry, deployment in zip(read_schedules(), expected, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("program", ["serve.py", "deploy.py"])
+def test_without_a_server_it_is_said_how_to_start_one(program: str, tmp_path: Path):
+    outcome = started(program, tmp_path, listed(tmp_path, GOOD))
+    assert outcome.returncode == 3
+    assert "prefect server start" in outcome.stderr
+    assert "PREFECT_API_URL" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_wrong_list_is_told_before_a_server_is_looked_for(tmp_path: Path):
+    outcome = started("serve.py", tmp_path, listed(tmp_path, GOOD | {"cron": "never"}))
+    assert outcome.returncode == 2
+    assert "entry 1 (smoke): cron: " in outcome.stderr
+
+
+def started(program: str, home: Path, file: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [sys.executable, str(DEPLOYMENTS / program), "--schedules", str(file)],
+        env=environment | {"PREFECT_HOME": str(home)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
