@@ -14,10 +14,12 @@ Exit codes: 2 the list is wrong; 3 there is no Prefect server.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from deployments.schedules import SHIPPED_LIST, Entry, ScheduleError, read_schedules
 from flows.services import ServiceUnavailable, quiet_environment
@@ -95,18 +97,39 @@ def read_and_check(description: str | None, arguments: Sequence[str] | None) -> 
         sys.exit(UNAVAILABLE)
 
 
+def serve(deployments: Sequence[RunnerDeployment]) -> None:
+    """Start runs as they fall due, until SIGTERM or Ctrl-C; the runs then going on are cancelled, and end in order.
+
+    Prefect's own `serve` ends at once on SIGTERM and kills its runs: they stay Running in the record, and for minutes
+    every later run of theirs is refused as overlapping.
+    """
+    from prefect.runner import Runner
+
+    class Patient(Runner):
+        def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:
+            if self.stopping:  # a second signal does not cut short what the first began
+                return
+            if not self.started:
+                sys.exit(0)
+            self.execute_in_background(self.astop)
+
+    runner = Patient(name="diffatlas", pause_on_shutdown=False)
+    for deployment in deployments:
+        runner.add_deployment(deployment)
+    signal.signal(signal.SIGINT, runner.handle_sigterm)
+    asyncio.run(runner.start())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve every entry until this process is stopped."""
     entries, url = read_and_check(__doc__, arguments)
-    from prefect import serve
-
     folder = Path.cwd()
     print(f"serving {len(entries)} schedules with the Prefect server at {url}; Ctrl-C stops", file=sys.stderr)  # noqa: T201
     for entry in entries:
         where = entry.parameters(folder)["store"]
         print(f"  {entry.title}: {entry.cron} {entry.timezone or 'UTC'}, store {where}", file=sys.stderr)  # noqa: T201
-    deployments = [deployment_of(entry, folder) for entry in entries]
-    serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+    serve([deployment_of(entry, folder) for entry in entries])
+    print("stopped; the schedules stay active, the next start goes on", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ class Answers:
     def provenance(self) -> dict[str, str]:
         """Where these numbers come from: snapshot, time, versions, device."""
         snapshot = self._store.snapshot(self._as_of)
-        entry: dict[str, Any] = next((e for e in self._store.history() if e["snapshot"] == snapshot), {"time": "", "metadata": {}})
+        entry: dict[str, Any] = next(
+            (e for e in self._store.history() if e["snapshot"] == snapshot), {"time": "", "metadata": {}}
+        )
         told = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in entry["metadata"].items()}
         return {"snapshot": snapshot, "time": entry["time"], "store": self._store.uri, **told}
 

@@ -198,8 +198,6 @@ def _useless(study: Study) -> Iterable[Complaint]:
     if study.start == "quantiles" and wide:
         told = f"found 'quantiles', which is for datasets of one dimension; of more than one: {', '.join(wide)}"
         yield Complaint(("start",), f"{told} (accepted: random)")
-    for i, wanted in enumerate(study.keep.trajectories):
-        yield from _unknown_trajectory(wanted, ("keep", "trajectories", i), blocks)
 
 
 def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
@@ -243,18 +241,6 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
             names = ", ".join(dict.fromkeys(map(_quoted, in_play)))
             told = f"found {steps}, expected at most {most}: every schedule of the study is discrete ({names})"
             yield Complaint(at("steps", i), told)
-
-
-def _unknown_trajectory(wanted: str, path: Keys, blocks: Sequence[Block]) -> Iterable[Complaint]:
-    """A trajectory of ``ddim@50`` means that of every `ddim` of the study."""
-    sampler, _, steps = wanted.rpartition("@")
-    asked = [(choice.sampler.registered_name, block) for block in blocks for choice in block.samplers]
-    if sampler not in dict(asked):
-        yield Complaint(path, unknown("sampler", sampler, list(dict(asked)), of=" in this study"))
-    elif not any(name == sampler and int(steps) in block.steps for name, block in asked):
-        counts = sorted({count for name, block in asked if name == sampler for count in block.steps})
-        listed = ", ".join(map(str, counts))
-        yield Complaint(path, f"found {wanted!r}, but {sampler!r} is not run with {steps} steps (accepted: {listed})")
 
 
 def _quoted(component: Component) -> str:

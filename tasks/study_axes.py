@@ -232,6 +232,7 @@ def _trajectory(value: Any) -> str:
     match = re.fullmatch(r"(.+)@0*([1-9][0-9]{0,9})", value) if isinstance(value, str) else None
     if not match:
         raise refuse(f"found {shown(value)}, expected sampler@steps, for example heun@50")
+    _known_name(samplers, Sampler)(match[1])
     return f"{match[1]}@{match[2]}"
 
 
@@ -284,7 +285,11 @@ class Exclusion(Frozen):
 
 
 class Keep(Frozen):
-    """What is stored besides numbers: final samples, and whole trajectories of ``sampler@steps``."""
+    """What is stored besides numbers: final samples, and whole trajectories of ``sampler@steps``.
+
+    A trajectory is kept where the study asks that question; one that it does not ask, say because ``--set steps=[1,2,4]``
+    narrowed it, keeps nothing.
+    """
 
     samples: Annotated[bool, Strict()] = False
     trajectories: Annotated[

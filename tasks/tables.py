@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from tasks.results import metric_names
 
@@ -42,7 +44,7 @@ def number(value: float) -> str:
     return f"{float(f'{value:.2g}'):.10f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"
 
 
-def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
+def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included."""
     rows = summary(points, metric)
     made = []
@@ -51,8 +53,10 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
         steps = sorted(part["steps"].unique())
         shown = _spread(steps, max(2, (width - 24) // 17))
         floor = number(float(part["floor"].iloc[0]))
-        title = f"{metric} of {dataset}, {sampler}: mean ± standard error over seeds; sampling floor {floor}"
-        table = Table(title=title, title_justify="left", title_style="bold")
+        title = Text(
+            f"\n{metric} of {dataset}, {sampler}: mean ± standard error over seeds; sampling floor {floor}", "bold"
+        )
+        table = Table()
         table.add_column("steps", no_wrap=True)
         for step in shown:
             table.add_column(str(step), justify="right", no_wrap=True)
@@ -72,7 +76,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Table]:
             table.caption = (
                 f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
             )
-        made.append(table)
+        made.append(Group(title, table))
     return made
 
 

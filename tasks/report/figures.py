@@ -188,9 +188,11 @@ def losses(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
         if series is not None and formulation != EXACT:
             groups.setdefault(series, []).append(i)
     every = max(1, math.ceil(found.sizes["progress"] / _LOSS_POINTS))
-    steps = (found["step"] if "step" in found.coords else xr.DataArray(np.arange(found.sizes["progress"]))).values[
-        ::every
-    ]
+    counted = (
+        found["step"] if "step" in found.coords else xr.DataArray(np.arange(found.sizes["progress"]), dims="progress")
+    )
+    # studies may train cells for different numbers of steps: every cell has its own
+    steps = counted.broadcast_like(found).transpose("cell", "progress").values.astype(float)[:, ::every]
     values = found.transpose("cell", "progress").values.astype(float)[:, ::every]
     shown = values[[i for members in groups.values() for i in members]]
     shown = shown[np.isfinite(shown)]
@@ -199,16 +201,22 @@ def losses(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
     traces: list[Spec] = []
     for series, members in groups.items():
         meta = {"families": list(series.shown_with), "exact": False}
-        common = {"type": "scatter", "mode": "lines", "name": plain(series.label), "meta": meta, "x": packed(steps)}
+        common = {"type": "scatter", "mode": "lines", "name": plain(series.label), "meta": meta}
         if len(members) > 1:
             line = {"color": color(series.style, 0.3), "width": 1}
-            traces += [{**common, "y": packed(values[i]), "line": line, "hoverinfo": "skip"} for i in members]
+            traces += [
+                {**common, "x": packed(steps[i]), "y": packed(values[i]), "line": line, "hoverinfo": "skip"}
+                for i in members
+            ]
+        members = [i for i in members if np.array_equal(steps[i], steps[members[0]], equal_nan=True)]  # noqa: PLW2901
         known = np.isfinite(values[members])
         total = np.where(known, values[members], 0.0).sum(axis=0)
         mean = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
         line = {"color": color(series.style), "width": 2.2, "dash": dash(series.style)}
         hover = f"{plain(series.label)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
-        traces.append({**common, "y": packed(mean), "line": line, "hovertemplate": hover})
+        traces.append(
+            {**common, "x": packed(steps[members[0]]), "y": packed(mean), "line": line, "hovertemplate": hover}
+        )
     upwards = axis("training loss")
     if (shown > 0).all():
         upwards |= log_ticks(float(np.quantile(shown, 0.001)) / 1.3, float(np.quantile(shown, 0.999)) * 1.3)
@@ -217,7 +225,7 @@ def losses(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
         f"Mean training loss per bin of steps; each seed faint, their mean bold. At the end: {ends}. Each formulation "
         "weights noise levels in its own way: compare shapes within one, never heights between two."
     )
-    across = axis("training step", range=listed([0, 1.01 * float(np.nanmax(steps.astype(float)))]))
+    across = axis("training step", range=listed([0, 1.01 * float(np.nanmax(steps[own]))]))
     spec = {"data": traces, "layout": layout(xaxis=across, yaxis=upwards)}
     return Picture(f"Training loss, {dataset}", caption, spec, shape="tall")
 

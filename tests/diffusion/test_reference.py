@@ -76,7 +76,6 @@ def reference() -> dict[tuple[str, str], dict[int, PointAnswer]]:
 Rows = dict[tuple[str, str], dict[int, PointAnswer]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE, ids=" ".join)
 def test_quantile_particles_end_where_the_table_says(reference: Rows, row: tuple[str, str]) -> None:
     found = {steps: answer.metrics["w1"] for steps, answer in reference[row].items()}
@@ -85,21 +84,18 @@ def test_quantile_particles_end_where_the_table_says(reference: Rows, row: tuple
         assert found[steps] == pytest.approx(expected, rel=0.02), f"{row} with {steps} steps"
 
 
-@pytest.mark.slow
 def test_evaluations_are_counted(reference: Rows) -> None:
     for (_, sampler), row in reference.items():
         for steps, answer in row.items():
             assert answer.nfe == (2 * steps - 1 if sampler == "heun" else steps)
 
 
-@pytest.mark.slow
 def test_ddim_is_euler_on_iddpm(reference: Rows) -> None:
     for steps in STEPS:
         one, other = (reference["iddpm", sampler][steps].metrics["w1"] for sampler in ("ddim", "euler"))
         assert one == pytest.approx(other, rel=1e-9)
 
 
-@pytest.mark.slow
 def test_heun_beats_euler_at_equal_steps_once_there_are_fifty(reference: Rows) -> None:
     for schedule in ("edm", "iddpm", "ve-linear", "vp-linear"):
         for steps in (50, 64, 100):
@@ -107,7 +103,6 @@ def test_heun_beats_euler_at_equal_steps_once_there_are_fifty(reference: Rows) -
             assert heun < euler
 
 
-@pytest.mark.slow
 def test_at_the_same_number_of_steps_no_sampler_of_edm_is_worse_than_a_collapse(reference: Rows) -> None:
     """A quarter is W1 of all mass at one half: bounded, and no success. The others blow up at few steps."""
     for sampler in ("euler", "heun"):

@@ -93,6 +93,15 @@ def test_edm_inputs_and_targets_have_unit_variance() -> None:
     torch.testing.assert_close(target, torch.ones_like(SIGMAS))
 
 
+def test_noise_and_score_prediction_have_the_coefficients_of_table_1() -> None:
+    epsilon, score = (kind.coefficients(SIGMAS, 0.5) for kind in (Epsilon(), Score()))
+    for coefficients, sign in ((epsilon, -1), (score, 1)):
+        assert torch.equal(coefficients.skip, torch.ones_like(SIGMAS))
+        assert torch.equal(coefficients.out, sign * SIGMAS)
+    torch.testing.assert_close(epsilon.into, (SIGMAS**2 + 1) ** -0.5, rtol=1e-14, atol=0)
+    assert torch.equal(score.into, torch.ones_like(SIGMAS))
+
+
 @every_parametrization
 def test_the_effective_target_gives_the_data_back(parametrization: Epsilon | Score | Preconditioned) -> None:
     generator = stream("round trip")
@@ -308,7 +317,6 @@ def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
     return weights * (answer - targets).square()[:, 0], weights * (ideal - targets[:, 0].double()).square()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("m", [0, 1], ids=["ddpm", "edm"])
 def test_trained_loss_lies_above_the_irreducible_one_and_within_five_percent(taught: TrainedStack, m: int) -> None:
     """On 400 000 fresh lessons: the ideal denoiser has the floor of the quadrature (4.5 standard errors, 7e-6), the
@@ -324,7 +332,6 @@ def test_trained_loss_lies_above_the_irreducible_one_and_within_five_percent(tau
     assert late == pytest.approx(floor, rel=0.10)  # the loss as training tells it, over 48 000 lessons
 
 
-@pytest.mark.slow
 def test_the_trained_denoiser_is_close_to_the_exact_one(taught: TrainedStack) -> None:
     for sigma in (0.1, 0.3, 1.0):
         x = Uniform().sample(2000, stream("close")) + sigma * torch.randn(
@@ -377,6 +384,32 @@ def test_a_members_bits_do_not_depend_on_its_stack(dataset: Dataset, width: int,
         assert bits(trained([one], settings))[one.key] == whole[one.key]
     for packing in (members[::-1], members[2:5], members[4:6] + members[:1]):
         assert bits(trained(packing, settings)).items() <= whole.items()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 8, 12, 64])
+@pytest.mark.parametrize(("width", "depth", "batch"), [(17, 2, 7), (100, 3, 33), (1, 1, 1)], ids=str)
+def test_outputs_and_gradients_of_a_member_do_not_depend_on_its_stack(
+    dim: int, width: int, depth: int, batch: int
+) -> None:
+    network = StackedMLP(dim, width, depth)
+    rows = network.initialise([stream("member", m) for m in range(9)])
+    named = network.unpack(rows)
+    named["output.weight"].normal_(generator=stream("output"))
+    rows = network.pack(named)
+    z = torch.randn(9, batch, dim, generator=stream("z"))
+    c = torch.randn(9, batch, 13, generator=stream("c"))
+
+    def answer(members: list[int]) -> tuple[Tensor, Tensor]:
+        weights = rows[members].clone().requires_grad_()
+        out = network(weights, z[members], c[members])
+        out.square().sum().backward()
+        assert weights.grad is not None
+        return out.detach(), weights.grad
+
+    whole = answer(list(range(9)))
+    for members in ([0], [7], [8, 3], [5, 4, 3, 2, 1]):
+        for found, among_all in zip(answer(members), whole, strict=True):
+            assert torch.equal(found, among_all[members])
 
 
 def test_a_denoisers_bits_do_not_depend_on_the_selection_asked() -> None:
@@ -491,21 +524,27 @@ def test_the_padded_network_is_the_formula_of_its_docstring() -> None:
             value.copy_(torch.randn(value.shape, generator=stream("formula", name)))
     rows = network.pack(named)
     z = torch.randn(2, 11, 3, generator=stream("formula, z"))
-    c = torch.randn(2, 11, 13, generator=stream("formula, c"))
     p = {name: value.double() for name, value in network.unpack(rows).items()}
 
     def silu(h: Tensor) -> Tensor:
         return h / (1 + torch.exp(-h))
 
-    e = silu(c.double() @ p["embed.weight"] + p["embed.bias"])
-    h = z.double() @ p["input.weight"] + p["input.bias"] + e @ p["shift.weight"]
-    h = silu(h * (1 + e @ p["gain0.weight"] + p["gain0.bias"]))
-    for layer in (1, 2):
-        h = h @ p[f"hidden{layer}.weight"] + p[f"hidden{layer}.bias"]
-        h = silu(h * (1 + e @ p[f"gain{layer}.weight"] + p[f"gain{layer}.bias"]))
-    torch.testing.assert_close(
-        network(rows, z, c).double(), h @ p["output.weight"] + p["output.bias"], rtol=0, atol=2e-5
-    )
+    def formula(c: Tensor) -> Tensor:
+        e = silu(c @ p["embed.weight"] + p["embed.bias"])
+        h = z.double() @ p["input.weight"] + p["input.bias"] + e @ p["shift.weight"]
+        h = silu(h * (1 + e @ p["gain0.weight"] + p["gain0.bias"]))
+        for layer in (1, 2):
+            h = h @ p[f"hidden{layer}.weight"] + p[f"hidden{layer}.bias"]
+            h = silu(h * (1 + e @ p[f"gain{layer}.weight"] + p[f"gain{layer}.bias"]))
+        return h @ p["output.weight"] + p["output.bias"]
+
+    for labels in (11, 1):  # one for each point, as in training, and one for all, as in sampling
+        c = torch.randn(2, labels, 13, generator=stream("formula, c"))
+        expected = formula(c.double())
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(network(rows, z, c).double(), expected, rtol=0, atol=2e-6 * scale)
+        with torch.no_grad():
+            torch.testing.assert_close(network(rows, z, c).double(), expected, rtol=0, atol=2e-6 * scale)
 
 
 def test_an_untrained_network_answers_zero() -> None:

@@ -212,15 +212,14 @@ def test_a_report_of_a_store_with_one_study_needs_no_name(store, tmp_path):
         ("\x00\x01", "bad.yaml"),
         ("- a\n- b\n", "bad.yaml"),
         (
-            "{name: x, datasets: [uniform], formulations: [edm], steps: [1], metrics: [w1],\n"
-            + "samplers: [{name: ancestral, variance: transition}]}\n",
+            "{name: x, datasets: [uniform], formulations: [edm], steps: [1], metrics: [w1], samplers: [TRANSITION]}",
             "does not preserve variance",
         ),
     ],
 )
 def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(tmp_path, monkeypatch, text, told):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text.replace("TRANSITION", "{name: ancestral, variance: transition}"))
     result = ask("run", "bad.yaml", code=2)
     assert told in result.output
     assert "bad.yaml" in result.output

@@ -93,7 +93,7 @@ def client(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def serve_log(folder: Path, url: str) -> Iterator[Path]:
+def serving(folder: Path, url: str) -> Iterator[Any]:
     """The list is served; its cron line fires every minute, for the first time in about 20 seconds."""
     second = (datetime.now(UTC) + timedelta(seconds=20)).second
     overrides = "".join(f"    - {override!r}\n" for override in TINY)
@@ -103,10 +103,15 @@ def serve_log(folder: Path, url: str) -> Iterator[Path]:
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
     try:
-        with process(command, folder, log, 40, **home):
-            yield log
+        with process(command, folder, log, 40, **home) as started:
+            yield started
     finally:
         end_orphans()
+
+
+@pytest.fixture(scope="module")
+def serve_log(folder: Path, serving: Any) -> Path:  # noqa: ARG001
+    return folder / "serve.log"
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +189,27 @@ def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothin
     assert f"store {store.uri}: in use by another run" in outcome.state.message
     assert f"process {os.getpid()}," in outcome.state.message
     assert store.history() == before
+
+
+def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
+    client: Any, scheduled: Any, folder: Path, serving: Any, serve_log: Path
+):
+    long = {"study": "smoke", "store": str(folder / "other"), "overrides": [*TINY, "training.steps=1000000"]}
+    run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=long)
+
+    def parts() -> list[Any]:
+        return [part for part in client.read_flow_runs() if part.parent_task_run_id and part.created > run.created]
+
+    def training() -> bool:
+        at = {part.id for part in parts()}
+        return any(task.flow_run_id in at and task.state_type.value == "RUNNING" for task in client.read_task_runs())
+
+    until(training, 90, serve_log, "training")
+    serving.terminate()
+    assert serving.wait(60) == 0
+    assert "stopped" in serve_log.read_text()
+    states = [client.read_flow_run(run.id).state_type.value, *(part.state_type.value for part in parts())]
+    assert states == ["CANCELLED", "CANCELLED"]
+    assert end_orphans() == []
+    with Store.open(long["store"]).coordinate():  # its lock is free
+        pass
