@@ -10,11 +10,12 @@ r"""Networks, stacked: one array with a leading member axis holds a whole shard 
 The gains G make products of input and noise level easy to learn; without them a network that sees unscaled inputs (`ve`)
 hardly learns to divide by sigma. (Perez et al., "FiLM", AAAI 2018.)
 
-**Members do not touch**, to the last bit. Batched matrix products do not depend on the number of members, with one exception
-that is padded away: a single member with a single output column takes a matrix-vector path of its own. Elementwise functions
-treat the last few numbers of an array by other instructions than the rest, so that a value could depend on its position.
-Therefore hidden widths are padded to whole vectors with units that are zero and stay zero, noise labels are expanded to
-features member by member, and the parameters of a member are one row of a flat array of padded length.
+**Members do not touch**, to the last bit. Batched matrix products do not depend on the number of members, but for what is
+padded away here: a single member with a single output column takes a matrix-vector path of its own; rows that start at odd
+addresses are multiplied by other instructions; and elementwise functions treat the last few numbers of an array otherwise
+than the rest, so that a value could depend on its position. Therefore outputs have at least two columns, points of more than
+four coordinates come in blocks of four, hidden widths are padded to whole vectors with units that are zero and stay zero,
+noise labels are expanded to features member by member, and a member's parameters are one row of a flat, padded array.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 Parameters = dict[str, Tensor]
 """Named arrays ``[members, inputs, outputs]`` (weights) and ``[members, 1, outputs]`` (biases)."""
 
 _FREQUENCIES = 6
 _EMBEDDING = 32
+_BLOCK = 4  # coordinates
 _VECTOR = 32  # numbers; no processor's vectors are longer
 
 FEATURES = 1 + 2 * _FREQUENCIES
@@ -87,8 +89,15 @@ class StackedMLP:
         for name, (inputs, outputs) in self.shapes.items():
             if name.startswith(("hidden", "output")) and name.endswith("weight"):
                 inputs = _padded(inputs)  # noqa: PLW2901 - from a padded layer
-            padded[name] = (inputs, max(outputs, 2) if name.startswith("output") else _padded(outputs))
+            if name == "input.weight":
+                inputs = self._columns  # noqa: PLW2901 - of a padded point
+            padded[name] = (inputs, max(self._columns, 2) if name.startswith("output") else _padded(outputs))
         return padded
+
+    @property
+    def _columns(self) -> int:
+        """Coordinates of a point, in whole blocks of four beyond four: matrices with other rows start unaligned."""
+        return self.dim if self.dim <= _BLOCK else -(-self.dim // _BLOCK) * _BLOCK
 
     @property
     def size(self) -> int:
@@ -138,6 +147,8 @@ class StackedMLP:
         def affine(name: str, h: Tensor) -> Tensor:
             return torch.baddbmm(parameters[f"{name}.bias"], h, parameters[f"{name}.weight"])
 
+        if self._columns > self.dim:
+            z = pad(z, (0, self._columns - self.dim))
         e = silu(affine("embed", c))
         shift = torch.bmm(e, parameters["shift.weight"])
         h = z

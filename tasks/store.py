@@ -351,7 +351,7 @@ def _put(group: Any, entries: Sequence[Mapping[str, Any]], key: str, index: Mapp
         rows.append(row)
     old = len(index)
     for name in {name for entry in entries for name in entry} - set(group.array_keys()):
-        _create(group, name, np.zeros(old))  # only metrics are not known beforehand
+        _create(group, name, np.full(old, np.nan))  # only metrics are not known beforehand
     for name, array in list(group.arrays()):
         if array.ndim != 1:
             continue

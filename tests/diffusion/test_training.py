@@ -386,7 +386,7 @@ def test_a_members_bits_do_not_depend_on_its_stack(dataset: Dataset, width: int,
         assert bits(trained(packing, settings)).items() <= whole.items()
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 4, 8, 12, 64])
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 7, 8, 12, 33, 64])
 @pytest.mark.parametrize(("width", "depth", "batch"), [(17, 2, 7), (100, 3, 33), (1, 1, 1)], ids=str)
 def test_outputs_and_gradients_of_a_member_do_not_depend_on_its_stack(
     dim: int, width: int, depth: int, batch: int

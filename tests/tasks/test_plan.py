@@ -1,0 +1,156 @@
+"""What is to be done is a pure function of study and store; ids depend on content only."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.plan import Known, make_plan, points_of
+from tasks.study import Study
+
+BASE = {
+    "name": "plan",
+    "datasets": ["uniform"],
+    "formulations": ["edm", "ddpm"],
+    "seeds": 2,
+    "training": {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50},
+    "samplers": ["heun", {"name": "ddim", "eta": 0.5}],
+    "steps": [1, 3],
+    "samples": 100,
+    "metrics": ["w1"],
+}
+
+
+def study(**changes):
+    return Study.from_spec({**BASE, **changes})
+
+
+def ids(of):
+    return [point.id for point in points_of(of)]
+
+
+def known(of, **fields):
+    values = {"status": "ok", "metrics": frozenset({"w1", "ks"}), "samples": True, "trajectory": True, **fields}
+    return {i: Known(**values) for i in ids(of)}
+
+
+def test_exact_rows_are_added_once_for_each_schedule_in_the_study():
+    cells = {
+        p.cell.id: p.cell for p in points_of(study(formulations=["edm", "ve", {"name": "exact", "schedule": "edm"}]))
+    }
+    exact = [c.labels["schedule"] for c in cells.values() if c.labels["formulation"] == "exact" and c.seed == 0]
+    assert sorted(exact) == ["edm", "ve-linear"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data):
+    shuffled = {key: BASE[key] for key in data.draw(st.permutations(list(BASE)))}
+    for axis in ("formulations", "samplers", "steps"):
+        shuffled[axis] = data.draw(st.permutations(BASE[axis]))
+    shuffled["seeds"] = data.draw(st.permutations([0, 1]))
+    assert sorted(ids(Study.from_spec(shuffled))) == sorted(ids(study()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"datasets": [{"name": "uniform", "low": 0, "high": 1.0}]},
+        {"formulations": [{"name": "edm", "p_mean": -1.2}, {"name": "ddpm"}]},
+        {"samplers": [{"name": "heun", "grid": "own"}, {"eta": 0.5, "name": "ddim"}]},
+        {"training": {**BASE["training"], "learning_rate": 0.004}},
+        {"name": "another", "description": "told otherwise", "metrics": ["ks"]},
+    ],
+)
+def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change):
+    assert ids(study(**change)) == ids(study())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"datasets": [{"name": "uniform", "low": -1.0}]},
+        {"formulations": [{"name": "edm", "p_mean": -1.0}, "ddpm"]},
+        {"training": {**BASE["training"], "steps": 11}},
+        {"samples": 101},
+        {"start": "quantiles"},
+        {"samplers": ["euler", {"name": "ddim", "eta": 0.4}]},
+        {"seeds": [5, 6]},
+    ],
+)
+def test_ids_change_with_what_is_asked(change):
+    other, same = set(ids(study(**change))), set(ids(study()))
+    if "formulations" in change or "training" in change:  # the exact rows and the other formulation stay
+        assert 0 < len(other - same) < len(same)
+    else:
+        assert not other & same
+
+
+def test_a_new_component_version_is_a_new_cell(monkeypatch):
+    from diffusion.samplers import Heun
+
+    before = set(ids(study()))
+    monkeypatch.setattr(Heun, "version", 2)
+    after = set(ids(study()))
+    assert len(before & after) == len(before) / 2  # the ddim half
+
+
+def test_only_what_is_missing_is_planned():
+    plan = make_plan(study(), {}, ())
+    assert plan.missing == len(plan.points) == 2 * 2 * 2 * 2 * 2
+    assert sum(job.train for job in plan.jobs) == 4
+    stored = known(study())
+    weights = {job.cell.id for job in plan.jobs if job.train}
+    assert make_plan(study(), stored, weights).jobs == ()
+    grown = make_plan(study(steps=[1, 3, 7]), stored, weights)
+    assert {p.steps for job in grown.jobs for p in job.points} == {7}
+    assert not any(job.train for job in grown.jobs)
+    without_weights = make_plan(study(steps=[1, 3, 7]), stored, ())
+    assert sum(job.train for job in without_weights.jobs) == 4
+
+
+def test_a_stored_point_that_lacks_what_the_study_wants_is_asked_again():
+    weights = {point.cell.id for point in points_of(study())}
+    assert make_plan(study(metrics=["w1", "ks"]), known(study(), metrics=frozenset({"w1"})), weights).missing == 32
+    assert make_plan(study(keep={"samples": True}), known(study(), samples=False), weights).missing == 32
+    assert make_plan(study(), known(study(), samples=False), weights).missing == 0
+    wants_path = study(keep={"trajectories": ["heun@3"]})
+    assert make_plan(wants_path, known(study(), trajectory=False), weights).missing == 8
+
+
+def test_failed_points_are_left_alone_unless_asked_for():
+    stored = known(study(), status="failed")
+    assert make_plan(study(), stored, ()).missing == 0
+    assert len(make_plan(study(), stored, ()).failed) == 32
+    assert make_plan(study(), stored, (), retry_failed=True).missing == 32
+
+
+def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist():
+    made = make_plan(study(steps=[1, 101]), {}, ())
+    reasons = {p.cell.schedule.registered_name: made.impossible[p.id] for p in made.points if p.id in made.impossible}
+    assert reasons == {"ddpm-linear": "schedule ddpm-linear has 100 levels, fewer than 101 steps"}
+    fewer = make_plan(study(exclude=[{"formulation": "ddpm", "steps": [3]}]), {}, ())
+    assert len(fewer.points) == 32 - 4
+
+
+def test_blocks_are_a_union_of_crosses():
+    union = study(grids=[{"formulations": ["edm"]}, {"formulations": ["edm", "ddpm"], "seeds": [1]}])
+    assert set(ids(union)) < set(ids(study()))
+    # edm and its exact rows with seeds 0 and 1; ddpm and its exact rows with seed 1 only; two samplers, two step counts
+    assert len(ids(union)) == (2 * 2 + 2 * 1) * 2 * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 100])
+def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers):
+    plan = make_plan(study(), {}, ())
+    shards = plan.shards(workers)
+    asked = [point.id for shard in shards for job in shard.jobs for point in job.points]
+    assert sorted(asked) == sorted(point.id for point in plan.points)
+    assert all(len({job.cell.training for job in shard.jobs}) == 1 for shard in shards)
+
+
+def test_specs_are_plain_json():
+    for point in points_of(study()):
+        assert json.loads(json.dumps(point.spec)) == point.spec
+        assert json.loads(json.dumps(point.cell.spec)) == point.cell.spec
