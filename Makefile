@@ -27,7 +27,7 @@ demo: $(VENV)/installed ## run the main study: Gaussian noise to U[0,1], a table
 
 .PHONY: test
 test: $(VENV)/installed ## all tests, with a real Prefect server, a real Ray and a real store
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 .PHONY: check
 check: $(VENV)/installed ## lint, types, layers and the fast tests
@@ -35,7 +35,7 @@ check: $(VENV)/installed ## lint, types, layers and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"
 
 .PHONY: bench
 bench: $(VENV)/installed ## ratios of speed, measured side by side on this machine

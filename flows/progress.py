@@ -47,7 +47,7 @@ class Display:
 
     def __init__(self, work: float, cells: int, points: int, *, quiet: bool = False) -> None:
         self._totals = (max(work, 1e-9), cells, points)
-        self._begun = time.monotonic()
+        self._begun = self._working_since = time.monotonic()
         self._fraction = 0.0
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = Progress(
@@ -80,6 +80,8 @@ class Display:
     def update(self, done: tuple[float, float, float], shard: str) -> None:
         """Show totals of work, cells and points, and the shard heard of last."""
         work, cells, points = done
+        if not self._fraction:  # until now workers were starting
+            self._working_since = time.monotonic()
         self._fraction = min(work / self._totals[0], 1.0)
         text = f"cells {cells:.0f}/{self._totals[1]}  points {points:.0f}/{self._totals[2]}  [{shard}]"
         self._bar.update(self._task, completed=min(work, self._totals[0]), description=text.replace("[", r"\["))
@@ -87,7 +89,8 @@ class Display:
     def committed(self, number: int, of: int, name: str, points: int, failed: int) -> None:
         """A shard is in the store."""
         elapsed = time.monotonic() - self._begun
-        left = elapsed * (1 / self._fraction - 1) if self._fraction > 0 else float("nan")
+        working = time.monotonic() - self._working_since
+        left = working * (1 / self._fraction - 1) if self._fraction > 0 else float("nan")
         about = f", about {_clock(left)} left" if number < of and left == left else ""
         trouble = f", {failed} failed" if failed else ""
         self.say(f"shard {number}/{of} committed: {name} ({points} points{trouble}) after {_clock(elapsed)}{about}")

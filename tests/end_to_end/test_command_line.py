@@ -13,7 +13,7 @@ from tasks.results import Answers, open_results
 from tasks.store import Store
 from tests.end_to_end.conftest import processes, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
 SMALL = """
 name: small
@@ -89,12 +89,14 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas):
     more_steps = diffatlas("run", "small.yaml", "--set", "steps=[2,5,9]")
     assert "16 points computed, 0 cells trained" in more_steps.stderr
 
-    third_seed = diffatlas("run", "small.yaml", "--set", "seeds=3")
-    assert "16 points computed, 2 cells trained" in third_seed.stderr
     new_sampler = diffatlas("run", "small.yaml", "--set", "samplers=[heun, ancestral, {name: ddim, eta: 0.5}]")
     assert "16 points computed, 0 cells trained" in new_sampler.stderr
-    new_formulation = diffatlas("run", "small.yaml", "--set", "formulations=[edm, ddpm, ve]")
-    assert "16 points computed, 2 cells trained" in new_formulation.stderr
+    # three trained formulations and three exact rows, three seeds, two samplers, two step counts; 32 points are there
+    both = ("--set", "seeds=3", "--set", "formulations=[edm, ddpm, ve]")
+    planned = json.loads(diffatlas("plan", "small.yaml", *both, "--json").stdout)
+    assert (planned["points"]["missing"], planned["cells_to_train"]) == (6 * 3 * 4 - 32, 3 * 3 - 4)
+    grown = diffatlas("run", "small.yaml", *both)
+    assert "40 points computed, 5 cells trained" in grown.stderr
 
     now = numbers(store)
     kept = now.isel(point=np.isin(now["point_id"].values, old["point_id"].values))
@@ -200,3 +202,63 @@ def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas):
         told = diffatlas("run", "small.yaml", code=3)
         assert f"process {os.getpid()}" in told.stderr
         assert len(store.history()) == 2  # made by icechunk and by us, nothing since
+
+
+DEADLY = '''
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffusion.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Deadly(Sampler):
+    """Ends its worker."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class Faulty(Sampler):
+    """Raises on one formulation's levels only."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        if (now.alpha < 1).any():
+            raise ArithmeticError("no alpha below one, please")
+        return x * 0.0
+'''
+
+
+def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas):
+    (diffatlas.folder / "mine.py").write_text(DEADLY)
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("[heun, ancestral]", '[heun, "mine:Faulty"]'))
+    told = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "ArithmeticError: no alpha below one, please" in told.stderr
+    points = open_results(str(diffatlas.folder / "results"), "small")
+    failed = points["status"].values == "failed"
+    assert set(points["sampler"].values[failed]) == {"mine:Faulty"}
+    assert set(points["schedule"].values[failed]) == {"ddpm-linear"}
+    assert failed.sum() == 8
+
+
+def test_a_shard_whose_workers_keep_dying_is_recorded_as_failed_and_the_others_finish(diffatlas):
+    (diffatlas.folder / "mine.py").write_text(DEADLY)
+    (diffatlas.folder / "small.yaml").write_text(
+        SMALL.replace("formulations: [edm, ddpm]\n", "").replace("samplers: [heun, ancestral]\n", "")
+        + "grids:\n  - {formulations: [edm], samplers: [heun], training: {steps: 121}}\n"
+        + '  - {formulations: [ddpm], samplers: ["mine:Deadly"]}\n'
+    )
+    told = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "the worker ended without an answer" in told.stderr
+    points = open_results(str(diffatlas.folder / "results"), "small")
+    trained = points.isel(point=points["formulation"].values == "edm")
+    assert set(trained["status"].values) == {"ok"}
+    dead = points.isel(point=points["sampler"].values == "mine:Deadly")
+    assert set(dead["status"].values) == {"failed"}
+    assert all("the worker ended without an answer" in text for text in dead["error"].values)

@@ -22,6 +22,7 @@ from tasks.store import Store
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -102,6 +103,7 @@ def serving(folder: Path, url: str) -> Iterator[Any]:
     log = folder / "serve.log"
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
+    home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
     try:
         with process(command, folder, log, 40, **home) as started:
             yield started

@@ -18,6 +18,7 @@ from flows.services import ServiceUnavailable, Terminated, prefect_server, ray_c
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
     # Ray leaves the pipes and logs of its daemons to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
