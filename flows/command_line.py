@@ -63,6 +63,8 @@ def _clear_errors() -> Iterator[None]:
         _stop(str(error.args[0] if isinstance(error, UnknownStudy) else error), WRONG_INPUT)
     except (StoreUnavailable, ServiceUnavailable) as error:
         _stop(str(error), UNAVAILABLE)
+    except OSError as error:
+        _stop(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), UNAVAILABLE)
     except KeyboardInterrupt:
         _stop("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
 

@@ -189,14 +189,18 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """A name a person recognises: ``uniform: edm x3``."""
-        counts: dict[str, int] = {}
+        """A name a person recognises: ``uniform: edm x3`` or ``uniform: exact on edm x3, iddpm x2``."""
+        counts: dict[str, dict[str, int]] = {}
         for job in self.jobs:
             labels = job.cell.labels
-            what = f"exact {labels['schedule']}" if labels["formulation"] == "exact" else labels["formulation"]
-            key = f"{labels['dataset']}: {what}"
-            counts[key] = counts.get(key, 0) + 1
-        return ", ".join(f"{key} x{count}" if count > 1 else key for key, count in counts.items())
+            exact = labels["formulation"] == "exact"
+            here = counts.setdefault(labels["dataset"] + (": exact on " if exact else ": "), {})
+            what = labels["schedule" if exact else "formulation"]
+            here[what] = here.get(what, 0) + 1
+        return "; ".join(
+            start + ", ".join(f"{what} x{count}" if count > 1 else what for what, count in here.items())
+            for start, here in counts.items()
+        )
 
     @property
     def points(self) -> int:

@@ -11,13 +11,34 @@ from pathlib import Path
 
 import pytest
 
+_HOLD_A_SERVER = """
+import sys
 from flows.services import prefect_server
+with prefect_server() as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
 
 
-@pytest.fixture(scope="session")
-def prefect_url() -> Iterator[str]:
-    with prefect_server() as url:
+@pytest.fixture(scope="module")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server held by a process of its own, and ended with the module, so that this one's environment and settings stay as they are."""
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    environment["DIFFATLAS_HOME"] = str(tmp_path_factory.mktemp("home"))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD_A_SERVER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder:
+        url = holder.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
         yield url
+        holder.stdin.close()
 
 
 @dataclass

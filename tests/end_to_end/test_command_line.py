@@ -60,6 +60,8 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas):
     first = diffatlas("run", "small.yaml")
     assert "report: reports/small.html" in first.stdout
     assert "exact edm" in first.stdout
+    told = [line for line in first.stderr.splitlines() if line.strip()]
+    assert all(line.startswith(("study small:", "shard ", "32 points computed")) for line in told), first.stderr
     assert "±" in first.stdout
     points = open_results(str(diffatlas.folder / "results"), "small")
     # 2 formulations and 2 exact rows, 2 seeds, 2 samplers, 2 step counts
