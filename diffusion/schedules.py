@@ -197,6 +197,9 @@ class VPLinear(VariancePreserving):
 class DDPMLinear(VariancePreserving):
     """The discrete chain ``x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) eps_k``, time t = k.
 
+    Times between levels are met by a cubic spline of B, which is smooth enough for second-order samplers; between levels 0
+    and 1, where nothing is ever evaluated, it may dip below zero.
+
     With few levels the betas must grow, or the chain does not end in noise: unscaled betas over 100 levels leave
     ``alpha^2 = 0.36`` of the data's power. `scaled` multiplies them by ``1000 / levels``.
     """

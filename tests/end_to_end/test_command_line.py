@@ -120,7 +120,7 @@ def test_numbers_do_not_depend_on_workers_or_packing(diffatlas):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas):
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 2500"))
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "killed")
     wait_for(lambda: len(processes(["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"])) > 0)
     time.sleep(2.0)  # in the middle of training
@@ -154,7 +154,7 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas):
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 2500"))
+    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "hurt")
     names = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
     wait_for(lambda: len(processes(names)) > 0)
