@@ -11,6 +11,9 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+_NAME = 32  # characters of a shard's name beside the bar
 
 
 class Board:
@@ -57,10 +60,11 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[shard]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=self._totals[0])
+        self._task = self._bar.add_task("starting", total=self._totals[0], shard="")
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -83,8 +87,10 @@ class Display:
         if not self._fraction:  # until now workers were starting
             self._working_since = time.monotonic()
         self._fraction = min(work / self._totals[0], 1.0)
-        text = f"cells {cells:.0f}/{self._totals[1]}  points {points:.0f}/{self._totals[2]}  [{shard}]"
-        self._bar.update(self._task, completed=min(work, self._totals[0]), description=text.replace("[", r"\["))
+        text = f"cells {cells:.0f}/{self._totals[1]}  points {points:.0f}/{self._totals[2]}"
+        shard = shard if len(shard) <= _NAME else shard[: _NAME - 1] + "…"
+        done_work = min(work, self._totals[0])
+        self._bar.update(self._task, completed=done_work, description=text, shard=shard.replace("[", r"\["))
 
     def committed(self, number: int, of: int, name: str, points: int, failed: int) -> None:
         """A shard is in the store."""
