@@ -54,13 +54,13 @@ def _clear_errors() -> Iterator[None]:
     from flows.services import ServiceUnavailable
     from tasks.query import QueryError
     from tasks.results import UnknownStudy
-    from tasks.store import StoreUnavailable
+    from tasks.store import StoreUnavailable, WrongReference
     from tasks.study import StudyError
 
     try:
         yield
-    except (StudyError, QueryError, UnknownStudy) as error:
-        _stop(str(error.args[0] if isinstance(error, UnknownStudy) else error), WRONG_INPUT)
+    except (StudyError, QueryError, UnknownStudy, WrongReference) as error:
+        _stop(str(error.args[0] if isinstance(error, LookupError) else error), WRONG_INPUT)
     except (StoreUnavailable, ServiceUnavailable) as error:
         _stop(str(error), UNAVAILABLE)
     except OSError as error:
@@ -97,12 +97,14 @@ def run(
 
 
 def _planned(study: str, store: str, overrides: list[str] | None, *, retry_failed: bool = False) -> tuple[Study, Plan]:
-    from tasks.plan import make_plan
+    from tasks.plan import make_plan, points_of
     from tasks.results import Answers
     from tasks.store import Store
-    from tasks.study import load_study
+    from tasks.study import StudyError, load_study
 
     loaded = load_study(study, overrides or ())
+    if not points_of(loaded):
+        raise StudyError(study, [f"{study}, at exclude: every point is excluded, nothing is asked"])
     if not Store.exists(store):
         return loaded, make_plan(loaded, {}, ())
     known = Answers(Store.open(store))
@@ -281,10 +283,12 @@ def query_command(
         if form == "parquet" and out is None:
             raise QueryError("--format parquet needs --out FILE")
         frame = query(open_results(store, study, as_of), where, _split(by), _split(metric), _split(stat))
-        _write(frame, form, out)
+        if frame.empty:
+            _err.print("no point matches", markup=False)
+        _write(frame, form, out, plain=not by)
 
 
-def _write(frame: pd.DataFrame, form: str, out: Path | None) -> None:
+def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:
     try:
         if form == "parquet":
             frame.to_parquet(out, index=False)
@@ -295,6 +299,11 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None) -> None:
             records = frame.astype(object).where(frame.notna(), None).to_dict("records")
             text = json.dumps(records, indent=2, default=lambda number: number.item()) + "\n"
         else:
+            if plain:  # for eyes: ids and empty columns only make the lines long
+                unseen = [name for name in ("cell_id", "point_id") if name in frame] + (
+                    ["error"] if not frame["error"].any() else []
+                )
+                frame = frame.drop(columns=unseen)
             text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
         if out:
             out.write_text(text, encoding="utf-8")

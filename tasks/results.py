@@ -53,8 +53,9 @@ class Answers:
 
     def __init__(self, store: Store, study: str | None = None, as_of: str | None = None) -> None:
         self._store, self.name, self._as_of = store, study, as_of
-        self._root = store.group(as_of)
-        names = sorted(self._root["studies"].group_keys())
+        with store.reading("its studies"):
+            self._root = store.group(as_of)
+            names = sorted(self._root["studies"].group_keys())
         if study is not None and study not in names:
             raise UnknownStudy(
                 f"store {store.uri} holds no study {study!r}; it holds: {', '.join(names) or 'none yet'}"
@@ -64,7 +65,8 @@ class Answers:
     @cached_property
     def study(self) -> dict[str, Any]:
         """The study's canonical spec; empty if the whole store was opened."""
-        return dict(self._root[f"studies/{self.name}"].attrs["spec"]) if self.name else {}
+        with self._store.reading(f"study {self.name}"):
+            return dict(self._root[f"studies/{self.name}"].attrs["spec"]) if self.name else {}
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -78,12 +80,17 @@ class Answers:
 
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:
-        columns = {name: _plain(array[:]) for name, array in self._root["points"].arrays()}
+        with self._store.reading("its points"):
+            columns = {name: self._column(f"points/{name}") for name in self._root["points"].array_keys()}
         if self.name:
             rows = {str(point): row for row, point in enumerate(columns["point_id"])}
-            asked = [rows[str(p)] for p in self._root[f"studies/{self.name}/point_id"][:] if str(p) in rows]
+            asked = [rows[str(p)] for p in self._column(f"studies/{self.name}/point_id") if str(p) in rows]
             columns = {name: values[asked] for name, values in columns.items()}
         return columns
+
+    def _column(self, path: str, where: Any = slice(None)) -> np.ndarray:
+        with self._store.reading(path):
+            return _plain(np.asarray(self._root[path][where]))
 
     @cached_property
     def points(self) -> xr.Dataset:
@@ -117,11 +124,12 @@ class Answers:
 
     def trained(self) -> set[str]:
         """Ids of the cells whose weights are stored."""
-        return set(self._root["weights"].array_keys())
+        with self._store.reading("its weights"):
+            return set(self._root["weights"].array_keys())
 
     def weights(self, cell_id: str) -> bytes:
         """The safetensors file of a trained cell."""
-        return bytes(self._root[f"weights/{cell_id}"][:].tobytes())
+        return bytes(self._column(f"weights/{cell_id}").tobytes())
 
     def _row(self, point_id: str) -> int:
         found = np.flatnonzero(self._table["point_id"] == point_id)
@@ -137,7 +145,7 @@ class Answers:
             return None
         n = int(self._table["samples"][i])
         name = next(k for k in self._root["samples"].array_keys() if k.startswith(f"{n}x") and self._fits(k, point_id))
-        return xr.DataArray(self._root[f"samples/{name}"][row], dims=("sample", "coordinate"), name=point_id)
+        return xr.DataArray(self._column(f"samples/{name}", row), dims=("sample", "coordinate"), name=point_id)
 
     def _fits(self, name: str, point_id: str) -> bool:
         return int(name.rsplit("x", 1)[1]) == self._dim(point_id)
@@ -157,9 +165,9 @@ class Answers:
             return None
         levels, n = int(self._table["steps"][i]) + 1, int(self._table["trajectory_samples"][i])
         name = f"{levels}x{n}x{self._dim(point_id)}"
-        times = self._root[f"trajectories/{name}_levels"][row]
+        times = self._column(f"trajectories/{name}_levels", row)
         return xr.DataArray(
-            self._root[f"trajectories/{name}"][row],
+            self._column(f"trajectories/{name}", row),
             dims=("level", "sample", "coordinate"),
             coords={key: ("level", times[k]) for k, key in enumerate(("time", "alpha", "sigma"))},
             name=point_id,
@@ -168,23 +176,21 @@ class Answers:
     @cached_property
     def cell_specs(self) -> dict[str, dict[str, Any]]:
         """The canonical spec of every cell."""
-        cells = self._root["cells"]
-        return {str(i): json.loads(str(s)) for i, s in zip(cells["cell_id"][:], cells["spec"][:], strict=True)}
+        ids, specs = self._column("cells/cell_id"), self._column("cells/spec")
+        return {str(i): json.loads(str(s)) for i, s in zip(ids, specs, strict=True)}
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""
-        cells = self._root["cells"]
         labels: dict[str, int] = {}
         for i, cell_id in enumerate(self._table["cell_id"]):
             labels.setdefault(str(cell_id), i)
-        if "losses" not in cells:
-            keep, values, steps = [], np.zeros((0, 0)), np.zeros((0, 0))
+        if "losses" in self._root["cells"]:
+            values, steps = self._column("cells/losses"), self._column("cells/loss_steps")
         else:
-            values, steps = cells["losses"][:], cells["loss_steps"][:]
-            ids = [str(name) for name in cells["cell_id"][: len(values)]]
-            keep = [row for row, cell in enumerate(ids) if cell in labels and np.isfinite(values[row]).any()]
-            values, steps = values[keep], steps[keep]
-        ids = [str(cells["cell_id"][row]) for row in keep]
+            values, steps = np.zeros((0, 0)), np.zeros((0, 0))
+        known = [str(name) for name in self._column("cells/cell_id")]
+        keep = [row for row in range(len(values)) if known[row] in labels and np.isfinite(values[row]).any()]
+        values, steps, ids = values[keep], steps[keep], [known[row] for row in keep]
         at = [labels[cell] for cell in ids]
         coords = {
             key: ("cell", [self._table[key][i] for i in at]) for key in ("dataset", "formulation", "schedule", "seed")

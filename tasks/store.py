@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,24 +60,34 @@ class StoreUnavailable(Exception):
     """The store cannot be opened, read or written, or another coordinator holds it."""
 
 
-def _explain(uri: str, doing: str, error: BaseException) -> StoreUnavailable:
-    told = str(error).strip().splitlines()
-    return StoreUnavailable(f"store {uri}: cannot {doing}: {told[0] if told else type(error).__name__}")
+class WrongReference(LookupError):
+    """An address that no store can have, or a snapshot, tag or time that this store does not know."""
+
+
+_NOT_OURS = (icechunk.IcechunkError, icechunk.ConflictError, OSError, zarr.errors.BaseZarrError)
+_DAMAGED = (*_NOT_OURS, RuntimeError, ValueError, KeyError)  # what codecs raise on bytes that are not theirs
+
+
+def _in_brief(error: BaseException) -> str:
+    """The first line of an error that says something, without the addresses of objects."""
+    lines = [line.strip(" x\u2502\u2570\u25b6\u2500\u251c\t") for line in str(error).splitlines()]
+    told = next((line for line in lines if line and not line.startswith("context:")), type(error).__name__)
+    return re.sub(r" in store <[^>]*>( at path '')?", "", told)
 
 
 @contextlib.contextmanager
 def _speaking(uri: str, doing: str) -> Iterator[None]:
     try:
         yield
-    except (icechunk.IcechunkError, icechunk.ConflictError, OSError, zarr.errors.BaseZarrError) as error:
-        raise _explain(uri, doing, error) from error
+    except _NOT_OURS as error:
+        raise StoreUnavailable(f"store {uri}: cannot {doing}: {_in_brief(error)}") from error
 
 
 def _storage(uri: str) -> icechunk.Storage:
     if uri.startswith("s3://"):
         parsed = urlparse(uri)
         if not parsed.netloc or not parsed.path.strip("/"):
-            raise StoreUnavailable(f"store {uri}: expected s3://bucket/prefix")
+            raise WrongReference(f"store {uri}: expected s3://bucket/prefix")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return icechunk.s3_storage(
             bucket=parsed.netloc,
@@ -88,7 +99,7 @@ def _storage(uri: str) -> icechunk.Storage:
             force_path_style=endpoint is not None,
         )
     if "://" in uri:
-        raise StoreUnavailable(f"store {uri}: expected a folder or s3://bucket/prefix")
+        raise WrongReference(f"store {uri}: expected a folder or s3://bucket/prefix")
     return icechunk.local_filesystem_storage(str(Path(uri).resolve()))
 
 
@@ -115,8 +126,13 @@ class Store:
     @classmethod
     def exists(cls, uri: str) -> bool:
         """Whether there is a store at `uri`."""
-        if "://" not in uri and not Path(uri).exists():
-            return False
+        if "://" not in uri:
+            if not uri.strip():
+                raise WrongReference("store: found an empty name, expected a folder or s3://bucket/prefix")
+            if not Path(uri).exists():
+                return False
+            if not Path(uri).is_dir():
+                raise StoreUnavailable(f"store {uri}: this is a file; expected a folder")
         with _speaking(uri, "look for a store"):
             return icechunk.Repository.exists(_storage(uri))
 
@@ -166,6 +182,19 @@ class Store:
             session = self._repository.readonly_session(**self._reference(as_of))
             return zarr.open_group(session.store, mode="r")
 
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Turn whatever damaged or missing files raise into `StoreUnavailable`, which names what was being read."""
+        try:
+            yield
+        except (StoreUnavailable, WrongReference):
+            raise
+        except _DAMAGED as error:
+            raise StoreUnavailable(
+                f"store {self.uri}: cannot read {what}: {_in_brief(error)} (the store is damaged: put the file back, "
+                "read an older snapshot with --as-of, or use another store)"
+            ) from error
+
     def snapshot(self, as_of: str | None = None) -> str:
         """The id of a snapshot."""
         with _speaking(self.uri, f"read it{f' as of {as_of}' if as_of else ''}"):
@@ -198,14 +227,14 @@ class Store:
         try:
             time = datetime.fromisoformat(as_of)
         except ValueError:
-            raise StoreUnavailable(
+            raise WrongReference(
                 f"store {self.uri}: {as_of!r} is neither a snapshot, a tag nor a time such as 2026-03-03T12:00 "
                 "(diffatlas history lists them)"
             ) from None
         time = time.astimezone(UTC)  # a time without zone is local
         first = list(self._repository.ancestry(branch=_MAIN))[-1]
         if time < first.written_at:
-            raise StoreUnavailable(
+            raise WrongReference(
                 f"store {self.uri}: nothing is older than {first.written_at.isoformat(timespec='seconds')}"
             )
         return {"branch": _MAIN, "as_of": time}

@@ -19,6 +19,8 @@ def default_page(study: str) -> Path:
 
 def write_report(answers: Answers, page: Path) -> None:
     """Draw the page; an older one is replaced only by a whole one. Raises OSError where it cannot be written."""
+    if page.exists() and not page.is_file():
+        raise OSError(f"{page} is there and is not a regular file")
     page.parent.mkdir(parents=True, exist_ok=True)
     part = page.with_name(f".{page.name}.{os.getpid()}")
     try:

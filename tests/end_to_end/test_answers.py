@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ SPEC = {
     "training": {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50},
     "samplers": ["euler", "heun"],
     "steps": [1, 3],
-    "samples": 100,
+    "samples": 400,
     "metrics": ["w1", "ks"],
     "keep": {"samples": True, "trajectories": ["heun@3"]},
 }
@@ -108,11 +109,42 @@ def test_a_question_that_makes_no_sense_exits_2_with_one_message(store, argument
     assert "Traceback" not in result.output
 
 
-def test_a_missing_store_and_an_unknown_snapshot_exit_3(store, tmp_path):
+def test_a_missing_store_exits_3_and_a_wrong_reference_2(store, tmp_path):
     assert "no store here" in ask("query", "--store", str(tmp_path / "none"), code=3).output
-    assert (
-        "neither a snapshot, a tag nor a time" in ask("query", "--store", store, "--as-of", "yesterday", code=3).output
-    )
+    (tmp_path / "file").write_text("mine")
+    assert "this is a file" in ask("query", "--store", str(tmp_path / "file"), code=3).output
+    told = ask("query", "--store", store, "--as-of", "yesterday", code=2).output
+    assert "neither a snapshot, a tag nor a time" in told
+    assert "nothing is older" in ask("query", "--store", store, "--as-of", "2001-01-01", code=2).output
+    assert "expected a folder or s3" in ask("query", "--store", "ftp://a/b", code=2).output
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate"])
+@pytest.mark.parametrize("kind", ["chunks", "manifests", "snapshots"])
+def test_a_damaged_store_gives_one_clear_error_and_exits_3(store, tmp_path, kind, damage):
+    shutil.copytree(store, tmp_path / "copy")
+    for file in (tmp_path / "copy" / kind).iterdir():
+        if damage == "delete":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:3])
+    uri = str(tmp_path / "copy")
+    report = ["report", "--out", str(tmp_path / "page.html")]
+    # of so small a store only weights and samples have chunks of their own, and the report is what reads them
+    for command in [report] if kind == "chunks" else [report, ["query", "--by", "sampler"]]:
+        result = ask(*command, "--store", uri, code=3)
+        assert f"store {uri}: cannot" in result.output
+        assert "Traceback" not in result.output
+        assert len(result.output.strip().splitlines()) <= 2, result.output
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_device_is_not_replaced_by_a_report(store):
+    assert "not a regular file" in ask("report", "--store", store, "--out", "/dev/null", code=2).output
+
+
+def test_a_question_that_nothing_matches_says_so(store):
+    assert "no point matches" in ask("query", "--store", store, "--where", "steps > 1000").output
 
 
 def test_an_older_snapshot_answers_with_what_was_known_then(store):

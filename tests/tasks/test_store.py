@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.results import Answers, UnknownStudy
-from tasks.store import Rows, Store, StoreUnavailable
+from tasks.store import Rows, Store, StoreUnavailable, WrongReference
 
 
 def point(i: int, **more):
@@ -146,7 +146,7 @@ def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path):
         Store.create(str(tmp_path))
     with pytest.raises(StoreUnavailable, match="no store here"):
         Store.open(str(tmp_path))
-    with pytest.raises(StoreUnavailable, match="expected a folder or s3"):
+    with pytest.raises(WrongReference, match="expected a folder or s3"):
         Store.open("ftp://host/x")
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "none").exists()
@@ -170,7 +170,7 @@ def test_history_is_newest_first_and_a_time_finds_the_snapshot_of_then(uri):
     assert [entry["message"] for entry in entries[:2]] == ["second", "first"]
     assert entries[0]["snapshot"] == newest
     assert entries[1]["metadata"] == {"who": "me"}
-    with pytest.raises(StoreUnavailable, match="nothing is older"):
+    with pytest.raises(WrongReference, match="nothing is older"):
         store.group("2001-01-01")
 
 
