@@ -29,6 +29,7 @@ LOSS_BINS = 64
 _CLIP = 1.0
 _ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations stay in the cache
 _DIVERGED = 10.0
+_WIDEST, _DEEPEST = 4096, 64  # a stack of wider networks does not fit into memory
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Training:
     data: int = 200_000
 
     def __post_init__(self) -> None:
+        if self.width > _WIDEST or self.depth > _DEEPEST:
+            raise ValueError(
+                f"training.width is at most {_WIDEST} and training.depth at most {_DEEPEST}, found {self.width} and {self.depth}"
+            )
         if not 0 < self.ema <= 1:
             raise ValueError(f"training.ema must lie in (0, 1], found {self.ema}")
 

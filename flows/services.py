@@ -83,6 +83,7 @@ QUIET_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "1",  # without a limit, a shard that does not fit into memory is tried for ever
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "GRPC_VERBOSITY": "NONE",
     "ICECHUNK_LOG": "error",

@@ -4,10 +4,11 @@
 denoiser (same dataset, schedule, sampler, grid and steps), with standard errors s_x and s_e, and f the sampling
 floor. The trained one lies *near* its exact curve when
 
-    |x - e| <= (FACTOR - 1) min(|x|, |e|) + f + 2 sqrt(s_x^2 + s_e^2),      FACTOR = 1.5,
+    |x - e| <= (FACTOR - 1) min(|x|, |e|) + f,      FACTOR = 1.5,
 
-that is: within a factor of 1.5, allowing for what so many samples cannot tell apart and for two standard errors of the
-seeds. (A metric that is better the higher it is has no floor to allow for.)
+that is: within a factor of 1.5, allowing for what so many samples cannot tell apart. (A metric that is better the higher it
+is has no floor to allow for.) If the difference is larger, but by no more than two standard errors sqrt(s_x^2 + s_e^2), so
+few seeds cannot tell, and that is what is said.
 
 *Ties.* A curve ties with the best at a budget when the difference of the means is within two standard errors.
 """
@@ -31,7 +32,7 @@ MOST_BUDGETS = 14
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A trained mean against the exact one at one step count. `verdict`: ``near``, ``worse`` or ``better``."""
+    """A trained mean against the exact one at one step count. `verdict`: ``near``, ``worse``, ``better`` or ``unsure``."""
 
     trained: Mean
     exact: Mean
@@ -93,6 +94,7 @@ class Nearness:
         for verdict, words in (
             ("worse", "does NOT lie near its exact curve"),
             ("better", "errs less than its exact curve"),
+            ("unsure", "cannot be told from so few seeds"),
         ):
             found = [ratio for ratio in self.ratios if ratio.verdict == verdict]
             if found:
@@ -113,7 +115,7 @@ class Nearness:
 def _within(largest: float, where: str) -> str:
     if math.isnan(largest):
         return f"lies near its exact curve {where}"
-    allowed = f" (within {FACTOR:g} once floor and seeds are allowed for)" if largest > FACTOR else ""
+    allowed = f" (within {FACTOR:g} once the floor is allowed for)" if largest > FACTOR else ""
     return f"lies within a factor of {number(max(largest, 1.0))} of exact {where}{allowed}"
 
 
@@ -189,7 +191,11 @@ class Verdicts:
 def _lines(ones: Sequence[Nearness]) -> list[Line]:
     near = [one for one in ones if one.near_everywhere]
     unknown = [one for one in ones if not one.ratios]
-    lines = [Line("far", one.curve.panel.title, one.sentence()) for one in ones if one.away]
+    lines = [
+        Line("unknown" if {r.verdict for r in one.away} == {"unsure"} else "far", one.curve.panel.title, one.sentence())
+        for one in ones
+        if one.away
+    ]
     if near:
         ratios = [one.largest for one in near if math.isfinite(one.largest)]
         lines.append(Line("near", _titles(near), _within(max(ratios, default=math.nan), "at every N asked")))
@@ -250,8 +256,11 @@ def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) ->
 
 def _verdict(trained: Mean, exact: Mean, floor: float, *, higher: bool) -> str:
     x, e = trained.mean, exact.mean
-    if abs(x - e) <= (FACTOR - 1) * min(abs(x), abs(e)) + floor + 2 * _sem_of_difference(trained, exact):
+    beyond = abs(x - e) - (FACTOR - 1) * min(abs(x), abs(e)) - floor
+    if beyond <= 0:
         return "near"
+    if beyond <= 2 * _sem_of_difference(trained, exact):
+        return "unsure"
     return "better" if (x > e) == higher else "worse"
 
 

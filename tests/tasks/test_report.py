@@ -227,12 +227,14 @@ def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_nu
     )
 
 
-def test_what_the_seeds_cannot_tell_apart_is_not_called_far():
+def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near():
     spread = [0.02, 0.02, 0.14]
     rows = [{"seed": seed, "w1": w1} for seed, w1 in enumerate(spread)]
     rows += [{"formulation": "exact", "seed": seed, "w1": 0.02} for seed in range(3)]
     (near,) = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1").nearness
-    assert near.near_everywhere
+    assert [ratio.verdict for ratio in near.ratios] == ["unsure"]
+    assert not near.near_everywhere
+    assert near.sentence().startswith("cannot be told from so few seeds")
     assert near.ratios[0].value == pytest.approx(3)
 
 
