@@ -50,6 +50,15 @@ def large(store) -> dict[str, bytes]:
     return found
 
 
+WORKERS = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
+
+
+def until_workers_run(process) -> None:
+    """Until this run (not the remains of one before it) has its Ray, and workers have taken shards."""
+    assert process.stderr.readline().startswith("study small: 32 points to compute")
+    wait_for(lambda: len(processes(WORKERS)) > 0)
+
+
 def same(one, other) -> None:
     xr.testing.assert_identical(numbers(one), numbers(other))
     assert large(one) == large(other)
@@ -122,7 +131,7 @@ def test_numbers_do_not_depend_on_workers_or_packing(diffatlas):
 def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas):
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "killed")
-    wait_for(lambda: len(processes(["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"])) > 0)
+    until_workers_run(process)
     time.sleep(2.0)  # in the middle of training
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -156,10 +165,9 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas):
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "hurt")
-    names = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
-    wait_for(lambda: len(processes(names)) > 0)
+    until_workers_run(process)
     time.sleep(1.0)
-    for worker in processes(names)[:1]:
+    for worker in processes(WORKERS)[:1]:
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
