@@ -98,7 +98,7 @@ def run(
 
 def _planned(study: str, store: str, overrides: list[str] | None, *, retry_failed: bool = False) -> tuple[Study, Plan]:
     from tasks.plan import make_plan, points_of
-    from tasks.results import Answers
+    from tasks.results import plan_against
     from tasks.store import Store
     from tasks.study import StudyError, load_study
 
@@ -107,20 +107,14 @@ def _planned(study: str, store: str, overrides: list[str] | None, *, retry_faile
         raise StudyError(study, [f"{study}, at exclude: every point is excluded, nothing is asked"])
     if not Store.exists(store):
         return loaded, make_plan(loaded, {}, ())
-    known = Answers(Store.open(store))
-    return loaded, make_plan(loaded, known.known(), known.trained(), retry_failed=retry_failed)
+    return loaded, plan_against(Store.open(store), loaded, retry_failed=retry_failed)
 
 
 def _finished(store: str, plan: Plan) -> bool:
-    from tasks.results import Answers
+    from tasks.results import is_recorded
     from tasks.store import Store
 
-    if plan.jobs or plan.unrecorded or not Store.exists(store):
-        return False
-    opened = Store.open(store)
-    if plan.study.name not in Answers(opened).studies:
-        return False
-    return Answers(opened, plan.study.name).study == plan.study.spec()
+    return not plan.jobs and Store.exists(store) and is_recorded(Store.open(store), plan)
 
 
 def _run_flow(*arguments: Any) -> Any:

@@ -35,12 +35,12 @@ from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 
 from flows.progress import Board, Display, reporter
-from tasks.plan import Plan, Shard, keeps_trajectory, make_plan
+from tasks.plan import Plan, Shard, keeps_trajectory
 from tasks.record import provenance, rows_of, skipped_rows
 from tasks.report.files import default_page, write_report
-from tasks.results import Answers
+from tasks.results import Answers, is_recorded, plan_against
 from tasks.store import Coordinator, Store
-from tasks.study import Study, load_study
+from tasks.study import load_study
 from tasks.tables import summary_records
 from tasks.work import PointAnswer, ShardAnswer, Wanted, generate, run_shard
 
@@ -122,20 +122,6 @@ def run_study(
     if outcome.failed:
         return Failed(message=f"{len(outcome.failed)} points failed; {told}", data=outcome)
     return Completed(message=told, data=outcome)
-
-
-def plan_against(store: Store, study: Study, *, retry_failed: bool = False) -> Plan:
-    """The plan of a study given all that a store holds."""
-    known = Answers(store)
-    return make_plan(study, known.known(), known.trained(), retry_failed=retry_failed)
-
-
-def is_recorded(store: Store, plan: Plan) -> bool:
-    """Whether the store knows the study as it is, with all its impossible points."""
-    answers = Answers(store)
-    if plan.study.name not in answers.studies or plan.unrecorded:
-        return False
-    return Answers(store, plan.study.name).study == plan.study.spec()
 
 
 def failures(answers: Answers) -> dict[str, str]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tasks.plan import Known
-from tasks.store import POINT_SECONDS, Store
+from tasks.plan import Known, Plan, make_plan
+from tasks.store import Store
+from tasks.study import Study
 
 COORDINATES = (
     "dataset",
@@ -203,6 +204,20 @@ class Answers:
         )
 
 
+def plan_against(store: Store, study: Study, *, retry_failed: bool = False) -> Plan:
+    """The plan of a study given all that a store holds."""
+    known = Answers(store)
+    return make_plan(study, known.known(), known.trained(), retry_failed=retry_failed)
+
+
+def is_recorded(store: Store, plan: Plan) -> bool:
+    """Whether the store knows the study as it is, with all its impossible points."""
+    answers = Answers(store)
+    if plan.study.name not in answers.studies or plan.unrecorded:
+        return False
+    return Answers(store, plan.study.name).study == plan.study.spec()
+
+
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:
     """All points of a store, or of one study, as a labelled dataset along dimension ``point``.
 
@@ -243,8 +258,3 @@ class Atlas:
             )
         values[places] = ok[metric].values
         return xr.DataArray(values, coords=labels, dims=tuple(axes), name=metric, attrs=self._points.attrs)
-
-
-def seconds_columns() -> tuple[str, ...]:
-    """The variables that are durations."""
-    return POINT_SECONDS
