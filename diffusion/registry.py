@@ -13,6 +13,7 @@ Nothing here reads files or validates user input beyond names: `tasks.components
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -47,13 +48,13 @@ class Component:
     version: ClassVar[int] = 1
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters as plain values, defaults written out."""
-        return dataclasses.asdict(self)
+        """The parameters as plain values, defaults written out; a parameter that is a component is its spec."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def label(self) -> str:
         """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
         told = [
-            f"{field.name}={getattr(self, field.name)}"
+            f"{field.name}={value.label() if isinstance(value := getattr(self, field.name), Component) else value}"
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         ]
@@ -62,6 +63,10 @@ class Component:
     def spec(self) -> dict[str, Any]:
         """The canonical description: name and every parameter, whether it was spelled or not."""
         return {"name": self.registered_name, **self.parameters()}
+
+
+def _plain(value: Any) -> Any:
+    return value.spec() if isinstance(value, Component) else copy.deepcopy(value)
 
 
 C = TypeVar("C", bound=Component)
@@ -84,6 +89,13 @@ class Registry(Generic[C]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry[C]] = {}
+        self._aliases: dict[str, str] = {}
+
+    def alias(self, other: str, name: str) -> None:
+        """Let `other` be understood as the registered `name`; ids, tables and the catalogue know the one name only."""
+        if other in self._entries or name not in self._entries:
+            raise ValueError(f"{other!r} cannot be an alias of the {self.kind} {name!r}")
+        self._aliases[other] = name
 
     def register(self, name: str, *, formula: str, source: str, seed: str = "") -> Callable[[type[C]], type[C]]:
         """Class decorator. `formula` is one line, `source` the paper or text, `seed` the seed document it occurs in."""
@@ -104,10 +116,11 @@ class Registry(Generic[C]):
         return iter(self._entries.values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._aliases
 
     def find(self, name: str) -> type[C]:
         """The class behind a name. Raises `UnknownName` with the nearest known one."""
+        name = self._aliases.get(name, name)
         if name in self._entries:
             return self._entries[name].cls
         if ":" in name:

@@ -1,0 +1,99 @@
+"""The levels that a sampler passes on its way from noise to data: schedules of a stack, looked up at given times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusion.grids import Grid
+    from diffusion.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Level:
+    """A schedule at one time for each member of a stack: five float64 tensors ``[members]``.
+
+    Where the noise has gone (``sigma = 0``) the derivatives are NaN: sigma' may be infinite there, and nobody asks.
+    """
+
+    time: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    alpha_dot: Tensor
+    sigma_dot: Tensor
+    schedules: tuple[Schedule, ...] = field(default=(), repr=False)
+
+    @property
+    def nsr(self) -> Tensor:
+        """Noise-to-signal ratio sigma / alpha."""
+        return self.sigma / self.alpha
+
+    @property
+    def drift(self) -> Tensor:
+        """f of the forward SDE ``dx = f x dt + g dw``: alpha' / alpha."""
+        return self.alpha_dot / self.alpha
+
+    @property
+    def diffusion_squared(self) -> Tensor:
+        """g^2 of the forward SDE ``dx = f x dt + g dw``: 2 sigma sigma' - 2 f sigma^2."""
+        return 2 * self.sigma * self.sigma_dot - 2 * self.drift * self.sigma**2
+
+    @property
+    def clean(self) -> bool:
+        """Whether no noise is left, in any member."""
+        return bool((self.sigma == 0).all())
+
+    def at(self, time: Tensor) -> Level:
+        """The level of the same stack at other times ``[members]``, for samplers that look between the grid's levels."""
+        return level_at(self.schedules, time)
+
+    def time_of(self, nsr: Tensor) -> Tensor:
+        """The times ``[members]`` at which the members' schedules have these noise-to-signal ratios."""
+        return torch.cat([schedule.time_of(r[None]) for schedule, r in zip(self.schedules, nsr, strict=True)])
+
+    def where(self, mask: Tensor, other: Level) -> Level:
+        """This level for the members of `mask`, `other` for the rest."""
+        return _level(torch.where(mask, self._table(), other._table()), self.schedules)
+
+    def _table(self) -> Tensor:
+        return torch.stack([self.time, self.alpha, self.sigma, self.alpha_dot, self.sigma_dot])
+
+
+def _level(table: Tensor, schedules: tuple[Schedule, ...]) -> Level:
+    """A level from its five rows ``[5, members]``."""
+    time, alpha, sigma, alpha_dot, sigma_dot = table.unbind(0)
+    return Level(time, alpha, sigma, alpha_dot, sigma_dot, schedules)
+
+
+def level_at(schedules: Sequence[Schedule], time: Tensor) -> Level:
+    """Member m's schedule at ``time[m]``."""
+    rows = [_row(schedule, t[None]) for schedule, t in zip(schedules, time, strict=True)]
+    return _level(torch.cat(rows, dim=1), tuple(schedules))
+
+
+def levels_of(schedules: Sequence[Schedule], grids: Sequence[Grid], steps: int) -> list[Level]:
+    """The N + 1 levels of a stack: member m runs over its own schedule on its own grid."""
+    rows = [_row(schedule, grid.times(schedule, steps)) for schedule, grid in zip(schedules, grids, strict=True)]
+    table = torch.stack(rows, dim=1)  # [5, members, levels]
+    return [_level(table[:, :, i], tuple(schedules)) for i in range(steps + 1)]
+
+
+def _row(schedule: Schedule, t: Tensor) -> Tensor:
+    """time, alpha, sigma, alpha', sigma' at times `t`: ``[5, times]``."""
+    clean = t == 0
+    noisy = torch.where(clean, torch.full_like(t, schedule.t_min), t)
+    gone = torch.full_like(t, torch.nan)
+    return torch.stack(
+        [
+            t,
+            schedule.alpha(t),
+            schedule.sigma(t),
+            torch.where(clean, gone, schedule.alpha_dot(noisy)),
+            torch.where(clean, gone, schedule.sigma_dot(noisy)),
+        ]
+    )
