@@ -1,41 +1,51 @@
 r"""Formulations: a schedule, a parametrization, noise levels for training and a weight, as one named choice.
 
-The four columns of Table 1 of Karras et al. (2022) with that paper's values, the discrete DDPM of the lecture, and `exact`,
-which has no network: the ideal denoiser of the target, known in closed form or by quadrature.
+The four columns of Table 1 of Karras et al. (2022) with that paper's values, the discrete DDPM of the lecture, later points of the
+space, `denoising`, in which every part is chosen by name, and `exact`, which has no network: the ideal denoiser of the target, known
+in closed form or by quadrature.
 
 | formulation | schedule | parametrization | training noise | weight | c_noise |
 |---|---|---|---|---|---|
-| `vp` | `vp-linear` | `epsilon` | t uniform on [1e-5, 1] | 1/sigma^2 | 999 t |
-| `ve` | `ve-linear` | `score` | ln sigma uniform | 1/sigma^2 | ln(sigma/2) |
-| `iddpm` | `iddpm` | `epsilon` | levels u_j, uniform | 1/sigma^2 | M - 1 - (number of the nearest level) |
-| `edm` | `edm` | `edm` | ln sigma ~ N(-1.2, 1.2^2) | (sigma^2+s^2)/(sigma s)^2 | ln(sigma)/4 |
-| `ddpm` | `ddpm-linear`, 100 levels | `epsilon` | levels, uniform | 1/sigma^2 | k |
+| `vp` | `vp-linear` | `epsilon` | t uniform on [1e-5, 1] | 1/nsr^2 | 999 t |
+| `ve` | `ve-linear` | `score` | ln nsr uniform | 1/nsr^2 | ln(nsr/2) |
+| `iddpm` | `iddpm` | `epsilon` | levels u_j, uniform | 1/nsr^2 | M - 1 - (number of the nearest level) |
+| `edm` | `edm` | `edm` | ln nsr ~ N(-1.2, 1.2^2) | (nsr^2+s^2)/(nsr s)^2 | ln(nsr)/4 |
+| `ddpm` | `ddpm-linear`, 100 levels | `epsilon` | levels, uniform | 1/nsr^2 | k |
+| `level-1` | `ddpm-linear`, 100 levels | `epsilon` | levels, uniform | B_k^2/beta_k^2 | k |
+| `v-prediction` | `vp-cosine` | `v` | t uniform | SNR + 1 | atan(nsr) |
+| `flow` | `flow` | `flow-velocity` | t uniform | that of the velocity, unweighted | t |
+| `edm2` | `edm` | `edm` | ln nsr ~ N(-0.4, 1) | that of `edm`, divided by learned e^u | ln(nsr)/4 |
+| `denoising` | any | any | any | any | ln(nsr)/4, t or atan(nsr) |
 
-`sigma` is the noise-to-signal ratio and s the data's standard deviation.
+`nsr` is the noise-to-signal ratio sigma/alpha and s the data's standard deviation.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffusion.objectives import (
+    LearnedUncertainty,
     LogNormal,
     LogUniform,
     NoiseLevels,
+    NoiseTarget,
     OwnLevels,
     SignalToNoise,
+    Simple,
     UniformTime,
     UnitVariance,
     Weighting,
+    last_step_share,
 )
-from diffusion.parametrizations import Epsilon, Parametrization, Preconditioned, Score
+from diffusion.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
 from diffusion.registry import Component, Registry
-from diffusion.schedules import EDM, IDDPM, DDPMLinear, Schedule, VELinear, VPLinear, schedules
+from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPCosine, VPLinear
 
 formulations: Registry[Formulation] = Registry("formulation")
 
@@ -57,17 +67,43 @@ class Formulation(Component):
 class Trained(Formulation):
     """A formulation with a network."""
 
-    parametrization: ClassVar[Parametrization]
-    weighting: ClassVar[Weighting]
+    @property
+    @abstractmethod
+    def parametrization(self) -> Parametrization:
+        """What the network predicts."""
 
     @property
     @abstractmethod
     def noise_levels(self) -> NoiseLevels:
         """Distribution of noise-to-signal ratios in training."""
 
+    @property
     @abstractmethod
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:
+    def weighting(self) -> Weighting:
+        """lambda of the loss."""
+
+    @property
+    def noise_target(self) -> NoiseTarget:
+        """What stands for the noise in the loss."""
+        return NoiseTarget()
+
+    @abstractmethod
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         """c_noise: what the network is told of the noise level, any shape."""
+
+    def refuses(self, schedule: Schedule) -> str | None:
+        own, name = self.registered_name, schedule.registered_name
+        if reason := self.noise_levels.refuses(schedule):
+            return f"{own!r} cannot be trained there: {reason}"
+        ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+        if self.parametrization.needs_signal and float(schedule.alpha(ends[1:])) == 0:
+            return (
+                f"{own!r} predicts {self.parametrization.registered_name!r}, which says nothing of the data where schedule {name!r} ends "
+                "without signal (alpha = 0)"
+            )
+        if not bool(torch.isfinite(self.noise_label(schedule.nsr(ends), schedule)).all()):
+            return f"{own!r} tells its network the logarithm of the noise-to-signal ratio, which has no end on schedule {name!r}"
+        return None
 
 
 @formulations.register(
@@ -81,8 +117,14 @@ class VP(Trained):
     """Variance preserving, continuous in time."""
 
     epsilon_t: float = 1e-5
-    parametrization: ClassVar[Parametrization] = Epsilon()
-    weighting: ClassVar[Weighting] = SignalToNoise()
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return Epsilon()
+
+    @property
+    def weighting(self) -> Weighting:
+        return SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return VPLinear()
@@ -90,14 +132,14 @@ class VP(Trained):
     def refuses(self, schedule: Schedule) -> str | None:
         if not schedule.variance_preserving or schedule.max_steps is not None:
             return f"'vp' needs a continuous variance-preserving schedule, and {schedule.registered_name!r} is not one"
-        return None
+        return super().refuses(schedule)
 
     @property
     def noise_levels(self) -> NoiseLevels:
         return UniformTime(self.epsilon_t)
 
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:
-        return 999 * schedule.time_of(sigma)
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        return 999 * schedule.time_of(nsr)
 
 
 @formulations.register(
@@ -110,8 +152,13 @@ class VP(Trained):
 class VE(Trained):
     """Variance exploding: the network sees inputs of the size of the noise."""
 
-    parametrization: ClassVar[Parametrization] = Score()
-    weighting: ClassVar[Weighting] = SignalToNoise()
+    @property
+    def parametrization(self) -> Parametrization:
+        return Score()
+
+    @property
+    def weighting(self) -> Weighting:
+        return SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return VELinear()
@@ -120,8 +167,8 @@ class VE(Trained):
     def noise_levels(self) -> NoiseLevels:
         return LogUniform()
 
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
-        return torch.log(0.5 * sigma)
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+        return torch.log(0.5 * nsr)
 
 
 @formulations.register(
@@ -134,8 +181,13 @@ class VE(Trained):
 class ImprovedDDPM(Trained):
     """Improved DDPM: the levels of the cosine schedule, noise prediction."""
 
-    parametrization: ClassVar[Parametrization] = Epsilon()
-    weighting: ClassVar[Weighting] = SignalToNoise()
+    @property
+    def parametrization(self) -> Parametrization:
+        return Epsilon()
+
+    @property
+    def weighting(self) -> Weighting:
+        return SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return IDDPM()
@@ -143,17 +195,17 @@ class ImprovedDDPM(Trained):
     def refuses(self, schedule: Schedule) -> str | None:
         if not isinstance(schedule, IDDPM):
             return f"'iddpm' is tied to its own levels (schedule 'iddpm'), and {schedule.registered_name!r} does not have them"
-        return None
+        return super().refuses(schedule)
 
     @property
     def noise_levels(self) -> NoiseLevels:
         return OwnLevels()
 
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         assert isinstance(schedule, IDDPM)  # noqa: S101 - `refuses` keeps others out
         rising = torch.as_tensor(schedule.noise_levels[::-1].copy())
         middles = (rising[1:] + rising[:-1]) / 2
-        return torch.searchsorted(middles, sigma.contiguous()).to(torch.float64)
+        return torch.searchsorted(middles, nsr.contiguous()).to(torch.float64)
 
 
 @formulations.register(
@@ -168,8 +220,14 @@ class ElucidatedDM(Trained):
 
     p_mean: float = -1.2
     p_std: float = 1.2
-    parametrization: ClassVar[Parametrization] = Preconditioned()
-    weighting: ClassVar[Weighting] = UnitVariance()
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return Preconditioned()
+
+    @property
+    def weighting(self) -> Weighting:
+        return UnitVariance()
 
     def __post_init__(self) -> None:
         if not self.p_std > 0:
@@ -182,8 +240,8 @@ class ElucidatedDM(Trained):
     def noise_levels(self) -> NoiseLevels:
         return LogNormal(self.p_mean, self.p_std)
 
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
-        return torch.log(sigma) / 4
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+        return torch.log(nsr) / 4
 
 
 @formulations.register(
@@ -196,8 +254,13 @@ class ElucidatedDM(Trained):
 class DDPM(Trained):
     """The discrete chain of the lecture: 100 noise levels, betas scaled so that the end is Gaussian."""
 
-    parametrization: ClassVar[Parametrization] = Epsilon()
-    weighting: ClassVar[Weighting] = SignalToNoise()
+    @property
+    def parametrization(self) -> Parametrization:
+        return Epsilon()
+
+    @property
+    def weighting(self) -> Weighting:
+        return SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return DDPMLinear()
@@ -205,17 +268,160 @@ class DDPM(Trained):
     def refuses(self, schedule: Schedule) -> str | None:
         if not (schedule.variance_preserving and schedule.max_steps is not None):
             return (
-                f"'ddpm' needs a discrete variance-preserving schedule (such as 'ddpm-linear'), "
+                f"{self.registered_name!r} needs a discrete variance-preserving schedule (such as 'ddpm-linear'), "
                 f"and {schedule.registered_name!r} is not one"
             )
-        return None
+        return super().refuses(schedule)
 
     @property
     def noise_levels(self) -> NoiseLevels:
         return OwnLevels()
 
-    def noise_label(self, sigma: Tensor, schedule: Schedule) -> Tensor:
-        return schedule.time_of(sigma)
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.time_of(nsr)
+
+
+@formulations.register(
+    "level-1",
+    formula="(B_k/beta_k)^2 |target - eps_theta(alpha_k x_0 + beta_k eps, k)|^2, target (beta_k/B_k) eps_k (refinements 1, 2) or eps (3)",
+    source="the lecture's level 1 with its factor kept; see diffusion.objectives.NoiseTarget",
+    seed="S0 level 1",
+)
+@dataclass(frozen=True)
+class LevelOne(DDPM):
+    """The lecture's loss on the noise of the last step alone, in its three refinements.
+
+    All three have one minimiser, that of `ddpm`; they differ in the variance of their gradients, and from `ddpm` by the weight
+    ``B_k^2 / beta_k^2``, which the lecture drops.
+    """
+
+    refinement: Literal[1, 2, 3] = 3
+
+    @property
+    def noise_target(self) -> NoiseTarget:
+        return NoiseTarget(self.refinement)
+
+    @property
+    def weighting(self) -> Weighting:
+        return LastStep()
+
+
+@dataclass(frozen=True)
+class LastStep(Weighting):
+    """lambda = (B_k / (beta_k nsr))^2: errors of the last step's noise count the same."""
+
+    def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
+        return (last_step_share(nsr, schedule) / nsr) ** 2
+
+
+@formulations.register(
+    "v-prediction",
+    formula="|v - v_theta|^2 with v = alpha eps - sigma x_0, t ~ U",
+    source="Salimans & Ho, Progressive Distillation for Fast Sampling of Diffusion Models, ICLR 2022",
+)
+@dataclass(frozen=True)
+class VPrediction(Trained):
+    """Velocity on the circle, cosine schedule."""
+
+    def own_schedule(self) -> Schedule:
+        return VPCosine()
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return Velocity()
+
+    @property
+    def noise_levels(self) -> NoiseLevels:
+        return UniformTime()
+
+    @property
+    def weighting(self) -> Weighting:
+        return Simple()
+
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+        return torch.atan(nsr)
+
+
+@formulations.register(
+    "flow",
+    formula="|(eps - x_0) - v_theta((1-t) x_0 + t eps; t)|^2, t ~ U(0, 1)",
+    source="Lipman et al., Flow Matching for Generative Modeling, ICLR 2023; Liu et al., Flow Straight and Fast, ICLR 2023",
+)
+@dataclass(frozen=True)
+class RectifiedFlow(Trained):
+    """Straight paths from noise to data; with data prediction this is InDI's update with noise as the observation."""
+
+    def own_schedule(self) -> Schedule:
+        return Flow()
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return FlowVelocity()
+
+    @property
+    def noise_levels(self) -> NoiseLevels:
+        return UniformTime()
+
+    @property
+    def weighting(self) -> Weighting:
+        return Simple()
+
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+        return straight_time(nsr)
+
+
+def straight_time(nsr: Tensor) -> Tensor:
+    """t = nsr / (1 + nsr), the time of the straight path; 1 where nsr is infinite."""
+    return 1 - 1 / (1 + nsr)
+
+
+@formulations.register(
+    "edm2",
+    formula="EDM's loss divided by e^u(nsr), plus u(nsr); ln nsr ~ N(-0.4, 1)",
+    source="Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models, CVPR 2024",
+)
+@dataclass(frozen=True)
+class ElucidatedDM2(ElucidatedDM):
+    """EDM with the noise levels of its sequel and learned uncertainty in place of a fixed balance between levels."""
+
+    p_mean: float = -0.4
+    p_std: float = 1.0
+
+    @property
+    def weighting(self) -> Weighting:
+        return LearnedUncertainty()
+
+
+@formulations.register(
+    "denoising",
+    formula="E lambda(nsr) |D - x_0|^2 with every part chosen by name",
+    source="Karras et al. 2022, section 5 (the parts are orthogonal)",
+)
+@dataclass(frozen=True)
+class Denoising(Trained):
+    """Any schedule, parametrization, noise distribution and weighting.
+
+    What the network is told of the noise: ``ln(nsr)/4``, the schedule's time, or the angle ``atan(nsr)``, which alone has an
+    end on every schedule.
+    """
+
+    schedule: Schedule = EDM()
+    parametrization: Parametrization = Preconditioned()
+    noise_levels: NoiseLevels = LogNormal()
+    weighting: Weighting = UnitVariance()
+    told: Literal["log-nsr", "time", "angle"] = "log-nsr"
+
+    def own_schedule(self) -> Schedule:
+        return self.schedule
+
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        match self.told:
+            case "time":
+                return schedule.time_of(nsr)
+            case "angle":
+                return torch.atan(nsr)
+            case _:
+                return torch.log(nsr) / 4
 
 
 @formulations.register(
@@ -228,10 +434,7 @@ class DDPM(Trained):
 class Exact(Formulation):
     """No network: the target's ideal denoiser on the named schedule."""
 
-    schedule: str | dict[str, Any] = "edm"
+    schedule: Schedule = EDM()
 
     def own_schedule(self) -> Schedule:
-        if isinstance(self.schedule, str):
-            return schedules.create(self.schedule)
-        parameters = dict(self.schedule)
-        return schedules.create(parameters.pop("name"), **parameters)
+        return self.schedule

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
-from diffusion.networks import StackedMLP, features
-from diffusion.objectives import stratified
+from diffusion.networks import FEATURES, StackedMLP, features
+from diffusion.objectives import last_step_share, stratified
+from diffusion.parametrizations import Circle, Coefficients
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule
 
@@ -67,23 +68,31 @@ class Member:
     schedule: Schedule
     key: str
 
-    def condition(self, sigma: Tensor) -> Tensor:
+    def condition(self, nsr: Tensor) -> Tensor:
         """What the network is told of the noise: features of the label, scaled so that the schedule's range is [-1, 1]."""
         ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
         low, high = self.formulation.noise_label(self.schedule.nsr(ends), self.schedule)
-        label = self.formulation.noise_label(sigma, self.schedule)
+        label = self.formulation.noise_label(nsr, self.schedule)
         return features((label - (low + high) / 2) / ((high - low).abs() / 2))
+
+    def coefficients(self, level: Circle) -> Coefficients:
+        """c_skip, c_out and c_in of the member's parametrization."""
+        return self.formulation.parametrization.coefficients(level, self.dataset.std)
 
     def lessons(self, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
-        u = stratified(steps, batch, generator)
-        sigma = self.formulation.noise_levels.quantile(u, self.schedule)
+        formulation, schedule, std = self.formulation, self.schedule, self.dataset.std
+        nsr = formulation.noise_levels.quantile(stratified(steps, batch, generator), schedule)
         x = data[torch.randint(len(data), (steps, batch), generator=generator)]
-        y = x + sigma[..., None] * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        c = self.formulation.parametrization.coefficients(sigma, self.dataset.std)
-        target = (x - c.skip[..., None] * y) / c.out[..., None]
-        weight = self.formulation.weighting.weight(sigma, self.dataset.std) * c.out**2
-        return tuple(part.float() for part in (c.into[..., None] * y, target, self.condition(sigma), weight))
+        target = formulation.noise_target
+        share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, schedule)
+        eps, stand_in = target.draw(share, tuple(x.shape), generator)
+        level = Circle.at(nsr)
+        c = self.coefficients(level)
+        z = level.a[..., None] * x + level.b[..., None] * eps
+        answer = formulation.parametrization.predict(x, stand_in, level, std)
+        weight = formulation.weighting.on_target(nsr, c, schedule, std)
+        return tuple(part.float() for part in (c.into[..., None] * z, answer, self.condition(nsr), weight))
 
 
 @dataclass(frozen=True)
@@ -111,19 +120,18 @@ class TrainedStack:
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`."""
+        level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
-        rows = [
-            m.formulation.parametrization.coefficients(s, m.dataset.std) for m, s in zip(self.members, nsr, strict=True)
-        ]
+        rows = [member.coefficients(Circle(a, b)) for member, a, b in zip(self.members, level.a, level.b, strict=True)]
         skip, out, into = (
             torch.stack([getattr(row, part) for row in rows])[:, None, None] for part in ("skip", "out", "into")
         )
         c = torch.stack([m.condition(s[None]) for m, s in zip(self.members, nsr, strict=True)]).float()
-        y = x / alpha[:, None, None]
-        z = (into * y).float()
+        z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
+        inputs = (into * z).float()
         with torch.no_grad():
-            raw = torch.cat([self.network(self.rows, part, c) for part in z.split(_ROWS, dim=1)], dim=1)
-        return skip * y + out * raw.double()
+            raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
+        return skip * z + out * raw.double()
 
 
 def _learning_rate(settings: Training, step: int) -> float:
@@ -149,7 +157,8 @@ def train(
     network = StackedMLP(dims.pop(), settings.width, settings.depth)
     rows = network.initialise([stream("init", member.key) for member in members]).requires_grad_()
     average = rows.detach().clone()
-    optimiser = torch.optim.Adam([rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
+    balance = _Balance(members)
+    optimiser = torch.optim.Adam([rows, *balance.rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
     generators = [stream("train", member.key) for member in members]
     longest = math.exp(-1 / (settings.ema * settings.steps))
 
@@ -166,9 +175,10 @@ def train(
         for step in range(first, end):
             k = step - first
             answer = network(rows, inputs[k], conditions[k])
-            loss = (weighting[k] * (answer - targets[k]).square().sum(-1)).mean(1)
+            errors = weighting[k] * (answer - targets[k]).square().sum(-1)
+            loss = errors.mean(1)
             optimiser.zero_grad()
-            loss.sum().backward()
+            balance(errors, conditions[k]).sum().backward()
             _clip_each(rows)
             optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
             optimiser.step()
@@ -186,6 +196,28 @@ def train(
         losses,
         tuple(_verdict(losses[m], float(trivial[m]), edges[1:]) for m in range(len(members))),
     )
+
+
+class _Balance:
+    """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[errors / e^u + u]``, u linear in the features.
+
+    Members without it see their own loss, bit for bit, whoever is in the stack.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._learned = [m for m, member in enumerate(members) if member.formulation.weighting.learned]
+        # two columns, because batched products of a single one take another path
+        self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]
+
+    def __call__(self, errors: Tensor, conditions: Tensor) -> Tensor:
+        """Loss of each member ``[members]`` from weighted errors ``[members, batch]``."""
+        if not self._learned:
+            return errors.mean(1)
+        losses = list(errors.mean(1))
+        for m, row in zip(self._learned, self.rows, strict=True):
+            u = torch.bmm(conditions[m : m + 1], row)[0, :, 0]
+            losses[m] = (errors[m].clone() / torch.exp(u) + u).mean()
+        return torch.stack(losses)
 
 
 def _clip_each(rows: Tensor) -> None:
