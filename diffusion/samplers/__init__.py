@@ -1,0 +1,63 @@
+r"""Samplers: from noise at ``t_0`` to data at ``t_N = 0``, one step from t to s < t at a time.
+
+With the denoiser's estimate ``D = E[x_0 | x_t]`` and the noise it implies, ``eps = (x_t - alpha_t D) / sigma_t``, the
+probability-flow ODE ``dx/dt = f x - g^2/2 score`` of *any* schedule reads
+
+    dx/dt = alpha'(t) D + sigma'(t) eps                                             (*)
+
+which has no division by alpha. State and time grids are float64; nothing is clamped.
+
+- `ode`: the flow (*) in the schedule's own time: Euler, Runge-Kutta of second order, an adaptive rule; an exponential
+  integrator.
+- `ancestral`: from one noisy marginal to the next, by the forward chain turned round; DDIM.
+- `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
+- `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
+
+A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one move); it declares its `order`
+(global, on smooth problems; for a stochastic sampler the weak order) and whether it is `stochastic`. Network evaluations are
+counted by wrapping the denoiser, never computed from a formula; `evaluations` says beforehand what to expect.
+"""
+
+from __future__ import annotations
+
+from diffusion.levels import Level, levels_of
+from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
+from diffusion.samplers.base import (
+    CountingDenoiser,
+    Denoiser,
+    Noise,
+    NoiseStreams,
+    PathSampler,
+    Sampler,
+    samplers,
+)
+from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
+from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
+from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, ReverseSDE
+
+__all__ = [
+    "DDIM",
+    "RK2",
+    "Ancestral",
+    "Churn",
+    "CountingDenoiser",
+    "DPMSolver2M",
+    "DPMSolver2MSDE",
+    "DPMSolver3M",
+    "Denoiser",
+    "DormandPrince",
+    "Euler",
+    "EulerMaruyama",
+    "ExponentialEuler",
+    "Heun",
+    "Level",
+    "LevelOne",
+    "Noise",
+    "NoiseStreams",
+    "PathSampler",
+    "PredictorCorrector",
+    "ReverseSDE",
+    "Sampler",
+    "levels_of",
+    "samplers",
+]
