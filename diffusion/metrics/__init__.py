@@ -1,0 +1,63 @@
+r"""How far samples are from the target, each measure with the floor that even perfect samples have.
+
+A metric compares the empirical law ``F_n`` of `n` samples with the target; its expected value for `n` independent draws
+from the target is the metric's *floor*, and a sampler cannot be told from a perfect one below it. Two kinds of floor occur:
+
+- *against the law*: the target's distribution function, weights or moments are known, and the only Monte-Carlo noise is
+  the samples' own. All metrics on the line are of this kind, and their floors are known in closed form or as a limit.
+- *two samples*: elsewhere the target is represented by a fixed reference sample, the same for every sampler. The floor is
+  then that of two independent samples of the target; it is measured, once in a process, on perfect samples.
+
+| metric | of | law | floor |
+|---|---|---|---|
+| `w1` | integral of \|F_n - F\| | yes | sqrt(2 / (pi n)) integral of sqrt(F (1 - F)); exact for atoms |
+| `ks` | sup \|F_n - F\| | yes | sqrt(pi / 2) ln 2 / sqrt(n); less for atoms |
+| `kl-grid` | shares of the samples in cells of equal probability | yes | (cells - 1) / (2 n); exact |
+| `energy` | root of 2 E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\| | on the line | limit law; elsewhere measured |
+| `mmd` | root of the same with Gaussian kernels | on the line | measured |
+| `w2`, `sliced-w2` | optimal transport, squared cost | on the line | measured |
+| `mode-coverage` | shares of the samples per mode | yes | sum sqrt(w (1 - w)) / sqrt(2 pi n); exact |
+| `torus-distance` | mean distance to the surface / r | yes | 0 |
+| `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
+| `score-error` | the denoiser, not the samples | yes | 0 |
+
+Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)`` is a Brownian bridge, a mean
+is normal. On `uniform` w1's is right to 1 % from n = 20 on; that of ks is too high by 4 % at n = 20 and by 2 % at n = 100.
+
+All values are a function of samples and target alone; reference samples, directions and floors come from fixed streams.
+"""
+
+from __future__ import annotations
+
+from diffusion.metrics.base import DenoiserMetric, Metric, metrics
+
+# isort: split
+from diffusion.metrics.line import GridDivergence, KolmogorovSmirnov, Wasserstein1
+
+# isort: split
+from diffusion.metrics.kernels import EnergyDistance, MaximumMeanDiscrepancy
+from diffusion.metrics.transport import SlicedWasserstein2, Wasserstein2
+
+# isort: split
+from diffusion.metrics.modes import ModeCoverage
+from diffusion.metrics.torus import TorusDistance, TorusMoment
+
+# isort: split
+from diffusion.metrics.denoiser import ScoreError
+
+__all__ = [
+    "DenoiserMetric",
+    "EnergyDistance",
+    "GridDivergence",
+    "KolmogorovSmirnov",
+    "MaximumMeanDiscrepancy",
+    "Metric",
+    "ModeCoverage",
+    "ScoreError",
+    "SlicedWasserstein2",
+    "TorusDistance",
+    "TorusMoment",
+    "Wasserstein1",
+    "Wasserstein2",
+    "metrics",
+]

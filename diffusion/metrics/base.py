@@ -1,0 +1,184 @@
+"""What a metric owes the rest of the atlas, and the fixed samples that metrics and floors are made from."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from typing import ClassVar, Literal, ParamSpec, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.randomness import stream
+from diffusion.registry import Component, Registry
+from diffusion.samplers import Denoiser
+from diffusion.schedules import Schedule
+
+metrics: Registry[Metric] = Registry("metric")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Keep the last answers of a pure function of components; a component that cannot be hashed is asked every time."""
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        remembering = lru_cache(maxsize=most)(function)
+
+        @wraps(function)
+        def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                hash(args)
+            except TypeError:  # a user's dataset may hold lists
+                return function(*args, **kwargs)
+            return cast("Callable[P, R]", remembering)(*args, **kwargs)
+
+        return answer
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Metric(Component):
+    """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
+
+    axis_label: ClassVar[str] = ""  # text for an axis
+    of: ClassVar[Literal["samples", "denoiser"]] = "samples"  # what it looks at; a `DenoiserMetric` at the denoiser
+
+    @property
+    def column(self) -> str:
+        """The name that results are filed under: the metric's own, with the parameters that differ from the defaults.
+
+        Commas separate names on the command line, and a name must not become a path: neither occurs in it.
+        """
+        return re.sub(r"[^\w.:;=()+-]", "", self.label().replace(",", ";"))
+
+    @abstractmethod
+    def refuses(self, dataset: Dataset) -> str | None:
+        """Why the metric cannot serve this dataset; None if it can."""
+
+    def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
+        """The metric of ``samples [n, dim]``, in float64; huge finite values are taken at their word.
+
+        Raises:
+            ValueError: the dataset is refused, the shape is not ``[n, dim]``, n is 0, or a sample is not finite.
+            TypeError: the metric looks at denoisers, not at samples.
+        """
+        self._check(dataset)
+        if samples.ndim != 2 or samples.shape[0] == 0 or samples.shape[1] != dataset.dim:
+            raise ValueError(
+                f"{self.registered_name}: samples of shape {list(samples.shape)}; needed: [n, {dataset.dim}], n >= 1"
+            )
+        samples = samples.detach().to("cpu", torch.float64)
+        bad = int((~torch.isfinite(samples)).any(dim=1).sum())
+        if bad:
+            raise ValueError(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
+        return self._measure(samples, dataset)
+
+    def floor(self, dataset: Dataset, n: int) -> float:
+        """Expected value for `n` independent draws from the target.
+
+        Raises:
+            ValueError: the dataset is refused, or ``n < 1``.
+        """
+        self._check(dataset)
+        if n < 1:
+            raise ValueError(f"{self.registered_name}: floor of n = {n} samples; needed: n >= 1")
+        return self._floor(dataset, n)
+
+    @abstractmethod
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:
+        """`evaluate` of checked samples."""
+
+    @abstractmethod
+    def _floor(self, dataset: Dataset, n: int) -> float:
+        """`floor` of a dataset that is served and n >= 1."""
+
+    def _check(self, dataset: Dataset) -> None:
+        reason = self.refuses(dataset)
+        if reason is not None:
+            raise ValueError(f"{self.registered_name}: dataset {dataset.registered_name!r} is refused: {reason}")
+
+
+@dataclass(frozen=True)
+class DenoiserMetric(Metric):
+    """A number that is zero for the ideal denoiser, one profile over noise levels; samples are not asked for."""
+
+    of: ClassVar[Literal["samples", "denoiser"]] = "denoiser"
+
+    def refuses(self, dataset: Dataset) -> str | None:
+        return None if dataset.exact else "it compares with the exact denoiser, which this target does not have"
+
+    def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
+        """Not possible: use `evaluate_denoiser`. Raises TypeError."""
+        return self._measure(samples, dataset)
+
+    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
+        """The mean of `profile` over the levels."""
+        return float(self.profile(denoiser, dataset, schedule).mean())
+
+    @abstractmethod
+    def levels(self, schedule: Schedule) -> Tensor:
+        """The noise-to-signal ratios looked at, ``[L]`` float64, increasing."""
+
+    @abstractmethod
+    def profile(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
+        """The error at each of the `levels`, ``[L]`` float64.
+
+        The denoiser is called once a level, as by a sampler: ``x [1, batch, dim]``, alpha and sigma ``[1]``.
+
+        Raises:
+            ValueError: the dataset is refused, or the denoiser gives another shape or numbers that are not finite.
+        """
+
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
+        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use evaluate_denoiser")
+
+    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002  # the ideal denoiser has no error
+        return 0.0
+
+
+@dataclass(frozen=True)
+class SimulatedFloor(Metric):
+    """A metric whose floor has no closed form: the mean over perfect samples, measured just as `evaluate` does it."""
+
+    def _floor(self, dataset: Dataset, n: int) -> float:
+        return _simulated_floor(self, dataset, self._used(dataset, n))
+
+    def _used(self, dataset: Dataset, n: int) -> int:  # noqa: ARG002
+        """How many of `n` samples the metric looks at."""
+        return n
+
+    @abstractmethod
+    def _repeats(self, dataset: Dataset, n: int) -> int:
+        """How many perfect samples of size `n` the floor averages over: as many as fit into half a second or so."""
+
+
+@remembered(512)
+def _simulated_floor(metric: SimulatedFloor, dataset: Dataset, n: int) -> float:
+    generator = stream("metric floor", name_of(metric), name_of(dataset), n)
+    repeats = metric._repeats(dataset, n)  # noqa: SLF001
+    return float(np.mean([metric.evaluate(dataset.sample(n, generator), dataset) for _ in range(repeats)]))
+
+
+def reference_sample(dataset: Dataset, m: int) -> np.ndarray:
+    """The first `m` of the fixed sample that stands for the target, ``[m, dim]``, whatever the metric.
+
+    Where the quantile function is known there is no randomness in it: the quantiles of (i - 1/2) / m.
+    """
+    if dataset.has_cdf:
+        quantiles = dataset.quantile((torch.arange(m, dtype=torch.float64) + 0.5) / m)
+        return np.asarray(quantiles)[:, None]
+    return np.asarray(dataset.sample(m, stream("metric reference", name_of(dataset))))
+
+
+def name_of(component: Component) -> str:
+    """The canonical text of a component, for the names of streams."""
+    return json.dumps(component.spec(), sort_keys=True, default=str)
