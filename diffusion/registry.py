@@ -82,6 +82,14 @@ class Entry(Generic[C]):
     source: str
     seed: str
 
+    @property
+    def has_defaults(self) -> bool:
+        """Whether the name alone is enough: every parameter has a default."""
+        return all(
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            for field in dataclasses.fields(self.cls)
+        )
+
 
 class Registry(Generic[C]):
     """The names of one kind, in the order in which they were registered."""

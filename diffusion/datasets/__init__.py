@@ -1,14 +1,49 @@
 """Target distributions.
 
 Each is a frozen dataclass whose fields are its parameters; importing this package registers all of them in `datasets`.
-Where ``exact`` is true, the noised log-density, the score and the ideal denoiser are known at every noise level (see
-`diffusion.datasets.base` for the contract).
+Where ``exact`` is true, the noised log-density, the score, the ideal denoiser and its posterior variance are known at every
+noise level (see `diffusion.datasets.base` for the contract).
+
+| name | target |
+|---|---|
+| `uniform` | an interval of the line |
+| `four_points` | the notebook's four atoms on the line |
+| `gaussian` | a normal distribution with independent coordinates, any dimension |
+| `gaussian_mixture` | isotropic bumps, any number, any dimension |
+| `eight_gaussians` | a ring of eight in the plane |
+| `checkerboard` | the black cells of a square |
+| `moons`, `swiss_roll` | curves in the plane, blurred |
+| `torus` | a surface in space |
+
+`PointSet` is the base of finite sets of points. A target that reads its points from a file lives outside this package,
+which has no files: `tasks.files`.
 """
 
 from __future__ import annotations
 
 from diffusion.datasets.base import Dataset, ScalarDataset, datasets
-from diffusion.datasets.torus import Torus
-from diffusion.datasets.uniform import Uniform
+from diffusion.datasets.uniform import Uniform  # first in the catalogue
 
-__all__ = ["Dataset", "ScalarDataset", "Torus", "Uniform", "datasets"]
+# isort: split
+from diffusion.datasets.checkerboard import Checkerboard
+from diffusion.datasets.curves import Moons, SwissRoll
+from diffusion.datasets.gaussian import Gaussian
+from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
+from diffusion.datasets.points import FourPoints, PointSet
+from diffusion.datasets.torus import Torus
+
+__all__ = [
+    "Checkerboard",
+    "Dataset",
+    "EightGaussians",
+    "FourPoints",
+    "Gaussian",
+    "GaussianMixture",
+    "Moons",
+    "PointSet",
+    "ScalarDataset",
+    "SwissRoll",
+    "Torus",
+    "Uniform",
+    "datasets",
+]

@@ -4,17 +4,26 @@ A noised sample is ``x = alpha x_0 + sigma eps`` with ``x_0`` from the target an
 known (in closed form or by quadrature) a dataset gives it for any ``alpha >= 0, sigma > 0``:
 
 - log-density ``log p(x)``, score ``grad log p(x)``,
-- ideal denoiser ``D(x) = E[x_0 | x] = (x + sigma^2 score(x)) / alpha`` (Tweedie's formula).
+- ideal denoiser ``D(x) = E[x_0 | x] = (x + sigma^2 score(x)) / alpha`` (Tweedie's formula),
+- posterior variance ``E[|x_0 - D(x)|^2 | x] = sigma^2 / alpha  div D(x)``, the trace of the covariance of ``x_0``. Its mean
+  over `x` is the denoising loss below which no network can come.
 
 Shapes: ``x`` is ``[..., batch, dim]``; `alpha` and `sigma` broadcast against ``[..., batch]`` (``[members, 1]`` for a stack).
-Everything is float64.
+Everything is float64. A point's numbers do not depend, not even in the last bit, on what else is in the batch: nothing
+here multiplies matrices, and sums go in an order that is the same for every batch.
+
+Two things more are known of some targets:
+
+- the distribution function and quantiles of the clean data, where `has_cdf`;
+- separate *modes* (the atoms of a point set, the cells of a checkerboard): `mode_of` says to which of them a clean sample
+  belongs, `mode_weights` with what probability it does.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,12 +32,22 @@ from diffusion.registry import Component, Registry
 
 datasets: Registry[Dataset] = Registry("dataset")
 
+Rows = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [n, dim], alpha [n], sigma [n]) -> [n] or [n, dim]
+
 
 @dataclass(frozen=True)
 class Dataset(Component):
     """A target distribution on R^dim."""
 
-    exact: ClassVar[bool] = False  # whether log_density, score and denoise are available
+    @property
+    def exact(self) -> bool:
+        """Whether `log_density`, `score`, `denoise` and `posterior_variance` are available."""
+        return False
+
+    @property
+    def has_cdf(self) -> bool:
+        """Whether `cdf` and `quantile` are available; ``dim == 1`` if so."""
+        return False
 
     @property
     @abstractmethod
@@ -62,10 +81,39 @@ class Dataset(Component):
         a, s = alpha[..., None], sigma[..., None]
         return (a * self.denoise(x, alpha, sigma) - x) / s**2
 
+    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[|x_0 - D(x)|^2 | x], summed over coordinates, ``[..., batch]``."""
+        raise NotImplementedError(f"dataset {self.registered_name!r} has no exact posterior variance")
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """P(x_0 <= x) of the clean data, elementwise."""
+        raise NotImplementedError(f"dataset {self.registered_name!r} has no distribution function")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """The smallest x with ``cdf(x) >= u``, elementwise for u in [0, 1]: the inverse of `cdf` where it has one."""
+        raise NotImplementedError(f"dataset {self.registered_name!r} has no quantile function")
+
+    @property
+    def mode_weights(self) -> tuple[float, ...] | None:
+        """``P(mode_of(x_0) = k)`` for each mode k; None where the target does not fall into separate modes."""
+        return None
+
+    def mode_of(self, x: Tensor) -> Tensor:
+        """The mode to which each of the clean samples ``x [n, dim]`` belongs, ``[n]`` int64 below `len(mode_weights)`.
+
+        It is the nearest one, so that samples that miss every mode are counted too. Available where `mode_weights` is
+        not None.
+        """
+        raise NotImplementedError(f"dataset {self.registered_name!r} has no separate modes")
+
 
 @dataclass(frozen=True)
 class ScalarDataset(Dataset):
-    """A target on the line with known distribution and quantile functions (of the clean data)."""
+    """A target that lives on the line whatever its parameters, with known distribution and quantile functions."""
+
+    @property
+    def has_cdf(self) -> bool:
+        return True
 
     @property
     def dim(self) -> int:
@@ -78,3 +126,28 @@ class ScalarDataset(Dataset):
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """The inverse of `cdf` on [0, 1], elementwise."""
+
+
+def in_blocks(
+    function: Rows, x: Tensor, alpha: Tensor, sigma: Tensor, *, block: int, trailing: tuple[int, ...] = ()
+) -> Tensor:
+    """`function` on a block of points at a time, so that its temporaries stay in the cache; ``[..., batch, *trailing]``."""
+    shape = torch.broadcast_shapes(x.shape[:-1], alpha.shape, sigma.shape)
+    points = x.expand(*shape, x.shape[-1]).reshape(-1, x.shape[-1])
+    alphas, sigmas = alpha.expand(shape).reshape(-1), sigma.expand(shape).reshape(-1)
+    out = torch.empty(len(points), *trailing, dtype=torch.float64)
+    for start in range(0, len(points), block):
+        rows = slice(start, start + block)
+        out[rows] = function(points[rows], alphas[rows], sigmas[rows])
+    return out.reshape(*shape, *trailing)
+
+
+def tree_sum(terms: Tensor) -> Tensor:
+    """Sum over the first axis by halves, elementwise: the same order for every column, whatever the columns beside it."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        summed = terms[:half] + terms[half : 2 * half]
+        if len(terms) % 2:
+            summed[0] += terms[-1]
+        terms = summed
+    return terms[0]

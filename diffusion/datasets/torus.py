@@ -9,9 +9,11 @@ Then
     p(x) = (2 pi sigma^2)^(-3/2) exp(-(d - r')^2 / 2 sigma^2)  times the integral over theta of
            w(theta) / 2 pi  I0e(alpha a rho / sigma^2)  exp(-2 kappa sin^2((theta - psi) / 2))
 
-    D_rho = E[a I1 / I0],   D_z = E[r sin theta]
+    D_rho = E[a A],   D_z = E[r sin theta],   A = I1 / I0
+    E[|x_0 - D|^2 | x] = E[(a A - D_rho)^2 + (r sin theta - D_z)^2 + a^2 (1 - A^2)]
 
-where E is taken with the integrand as weight, and ``w = 1 + (r / R) cos theta`` (area) or 1 (angle).
+where I0 and I1 are taken at ``alpha a rho / sigma^2``, E is taken with the integrand as weight, and
+``w = 1 + (r / R) cos theta`` (area) or 1 (angle).
 
 With ``delta = theta - psi`` no trigonometric function of a point is needed, only ``cos psi = (rho - R') / d`` and
 ``sin psi = z / d``. Two rules, chosen for each point from its own kappa:
@@ -34,13 +36,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.datasets.base import Dataset, datasets
+from diffusion.datasets.base import Dataset, datasets, in_blocks
 
 Measure = Literal["area", "angle"]
 
@@ -77,6 +79,31 @@ def _bessel(y: Tensor, *, large: bool) -> tuple[Tensor, Tensor]:
             total = total * inverse + term
         sums.append(front * total)
     return sums[0], sums[1]
+
+
+def _bessel_shortfall(y: Tensor, *, large: bool) -> tuple[Tensor, Tensor]:
+    """``exp(-y) I0(y)`` and ``1 - I1(y) / I0(y)``, the latter without cancellation for large y."""
+    if not large:
+        zeroth = torch.special.i0e(y)
+        return zeroth, 1 - torch.special.i1e(y) / zeroth
+    inverse = 1 / y
+    total = torch.full_like(y, _SERIES[0][-1])
+    gap = torch.full_like(y, _SERIES[0][-1] - _SERIES[1][-1])
+    for term, other in zip(_SERIES[0][-2::-1], _SERIES[1][-2::-1], strict=True):
+        total = total * inverse + term
+        gap = gap * inverse + (term - other)
+    return torch.sqrt(inverse / (2 * math.pi)) * total, gap / total
+
+
+class _Place(NamedTuple):
+    """Where n points are, seen from the tube's centre: the numbers of the module's text."""
+
+    rho: Tensor
+    d: Tensor
+    cos_psi: Tensor
+    sin_psi: Tensor
+    kappa: Tensor
+    bessel: Tensor  # alpha rho / sigma^2
 
 
 def _circle(kappa: Tensor, n: int) -> Rule:
@@ -127,8 +154,6 @@ class Torus(Dataset):
         ValueError: not ``0 < r < R``, not finite, or an unknown measure.
     """
 
-    exact: ClassVar[bool] = True
-
     R: float = 1.0
     r: float = 0.4
     measure: Measure = "area"
@@ -138,6 +163,10 @@ class Torus(Dataset):
             raise ValueError(f"torus: R = {self.R!r}, r = {self.r!r}; needed: finite radii with 0 < r < R")
         if self.measure not in get_args(Measure):
             raise ValueError(f"torus: measure = {self.measure!r}; accepted: {', '.join(get_args(Measure))}")
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def dim(self) -> int:
@@ -187,6 +216,9 @@ class Torus(Dataset):
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._posterior(x, alpha, sigma)[0]
 
+    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return in_blocks(self._variance, x, alpha, sigma, block=_BLOCK)
+
     def _posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """log p ``[..., batch]`` and D ``[..., batch, 3]``, a block of points at a time."""
         shape = (x[..., 0] + alpha + sigma).shape
@@ -199,6 +231,20 @@ class Torus(Dataset):
         return log_p.reshape(shape), denoised.reshape(*shape, 3)
 
     def _block(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        at = self._place(x, alpha, sigma)
+        mass, radial, axial = self._by_rules(at, 3, self._integrate)
+        offset = (at.d - alpha * self.r) / sigma
+        log_p = torch.log(mass) - 0.5 * offset * offset - 1.5 * math.log(2 * math.pi) - 3 * torch.log(sigma)
+        scale = radial / mass / torch.where(at.rho > 0, at.rho, 1.0)
+        return log_p, torch.stack([scale * x[:, 0], scale * x[:, 1], axial / mass], dim=-1)
+
+    def _variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        mass, radial, axial, square = self._by_rules(self._place(x, alpha, sigma), 4, self._integrate_squares)
+        u, w = radial / mass, axial / mass
+        variance: Tensor = square / mass - u * u - w * w
+        return variance
+
+    def _place(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> _Place:
         rho = torch.sqrt(x[:, 0] * x[:, 0] + x[:, 1] * x[:, 1])
         across, z = rho - alpha * self.R, x[:, 2]
         d = torch.sqrt(across * across + z * z)
@@ -206,22 +252,21 @@ class Torus(Dataset):
         cos_psi = torch.where(d > 0, across / d, 1.0)
         sin_psi = torch.where(d > 0, z / d, 0.0)
         kappa = alpha * self.r * d / (sigma * sigma)
-        bessel = alpha * rho / (sigma * sigma)
-        sharp = bessel * (self.R - self.r) >= _ASYMPTOTIC
-        moments = torch.full((3, len(x)), math.nan, dtype=x.dtype)  # a point that is NaN belongs to no rule
+        return _Place(rho, d, cos_psi, sin_psi, kappa, alpha * rho / (sigma * sigma))
+
+    def _by_rules(self, at: _Place, count: int, integrate: Callable[..., Tensor]) -> Tensor:
+        """The integrals of each point by the rule that is its own, ``[count, points]``."""
+        sharp = at.bessel * (self.R - self.r) >= _ASYMPTOTIC
+        moments = torch.full((count, len(at.d)), math.nan, dtype=at.d.dtype)  # a point that is NaN belongs to no rule
         for low, high, rule, n in self._rules():
             for large in (False, True):
-                index = ((kappa >= low) & (kappa < high) & (sharp == large)).nonzero().squeeze(1)
+                index = ((at.kappa >= low) & (at.kappa < high) & (sharp == large)).nonzero().squeeze(1)
                 if len(index):
-                    nodes = rule(kappa[index], n)
-                    moments[:, index] = self._integrate(
-                        nodes, bessel[index], cos_psi[index], sin_psi[index], large=large
+                    nodes = rule(at.kappa[index], n)
+                    moments[:, index] = integrate(
+                        nodes, at.bessel[index], at.cos_psi[index], at.sin_psi[index], large=large
                     )
-        mass, radial, axial = moments
-        offset = (d - alpha * self.r) / sigma
-        log_p = torch.log(mass) - 0.5 * offset * offset - 1.5 * math.log(2 * math.pi) - 3 * torch.log(sigma)
-        scale = radial / mass / torch.where(rho > 0, rho, 1.0)
-        return log_p, torch.stack([scale * x[:, 0], scale * x[:, 1], axial / mass], dim=-1)
+        return moments
 
     def _rules(self) -> Iterator[tuple[float, float, Callable[[Tensor, int], Rule], int]]:
         """(lowest kappa, upper bound of kappa, rule, nodes), together covering [0, inf]."""
@@ -248,3 +293,28 @@ class Torus(Dataset):
                 radial = radial + share * a * first
                 axial = axial + zeroth * (self.r * sin_theta)
         return torch.stack([mass, radial, axial])
+
+    def _integrate_squares(
+        self, rule: Rule, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool
+    ) -> Tensor:
+        """Integrals of 1, u, w and ``u^2 + w^2 + a^2 (1 - A^2)``, ``[4, points]``.
+
+        u and w are the means of rho and z at the angle theta, less those of the tube's point on the side of `x`: where
+        the posterior is narrow they are small, and nothing cancels.
+        """
+        mass, radial, axial, square = (torch.zeros_like(bessel) for _ in range(4))
+        lean = self.r / self.R if self.measure == "area" else 0.0
+        for weight, cos_delta, sin_delta in rule:
+            for sine in (sin_delta, -sin_delta):
+                cos_theta = cos_psi * cos_delta - sin_psi * sine
+                sin_theta = sin_psi * cos_delta + cos_psi * sine
+                a = self.R + self.r * cos_theta
+                zeroth, short = _bessel_shortfall(bessel * a, large=large)
+                zeroth = weight * (1 + lean * cos_theta) * zeroth
+                u = self.r * (cos_theta - cos_psi) - a * short
+                w = self.r * (sin_theta - sin_psi)
+                mass = mass + zeroth
+                radial = radial + zeroth * u
+                axial = axial + zeroth * w
+                square = square + zeroth * (u * u + w * w + a * a * short * (2 - short))
+        return torch.stack([mass, radial, axial, square])

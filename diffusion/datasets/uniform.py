@@ -1,192 +1,20 @@
 r"""The uniform distribution on an interval: the seed's scalar example, with everything about its noised law exact.
 
-With centre m, half-width h and ``x = alpha x_0 + sigma eps``, the posterior of ``x_0`` is a normal distribution cut
-off at the ends of the interval. Four numbers say it all; the picture is mirrored so that `x` lies on the side of the
-*near* end:
-
-    s   = alpha h / sigma                      half-width in units of the noise
-    a   = signed distance from the near end    (in units of sigma; positive outside the interval)
-    b   = a + 2 s                              distance from the far end
-    tau = s |x - alpha m| / sigma              slope of the log-posterior;  exp(-2 tau) = phi(b) / phi(a)
-
-Nothing divides by alpha, so ``alpha = 0`` (pure noise) is an ordinary value. The textbook formula
-``D = x + sigma (phi(a) - phi(b)) / (Phi(b) - Phi(a))`` loses every digit for large sigma and far outside; it is
-replaced by three expressions, each used only where it is accurate:
-
-- *flat*, ``s < 1, tau < 4``: Gauss-Legendre quadrature of ``exp(-s^2 v^2 / 2 + tau v)`` over ``v in [-1, 1]``;
-- *far*, ``a >= 8``: the continued fraction of Mills' ratio, ``1/M(a) = a + 1/(a + 2/(a + 3/(a + ...)))``;
-- *edge*, all the rest: the textbook formula written with the scaled complementary error function.
-
-The choice is made for each element from its own values, and every operation is elementwise: a point's numbers do not
-depend, not even in the last bit, on what else is in the batch.
+The posterior of ``x_0`` is a normal distribution cut off at the ends of the interval; `diffusion.datasets.truncated_normal`
+has its moments in terms of a (distance from the near end), s (half-width) and tau.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.datasets import truncated_normal
 from diffusion.datasets.base import ScalarDataset, datasets
-
-_FLAT_S, _FLAT_TAU = 1.0, 4.0  # where quadrature takes over; 12 nodes are exact there to rounding
-_FAR = 8.0  # where 16 terms of the continued fraction are exact to rounding
-_FAR_TERMS = 16
-_BLOCK = 1 << 14
-_ROOT_TWO_PI = math.sqrt(2 * math.pi)
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-
-def _symmetric_nodes(n: int) -> tuple[tuple[float, float], ...]:
-    """The positive half of the `n` (even) Gauss-Legendre nodes on [-1, 1], with their weights."""
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    return tuple((float(v), float(w)) for v, w in zip(nodes, weights, strict=True) if v > 0)
-
-
-_NODES = _symmetric_nodes(12)
-
-Branch = Callable[[Tensor, Tensor, Tensor], Tensor]  # (a, s, tau) -> result, elementwise
-
-
-def _mills(u: Tensor) -> Tensor:
-    """Mills' ratio Q(u) / phi(u) of the normal distribution, u >= 0."""
-    scaled: Tensor = torch.special.erfcx(u * math.sqrt(0.5))
-    return scaled * math.sqrt(math.pi / 2)
-
-
-# --- flat: the posterior is nearly uniform ----------------------------------------------------------------------------
-
-
-def _flat_moments(s: Tensor, tau: Tensor, order: int) -> list[Tensor]:
-    """Integrals of ``v^k exp(-s^2 v^2 / 2 + tau v)`` over [-1, 1], k = 0 .. order, node pairs +-v taken together."""
-    half = -0.5 * s * s
-    moments = [torch.zeros_like(tau) for _ in range(order + 1)]
-    for v, weight in _NODES:
-        even, slope = half * (v * v), tau * v
-        right, left = torch.exp(even + slope), torch.exp(even - slope)
-        parts = (right + left, right - left)
-        for k in range(order + 1):
-            moments[k] = moments[k] + parts[k % 2] * (weight * v**k)
-    return moments
-
-
-def _flat_mean(s: Tensor, tau: Tensor) -> Tensor:
-    mass, first = _flat_moments(s, tau, 1)
-    return first / mass
-
-
-def _flat_gap(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:  # noqa: ARG001  # one signature for the three branches
-    return 1 - _flat_mean(s, tau)
-
-
-def _flat_pull(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    return (a + s) - s * _flat_mean(s, tau)
-
-
-def _flat_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:  # noqa: ARG001
-    mass, first, second = _flat_moments(s, tau, 2)
-    return second / mass - (first / mass) ** 2
-
-
-def _flat_log_density(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    z = a + s
-    return torch.log(0.5 * _flat_moments(s, tau, 0)[0]) - 0.5 * z * z - _HALF_LOG_TWO_PI
-
-
-# --- edge: one end, or both, within reach -----------------------------------------------------------------------------
-
-
-def _edge_terms(a: Tensor, s: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """phi(a), 1 - exp(-2 tau) and Phi(b) - Phi(a), the first and last in units of phi(max(a, 0))."""
-    inside = a < 0
-    loss = -torch.expm1(-2 * tau)
-    near = torch.exp(-0.5 * a * a).where(inside, torch.ones_like(a))
-    tail = near * _mills(a.abs())
-    mass = torch.where(inside, _ROOT_TWO_PI - tail, tail) - near * (1 - loss) * _mills(a + 2 * s)
-    return near, loss, mass
-
-
-def _edge_pull(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    near, loss, mass = _edge_terms(a, s, tau)
-    return near * loss / mass
-
-
-def _edge_gap(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    return (_edge_pull(a, s, tau) - a) / s
-
-
-def _edge_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    near, loss, mass = _edge_terms(a, s, tau)
-    pull = near * loss / mass
-    return (1 + near * (a * loss - 2 * s * (1 - loss)) / mass - pull * pull) / (s * s)
-
-
-def _edge_log_density(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    mass = _edge_terms(a, s, tau)[2]
-    outside = a.clamp(min=0)
-    return torch.log(mass / (2 * s)) - 0.5 * outside * outside - _HALF_LOG_TWO_PI
-
-
-# --- far: an exponential tail -----------------------------------------------------------------------------------------
-
-
-def _excess(a: Tensor) -> tuple[Tensor, Tensor]:
-    """``c = 1/M(a) - a = 1/(a + c2)`` and ``c2 = 2/(a + 3/(a + ...))``; the tail has mean c and second moment c c2."""
-    f = a
-    for k in range(_FAR_TERMS, 2, -1):
-        f = a + k / f
-    c2 = 2 / f
-    return 1 / (a + c2), c2
-
-
-def _far_moments(a: Tensor, s: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second moment of the distance t from the near end, in units of sigma / alpha: a tail minus a tail."""
-    a = a.clamp(max=1e100)  # at 1e100 noise widths the posterior is the end itself; keeps inf / inf away
-    b = a + 2 * s
-    c, c2 = _excess(a)
-    e, e2 = _excess(b)
-    cut = torch.exp(-2 * tau) * (a + c) / (b + e)  # the share of the tail that lies beyond the far end
-    rest = 1 - cut
-    return (c - cut * (2 * s + e)) / rest, (c * c2 - cut * (4 * s * (s + e) + e * e2)) / rest
-
-
-def _far_gap(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    return _far_moments(a, s, tau)[0] / s
-
-
-def _far_pull(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    return a + _far_moments(a, s, tau)[0]
-
-
-def _far_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    first, second = _far_moments(a, s, tau)
-    return (second - first * first) / (s * s)
-
-
-# --- the dataset ------------------------------------------------------------------------------------------------------
-
-
-def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, far: Branch) -> Tensor:
-    """Each branch on the elements that are its own, a block that fits the cache at a time. NaN goes to `edge`."""
-    out = torch.empty(a.numel(), dtype=a.dtype)
-    flattened = [v.reshape(-1) for v in (a, s, tau)]
-    for start in range(0, len(out), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        result, values = out[rows], [v[rows] for v in flattened]
-        is_flat = (values[1] < _FLAT_S) & (values[2] < _FLAT_TAU)
-        is_far = (values[0] >= _FAR) & ~is_flat
-        for mask, branch in ((is_flat, flat), (is_far, far), (~(is_flat | is_far), edge)):
-            index = mask.nonzero().squeeze(1)
-            if len(index) == len(result):
-                result.copy_(branch(*values))
-            elif len(index):
-                result[index] = branch(*(v[index] for v in values))
-    return out.reshape(a.shape)
+from diffusion.datasets.truncated_normal import FLAT_S, NODES, ROOT_TWO_PI
 
 
 @datasets.register(
@@ -212,8 +40,6 @@ class Uniform(ScalarDataset):
         ValueError: `low` or `high` is not finite, ``low >= high``, or the width overflows.
     """
 
-    exact: ClassVar[bool] = True
-
     low: float = 0.0
     high: float = 1.0
 
@@ -224,6 +50,10 @@ class Uniform(ScalarDataset):
             )
         if not math.isfinite(self.high - self.low):
             raise ValueError(f"uniform: the width high - low = {self.high!r} - {self.low!r} must be finite")
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -260,23 +90,23 @@ class Uniform(ScalarDataset):
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         left, a, s, tau = self._coordinates(x, alpha, sigma)
-        gap = self._half * _by_branch(a, s, tau, _flat_gap, _edge_gap, _far_gap).clamp(0, 1)
+        gap = self._half * truncated_normal.gap(a, s, tau)
         return torch.where(left, self.low + gap, self.high - gap)[..., None]
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Not by Tweedie's formula: ``(alpha D - x) / sigma^2`` cancels inside the interval when sigma is small."""
         left, a, s, tau = self._coordinates(x, alpha, sigma)
-        pull = _by_branch(a, s, tau, _flat_pull, _edge_pull, _far_pull) / sigma
+        pull = truncated_normal.pull(a, s, tau) / sigma
         return torch.where(left, pull, -pull)[..., None]
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         _, a, s, tau = self._coordinates(x, alpha, sigma)
-        return _by_branch(a, s, tau, _flat_log_density, _edge_log_density, _edge_log_density) - torch.log(sigma)
+        return truncated_normal.log_density(a, s, tau) - torch.log(sigma)
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Var[x_0 | x], ``[..., batch]``; ``sigma^2 / alpha^2 (1 + ...)`` of the truncated normal."""
         _, a, s, tau = self._coordinates(x, alpha, sigma)
-        return self._half**2 * _by_branch(a, s, tau, _flat_variance, _edge_variance, _far_variance)
+        return self._half**2 * truncated_normal.variance(a, s, tau)
 
     def noised_cdf(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         r"""P(alpha x_0 + sigma eps <= x), ``[..., batch]``.
@@ -287,10 +117,10 @@ class Uniform(ScalarDataset):
         """
         left, a, s, _ = self._coordinates(x, alpha, sigma)
         narrow = torch.zeros_like(a)
-        for v, weight in _NODES:
+        for v, weight in NODES:
             pair = torch.special.ndtr(s * v - (a + s)) + torch.special.ndtr(-s * v - (a + s))
             narrow = narrow + 0.5 * weight * pair
-        ends = [torch.exp(-0.5 * u * u) / _ROOT_TWO_PI - u * torch.special.ndtr(-u) for u in (a, a + 2 * s)]
-        wide = (ends[0] - ends[1]) / (2 * s.clamp(min=_FLAT_S))
-        lower = torch.where(s < _FLAT_S, narrow, wide)
+        ends = [torch.exp(-0.5 * u * u) / ROOT_TWO_PI - u * torch.special.ndtr(-u) for u in (a, a + 2 * s)]
+        wide = (ends[0] - ends[1]) / (2 * s.clamp(min=FLAT_S))
+        lower = torch.where(s < FLAT_S, narrow, wide)
         return torch.where(left, lower, 1 - lower)

@@ -44,7 +44,7 @@ class Cloud(PointSet):
 
 
 TARGETS: dict[str, Dataset] = {
-    **{entry.name: entry.cls() for entry in datasets},
+    **{entry.name: entry.cls() for entry in datasets if entry.has_defaults},
     "uniform[-1, 3]": Uniform(-1.0, 3.0),
     "torus by angle": Torus(2.0, 0.5, "angle"),
     "gaussian in five dimensions": Gaussian(1.0, (1.0, 0.1, 2.0, 0.5, 0.5), 5),

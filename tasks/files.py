@@ -1,0 +1,171 @@
+"""Targets that are read from a file: the empirical law of somebody's own points.
+
+A file's content is part of what the target is. The points are read once, when the target is made; a digest of them goes
+into its spec, and so into every id derived from it: a file that has changed is another target, and a spec that names the
+digest of the old one is refused. The points travel with the object, so that a worker on another machine needs no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion.datasets import PointSet, datasets
+
+MOST_BYTES = 1_000_000_000
+MOST_EXACT = 5000
+"""Points up to which the ideal denoiser is offered: it compares every sample with every point."""
+
+
+@datasets.register(
+    "from_file",
+    formula="p(x) = mean over the points of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
+    source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
+)
+@dataclass(frozen=True)
+class FromFile(PointSet):
+    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other.
+
+    `path` is taken from the current folder if it is relative. `array` names the array where there are several (``.npz``,
+    Zarr group). Real numbers of shape ``[n]`` or ``[n, dim]``, ``n >= 2``, become float64; nothing is shifted or scaled.
+    Samples are drawn with replacement. The exact answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
+
+    `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that was stored has it.
+
+    Raises:
+        ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled objects, or several arrays
+            and none is named, or not the one named; is larger than 1 GB as float64; is not an array of real finite numbers
+            of one of these shapes; holds one point only, again and again; or has another digest than the one given.
+    """
+
+    path: str
+    array: str | None = None
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            points = _read(self.path, self.array)
+        except _Refused as refused:
+            raise ValueError(f"from_file: {self.path!r} {refused}") from refused
+        found = _digest(points)
+        if self.digest not in ("", found):
+            raise ValueError(
+                f"from_file: {self.path!r} has changed since: its digest is {found[:12]}..., expected {self.digest[:12]!r}..."
+            )
+        object.__setattr__(self, "digest", found)
+        self.__dict__["_points"] = torch.from_numpy(points)
+        if not 0 < self.std < math.inf:
+            raise ValueError(
+                f"from_file: {self.path!r} has a standard deviation of {self.std!r}; needed: a positive number"
+            )
+
+    @property
+    def points(self) -> Tensor:
+        points: Tensor = self.__dict__["_points"]
+        return points
+
+    @property
+    def exact(self) -> bool:
+        return len(self.points) <= MOST_EXACT
+
+    def label(self) -> str:
+        """The file's name without its ending, the array, and the beginning of the digest: ``faces@1f2e3d4c``."""
+        inner = f":{self.array}" if self.array else ""
+        text = f"{Path(self.path).stem}{inner}@{self.digest[:8]}"
+        return "".join(c if c.isprintable() else "?" for c in text)
+
+
+class _Refused(Exception):
+    """Why a file is not a set of points; completes a sentence that begins with the file's name."""
+
+
+def _digest(points: NDArray[np.float64]) -> str:
+    shape = ",".join(map(str, points.shape))
+    return hashlib.sha256(shape.encode() + b"\n" + points.astype("<f8").tobytes()).hexdigest()
+
+
+def _read(path: str, array: str | None) -> NDArray[np.float64]:
+    """The points, ``[n, dim]`` and contiguous. Raises `_Refused`."""
+    try:
+        return _reader(Path(path))(Path(path), array)
+    except _Refused:
+        raise
+    except Exception as error:  # a broken file fails in as many ways as there are libraries
+        told = " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
+        raise _Refused(f"cannot be read: {told}") from error
+
+
+def _reader(place: Path) -> Callable[[Path, str | None], NDArray[np.float64]]:
+    """What reads a file of that kind; its first bytes say which, whatever it is called."""
+    if place.is_dir():
+        return _from_zarr
+    if place.exists() and not place.is_file():  # a pipe would be waited for
+        raise _Refused("is no file")
+    with place.open("rb") as file:
+        start = file.read(6)
+    if start == b"\x93NUMPY":
+        return _from_npy
+    if start.startswith(b"PK"):
+        return _from_npz
+    raise _Refused("is neither a .npy or .npz file nor a Zarr folder")
+
+
+def _from_npy(place: Path, array: str | None) -> NDArray[np.float64]:
+    if array is not None:
+        raise _Refused(f"is a single array; array = {array!r} is for .npz files and Zarr groups")
+    return _points(np.load(place, mmap_mode="r", allow_pickle=False))
+
+
+def _from_npz(place: Path, array: str | None) -> NDArray[np.float64]:
+    with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        name = _one_of(held.files, array)
+        member = name if name in held.zip.namelist() else f"{name}.npy"
+        if held.zip.getinfo(member).file_size > 2 * MOST_BYTES:  # before it is unpacked
+            raise _Refused("is larger than 1 GB")
+        return _points(held[name])
+
+
+def _from_zarr(place: Path, array: str | None) -> NDArray[np.float64]:
+    import zarr
+
+    held: Any = zarr.open(place, mode="r")
+    if isinstance(held, zarr.Array):
+        if array is not None:
+            raise _Refused(f"is a single array; array = {array!r} is for .npz files and Zarr groups")
+        return _points(held)
+    return _points(held[_one_of([name for name, _ in held.arrays()], array)])
+
+
+def _one_of(names: list[str], array: str | None) -> str:
+    """The array that is meant, among those there are."""
+    listed = ", ".join(map(repr, sorted(names)[:10])) or "none"
+    if array is None and len(names) == 1:
+        return names[0]
+    if array is None:
+        raise _Refused(f"holds {len(names)} arrays ({listed}); say which with array: NAME")
+    if array not in names:
+        raise _Refused(f"holds no array {array!r} (there are: {listed})")
+    return array
+
+
+def _points(held: Any) -> NDArray[np.float64]:
+    """An array, in memory or still on disk, as points."""
+    if held.dtype.kind not in "iuf":
+        raise _Refused(f"holds {held.dtype}, needed: real numbers")
+    if held.ndim not in (1, 2) or held.shape[0] < 2 or 0 in held.shape:
+        raise _Refused(f"has shape {list(held.shape)}; needed: [n] or [n, dim] with n >= 2")
+    if math.prod(held.shape) * max(8, held.dtype.itemsize) > MOST_BYTES:
+        raise _Refused("is larger than 1 GB as float64")
+    points = np.ascontiguousarray(np.asarray(held[...]), dtype=np.float64).reshape(held.shape[0], -1)
+    if not np.isfinite(points).all():
+        raise _Refused(f"has {int((~np.isfinite(points)).sum())} numbers that are not finite")
+    return points if points.flags.writeable and points.flags.owndata else points.copy()
