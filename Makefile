@@ -29,12 +29,15 @@ demo: $(VENV)/installed ## run the main study: Gaussian noise to U[0,1], a table
 test: $(VENV)/installed ## all tests, with a real Prefect server, a real Ray and a real store
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
-.PHONY: check
-check: $(VENV)/installed ## lint, types, layers and the fast tests
+.PHONY: lint
+lint: $(VENV)/installed ## lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint ## lint, types, layers and the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"
 
 .PHONY: bench

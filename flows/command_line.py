@@ -145,7 +145,7 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     answers = Answers(Store.open(store), study.name)
     points = answers.points
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
-    wanted = [m.registered_name for m in study.metrics if m.registered_name in metric_names(points)]
+    wanted = [m.column for m in study.metrics if m.column in metric_names(points)]
     for metric in wanted if len(wanted) > 1 and points.sizes["point"] < 100 else wanted[:1]:
         for table in tables(points, metric, console.width):
             console.print(table)
@@ -199,18 +199,22 @@ def plan(
             f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
             f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
         )
-        table = Table("formulation", "schedule", "seeds", "points to compute", "train")
+        table = Table("dataset", "formulation", "schedule", "seeds", "points to compute", "train")
         for row in told["to_compute"]:
-            table.add_row(row["formulation"], row["schedule"], str(row["seeds"]), str(row["points"]), str(row["train"]))
+            numbers = (str(row[name]) for name in ("seeds", "points", "train"))
+            table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)
         if told["to_compute"]:
             console.print(table)
+        for warning in told["warnings"]:
+            console.print(f"warning: {warning}", markup=False)
         for entry in told["impossible"]:
-            console.print(
-                f"impossible: {entry['sampler']} on {entry['formulation']}, steps {entry['steps']}: {entry['reason']}"
-            )
+            where = f"{entry['sampler']} of {entry['formulation']} on {entry['schedule']}, steps {entry['steps']}"
+            console.print(f"impossible: {where}: {entry['reason']}", markup=False)
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
+    from tasks.warnings import end_warnings
+
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for job in made.jobs:
         labels = job.cell.labels
@@ -243,6 +247,7 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
         "estimated_core_seconds": round(sum(job.work() for job in made.jobs), 1),
         "to_compute": list(groups.values()),
         "impossible": list(impossible.values()),
+        "warnings": end_warnings((point.cell.dataset, point.schedule) for point in made.points),
         "missing_points": [
             {**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points
         ],
@@ -375,7 +380,9 @@ def catalog(
             for column in ("name", "parameters", "formula", "source"):
                 table.add_column(column, overflow="fold")
             for entry in entries:
-                parameters = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
+                parameters = ", ".join(
+                    f"{k}={v['name'] if isinstance(v, dict) else v}" for k, v in entry["parameters"].items()
+                )
                 table.add_row(entry["name"], parameters, entry["formula"], entry["source"])
             console.print(table, markup=False)
 

@@ -283,7 +283,7 @@ def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
         with get_client(sync_client=True) as client:  # otherwise the page would show it running for ever
             client.set_task_run_state(future.task_run_id, Crashed(message=reason), force=True)
         points = [PointAnswer(point, reason) for job in shard.jobs for point in job.points]
-        return ShardAnswer([], points, "", 0.0)
+        return ShardAnswer([], points, {}, "", 0.0)
 
 
 def _key(study: str, what: str) -> str:

@@ -5,28 +5,41 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from diffusion.datasets import datasets
+import tasks.files  # noqa: F401 - registers the targets that are read from files
+from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import formulations
 from diffusion.grids import grids
 from diffusion.metrics import metrics
+from diffusion.objectives import noise_distributions, weightings
 from diffusion.parametrizations import parametrizations
-from diffusion.registry import Registry
-from diffusion.samplers import samplers
-from diffusion.schedules import schedules
+from diffusion.registry import Component, Registry
+from diffusion.samplers import Sampler, samplers
+from diffusion.schedules import Schedule, schedules
 
-REGISTRIES: tuple[Registry[Any], ...] = (datasets, formulations, schedules, parametrizations, grids, samplers, metrics)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    datasets,
+    formulations,
+    schedules,
+    parametrizations,
+    noise_distributions,
+    weightings,
+    grids,
+    samplers,
+    metrics,
+)
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and seed."""
+    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and seed.
+
+    Samplers also tell their order and whether they are stochastic, schedules whether they are discrete and how much signal is
+    left at their end, datasets whether their exact denoiser is known.
+    """
     return {f"{registry.kind}s": [_entry(entry) for entry in registry] for registry in REGISTRIES}
 
 
 def _entry(entry: Any) -> dict[str, Any]:
-    defaults = {
-        field.name: None if field.default is dataclasses.MISSING else field.default
-        for field in dataclasses.fields(entry.cls)
-    }
+    defaults = {field.name: _plain(field.default) for field in dataclasses.fields(entry.cls)}
     return {
         "name": entry.name,
         "parameters": defaults,
@@ -34,4 +47,24 @@ def _entry(entry: Any) -> dict[str, Any]:
         "source": entry.source,
         "seed": entry.seed,
         "summary": (entry.cls.__doc__ or "").strip().splitlines()[0],
+        **(_traits(entry.cls()) if entry.has_defaults else {}),
     }
+
+
+def _traits(component: Component) -> dict[str, Any]:
+    """What a component with its parameters at their defaults declares."""
+    match component:
+        case Sampler() as sampler:
+            return {"order": sampler.order, "stochastic": sampler.stochastic}
+        case Schedule() as schedule:
+            return {"discrete": schedule.max_steps is not None, "terminal_snr": schedule.terminal_snr}
+        case Dataset() as dataset:
+            return {"dim": dataset.dim, "exact": dataset.exact}
+        case _:
+            return {}
+
+
+def _plain(default: Any) -> Any:
+    if default is dataclasses.MISSING:
+        return None
+    return default.spec() if isinstance(default, Component) else default

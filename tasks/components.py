@@ -14,13 +14,19 @@ import json
 import re
 import types
 import typing
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+import tasks.files  # noqa: F401 - registers the targets that are read from files
+from diffusion.datasets import Dataset, datasets
+from diffusion.grids import Grid, grids
+from diffusion.objectives import NoiseLevels, Weighting, noise_distributions, weightings
+from diffusion.parametrizations import Parametrization, parametrizations
 from diffusion.registry import Component, Registry, UnknownName
+from diffusion.schedules import Schedule, schedules
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -130,14 +136,28 @@ def unknown(what: str, name: object, known: Sequence[str], *, of: str = "", note
     return f"unknown {what} {shown(name)}{of}{question} ({accepted})"
 
 
-def _accept_lists(hint_: Any) -> Any:
-    """The type with every tuple in it also reading from a list, which is all that YAML and JSON have."""
+KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (
+    (Dataset, datasets),
+    (Schedule, schedules),
+    (Parametrization, parametrizations),
+    (NoiseLevels, noise_distributions),
+    (Weighting, weightings),
+    (Grid, grids),
+)
+"""Kinds of components that may be parameters of another one."""
+
+
+def _readable(hint_: Any) -> Any:
+    """The type as YAML and JSON can give it: tuples read from lists, components from their names or specs."""
+    for base, registry in KINDS:
+        if hint_ is base:
+            return Annotated[Any, PlainValidator(partial(read, registry, base))]
     origin, arguments = typing.get_origin(hint_), typing.get_args(hint_)
     if origin is tuple:
-        inner = tuple(a if a is Ellipsis else _accept_lists(a) for a in arguments)
+        inner = tuple(a if a is Ellipsis else _readable(a) for a in arguments)
         return Annotated[tuple.__class_getitem__(inner), Strict(strict=False)]
     if origin in {typing.Union, types.UnionType}:
-        return typing.Union[tuple(_accept_lists(a) for a in arguments)]  # noqa: UP007 - members known at run time
+        return typing.Union[tuple(_readable(a) for a in arguments)]  # noqa: UP007 - members known at run time
     return hint_
 
 
@@ -152,7 +172,7 @@ def model_of(cls: type[Any]) -> type[BaseModel]:
             default = field.default
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        fields[field.name] = (_accept_lists(hints[field.name]), default)
+        fields[field.name] = (_readable(hints[field.name]), default)
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
     return create_model(cls.__name__, __config__=config, **fields)
 
@@ -188,6 +208,9 @@ def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -
         built = construct(cls, {key: value for key, value in parameters.items() if key in known})
     except ValidationError as error:
         for e in error.errors(include_url=False):
+            if e["type"] == "complaint":  # from inside a parameter that is a component itself
+                found.append(complaint_of(e))
+                continue
             inner = next((i for i, part in enumerate(e["loc"][1:], 1) if not isinstance(part, int)), None)
             wrong.setdefault(e["loc"][:inner], []).append(e)
     except Exception as error:  # noqa: BLE001 - a refusal in the class's own words; it may be a user's
@@ -204,8 +227,10 @@ def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -
     return built
 
 
-def read(registry: Registry[C], base: type, entry: object) -> C:
+def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, ...] = ()) -> C:
     """The component that an entry of a study describes; an instance of `base` passes as it is.
+
+    `also` are words that the caller accepts besides, for the message about an unknown name.
 
     Raises `pydantic.ValidationError` with every complaint and its path in the entry: a wrong shape, an unknown name, an
     unknown parameter, a wrong type, a value that the class refuses, a user's class that is not of this kind.
@@ -223,7 +248,7 @@ def read(registry: Registry[C], base: type, entry: object) -> C:
         raise refusal(
             [Complaint((), f"found {shown(entry)}, expected the name of a {kind} or {{name: ..., parameter: ...}}")]
         )
-    cls = find(registry, base, name, ("name",) if isinstance(entry, dict) else ())
+    cls = find(registry, base, name, ("name",) if isinstance(entry, dict) else (), also=also)
     return construct_or_complain(cls, repr(name), parameters)
 
 
@@ -239,7 +264,7 @@ def _name_and_parameters(kind: str, known: list[str], entry: dict[Any, Any]) -> 
     return name, {key: value for key, value in entry.items() if key != "name"}
 
 
-def find(registry: Registry[C], base: type, name: str, path: Path = ()) -> type[C]:
+def find(registry: Registry[C], base: type, name: str, path: Path = (), *, also: tuple[str, ...] = ()) -> type[C]:
     """The class behind a name, of the kind `base`. Raises `pydantic.ValidationError` with a complaint at `path`."""
     try:
         cls = registry.find(name)
@@ -247,7 +272,7 @@ def find(registry: Registry[C], base: type, name: str, path: Path = ()) -> type[
         if ":" in name:  # the reason lies in the user's own module
             raise refusal([Complaint(path, _one_line(error))]) from error
         note = "; your own class is named as package.module:Object"
-        raise refusal([Complaint(path, unknown(registry.kind, name, registry.names(), note=note))]) from error
+        raise refusal([Complaint(path, unknown(registry.kind, name, [*also, *registry.names()], note=note))]) from error
     except Exception as error:  # a user's module may fail in any way while it is imported
         told = f"{registry.kind} {shown(name)} could not be imported: {type(error).__name__}: {_one_line(error)}"
         raise refusal([Complaint(path, told)]) from error

@@ -20,7 +20,7 @@ from typing import Any
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Formulation, Trained
-from diffusion.grids import Grid, grids
+from diffusion.grids import Grid
 from diffusion.metrics import Metric
 from diffusion.networks import StackedMLP
 from diffusion.registry import Component
@@ -29,7 +29,7 @@ from diffusion.schedules import Schedule
 from diffusion.training import Training
 from tasks.study import Study
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
 
 _SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
@@ -100,6 +100,12 @@ class Point:
     steps: int
     samples: int
     start: str
+    swapped: Schedule | None = None  # the schedule to sample on, where it is not the cell's
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that is sampled on."""
+        return self.swapped or self.cell.schedule
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -111,6 +117,7 @@ class Point:
             "steps": self.steps,
             "samples": self.samples,
             "start": self.start,
+            **({"schedule": _versioned(self.swapped)} if self.swapped else {}),
         }
 
     @cached_property
@@ -123,7 +130,7 @@ class Point:
         """The coordinates of the point along every axis."""
         return {
             **self.cell.labels,
-            "sampler": self.sampler.label(),
+            "sampler": self.sampler.label() + (f" on {self.swapped.label()}" if self.swapped else ""),
             "grid": self.grid.label(),
             "steps": self.steps,
             "seed": self.cell.seed,
@@ -131,16 +138,32 @@ class Point:
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
-        schedule = self.cell.schedule
+        schedule = self.schedule
         reason = self.sampler.refuses(schedule) or self.grid.refuses(schedule)
-        if reason is None and schedule.max_steps is not None and self.steps > schedule.max_steps:
-            reason = f"schedule {schedule.label()} has {schedule.max_steps} levels, fewer than {self.steps} steps"
-        return reason
+        if reason is None and self.swapped is not None:
+            reason = _unknown_noise(self.cell, self.swapped)
+        return reason or self.grid.refuses_steps(schedule, self.steps)
 
     def work(self) -> float:
         """Estimated seconds of one core."""
-        evaluations = self.steps * (2 if self.sampler.order > 1 else 1) * self.samples
-        return evaluations * _seconds_per_evaluation(self.cell)
+        return self.sampler.evaluations(self.steps) * self.samples * _seconds_per_evaluation(self.cell)
+
+
+def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
+    """Why a network trained on the cell's schedule cannot be asked on another one, or None."""
+    formulation, own = cell.formulation, cell.schedule
+    if not isinstance(formulation, Trained):
+        return None
+    if own.max_steps is not None:
+        return (
+            f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
+        )
+    if schedule.terminal_nsr > own.terminal_nsr * (1 + 1e-9):
+        return (
+            f"schedule {schedule.registered_name!r} starts at more noise (sigma/alpha = {schedule.terminal_nsr:.4g}) than the network of "
+            f"{formulation.registered_name!r} was trained for ({own.terminal_nsr:.4g})"
+        )
+    return None
 
 
 def _network(cell: Cell) -> StackedMLP:
@@ -271,7 +294,7 @@ def points_of(study: Study) -> list[Point]:
     for block in study.blocks():
         pairs = block.pairs()
         schedules = {_digest(schedule.spec()): schedule for _, schedule in pairs}
-        exact = [(Exact(schedule=schedule.spec()), schedule) for schedule in schedules.values()]
+        exact = [(Exact(schedule), schedule) for schedule in schedules.values()]
         asked: list[tuple[Formulation, Schedule]] = [(f, s) for f, s in pairs if isinstance(f, Trained)]
         for dataset in block.datasets:
             for formulation, schedule in [*asked, *(exact if dataset.exact else [])]:
@@ -279,9 +302,10 @@ def points_of(study: Study) -> list[Point]:
                 for seed in block.seeds:
                     cell = Cell(dataset, formulation, schedule, seed, training)
                     for choice in block.samplers:
-                        grid = grids.create(schedule.own_grid if choice.grid_name == "own" else choice.grid_name)
+                        grid = choice.grid_on(choice.schedule or schedule)
+                        swapped = choice.schedule if choice.schedule != schedule else None
                         for steps in block.steps:
-                            point = Point(cell, choice.sampler, grid, steps, study.samples, study.start)
+                            point = Point(cell, choice.sampler, grid, steps, study.samples, study.start, swapped)
                             if not any(rule.matches(**_names(point)) for rule in block.exclude):
                                 found.setdefault(point.id, point)
     return list(found.values())
@@ -318,9 +342,7 @@ def make_plan(study: Study, known: Mapping[str, Known], trained: Iterable[str], 
     """
     points = points_of(study)
     weights = set(trained)
-    wanted = {
-        name: frozenset(m.registered_name for m in metrics_for(study, d)) for name, d in _datasets(points).items()
-    }
+    wanted = {name: frozenset(m.column for m in metrics_for(study, d)) for name, d in _datasets(points).items()}
     impossible = {point.id: reason for point in points if (reason := point.impossible())}
     done, failed, missing = set(), set(), []
     for point in points:

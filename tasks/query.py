@@ -17,6 +17,7 @@ import xarray as xr
 
 from tasks.components import nearest
 from tasks.results import metric_names
+from tasks.split import BESIDE
 
 STATISTICS: dict[str, Callable[[Any], Any]] = {
     "mean": lambda g: g.mean(),
@@ -131,8 +132,9 @@ def query(
     """Records: the `by` columns and ``<metric>_<statistic>``; without `by` one record per point. Raises `QueryError`."""
     frame = points.to_dataframe().reset_index(drop=True)
     known = metric_names(points)
+    beside = [f"{m}{suffix}" for m in known for suffix in BESIDE if f"{m}{suffix}" in points]
     for kind, asked, there in (
-        ("metric", metrics, known),
+        ("metric", metrics, [*known, *beside]),
         ("--by", by, list(frame.columns)),
         ("--stat", statistics, STATISTICS),
     ):
@@ -147,8 +149,12 @@ def query(
         frame = frame[where(frame, expression)]
     chosen = list(metrics) or known
     if not by:
-        unwanted = [m for m in known if m not in chosen]
-        return frame.drop(columns=[*unwanted, *(f"{m}_floor" for m in unwanted)]).reset_index(drop=True)
+        unwanted = [
+            name
+            for name in (*known, *beside)
+            if name not in chosen and not any(name == m + suffix for m in chosen for suffix in BESIDE)
+        ]
+        return frame.drop(columns=unwanted).reset_index(drop=True)
     frame = frame[frame["status"] == "ok"]
     groups = frame.groupby(list(by), sort=True)
     columns = {f"{metric}_{name}": STATISTICS[name](groups[metric]) for metric in chosen for name in statistics}

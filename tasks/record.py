@@ -37,6 +37,7 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
         "spec": json.dumps(point.spec, sort_keys=True),
         "start": point.start,
         "nfe": 0,
+        "dim": point.cell.dataset.dim,
         "samples": point.samples,
         "sample_row": -1,
         "trajectory_row": -1,
@@ -44,6 +45,13 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
         "train_seconds": math.nan,
         "sample_seconds": math.nan,
     }
+
+
+def _profile(profiles: Mapping[str, tuple[list[float], list[float]]], cell_id: str) -> dict[str, Any]:
+    if cell_id not in profiles:
+        return {}
+    levels, errors = profiles[cell_id]
+    return {"score_levels": levels, "score_errors": errors}
 
 
 def skipped_rows(points: Iterable[tuple[Point, str]]) -> Rows:
@@ -60,7 +68,7 @@ def rows_of(answer: ShardAnswer, train_seconds: Mapping[str, float]) -> Rows:
         row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
         row["train_seconds"] = seconds.get(told.point.cell.id, math.nan)
         points.append(row)
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "cell_id": told.cell.id,
             "spec": json.dumps(told.cell.spec, sort_keys=True),
@@ -72,6 +80,9 @@ def rows_of(answer: ShardAnswer, train_seconds: Mapping[str, float]) -> Rows:
         }
         for told in answer.cells
     ]
+    trained = {cell["cell_id"] for cell in cells}
+    cells = [cell | _profile(answer.profiles, cell["cell_id"]) for cell in cells]
+    cells += [{"cell_id": i, **_profile(answer.profiles, i)} for i in answer.profiles if i not in trained]
     return Rows(
         points=points,
         cells=cells,

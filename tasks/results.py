@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from tasks.plan import Known, Plan, make_plan
+from tasks.split import LIMIT, split
 from tasks.store import Store
 from tasks.study import Study
 
@@ -32,7 +33,7 @@ COORDINATES = (
     "status",
 )
 AXES = ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
-_HIDDEN = {"spec", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
+_HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
 
 
 def metric_names(points: xr.Dataset) -> list[str]:
@@ -99,11 +100,15 @@ class Answers:
         columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
         metrics = [name for name in columns if f"{name}_floor" in columns]
         if self.name:  # a shared store may hold metrics that this study did not ask for
-            wanted = {metric["name"] for metric in self.study["metrics"]}
-            unwanted = {m for m in metrics if m not in wanted}
-            columns = {
-                n: v for n, v in columns.items() if n not in unwanted and n.removesuffix("_floor") not in unwanted
-            }
+            from diffusion.metrics import metrics as known_metrics
+            from tasks.components import build
+
+            wanted = {build(known_metrics, metric).column for metric in self.study["metrics"]}
+            for unwanted in (m for m in metrics if m not in wanted):
+                for name in (unwanted, f"{unwanted}_floor", f"{unwanted}_{LIMIT}"):
+                    columns.pop(name, None)
+            metrics = [m for m in metrics if m in wanted]
+        columns |= split(self._table, tuple(metrics))
         labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, "error")}
         data = {name: ("point", values) for name, values in sorted(columns.items())}
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
@@ -144,19 +149,11 @@ class Answers:
         row = int(self._table["sample_row"][i])
         if row < 0:
             return None
-        n = int(self._table["samples"][i])
-        name = next(k for k in self._root["samples"].array_keys() if k.startswith(f"{n}x") and self._fits(k, point_id))
+        name = f"{int(self._table['samples'][i])}x{self._dim(point_id)}"
         return xr.DataArray(self._column(f"samples/{name}", row), dims=("sample", "coordinate"), name=point_id)
 
-    def _fits(self, name: str, point_id: str) -> bool:
-        return int(name.rsplit("x", 1)[1]) == self._dim(point_id)
-
     def _dim(self, point_id: str) -> int:
-        from diffusion.datasets import datasets
-        from tasks.components import build
-
-        cell = self.cell_specs[str(self._table["cell_id"][self._row(point_id)])]
-        return build(datasets, {k: v for k, v in cell["dataset"].items() if k != "version"}).dim
+        return int(self._table["dim"][self._row(point_id)])
 
     def trajectory(self, point_id: str) -> xr.DataArray | None:
         """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or None if not kept."""
@@ -182,25 +179,29 @@ class Answers:
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""
+        return self._curves("losses", "loss_steps", "progress", "step").rename("loss")
+
+    def score_errors(self) -> xr.DataArray:
+        """Error of the learned score by noise level ``[cell, level]``, with coordinate `nsr` (noise-to-signal ratio)."""
+        return self._curves("score_errors", "score_levels", "level", "nsr").rename("score-error")
+
+    def _curves(self, values_of: str, places_of: str, dim: str, place: str) -> xr.DataArray:
         labels: dict[str, int] = {}
         for i, cell_id in enumerate(self._table["cell_id"]):
             labels.setdefault(str(cell_id), i)
-        if "losses" in self._root["cells"]:
-            values, steps = self._column("cells/losses"), self._column("cells/loss_steps")
+        if values_of in self._root["cells"]:
+            values, places = self._column(f"cells/{values_of}"), self._column(f"cells/{places_of}")
         else:
-            values, steps = np.zeros((0, 0)), np.zeros((0, 0))
+            values, places = np.zeros((0, 0)), np.zeros((0, 0))
         known = [str(name) for name in self._column("cells/cell_id")]
         keep = [row for row in range(len(values)) if known[row] in labels and np.isfinite(values[row]).any()]
-        values, steps, ids = values[keep], steps[keep], [known[row] for row in keep]
+        values, places, ids = values[keep], places[keep], [known[row] for row in keep]
         at = [labels[cell] for cell in ids]
         coords = {
             key: ("cell", [self._table[key][i] for i in at]) for key in ("dataset", "formulation", "schedule", "seed")
         }
         return xr.DataArray(
-            values,
-            dims=("cell", "progress"),
-            coords={**coords, "cell_id": ("cell", ids), "step": (("cell", "progress"), steps)},
-            name="loss",
+            values, dims=("cell", dim), coords={**coords, "cell_id": ("cell", ids), place: (("cell", dim), places)}
         )
 
 

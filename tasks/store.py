@@ -3,7 +3,8 @@
 Layout (schema 1), every table one-dimensional and append-only but for rows that are computed again:
 
     points/        one row per point: ids, coordinates, status, error, counts, one column per metric and per floor
-    cells/         one row per denoiser: id, spec, status, error, training time, losses [cell, bin]
+    cells/         one row per denoiser: id, spec, status, error, training time, losses [cell, bin],
+                   errors of the score by noise level [cell, level]
     weights/ID     uint8: the safetensors file of a trained cell
     samples/NxD    float32 [row, N, D]: final samples; ``points/sample_row`` points here
     trajectories/LxNxD   float32 [row, level, N, D] and ``levels`` float64 [row, 3, level] (time, alpha, sigma)
@@ -50,9 +51,10 @@ POINT_TEXT = (
     "spec",
     "start",
 )
-POINT_INTEGERS = ("steps", "nfe", "seed", "samples", "sample_row", "trajectory_row", "trajectory_samples")
+POINT_INTEGERS = ("steps", "nfe", "seed", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples")
 POINT_SECONDS = ("train_seconds", "sample_seconds")
 CELL_TEXT = ("cell_id", "spec", "status", "error", "device")
+CELL_CURVES = ("losses", "loss_steps", "score_levels", "score_errors")
 NO_ROW = -1
 
 
@@ -344,10 +346,9 @@ class Coordinator:
                 entry["trajectory_samples"] = path[0].shape[1]
         _put(root["points"], points, "point_id", self._points)
         cells = [dict(entry) for entry in rows.cells]
-        losses = [entry.pop("losses", None) for entry in cells]
-        steps = [entry.pop("loss_steps", None) for entry in cells]
+        curves = {name: [entry.pop(name, None) for entry in cells] for name in CELL_CURVES}
         at = _put(root["cells"], cells, "cell_id", self._cells)
-        _put_losses(root["cells"], at, losses, steps)
+        _put_curves(root["cells"], at, curves)
         for cell_id, data in rows.weights.items():
             array = np.frombuffer(data, dtype=np.uint8)
             root["weights"].create_array(
@@ -394,8 +395,9 @@ def _put(group: Any, entries: Sequence[Mapping[str, Any]], key: str, index: Mapp
     return rows
 
 
-def _put_losses(group: Any, rows: Sequence[int], losses: Sequence[Any], steps: Sequence[Any]) -> None:
-    for name, values in (("losses", losses), ("loss_steps", steps)):
+def _put_curves(group: Any, rows: Sequence[int], curves: Mapping[str, Sequence[Any]]) -> None:
+    """Two-dimensional columns ``[cell, k]``, wide enough for the longest curve, NaN where there is none."""
+    for name, values in curves.items():
         width = max((len(value) for value in values if value is not None), default=0)
         if not width:
             continue

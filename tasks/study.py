@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Exact
-from diffusion.grids import grids
 from diffusion.metrics import Metric, metrics
 from tasks import study_file
 from tasks.components import MISSING, Complaint, complaint_of, nearest, refusal, unknown
 from tasks.study_axes import (
     MOST_SAMPLES,
-    OWN_GRID,
     Axes,
     Block,
     Exclusion,
@@ -222,15 +220,15 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
     own = [f.own_schedule() for f in block.formulations if not block.schedules or isinstance(f, Exact)]
     in_play = [*(block.schedules or ()), *own]
     for i, choice in enumerate(block.samplers):
-        reasons = [choice.sampler.refuses(schedule) for schedule in in_play]
+        served = [choice.schedule] if choice.schedule else in_play
+        reasons = [choice.sampler.refuses(schedule) for schedule in served]
         if all(reasons):
             told = f"{_quoted(choice.sampler)} can serve no schedule of the study: {_joined(reasons)}"
             yield Complaint(at("samplers", i), told)
-        elif choice.grid_name != OWN_GRID:
-            grid = grids.create(choice.grid_name)
-            off = [reason or grid.refuses(schedule) for reason, schedule in zip(reasons, in_play, strict=True)]
+        elif (grid := choice.grid) is not None:
+            off = [reason or grid.refuses(schedule) for reason, schedule in zip(reasons, served, strict=True)]
             if all(off):
-                told = f"the grid {choice.grid_name!r} can serve no schedule of the study: {_joined(off)}"
+                told = f"the grid {_quoted(grid)} can serve no schedule of the study: {_joined(off)}"
                 yield Complaint((*at("samplers", i), "grid"), told)
     limits = [schedule.max_steps for schedule in in_play]
     if None in limits:

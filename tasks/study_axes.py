@@ -30,7 +30,6 @@ from tasks.components import (
     read,
     refusal,
     shown,
-    unknown,
 )
 
 if TYPE_CHECKING:
@@ -53,14 +52,24 @@ class Missing:
 
 @dataclass(frozen=True)
 class SamplerChoice:
-    """A sampler and the name of the grid it runs on; ``own`` is the grid of each schedule's definition."""
+    """A sampler, the grid it runs on and the schedule it follows.
+
+    Without a grid it takes the one of each schedule's definition (``own``); without a schedule the one that the model was
+    trained on. With another schedule the trained network is asked at that schedule's noise levels.
+    """
 
     sampler: Sampler
-    grid_name: str = OWN_GRID
+    grid: Grid | None = None
+    schedule: Schedule | None = None
+
+    def grid_on(self, schedule: Schedule) -> Grid:
+        """The grid for a schedule."""
+        return self.grid or grids.create(schedule.own_grid)
 
     def spec(self) -> dict[str, Any]:
-        """The sampler's spec with the key ``grid``."""
-        return {**self.sampler.spec(), "grid": self.grid_name}
+        """The sampler's spec with the key ``grid`` and, where it is not the model's own, ``schedule``."""
+        swapped = {"schedule": plain(self.schedule.spec())} if self.schedule else {}
+        return {**self.sampler.spec(), "grid": plain(self.grid.spec()) if self.grid else OWN_GRID, **swapped}
 
 
 def refuse(told: str) -> ValidationError:
@@ -129,56 +138,38 @@ def _schedules(value: Any) -> tuple[Schedule, ...] | None:
     return None if value is None else components(schedules, Schedule)(value)
 
 
-def _formulation(entry: Any) -> Formulation:
-    """A formulation; the schedule that `exact` names is written out like any other component."""
-    formulation: Formulation = read(formulations, Formulation, entry)
-    named = getattr(formulation, "schedule", None)
-    if not isinstance(named, str | dict):
-        return formulation
-    try:
-        schedule: Schedule = read(schedules, Schedule, named)
-    except ValidationError as error:
-        raise refusal(complaints_of(error, ("schedule",))) from error
-    return dataclasses.replace(formulation, schedule=plain(schedule.spec()))  # type: ignore[call-arg]
-
-
 def _sampler(entry: Any) -> SamplerChoice:
     if isinstance(entry, SamplerChoice):
         return entry
-    grid, found = OWN_GRID, []
-    if isinstance(entry, dict) and "grid" in entry:
-        grid = entry["grid"]
-        entry = {key: value for key, value in entry.items() if key != "grid"}
+    grid: Grid | None = None
+    schedule: Schedule | None = None
+    found: list[Complaint] = []
+    if isinstance(entry, dict):
         try:
-            _known_grid(grid)
+            if entry.get("grid", OWN_GRID) != OWN_GRID:
+                grid = read(grids, Grid, entry["grid"], also=(OWN_GRID,))
         except ValidationError as error:
-            found = complaints_of(error, ("grid",))
+            found += complaints_of(error, ("grid",))
+        try:
+            if "schedule" in entry:
+                schedule = read(schedules, Schedule, entry["schedule"])
+        except ValidationError as error:
+            found += complaints_of(error, ("schedule",))
+        entry = {key: value for key, value in entry.items() if key not in {"grid", "schedule"}}
     try:
         sampler: Sampler = read(samplers, Sampler, entry)
     except ValidationError as error:
         raise refusal([*complaints_of(error), *found]) from error
     if found:
         raise refusal(found)
-    return SamplerChoice(sampler, grid)
-
-
-def _known_grid(name: Any) -> str:
-    if not isinstance(name, str):
-        raise refuse(f"found {shown(name)}, expected the name of a grid")
-    if name == OWN_GRID:
-        return name
-    if ":" not in name and name not in grids:
-        raise refuse(unknown("grid", name, [OWN_GRID, *grids.names()]))
-    find(grids, Grid, name)
-    return name
+    return SamplerChoice(sampler, grid, schedule)
 
 
 def _known_name(registry: Registry[Any], base: type) -> Callable[[Any], str]:
     def validate(name: Any) -> str:
         if not isinstance(name, str):
             raise refuse(f"found {shown(name)}, expected the name of a {registry.kind}, without parameters")
-        find(registry, base, name)
-        return name
+        return str(find(registry, base, name).registered_name)  # an alias is not what points are called
 
     return validate
 
@@ -263,7 +254,7 @@ class Exclusion(Frozen):
     formulation: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(formulations, Formulation))] = None
     schedule: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(schedules, Schedule))] = None
     sampler: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(samplers, Sampler))] = None
-    grid: Annotated[tuple[str, ...] | None, _one_or_more(_known_grid)] = None
+    grid: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(grids, Grid))] = None
     steps: Annotated[tuple[int, ...] | None, _one_or_more(whole(1, MOST_STEPS))] = None
     seed: Annotated[tuple[int, ...] | None, _one_or_more(whole(0, LARGEST_INTEGER))] = None
 
@@ -322,9 +313,7 @@ class Block:
 
 # Validators are made here: inside the class, `datasets` is the field and no longer the registry.
 DatasetAxis = Annotated[tuple[Dataset, ...] | None, PlainValidator(components(datasets, Dataset))]
-FormulationAxis = Annotated[
-    tuple[Formulation, ...] | None, PlainValidator(axis("formulations", _formulation, Formulation.spec))
-]
+FormulationAxis = Annotated[tuple[Formulation, ...] | None, PlainValidator(components(formulations, Formulation))]
 ScheduleAxis = Annotated[tuple[Schedule, ...] | None, PlainValidator(_schedules)]
 SamplerAxis = Annotated[
     tuple[SamplerChoice, ...] | None, PlainValidator(axis("samplers", _sampler, SamplerChoice.spec))

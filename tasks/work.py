@@ -19,14 +19,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.formulations import Trained
-from diffusion.metrics import Metric
+from diffusion.formulations import Exact, Trained
+from diffusion.limit import flow_limit
+from diffusion.metrics import DenoiserMetric, Metric
 from diffusion.networks import StackedMLP
 from diffusion.randomness import stream
-from diffusion.samplers import CountingDenoiser, Denoiser, Noise, levels_of
-from diffusion.schedules import Level
+from diffusion.samplers import CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
 from diffusion.training import Member, TrainedStack, train
 from tasks.plan import Cell, Point, Shard
+from tasks.split import LIMIT
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 
@@ -74,6 +75,7 @@ class ShardAnswer:
 
     cells: list[CellAnswer]
     points: list[PointAnswer]
+    profiles: dict[str, tuple[list[float], list[float]]]  # by cell id: noise-to-signal ratios, errors of the score
     device: str
     seconds: float
 
@@ -126,14 +128,20 @@ def run_shard(
             if point.cell.id in failed:
                 answers.append(PointAnswer(point, failed[point.cell.id]))
             else:
-                question = json.dumps([point.sampler.spec(), point.steps, point.samples, point.start], sort_keys=True)
+                alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
+                question = json.dumps(
+                    [point.sampler.spec(), point.steps, point.samples, point.start, alone], sort_keys=True
+                )
                 questions.setdefault(question, []).append(point)
     if answers:
         progress(sum(answer.point.work() for answer in answers), 0, len(answers))
+    beside = _Beside(denoisers, wanted)
     for points in questions.values():
-        answers.extend(_ask(points, denoisers, wanted))
+        answers.extend(_ask(points, denoisers, wanted, beside))
         progress(sum(point.work() for point in points), 0, len(points))
-    return ShardAnswer(cells, answers, platform.processor() or platform.machine(), time.perf_counter() - begun)
+    return ShardAnswer(
+        cells, answers, beside.profiles, platform.processor() or platform.machine(), time.perf_counter() - begun
+    )
 
 
 def _denoisers(
@@ -225,62 +233,100 @@ def start_noise(points: Sequence[Point]) -> Tensor:
         u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         quantiles: Tensor = torch.special.ndtri(u)[None, :, None]
         return quantiles.expand(len(points), n, dim).clone()
-    return _NoiseStreams(points, "start")()
+    return _streams(points, "start").fresh()
 
 
-class _NoiseStreams:
-    """Standard normal draws ``[members, samples, dim]``, one stream per data set and seed."""
-
-    def __init__(self, points: Sequence[Point], purpose: str) -> None:
-        self._shape = (points[0].samples, points[0].cell.dataset.dim)
-        keys = [(json.dumps(p.cell.dataset.spec(), sort_keys=True), p.cell.seed) for p in points]
-        distinct = list(dict.fromkeys(keys))
-        self._generators = [stream(purpose, *key) for key in distinct]
-        self._index = torch.tensor([distinct.index(key) for key in keys])
-
-    def __call__(self) -> Tensor:
-        draws = [torch.randn(self._shape, generator=generator, dtype=torch.float64) for generator in self._generators]
-        return torch.stack(draws)[self._index]
+def _streams(points: Sequence[Point], purpose: str) -> NoiseStreams:
+    """One stream per data set and seed: whatever is compared starts from the same noise and is driven by the same path."""
+    keys = [(purpose, json.dumps(p.cell.dataset.spec(), sort_keys=True), p.cell.seed) for p in points]
+    return NoiseStreams(keys, points[0].samples, points[0].cell.dataset.dim)
 
 
-def _ask(points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> list[PointAnswer]:
+def _ask(
+    points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, beside: _Beside
+) -> list[PointAnswer]:
     """One question put to several cells at once."""
     try:
-        return _answers(points, denoisers, wanted)
+        return _answers(points, denoisers, wanted, beside)
     except Exception as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
         if len(points) > 1:  # find out whose fault it is
-            return [answer for point in points for answer in _ask([point], denoisers, wanted)]
+            return [answer for point in points for answer in _ask([point], denoisers, wanted, beside)]
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
         return [PointAnswer(points[0], f"sampling failed: {told}")]
 
 
 def _answers(
-    points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted
+    points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, beside: _Beside
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
     first = points[0]
-    levels = levels_of([p.cell.schedule for p in points], [p.grid for p in points], first.steps)
+    levels = levels_of([p.schedule for p in points], [p.grid for p in points], first.steps)
     counting = CountingDenoiser(denoisers([p.cell for p in points]))
-    x = start_noise(points) * levels[0].sigma[:, None, None]
-    noise: Noise = _NoiseStreams(points, "noise")
+    x = start_noise(points) * _spread(points, levels[0])[:, None, None]
+    noise = _streams(points, "noise")
     kept = [m for m, point in enumerate(points) if point.id in wanted.trajectories]
     paths = [_thin(x, kept)]
     for x in first.sampler.trajectory(counting, x, levels, noise):  # noqa: B020 - the state moves on
         if kept:
             paths.append(_thin(x, kept))
     seconds = (time.perf_counter() - begun) / len(points)
-    return [
-        _measured(
-            point,
-            x[m],
-            counting.nfe,
-            seconds,
-            wanted,
-            (np.stack([path[kept.index(m)] for path in paths]), _level_table(levels, m)) if m in kept else None,
-        )
-        for m, point in enumerate(points)
-    ]
+    answers = []
+    for m, point in enumerate(points):
+        path = None
+        if m in kept:
+            path = (np.stack([states[kept.index(m)] for states in paths]), _level_table(levels, m))
+        answer = _measured(point, x[m], counting.nfe, seconds, wanted, path)
+        if answer.error is None:
+            answer.metrics |= beside(point)
+        answers.append(answer)
+    return answers
+
+
+class _Beside:
+    """What stands beside the metrics of a point and belongs to its cell: found once, told with every point.
+
+    Of exact denoisers, each metric at the limit of many steps; of cells that the study wants the score's error of, that.
+    """
+
+    def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> None:
+        self._denoisers, self._wanted = denoisers, wanted
+        self._limits: dict[str, dict[str, float]] = {}
+        self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell: noise-to-signal ratios, errors
+
+    def __call__(self, point: Point) -> dict[str, float]:
+        dataset, schedule, cell = point.cell.dataset, point.schedule, point.cell
+        found: dict[str, float] = {}
+        if isinstance(cell.formulation, Exact):
+            key = json.dumps([cell.id, schedule.spec(), point.samples, point.start], sort_keys=True)
+            if key not in self._limits:
+                self._limits[key] = self._limit(point)
+            found |= self._limits[key]
+        for metric in self._wanted.metrics:
+            if isinstance(metric, DenoiserMetric) and metric.refuses(dataset) is None:
+                if cell.id not in self.profiles:
+                    levels = metric.levels(cell.schedule)
+                    errors = metric.profile(self._denoisers([cell]), dataset, cell.schedule)
+                    self.profiles[cell.id] = (levels.tolist(), errors.tolist())
+                name = metric.column
+                found |= {name: float(np.mean(self.profiles[cell.id][1])), f"{name}_floor": 0.0}
+        return found
+
+    def _limit(self, point: Point) -> dict[str, float]:
+        dataset, schedule = point.cell.dataset, point.schedule
+        start = start_noise([point]) * schedule.prior_std
+        samples = flow_limit(self._denoisers([point.cell]), start, schedule, dataset.std)[0]
+        return {
+            f"{metric.column}_{LIMIT}": metric.evaluate(samples, dataset)
+            for metric in self._wanted.metrics
+            if metric.of == "samples" and metric.refuses(dataset) is None
+        }
+
+
+def _spread(points: Sequence[Point], first: Level) -> Tensor:
+    """Standard deviation of the start noise of each point: that of the grid's first level, or 1 if variance is preserved."""
+    kept = torch.tensor([point.schedule.variance_preserving for point in points])
+    return torch.where(kept, torch.ones_like(first.sigma), first.sigma)
 
 
 def _thin(x: Tensor, members: Sequence[int]) -> np.ndarray:
@@ -300,8 +346,8 @@ def _measured(
     dataset = point.cell.dataset
     metrics: dict[str, float] = {}
     for metric in wanted.metrics:
-        if metric.refuses(dataset) is None:
-            metrics[metric.registered_name] = metric.evaluate(x, dataset)
-            metrics[f"{metric.registered_name}_floor"] = metric.floor(dataset, len(x))
+        if metric.of == "samples" and metric.refuses(dataset) is None:
+            metrics[metric.column] = metric.evaluate(x, dataset)
+            metrics[f"{metric.column}_floor"] = metric.floor(dataset, len(x))
     samples = x.float().numpy() if wanted.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)

@@ -129,7 +129,7 @@ def test_failed_points_are_left_alone_unless_asked_for():
 def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist():
     made = make_plan(study(steps=[1, 101]), {}, ())
     reasons = {p.cell.schedule.registered_name: made.impossible[p.id] for p in made.points if p.id in made.impossible}
-    assert reasons == {"ddpm-linear": "schedule ddpm-linear has 100 levels, fewer than 101 steps"}
+    assert reasons == {"ddpm-linear": "schedule 'ddpm-linear' has 100 levels, fewer than 101 steps"}
     fewer = make_plan(study(exclude=[{"formulation": "ddpm", "steps": [3]}]), {}, ())
     assert len(fewer.points) == 32 - 4
 
@@ -154,3 +154,37 @@ def test_specs_are_plain_json():
     for point in points_of(study()):
         assert json.loads(json.dumps(point.spec)) == point.spec
         assert json.loads(json.dumps(point.cell.spec)) == point.cell.spec
+
+
+# --- another schedule after training ----------------------------------------------------------------------------------
+
+
+def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows():
+    choice = [{"name": "heun", "schedule": "vp-cosine"}, {"name": "heun", "schedule": "ve-linear"}, "heun"]
+    points = points_of(study(formulations=["edm"], samplers=choice, steps=[3], seeds=1))
+    trained = {p.labels["sampler"]: p for p in points if p.cell.training}
+    assert set(trained) == {"heun on vp-cosine", "heun on ve-linear", "heun"}
+    assert len({p.cell.id for p in trained.values()}) == 1  # one network answers all three
+    assert len({p.id for p in trained.values()}) == 3
+    assert trained["heun"].impossible() is None
+    assert "starts at more noise (sigma/alpha = 100)" in trained["heun on ve-linear"].impossible()
+    exact = {p.labels["sampler"]: p for p in points if not p.cell.training}
+    assert exact["heun on ve-linear"].impossible() is None
+
+
+def test_a_network_of_discrete_levels_cannot_be_sampled_between_them():
+    points = points_of(study(formulations=["ddpm"], samplers=[{"name": "ddim", "schedule": "vp-linear"}], steps=[3]))
+    (reason,) = {p.impossible() for p in points if p.cell.training}
+    assert "knows the discrete levels of 'ddpm-linear' only" in reason
+
+
+def test_naming_a_models_own_schedule_changes_nothing():
+    spelled = study(formulations=["edm"], samplers=[{"name": "heun", "schedule": "edm", "grid": "edm"}])
+    assert ids(spelled) == ids(study(formulations=["edm"], samplers=["heun"]))
+
+
+def test_more_steps_than_a_grid_has_levels_are_impossible_and_say_so():
+    points = points_of(study(formulations=["ddpm"], samplers=[{"name": "ddim", "grid": "quadratic"}], steps=[2, 99]))
+    reasons = {p.steps: p.impossible() for p in points if p.cell.training}
+    assert reasons[2] is None
+    assert "99 steps" in reasons[99]

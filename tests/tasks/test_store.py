@@ -62,7 +62,7 @@ def test_large_arrays_come_back_bit_for_bit(uri):
         "loss_steps": [1, 2],
     }
     with store.coordinate() as coordinator:
-        rows = Rows([point(0, samples=5, steps=2)], [cell], {"c": b"weights"}, {name: draws}, {name: path})
+        rows = Rows([point(0, samples=5, steps=2, dim=1)], [cell], {"c": b"weights"}, {name: draws}, {name: path})
         coordinator.commit(rows, "all of it", {})
     answers = Answers(store)
     np.testing.assert_array_equal(answers.samples(name).values, draws)

@@ -99,7 +99,11 @@ WRONG: list[tuple[dict[str, str | None], str, list[str]]] = [
         "3:52, at formulations[0].schedule.sigma_mx",
         ["unknown parameter 'sigma_mx' of 'edm'; did you mean 'sigma_max'?"],
     ),
-    ({"formulations": "[{name: exact, schedule: 3}]"}, "3:30, at formulations[0].schedule", ["text or a mapping"]),
+    (
+        {"formulations": "[{name: exact, schedule: 3}]"},
+        "3:30, at formulations[0].schedule",
+        ["expected the name of a schedule"],
+    ),
     # axes
     ({"samplers": "[]"}, "4:1, at samplers", ["found an empty list, expected at least one entry"]),
     ({"samplers": ""}, "4:1, at samplers", ["found nothing (null), expected a list"]),
@@ -373,7 +377,7 @@ def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
     (block,) = loaded.blocks()
     assert block.seeds == (0, 1, 2)
     assert block.schedules is None
-    assert [choice.grid_name for choice in block.samplers] == ["own"] * 4
+    assert [(choice.grid, choice.schedule) for choice in block.samplers] == [(None, None)] * 4
     assert [f.registered_name for f in block.formulations] == ["vp", "ve", "iddpm", "edm"]
     assert loaded.keep.trajectories == ("heun@50",)
 
@@ -557,3 +561,50 @@ def test_a_trajectory_that_a_narrowed_study_does_not_ask_for_keeps_nothing_and_i
         " keep: {trajectories: [heun@50]}}"
     )
     assert load_study(tmp_path / "s.yaml", ["steps=[1,2,4]"]).keep.trajectories == ("heun@50",)
+
+
+# --- components inside components -------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_formulation_are_named_like_any_component(tmp_path: Path) -> None:
+    entry = "[{name: denoising, parametrization: v, weighting: {name: min-snr, gamma: 3}, schedule: vp-linear}]"
+    loaded = study(tmp_path, formulations=entry)
+    (block,) = loaded.blocks()
+    (made,) = block.formulations
+    assert (made.parametrization.registered_name, made.weighting.gamma) == ("v", 3.0)  # type: ignore[attr-defined]
+    assert made.own_schedule().registered_name == "vp-linear"
+    assert Study.from_spec(json.loads(json.dumps(loaded.spec()))) == loaded
+    spelled = (
+        "[{name: denoising, parametrization: {name: v}, weighting: {gamma: 3.0, name: min-snr}, schedule: vp-linear}]"
+    )
+    assert study(tmp_path, formulations=spelled).spec() == loaded.spec()
+
+
+@pytest.mark.parametrize(
+    ("entry", "place", "told"),
+    [
+        ("[{name: denoising, parametrization: w}]", "formulations[0].parametrization", "unknown parametrization 'w'"),
+        ("[{name: denoising, weighting: min-snrr}]", "formulations[0].weighting", "did you mean 'min-snr'?"),
+        ("[{name: denoising, weighting: {name: min-snr, gama: 1}}]", "formulations[0].weighting.gama", "'gamma'"),
+        ("[{name: denoising, weighting: {name: min-snr, gamma: x}}]", "formulations[0].weighting.gamma", "a number"),
+        ("[{name: denoising, schedule: 3}]", "formulations[0].schedule", "expected the name of a schedule"),
+        ("[{name: denoising, noise_levels: {name: log-normal, std: 0}}]", "formulations[0].noise_levels", "positive"),
+    ],
+)
+def test_what_is_wrong_inside_a_part_is_told_with_its_place(tmp_path: Path, entry: str, place: str, told: str) -> None:
+    said = message(tmp_path, text_of(formulations=entry))
+    assert place in said
+    assert told in said
+
+
+def test_a_sampler_may_take_a_grid_with_parameters_and_another_schedule(tmp_path: Path) -> None:
+    entry = "[{name: heun, grid: {name: edm, rho: 5}, schedule: {name: vp-linear, epsilon_s: 0.01}}, {name: ddim, grid: log-snr}]"
+    loaded = study(tmp_path, samplers=entry)
+    first, second = loaded.blocks()[0].samplers
+    assert first.grid is not None
+    assert first.grid.label() == "edm(rho=5.0)"
+    assert first.schedule is not None
+    assert first.schedule.label() == "vp-linear(epsilon_s=0.01)"
+    assert second.grid is not None
+    assert second.grid.registered_name == "uniform-log-snr"  # the older name is understood, the newer one is kept
+    assert Study.from_spec(json.loads(json.dumps(loaded.spec()))) == loaded

@@ -1,0 +1,165 @@
+"""Every registered name, in the smallest form that runs, through the real command to a real store.
+
+The study is made from the registries, so that a new name is run by being there.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from diffusion.datasets import datasets
+from diffusion.formulations import Denoising, Trained, formulations
+from diffusion.grids import grids
+from diffusion.metrics import metrics
+from diffusion.objectives import noise_distributions, weightings
+from diffusion.parametrizations import parametrizations
+from diffusion.registry import Registry
+from diffusion.samplers import samplers
+from diffusion.schedules import VPLinear, schedules
+from tasks.catalogue import catalogue
+from tasks.results import open_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+    from tests.end_to_end.conftest import Command
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
+
+OWN_FILE = "points.npy"  # what the data set `from_file` reads
+PARTS: dict[str, Registry[Any]] = {
+    "parametrization": parametrizations,
+    "weighting": weightings,
+    "noise_levels": noise_distributions,
+}
+V = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "told": "angle"}
+
+
+def dataset(name: str) -> str | dict[str, Any]:
+    return {"name": name, "path": OWN_FILE} if name == "from_file" else name
+
+
+def every_name() -> dict[str, Any]:
+    """A union of crosses in which each name of each kind occurs."""
+    plain = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
+    parts = [
+        {"name": "denoising", "schedule": "vp-linear", part: name}
+        for part, registry in PARTS.items()
+        for name in registry.names()
+        if name != getattr(Denoising(), part).registered_name
+        if part != "noise_levels" or registry.create(name).refuses(VPLinear()) is None
+    ]
+    discrete = [grid for grid in grids.names() if grids.create(grid).refuses(VPLinear())]
+    spread = [grid for grid in grids.names() if grid not in discrete]
+    tiny = {"datasets": ["uniform"], "formulations": ["edm"], "samplers": ["ddim"], "steps": [2]}
+    return {
+        "name": "every-name",
+        **tiny,
+        "training": {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60},
+        "samples": 64,
+        "metrics": metrics.names(),
+        "grids": [
+            {"datasets": [dataset(name) for name in datasets.names()], "samplers": ["heun"]},
+            {"formulations": [name for name in plain if name != "denoising"]},
+            {"formulations": parts},
+            {"formulations": [V], "schedules": schedules.names()},
+            {"formulations": [V], "schedules": ["vp-linear"], "samplers": samplers.names(), "steps": [3]},
+            {
+                "formulations": [V],
+                "schedules": ["vp-linear"],
+                "samplers": [{"name": "ddim", "grid": g} for g in spread],
+            },
+            {
+                "formulations": ["ddpm", {**V, "noise_levels": "discrete"}],
+                "schedules": ["ddpm-linear"],
+                "samplers": [{"name": "ddim", "grid": grid} for grid in discrete],
+            },
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Path, xr.Dataset]:
+    from tests.end_to_end.conftest import Command
+
+    folder = tmp_path_factory.mktemp("every-name")
+    np.save(folder / OWN_FILE, np.random.default_rng(0).normal(size=(50, 2)))
+    (folder / "every.yaml").write_text(json.dumps(every_name()))
+    command = Command(folder, prefect_url)
+    command("run", "every.yaml", "--workers", "2")
+    return folder, open_results(str(folder / "results"), study="every-name")
+
+
+def test_the_catalogue_lists_every_name_with_formula_and_source(diffatlas: Command) -> None:
+    listed = json.loads(diffatlas("catalog", "--json").stdout)
+    assert listed == json.loads(json.dumps(catalogue()))
+    registered = {
+        registry.kind: registry.names()
+        for registry in (
+            datasets,
+            formulations,
+            schedules,
+            parametrizations,
+            noise_distributions,
+            weightings,
+            grids,
+            samplers,
+            metrics,
+        )
+    }
+    assert {kind: [entry["name"] for entry in listed[f"{kind}s"]] for kind in registered} == registered
+    for entry in (entry for entries in listed.values() for entry in entries):
+        assert entry["formula"], entry["name"]
+        assert entry["source"], entry["name"]
+        assert entry["summary"], entry["name"]
+
+
+def test_no_point_fails(answered: tuple[Path, xr.Dataset]) -> None:
+    _, points = answered
+    failed = points.isel(point=np.flatnonzero(points["status"].values == "failed"))
+    assert failed["error"].values.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "names"),
+    [
+        ("dataset", datasets.names()),
+        ("formulation", formulations.names()),
+        ("schedule", schedules.names()),
+        ("sampler", samplers.names()),
+        ("grid", grids.names()),
+    ],
+)
+def test_every_name_has_answers(answered: tuple[Path, xr.Dataset], axis: str, names: list[str]) -> None:
+    """A label is the name, or the name with its parameters; that of a file is the file's, with a digest."""
+    _, points = answered
+    ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
+    found = {str(label).partition("(")[0].partition("@")[0] for label in ok[axis].values}
+    assert {"points" if name == "from_file" else name for name in names} <= found
+
+
+def test_every_part_of_a_formulation_has_answers(answered: tuple[Path, xr.Dataset]) -> None:
+    _, points = answered
+    labels = set(points["formulation"].values[points["status"].values == "ok"].tolist())
+    for part, registry in PARTS.items():
+        for name in registry.names():
+            if name == getattr(Denoising(), part).registered_name:
+                assert any(label.startswith("denoising(") and f"{part}=" not in label for label in labels), name
+            else:
+                assert any(f"{part}={name}" in label for label in labels), name
+
+
+def test_every_metric_is_finite_where_it_serves(answered: tuple[Path, xr.Dataset]) -> None:
+    _, points = answered
+    ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
+    for name in metrics.names():
+        values = ok[name].values
+        served = np.isfinite(values)
+        assert served.any(), name
+        assert np.isfinite(ok[f"{name}_floor"].values[served]).all(), name
