@@ -1,0 +1,114 @@
+"""What a worker does with a shard: nothing that it answers depends on what else it was asked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.plan import Job, Shard, make_plan
+from tasks.study import Study
+from tasks.work import ShardAnswer, Wanted, generate, run_shard
+
+SPEC = {
+    "name": "work",
+    "datasets": ["gaussian_mixture", "uniform"],
+    "formulations": ["edm", "flow", "edm2", {"name": "denoising", "parametrization": "v", "told": "angle"}],
+    "seeds": 2,
+    "training": {"steps": 6, "batch": 16, "width": 16, "depth": 2, "data": 60},
+    "samplers": [
+        {"name": "rk45", "rtol": 1e-3, "atol": 1e-3},
+        "dpmpp-2m-sde",
+        "churn",
+        {"name": "heun", "schedule": "vp-cosine"},
+        {"name": "ddim", "grid": {"name": "uniform-t"}},
+    ],
+    "steps": [3],
+    "samples": 70,
+    "metrics": ["w1", "energy", "score-error", {"name": "mmd", "points": 50}],
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def answers(shard: Shard, study: Study) -> ShardAnswer:
+    data = {
+        (job.cell.dataset.label(), job.cell.seed, 60): generate(job.cell.dataset, job.cell.seed, 60)
+        for job in shard.jobs
+        if job.cell.training
+    }
+    return run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset()))
+
+
+def told(answer: ShardAnswer) -> dict[str, tuple[object, ...]]:
+    """Everything said of each point but the time it took, samples byte for byte."""
+    return {
+        a.point.id: (
+            a.error,
+            a.nfe,
+            json.dumps(a.metrics, sort_keys=True),
+            None if a.samples is None else a.samples.tobytes(),
+        )
+        for a in answer.points
+    }
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.from_spec(SPEC)
+
+
+def jobs_of(study: Study) -> list[Job]:
+    plan = make_plan(study, {}, ())
+    return [job for job in plan.jobs if job.cell.seed == 0 or job.cell.training]
+
+
+def test_answers_do_not_depend_on_packing(study: Study) -> None:
+    """Adaptive, stochastic and multistep samplers, swapped schedules, learned uncertainty: alone as in company."""
+    jobs = [job for job in jobs_of(study) if job.cell.training]
+    whole = told(answers(Shard(tuple(jobs)), study))
+    assert all(error is None for error, *_ in whole.values())
+    for some in (jobs[:1], jobs[3:4], jobs[::-1][:5]):
+        for point, said in told(answers(Shard(tuple(some)), study)).items():
+            assert said == whole[point]
+
+
+def test_every_exact_answer_has_its_limit_and_the_score_of_the_exact_denoiser_no_error(study: Study) -> None:
+    jobs = [job for job in jobs_of(study) if not job.cell.training]
+    found = answers(Shard(tuple(jobs)), study)
+    for answer in found.points:
+        assert answer.error is None
+        for name in ("w1", "energy", "mmd(points=50)"):
+            assert np.isfinite(answer.metrics[f"{name}_limit"])
+            assert np.isfinite(answer.metrics[f"{name}_floor"])
+        assert answer.metrics["score-error"] < 1e-15
+    for levels, errors in found.profiles.values():
+        assert len(levels) == len(errors) > 1
+
+
+def test_the_limit_of_a_cell_is_the_same_for_each_of_its_questions_on_one_schedule(study: Study) -> None:
+    (job, *_) = [job for job in jobs_of(study) if not job.cell.training]
+    found = answers(Shard((job,)), study)
+    limits: dict[str, set[float]] = {}
+    for answer in found.points:
+        limits.setdefault(answer.point.schedule.label(), set()).add(answer.metrics["w1_limit"])
+    assert len(limits) == 2  # the cell's own schedule and the one that is swapped in
+    assert all(len(values) == 1 for values in limits.values())
+
+
+def test_an_adaptive_sampler_counts_its_own_evaluations(study: Study) -> None:
+    jobs = [job for job in jobs_of(study) if job.cell.training]
+    counts = {
+        answer.point.cell.id: answer.nfe
+        for answer in answers(Shard(tuple(jobs)), study).points
+        if answer.point.sampler.adaptive
+    }
+    assert len(counts) == len(jobs)
+    assert len(set(counts.values())) > 1
