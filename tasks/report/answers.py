@@ -22,8 +22,9 @@ class Answers(Protocol):
 
         Coordinates `dataset`, `formulation`, `schedule`, `sampler`, `grid`, `steps`, `nfe`, `seed`, `cell_id`,
         `point_id`, `status` (``ok``, ``failed`` or ``skipped``) and `error` (empty if there was none); variables: one
-        per metric, ``<metric>_floor`` for each (what a perfect sampler would score with as many samples),
-        `train_seconds`, `sample_seconds`. A metric is better the lower it is, unless ``attrs["better"] == "higher"``.
+        per metric, ``<metric>_floor`` for each (what a perfect sampler would score with as many samples), where there is
+        an exact row to compare with also the other parts and the limit of `tasks.split`, `train_seconds`,
+        `sample_seconds`. A metric is better the lower it is, unless ``attrs["better"] == "higher"``.
         ``formulation == "exact"`` is the ideal denoiser: no network, same sampler, same schedule.
         """
         ...
@@ -54,5 +55,13 @@ class Answers(Protocol):
 
         Coordinates `cell_id`, `dataset`, `formulation`, `schedule` and `seed` along ``cell``, `step` along
         ``progress``.
+        """
+        ...
+
+    def score_errors(self) -> xr.DataArray:
+        """Error of the learned score by noise level ``(cell, level)``; of size 0 where it was not asked for.
+
+        Coordinates `cell_id`, `dataset`, `formulation`, `schedule` and `seed` along ``cell``, `nsr` (noise-to-signal ratio)
+        along ``(cell, level)``.
         """
         ...

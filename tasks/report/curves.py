@@ -2,10 +2,12 @@
 
 For n seeds with values x_i at one question, ``mean = sum x_i / n``, ``sem = s / sqrt(n)`` with s^2 the unbiased
 variance, and the 95 % interval of the mean is ``mean +- t_{0.975, n-1} sem`` (Student's t: three seeds are few, and
-1.96 would promise too much). A single seed has no interval, and none is invented.
+1.96 would promise too much). Fewer than three seeds have no interval: one has no spread, and from two it would be thirteen
+times their standard error.
 
 A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
-A *panel* is a sampler (and its grid, where a study asks for several).
+A *panel* is a sampler (and its grid, where a study asks for several). A metric that looks at the denoiser and not at samples
+(`score-error`) does not depend on sampler and steps; it has a picture of its own (`score`) and is none of the `metrics` here.
 """
 
 from __future__ import annotations
@@ -18,10 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
+from diffusion.metrics import DenoiserMetric
+from diffusion.metrics import metrics as known_metrics
+from tasks.report.labels import short_labels
+from tasks.split import BESIDE
+
 if TYPE_CHECKING:
     import xarray as xr
 
 EXACT = "exact"
+FEWEST_SEEDS = 3  # from which a spread can be told
 _NOT_METRICS = {"train_seconds", "sample_seconds"}
 
 
@@ -42,6 +50,7 @@ class Point:
     status: str
     error: str
     values: Mapping[str, float]
+    beside: Mapping[str, float] = field(default_factory=dict)  # ``<metric>_<part>``, see `tasks.split`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +75,16 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A sampler, and a grid where the study compares grids."""
+    """A sampler, and a grid where the study compares grids; `name` is what the page calls the sampler."""
 
     sampler: str
     grid: str | None = None
+    name: str = field(default="", compare=False)
 
     @property
     def title(self) -> str:
-        return self.sampler if self.grid is None else f"{self.sampler}, grid {self.grid}"
+        name = self.name or self.sampler
+        return name if self.grid is None else f"{name}, grid {self.grid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +107,9 @@ class Mean:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean; None for a single seed."""
+        """95 % interval of the mean; None for fewer than three seeds."""
         n = len(self.values)
-        if n < 2:
+        if n < FEWEST_SEEDS:
             return None
         half = float(student_t.ppf(0.975, n - 1)) * self.sem
         return self.mean - half, self.mean + half
@@ -129,7 +140,12 @@ class Table:
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
     floors: Mapping[tuple[str, str], float]
+    shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     curves: tuple[Curve, ...] = field(default=())
+
+    def short(self, label: str) -> str:
+        """What the page calls a dataset, schedule, formulation or sampler."""
+        return self.shorts.get(label, label)
 
     def select(self, dataset: str, metric: str, panel: Panel | None = None) -> list[Curve]:
         """The curves of one figure, trained ones first."""
@@ -176,15 +192,18 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
     metrics = tuple(in_order(_metric_names(points), names_of(study.get("metrics"))))
     rows = _rows(points, metrics)
     datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
-    panels = {name: _panels([row for row in rows if row.dataset == name], study) for name in datasets}
+    kinds = ("dataset", "formulation", "schedule", "sampler")
+    shorts = {k: v for kind in kinds for k, v in short_labels(getattr(row, kind) for row in rows).items()}
+    panels = {name: _panels([row for row in rows if row.dataset == name], study, shorts) for name in datasets}
     table = Table(
         points=rows,
         datasets=datasets,
         metrics=metrics,
         higher_is_better=frozenset(m for m in metrics if points[m].attrs.get("better") == "higher"),
         panels=panels,
-        series=_series(rows, study),
+        series=_series(rows, study, shorts),
         floors=_floors(points, datasets, metrics),
+        shorts=shorts,
     )
     return Table(**{**table.__dict__, "curves": tuple(_curves(table))})
 
@@ -194,8 +213,16 @@ def _metric_names(points: xr.Dataset) -> list[str]:
     return [
         name
         for name in names
-        if name not in _NOT_METRICS and not name.endswith("_floor") and np.issubdtype(points[name].dtype, np.number)
+        if name not in _NOT_METRICS
+        and not name.endswith(BESIDE)
+        and np.issubdtype(points[name].dtype, np.number)
+        and not looks_at_denoisers(name)
     ]
+
+
+def looks_at_denoisers(metric: str) -> bool:
+    """Whether a metric is of the denoiser alone, whatever is drawn with it; False for one that is not installed."""
+    return metric in known_metrics and issubclass(known_metrics.find(metric), DenoiserMetric)
 
 
 def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
@@ -210,6 +237,8 @@ def _rows(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Point, ...]:
     text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
     count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
     values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
+    names = [f"{metric}{suffix}" for metric in metrics for suffix in BESIDE if f"{metric}{suffix}" in points]
+    beside = {name: [float(v) for v in _column(points, name, math.nan)] for name in names}
     return tuple(
         Point(
             **{name: column[i] for name, column in text.items()},
@@ -217,6 +246,7 @@ def _rows(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Point, ...]:
             nfe=count["nfe"][i],
             seed=count["seed"][i],
             values={metric: column[i] for metric, column in values.items()},
+            beside={name: column[i] for name, column in beside.items()},
         )
         for i in range(points.sizes.get("point", 0))
     )
@@ -227,29 +257,35 @@ def _integer(value: Any) -> int:
     return int(value) if value is not None and math.isfinite(value) else 0
 
 
-def _panels(rows: Sequence[Point], study: Mapping[str, Any]) -> tuple[Panel, ...]:
+def _panels(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
     samplers = in_order((row.sampler for row in rows), names_of(study.get("samplers")))
     grids: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
         grids.setdefault((row.formulation, row.schedule, row.sampler), set()).add(row.grid)
     if all(len(found) == 1 for found in grids.values()):
-        return tuple(Panel(sampler) for sampler in samplers)
+        return tuple(Panel(sampler, name=shorts[sampler]) for sampler in samplers)
     pairs = dict.fromkeys((row.sampler, row.grid) for row in rows)
-    return tuple(Panel(sampler, grid) for name in samplers for sampler, grid in pairs if sampler == name)
+    return tuple(Panel(sampler, grid, shorts[name]) for name in samplers for sampler, grid in pairs if sampler == name)
 
 
-def _series(rows: Sequence[Point], study: Mapping[str, Any]) -> tuple[Series, ...]:
+def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Series, ...]:
     pairs = list(dict.fromkeys((row.formulation, row.schedule) for row in rows))
     order = in_order((formulation for formulation, _ in pairs), names_of(study.get("formulations")))
     trained = sorted((pair for pair in pairs if pair[0] != EXACT), key=lambda pair: order.index(pair[0]))
     several = {f for f, _ in trained if sum(other == f for other, _ in trained) > 1}
-    made = [Series(key, f, s, f"{f} on {s}" if f in several else f, key, (key,)) for key, (f, s) in enumerate(trained)]
+    alone = several and len({f for f, _ in trained}) == 1  # one formulation on many schedules: it need not be repeated
+    made = [
+        Series(
+            key, f, s, shorts[s] if alone else f"{shorts[f]} on {shorts[s]}" if f in several else shorts[f], key, (key,)
+        )
+        for key, (f, s) in enumerate(trained)
+    ]
     for formulation, schedule in pairs:
         if formulation == EXACT:
             companions = tuple(one.key for one in made if not one.exact and one.schedule == schedule)
             key = len(made)
             style = companions[0] if companions else key
-            made.append(Series(key, EXACT, schedule, f"exact on {schedule}", style, companions or (key,)))
+            made.append(Series(key, EXACT, schedule, f"exact on {shorts[schedule]}", style, companions or (key,)))
     return tuple(made)
 
 

@@ -1,7 +1,7 @@
 """Samples on the line: their distribution against the step count, and along the reverse trajectory.
 
-*Against N*: for every step count the histogram of the kept samples, as a column of colours; the target's support is
-marked. What falls outside the picture is not hidden: its share is written above the column.
+*Against N*: for every step count the histogram of the kept samples, as a column of colours, and the target's beside them; its
+support is marked. What falls outside the picture is not hidden: its share is written above the column.
 
 *Along the trajectory*: the law of x_t at each level, from noise to data, as histograms and as a map; where the target's
 noised density is known, p_t(x) is drawn over the histograms and beside the map. A variance-exploding process starts a
@@ -32,12 +32,12 @@ Array = NDArray[np.float64]
 _BINS = 80
 _MOST_LEVELS = 80
 _MULTIPLES = 6
-_FAVOURITES = ("heun", "ddim", "edm", "euler")
+_FAVOURITES = ("heun", "ddim", "euler")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Kept samples of one series in one panel by one seed: step count -> values."""
+    """Kept samples of one series in one panel by one seed: step count -> values ``[n]`` on the line, else ``[n, dim]``."""
 
     panel: Panel
     series: Series
@@ -45,13 +45,14 @@ class Kept:
     values: Mapping[int, Array]
 
 
+def preference(panel: Panel) -> int:
+    """How early a panel is shown: Heun's method, DDIM, and so on; others after them."""
+    return _FAVOURITES.index(panel.sampler) if panel.sampler in _FAVOURITES else len(_FAVOURITES)
+
+
 def default_panel(panels: Sequence[Panel]) -> Panel | None:
     """The panel shown first: Heun's method where there is one, else DDIM, else whatever comes first."""
-    for name in _FAVOURITES:
-        for panel in panels:
-            if panel.sampler == name:
-                return panel
-    return panels[0] if panels else None
+    return min(panels, key=preference, default=None)
 
 
 def asked(table: Table, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Point]]]:
@@ -66,19 +67,20 @@ def asked(table: Table, dataset: str) -> Iterator[tuple[Panel, Series, int, list
         yield panel, series, seed, sorted(points, key=lambda point: -point.steps)
 
 
-def kept_samples(answers: Answers, table: Table, dataset: str) -> list[Kept]:
-    """What was kept of a scalar dataset, of the first seed that has any, per panel and series."""
-    found: dict[tuple[Panel, Series], Kept] = {}
-    for panel, series, seed, points in asked(table, dataset):
-        if (panel, series) in found:
+def kept_samples(answers: Answers, table: Table, dataset: str, dim: int, panel: Panel) -> list[Kept]:
+    """What was kept of a data set with one sampler, per series of the first seed that has any."""
+    found: dict[Series, Kept] = {}
+    for asked_of, series, seed, points in asked(table, dataset):
+        if series in found or asked_of != panel:
             continue
         values = {}
         for point in reversed(points):
             samples = answers.samples(point.point_id)
-            if samples is not None and samples.sizes.get("coordinate", 1) == 1:
-                values[point.steps] = samples.values.astype(float).ravel()
+            if samples is not None and samples.sizes.get("coordinate", 1) == dim:
+                flat = samples.values.astype(float)
+                values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
         if values:
-            found[panel, series] = Kept(panel, series, seed, values)
+            found[series] = Kept(panel, series, seed, values)
     return list(found.values())
 
 
@@ -94,9 +96,13 @@ def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
     return low - width / 2, high + width / 2
 
 
-def against_steps(kept: Kept, target: Target, shown: tuple[float, float]) -> Picture:
-    """The seeds' figure: colours are the density of the samples, one column per step count."""
-    edges = np.linspace(*shown, _BINS + 1)
+def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_panel: bool = False) -> Picture:
+    """The lecture's figure: colours are the density of the samples, a column for each step count and one for the target.
+
+    It is titled by the panel if asked to be.
+    """
+    # a hair lower, so that an atom at an edge is in the same bin for samples and target
+    edges = np.linspace(*shown, _BINS + 1) - 1e-7 * (shown[1] - shown[0])
     steps = sorted(kept.values)
     columns, outside = [], []
     for n in steps:
@@ -108,8 +114,10 @@ def against_steps(kept: Kept, target: Target, shown: tuple[float, float]) -> Pic
     top = 2 * float(np.quantile(clean[clean > 0], 0.95)) if clean is not None and (clean > 0).any() else 0.0
     top = top or 1.5 * float(columns[-1].max()) or 1.0
     names = [str(n) for n in steps]
+    last = [] if clean is None else ["target"]
     hover = "N = %{x}<br>x = %{y:.3f}<br>density %{z:.3f}<extra></extra>"
-    traces: list[Spec] = [heat(names, packed(midpoints(edges)), np.array(columns).T, top, hovertemplate=hover)]
+    densities = np.array(columns if clean is None else [*columns, clean])
+    traces: list[Spec] = [heat(names + last, packed(midpoints(edges)), densities.T, top, hovertemplate=hover)]
     marked = [(n, share) for n, share in zip(names, outside, strict=True) if share >= 0.005]
     if marked:
         traces.append(
@@ -134,7 +142,7 @@ def against_steps(kept: Kept, target: Target, shown: tuple[float, float]) -> Pic
     across = axis("steps N", type="category", showgrid=False, tickangle=0, tickfont={"size": 10})
     upwards = axis("sample value", range=listed([shown[0], shown[1] + 0.09 * (shown[1] - shown[0])]), showgrid=False)
     spec = {"data": traces, "layout": layout(xaxis=across, yaxis=upwards, shapes=shapes)}
-    return Picture(label, text, spec, families=kept.series.shown_with)
+    return Picture(kept.panel.title if by_panel else label, text, spec, families=kept.series.shown_with)
 
 
 def values_in(kept: Kept) -> str:
@@ -147,7 +155,15 @@ def _support_line(edge: float) -> Spec:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}
 
 
-def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[list[list[Picture]], int]:
+def asked_for(panel: Panel, point: Point) -> str:
+    """Sampler and step count."""
+    return f"{panel.title}, N = {point.steps}"
+
+
+Trajectories = list[tuple["Series", list[Picture]]]
+
+
+def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[Trajectories, int]:
     """Histograms and map of one kept trajectory per series; and how many more were kept."""
     found: dict[Series, tuple[int, Panel, Point, xr.DataArray]] = {}
     more = 0
@@ -156,14 +172,19 @@ def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -
             kept = answers.trajectory(point.point_id)
             if kept is None or kept.sizes.get("coordinate", 1) != 1 or kept.sizes.get("level", 0) < 2:
                 continue
-            rank = _FAVOURITES.index(panel.sampler) if panel.sampler in _FAVOURITES else len(_FAVOURITES)
             more += 1
-            if series not in found or rank < found[series][0]:
-                found[series] = (rank, panel, point, kept)
+            if series not in found or preference(panel) < found[series][0]:
+                found[series] = (preference(panel), panel, point, kept)
     chosen = sorted(found.items(), key=lambda item: item[0].key)
     pairs = [
-        [_multiples(series, point, kept, target), _map(series, point, kept, target)]
-        for series, (_, _, point, kept) in chosen
+        (
+            series,
+            [
+                _multiples(series, asked_for(panel, point), kept, target),
+                _map(series, asked_for(panel, point), kept, target),
+            ],
+        )
+        for series, (_, panel, point, kept) in chosen
     ]
     return pairs, more - len(chosen)
 
@@ -177,7 +198,7 @@ def _levels(kept: xr.DataArray, most: int) -> tuple[NDArray[np.int64], Array, Ar
     return chosen, values, alpha, sigma
 
 
-def _multiples(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Picture:
+def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
     chosen, values, alphas, sigmas = _levels(kept, _MULTIPLES)
     traces: list[Spec] = []
     axes: Spec = {}
@@ -209,7 +230,7 @@ def _multiples(series: Series, point: Point, kept: xr.DataArray, target: Target)
         )
         notes.append(f"level {level}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
     caption = (
-        f"{series.label} with {point.sampler}, N = {point.steps}: histograms of {kept.sizes['sample']:,} samples, "
+        f"{series.label} with {sampled}: histograms of {kept.sizes['sample']:,} samples, "
         f"level 0 is noise. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"
         f"{'; '.join(notes)}."
     )
@@ -218,7 +239,7 @@ def _multiples(series: Series, point: Point, kept: xr.DataArray, target: Target)
     )
 
 
-def _map(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Picture:
+def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
     chosen, values, alphas, sigmas = _levels(kept, _MOST_LEVELS)
     scales = np.array([target.standard_deviation(a, s) for a, s in zip(alphas, sigmas, strict=True)])
     standard = scales.max() > 10 * scales.min()
@@ -229,13 +250,13 @@ def _map(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Pi
     low, high = (np.quantile(finite, [0.002, 0.998]) if finite.size else np.array([0.0, 1.0])).tolist()
     margin = 0.1 * (high - low) or 0.5
     edges = np.linspace(low - margin, high + margin, _BINS + 1)
-    sampled = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
+    densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
     exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
     laws = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
-    top = 1.3 * float(np.quantile(np.array(laws or sampled), 0.99)) or 1.0
+    top = 1.3 * float(np.quantile(np.array(laws or densities), 0.99)) or 1.0
     y = packed(midpoints(edges))
     hover = "level %{x}<br>%{y:.3g}<br>density %{z:.3g}<extra></extra>"
-    traces = [heat(listed(chosen), y, np.array(sampled).T, top, hovertemplate=hover)]
+    traces = [heat(listed(chosen), y, np.array(densities).T, top, hovertemplate=hover)]
     known = len(laws) == len(scaled)
     name = "x / standard deviation of pₜ" if standard else "x"
     axes: Spec = {
@@ -249,9 +270,9 @@ def _map(series: Series, point: Point, kept: xr.DataArray, target: Target) -> Pi
         axes["xaxis2"] = axis("exact: level", showgrid=False, nticks=5, domain=[0.52, 1])
     far = 0.0
     if known:
-        far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(sampled[1:], laws[1:], strict=True))
+        far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], laws[1:], strict=True))
     caption = (
-        f"{series.label} with {point.sampler}, N = {point.steps}: the law of x along the levels, noise on the left"
+        f"{series.label} with {sampled}: the law of x along the levels, noise on the left"
         f"{', data on the right' if not known else '; beside it the exact pₜ(x)'}."
         f"{f' Largest L1 distance between the two: {number(far, 2)} (2 would be no overlap).' if known else ''}"
         f"{' Each level is divided by its exact standard deviation.' if standard else ''}"

@@ -3,7 +3,8 @@
 Quality is drawn on two logarithmic axes: a sampler of order p is a straight line of slope -p until it meets a floor.
 All panels of a dataset and metric share their axes, so that samplers can be compared by eye. A run that explodes (VE
 with Heun's method and two steps errs by 10^8) would flatten everything else: what lies far above the rest is drawn as
-a triangle on the upper edge, with its value on hover and in the table.
+a triangle on the upper edge, with its value on hover and in the table. Lines leave the picture where they cross its edge
+and come back where they do; nothing is drawn along it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import xarray as xr
 
 from tasks.report.curves import EXACT, Curve, Panel, Series, Table
 from tasks.report.look import Picture, Spec, axis, color, dash, layout, listed, log_ticks, packed, plain, symbol
-from tasks.report.text import number, plus_minus
+from tasks.report.text import counted, number, plus_minus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DECADES_ABOVE_MEDIAN = 3.3
 _LOSS_POINTS = 200
+MOST_BANDS = 8  # curves in one picture; the bands of more cover each other
+MOST_TALL = 4
 
 
 def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
@@ -32,15 +35,21 @@ def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
         return []
     floor = table.floors.get((dataset, metric))
     scale = _Scale.around(curves, floor)
+    compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
     across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2))
     upwards = axis(plain(metric), **scale.axis())
+    crowded = len({curve.series for curve in curves if not compared or not curve.series.exact}) > MOST_BANDS
     pictures = []
     for panel in table.panels[dataset]:
         own = [curve for curve in curves if curve.panel == panel]
         if not own:
             continue
-        traces = [trace for curve in own for trace in _traces(curve, scale)]
+        traces = [
+            trace
+            for curve in own
+            for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded)
+        ]
         if floor is not None and (floor > 0 or not scale.logarithmic):
             traces.append(_floor_trace(floor, min(nfe), max(nfe)))
         pictures.append(
@@ -48,6 +57,7 @@ def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
                 title=panel.title,
                 caption=_caption(own, metric, higher=metric in table.higher_is_better),
                 spec={"data": traces, "layout": layout(xaxis=across, yaxis=upwards)},
+                shape="tall" if crowded and len(table.panels[dataset]) <= MOST_TALL else "short",
             )
         )
     return pictures
@@ -83,6 +93,26 @@ class _Scale:
     def clip(self, value: float) -> float:
         return min(max(value, self.low), self.high)
 
+    def line(self, across: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+        """The polygon through the values (logarithmic across) as far as it lies in the picture; NaN where it does not."""
+        low, high = self._height(self.low), self._height(self.high)
+        places = [(math.log(max(x, 1e-300)), self._height(value)) for x, value in zip(across, values, strict=True)]
+        drawn: list[tuple[float, float]] = []
+        for k, (a, b) in enumerate(zip(places, places[1:] or places, strict=False)):
+            inside = [_crossing(a, b, edge) for edge in (low, high) if (a[1] - edge) * (b[1] - edge) < 0]
+            part = sorted([p for p in (a, b) if low <= p[1] <= high] + inside)
+            if not part:
+                continue
+            joined = k and drawn and drawn[-1] == part[0]
+            drawn += part[1:] if joined else ([(math.nan, math.nan)] if drawn else []) + part
+        return [math.exp(x) for x, _ in drawn], [self._value(y) for _, y in drawn]
+
+    def _height(self, value: float) -> float:
+        return math.log(min(max(value, 1e-300), 1e300)) if self.logarithmic else value
+
+    def _value(self, height: float) -> float:
+        return math.exp(height) if self.logarithmic else height
+
     def edges(self) -> tuple[float, float]:
         """Just inside the picture, where a mark is still drawn."""
         if self.logarithmic:
@@ -92,7 +122,14 @@ class _Scale:
         return self.low + inset, self.high - inset
 
 
-def _traces(curve: Curve, scale: _Scale) -> list[Spec]:
+def _crossing(a: tuple[float, float], b: tuple[float, float], height: float) -> tuple[float, float]:
+    """Where the straight line from a to b reaches a height."""
+    share = (height - a[1]) / (b[1] - a[1])
+    return a[0] + share * (b[0] - a[0]), height
+
+
+def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool) -> list[Spec]:
+    """One curve; `beside` is the exact denoiser's, where it is there to compare trained ones with; it has no band."""
     series = curve.series
     name = plain(series.label)
     paint = color(series.style)
@@ -102,31 +139,31 @@ def _traces(curve: Curve, scale: _Scale) -> list[Spec]:
     inside = [value if scale.low <= value <= scale.high else None for value in means]
     hover = [
         f"{name}<br>N = {m.steps}, NFE = {m.nfe}<br>{plain(curve.metric)} {plus_minus(m.mean, m.sem)}"
-        f"<br>{len(m.values)} seed{'s' if len(m.values) > 1 else ''}"
+        f"<br>{counted(len(m.values), 'seed')}"
         for m in curve.at
     ]
     common = {"type": "scatter", "name": name, "meta": meta}
     traces: list[Spec] = []
-    banded = [(mean.nfe, mean.interval) for mean in curve.at if mean.interval is not None]
-    if len(banded) > 1 and not series.exact:
-        lower = [scale.clip(interval[0]) for _, interval in banded if interval]
-        upper = [scale.clip(interval[1]) for _, interval in banded if interval]
-        cost = [nfe for nfe, _ in banded]
+    intervals = [(mean.nfe, mean.interval) for mean in curve.at if mean.interval is not None]
+    if len(intervals) > 1 and banded and not beside:
+        lower = [scale.clip(interval[0]) for _, interval in intervals if interval]
+        upper = [scale.clip(interval[1]) for _, interval in intervals if interval]
+        cost = [nfe for nfe, _ in intervals]
         band = {"x": cost + cost[::-1], "y": listed(upper + lower[::-1]), "mode": "lines", "line": {"width": 0}}
         traces.append({**common, **band, "fill": "toself", "fillcolor": color(series.style, 0.16), "hoverinfo": "skip"})
+    along, height = scale.line(x, means)
     traces.append(
         {
             **common,
-            "x": x,
-            # A line runs on to the edge, so that one sees it leave.
-            "y": listed([scale.clip(value) for value in means]),
+            "x": listed(along),
+            "y": listed(height),
             "mode": "lines",
-            "line": {"color": paint, "width": 1.6 if series.exact else 2, "dash": "dash" if series.exact else "solid"},
+            "line": {"color": paint, "width": 1.6 if beside else 2, "dash": "dash" if beside else "solid"},
             "hoverinfo": "skip",
         }
     )
     marker: Spec = {"symbol": symbol(series.style), "color": paint, "size": 7}
-    if series.exact:
+    if beside:
         marker = {"symbol": f"{symbol(series.style)}-open", "color": paint, "size": 6}
     points = {"mode": "markers", "marker": marker, "text": hover, "hovertemplate": "%{text}<extra></extra>"}
     traces.append({**common, "x": x, "y": listed([math.nan if v is None else v for v in inside]), **points})
@@ -188,11 +225,11 @@ def losses(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
         if series is not None and formulation != EXACT:
             groups.setdefault(series, []).append(i)
     every = max(1, math.ceil(found.sizes["progress"] / _LOSS_POINTS))
-    counted = (
+    recorded = (
         found["step"] if "step" in found.coords else xr.DataArray(np.arange(found.sizes["progress"]), dims="progress")
     )
     # studies may train cells for different numbers of steps: every cell has its own
-    steps = counted.broadcast_like(found).transpose("cell", "progress").values.astype(float)[:, ::every]
+    steps = recorded.broadcast_like(found).transpose("cell", "progress").values.astype(float)[:, ::every]
     values = found.transpose("cell", "progress").values.astype(float)[:, ::every]
     shown = values[[i for members in groups.values() for i in members]]
     shown = shown[np.isfinite(shown)]

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.report.text import number, plus_minus
+from tasks.report.text import counted, number, plus_minus, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -150,6 +150,11 @@ class Failure:
     reason: str
     points: tuple[Point, ...]
 
+    @property
+    def count(self) -> int:
+        """How many points they are."""
+        return len(self.points)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
@@ -172,13 +177,28 @@ class Verdicts:
         for run in runs:
             last = run[-1]
             budget = f"{run[0].budget}" if len(run) == 1 else f"{run[0].budget} to {last.budget}"
-            ties = f"; not told apart from {_some(last.ties)}" if last.ties else ""
+            ties = f"; not told apart from {some(last.ties)}" if last.ties else ""
             sentences.append(
                 f"Budget of {budget} evaluation{'' if budget == '1' else 's'}: best is {last.who}, "
                 f"{self.metric} {plus_minus(last.at.mean, last.at.sem)} at N = {last.at.steps} "
                 f"({last.at.nfe} NFE){ties}."
             )
         return sentences
+
+    @property
+    def lines(self) -> int:
+        """How many lines `by_series` has."""
+        return sum(len(lines) for _, lines in self.by_series())
+
+    def tally(self) -> str:
+        """How many curves lie near their exact ones: at every N, from some N on, or not at the largest."""
+        compared = [one for one in self.nearness if one.ratios]
+        everywhere = sum(one.near_everywhere for one in compared)
+        later = sum(one.near_from is not None for one in compared) - everywhere
+        return (
+            f"{counted(len(compared), 'curve')}: {everywhere} near at every N, {later} near from some N on, "
+            f"{len(compared) - everywhere - later} not near at the largest N"
+        )
 
     def by_series(self) -> list[tuple[Series, list[Line]]]:
         """For each trained series its lines; panels with nothing to tell apart share one."""
@@ -293,11 +313,6 @@ def thin(values: Sequence[int], most: int) -> list[int]:
     low, high = math.log(max(values[0], 1)), math.log(max(values[-1], 1))
     wanted = [low + (high - low) * i / (most - 1) for i in range(most)]
     return sorted({min(values, key=lambda v: abs(math.log(max(v, 1)) - w)) for w in wanted})
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def panels_of(nearness: Iterable[Nearness]) -> list[Panel]:

@@ -32,8 +32,8 @@ FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "s
 class Picture:
     """A figure of the page: what plotly draws and, as text, what is to be seen in it.
 
-    `shape` is its height on the page (``short``, ``tall`` or ``square``). `families` are the legend keys that show it
-    as a whole; empty: it is always shown.
+    `shape` is its height on the page (``short``, ``tall``, ``square`` or, three beside each other, ``triple``). `families` are
+    the legend keys that show it as a whole; empty: it is always shown.
     """
 
     title: str
@@ -75,6 +75,13 @@ def packed(values: ArrayLike) -> dict[str, str]:
     if small.ndim > 1:
         found["shape"] = ", ".join(str(size) for size in small.shape)
     return found
+
+
+def one_byte(shares: NDArray[np.float64]) -> dict[str, str]:
+    """An array of numbers from 0 to 1 as plotly.js' typed array of bytes, 255 for 1 and above; what is above 0 is not 0."""
+    small = np.ascontiguousarray(np.clip(np.ceil(255 * shares), 0, 255), dtype=np.uint8)
+    data = base64.b64encode(small.tobytes()).decode()
+    return {"dtype": "u1", "bdata": data, "shape": ", ".join(str(size) for size in small.shape)}
 
 
 def listed(values: ArrayLike) -> list[float | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tasks.report import distributions, figures, space
+from diffusion.schedules import schedules
+from tasks.report import claims, distributions, evidence, figures, parts, plane, score, space
+from tasks.report.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
 from tasks.report.curves import Curve, Mean, Panel, Series, Table, names_of, tabulate
+from tasks.report.distributions import Kept
 from tasks.report.findings import (
     FACTOR,
     Nearness,
@@ -31,15 +34,20 @@ from tasks.report.findings import (
     verdicts,
 )
 from tasks.report.look import DASHES, PALETTE, SYMBOLS, Picture, dash, symbol
+from tasks.report.named import components_in, plain
 from tasks.report.targets import Target, target_of
-from tasks.report.text import counted, number, plus_minus
+from tasks.report.text import counted, number, plus_minus, some
+from tasks.warnings import end_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.report.answers import Answers
 
 _MOST_SELECTABLE = 8
+_MOST_PICTURES = 36
+_FEW_SERIES = 2  # so few are shown for all samplers side by side; more, for one sampler at a time
+_SIGNS = {evidence.HOLDS: "✓", evidence.PART: "◐", evidence.FAILS: "✗", evidence.OPEN: "?"}
 _FIELDS = ("point_id", "dataset", "formulation", "schedule", "sampler", "grid", "steps", "seed")
 
 
@@ -80,12 +88,17 @@ class OfDataset:
     target: Target
     dim: int | None
     measured: list[Measured]
+    origins: list[Choice]
+    reading: str
     sweeps: list[Choice]
     trajectories: list[list[Picture]]
+    exact_trajectories: list[list[Picture]]  # folded away beside those of trained ones
     losses: Picture | None
+    score: Picture | None
     clouds: list[Picture]
     sections: list[Picture]
-    plane: list[Picture]
+    in_plane: Picture | None
+    plane: list[Choice]
 
 
 def draw_report(answers: Answers) -> str:
@@ -96,10 +109,11 @@ def draw_report(answers: Answers) -> str:
     """
     table = tabulate(answers.points, answers.study)
     notes: list[str] = []
-    parts = [_of_dataset(answers, table, name, notes) for name in table.datasets]
+    data = [_of_dataset(answers, table, name, notes) for name in table.datasets]
+    weighed = claims.weigh(table, answers.study)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["numbers"] = _as_json
-    environment.globals |= {"number": number, "plus_minus": plus_minus, "counted": counted}
+    environment.globals |= {"number": number, "plus_minus": plus_minus, "counted": counted, "matrix": _matrix}
     template = environment.from_string(_text("page.html.j2"))
     return template.render(
         study_text=json.dumps(answers.study, indent=2, ensure_ascii=False, default=str),
@@ -109,7 +123,16 @@ def draw_report(answers: Answers) -> str:
         summary=_summary(answers, table),
         table=table,
         legend=_legend(table),
-        parts=parts,
+        most_bands=figures.MOST_BANDS,
+        parts=data,
+        warnings=_warnings(answers, table, data),
+        claims=[one for one in weighed if one.verdicts],
+        unweighed=[one.claim for one in weighed if not one.verdicts],
+        rule={"confidence": f"{CONFIDENCE:.0%}", "worth": f"{WORTH - 1:.0%}", "unknown": f"{WITHOUT_FLOOR:.0%}"},
+        signs=_SIGNS,
+        shortened=[(short, label) for label, short in table.shorts.items() if short != label],
+        learned=any(not series.exact for series in table.series),
+        words=parts.WORDS,
         failures=failures(table),
         broken=not_numbers(table),
         fields=_FIELDS,
@@ -176,23 +199,29 @@ def _summary(answers: Answers, table: Table) -> str:
     steps = sorted({point.steps for point in table.points})
     if not table.points:
         return "This study has asked nothing yet."
-    compared = (
-        f"{counted(len(trained), 'trained formulation')} ({', '.join(series.label for series in trained)})"
-        if trained
-        else "no trained formulation"
-    )
-    ideal = (
-        f"For comparison the exact denoiser of the target, which needs no network, was integrated by the same samplers "
-        f"on {counted(len(exact), 'schedule')}: what separates a trained curve from its exact one is the network's "
-        f"error, what separates the exact one from the floor is the sampler's."
-        if exact
-        else "No exact denoiser was asked for, so network error and sampler error cannot be told apart."
-    )
+    formulations = list(dict.fromkeys(table.short(series.formulation) for series in trained))
+    compared = f"{counted(len(formulations), 'trained formulation')} ({', '.join(formulations)})"
+    if len(trained) > len(formulations):
+        on_schedules = list(dict.fromkeys(table.short(series.schedule) for series in trained))
+        compared += f" with {counted(len(on_schedules), 'schedule')} ({', '.join(on_schedules)})"
+    on = f"{counted(len(exact), 'schedule')} ({', '.join(table.short(series.schedule) for series in exact)})"
+    if not trained:
+        compared = f"exact denoisers, which need no network, on {on} for"
+        ideal = "No network was trained: what separates a curve from the floor is the sampler's error, and the prior's."
+    elif exact:
+        ideal = (
+            f"For comparison the exact denoiser of the target, which needs no network, was integrated by the same samplers "
+            f"on {counted(len(exact), 'schedule')}: what separates a trained curve from its exact one is the network's "
+            f"error, what separates the exact one from the floor is the sampler's."
+        )
+    else:
+        ideal = "No exact denoiser was asked for, so network error and sampler error cannot be told apart."
     range_ = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     drawn = answers.study.get("samples")
     each = f"; {drawn:,} samples each" if isinstance(drawn, int) else ""
     return (
-        f"The study compares {compared} on {counted(len(table.datasets), 'dataset')} ({', '.join(table.datasets)}), "
+        f"The study compares {compared} {'on ' if trained else ''}{counted(len(table.datasets), 'dataset')} "
+        f"({', '.join(table.short(name) for name in table.datasets)}), "
         f"drawn with {counted(len(samplers), 'sampler')} ({', '.join(samplers)}) in {range_} steps, "
         f"by {counted(len(seeds), 'seed')}{each}. {ideal}"
     )
@@ -202,15 +231,29 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
     target = target_of(name, answers.study)
     dim = _dimension(answers, table, name, target)
     if target.missing:
-        notes.append(f"{name}: no exact density is drawn ({target.missing}).")
-    sweeps = _sweeps(answers, table, name, target, notes) if dim == 1 else []
-    pairs, more = distributions.trajectories(answers, table, name, target) if dim == 1 else ([], 0)
+        notes.append(f"{name}: the exact target is not drawn ({target.missing}).")
+    origins, reading = _origins(table, name, notes)
+    kept, order = _kept(answers, table, name, dim, notes) if dim not in (None, 3) else ([], [])
+    sweeps = _sweeps(kept, order, target) if dim == 1 else []
+    paths, more = distributions.trajectories(answers, table, name, target) if dim == 1 else ([], 0)
+    in_plane: Picture | None = None
+    samples_in_plane: list[Choice] = []
+    if kept and dim is not None and dim != 1:
+        view = plane.view_of(target, kept, dim)
+        in_plane = plane.target_picture(view)
+        samples_in_plane = [
+            replace(choice, pictures=([in_plane] if in_plane else []) + choice.pictures)
+            for choice in _choices(kept, order, lambda own, titled: plane.pictures(own, view, by_panel=titled))
+        ]
+        paths, more = plane.trajectories(answers, table, name, target, view)
+    trained = [pictures for series, pictures in paths if not series.exact]
+    exact = [pictures for series, pictures in paths if series.exact]
     if more:
         notes.append(f"{name}: {counted(more, 'further kept trajectory', 'further kept trajectories')} not drawn.")
-    found = space.clouds(answers, table, name, dim) if dim in (2, 3) else []
-    if dim not in (1, 2, 3):
-        notes.append(f"{name}: no samples are drawn ({'none were kept' if dim is None else f'dimension {dim}'}).")
-    if dim == 1 and not pairs:
+    found = space.clouds(answers, table, name, dim) if dim == 3 else []
+    if dim is None or (dim == 3 and not found):
+        notes.append(f"{name}: no samples are drawn (none were kept).")
+    if dim not in (None, 3) and not paths:
         notes.append(f"{name}: no trajectories were kept (keep: {{trajectories: [heun@50]}} keeps them).")
     loss = figures.losses(answers.losses(), table, name)
     if loss is None and any(not series.exact for series in table.series):
@@ -220,13 +263,27 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         target=target,
         dim=dim,
         measured=[_measured(table, name, metric) for metric in table.metrics_of(name)],
+        origins=origins,
+        reading=reading,
         sweeps=sweeps,
-        trajectories=pairs,
+        trajectories=trained or exact,
+        exact_trajectories=exact if trained else [],
         losses=loss,
+        score=score.score_errors(answers.score_errors(), table, name),
         clouds=space.in_space(found, target) if dim == 3 else [],
         sections=space.cross_sections(found, target) if dim == 3 else [],
-        plane=space.in_plane(found) if dim == 2 else [],
+        in_plane=in_plane,
+        plane=samples_in_plane,
     )
+
+
+def _warnings(answers: Answers, table: Table, data: Sequence[OfDataset]) -> list[str]:
+    """What is wrong with a schedule for one of the data sets that were asked on it."""
+    laws = {part.name: part.target.law for part in data}
+    named = components_in(answers.study, schedules)
+    labels = dict.fromkeys((p.dataset, p.sampler.partition(" on ")[2] or p.schedule) for p in table.points)
+    pairs = [(laws[dataset], named.get(label) or plain(label, schedules)) for dataset, label in labels]
+    return end_warnings((law, schedule) for law, schedule in pairs if law is not None and schedule is not None)
 
 
 def _dimension(answers: Answers, table: Table, name: str, target: Target) -> int | None:
@@ -240,25 +297,110 @@ def _dimension(answers: Answers, table: Table, name: str, target: Target) -> int
     return None
 
 
-def _sweeps(answers: Answers, table: Table, name: str, target: Target, notes: list[str]) -> list[Choice]:
-    kept = distributions.kept_samples(answers, table, name)
-    if not kept:
+def _kept(
+    answers: Answers, table: Table, name: str, dim: int | None, notes: list[str]
+) -> tuple[list[Kept], list[Panel]]:
+    """Kept samples by panel, the one shown first at the front, and the panels in that order."""
+    first = distributions.default_panel(table.panels[name])
+    found: list[Kept] = []
+    order: list[Panel] = []
+    dropped: list[str] = []
+    for panel in sorted(table.panels[name], key=lambda panel: panel != first):
+        if len(order) >= _MOST_SELECTABLE and len(found) + _FEW_SERIES > _MOST_PICTURES:
+            dropped.append(panel.title)
+            continue
+        own = distributions.kept_samples(answers, table, name, dim or 1, panel)
+        if own:
+            order.append(panel)
+            found += own
+    if dropped:
+        notes.append(f"{name}: samples with {some(dropped, 8)} are not drawn.")
+    if not found:
         notes.append(f"{name}: no samples were kept, so their distribution is not drawn (keep: {{samples: true}}).")
-        return []
-    shown = distributions.window(kept, target)
-    panels = list(dict.fromkeys(one.panel for one in kept))
-    first = distributions.default_panel(panels)
-    order = sorted(panels, key=lambda panel: panel != first)
-    if len(order) > _MOST_SELECTABLE:
-        notes.append(f"{name}: distributions of {figures.panel_names(order[_MOST_SELECTABLE:])} are not drawn.")
+    return found, order
+
+
+def _choices(
+    kept: Sequence[Kept], order: Sequence[Panel], draw: Callable[[list[Kept], bool], list[Picture]]
+) -> list[Choice]:
+    """Panes of pictures: one for all samplers where there are few series, otherwise one for each.
+
+    Exact denoisers are folded away beside trained ones.
+    """
+    trained = [one for one in kept if not one.series.exact]
+    if len({one.series for one in trained or kept}) <= _FEW_SERIES and len(order) > 1:
+        return [
+            Choice("all samplers", _titled(trained or kept, draw), _titled(kept, draw, exact=True) if trained else [])
+        ]
     choices = []
     for panel in order[:_MOST_SELECTABLE]:
         own = [one for one in kept if one.panel == panel]
-        trained, exact = [one for one in own if not one.series.exact], [one for one in own if one.series.exact]
-        first_shown = [distributions.against_steps(one, target, shown) for one in trained or exact]
-        folded = [distributions.against_steps(one, target, shown) for one in exact] if trained else []
-        choices.append(Choice(panel.title, first_shown, folded))
+        learned, exact = [one for one in own if not one.series.exact], [one for one in own if one.series.exact]
+        choices.append(Choice(panel.title, draw(learned or exact, False), draw(exact, False) if learned else []))
     return choices
+
+
+def _titled(
+    kept: Sequence[Kept], draw: Callable[[list[Kept], bool], list[Picture]], *, exact: bool = False
+) -> list[Picture]:
+    """The pictures of all samplers, titled by the sampler; by the series too, where there are several."""
+    own = [one for one in kept if one.series.exact or not exact]
+    pictures = draw(own, True)
+    if len({one.series for one in own}) == 1:
+        return pictures
+    return [
+        replace(picture, title=f"{picture.title}, {one.series.label}")
+        for picture, one in zip(pictures, own, strict=True)
+    ]
+
+
+def _sweeps(kept: Sequence[Kept], order: Sequence[Panel], target: Target) -> list[Choice]:
+    if not kept:
+        return []
+    shown = distributions.window(kept, target)
+    return _choices(
+        kept,
+        order,
+        lambda own, titled: [distributions.against_steps(one, target, shown, by_panel=titled) for one in own],
+    )
+
+
+def _origins(table: Table, name: str, notes: list[str]) -> tuple[list[Choice], str]:
+    """Pictures of where the error comes from, by sampler, and the sentence about them."""
+    metric = parts.metric_with_parts(table, name)
+    if metric is None:
+        if table.curves:
+            notes.append(f"{name}: errors are not split (that takes exact rows and their limit of many steps).")
+        return [], ""
+    found = parts.origins(table, name, metric)
+    panels = list(dict.fromkeys(one.panel for one in found))
+    first = distributions.default_panel(panels)
+    order = sorted(panels, key=lambda panel: panel != first)
+    reading = parts.reading(found, order[0], metric)
+    if len({one.series for one in found}) <= _FEW_SERIES and len(order) > 1:
+        several = len({one.series for one in found}) > 1
+        shown = [one for panel in order for one in found if one.panel == panel][:_MOST_PICTURES]
+        titles = [f"{one.panel.title}, {one.series.label}" if several else one.panel.title for one in shown]
+        pictures = [parts.picture(one, metric, title) for one, title in zip(shown, titles, strict=True)]
+        return [Choice("all samplers", pictures)], reading
+    if len(order) > _MOST_SELECTABLE:
+        notes.append(
+            f"{name}: the split of the error with {figures.panel_names(order[_MOST_SELECTABLE:])} is not drawn."
+        )
+    return [
+        Choice(panel.title, [parts.picture(one, metric, one.series.label) for one in found if one.panel == panel])
+        for panel in order[:_MOST_SELECTABLE]
+    ], reading
+
+
+def _matrix(weighed: claims.Weighed) -> tuple[list[str], list[tuple[str, str, list[evidence.Verdict | None]]], bool]:
+    """Verdicts of a claim as a table: data sets across; denoiser and what was compared down, and if that varies."""
+    across = list(dict.fromkeys(one.dataset for one in weighed.verdicts))
+    rows: dict[tuple[str, str], dict[str, evidence.Verdict]] = {}
+    for one in weighed.verdicts:
+        rows.setdefault((one.denoiser, one.compared), {})[one.dataset] = one
+    shown = [(*row, [found.get(dataset) for dataset in across]) for row, found in rows.items()]
+    return across, shown, len({compared for _, compared in rows}) > 1
 
 
 def _measured(table: Table, dataset: str, metric: str) -> Measured:

@@ -1,4 +1,4 @@
-"""Samples in the plane and in space.
+"""Samples in space.
 
 In space a cloud hides its own errors: points a little off a torus look right from every side. So each cloud is
 coloured by its distance to the surface, ``d = |hypot(hypot(x, y) - R, z) - r|``, and drawn a second time as a
@@ -192,35 +192,6 @@ def cross_sections(found: Sequence[Cloud], target: Target) -> list[Picture]:
             "yaxis": axis("z", range=listed([-reach, reach]), showgrid=False, scaleanchor="x", constrain="domain"),
         }
         spec = {"data": [trace], "layout": layout(shapes=[circle], **axes)}
-        pictures.append(Picture(cloud.series.label, caption, spec, "short", cloud.series.shown_with))
-    return pictures
-
-
-def in_plane(found: Sequence[Cloud]) -> list[Picture]:
-    """Two-dimensional densities on one common window."""
-    if not found:
-        return []
-    everything = np.concatenate([_finite(cloud.values) for cloud in found])
-    low, high = np.quantile(everything, [0.01, 0.99], axis=0) if len(everything) else (np.zeros(2), np.ones(2))
-    centre, half = (low + high) / 2, 0.65 * float(np.max(high - low)) or 0.5
-    edges = [np.linspace(c - half, c + half, 81) for c in centre.tolist()]
-    pictures = []
-    for cloud in found:
-        values = _finite(cloud.values)
-        counts: Array = np.histogram2d(values[:, 0], values[:, 1], [edges[0], edges[1]])[0]
-        top = float(np.quantile(counts[counts > 0], 0.98)) if (counts > 0).any() else 1.0
-        x, y = packed(midpoints(edges[0])), packed(midpoints(edges[1]))
-        trace = heat(x, y, counts.T, top, hovertemplate="(%{x:.3f}, %{y:.3f}): %{z} samples<extra></extra>")
-        off = 1 - counts.sum() / max(len(cloud.values), 1)
-        caption = (
-            f"{cloud.series.label} with {cloud.panel.title}, N = {cloud.point.steps}, seed {cloud.point.seed}: "
-            f"{len(cloud.values):,} samples, {100 * off:.1f} % outside the picture."
-        )
-        axes = {
-            "xaxis": axis("x", showgrid=False, constrain="domain", range=listed(edges[0][[0, -1]])),
-            "yaxis": axis("y", showgrid=False, constrain="domain", range=listed(edges[1][[0, -1]]), scaleanchor="x"),
-        }
-        spec = {"data": [trace], "layout": layout(**axes)}
         pictures.append(Picture(cloud.series.label, caption, spec, "short", cloud.series.shown_with))
     return pictures
 

@@ -6,6 +6,7 @@ there is no exact law to draw, the page says why, and everything else is drawn a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffusion.datasets import Dataset, ScalarDataset, Torus, datasets
+from diffusion.datasets import Dataset, Torus, datasets
+from diffusion.metrics import metrics
+from diffusion.randomness import stream
 from tasks.components import build
+from tasks.report.named import component_called, components_in
 
 Array = NDArray[np.float64]
+_AT_THE_MEAN = 1000
 _WITHIN_BIN = 8  # the density is averaged over a bin, not read at its centre: near the data it has edges
 
 
@@ -43,9 +48,31 @@ class Target:
         """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the surface."""
         return self.law.second_moment if isinstance(self.law, Torus) else float("nan")
 
+    def sample(self, n: int) -> Array | None:
+        """`n` draws of the clean target ``[n, dim]``, always the same, or None where it is not known."""
+        if self.law is None:
+            return None
+        found: Array = self.law.sample(n, stream("report", self.name)).double().numpy()
+        return found
+
+    def error_of_its_mean(self, metric: str, study: Mapping[str, Any]) -> float:
+        """What a metric says of samples that all lie on the target's mean, as one step of a sampler leaves them.
+
+        NaN where target or metric is not known, or they do not go together.
+        """
+        known = components_in(study.get("metrics"), metrics)
+        found = next((one for one in known.values() if one.registered_name == metric), None)
+        if found is None or self.law is None or found.of != "samples" or found.refuses(self.law) is not None:
+            return math.nan
+        mean = torch.tensor(self.law.mean, dtype=torch.float64)
+        try:
+            return found.evaluate(mean.expand(_AT_THE_MEAN, -1), self.law)
+        except (ValueError, ArithmeticError):
+            return math.nan
+
     def support(self) -> tuple[float, float] | None:
-        """Where a scalar target lives: its ends, or its 0.5 % and 99.5 % quantiles where it has none."""
-        if not isinstance(self.law, ScalarDataset):
+        """Where a target on the line lives: its ends, or its 0.5 % and 99.5 % quantiles where it has none."""
+        if self.law is None or not self.law.has_cdf:
             return None
         ends = self.law.quantile(torch.tensor([0.0, 1.0, 0.005, 0.995], dtype=torch.float64)).tolist()
         low, high = ends[:2] if np.isfinite(ends[:2]).all() else ends[2:]
@@ -57,12 +84,14 @@ class Target:
         return float(np.hypot(alpha * std, sigma))
 
     def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
-        """Mean density of x = alpha x_0 + sigma eps in each bin of a scalar target, or None where it is not known."""
+        """Mean density of x = alpha x_0 + sigma eps in each bin of a target on the line, or None where it is not known."""
         law = self.law
-        if not isinstance(law, ScalarDataset):
+        if law is None or law.dim != 1:
             return None
         width = np.diff(edges)
         if sigma <= 0:
+            if not law.has_cdf:
+                return None
             clean: Array = np.diff(law.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
             return clean
         if not law.exact:
@@ -75,13 +104,12 @@ class Target:
 
 
 def target_of(name: str, study: Mapping[str, Any]) -> Target:
-    """The dataset called `name` in a study, with the parameters it has there."""
-    for spec in study.get("datasets") or ():
-        if (spec.get("name") if isinstance(spec, Mapping) else spec) == name:
-            break
-    else:
-        spec = name
+    """The dataset with the label `name`, with the parameters it has in a study."""
+    law = component_called(name, study.get("datasets"), datasets)
+    if law is not None:
+        return Target(name, law)
+    given = [spec for spec in study.get("datasets") or () if isinstance(spec, Mapping) and spec.get("name") == name]
     try:
-        return Target(name, build(datasets, dict(spec) if isinstance(spec, Mapping) else str(spec)))
-    except (LookupError, TypeError, ValueError) as error:
+        return Target(name, build(datasets, dict(given[0]) if given else name))
+    except (LookupError, OSError, TypeError, ValueError) as error:
         return Target(name, None, str(error))

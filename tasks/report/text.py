@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -38,3 +39,22 @@ def plus_minus(mean: float, sem: float) -> str:
 def counted(n: int, noun: str, nouns: str = "") -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few of a list, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def listing(names: Sequence[str]) -> str:
+    """All of a list, as a sentence has it.
+
+    >>> listing(["a"]), listing(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

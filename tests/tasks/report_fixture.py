@@ -8,11 +8,13 @@ wider.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+
+from tasks.split import BESIDE, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,6 +72,9 @@ class MadeUp:
     kept_samples: dict[str, xr.DataArray] = field(default_factory=dict)
     kept_trajectories: dict[str, xr.DataArray] = field(default_factory=dict)
     kept_losses: xr.DataArray = field(default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "progress")))
+    kept_score_errors: xr.DataArray = field(
+        default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "level"))
+    )
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         return self.kept_samples.get(point_id)
@@ -79,6 +84,9 @@ class MadeUp:
 
     def losses(self) -> xr.DataArray:
         return self.kept_losses
+
+    def score_errors(self) -> xr.DataArray:
+        return self.kept_score_errors
 
 
 def dataset_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> xr.Dataset:
@@ -105,13 +113,11 @@ def dataset_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> xr.
         )
         for name in names
     }
-    columns = {}
-    for metric in metrics:
-        columns[metric] = ("point", np.array([row.get(metric, np.nan) for row in full], dtype=float))
-        columns[f"{metric}_floor"] = (
-            "point",
-            np.array([row.get(f"{metric}_floor", np.nan) for row in full], dtype=float),
-        )
+    beside = [f"{metric}{suffix}" for metric in metrics for suffix in BESIDE]
+    given = [name for name in beside if name.endswith("_floor") or any(name in row for row in full)]
+    columns = {
+        name: ("point", np.array([row.get(name, np.nan) for row in full], dtype=float)) for name in (*metrics, *given)
+    }
     columns["train_seconds"] = ("point", np.full(len(full), 12.0))
     columns["sample_seconds"] = ("point", np.full(len(full), 0.1))
     return xr.Dataset(columns, coords)
@@ -144,8 +150,12 @@ def realistic(
     worse: Mapping[str, float] | None = None,
     failed: Mapping[str, str] | None = None,
     torus: bool = False,
+    plane: bool = False,
 ) -> MadeUp:
-    """The scalar study. `worse` multiplies the error of a formulation; `failed` maps formulations to an error."""
+    """The scalar study. `worse` multiplies the error of a formulation; `failed` maps formulations to an error.
+
+    Where there are exact rows, w1 is split into its parts.
+    """
     rng = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
     samples: dict[str, xr.DataArray] = {}
@@ -186,7 +196,25 @@ def realistic(
         answers.kept_trajectories = {
             f"p-{name}-{SCHEDULE_OF[name]}-heun-50-0": trajectory(rng, SCHEDULE_OF[name]) for name in formulations
         }
+        answers.kept_score_errors = score_errors(formulations, seeds)
+    if exact:
+        answers.points = with_parts(answers.points)
+    answers = with_plane(answers, formulations) if plane else answers
     return with_torus(answers, formulations) if torus else answers
+
+
+def with_parts(points: xr.Dataset) -> xr.Dataset:
+    """The points with w1 split: the limit of the exact flow is its value at the most steps."""
+    frame = points.to_dataframe().reset_index(drop=True)
+    frame["w1_limit"] = np.nan
+    exact = frame["formulation"] == "exact"
+    question = ["schedule", "sampler", "seed"]
+    limits = frame[exact].sort_values("steps").groupby(question)["w1"].last().rename("limit").reset_index()
+    frame.loc[exact, "w1_limit"] = frame[exact].merge(limits, on=question, how="left")["limit"].to_numpy()
+    table = {name: frame[name].to_numpy() for name in frame}
+    table |= {"samples": np.full(len(frame), 10000), "start": np.full(len(frame), "random")}
+    found = split(table, ("w1",))
+    return points.assign({name: ("point", values) for name, values in found.items()})
 
 
 def _samples(rng: np.random.Generator, w1: float, n: int = 2000) -> xr.DataArray:
@@ -230,6 +258,58 @@ def losses(formulations: Sequence[str], seeds: int, bins: int = 100) -> xr.DataA
     return xr.DataArray(np.array(values), dims=("cell", "progress"), coords=coords)
 
 
+def score_errors(formulations: Sequence[str], seeds: int, levels: int = 16) -> xr.DataArray:
+    """Smallest in the middle, a factor of two between seeds; noise levels between the ends of each schedule."""
+    rng = np.random.default_rng(5)
+    cells = [(name, seed) for name in formulations for seed in range(seeds)]
+    ends = {
+        "vp": (0.01, 152.0),
+        "ve": (0.02, 100.0),
+        "iddpm": (0.0064, 80.2),
+        "edm": (0.002, 80.0),
+        "ddpm": (0.01, 157.0),
+    }
+    nsr = np.array([np.geomspace(*ends[name], levels) for name, _ in cells]).reshape(-1, levels)
+    errors = 1e-3 * (1 + np.log(nsr) ** 2) * rng.lognormal(0, 0.4, nsr.shape)
+    coords = {
+        "nsr": (("cell", "level"), nsr),
+        "cell_id": ("cell", [f"{name}-{seed}" for name, seed in cells]),
+        "dataset": ("cell", ["uniform"] * len(cells)),
+        "formulation": ("cell", [name for name, _ in cells]),
+        "schedule": ("cell", [SCHEDULE_OF[name] for name, _ in cells]),
+        "seed": ("cell", [seed for _, seed in cells]),
+    }
+    return xr.DataArray(errors, dims=("cell", "level"), coords=coords)
+
+
+def with_plane(answers: MadeUp, formulations: Sequence[str]) -> MadeUp:
+    """A second dataset in the plane: eight Gaussians, wider the fewer the steps, with a trajectory."""
+    rng = np.random.default_rng(13)
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, xr.DataArray] = {}
+    for formulation, schedule in [(f, SCHEDULE_OF[f]) for f in formulations] + [("exact", "edm")]:
+        for n in (1, 5, 20, 50):
+            point_id = f"e-{formulation}-{schedule}-{n}"
+            where = {"dataset": "eight_gaussians", "formulation": formulation, "schedule": schedule, "steps": n}
+            rows.append({**where, "nfe": 2 * n - 1, "point_id": point_id, "sliced-w2": 0.1 + 1 / n})
+            angle = rng.integers(0, 8, 3000) * np.pi / 4
+            x = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + (0.1 + 1 / n) * rng.standard_normal((3000, 2))
+            kept[point_id] = xr.DataArray(x, dims=("sample", "coordinate"))
+    points = xr.concat([answers.points, dataset_of(rows, ("sliced-w2",))], dim="point", join="outer")
+    study = dict(answers.study)
+    study["datasets"] = [*study["datasets"], {"name": "eight_gaussians"}]
+    study["metrics"] = [*study["metrics"], {"name": "sliced-w2"}]
+    path = trajectory(rng, "edm")
+    path = xr.concat([path, path], dim="coordinate")
+    return replace(
+        answers,
+        points=points,
+        study=study,
+        kept_samples={**answers.kept_samples, **kept},
+        kept_trajectories={**answers.kept_trajectories, "e-edm-edm-50": path},
+    )
+
+
 def with_torus(answers: MadeUp, formulations: Sequence[str], R: float = 1.0, r: float = 0.4) -> MadeUp:
     """A second dataset in space: a few steps, one metric more."""
     rng = np.random.default_rng(11)
@@ -253,11 +333,4 @@ def with_torus(answers: MadeUp, formulations: Sequence[str], R: float = 1.0, r: 
     study = dict(answers.study)
     study["datasets"] = [*study["datasets"], {"name": "torus", "R": R, "r": r}]
     study["metrics"] = [*study["metrics"], {"name": "torus-distance"}]
-    return MadeUp(
-        points,
-        study,
-        answers.provenance,
-        {**answers.kept_samples, **kept},
-        answers.kept_trajectories,
-        answers.kept_losses,
-    )
+    return replace(answers, points=points, study=study, kept_samples={**answers.kept_samples, **kept})

@@ -87,7 +87,7 @@ def draw(answers) -> Page:
 
 @pytest.fixture(scope="module")
 def full_html() -> str:
-    return draw_report(realistic(torus=True))
+    return draw_report(realistic(torus=True, plane=True))
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +415,7 @@ def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside(
         s for s in page.specs if s["data"][0]["type"] == "heatmap" and s["layout"]["xaxis"]["type"] == "category"
     )
     assert [shape["y0"] for shape in sweep["layout"]["shapes"]] == [0, 1]
-    assert sweep["data"][0]["x"] == [str(n) for n in fixture.STEPS]
+    assert sweep["data"][0]["x"] == [*(str(n) for n in fixture.STEPS), "target"]
     assert "100" in sweep["data"][1]["text"]
 
 
@@ -470,7 +470,7 @@ const watch = setInterval(() => {
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 def test_a_browser_draws_every_picture_without_a_complaint(tmp_path):
-    html = draw_report(realistic(torus=True, samplers=("heun", "ddim"), steps=(1, 3, 10, 50)))
+    html = draw_report(realistic(torus=True, plane=True, samplers=("heun", "ddim"), steps=(1, 3, 10, 50)))
     path = tmp_path / "report.html"
     path.write_text(html.replace("</body>", CLICK), encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{path.as_uri()}#all"]

@@ -1,0 +1,236 @@
+"""Two ways of sampling at equal cost: which of them errs less, by how much, and whether the seeds can tell.
+
+*What is compared.* The metric m itself, by its logarithm, seed by seed: seeds share start noise between samplers, formulations
+and schedules, and a paired difference is sharper than either mean. m is not reduced by its floor (the difference of two noisy
+numbers near zero has no logarithm). Nor by its limit of many steps, which exact rows know (`tasks.split`): two samplers of one
+denoiser have the same limit, so that subtracting it changes neither the sign nor the noise of their difference. Where it says
+more is in *how much*: the ratio of what exceeds the limit is given besides, where both excesses rise above their own noise.
+
+*Equal cost.* A sampler is asked at certain numbers of evaluations (NFE). Between two neighbouring ones log m is taken as linear in
+log NFE; nothing is extrapolated, and nothing is interpolated over a step count that failed. Comparisons are made at every NFE at
+which either of the two was asked and both are known. Two curves of straight pieces have a difference of straight pieces, so
+that a crossing is found exactly where these cross. Samples that diverged count as an error beyond all others (`DIVERGED`);
+what failed for other reasons has no error.
+
+*Told.* Let d_s be the difference of log m at one NFE by seed s. The first errs less, or more, if the 99 % interval of the mean of d
+by Student's t excludes zero (a verdict rests on a dozen comparisons: at 95 % every other one would contain a false alarm), and
+if the means differ by more than 5 % (less is of little use to anybody). With fewer than three seeds there is no interval; then the
+means of m must differ by more than the sampling floor, or by 10 % where the floor is not known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from tasks.report.curves import FEWEST_SEEDS, Point, Series, Table
+from tasks.split import LIMIT
+
+Array = NDArray[np.float64]
+CONFIDENCE = 0.99
+WORTH = 1.05
+WITHOUT_FLOOR = 0.1
+DIVERGED = 1e300
+
+
+@dataclass(frozen=True)
+class Run:
+    """One sampler on one denoiser: the error at each step count asked, steps ascending, by seed.
+
+    `nfe[i]` is NaN where no seed has an answer, `errors[s][i]` where seed s has none (or one that has no logarithm).
+    `limits[s]` is the metric at the limit of many steps, for exact denoisers.
+    """
+
+    series: Series
+    sampler: str
+    grid: str
+    steps: tuple[int, ...]
+    nfe: tuple[float, ...]
+    errors: Mapping[int, tuple[float, ...]]
+    limits: Mapping[int, float]
+    name: str = ""  # what the page calls the sampler
+
+    def mean(self, i: int) -> float:
+        """Mean error over the seeds that have an answer at place i; NaN if none has."""
+        found = [values[i] for values in self.errors.values() if math.isfinite(values[i])]
+        return float(np.mean(found)) if found else math.nan
+
+    def at_steps(self, n: int, seed: int) -> float:
+        """The error in `n` steps; NaN where it is not known."""
+        return self.errors[seed][self.steps.index(n)] if n in self.steps else math.nan
+
+    def at_cost(self, nfe: float, seed: int) -> float:
+        """The error for so many evaluations, interpolated; NaN outside and across what failed."""
+        values = self.errors[seed]
+        for i, cost in enumerate(self.nfe):
+            if cost == nfe:
+                return values[i]
+            if i + 1 < len(self.nfe) and cost < nfe < self.nfe[i + 1]:
+                share = math.log(nfe / cost) / math.log(self.nfe[i + 1] / cost)
+                return math.exp((1 - share) * math.log(values[i]) + share * math.log(values[i + 1]))
+        return math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first against the second at one place, an NFE or a step count; errors are geometric means over seeds.
+
+    `told` is -1 if the first errs less, 1 if more, 0 if that cannot be told. `excess` is the ratio of what exceeds the limit of
+    many steps, or NaN.
+    """
+
+    at: float
+    first: float
+    second: float
+    log_ratio: float
+    half: float
+    told: int
+    excess: float = math.nan
+    against: str = ""
+
+    @property
+    def times(self) -> float:
+        """How many times the smaller error fits into the larger one; infinite where one of them diverged."""
+        return math.exp(abs(self.log_ratio)) if max(self.first, self.second) < DIVERGED else math.inf
+
+
+def runs(table: Table, dataset: str, metric: str) -> list[Run]:
+    """Every sampler on every denoiser, in the table's order; adaptive samplers, whose cost does not grow with N, are left out."""
+    groups: dict[tuple[Series, str, str], list[Point]] = {}
+    for point in table.points:
+        series = table.series_of(point.formulation, point.schedule)
+        if point.dataset == dataset and series is not None:
+            groups.setdefault((series, point.sampler, point.grid), []).append(point)
+    found = [replace(_run(key, points, metric), name=table.short(key[1])) for key, points in groups.items()]
+    return [run for run in found if _ascending(run.nfe) and run.errors]
+
+
+def _run(key: tuple[Series, str, str], points: Sequence[Point], metric: str) -> Run:
+    steps = sorted({point.steps for point in points})
+    cost: dict[int, list[int]] = {}
+    values: dict[int, dict[int, float]] = {}
+    limits: dict[int, float] = {}
+    for point in points:
+        diverged = point.status == "failed" and "diverged" in point.error and point.nfe > 0
+        value = DIVERGED if diverged else point.values[metric]
+        if (point.status == "ok" or diverged) and math.isfinite(value) and value > 0:
+            cost.setdefault(point.steps, []).append(point.nfe)
+            values.setdefault(point.seed, {})[point.steps] = value
+            limit = point.beside.get(f"{metric}_{LIMIT}", math.nan)
+            if key[0].exact and math.isfinite(limit):
+                limits[point.seed] = limit
+    nfe = tuple(float(np.median(cost[n])) if n in cost else math.nan for n in steps)
+    errors = {seed: tuple(own.get(n, math.nan) for n in steps) for seed, own in sorted(values.items())}
+    return Run(*key, tuple(steps), nfe, errors, limits)
+
+
+def _ascending(nfe: Sequence[float]) -> bool:
+    known = [cost for cost in nfe if math.isfinite(cost)]
+    return all(a < b for a, b in itertools.pairwise(known))
+
+
+def compare_at_cost(first: Run, second: Run, floor: float) -> list[Comparison]:
+    """At every NFE at which one was asked and both are known."""
+    places = sorted({cost for run in (first, second) for cost in run.nfe if math.isfinite(cost)})
+    return _compare(first, second, places, Run.at_cost, floor)
+
+
+def compare_at_steps(first: Run, second: Run, floor: float) -> list[Comparison]:
+    """At every step count that was asked of both."""
+    places = sorted(set(first.steps) & set(second.steps))
+    return _compare(first, second, places, Run.at_steps, floor)
+
+
+def _compare(
+    first: Run, second: Run, places: Iterable[float], read: Callable[..., float], floor: float
+) -> list[Comparison]:
+    seeds = [seed for seed in first.errors if seed in second.errors]
+    found = []
+    for place in places:
+        pairs = np.array([(read(first, place, seed), read(second, place, seed)) for seed in seeds]).reshape(-1, 2)
+        known = np.isfinite(pairs).all(axis=1)
+        if known.any():
+            limits = np.array([first.limits.get(seed, math.nan) for seed in seeds])[known]
+            excess = (
+                _ratio_of_excess(pairs[known] - limits[:, None], floor) if first.series == second.series else math.nan
+            )
+            found.append(compared(place, pairs[known], floor, excess=excess, against=second.series.label))
+    return found
+
+
+def compared(at: float, pairs: Array, floor: float, *, excess: float = math.nan, against: str = "") -> Comparison:
+    """The comparison of positive errors ``[seed, 2]`` at one place, by the rule above; `floor` may be NaN (not known)."""
+    first, second = (
+        math.exp(float(np.log(column).mean())) if (column < DIVERGED).all() else DIVERGED for column in pairs.T
+    )
+    logs = np.log(pairs[:, 0]) - np.log(pairs[:, 1])
+    mean, half = mean_and_half(logs)
+    told = abs(mean) > math.log(WORTH)
+    if math.isnan(half):
+        scale = floor if math.isfinite(floor) else WITHOUT_FLOOR * min(first, second)
+        told = told and abs(first - second) > scale
+    else:
+        told = told and abs(mean) > half
+    return Comparison(at, first, second, mean, half, int(math.copysign(told, mean)), excess, against)
+
+
+def mean_and_half(values: Array) -> tuple[float, float]:
+    """Mean of independent numbers and half of its interval (`CONFIDENCE`); NaN for fewer than three."""
+    n = len(values)
+    if n < FEWEST_SEEDS:
+        return float(values.mean()), math.nan
+    width = float(student_t.ppf(0.5 + CONFIDENCE / 2, n - 1))
+    return float(values.mean()), width * float(values.std(ddof=1)) / math.sqrt(n)
+
+
+def _ratio_of_excess(excess: Array, floor: float) -> float:
+    """Ratio of the seed means of ``[seed, 2]``; NaN unless both rise above their own noise."""
+    means = []
+    for column in excess.T:
+        mean, half = mean_and_half(column)
+        if not mean > (floor if math.isnan(half) else half):  # false where one of them is NaN
+            return math.nan
+        means.append(mean)
+    return means[0] / means[1]
+
+
+def crossings(found: Sequence[Comparison]) -> list[float]:
+    """Where the difference changes sign between a place where the first is told to err less and one where it errs more.
+
+    Between two places the difference of log errors is linear in the logarithm of the place. Of several changes of sign between
+    two told places, noise makes all but one; they are summed up by their geometric mean.
+    """
+    told = [i for i, one in enumerate(found) if one.told]
+    places = []
+    for i, j in itertools.pairwise(told):
+        if found[i].told != found[j].told:
+            zeros = [z for a, b in zip(found[i:j], found[i + 1 : j + 1], strict=True) if (z := _zero(a, b)) is not None]
+            places.append(math.exp(float(np.mean(np.log(zeros)))))
+    return places
+
+
+def _zero(a: Comparison, b: Comparison) -> float | None:
+    """The place between two neighbours at which the difference vanishes."""
+    if a.log_ratio * b.log_ratio > 0 or a.log_ratio == b.log_ratio:
+        return None
+    share = a.log_ratio / (a.log_ratio - b.log_ratio)
+    return float(a.at * (b.at / a.at) ** share)
+
+
+def spans(found: Sequence[Comparison], told: int) -> list[tuple[float, float]]:
+    """Stretches of places told this way; one at which nothing can be told does not end a stretch."""
+    stretches: list[tuple[float, float]] = []
+    fresh = True
+    for one in found:
+        if one.told == told:
+            stretches = [*stretches, (one.at, one.at)] if fresh else [*stretches[:-1], (stretches[-1][0], one.at)]
+            fresh = False
+        elif one.told:
+            fresh = True
+    return stretches

@@ -1,0 +1,240 @@
+"""Samples in the plane: their density beside the target's, at a few step counts, and on the way from noise to data.
+
+Two-dimensional samples are drawn as they are. Of more than three dimensions the plane of the first two principal axes of the
+target is drawn (of the samples, where the target is not known): the one on which the target's projection has the largest
+variance. All pictures of a data set share window, bins and colours, so that they can be compared by eye.
+
+Densities travel as one byte per bin: 255 is the darkest colour, and whatever lies above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.distributions import Kept, Trajectories, asked, asked_for, preference
+from tasks.report.findings import thin
+from tasks.report.look import Picture, Spec, axis, layout, listed, midpoints, one_byte, packed
+from tasks.report.text import number
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tasks.report.answers import Answers
+    from tasks.report.curves import Series, Table
+    from tasks.report.targets import Target
+
+Array = NDArray[np.float64]
+BINS = 60
+MOST_STEPS = 4
+LEVELS = 6
+_FROM_TARGET = 20_000
+
+
+@dataclass(frozen=True)
+class View:
+    """Where samples are looked at from: two axes in their space, a window and the density that is darkest."""
+
+    names: tuple[str, str]
+    axes: Array  # [2, dim]
+    edges: tuple[Array, Array]
+    top: float
+    note: str
+    target: Array | None  # the target's own sample, [n, 2]
+
+    def of(self, values: Array) -> Array:
+        """Samples ``[n, dim]`` in the plane ``[n, 2]``, without those that are not finite; huge ones are far outside anyway."""
+        finite = values[np.isfinite(values).all(axis=1)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found: Array = finite @ self.axes.T
+        return found[np.isfinite(found).all(axis=1)]
+
+    def density(self, values: Array) -> tuple[Array, float]:
+        """The share of samples ``[n, dim]`` per bin and area, and the share of them outside the window."""
+        flat = self.of(values)
+        counts: Array = np.histogram2d(flat[:, 0], flat[:, 1], [self.edges[0], self.edges[1]])[0]
+        area = np.diff(self.edges[0])[0] * np.diff(self.edges[1])[0]
+        return counts / max(len(values), 1) / area, 1 - counts.sum() / max(len(values), 1)
+
+
+def view_of(target: Target, kept: Sequence[Kept], dim: int) -> View:
+    """The view of a data set: on its target, or on the samples of the largest step counts where that is not known."""
+    known = target.sample(_FROM_TARGET)
+    shown = known if known is not None else np.concatenate([one.values[max(one.values)] for one in kept])
+    shown = shown[np.isfinite(shown).all(axis=1)]
+    names, axes, note = ("x", "y"), np.eye(2), ""
+    if dim > 2:
+        axes, share = principal_axes(shown, dim)
+        names = ("first principal axis", "second principal axis")
+        whose = "the target" if known is not None else "the samples"
+        note = f" Of {dim} dimensions the plane of the first two principal axes of {whose} is drawn: {share:.0%} of the variance."
+    flat = shown @ axes.T
+    low, high = np.quantile(flat, [0.005, 0.995], axis=0) if len(flat) else (np.full(2, -1.0), np.ones(2))
+    centre, half = (low + high) / 2, 0.68 * float(np.max(high - low)) or 0.5
+    edges = (centre[0] + np.linspace(-half, half, BINS + 1), centre[1] + np.linspace(-half, half, BINS + 1))
+    view = View(names, axes, edges, 1.0, note, flat if known is not None else None)
+    density, _ = view.density(shown)
+    top = 1.2 * float(np.quantile(density[density > 0], 0.98)) if (density > 0).any() else 1.0
+    return View(names, axes, edges, top, note, view.target)
+
+
+def principal_axes(values: Array, dim: int) -> tuple[Array, float]:
+    """The first two principal axes ``[2, dim]`` of ``values [n, dim]``, and the share of the variance that lies in their plane.
+
+    The sign of an axis is such that its largest component is positive.
+    """
+    if len(values) < 2:
+        return np.eye(dim)[:2], 1.0
+    variances, vectors = np.linalg.eigh(np.cov(values.T))
+    axes = vectors[:, ::-1][:, :2].T
+    axes = axes * np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])[:, None]
+    total = float(variances.sum())
+    return axes, float(variances[-2:].sum()) / total if total > 0 else 1.0
+
+
+def target_picture(view: View) -> Picture | None:
+    """The exact target, as many draws of it; None where it is not known."""
+    if view.target is None:
+        return None
+    whole = View(view.names, np.eye(2), view.edges, view.top, "", None)
+    density, _ = whole.density(view.target)
+    spec = _grid([("", density)], view, columns=1)
+    return Picture("target", f"{len(view.target):,} draws of the exact target.{view.note}", spec, "square")
+
+
+def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> list[Picture]:
+    """For every run its density at up to four step counts, fewest and most included; titled by panel if asked to."""
+    found = []
+    for one in kept:
+        steps = thin(sorted(one.values), MOST_STEPS)
+        densities, outside = zip(*(view.density(one.values[n]) for n in steps), strict=True)
+        spec = _grid([(f"N = {n}", d) for n, d in zip(steps, densities, strict=True)], view, columns=2)
+        worst = max(zip(outside, steps, strict=True))
+        text = (
+            f"{one.series.label} with {one.panel.title}, seed {one.seed}, {len(one.values[steps[-1]]):,} samples each."
+        )
+        if worst[0] >= 0.005:
+            text += f" Outside the picture: up to {100 * worst[0]:.0f} % (N = {worst[1]})."
+        title = one.panel.title if by_panel else one.series.label
+        found.append(Picture(title, text, spec, "square", one.series.shown_with))
+    return found
+
+
+def trajectories(answers: Answers, table: Table, dataset: str, target: Target, view: View) -> tuple[Trajectories, int]:
+    """One kept reverse trajectory per series, and how many more were kept."""
+    found: dict[Series, tuple[int, str, xr.DataArray]] = {}
+    more = 0
+    for panel, series, _, points in asked(table, dataset):
+        for point in points:
+            kept = answers.trajectory(point.point_id)
+            if kept is None or kept.sizes.get("coordinate", 1) != view.axes.shape[1] or kept.sizes.get("level", 0) < 2:
+                continue
+            more += 1
+            if series not in found or preference(panel) < found[series][0]:
+                found[series] = (preference(panel), asked_for(panel, point), kept)
+    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    pictures = [(series, [_on_the_way(series, sampled, kept, target, view)]) for series, (_, sampled, kept) in chosen]
+    return pictures, more - len(chosen)
+
+
+def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, view: View) -> Picture:
+    """Each level divided by the standard deviation that the exact law has there: noise starts a hundred times wider."""
+    n = kept.sizes["level"]
+    levels = np.unique(np.linspace(0, n - 1, min(n, LEVELS)).round().astype(int)).tolist()
+    values = kept.transpose("level", "sample", "coordinate").values.astype(float)
+    alphas, sigmas = (np.broadcast_to(kept[name].values.astype(float), n) for name in ("alpha", "sigma"))
+    edges = np.linspace(-3, 3, BINS + 1)
+    window = View(view.names, view.axes, (edges, edges), view.top, "", None)
+    shown, tops = [], []
+    for level in levels:
+        scale = target.standard_deviation(float(alphas[level]), float(sigmas[level])) or 1.0
+        density, _ = window.density(values[level] / scale)
+        shown.append((f"level {level}, σ = {number(float(sigmas[level]), 2)}", density))
+        tops.append(float(np.quantile(density[density > 0], 0.98)) if (density > 0).any() else 1.0)
+    # one colour scale for all would show the noise as nothing beside concentrated data
+    spec = _grid(shown, window, columns=3, tops=tops)
+    text = (
+        f"{series.label} with {sampled}, {kept.sizes['sample']:,} samples: x divided by the exact "
+        "standard deviation at its level, level 0 is noise. Each level has its own scale of colours."
+    )
+    return Picture(f"{series.label}: on the way", text, spec, "triple", series.shown_with)
+
+
+def _grid(
+    densities: Iterable[tuple[str, Array]], view: View, columns: int, tops: Sequence[float] | None = None
+) -> Spec:
+    """Small heat maps on one window, row by row."""
+    shown = list(densities)
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    x, y = (packed(midpoints(edge)) for edge in view.edges)
+    traces: list[Spec] = []
+    axes: dict[str, Spec] = {}
+    titles = []
+    for k, (title, density) in enumerate(shown):
+        row, column = divmod(k, columns)
+        name = "" if k == 0 else str(k + 1)
+        top = tops[k] if tops else view.top
+        traces.append(
+            {
+                "type": "heatmap",
+                "x": x,
+                "y": y,
+                "z": one_byte(density.T / top),
+                "zmin": 0,
+                "zmax": 255,
+                "colorscale": "@density",
+                "showscale": False,
+                "xaxis": f"x{name}",
+                "yaxis": f"y{name}",
+                "hovertemplate": "(%{x:.3g}, %{y:.3g})<extra></extra>",
+            }
+        )
+        across, upwards = _spread(column, columns, 0.05), _spread(rows - 1 - row, rows, 0.1)
+        last_row, first_column = k + columns >= len(shown), column == 0
+        axes[f"xaxis{name}"] = _side(
+            view.names[0] if last_row else "", view.edges[0], across, f"y{name}", "left", last_row
+        )
+        axes[f"yaxis{name}"] = _side(
+            view.names[1] if first_column else "", view.edges[1], upwards, f"x{name}", "top", first_column
+        ) | {"scaleanchor": f"x{name}"}
+        titles.append(
+            {
+                "text": title,
+                "x": across[0],
+                "y": upwards[1],
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 11},
+            }
+        )
+    margin = {"l": 46, "r": 8, "t": 20 if any(title["text"] for title in titles) else 6, "b": 40}
+    return {"data": traces, "layout": layout(**axes, annotations=titles, margin=margin)}
+
+
+def _spread(place: int, many: int, gap: float) -> list[float]:
+    """The part of the picture that one of `many` in a row takes."""
+    width = (1 - gap * (many - 1)) / many
+    return [place * (width + gap), min(place * (width + gap) + width, 1.0)]
+
+
+def _side(title: str, edges: Array, domain: list[float], anchor: str, toward: str, labelled: bool) -> Spec:
+    return axis(
+        title,
+        domain=listed(domain),
+        anchor=anchor,
+        range=listed(edges[[0, -1]]),
+        showgrid=False,
+        constrain="domain",
+        constraintoward=toward,
+        nticks=4,
+        showticklabels=labelled,
+        tickfont={"size": 10},
+    )

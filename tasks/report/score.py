@@ -1,0 +1,94 @@
+"""How far the learned score is from the exact one, noise level by noise level.
+
+The error is a mean square, positive, and varies over decades between levels and by factors between seeds: curves are geometric
+means over seeds, bands the 95 % interval of the mean of its logarithm by Student's t, from three seeds on. Both axes are
+logarithmic. Exact denoisers err by rounding only and are left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from tasks.report.curves import EXACT, Mean, Series, Table
+from tasks.report.look import Picture, Spec, axis, color, layout, listed, log_ticks, plain, symbol
+from tasks.report.text import counted, number
+
+
+def score_errors(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
+    """One curve per trained series of a data set, or None where nothing of the kind was measured."""
+    curves = _curves(found, table, dataset)
+    if not curves:
+        return None
+    traces = [trace for series, levels in curves.items() for trace in _traces(series, levels)]
+    everything = [(nsr, math.exp(mean.mean)) for levels in curves.values() for nsr, mean in levels]
+    across = [nsr for nsr, _ in everything]
+    upwards = [error for _, error in everything]
+    bottom = max(min(upwards), max(upwards) * 1e-9)  # one level that is right by chance shall not flatten the rest
+    spec = {
+        "data": traces,
+        "layout": layout(
+            xaxis=axis("noise-to-signal ratio σ / α", **log_ticks(min(across) / 1.3, max(across) * 1.3)),
+            yaxis=axis(
+                "error of the score, σ² E|s<sub>θ</sub> − s|² / dim", **log_ticks(bottom / 1.6, max(upwards) * 1.6)
+            ),
+        ),
+    }
+    worst = [max(levels, key=lambda one: one[1].mean) for levels in curves.values()]
+    told = "; ".join(
+        f"{series.label} {number(math.exp(mean.mean))} at σ/α = {number(nsr, 2)}"
+        for series, (nsr, mean) in zip(curves, worst, strict=True)
+    )
+    return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {told}.", spec, shape="tall")
+
+
+def _curves(found: xr.DataArray, table: Table, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
+    """By series its noise levels, ascending, each with the logarithms of the seeds' errors."""
+    if found.size == 0 or "cell" not in found.dims:
+        return {}
+    values = found.transpose("cell", "level").values.astype(float)
+    levels = found["nsr"].broadcast_like(found).transpose("cell", "level").values.astype(float)
+    groups: dict[Series, dict[float, list[float]]] = {}
+    for i, owner in enumerate(found["dataset"].values.astype(str)):
+        formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
+        series = table.series_of(formulation, schedule)
+        if owner != dataset or series is None or formulation == EXACT:
+            continue
+        for nsr, value in zip(levels[i].tolist(), values[i].tolist(), strict=True):
+            if math.isfinite(nsr) and nsr > 0 and math.isfinite(value) and value > 0:
+                groups.setdefault(series, {}).setdefault(float(f"{nsr:.9g}"), []).append(math.log(value))
+    return {
+        series: [(nsr, Mean(0, 0, tuple(logs))) for nsr, logs in sorted(own.items())]
+        for series, own in sorted(groups.items(), key=lambda item: item[0].key)
+    }
+
+
+def _traces(series: Series, levels: list[tuple[float, Mean]]) -> list[Spec]:
+    name = plain(series.label)
+    common: Spec = {"type": "scatter", "name": name, "meta": {"families": list(series.shown_with), "exact": False}}
+    traces: list[Spec] = []
+    banded = [(nsr, interval) for nsr, mean in levels if (interval := mean.interval) is not None]
+    if len(banded) > 1:
+        x = [nsr for nsr, _ in banded]
+        y = np.exp([high for _, (_, high) in banded] + [low for _, (low, _) in banded][::-1])
+        band = {"x": listed(x + x[::-1]), "y": listed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself"}
+        traces.append({**common, **band, "fillcolor": color(series.style, 0.14), "hoverinfo": "skip"})
+    hover = [
+        f"{name}<br>σ/α = {number(nsr)}<br>{number(math.exp(mean.mean))}<br>{counted(len(mean.values), 'seed')}"
+        for nsr, mean in levels
+    ]
+    traces.append(
+        {
+            **common,
+            "mode": "lines+markers",
+            "x": listed([nsr for nsr, _ in levels]),
+            "y": listed([math.exp(mean.mean) for _, mean in levels]),
+            "line": {"color": color(series.style), "width": 2},
+            "marker": {"symbol": symbol(series.style), "color": color(series.style), "size": 6},
+            "text": hover,
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+    )
+    return traces

@@ -1,0 +1,454 @@
+"""Claims are weighed by stated rules: known answers, hand-made tables, no opinion about the literature."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusion.schedules import schedules
+from tasks.report import draw_report
+from tasks.report.claims import CLAIMS, claims, straight
+from tasks.report.comparisons import CONFIDENCE, WORTH, compare_at_cost, compared, crossings, runs, spans
+from tasks.report.curves import tabulate
+from tasks.report.evidence import FAILS, HOLDS, OPEN, PART
+
+
+def _sibling(name: str):
+    """A helper beside this file; test folders are not packages."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+fixture = _sibling("report_fixture")
+MadeUp, dataset_of, study_of = (getattr(fixture, name) for name in ("MadeUp", "dataset_of", "study_of"))
+
+STEPS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def rows_of(sampler, law, *, steps=STEPS, seeds=3, nfe=lambda n: n, noise=0.0, **more):
+    """One sampler whose error in n steps is ``law(n)``; `noise` is a factor per seed that samplers of one seed share."""
+    return [
+        {
+            "formulation": "exact",
+            "schedule": "edm",
+            "sampler": sampler,
+            "steps": n,
+            "nfe": nfe(n),
+            "seed": seed,
+            "w1": law(n) * math.exp(noise * (seed - 1)),
+            "w1_floor": 0.003,
+            "point_id": f"{sampler}-{more}-{n}-{seed}",
+            **more,
+        }
+        for n in steps
+        for seed in range(seeds)
+    ]
+
+
+def heun_cost(n):
+    return 2 * n - 1
+
+
+def verdicts(key, rows, **study):
+    """The verdicts of one claim, as plain values."""
+    points = dataset_of(rows, ("w1",))
+    (found,) = [claim for claim in claims(points, study_of(metrics=[{"name": "w1"}], **study)) if claim["claim"] == key]
+    assert found["asked"] == bool(found["verdicts"])
+    return found["verdicts"]
+
+
+def verdict(key, rows, **study):
+    (found,) = verdicts(key, rows, **study)
+    return found
+
+
+def power_laws(euler=1.0, heun=20.0):
+    """Errors that are straight in log error against log NFE: they cross at NFE = heun / euler."""
+    return rows_of("euler", lambda n: euler / n) + rows_of("heun", lambda n: heun / heun_cost(n) ** 2, nfe=heun_cost)
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def comparisons_of(rows, first, second):
+    table = tabulate(dataset_of(rows, ("w1",)), {})
+    known = {run.sampler: run for run in runs(table, "uniform", "w1")}
+    return compare_at_cost(known[first], known[second], 0.003)
+
+
+def test_nothing_is_extrapolated():
+    rows = rows_of("euler", lambda n: 1 / n, steps=(4, 8, 16)) + rows_of("heun", lambda n: 1 / n, steps=(2, 6, 40))
+    assert [one.at for one in comparisons_of(rows, "heun", "euler")] == [4, 6, 8, 16]
+
+
+def test_between_two_costs_log_error_is_linear_in_log_cost():
+    rows = rows_of("euler", lambda n: 5 * n**-1.7) + rows_of("heun", lambda n: 3 * n**-0.4, steps=(3, 5, 50))
+    found = {one.at: one for one in comparisons_of(rows, "heun", "euler")}
+    assert sorted(found) == [3, 4, 5, 8, 16, 32, 50]
+    for nfe, one in found.items():
+        assert one.first == pytest.approx(3 * nfe**-0.4, rel=1e-12)
+        assert one.second == pytest.approx(5 * nfe**-1.7, rel=1e-12)
+
+
+def test_nothing_is_interpolated_over_a_step_count_that_failed():
+    rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 1 / n, steps=(1, 5, 11, 40))
+    for row in rows:
+        if row["sampler"] == "heun" and row["steps"] == 5:
+            row |= {"status": "failed", "error": "out of memory", "w1": math.nan, "nfe": 0}
+    assert [one.at for one in comparisons_of(rows, "heun", "euler")] == [1, 11, 16, 32, 40]
+
+
+def test_samples_that_diverged_err_more_than_all_others():
+    rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 0.5 / n)
+    for row in rows:
+        if row["sampler"] == "heun" and row["steps"] == 2:
+            row |= {"status": "failed", "error": "sampling diverged: 3 of 10 samples are not finite", "w1": math.nan}
+    found = {one.at: one.told for one in comparisons_of(rows, "heun", "euler")}
+    assert found[2] == 1
+    assert found[1] == found[4] == -1
+    told = verdict("second-order", rows)
+    assert "without bound" in told["text"]
+    assert "diverged" in told["text"]
+    json.dumps(told, allow_nan=False)
+
+
+def test_samplers_whose_cost_does_not_grow_with_their_steps_are_not_compared():
+    rows = rows_of("rk45", lambda n: 1 / n, nfe=lambda n: 200 - n) + rows_of("euler", lambda n: 1 / n)
+    table = tabulate(dataset_of(rows, ("w1",)), {})
+    assert [run.sampler for run in runs(table, "uniform", "w1")] == ["euler"]
+
+
+def test_noise_that_two_samplers_share_does_not_hide_their_difference():
+    shared = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / n, noise=0.5)
+    assert {one.told for one in comparisons_of(shared, "heun", "euler")} == {-1}
+    apart = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / n, noise=-0.5)
+    assert {one.told for one in comparisons_of(apart, "heun", "euler")} == {0}
+
+
+def test_what_is_below_the_noise_is_told_in_one_case_of_a_hundred():
+    """Pairs without a difference, noise of a factor of two: 20,000 times three to five seeds.
+
+    The number told is binomial with p = 0.01; the bounds are six standard deviations away (false alarms below 1e-8).
+    """
+    rng = np.random.default_rng(8)
+    trials = 20_000
+    told = sum(
+        compared(1, np.exp(0.7 * rng.standard_normal((3 + i % 3, 2))), math.nan).told != 0 for i in range(trials)
+    )
+    expected = (1 - CONFIDENCE) * trials
+    assert abs(told - expected) < 6 * math.sqrt(expected)
+
+
+def test_a_difference_that_is_of_no_use_is_not_told():
+    pair = np.array([[1.0, WORTH - 0.002]] * 5)
+    assert compared(1, pair, 0.0).told == 0
+    assert compared(1, pair * [1.0, 1.01], 0.0).told == -1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "floor", "told"),
+    [(0.05, 0.056, 0.003, -1), (0.05, 0.0528, 0.003, 0), (0.05, 0.0528, math.nan, 0), (0.05, 0.056, math.nan, -1)],
+)
+def test_with_fewer_than_three_seeds_the_floor_is_the_noise(first, second, floor, told):
+    assert compared(1, np.array([[first, second]]), floor).told == told
+    assert compared(1, np.array([[second, first]] * 2), floor).told == -told
+
+
+def test_the_limit_of_many_steps_changes_how_much_and_never_who():
+    euler = rows_of("euler", lambda n: 0.01 + 1 / n)
+    heun = rows_of("heun", lambda n: 0.01 + 0.1 / n)
+    plain = comparisons_of(euler + heun, "heun", "euler")
+    for row in euler + heun:
+        row["w1_limit"] = 0.01
+    split = comparisons_of(euler + heun, "heun", "euler")
+    assert [one.told for one in plain] == [one.told for one in split] == [-1] * len(STEPS)
+    assert [one.excess for one in split] == pytest.approx([0.1] * len(STEPS))
+    assert all(math.isnan(one.excess) for one in plain)
+    assert split[-1].times < 4
+    assert "10 above the limit of many steps" in verdict("second-order", euler + heun)["text"]
+
+
+def test_a_trained_denoiser_has_no_known_limit():
+    rows = rows_of("euler", lambda n: 0.1 + 1 / n, formulation="edm", w1_limit=0.01)
+    rows += rows_of("heun", lambda n: 0.1 + 0.1 / n, formulation="edm", w1_limit=0.01)
+    assert all(math.isnan(one.excess) for one in comparisons_of(rows, "heun", "euler"))
+
+
+def test_a_place_at_which_nothing_is_told_neither_ends_a_stretch_nor_makes_a_crossing():
+    rows = rows_of("euler", lambda n: {1: 1, 2: 1, 4: 1, 8: 1, 16: 1, 32: 1, 64: 1}[n])
+    rows += rows_of("heun", lambda n: {1: 2, 2: 1.01, 4: 2, 8: 0.5, 16: 0.5, 32: 0.99, 64: 0.5}[n])
+    found = comparisons_of(rows, "heun", "euler")
+    assert spans(found, 1) == [(1, 4)]
+    assert spans(found, -1) == [(8, 64)]
+    assert crossings(found) == pytest.approx([math.sqrt(32)])  # from a factor of 2 at 4 to one of 1/2 at 8
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", [5.0, 7.3, 20.0])
+def test_the_crossing_is_found_where_it_is(cost):
+    found = verdict("second-order", power_laws(heun=cost))
+    assert found["verdict"] == PART
+    assert found["crossings"] == pytest.approx([cost], rel=1e-5)
+    told = {one["nfe"]: one["told"] for one in found["comparisons"]}
+    assert {told[nfe] for nfe in told if nfe < 0.9 * cost} == {"more"}
+    assert {told[nfe] for nfe in told if nfe > 1.1 * cost} == {"less"}
+    assert max(told) == 64  # Heun's 127 evaluations have nothing to be compared with
+
+
+def test_a_claim_holds_where_nothing_is_told_against_it_and_not_the_other_way_round():
+    assert verdict("second-order", power_laws(heun=0.5))["verdict"] == HOLDS
+    assert verdict("second-order", power_laws(heun=1000.0))["verdict"] == FAILS
+
+
+def test_ties_cannot_be_told():
+    rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 1 / n)
+    found = verdict("second-order", rows)
+    assert found["verdict"] == OPEN
+    assert found["crossings"] == []
+    assert found["text"] == "no difference can be told from 1 to 64 NFE."
+
+
+def test_missing_rows_are_not_asked():
+    rows = rows_of("euler", lambda n: 1 / n)
+    assert verdicts("second-order", rows) == []
+    everything = claims(dataset_of(rows, ("w1",)), study_of())
+    assert [one["claim"] for one in everything] == [claim.key for claim in CLAIMS]
+    assert not any(one["asked"] for one in everything)
+    assert verdicts("second-order", rows + rows_of("heun", lambda n: 1 / n, schedule="vp-linear")) == []
+    assert verdicts("second-order", rows + rows_of("heun", lambda n: 1 / n, grid="uniform-t")) == []
+    assert claims(dataset_of([], ("w1",)), {})[0]["verdicts"] == []
+
+
+def test_denoisers_and_schedules_have_verdicts_of_their_own():
+    rows = power_laws(heun=0.5)
+    rows += [{**row, "schedule": "flow", "point_id": f"f{row['point_id']}"} for row in power_laws(heun=1000.0)]
+    rows += [{**row, "formulation": "edm", "point_id": f"t{row['point_id']}"} for row in power_laws()]
+    found = {(one["formulation"], one["schedule"]): one["verdict"] for one in verdicts("second-order", rows)}
+    assert found == {("exact", "edm"): HOLDS, ("exact", "flow"): FAILS, ("edm", "edm"): PART}
+
+
+@pytest.mark.parametrize("single", ["heun", "ddim"])
+def test_multistep_is_weighed_against_both_kinds_of_single_steps(single):
+    rows = rows_of("dpmpp-2m", lambda n: n**-2.0) + rows_of(single, lambda n: 1 / n)
+    found = verdict("multistep", rows)
+    assert found["compared"] == f"dpmpp-2m against {single}"
+    assert found["verdict"] == HOLDS
+    assert found["comparisons"][0]["told"] == "cannot be told"  # both are 1 at one evaluation
+    assert found["comparisons"][-1]["ratio"] == pytest.approx(1 / 64)
+
+
+def variances(posterior, transition):
+    more = {"schedule": "vp-linear"}
+    return rows_of("ancestral", posterior, **more) + rows_of("ancestral(variance=transition)", transition, **more)
+
+
+def test_the_choice_of_variance_matters_at_few_steps_only_if_its_effect_fades():
+    fades = verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: (1 + 3 / n**2) / n))
+    assert fades["verdict"] == HOLDS
+    assert "posterior errs less from 1 to 4 steps" in fades["text"]
+    shrinks = verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: (1.3 + 3 / n**2) / n))
+    assert shrinks["verdict"] == PART
+    stays = verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: 2 / n))
+    assert stays["verdict"] == FAILS
+    grows = verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: (1 if n <= 10 else 3) / n))
+    assert grows["verdict"] == FAILS
+    assert verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: 1 / n))["verdict"] == OPEN
+    few = [row for row in variances(lambda n: 1 / n, lambda n: 2 / n) if row["steps"] <= 10]
+    assert verdicts("ancestral-variance", few) == []
+
+
+def test_a_step_in_t_is_a_step_in_sigma_exactly_where_alpha_and_sigma_are_linear():
+    found = {entry.name: straight(entry.cls()) for entry in schedules if entry.name != "user"}
+    assert {name for name, is_straight in found.items() if is_straight} == {"edm", "iddpm", "flow"}
+
+
+def test_ddim_and_euler_are_called_one_rule_where_they_agree_to_rounding():
+    rows = rows_of("ddim", lambda n: 1 / n) + rows_of("euler", lambda n: (1 + 1e-9) / n)
+    found = verdict("ddim-is-euler", rows)
+    assert found["verdict"] == HOLDS
+    assert "1×10⁻⁹" in found["text"]
+
+
+def test_ddim_and_euler_that_differ_where_they_should_be_one_rule_are_a_failure():
+    rows = rows_of("ddim", lambda n: 1 / n) + rows_of("euler", lambda n: 1.01 / n)
+    found = verdict("ddim-is-euler", rows)  # on edm, where time is sigma
+    assert found["verdict"] == FAILS
+    assert "differ by up to 0.99 %" in found["text"]
+
+
+def test_elsewhere_ddim_and_euler_are_compared():
+    rows = rows_of("ddim", lambda n: 2 / n**2, schedule="vp-linear") + rows_of(
+        "euler", lambda n: 1 / n, schedule="vp-linear"
+    )
+    found = verdict("ddim-is-euler", rows)
+    assert found["verdict"] == PART
+    assert "euler errs less at 1" in found["text"]
+    assert "ddim errs less from 4 to 64" in found["text"]
+
+
+def on_schedules(sampler, **laws):
+    return [row for name, law in laws.items() for row in rows_of(sampler, law, schedule=name.replace("_", "-"))]
+
+
+def test_one_step_that_leaves_the_mean_is_a_collapse_and_counts_for_nobody():
+    rows = on_schedules(
+        "euler",
+        flow=lambda n: {1: 0.25, 2: 0.1}.get(n, 0.1 / n),
+        edm=lambda n: {1: 0.9, 2: 0.2}.get(n, 0.2 / n),
+        vp_linear=lambda n: {1: 0.7, 2: 0.3}.get(n, 0.2 / n),
+    )
+    found = verdict("straight-paths", rows)  # U[0, 1]: samples that all lie on the mean score exactly 1/4
+    assert found["verdict"] == PART
+    assert "N = 1: 0.250, a collapse: samples that all lie on the mean score 0.250" in found["text"]
+    assert "N = 2: 0.100 (more: edm 0.200, vp-linear 0.300)" in found["text"]
+    only_one = [row for row in rows if row["steps"] == 1]
+    assert verdict("straight-paths", only_one)["verdict"] == FAILS
+
+
+def test_straight_paths_hold_if_even_one_step_is_better_and_no_collapse():
+    rows = on_schedules("ddim", flow=lambda n: 0.1 / n, edm=lambda n: 0.4 / n)
+    assert verdict("straight-paths", rows)["verdict"] == HOLDS
+    rows = on_schedules("ddim", flow=lambda n: 0.4 / n, edm=lambda n: 0.1 / n)
+    assert verdict("straight-paths", rows)["verdict"] == FAILS
+    assert verdicts("straight-paths", on_schedules("ddim", flow=lambda n: 0.4 / n)) == []
+
+
+def test_where_the_mean_s_error_is_not_known_equal_errors_of_all_schedules_in_one_step_count_for_nobody():
+    rows = on_schedules("euler", **dict.fromkeys(("flow", "edm", "vp_linear"), lambda n: 0.4 if n == 1 else 0.2 / n))
+    for row in rows:
+        row["dataset"] = "mine"
+    found = verdict("straight-paths", rows, datasets=[{"name": "mine"}])
+    assert found["verdict"] == OPEN
+    assert "N = 1: 0.400, like every other schedule" in found["text"]
+
+
+def test_trained_rows_are_compared_with_trained_rows():
+    rows = on_schedules("euler", flow=lambda n: 0.1 / n, edm=lambda n: 0.4 / n)
+    rows += [{**row, "formulation": row["schedule"], "point_id": f"t{row['point_id']}"} for row in rows]
+    found = verdicts("straight-paths", rows)
+    assert [one["formulation"] for one in found] == ["exact", "flow"]
+    assert [{one["against"] for one in told["comparisons"]} for told in found] == [{"edm"}, {"edm"}]
+
+
+def test_robust_means_that_the_largest_error_at_few_steps_is_the_smallest():
+    rows = on_schedules(
+        "heun",
+        edm=lambda n: 0.25 if n <= 2 else 0.1,
+        iddpm=lambda n: 0.25 if n == 1 else 0.001,
+        ve_linear=lambda n: 1e8 if n == 2 else 0.0001,
+        vp_linear=lambda n: 5e9 if n == 16 else 0.6,
+    )
+    found = verdict("edm-robust", rows)
+    assert found["verdict"] == HOLDS  # what happens at more than ten steps does not count
+    assert "ve-linear 1.00×10⁸ (N = 2)" in found["text"]
+    assert "Shared with iddpm." in found["text"]
+    assert "bounded by a collapse" in found["text"]
+    worse = on_schedules("heun", edm=lambda n: 3 / n, flow=lambda n: 1 / n, ve_linear=lambda n: 9 / n)
+    assert verdict("edm-robust", worse)["verdict"] == PART
+    assert verdict("edm-robust", [r for r in worse if r["schedule"] != "ve-linear"])["verdict"] == FAILS
+
+
+def test_accurate_means_at_each_step_count_and_a_collapse_does_not_count():
+    laws = {"edm": lambda n: 0.25 if n == 1 else 0.8 / n**2, "vp_linear": lambda n: 0.9 if n == 1 else 1 / n}
+    found = verdict("edm-accurate", on_schedules("euler", **laws))
+    assert found["verdict"] == HOLDS
+    assert "errs least at N = 2, 4, 8, 16, 32, 64" in found["text"]
+    assert "collapsed to the mean at N = 1" in found["text"]
+    beaten = on_schedules("euler", **laws, flow=lambda n: 0.8 / n**2 if 1 < n < 64 else 0.25 if n == 1 else 1e-5)
+    found = verdict("edm-accurate", beaten)
+    assert found["verdict"] == FAILS
+    assert "not told apart from the best at N = 2, 4, 8, 16, 32" in found["text"]
+    assert "64 (flow, ×20)" in found["text"]
+
+
+def test_noise_corrects_if_it_costs_at_few_evaluations_and_pays_at_many():
+    heun = rows_of("heun", lambda n: 0.1 + 1 / heun_cost(n), nfe=heun_cost)
+
+    def churn(law):
+        return rows_of("churn(s_churn=20.0)", lambda n: law(heun_cost(n)), nfe=heun_cost)
+
+    # 0.1 + 1/n against 3/n: they cross at n = 20 between the 15 and 31 that were asked
+    found = verdict("noise-corrects", heun + churn(lambda nfe: 3 / nfe))
+    assert found["compared"] == "churn(s_churn=20.0) against heun"
+    assert found["verdict"] == HOLDS
+    logs = [math.log(3 / n) - math.log(0.1 + 1 / n) for n in (15, 31)]
+    crossing = 15 * (31 / 15) ** (logs[0] / (logs[0] - logs[1]))
+    assert found["crossings"] == pytest.approx([crossing], rel=1e-5)
+    assert crossing == pytest.approx(20, rel=0.03)
+
+    assert verdict("noise-corrects", heun + churn(lambda nfe: 0.2 + 2 / nfe))["verdict"] == FAILS
+    assert verdict("noise-corrects", heun + churn(lambda nfe: 0.05 + 0.5 / nfe))["verdict"] == PART
+    late = verdict("noise-corrects", heun + churn(lambda nfe: 0.1 + (2 if nfe < 20 else 1) / nfe))
+    assert late["verdict"] == OPEN
+    assert late["text"].endswith("Noise pays nowhere up to 127 NFE.")
+
+
+@pytest.mark.parametrize(
+    ("noisy", "without"),
+    [("ancestral", "ddim"), ("dpmpp-2m-sde", "dpmpp-2m"), ("euler-maruyama", "euler"), ("euler-maruyama", "heun")],
+)
+def test_a_stochastic_sampler_is_compared_with_the_rule_that_it_is_without_noise(noisy, without):
+    rows = rows_of(noisy, lambda n: 3 / n) + rows_of(without, lambda n: 0.1 + 1 / n)
+    assert verdict("noise-corrects", rows)["compared"] == f"{noisy} against {without}"
+
+
+def test_a_sampler_on_another_schedule_than_the_model_s_is_not_taken_for_the_plain_one():
+    rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun on vp-linear", lambda n: 2 / n)
+    assert verdicts("second-order", rows) == []
+
+
+def test_an_error_that_passes_the_mean_s_on_its_way_down_is_no_collapse():
+    laws = {"edm": lambda n: {1: 0.7, 2: 0.25}.get(n, 0.2 / n), "vp_linear": lambda n: 1.4 / n}
+    found = verdict("edm-accurate", on_schedules("euler", **laws))
+    assert "collapse" not in found["text"]
+    assert "errs least at N = 1, 2, 4" in found["text"]
+
+
+def test_quantile_starts_have_no_noise_but_that_of_the_sampler():
+    rows = rows_of("euler", lambda n: 0.011 / n, seeds=1) + rows_of("heun", lambda n: 0.010 / n, seeds=1)
+    assert verdict("second-order", rows)["verdict"] == OPEN  # 0.001 is less than the floor of 0.003
+    samplers = [{"name": "euler"}, {"name": "heun"}]
+    assert verdict("second-order", rows, start="quantiles", samplers=samplers)["verdict"] == HOLDS
+    rows = rows_of("ancestral", lambda n: 0.011 / n, seeds=1) + rows_of("ddim", lambda n: 0.010 / n, seeds=1)
+    samplers = [{"name": "ancestral"}, {"name": "ddim"}]
+    assert verdict("noise-corrects", rows, start="quantiles", samplers=samplers)["verdict"] == OPEN
+
+
+def test_everything_is_json():
+    made = [*power_laws(), *on_schedules("ddim", flow=lambda n: 0.1 / n, vp_linear=lambda n: 0.4 / n)]
+    found = claims(dataset_of(made, ("w1",)), study_of())
+    again = json.loads(json.dumps(found, allow_nan=False))
+    assert again == found
+    assert {"dataset", "metric", "formulation", "schedule", "compared", "verdict", "text"} <= again[0]["verdicts"][
+        0
+    ].keys()
+
+
+# --- on the page ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_what_was_weighed_and_names_what_was_not_asked():
+    html = draw_report(MadeUp(dataset_of(power_laws(), ("w1",)), study_of(metrics=[{"name": "w1"}])))
+    assert "◐ holds in part" in html
+    assert "they cross at 20 NFE" in html
+    assert "Not asked in this study" in html
+    assert "takes dpmpp-2m and one of heun, ddim" in html
+    for rule in ("99% interval", "more than 5%", "10% where that is not known"):
+        assert rule in html
+
+
+def test_a_page_without_anything_to_weigh_has_no_such_section():
+    html = draw_report(MadeUp(dataset_of(rows_of("euler", lambda n: 1 / n), ("w1",)), study_of()))
+    assert 'id="claims"' not in html
+    assert "What the numbers say" in html
