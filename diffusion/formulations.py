@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -87,6 +87,12 @@ class Trained(Formulation):
         """What stands for the noise in the loss."""
         return NoiseTarget()
 
+    def identity(self) -> dict[str, Any]:
+        """With the versions of the parts; without the schedule, which is told beside the formulation."""
+        parts = (self.parametrization, self.noise_levels, self.weighting)
+        told = {key: value for key, value in super().identity().items() if key != "schedule"}
+        return {**told, "parts": [part.identity() for part in parts]}
+
     @abstractmethod
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         """c_noise: what the network is told of the noise level, any shape."""
@@ -117,6 +123,9 @@ class VP(Trained):
     """Variance preserving, continuous in time."""
 
     epsilon_t: float = 1e-5
+
+    def __post_init__(self) -> None:
+        UniformTime(self.epsilon_t)  # refuses what it cannot use
 
     @property
     def parametrization(self) -> Parametrization:
@@ -232,6 +241,7 @@ class ElucidatedDM(Trained):
     def __post_init__(self) -> None:
         if not self.p_std > 0:
             raise ValueError(f"p_std must be positive, found {self.p_std}")
+        LogNormal(self.p_mean, self.p_std)  # refuses what it cannot use
 
     def own_schedule(self) -> Schedule:
         return EDM()

@@ -31,6 +31,9 @@ noise_distributions: Registry[NoiseLevels] = Registry("noise-distribution")
 weightings: Registry[Weighting] = Registry("weighting")
 
 
+_LARGEST_LOG = 300.0  # of a noise-to-signal ratio whose square is still a number
+
+
 def stratified(steps: int, batch: int, generator: torch.Generator) -> Tensor:
     """``[steps, batch]`` uniform numbers, one in each of `batch` equal strata of [0, 1) in every row."""
     jitter = torch.rand(steps, batch, generator=generator, dtype=torch.float64)
@@ -55,13 +58,15 @@ class NoiseLevels(Component):
 
 @noise_distributions.register(
     "uniform-t",
-    formula="t ~ U(t_min, t_max)",
+    formula="t ~ U(start, t_max), start = min(t_min t_max, t_min of the schedule)",
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
     seed="S0 level 3",
 )
 @dataclass(frozen=True)
 class UniformTime(NoiseLevels):
-    """t uniform between ``t_min t_max`` and the schedule's end; on a discrete schedule all levels are equally likely.
+    """t uniform between its start and the schedule's end; on a discrete schedule all levels are equally likely.
+
+    The start is ``t_min t_max``, or the schedule's own t_min where that is earlier: whatever is sampled is trained.
 
     `t_min` must be positive: unweighted score losses diverge as it goes to 0.
     """
@@ -75,7 +80,8 @@ class UniformTime(NoiseLevels):
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         if schedule.max_steps is not None:
             return OwnLevels().quantile(u, schedule)
-        return schedule.nsr(schedule.t_max * (self.t_min + u * (1 - self.t_min)))
+        start = min(self.t_min * schedule.t_max, schedule.t_min)
+        return schedule.nsr(start + u * (schedule.t_max - start))
 
 
 @noise_distributions.register(
@@ -119,6 +125,10 @@ class LogNormal(NoiseLevels):
     def __post_init__(self) -> None:
         if not self.std > 0:
             raise ValueError(f"std must be positive, found {self.std}")
+        if abs(self.mean) + 8 * self.std > _LARGEST_LOG:
+            raise ValueError(
+                f"ln nsr reaches beyond {_LARGEST_LOG}: use a smaller mean ({self.mean}) or std ({self.std})"
+            )
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.exp(self.mean + self.std * _normal_quantile(u))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -77,6 +78,18 @@ class BrownianPath:
         self._noise, self._purpose = noise, purpose
         self._known: OrderedDict[int, Tensor] = OrderedDict()
         self._latest: tuple[float, Tensor] | None = None  # one move ends where the next begins
+
+    def move(self, start: float, end: float) -> Tensor:
+        """The normalised increment between two noise-to-signal ratios, ``[samples, dim]``.
+
+        Two times closer than the path's resolution share one bridge and would not be independent of their neighbours, or have
+        the same clock: such a move has a draw of its own, named by its ends. Finer grids than that no longer refine the path.
+        """
+        first, last = clock(start), clock(end)
+        if abs(first - last) < 0.5**_DEPTH:
+            name = hashlib.sha256(struct.pack("<dd", start, end)).digest()
+            return self._noise.draw(int.from_bytes(name[:8], "little"), self._purpose + 1)
+        return (self.at(first) - self.at(last)) / math.sqrt(abs(first - last))
 
     def at(self, c: float) -> Tensor:
         """W(c), ``[samples, dim]``."""

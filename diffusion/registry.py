@@ -64,6 +64,15 @@ class Component:
         """The canonical description: name and every parameter, whether it was spelled or not."""
         return {"name": self.registered_name, **self.parameters()}
 
+    def identity(self) -> dict[str, Any]:
+        """What ids and random streams are derived from: the spec with the version of the component and of each of its parts.
+
+        A subclass leaves out what does not change its numbers (where a file lies) and adds parts that are not parameters.
+        """
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        inner = {name: part.identity() for name, part in parts.items() if isinstance(part, Component)}
+        return {**self.spec(), **inner, "version": self.version}
+
 
 def _plain(value: Any) -> Any:
     return value.spec() if isinstance(value, Component) else copy.deepcopy(value)

@@ -320,8 +320,12 @@ def report_command(
         Path | None, typer.Option("--out", help="The page's path (reports/NAME.html).", metavar="PATH")
     ] = None,
     as_of: AsOfOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Draw the page of a study: one HTML file that opens without a network."""
+    """Draw the page of a study: one HTML file that opens without a network.
+
+    With --json, print what the study says of the literature's claims instead, and draw nothing unless --out asks for it.
+    """
     with _clear_errors():
         from tasks.report.files import default_page, write_report
         from tasks.results import Answers, UnknownStudy
@@ -332,12 +336,18 @@ def report_command(
         if study is None and len(names) != 1:
             raise UnknownStudy(f"--study NAME is needed: store {store} holds {', '.join(names) or 'no study yet'}")
         answers = Answers(opened, study or names[0], as_of)
+        if as_json:
+            from tasks.report.claims import claims
+
+            print(json.dumps(claims(answers.points, answers.study), indent=2))  # noqa: T201 - the document asked for
+            if out is None:
+                return
         page = out or default_page(answers.name or "store")
         try:
             write_report(answers, page)
         except OSError as error:
             _stop(f"cannot write {page}: {error.strerror or error}", WRONG_INPUT)
-        print(f"report: {page}")  # noqa: T201
+        print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command()

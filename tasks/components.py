@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -29,13 +30,15 @@ from diffusion.registry import Component, Registry, UnknownName
 from diffusion.schedules import Schedule, schedules
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
 LONGEST_SHOWN = 60
+MOST_COORDINATES = 4096  # networks and exact denoisers hold whole batches of them
+LARGEST_DATA = 1e100  # squares of it are numbers
 MISSING = "this key is required and is missing"
 
 EXPECTED = {
@@ -222,9 +225,26 @@ def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -
             found.append(Complaint(path, f"found {shown(errors[0]['input'])}, expected {expected}"))
         else:
             found.append(Complaint(path, explain(errors[0])))
+    if not found and isinstance(built, Dataset):
+        found += [Complaint((), f"{what}: {reason}") for reason in _unusable(built)]
     if found:
         raise refusal(found)
     return built
+
+
+def _unusable(dataset: Dataset) -> Iterator[str]:
+    """Why a target, whose parameters are each allowed, cannot be worked with."""
+    if dataset.dim > MOST_COORDINATES:
+        yield f"{dataset.dim} coordinates; at most {MOST_COORDINATES} are accepted"
+        return
+    try:
+        size = max(dataset.std, *map(abs, dataset.mean))
+    except (ArithmeticError, ValueError) as error:
+        size, told = math.inf, f" ({_one_line(error)})"
+    else:
+        told = ""
+    if not size <= LARGEST_DATA:
+        yield f"its mean or standard deviation is beyond {LARGEST_DATA:g}{told}; use smaller parameters"
 
 
 def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, ...] = ()) -> C:

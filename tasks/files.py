@@ -77,6 +77,10 @@ class FromFile(PointSet):
     def exact(self) -> bool:
         return len(self.points) <= MOST_EXACT
 
+    def identity(self) -> dict[str, Any]:
+        """The content alone: where the file lies, and how its path is spelled, changes no number."""
+        return {key: value for key, value in super().identity().items() if key not in {"path", "array"}}
+
     def label(self) -> str:
         """The file's name without its ending, the array, and the beginning of the digest: ``faces@1f2e3d4c``."""
         inner = f":{self.array}" if self.array else ""

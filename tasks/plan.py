@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Formulation, Trained
 from diffusion.grids import Grid
 from diffusion.metrics import Metric
 from diffusion.networks import StackedMLP
-from diffusion.registry import Component
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.training import Training
@@ -32,17 +33,27 @@ from tasks.study import Study
 ENGINE_VERSION = 2
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
 
+_LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
 _SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
 _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _versioned(component: Component) -> dict[str, Any]:
-    return {**component.spec(), "version": component.version}
+def without_signed_zeros(value: Any) -> Any:
+    """The same plain values with 0.0 for -0.0, which JSON spells differently."""
+    match value:
+        case dict():
+            return {key: without_signed_zeros(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [without_signed_zeros(inner) for inner in value]
+        case float():
+            return value + 0.0
+        case _:
+            return value
 
 
 @dataclass(frozen=True)
@@ -61,11 +72,11 @@ class Cell:
         exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
         return {
             "engine": ENGINE_VERSION,
-            "dataset": _versioned(self.dataset),
+            "dataset": self.dataset.identity(),
             "formulation": {"name": "exact", "version": self.formulation.version}
             if exact
-            else _versioned(self.formulation),
-            "schedule": _versioned(self.schedule),
+            else self.formulation.identity(),
+            "schedule": self.schedule.identity(),
             "seed": self.seed,
             "training": dataclasses.asdict(self.training) if self.training else None,
         }
@@ -112,12 +123,12 @@ class Point:
         """The canonical description that the id hashes."""
         return {
             "cell": self.cell.id,
-            "sampler": _versioned(self.sampler),
-            "grid": _versioned(self.grid),
+            "sampler": self.sampler.identity(),
+            "grid": self.grid.identity(),
             "steps": self.steps,
             "samples": self.samples,
             "start": self.start,
-            **({"schedule": _versioned(self.swapped)} if self.swapped else {}),
+            **({"schedule": self.swapped.identity()} if self.swapped else {}),
         }
 
     @cached_property
@@ -139,7 +150,8 @@ class Point:
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
         schedule = self.schedule
-        reason = self.sampler.refuses(schedule) or self.grid.refuses(schedule)
+        reason = self.cell.formulation.refuses(self.cell.schedule)
+        reason = reason or self.sampler.refuses(schedule) or self.grid.refuses(schedule)
         if reason is None and self.swapped is not None:
             reason = _unknown_noise(self.cell, self.swapped)
         return reason or self.grid.refuses_steps(schedule, self.steps)
@@ -158,12 +170,17 @@ def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
         return (
             f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
         )
-    if schedule.terminal_nsr > own.terminal_nsr * (1 + 1e-9):
-        return (
-            f"schedule {schedule.registered_name!r} starts at more noise (sigma/alpha = {schedule.terminal_nsr:.4g}) than the network of "
-            f"{formulation.registered_name!r} was trained for ({own.terminal_nsr:.4g})"
-        )
-    return None
+    trained = formulation.noise_levels.quantile(torch.tensor([1e-5, 1 - 1e-5], dtype=torch.float64), own)
+    asked = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
+    known = own.nsr(torch.tensor([own.t_min, own.t_max], dtype=torch.float64))
+    low, high = float(torch.minimum(trained.min(), known[0])), float(torch.maximum(trained.max(), known[1]))
+    if float(asked[0]) >= low * (1 - 1e-9) and float(asked[1]) <= high * (1 + 1e-9):
+        return None
+    return (
+        f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {float(asked[0]):.3g} to "
+        f"{float(asked[1]):.3g}; the network of {formulation.registered_name!r} on {own.registered_name!r} was trained "
+        f"from {low:.3g} to {high:.3g}"
+    )
 
 
 def _network(cell: Cell) -> StackedMLP:
@@ -199,6 +216,8 @@ class Job:
         """Estimated seconds of one core."""
         training = self.cell.training
         seconds = sum(point.work() for point in self.points)
+        if training is None:  # the flow is followed to its limit, once
+            seconds += _LIMIT_EVALUATIONS * max(p.samples for p in self.points) * _seconds_per_evaluation(self.cell)
         if self.train and training is not None:
             seconds += training.steps * training.batch * (4 * _network(self.cell).flops() / _FLOPS_PER_SECOND + 2e-7)
         return seconds
@@ -316,7 +335,7 @@ def _names(point: Point) -> dict[str, str | int]:
     return {
         "dataset": point.cell.dataset.registered_name,
         "formulation": point.cell.formulation.registered_name,
-        "schedule": point.cell.schedule.registered_name,
+        "schedule": point.schedule.registered_name,  # the one that is sampled on
         "sampler": point.sampler.registered_name,
         "grid": point.grid.registered_name,
         "steps": point.steps,

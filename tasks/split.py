@@ -45,5 +45,5 @@ def split(table: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> dict[str
         columns[f"{m}_network"] = own - at_steps
         columns[f"{m}_discretisation"] = np.where(np.isnan(own), np.nan, at_steps - limit)
         columns[f"{m}_prior"] = np.where(np.isnan(own), np.nan, limit - floor)
-        columns[f"{m}_{LIMIT}"] = limit
+        columns[f"{m}_{LIMIT}"] = np.where(np.isnan(own), np.nan, limit)
     return columns

@@ -203,11 +203,12 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
         if isinstance(formulation, Exact) and not any(dataset.exact for dataset in block.datasets):
             names = ", ".join(map(_quoted, block.datasets))
             yield Complaint(at("formulations", i), f"'exact' needs a dataset with an exact answer; found {names}")
-        reasons = [formulation.refuses(schedule) for schedule in block.schedules or ()]
-        if reasons and all(reasons):
-            told = f"{_quoted(formulation)} accepts none of the schedules listed: {_joined(reasons)}"
+        reasons = [formulation.refuses(schedule) for schedule in block.schedules or (formulation.own_schedule(),)]
+        if all(reasons):
+            which = "accepts none of the schedules listed" if block.schedules else "does not accept its own schedule"
+            told = f"{_quoted(formulation)} {which}: {_joined(reasons)}"
             yield Complaint(at("formulations", i), told)
-    if block.schedules and block.pairs():
+    if block.schedules:
         for i, schedule in enumerate(block.schedules):
             reasons = [formulation.refuses(schedule) for formulation in block.formulations]
             if all(reasons) and not any(dataset.exact for dataset in block.datasets):
@@ -230,7 +231,7 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
             if all(off):
                 told = f"the grid {_quoted(grid)} can serve no schedule of the study: {_joined(off)}"
                 yield Complaint((*at("samplers", i), "grid"), told)
-    limits = [schedule.max_steps for schedule in in_play]
+    limits = [schedule.max_steps for schedule in (*in_play, *(c.schedule for c in block.samplers if c.schedule))]
     if None in limits:
         return
     most = max(limit for limit in limits if limit is not None)

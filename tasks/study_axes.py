@@ -302,12 +302,11 @@ class Block:
     exclude: tuple[Exclusion, ...]
 
     def pairs(self) -> list[tuple[Formulation, Schedule]]:
-        """Every formulation with every schedule that it accepts (its own, if the block names none)."""
+        """Every formulation with every schedule (its own, if the block names none), accepted or not."""
         return [
             (formulation, schedule)
             for formulation in self.formulations
             for schedule in self.schedules or (formulation.own_schedule(),)
-            if formulation.refuses(schedule) is None
         ]
 
 

@@ -26,7 +26,7 @@ from diffusion.networks import StackedMLP
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
 from diffusion.training import Member, TrainedStack, train
-from tasks.plan import Cell, Point, Shard
+from tasks.plan import Cell, Point, Shard, without_signed_zeros
 from tasks.split import LIMIT
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
@@ -82,7 +82,12 @@ class ShardAnswer:
 
 def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:
     """The training set of a target: a pure function of spec, seed and size. ``[n, dim]`` float64."""
-    return np.asarray(dataset.sample(n, stream("data", json.dumps(dataset.spec(), sort_keys=True), seed, n)))
+    return np.asarray(dataset.sample(n, stream("data", _name(dataset), seed, n)))
+
+
+def _name(dataset: Dataset) -> str:
+    """What the random streams of a target are named by."""
+    return json.dumps(without_signed_zeros(dataset.identity()), sort_keys=True)
 
 
 class ExactDenoiser:
@@ -238,7 +243,7 @@ def start_noise(points: Sequence[Point]) -> Tensor:
 
 def _streams(points: Sequence[Point], purpose: str) -> NoiseStreams:
     """One stream per data set and seed: whatever is compared starts from the same noise and is driven by the same path."""
-    keys = [(purpose, json.dumps(p.cell.dataset.spec(), sort_keys=True), p.cell.seed) for p in points]
+    keys = [(purpose, _name(p.cell.dataset), p.cell.seed) for p in points]
     return NoiseStreams(keys, points[0].samples, points[0].cell.dataset.dim)
 
 
@@ -292,7 +297,8 @@ class _Beside:
     def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> None:
         self._denoisers, self._wanted = denoisers, wanted
         self._limits: dict[str, dict[str, float]] = {}
-        self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell: noise-to-signal ratios, errors
+        self._scores: dict[tuple[str, str], float] = {}
+        self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
 
     def __call__(self, point: Point) -> dict[str, float]:
         dataset, schedule, cell = point.cell.dataset, point.schedule, point.cell
@@ -304,18 +310,22 @@ class _Beside:
             found |= self._limits[key]
         for metric in self._wanted.metrics:
             if isinstance(metric, DenoiserMetric) and metric.refuses(dataset) is None:
-                if cell.id not in self.profiles:
+                name = metric.column
+                if (cell.id, name) not in self._scores:
                     levels = metric.levels(cell.schedule)
                     errors = metric.profile(self._denoisers([cell]), dataset, cell.schedule)
-                    self.profiles[cell.id] = (levels.tolist(), errors.tolist())
-                name = metric.column
-                found |= {name: float(np.mean(self.profiles[cell.id][1])), f"{name}_floor": 0.0}
+                    self._scores[cell.id, name] = float(errors.mean())
+                    self.profiles.setdefault(cell.id, (levels.tolist(), errors.tolist()))
+                found |= {name: self._scores[cell.id, name], f"{name}_floor": 0.0}
         return found
 
     def _limit(self, point: Point) -> dict[str, float]:
         dataset, schedule = point.cell.dataset, point.schedule
         start = start_noise([point]) * schedule.prior_std
-        samples = flow_limit(self._denoisers([point.cell]), start, schedule, dataset.std)[0]
+        try:
+            samples = flow_limit(self._denoisers([point.cell]), start, schedule, dataset.std)[0]
+        except RuntimeError:  # the answer itself is sound; only its parts stay unknown
+            return {}
         return {
             f"{metric.column}_{LIMIT}": metric.evaluate(samples, dataset)
             for metric in self._wanted.metrics

@@ -16,6 +16,8 @@ from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
 
+_MOST = 100_000
+
 
 @metrics.register(
     "score-error",
@@ -47,10 +49,10 @@ class ScoreError(DenoiserMetric):
     largest: float = 1000.0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.batch < 1 or not 0 < self.largest < math.inf:
+        if not (1 <= self.count <= _MOST and 1 <= self.batch <= _MOST and 0 < self.largest < math.inf):
             raise ValueError(
                 f"score-error: count = {self.count}, batch = {self.batch}, largest = {self.largest}; "
-                "needed: count and batch at least 1, largest a finite number above 0"
+                f"needed: count and batch from 1 to {_MOST}, largest a finite number above 0"
             )
 
     def levels(self, schedule: Schedule) -> Tensor:

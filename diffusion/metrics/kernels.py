@@ -36,6 +36,8 @@ Squares = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 Kernel = Callable[[np.ndarray, np.ndarray], float]
 """The sum of the kernel over a block of squared distances; it may overwrite them, and a second array of their shape."""
 
+_MOST_POINTS = 100_000
+
 
 def _by_differences(a: np.ndarray, b: np.ndarray, out: np.ndarray, spare: np.ndarray) -> None:
     np.subtract.outer(a[:, 0], b[:, 0], out=out)
@@ -133,8 +135,8 @@ class _KernelMetric(SimulatedFloor):
     points: int = 1500
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"{self.registered_name}: points = {self.points}; needed: at least 1")
+        if not 1 <= self.points <= _MOST_POINTS:  # every pair is compared
+            raise ValueError(f"{self.registered_name}: points = {self.points}; needed: 1 to {_MOST_POINTS}")
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None

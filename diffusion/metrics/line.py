@@ -28,6 +28,8 @@ from diffusion.randomness import stream
 _BRIDGES = 1 << 20  # normal numbers for the floor of ks
 _LEAST_SHARE = 1e-12
 
+_MOST_CELLS = 1_000_000
+
 
 @dataclass(frozen=True)
 class _LineMetric(Metric):
@@ -153,8 +155,8 @@ class GridDivergence(_LineMetric):
     cells: int = 32
 
     def __post_init__(self) -> None:
-        if self.cells < 2:
-            raise ValueError(f"kl-grid: cells = {self.cells}; needed: at least 2")
+        if not 2 <= self.cells <= _MOST_CELLS:
+            raise ValueError(f"kl-grid: cells = {self.cells}; needed: 2 to {_MOST_CELLS}")
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         edges, shares = _cells(dataset, self.cells)

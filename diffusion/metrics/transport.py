@@ -28,6 +28,9 @@ _TAIL = tuple((t**3 * (10 - 15 * t + 6 * t * t), 30 * w * (t * (1 - t)) ** 2) fo
 Cells = tuple[np.ndarray, float]
 """A law on the line cut into n cells of mass 1 / n: means ``[n]``, increasing, and the mean square within cells."""
 
+_MOST_PROJECTIONS = 10_000
+_MOST_ASSIGNED = 5000
+
 
 def _cells_of_points(y: np.ndarray, n: int) -> Cells:
     blocks = np.sort(y).reshape(n, -1)
@@ -126,8 +129,11 @@ class SlicedWasserstein2(SimulatedFloor):
     points: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.projections < 1 or self.points < 1:
-            raise ValueError(f"sliced-w2: projections = {self.projections}, points = {self.points}; needed: at least 1")
+        if not (1 <= self.projections <= _MOST_PROJECTIONS and self.points >= 1):
+            raise ValueError(
+                f"sliced-w2: projections = {self.projections}, points = {self.points}; needed: 1 to {_MOST_PROJECTIONS} "
+                "projections of at least 1 point"
+            )
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None
@@ -171,8 +177,8 @@ class Wasserstein2(SimulatedFloor):
     points: int = 500
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"w2: points = {self.points}; needed: at least 1")
+        if not 1 <= self.points <= _MOST_ASSIGNED:  # the table of distances is held in memory
+            raise ValueError(f"w2: points = {self.points}; needed: 1 to {_MOST_ASSIGNED}")
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.levels import Level
-from diffusion.randomness import BrownianPath, SampleNoise, clock
+from diffusion.randomness import BrownianPath, SampleNoise
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule
 
@@ -66,8 +66,7 @@ class NoiseStreams:
         """See `Noise`."""
         rows = []
         for path, start, end in zip(self._paths, now.nsr.tolist(), then.nsr.tolist(), strict=True):
-            first, last = clock(start), clock(end)
-            rows.append((path.at(first) - path.at(last)) / abs(first - last) ** 0.5)
+            rows.append(path.move(start, end))
         return torch.stack(rows)
 
     def fresh(self) -> Tensor:

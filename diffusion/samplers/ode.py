@@ -64,6 +64,9 @@ def heun_step(denoiser: Denoiser, x: Tensor, now: Level, then: Level) -> Tensor:
     return x + h * 0.5 * (first + velocity(denoiser, x + h * first, then))
 
 
+_EARLIEST_STAGE = 1e-3
+
+
 @samplers.register(
     "euler",
     formula="x_s = x_t + (s - t) dx/dt",
@@ -107,7 +110,7 @@ class Heun(Sampler):
 )
 @dataclass(frozen=True)
 class RK2(Sampler):
-    """Every second-order rule of two stages, the second at ``t + alpha h``, ``0 < alpha <= 1``.
+    """Every second-order rule of two stages, the second at ``t + alpha h``, ``0.001 <= alpha <= 1``.
 
     ``alpha = 1`` is `heun`. Other values evaluate the denoiser between the levels of the grid, which a discrete schedule does
     not offer. N steps cost 2N - 1 evaluations.
@@ -117,8 +120,10 @@ class RK2(Sampler):
     order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"rk2: alpha, the place of the second stage, must lie in (0, 1], found {self.alpha}")
+        if not _EARLIEST_STAGE <= self.alpha <= 1:  # a slope over almost nothing is lost in rounding
+            raise ValueError(
+                f"rk2: alpha, the place of the second stage, must lie in [{_EARLIEST_STAGE}, 1], found {self.alpha}"
+            )
 
     @property
     def between_levels(self) -> bool:  # type: ignore[override]  # depends on a parameter

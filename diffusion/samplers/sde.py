@@ -49,6 +49,9 @@ def _refuses_infinite_coefficients(sampler: Sampler, schedule: Schedule) -> str 
     return None
 
 
+_MOST_CORRECTIONS = 1000
+
+
 @samplers.register(
     "euler-maruyama",
     formula="x_s = x_t + (s - t) (f x_t - g^2 score) + g sqrt(t - s) z; Euler along the flow where sigma_s = 0",
@@ -207,9 +210,10 @@ class PredictorCorrector(Sampler):
     def __post_init__(self) -> None:
         if not 0 < self.snr < 1:
             raise ValueError(f"predictor-corrector: Langevin steps are stable for 0 < snr < 1, found snr = {self.snr}")
-        if self.corrector_steps < 1:
+        if not 1 <= self.corrector_steps <= _MOST_CORRECTIONS:
             raise ValueError(
-                f"predictor-corrector needs corrector_steps >= 1, found {self.corrector_steps} (without any it is ancestral)"
+                f"predictor-corrector needs corrector_steps from 1 to {_MOST_CORRECTIONS}, found {self.corrector_steps} "
+                "(without any it is ancestral)"
             )
 
     def evaluations(self, steps: int) -> int:

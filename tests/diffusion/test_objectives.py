@@ -70,6 +70,14 @@ def test_training_noise_is_positive_finite_and_grows_with_its_quantile(law: LogN
 
 
 @every_schedule
+def test_uniform_times_reach_whatever_is_sampled(schedule: Schedule) -> None:
+    ends = schedule.nsr(numbers(schedule.t_min, schedule.t_max))
+    trained = LAWS["uniform-t"].quantile(numbers(0.0, 1 - 2.0**-53), schedule)
+    assert float(trained.min()) <= float(ends[0]) * (1 + 1e-9)
+    assert float(trained.max()) >= min(float(ends[1]), 1e6) * (1 - 1e-9)
+
+
+@every_schedule
 def test_every_schedule_can_be_trained_on_and_refusals_name_it(schedule: Schedule) -> None:
     reasons = [law.refuses(schedule) for law in LAWS.values()]
     assert None in reasons

@@ -181,3 +181,15 @@ def test_fresh_draws_differ_from_each_other_and_from_the_path() -> None:
     drawn = [noise.fresh(), noise.between(levels[0], levels[1]), noise.fresh(), noise.between(levels[1], levels[2])]
     numbers = torch.cat([draw.reshape(-1) for draw in drawn]).tolist()
     assert len(set(numbers)) == 16
+
+
+def test_moves_below_the_paths_resolution_are_normal_and_independent() -> None:
+    """Neighbouring levels whose clocks differ by less than a bisection's interval, or not at all (4.5 standard errors)."""
+    n = 100_000
+    path = BrownianPath(SampleNoise(("fine",), n, 1))
+    for levels in ([1.0, 1 - 1e-7, 1 - 2e-7, 1 - 3e-7], [1e90, 1e89, 1e88, 1e87], [math.inf, 1e300, 1e200, 1.0]):
+        moves = torch.cat([path.move(a, b) for a, b in itertools.pairwise(levels)], dim=1)
+        covariance = moves.T @ moves / n
+        expected = torch.eye(3, dtype=torch.float64)
+        assert ((covariance - expected).abs() <= 4.5 * torch.sqrt(1 + expected) / math.sqrt(n)).all()
+    assert torch.equal(path.move(1.0, 1 - 1e-7), path.move(1.0, 1 - 1e-7))

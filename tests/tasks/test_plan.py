@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion.objectives import LogitNormal, MinSignalToNoise
+from diffusion.parametrizations import Velocity
 from tasks.plan import Known, make_plan, points_of
 from tasks.study import Study
 
@@ -160,16 +163,60 @@ def test_specs_are_plain_json():
 
 
 def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows():
-    choice = [{"name": "heun", "schedule": "vp-cosine"}, {"name": "heun", "schedule": "ve-linear"}, "heun"]
-    points = points_of(study(formulations=["edm"], samplers=choice, steps=[3], seeds=1))
+    choice = [{"name": "heun", "schedule": "edm"}, {"name": "heun", "schedule": "ve-geometric"}, "heun"]
+    points = points_of(study(formulations=["vp"], samplers=choice, steps=[3], seeds=1))
     trained = {p.labels["sampler"]: p for p in points if p.cell.training}
-    assert set(trained) == {"heun on vp-cosine", "heun on ve-linear", "heun"}
+    assert set(trained) == {"heun on edm", "heun on ve-geometric", "heun"}
     assert len({p.cell.id for p in trained.values()}) == 1  # one network answers all three
     assert len({p.id for p in trained.values()}) == 3
     assert trained["heun"].impossible() is None
-    assert "starts at more noise (sigma/alpha = 100)" in trained["heun on ve-linear"].impossible()
+    assert trained["heun on edm"].impossible() is None
     exact = {p.labels["sampler"]: p for p in points if not p.cell.training}
-    assert exact["heun on ve-linear"].impossible() is None
+    assert exact["heun on ve-geometric"].impossible() is None
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "told"), [("edm", "ve-linear", "to 100;"), ("ve", "ve-geometric", "from sigma/alpha = 0.000131")]
+)
+def test_noise_outside_of_what_a_network_was_trained_on_is_impossible_at_either_end(own, other, told):
+    points = points_of(study(formulations=[own], samplers=[{"name": "heun", "schedule": other}], steps=[3], seeds=1))
+    (reason,) = {p.impossible() for p in points if p.cell.training}
+    assert told in reason
+
+
+def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible():
+    points = points_of(study(formulations=["vp", "edm"], schedules=["vp-linear", "edm"], steps=[2]))
+    reasons = {p.labels["schedule"]: p.impossible() for p in points if p.labels["formulation"] == "vp"}
+    assert reasons["vp-linear"] is None
+    assert "variance-preserving" in reasons["edm"]
+
+
+@pytest.mark.parametrize("part", [Velocity, MinSignalToNoise, LogitNormal])
+def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(part, monkeypatch):
+    parts = {"parametrization": "v", "weighting": "min-snr", "noise_levels": "logit-normal", "schedule": "vp-linear"}
+    asked = study(formulations=[{"name": "denoising", **parts}, "v-prediction", "edm"], steps=[2], seeds=1)
+    before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    monkeypatch.setattr(part, "version", 2)
+    after = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    changed = {name.partition("(")[0] for name in before if before[name] != after[name]}
+    assert changed == ({"denoising", "v-prediction"} if part is Velocity else {"denoising"})
+
+
+def test_what_changes_no_number_changes_no_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("points.npy", np.arange(6.0).reshape(3, 2))
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "same.npy", np.arange(6.0).reshape(3, 2))
+    cells = [
+        {p.cell.id for p in points_of(study(datasets=[{"name": "from_file", "path": path}], metrics=["energy"]))}
+        for path in ("points.npy", "./points.npy", str(tmp_path / "points.npy"), "other/same.npy")
+    ]
+    assert all(found == cells[0] for found in cells)
+    zeros = [ids(study(datasets=[{"name": "uniform", "low": low}])) for low in (0.0, -0.0)]
+    assert zeros[0] == zeros[1]
+    spelled = [{"name": "denoising", "schedule": "ve-linear"}, "denoising"]
+    one, other = (ids(study(formulations=[f], schedules=["edm"])) for f in spelled)
+    assert one == other
 
 
 def test_a_network_of_discrete_levels_cannot_be_sampled_between_them():

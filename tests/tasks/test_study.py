@@ -608,3 +608,35 @@ def test_a_sampler_may_take_a_grid_with_parameters_and_another_schedule(tmp_path
     assert second.grid is not None
     assert second.grid.registered_name == "uniform-log-snr"  # the older name is understood, the newer one is kept
     assert Study.from_spec(json.loads(json.dumps(loaded.spec()))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "told"),
+    [
+        ("datasets", "[{name: gaussian_mixture, means: [-1.0e+200, 1.0e+200]}]", "beyond 1e+100"),
+        ("datasets", "[{name: torus, R: 1.0e+200}]", "beyond 1e+100"),
+        ("datasets", "[{name: checkerboard, half_width: 1.0e+200}]", "beyond 1e+100"),
+        ("datasets", "[{name: eight_gaussians, radius: 1.0e+200}]", "beyond 1e+100"),
+        ("datasets", "[{name: uniform, low: -1.0e+300, high: 1.0e+300}]", "beyond 1e+100"),
+        ("datasets", "[{name: gaussian, dim: 30000000}]", "at most 4096"),
+        ("formulations", "[{name: vp, epsilon_t: 2}]", "between 0 and 1"),
+        ("formulations", "[{name: edm, p_mean: 1.0e+308}]", "smaller mean"),
+        ("formulations", "[{name: denoising, schedule: flow}, edm]", "does not accept its own schedule"),
+        ("samplers", "[{name: predictor-corrector, corrector_steps: 100000000000}]", "from 1 to 1000"),
+        ("samplers", "[{name: rk2, alpha: 1.0e-9}]", "[0.001, 1]"),
+        ("metrics", "[{name: kl-grid, cells: 1000000000000}]", "2 to 1000000"),
+        ("metrics", "[{name: score-error, count: 1000000000000}]", "from 1 to 100000"),
+        ("metrics", "[{name: w2, points: 100000000}]", "1 to 5000"),
+        ("metrics", "[{name: sliced-w2, projections: 1000000000000}]", "1 to 10000"),
+    ],
+)
+def test_numbers_that_no_machine_can_work_with_are_refused(tmp_path: Path, key: str, entry: str, told: str) -> None:
+    metric = {} if key == "metrics" else {"metrics": "[energy]"}
+    said = message(tmp_path, text_of(**{key: entry, **metric}))
+    assert f"at {key}[0]" in said
+    assert told in said
+
+
+def test_steps_beyond_a_discrete_schedule_are_fine_where_a_sampler_brings_another(tmp_path: Path) -> None:
+    entry = "[{name: heun, schedule: edm}, ddim]"
+    assert study(tmp_path, formulations="[{name: exact, schedule: ddpm-linear}]", samplers=entry, steps="[200]")
