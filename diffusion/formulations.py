@@ -22,6 +22,7 @@ in closed form or by quadrature.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -420,6 +421,10 @@ class Denoising(Trained):
     noise_levels: NoiseLevels = LogNormal()
     weighting: Weighting = UnitVariance()
     told: Literal["log-nsr", "time", "angle"] = "log-nsr"
+
+    def label(self) -> str:
+        """Without the schedule, which stands beside the formulation wherever it is told, and may be another one."""
+        return super(Denoising, dataclasses.replace(self, schedule=Denoising.schedule)).label()
 
     def own_schedule(self) -> Schedule:
         return self.schedule

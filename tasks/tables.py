@@ -46,18 +46,19 @@ def number(value: float) -> str:
 
 def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included."""
-    rows = summary(points, metric)
+    rows = summary(points, metric).assign(panel=_grids_apart)
     made = []
-    for (dataset, sampler), part in rows.groupby(["dataset", "sampler"], sort=False):
+    for (dataset, sampler, grid), part in rows.groupby(["dataset", "sampler", "panel"], sort=False):
         part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
         steps = sorted(part["steps"].unique())
         shown = _spread(steps, max(2, (width - 24) // 17))
         floor = number(float(part["floor"].iloc[0]))
         title = Text(
-            f"\n{metric} of {dataset}, {sampler}: mean ± standard error over seeds; sampling floor {floor}", "bold"
+            f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; sampling floor {floor}",
+            "bold",
         )
         table = Table()
-        table.add_column("steps", no_wrap=True)
+        table.add_column("steps", overflow="fold", max_width=max(20, width // 3))
         for step in shown:
             table.add_column(str(step), justify="right", no_wrap=True)
         for name in _ordered(part):
@@ -78,6 +79,13 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
             )
         made.append(Group(title, table))
     return made
+
+
+def _grids_apart(rows: pd.DataFrame) -> list[str]:
+    """Of each row, a word for its grid where the same question was asked on several; nothing where the grid is one."""
+    asked = rows.groupby(["dataset", "sampler", "formulation", "schedule"])["grid"].transform("nunique")
+    several = set(rows.loc[asked > 1, "sampler"])
+    return [f" on {grid}" if s in several else "" for s, grid in zip(rows["sampler"], rows["grid"], strict=True)]
 
 
 def _row_name(formulation: str, schedule: str) -> str:
