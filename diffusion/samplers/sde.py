@@ -49,7 +49,7 @@ def _refuses_infinite_coefficients(sampler: Sampler, schedule: Schedule) -> str 
     return None
 
 
-_MOST_CORRECTIONS = 1000
+_MOST_CORRECTIONS = 100_000
 
 
 @samplers.register(

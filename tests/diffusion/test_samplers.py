@@ -356,7 +356,7 @@ def test_a_sampler_without_leave_to_look_between_levels_asks_at_the_grid_s_alone
         (lambda: Churn(s_min=2.0, s_max=1.0), "0 <= s_min <= s_max"),
         (lambda: Churn(s_noise=0.0), "s_noise > 0"),
         (lambda: PredictorCorrector(snr=1.0), "stable for 0 < snr < 1, found snr = 1.0"),
-        (lambda: PredictorCorrector(corrector_steps=0), "corrector_steps from 1 to 1000, found 0"),
+        (lambda: PredictorCorrector(corrector_steps=0), "corrector_steps from 1 to 100000, found 0"),
         (lambda: DPMSolver2MSDE(eta=-0.5), "eta must be finite and not negative, found -0.5"),
         (lambda: Ancestral("true"), "ancestral: variance = 'true'; accepted: posterior, transition"),
         (lambda: LevelOne("true"), "level-1: variance = 'true'; accepted: posterior, transition"),
