@@ -25,12 +25,13 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion.objectives import (
+    LastStep,
     LearnedUncertainty,
     LogNormal,
     LogUniform,
@@ -42,7 +43,6 @@ from diffusion.objectives import (
     UniformTime,
     UnitVariance,
     Weighting,
-    last_step_share,
 )
 from diffusion.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
 from diffusion.registry import Component, Registry
@@ -124,17 +124,11 @@ class VP(Trained):
     """Variance preserving, continuous in time."""
 
     epsilon_t: float = 1e-5
+    parametrization: ClassVar[Parametrization] = Epsilon()
+    weighting: ClassVar[Weighting] = SignalToNoise()
 
     def __post_init__(self) -> None:
         UniformTime(self.epsilon_t)  # refuses what it cannot use
-
-    @property
-    def parametrization(self) -> Parametrization:
-        return Epsilon()
-
-    @property
-    def weighting(self) -> Weighting:
-        return SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return VPLinear()
@@ -162,20 +156,13 @@ class VP(Trained):
 class VE(Trained):
     """Variance exploding: the network sees inputs of the size of the noise."""
 
-    @property
-    def parametrization(self) -> Parametrization:
-        return Score()
-
-    @property
-    def weighting(self) -> Weighting:
-        return SignalToNoise()
+    parametrization: ClassVar[Parametrization] = Score()
+    weighting: ClassVar[Weighting] = SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return VELinear()
 
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return LogUniform()
+    noise_levels: ClassVar[NoiseLevels] = LogUniform()
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.log(0.5 * nsr)
@@ -191,13 +178,8 @@ class VE(Trained):
 class ImprovedDDPM(Trained):
     """Improved DDPM: the levels of the cosine schedule, noise prediction."""
 
-    @property
-    def parametrization(self) -> Parametrization:
-        return Epsilon()
-
-    @property
-    def weighting(self) -> Weighting:
-        return SignalToNoise()
+    parametrization: ClassVar[Parametrization] = Epsilon()
+    weighting: ClassVar[Weighting] = SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return IDDPM()
@@ -207,9 +189,7 @@ class ImprovedDDPM(Trained):
             return f"'iddpm' is tied to its own levels (schedule 'iddpm'), and {schedule.registered_name!r} does not have them"
         return super().refuses(schedule)
 
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return OwnLevels()
+    noise_levels: ClassVar[NoiseLevels] = OwnLevels()
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         assert isinstance(schedule, IDDPM)  # noqa: S101 - `refuses` keeps others out
@@ -230,14 +210,8 @@ class ElucidatedDM(Trained):
 
     p_mean: float = -1.2
     p_std: float = 1.2
-
-    @property
-    def parametrization(self) -> Parametrization:
-        return Preconditioned()
-
-    @property
-    def weighting(self) -> Weighting:
-        return UnitVariance()
+    parametrization: ClassVar[Parametrization] = Preconditioned()
+    weighting: ClassVar[Weighting] = UnitVariance()
 
     def __post_init__(self) -> None:
         if not self.p_std > 0:
@@ -265,13 +239,8 @@ class ElucidatedDM(Trained):
 class DDPM(Trained):
     """The discrete chain of the lecture: 100 noise levels, betas scaled so that the end is Gaussian."""
 
-    @property
-    def parametrization(self) -> Parametrization:
-        return Epsilon()
-
-    @property
-    def weighting(self) -> Weighting:
-        return SignalToNoise()
+    parametrization: ClassVar[Parametrization] = Epsilon()
+    weighting: ClassVar[Weighting] = SignalToNoise()
 
     def own_schedule(self) -> Schedule:
         return DDPMLinear()
@@ -284,9 +253,7 @@ class DDPM(Trained):
             )
         return super().refuses(schedule)
 
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return OwnLevels()
+    noise_levels: ClassVar[NoiseLevels] = OwnLevels()
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return schedule.time_of(nsr)
@@ -312,17 +279,7 @@ class LevelOne(DDPM):
     def noise_target(self) -> NoiseTarget:
         return NoiseTarget(self.refinement)
 
-    @property
-    def weighting(self) -> Weighting:
-        return LastStep()
-
-
-@dataclass(frozen=True)
-class LastStep(Weighting):
-    """lambda = (B_k / (beta_k nsr))^2: errors of the last step's noise count the same."""
-
-    def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
-        return (last_step_share(nsr, schedule) / nsr) ** 2
+    weighting: ClassVar[Weighting] = LastStep()
 
 
 @formulations.register(
@@ -337,17 +294,9 @@ class VPrediction(Trained):
     def own_schedule(self) -> Schedule:
         return VPCosine()
 
-    @property
-    def parametrization(self) -> Parametrization:
-        return Velocity()
-
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return UniformTime()
-
-    @property
-    def weighting(self) -> Weighting:
-        return Simple()
+    parametrization: ClassVar[Parametrization] = Velocity()
+    noise_levels: ClassVar[NoiseLevels] = UniformTime()
+    weighting: ClassVar[Weighting] = Simple()
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.atan(nsr)
@@ -365,17 +314,9 @@ class RectifiedFlow(Trained):
     def own_schedule(self) -> Schedule:
         return Flow()
 
-    @property
-    def parametrization(self) -> Parametrization:
-        return FlowVelocity()
-
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return UniformTime()
-
-    @property
-    def weighting(self) -> Weighting:
-        return Simple()
+    parametrization: ClassVar[Parametrization] = FlowVelocity()
+    noise_levels: ClassVar[NoiseLevels] = UniformTime()
+    weighting: ClassVar[Weighting] = Simple()
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return straight_time(nsr)
@@ -397,10 +338,7 @@ class ElucidatedDM2(ElucidatedDM):
 
     p_mean: float = -0.4
     p_std: float = 1.0
-
-    @property
-    def weighting(self) -> Weighting:
-        return LearnedUncertainty()
+    weighting: ClassVar[Weighting] = LearnedUncertainty()
 
 
 @formulations.register(

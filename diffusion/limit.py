@@ -23,11 +23,15 @@ from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
 
 
+class FlowLost(Exception):
+    """The adaptive solver could not follow the flow to its end."""
+
+
 def flow_limit(denoiser: Denoiser, x: Tensor, schedule: Schedule, scale: float, tolerance: float = 1e-6) -> Tensor:
     """Samples ``[1, batch, dim]`` from start noise x at the schedule's t_max, of the same shape.
 
     `scale` is the size of the data; errors are held to `tolerance` of it (root mean square over the batch). Raises
-    RuntimeError if the solver gives up.
+    `FlowLost` if the solver gives up or leaves the numbers.
     """
     ends = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
     alpha, sigma = schedule.alpha(ends), schedule.sigma(ends)
@@ -45,6 +49,6 @@ def flow_limit(denoiser: Denoiser, x: Tensor, schedule: Schedule, scale: float, 
     solution = solve_ivp(
         slope, (first, last), z.numpy().ravel(), method="DOP853", t_eval=[last], rtol=tolerance, atol=tolerance * scale
     )
-    if not solution.success:
-        raise RuntimeError(f"the flow could not be followed to its end: {solution.message}")
+    if not (solution.success and np.isfinite(solution.y).all()):
+        raise FlowLost(f"the flow could not be followed to its end: {solution.message}")
     return denoised(last, torch.as_tensor(solution.y[:, -1]).reshape(x.shape))

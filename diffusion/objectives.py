@@ -338,3 +338,14 @@ def last_step_share(nsr: Tensor, schedule: Schedule) -> Tensor:
     sigma, before = schedule.sigma(k), schedule.sigma(k - 1)
     ratio = schedule.alpha(k) / schedule.alpha(k - 1)
     return torch.sqrt(sigma**2 - (ratio * before) ** 2) / sigma
+
+
+@dataclass(frozen=True)
+class LastStep(Weighting):
+    """lambda = (B_k / (beta_k nsr))^2: errors of the last step's noise count the same.
+
+    Without a name of its own: it makes sense on a chain, with the noise targets above (formulation `level-1`).
+    """
+
+    def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
+        return (last_step_share(nsr, schedule) / nsr) ** 2

@@ -156,6 +156,15 @@ class Point:
             reason = _unknown_noise(self.cell, self.swapped)
         return reason or self.grid.refuses_steps(schedule, self.steps)
 
+    @property
+    def flow(self) -> str:
+        """What the exact denoiser's flow to its limit depends on: points that agree in it share the limit."""
+        return json.dumps([self.cell.id, self.schedule.identity(), self.samples, self.start], sort_keys=True)
+
+    def limit_work(self) -> float:
+        """Estimated seconds of one core for that limit."""
+        return _LIMIT_EVALUATIONS * self.samples * _seconds_per_evaluation(self.cell)
+
     def work(self) -> float:
         """Estimated seconds of one core."""
         return self.sampler.evaluations(self.steps) * self.samples * _seconds_per_evaluation(self.cell)
@@ -216,8 +225,8 @@ class Job:
         """Estimated seconds of one core."""
         training = self.cell.training
         seconds = sum(point.work() for point in self.points)
-        if training is None:  # the flow is followed to its limit, once
-            seconds += _LIMIT_EVALUATIONS * max(p.samples for p in self.points) * _seconds_per_evaluation(self.cell)
+        if training is None:
+            seconds += sum(point.limit_work() for point in {point.flow: point for point in self.points}.values())
         if self.train and training is not None:
             seconds += training.steps * training.batch * (4 * _network(self.cell).flops() / _FLOPS_PER_SECOND + 2e-7)
         return seconds

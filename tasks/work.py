@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
-from diffusion.limit import flow_limit
+from diffusion.limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric
 from diffusion.networks import StackedMLP
 from diffusion.randomness import stream
@@ -140,7 +140,7 @@ def run_shard(
                 questions.setdefault(question, []).append(point)
     if answers:
         progress(sum(answer.point.work() for answer in answers), 0, len(answers))
-    beside = _Beside(denoisers, wanted)
+    beside = _Beside(denoisers, wanted, progress)
     for points in questions.values():
         answers.extend(_ask(points, denoisers, wanted, beside))
         progress(sum(point.work() for point in points), 0, len(points))
@@ -294,20 +294,20 @@ class _Beside:
     Of exact denoisers, each metric at the limit of many steps; of cells that the study wants the score's error of, that.
     """
 
-    def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted) -> None:
-        self._denoisers, self._wanted = denoisers, wanted
+    def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, progress: Progress) -> None:
+        self._denoisers, self._wanted, self._progress = denoisers, wanted, progress
         self._limits: dict[str, dict[str, float]] = {}
         self._scores: dict[tuple[str, str], float] = {}
         self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
 
     def __call__(self, point: Point) -> dict[str, float]:
-        dataset, schedule, cell = point.cell.dataset, point.schedule, point.cell
+        dataset, cell = point.cell.dataset, point.cell
         found: dict[str, float] = {}
         if isinstance(cell.formulation, Exact):
-            key = json.dumps([cell.id, schedule.spec(), point.samples, point.start], sort_keys=True)
-            if key not in self._limits:
-                self._limits[key] = self._limit(point)
-            found |= self._limits[key]
+            if point.flow not in self._limits:
+                self._limits[point.flow] = self._limit(point)
+                self._progress(point.limit_work(), 0, 0)
+            found |= self._limits[point.flow]
         for metric in self._wanted.metrics:
             if isinstance(metric, DenoiserMetric) and metric.refuses(dataset) is None:
                 name = metric.column
@@ -324,7 +324,7 @@ class _Beside:
         start = start_noise([point]) * schedule.prior_std
         try:
             samples = flow_limit(self._denoisers([point.cell]), start, schedule, dataset.std)[0]
-        except RuntimeError:  # the answer itself is sound; only its parts stay unknown
+        except FlowLost:  # the answer itself is sound; its parts stay unknown, which the split tells as NaN
             return {}
         return {
             f"{metric.column}_{LIMIT}": metric.evaluate(samples, dataset)

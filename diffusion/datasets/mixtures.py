@@ -23,7 +23,7 @@ Arrays are ``[components, points]``; sums over components go by halves, elementw
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +108,7 @@ class Mixture:
         return in_blocks(of_rows, x, alpha, sigma, block=max(1, _BLOCK // len(self.means)), trailing=trailing)
 
 
-class _Posterior:
+class _Posterior(ABC):
     """The law of the component behind each of the points ``x [n, d]``, and what follows from it.
 
     A subclass says relative to what the exponents are taken: `y`, x relative to alpha times a reference, ``[d, n]``; `a`,
@@ -125,19 +125,19 @@ class _Posterior:
         self.r = torch.exp(exponent - self.top)
         self.mass = tree_sum(self.r)
 
-    def _relative(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _relative(self) -> Tensor: ...
 
+    @abstractmethod
     def _exponent(self) -> Tensor:
         """log(w_k p(x | k)), ``[K, n]``, but for the power of 2 pi and `_fall`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _a(self, j: int) -> Tensor:
         """Coordinate j of the means relative to the reference, ``[K, n or 1]``."""
-        raise NotImplementedError
 
-    def _fall(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _fall(self) -> Tensor: ...
 
     def _prior(self) -> Tensor:
         return self.mixture.log_weights - 0.5 * len(self.x) * torch.log(self.v)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,18 +31,8 @@ from diffusion.samplers import (
     samplers,
 )
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
+from tests.diffusion import sampler_kit as kit
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-kit = _sibling("sampler_kit")
 SAMPLERS, SCHEDULES, SILENCE = kit.SAMPLERS, kit.SCHEDULES, kit.SILENCE
 run, served, own_levels, own_stack = kit.run, kit.served, kit.own_levels, kit.own_stack
 uniform, rough, gaussian, standard, drawn = kit.uniform, kit.rough, kit.gaussian, kit.standard, kit.drawn

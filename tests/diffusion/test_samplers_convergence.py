@@ -7,11 +7,8 @@ as one stack.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,18 +38,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPExponential, VPLinear
+from tests.diffusion import sampler_kit as kit
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-kit = _sibling("sampler_kit")
 SAMPLERS, SCHEDULES, SILENCE, BIMODAL = kit.SAMPLERS, kit.SCHEDULES, kit.SILENCE, kit.BIMODAL
 run, served, own_levels, smooth_levels = kit.run, kit.served, kit.own_levels, kit.smooth_levels
 affine, marginal, slope, gaussian, uniform, standard = (

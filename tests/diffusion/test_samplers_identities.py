@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,18 +34,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, SubVP, VELinear, VPLinear
+from tests.diffusion import sampler_kit as kit
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-kit = _sibling("sampler_kit")
 SCHEDULES, SILENCE = kit.SCHEDULES, kit.SILENCE
 run, own_levels, own_stack, number = kit.run, kit.own_levels, kit.own_stack, kit.number
 uniform, gaussian, standard, drawn = kit.uniform, kit.gaussian, kit.standard, kit.drawn

@@ -8,11 +8,8 @@ of W1 over such runs, and moments pooled over 100 000 samples.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import math
-import sys
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
@@ -35,18 +32,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, DDPMLinear
+from tests.diffusion import sampler_kit as kit
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-kit = _sibling("sampler_kit")
 run, own_levels, uniform, number = kit.run, kit.own_levels, kit.uniform, kit.number
 
 N = 10_000

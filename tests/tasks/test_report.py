@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,18 +19,8 @@ from tasks.report.curves import Mean, tabulate
 from tasks.report.findings import failures, thin, verdicts
 from tasks.report.look import PALETTE, dash, plain, symbol
 from tasks.report.text import number, plus_minus
+from tests.tasks import report_fixture as fixture
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-fixture = _sibling("report_fixture")
 MadeUp, dataset_of, realistic, study_of = (
     getattr(fixture, name) for name in ("MadeUp", "dataset_of", "realistic", "study_of")
 )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +14,8 @@ from tasks.report.claims import CLAIMS, claims, straight
 from tasks.report.comparisons import CONFIDENCE, WORTH, compare_at_cost, compared, crossings, runs, spans
 from tasks.report.curves import tabulate
 from tasks.report.evidence import FAILS, HOLDS, OPEN, PART
+from tests.tasks import report_fixture as fixture
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-fixture = _sibling("report_fixture")
 MadeUp, dataset_of, study_of = (getattr(fixture, name) for name in ("MadeUp", "dataset_of", "study_of"))
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)

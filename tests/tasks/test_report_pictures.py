@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import itertools
 import json
 import math
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,18 +25,8 @@ from tasks.report.named import component_called, components_in
 from tasks.report.score import score_errors
 from tasks.report.targets import Target, target_of
 from tasks.report.text import counted, listing, some
+from tests.tasks import report_fixture as fixture
 
-
-def _sibling(name: str):
-    """A helper beside this file; test folders are not packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-fixture = _sibling("report_fixture")
 MadeUp, dataset_of, realistic, study_of = (
     getattr(fixture, name) for name in ("MadeUp", "dataset_of", "realistic", "study_of")
 )
