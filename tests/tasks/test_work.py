@@ -27,7 +27,7 @@ SPEC = {
     ],
     "steps": [3],
     "samples": 70,
-    "metrics": ["w1", "energy", "score-error", {"name": "mmd", "points": 50}],
+    "metrics": ["w1", "energy", "score-error", {"name": "score-error", "count": 3}, {"name": "mmd", "points": 50}],
 }
 
 
@@ -78,6 +78,12 @@ def test_answers_do_not_depend_on_packing(study: Study) -> None:
     for some in (jobs[:1], jobs[3:4], jobs[::-1][:5]):
         for point, said in told(answers(Shard(tuple(some)), study)).items():
             assert said == whole[point]
+
+
+def test_two_metrics_of_the_network_with_different_parameters_are_two_answers(study: Study) -> None:
+    jobs = [job for job in jobs_of(study) if job.cell.training][:2]
+    for answer in answers(Shard(tuple(jobs)), study).points:
+        assert answer.metrics["score-error"] != answer.metrics["score-error(count=3)"]
 
 
 def test_every_exact_answer_has_its_limit_and_the_score_of_the_exact_denoiser_no_error(study: Study) -> None:
