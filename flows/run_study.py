@@ -280,10 +280,22 @@ def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
     except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
         lines = str(error).strip().splitlines()
         reason = f"the worker ended without an answer ({type(error).__name__}: {lines[0] if lines else ''})"
-        with get_client(sync_client=True) as client:  # otherwise the page would show it running for ever
-            client.set_task_run_state(future.task_run_id, Crashed(message=reason), force=True)
+        _tell_crashed(future.task_run_id, reason)
         points = [PointAnswer(point, reason) for job in shard.jobs for point in job.points]
         return ShardAnswer([], points, {}, "", 0.0)
+
+
+def _tell_crashed(task_run: Any, reason: str) -> None:
+    """Have Prefect's pages show the task run as crashed: nobody else can, and it would seem to run for ever.
+
+    The server does not know the task run if the worker ended before it reported its start. Whatever Prefect cannot
+    record, the store will, so this is no reason to stop.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_task_run_state(task_run, Crashed(message=reason), force=True)
+    except Exception as error:  # noqa: BLE001 - see above
+        get_run_logger().info("Prefect did not record the crash of task run %s: %s", task_run, error)
 
 
 def _key(study: str, what: str) -> str:

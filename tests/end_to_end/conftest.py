@@ -24,19 +24,22 @@ with prefect_server() as url:
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server held by a process of its own, and ended with the module, so that this one's environment and settings stay as they are."""
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    environment["DIFFATLAS_HOME"] = str(tmp_path_factory.mktemp("home"))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLD_A_SERVER],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    home = tmp_path_factory.mktemp("home")
+    environment["DIFFATLAS_HOME"] = str(home)
+    with (home / "holder.log").open("w") as log:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", _HOLD_A_SERVER],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     assert holder.stdin is not None
     assert holder.stdout is not None
     with holder:
         url = holder.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:")
+        assert url.startswith("http://127.0.0.1:"), (home / "holder.log").read_text()
         yield url
         holder.stdin.close()
 
