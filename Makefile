@@ -27,7 +27,7 @@ demo: $(VENV)/installed ## run the main study: Gaussian noise to U[0,1], a table
 
 .PHONY: test
 test: $(VENV)/installed ## all tests, with a real Prefect server, a real Ray and a real store
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 .PHONY: lint
 lint: $(VENV)/installed ## lint, types and layers
@@ -38,7 +38,7 @@ lint: $(VENV)/installed ## lint, types and layers
 
 .PHONY: check
 check: lint ## lint, types, layers and the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"
 
 .PHONY: bench
 bench: $(VENV)/installed ## ratios of speed, measured side by side on this machine
