@@ -1,26 +1,16 @@
 """The store: whole or not at all, one writer, every snapshot readable."""
 
-import multiprocessing
 import os
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.results import Answers, UnknownStudy
-from tasks.store import Rows, Store, StoreUnavailable, WrongReference
-
-
-def point(i: int, **more):
-    return {
-        "point_id": f"{i:020d}",
-        "cell_id": "c" * (1 + i % 20),
-        "status": "ok",
-        "steps": i,
-        "w1": float(i),
-        "w1_floor": 0.5,
-        **more,
-    }
+from tasks.store import Rows, Store, StoreUnavailable, WrongReference, point_columns, read_points
+from tests.tasks.store_kit import point
 
 
 @pytest.fixture
@@ -84,42 +74,6 @@ def test_a_commit_that_fails_leaves_nothing_behind(uri):
     assert Answers(Store.open(uri)).points["w1"].values.tolist() == [0.0, 1.0]
 
 
-def _hold(uri: str, held, release) -> None:
-    with Store.open(uri).coordinate():
-        held.set()
-        release.wait()
-
-
-def test_a_second_coordinator_is_refused_and_the_first_is_named(uri):
-    Store.create(uri)
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(uri, held, release))
-    other.start()
-    try:
-        assert held.wait(60)
-        with pytest.raises(StoreUnavailable, match=f"process {other.pid}"), Store.open(uri).coordinate():
-            pass
-    finally:
-        release.set()
-        other.join()
-    with Store.open(uri).coordinate():  # free again
-        pass
-
-
-def test_the_lock_of_a_killed_coordinator_is_free(uri):
-    Store.create(uri)
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(uri, held, release))
-    other.start()
-    assert held.wait(60)
-    other.kill()
-    other.join()
-    with Store.open(uri).coordinate():
-        pass
-
-
 def test_a_reader_sees_whole_commits_only(uri):
     store = Store.create(uri)
     stop, seen = threading.Event(), []
@@ -179,3 +133,75 @@ def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(StoreUnavailable, match="cannot create it"):
         Store.create(str(tmp_path / "closed" / "store"))
+
+
+def test_columns_are_read_by_name_and_rows_by_choice(uri):
+    store = Store.create(uri)
+    with store.coordinate() as coordinator:
+        coordinator.commit(
+            Rows(points=[point(i, spec=f'{{"i": {i}}}', dataset=f"d{i % 2}") for i in range(5)]), "five", {}
+        )
+    root = store.group()
+    assert {"point_id", "dataset", "steps", "w1", "spec"} <= set(point_columns(root))
+    assert not [name for name in point_columns(root) if name.endswith("_check")]
+    assert list(read_points(root, ["steps", "dataset"], rows=[4, 1])) == ["dataset", "steps"]
+    assert read_points(root, ["steps", "dataset"], rows=[4, 1])["dataset"].tolist() == ["d0", "d1"]
+    assert read_points(root, ["spec"])["spec"].tolist() == [f'{{"i": {i}}}' for i in range(5)]
+    assert "spec" not in read_points(root)
+    with pytest.raises(KeyError, match="no column nonsense in points; there are point_id, cell_id"):
+        read_points(root, ["nonsense"])
+
+
+def test_two_entries_of_one_point_in_one_commit_are_one_row(uri):
+    store = Store.create(uri)
+    with store.coordinate() as coordinator:
+        coordinator.commit(Rows(points=[point(0, w1=1.0), point(1), point(0, w1=2.0)]), "twice", {})
+        coordinator.commit(Rows(points=[point(2), point(1, w1=7.0), point(0, error="late")]), "in any order", {})
+    points = read_points(store.group())
+    assert points["steps"].tolist() == [0, 1, 2]
+    assert points["w1"].tolist() == [0.0, 7.0, 2.0]
+    assert points["error"].tolist() == ["late", "", ""]
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 25, "ü", "a\0b", 7])
+def test_an_id_that_the_tables_cannot_hold_is_refused(uri, wrong):
+    store = Store.create(uri)
+    with store.coordinate() as coordinator:
+        with pytest.raises(ValueError, match="expected 1 to 24 ASCII characters"):
+            coordinator.commit(Rows(points=[point(0, point_id=wrong)]), "wrong", {})
+        with pytest.raises(ValueError, match="expected 1 to 24 ASCII characters"):
+            coordinator.commit_study("s", {}, [wrong], Rows(), {})
+    assert len(store.history()) == 2
+
+
+ROW = st.fixed_dictionaries(
+    {"point_id": st.integers(0, 12).map(lambda i: f"{i:020d}")},
+    optional={
+        "dataset": st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+        "error": st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+        "steps": st.integers(-(2**63), 2**63 - 1),
+        "w1": st.floats(),
+        "ks": st.floats(),
+        "spec": st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    },
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(commits=st.lists(st.lists(ROW, max_size=6), max_size=4))
+def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(tmp_path, commits):
+    uri = str(tmp_path / f"store{len(list(tmp_path.iterdir()))}")
+    expected: dict[str, dict[str, object]] = {}
+    with Store.create(uri).coordinate() as coordinator:
+        for rows in commits:
+            coordinator.commit(Rows(points=rows), "some", {})
+            for row in rows:
+                expected.setdefault(row["point_id"], {}).update(row)
+    root = Store.open(uri).group()
+    points = read_points(root, point_columns(root))
+    assert points["point_id"].tolist() == list(expected)
+    untold = {"dataset": "", "error": "", "steps": -1, "w1": np.nan, "ks": np.nan, "spec": ""}
+    for name in set(untold) & set(points):
+        values = [row.get(name, untold[name]) for row in expected.values()]
+        np.testing.assert_array_equal(points[name], np.array(values, dtype=points[name].dtype))
+    assert "w1" in points or not any("w1" in row for row in expected.values())

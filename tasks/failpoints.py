@@ -1,0 +1,46 @@
+"""Places where a test may end the process as a power cut would. Without its environment variable this does nothing.
+
+``DIFFATLAS_FAILPOINT=commit.before`` kills the process with SIGKILL when it first comes to that place,
+``DIFFATLAS_FAILPOINT=write.array:3`` when it comes there for the third time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+VARIABLE = "DIFFATLAS_FAILPOINT"
+
+FAILPOINTS = (
+    "lock.taken",  # the lock is held, nothing else is done
+    "lock.released",  # after the last commit, the lock is given back
+    "create.before-commit",  # the repository exists, the layout is not committed
+    "create.after-commit",
+    "migrate.before-commit",
+    "migrate.after-commit",
+    "train.begin",  # the data are drawn, no network is trained
+    "train.middle",  # about half of the training steps are done
+    "write.begin",  # a transaction is open, nothing is written
+    "write.array",  # before each array of a transaction
+    "commit.before",  # all arrays are written, the commit is not
+    "commit.after",  # committed, and the coordinator does not know it yet
+    "gc.before-expire",
+    "gc.before-collect",  # snapshots are expired, their files still lie there
+    "gc.after-collect",
+    "export",  # the new file is whole, and not in its place
+)
+
+passed: Counter[str] = Counter()
+"""How often each place was come to since the variable was set, whichever place it names."""
+
+
+def failpoint(name: str) -> None:
+    """End this process here if the environment asks for it."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    passed[name] += 1
+    place, _, count = wanted.partition(":")
+    if place == name and passed[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,96 @@
+"""What can be wrong with a store, in two exceptions, and the places where foreign errors become one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+
+import icechunk
+import zarr
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be opened, read or written, or another coordinator holds it."""
+
+
+class WrongReference(LookupError):
+    """An address that no store can have, or a snapshot, tag or time that this store does not know."""
+
+
+class Damaged(Exception):
+    """What was read is not what was written: a checksum of ours tells so."""
+
+
+_NOT_OURS = (icechunk.IcechunkError, icechunk.ConflictError, OSError, zarr.errors.BaseZarrError, Damaged)
+_CODECS = (RuntimeError, ValueError, KeyError, TypeError, OverflowError, IndexError)  # on bytes that are not theirs
+
+_REMEDIES = (
+    (("No space left", "os error 28", "StorageFull"), "make room on that disk and run the same command again"),
+    (
+        ("Permission denied", "os error 13", "Read-only file system", "os error 30"),
+        "make it writable, or use another store",
+    ),
+    (("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"), "look at the credentials (AWS_* or ~/.aws)"),
+    (("NoSuchBucket",), "make the bucket first"),
+    (
+        ("dispatch failure", "Connection refused", "timed out", "error sending request"),
+        "look whether the server answers",
+    ),
+)
+_REPAIR = (
+    "the store is damaged: put the file back, read an older snapshot with --as-of (diffatlas history lists them), "
+    "or use another store"
+)
+
+
+def in_brief(error: BaseException) -> str:
+    """The first line of an error that says something, without the addresses of objects."""
+    lines = [line.strip(" x\u2502\u2570\u25b6\u2500\u251c\t|") for line in str(error).splitlines()]
+    told = next((line for line in lines if line and not line.startswith("context:")), type(error).__name__)
+    code = getattr(error, "errno", None)
+    if code == errno.ENOSPC:
+        told = "No space left on device"
+    return re.sub(r" in store <[^>]*>( at path '')?", "", told)
+
+
+def remedy(error: BaseException, otherwise: str = "") -> str:
+    """What to do about a foreign error, in brackets; empty if nothing can be said."""
+    text = str(error)
+    found = next((what for signs, what in _REMEDIES if any(sign in text for sign in signs)), otherwise)
+    return f" ({found})" if found else ""
+
+
+@contextlib.contextmanager
+def speaking(uri: str, doing: str) -> Iterator[None]:
+    """Turn what the storage raises while `doing` into `StoreUnavailable`; what callers did wrong passes."""
+    try:
+        yield
+    except _NOT_OURS as error:
+        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)}{remedy(error)}") from error
+    except BaseException as error:
+        if not _panicked(error):
+            raise
+        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)} ({_REPAIR})") from error
+
+
+@contextlib.contextmanager
+def reading_stored(uri: str, doing: str) -> Iterator[None]:
+    """Turn whatever damaged or missing files raise into `StoreUnavailable`, which says what to do.
+
+    Only for what reads stored bytes: an error of a caller's values would be called damage too.
+    """
+    try:
+        yield
+    except (StoreUnavailable, WrongReference):
+        raise
+    except BaseException as error:
+        if not isinstance(error, (*_NOT_OURS, *_CODECS)) and not _panicked(error):
+            raise
+        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)}{remedy(error, _REPAIR)}") from error
+
+
+def _panicked(error: BaseException) -> bool:
+    """Whether Icechunk's Rust gave up on what it read, which arrives as an exception that no clause for exceptions catches."""
+    return type(error).__name__ == "PanicException"

@@ -1,0 +1,51 @@
+"""Arrays of one shape each, a row per point or cell: final samples, trajectories, weights.
+
+Rows of one commit share chunks of about half a megabyte, and begin at a chunk of their own: a commit reads no chunk and
+rewrites none, and leaves few files. So there may be unused rows between; a table's row says which row is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.store.checks import crc
+from tasks.store.errors import Damaged
+from tasks.store.schema import UNKNOWN
+from tasks.store.tables import array
+
+_CHUNK_BYTES = 1 << 19
+
+
+def shape_name(values: np.ndarray) -> str:
+    """The name of the array that holds values of this shape."""
+    return "x".join(map(str, values.shape))
+
+
+def append(group: Any, name: str, rows: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+    """Append rows of one shape; for each its number and its checksum."""
+    first = rows[0]
+    if name not in group:
+        together = max(1, _CHUNK_BYTES // max(first.nbytes, 1))
+        array(group, name, (0, *first.shape), (min(together, 64), *map(_at_least_one, first.shape)), first.dtype, 0)
+    target = group[name]
+    together = target.chunks[0]
+    begin = -(-target.shape[0] // together) * together
+    stack = np.stack(rows).astype(target.dtype, copy=False)
+    target.resize((begin + len(stack), *first.shape))
+    target[begin:] = stack
+    return [(begin + place, crc(values.tobytes())) for place, values in enumerate(stack)]
+
+
+def _at_least_one(length: int) -> int:
+    return max(length, 1)
+
+
+def read(group: Any, names: Sequence[str], row: int, check: int) -> list[np.ndarray]:
+    """One row of arrays that go together. Raises `Damaged` if it is not what was written."""
+    values = [np.asarray(group[name][row]) for name in names]
+    if check != UNKNOWN and crc(*(part.tobytes() for part in values)) != check:
+        raise Damaged(f"{group.path}/{names[0]}: row {row} is not what was written")
+    return values

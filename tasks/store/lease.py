@@ -1,0 +1,79 @@
+"""The lease of a store on object storage: an object beside the prefix, put there only if there is none.
+
+Needs a server that honours conditional puts (``If-None-Match: *`` and ``If-Match``), as Icechunk's own commits do; those
+stay the last guard. The lease is held until given back: nothing renews it and no clock ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.store.errors import StoreUnavailable
+from tasks.store.holder import Holder
+from tasks.store.storage import Place
+
+_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
+_TIMEOUT = 30
+
+
+class LeaseError(OSError):
+    """The server could not be asked."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The lease object ``bucket/key``."""
+
+    client: Any
+    bucket: str
+    key: str
+
+    @classmethod
+    def of(cls, place: Place) -> Lease:
+        """The lease of a store. Raises `StoreUnavailable` if boto3 is not installed."""
+        try:
+            import boto3  # type: ignore[import-untyped]
+            from botocore.config import Config  # type: ignore[import-untyped]
+        except ModuleNotFoundError:
+            raise StoreUnavailable(
+                f"store {place.uri}: writing to object storage needs boto3, for the lease (pip install 'diffatlas[s3]')"
+            ) from None
+        config = Config(
+            connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT, retries={"max_attempts": 5, "mode": "standard"}
+        )
+        client = boto3.session.Session().client("s3", endpoint_url=place.endpoint, config=config)
+        return cls(client, place.bucket, f"{place.prefix}.coordinator.json")
+
+    def take(self, me: Holder, instead_of: str | None = None) -> bool:
+        """Write the lease: if there is none, or in place of the version that was read. False if that is no longer so."""
+        condition = {"IfMatch": instead_of} if instead_of else {"IfNoneMatch": "*"}
+        told = self._ask("put_object", Body=me.note().encode(), ContentType="application/json", **condition)
+        now, _ = self.read()  # also where the server said no: it may have said so to a put of ours that was sent twice
+        ours = now is not None and now.token == me.token
+        if told is not None and not ours:
+            raise LeaseError("the server ignores conditional puts: it cannot keep two coordinators apart")
+        return ours
+
+    def read(self) -> tuple[Holder | None, str | None]:
+        """Who holds it, and the version of the object; nothing if there is none."""
+        told = self._ask("get_object")
+        return (None, None) if told is None else (Holder.parse(told["Body"].read()), told["ETag"])
+
+    def give_back(self, me: Holder) -> None:
+        """Remove the lease if it is still ours."""
+        now, _ = self.read()
+        if now is not None and now.token == me.token:
+            self._ask("delete_object")
+
+    def _ask(self, what: str, **more: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+        try:
+            return getattr(self.client, what)(Bucket=self.bucket, Key=self.key, **more)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _LOST:
+                return None
+            raise LeaseError(str(error)) from error
+        except BotoCoreError as error:
+            raise LeaseError(str(error)) from error

@@ -1,0 +1,144 @@
+"""Reading a snapshot, whichever schema it was written with: the one face of the layout that other modules use.
+
+`root` is what `Store.group` returns. Everything here raises what damaged storage raises; `Store.reading` turns that into
+`StoreUnavailable`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.store import large, schema1, tables
+from tasks.store.checks import crc
+from tasks.store.errors import Damaged
+from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, key_of_study, study_of_key
+
+
+def _old(root: Any) -> bool:
+    return bool(root.attrs["schema"] == 1)
+
+
+def point_columns(root: Any) -> list[str]:
+    """Names of the columns of `read_points`, specs included."""
+    if _old(root):
+        return schema1.point_columns(root)
+    columns = tables.columns_of(root["points"])
+    names = [name for kind in columns for name in columns[kind] if kind != "integers" or not name.endswith("_check")]
+    return [POINTS.key, *names, "spec"]
+
+
+def read_points(root: Any, names: Sequence[str] | None = None, rows: Any = None) -> dict[str, np.ndarray]:
+    """Columns of the points by name: all but `spec`, or those named; all rows, or those that `rows` selects.
+
+    Texts come as numpy's fixed-width ones; `error` and `spec`, which may be long, as Python strings. Raises KeyError for
+    a column that is not there.
+    """
+    if _old(root):
+        return schema1.read_points(root, names, rows)
+    return tables.read(root["points"], POINTS.key, names, rows)
+
+
+def read_cells(root: Any, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Columns of the cells by name, one row per cell that was trained or looked at: all but `spec`, or those named."""
+    if _old(root):
+        return schema1.read_cells(root, names)
+    return tables.read(root["cells"], CELLS.key, names)
+
+
+def read_curves(root: Any) -> dict[str, np.ndarray]:
+    """Losses and errors of the score, each ``[cell, place]`` in the order of `read_cells`, NaN where there is none."""
+    return schema1.read_curves(root) if _old(root) else tables.read_curves(root["cells"], CELLS)
+
+
+def trained_cells(root: Any) -> set[str]:
+    """Ids of the cells whose weights are stored."""
+    if _old(root):
+        return set(root["weights"].array_keys())
+    cells = tables.read(root["cells"], CELLS.key, ["cell_id", "weights_row"])
+    return {str(cell) for cell in cells["cell_id"][cells["weights_row"] != NO_ROW]}
+
+
+def read_weights(root: Any, cell_id: str) -> bytes:
+    """The safetensors file of a trained cell. Raises KeyError if there is none."""
+    if _old(root):
+        if cell_id not in trained_cells(root):
+            raise KeyError(f"no weights of cell {cell_id!r} here")
+        return bytes(root["weights"][cell_id][:].tobytes())
+    checks = ["weights_row", "weights_size", "weights_check"]
+    cells = tables.read(root["cells"], CELLS.key, ["cell_id", *checks], hidden=True)
+    found = np.flatnonzero((cells["cell_id"] == cell_id) & (cells["weights_row"] != NO_ROW))
+    if not len(found):
+        raise KeyError(f"no weights of cell {cell_id!r} here")
+    row, size, check = (int(cells[name][found[0]]) for name in checks)
+    return large.read(root["weights"], [str(size)], row, check)[0].tobytes()
+
+
+def read_places(root: Any) -> dict[str, np.ndarray]:
+    """Where the samples and trajectories of all points lie, for many calls of `read_samples` and `read_trajectory`."""
+    names = ["point_id", "steps", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"]
+    if not _old(root):
+        return tables.read(root["points"], POINTS.key, [*names, "sample_check", "trajectory_check"], hidden=True)
+    found = schema1.read_points(root, names)
+    unknown = np.full(len(found["point_id"]), UNKNOWN)
+    return {**found, "sample_check": unknown, "trajectory_check": unknown}
+
+
+def read_samples(root: Any, point_id: str, places: dict[str, np.ndarray] | None = None) -> np.ndarray | None:
+    """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept. Raises KeyError for no point."""
+    point = _point(places or read_places(root), point_id)
+    if point["sample_row"] == NO_ROW:
+        return None
+    name = f"{point['samples']}x{point['dim']}"
+    return large.read(root["samples"], [name], point["sample_row"], point["sample_check"])[0]
+
+
+def read_trajectory(
+    root: Any, point_id: str, places: dict[str, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """States ``[level, sample, coordinate]`` and ``[3, level]`` (time, alpha, sigma), or None if they were not kept."""
+    point = _point(places or read_places(root), point_id)
+    row = point["trajectory_row"]
+    if row == NO_ROW:
+        return None
+    name = f"{point['steps'] + 1}x{point['trajectory_samples']}x{point['dim']}"
+    states, levels = large.read(root["trajectories"], [name, f"{name}_levels"], row, point["trajectory_check"])
+    return states, levels
+
+
+def _point(places: dict[str, np.ndarray], point_id: str) -> dict[str, int]:
+    found = np.flatnonzero(places["point_id"] == point_id)
+    if not len(found):
+        raise KeyError(f"no point {point_id!r} here")
+    point = {name: int(values[found[0]]) for name, values in places.items() if name != "point_id"}
+    if point["dim"] == UNKNOWN and max(point["sample_row"], point["trajectory_row"]) != NO_ROW:
+        raise Damaged(f"the dimension of point {point_id} is not known: schema 1 did not record it")
+    return point
+
+
+def study_names(root: Any) -> list[str]:
+    """Names of the studies, in alphabetical order."""
+    keys = root["studies"].group_keys()
+    return sorted(keys if _old(root) else map(study_of_key, keys))
+
+
+def read_study(root: Any, name: str) -> tuple[dict[str, Any], np.ndarray]:
+    """The canonical spec of a study and the ids of its points. Raises KeyError if there is no such study."""
+    if name not in study_names(root):
+        raise KeyError(f"no study {name!r} here")
+    if _old(root):
+        entry = root["studies"][name]
+        return dict(entry.attrs["spec"]), np.array([str(point) for point in entry["point_id"][:]], dtype=str)
+    entry = root["studies"][key_of_study(name)]
+    spec, ids = dict(entry.attrs["spec"]), tables.read_ids(entry)
+    if study_check(spec, ids) != entry.attrs["check"]:
+        raise Damaged(f"study {name}: it is not what was written")
+    return spec, ids
+
+
+def study_check(spec: dict[str, Any], ids: np.ndarray) -> int:
+    """The checksum stored with a study."""
+    return crc("\0".join([json.dumps(spec, sort_keys=True), *ids.tolist()]).encode())

@@ -1,0 +1,145 @@
+"""`Store`: one repository opened for reading, and from there the right to write."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from tasks.failpoints import failpoint
+from tasks.store import history
+from tasks.store.errors import StoreUnavailable, reading_stored, speaking
+from tasks.store.history import YOUNGEST, Removed
+from tasks.store.lock import hold
+from tasks.store.migration import migrate
+from tasks.store.schema import SCHEMA, schema_of
+from tasks.store.storage import Conflict, Place, Repository
+from tasks.store.writing import Coordinator, lay_out
+
+_OF_ICECHUNK = {"refs", "snapshots", "transactions", "manifests", "chunks", "attributes", "config.yaml", "repo"}
+
+
+class Store:
+    """A repository opened for reading. `coordinate` gives the right to write."""
+
+    def __init__(self, uri: str, repository: Repository) -> None:
+        self.uri = uri
+        self._repository = repository
+
+    @classmethod
+    def exists(cls, uri: str) -> bool:
+        """Whether there is a store at `uri`; one whose creation was cut short is none yet."""
+        place = Place(uri)
+        with reading_stored(uri, "look for a store"):
+            return Repository.exists(place) and not Repository.open(place).empty()
+
+    @classmethod
+    def open(cls, uri: str) -> Store:
+        """The store at `uri`. Raises `StoreUnavailable` if there is none or its schema is not ours."""
+        if not cls.exists(uri):
+            raise StoreUnavailable(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
+        with reading_stored(uri, "open it"):
+            store = cls(uri, Repository.open(Place(uri)))
+            schema_of(uri, store.group())
+        return store
+
+    @classmethod
+    def create(cls, uri: str) -> Store:
+        """A new, empty store. Raises `StoreUnavailable` where one cannot be made."""
+        place = Place(uri)
+        with speaking(uri, "create it"):
+            _make_room(place)
+        with hold(place), speaking(uri, "create it"):
+            repository = Repository.open(place) if Repository.exists(place) else Repository.create(place)
+            if not repository.empty():
+                raise StoreUnavailable(f"store {uri}: there is a store already; open it")
+            session, root, _ = repository.begin()
+            lay_out(root)
+            failpoint("create.before-commit")
+            repository.commit(session, "create the store", {"schema": str(SCHEMA)})
+            failpoint("create.after-commit")
+        return cls(uri, repository)
+
+    def group(self, as_of: str | None = None) -> Any:
+        """The root group of a snapshot (the newest unless `as_of` names one), read-only; `tasks.store.reading` reads it."""
+        return self._opened(as_of)[0]
+
+    def snapshot(self, as_of: str | None = None) -> str:
+        """The id of a snapshot: of the newest, or of that which a tag, an id, the begin of an id or a time names."""
+        return self._opened(as_of)[1]
+
+    def _opened(self, as_of: str | None) -> tuple[Any, str]:
+        with reading_stored(self.uri, f"read it{f' as of {as_of}' if as_of else ''}"):
+            return self._repository.reading(history.reference(self.uri, self._repository, as_of))
+
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Turn whatever damaged or missing files raise into `StoreUnavailable`, which names what was being read."""
+        with reading_stored(self.uri, f"read {what}"):
+            yield
+
+    def history(self) -> list[dict[str, Any]]:
+        """Snapshots, newest first: id, time, message, metadata, tags."""
+        with reading_stored(self.uri, "read its history"):
+            return history.entries(self._repository)
+
+    def tag(self, name: str, snapshot: str | None = None) -> str:
+        """Name a snapshot (any reference, the newest if None) for good; its id. Raises `WrongReference`."""
+        with speaking(self.uri, f"tag {name}"):
+            return history.add_tag(self.uri, self._repository, name, snapshot)
+
+    def untag(self, name: str) -> None:
+        """Take a tag away; the snapshot stays. Raises `WrongReference` if there is none."""
+        with speaking(self.uri, f"delete tag {name}"):
+            history.remove_tag(self.uri, self._repository, name)
+
+    @contextlib.contextmanager
+    def coordinate(self, force_unlock: bool = False) -> Iterator[Coordinator]:
+        """The only writer, as long as the context lasts. A store of an older schema is migrated first.
+
+        Raises `StoreUnavailable` if there is another one. `force_unlock` takes over a lock of which this host cannot know
+        that its holder is gone: one of another host, or a lease on object storage. A run that is alive here is never put out.
+        """
+        with hold(Place(self.uri), force=force_unlock) as held:
+            self._bring_up_to_date()
+            yield Coordinator(self, self._repository, held)
+
+    def _bring_up_to_date(self) -> None:
+        if schema_of(self.uri, self.group()) == SCHEMA:
+            return
+        with reading_stored(self.uri, f"bring it to schema {SCHEMA}"):
+            try:
+                migrate(self._repository)
+            except Conflict as error:
+                raise StoreUnavailable(
+                    f"store {self.uri}: somebody else wrote while it was migrated; try again"
+                ) from error
+
+    def gc(
+        self,
+        older_than: datetime,
+        dry_run: bool = False,
+        *,
+        force_unlock: bool = False,
+        youngest: timedelta = YOUNGEST,
+    ) -> Removed:
+        """Let go of snapshots that were not the newest any more at a time (tagged ones stay) and of what only they need.
+
+        Takes the coordinator's lock. Raises `WrongReference` for a time less than `youngest` ago: someone may be reading
+        what is that young, and shorten it only where nobody does.
+        """
+        with hold(Place(self.uri), force=force_unlock), reading_stored(self.uri, "collect garbage in it"):
+            return history.collect(self.uri, self._repository, older_than, dry_run=dry_run, youngest=youngest)
+
+
+def _make_room(place: Place) -> None:
+    """The folder of a new store. Raises `StoreUnavailable` if it holds anything but a creation that was cut short."""
+    if place.folder is None:
+        return
+    place.folder.mkdir(parents=True, exist_ok=True)
+    strange = sorted({entry.name for entry in place.folder.iterdir()} - _OF_ICECHUNK)
+    if strange:
+        raise StoreUnavailable(
+            f"store {place.uri}: exists and is not a store (it holds {strange[0]!r}); choose an empty or a new folder"
+        )

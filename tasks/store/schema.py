@@ -1,0 +1,81 @@
+"""The layout of a store, by version: which groups and columns there are, and how a study's name becomes a path.
+
+Schema 2 is written. Schema 1 is read, and brought to schema 2 by the next coordinator (`tasks.store.schema1`).
+What each array means to a reader without our code: docs/store.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from tasks.store.errors import StoreUnavailable
+
+SCHEMA = 2
+READABLE = (1, 2)
+GROUPS = ("points", "cells", "weights", "samples", "trajectories", "studies")
+
+NO_ROW = -1
+UNKNOWN = -1  # a checksum that was never taken
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's columns by kind; `integers` whose names end in ``_check`` are checksums, the first one that of the row."""
+
+    key: str
+    labels: tuple[str, ...]  # texts that repeat: a code into the table's `words`
+    integers: tuple[str, ...]
+    numbers: tuple[str, ...]  # those every store has; metrics are added when they first come
+    curves: tuple[str, ...] = ()
+
+
+POINTS = Table(
+    key="point_id",
+    labels=("cell_id", "dataset", "formulation", "schedule", "sampler", "grid", "status", "error", "start"),
+    integers=(
+        "row_check",
+        *("steps", "nfe", "seed", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"),
+        *("spec_check", "sample_check", "trajectory_check"),
+    ),
+    numbers=("train_seconds", "sample_seconds"),
+)
+CELLS = Table(
+    key="cell_id",
+    labels=("status", "error", "device"),
+    integers=("row_check", "weights_row", "weights_size", "weights_check", "spec_check", "curves_check"),
+    numbers=("train_seconds",),
+    curves=("losses", "loss_steps", "score_levels", "score_errors"),
+)
+
+
+def schema_of(uri: str, root: Any) -> int:
+    """The schema of a snapshot. Raises `StoreUnavailable` if it is none that this version reads."""
+    found = root.attrs.get("schema")
+    if found in READABLE and not isinstance(found, bool):
+        return int(found)
+    if isinstance(found, int) and found > SCHEMA:
+        raise StoreUnavailable(
+            f"store {uri}: written with schema {found}, and this version of diffatlas reads up to {SCHEMA}: upgrade diffatlas"
+        )
+    raise StoreUnavailable(
+        f"store {uri}: found schema {found!r}, expected one of {', '.join(map(str, READABLE))}: "
+        "this Icechunk repository is not a store of diffatlas, or its first record is damaged"
+    )
+
+
+def key_of_study(name: str) -> str:
+    """One path segment for a study's name, whatever is in it: letters, digits and ``-`` stay, the rest is ``%XX``."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "-") else _escaped(c) for c in name) or "%"
+
+
+def _escaped(character: str) -> str:
+    if character in "_.~":  # quote leaves them as they are; a segment may be neither '..' nor begin with '__'
+        return f"%{ord(character):02X}"
+    return quote(character, safe="", errors="surrogatepass")
+
+
+def study_of_key(key: str) -> str:
+    """The name that `key_of_study` made into `key`."""
+    return "" if key == "%" else unquote(key, errors="surrogatepass")

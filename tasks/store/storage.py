@@ -1,0 +1,202 @@
+"""From an address to an Icechunk repository: a folder or ``s3://bucket/prefix``.
+
+Everything that differs between versions of Icechunk is in this file; the rest of the package knows `Repository` only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import icechunk
+import zarr
+
+from tasks.store.errors import Damaged, StoreUnavailable, WrongReference
+
+MAIN = "main"
+_CHUNKS_PER_MANIFEST = 1024  # a commit rewrites the last manifest of an array: bounded, however long the array
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is. Raises `WrongReference` for an address that no store can have."""
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if not self.uri.strip():
+            raise WrongReference("store: found an empty name, expected a folder or s3://bucket/prefix")
+        if "\0" in self.uri:
+            raise WrongReference(f"store {self.uri!r}: found a zero byte, expected a folder or s3://bucket/prefix")
+        if self.uri.startswith("s3://"):
+            if not self.bucket or not self.prefix:
+                raise WrongReference(f"store {self.uri}: expected s3://bucket/prefix")
+        elif "://" in self.uri:
+            raise WrongReference(f"store {self.uri}: expected a folder or s3://bucket/prefix")
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder, or None on object storage."""
+        return None if "://" in self.uri else Path(self.uri).resolve()
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return urlparse(self.uri).netloc
+
+    @property
+    def prefix(self) -> str:
+        """The prefix within the bucket, without slashes around it."""
+        return urlparse(self.uri).path.strip("/")
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address of an S3 server other than Amazon's."""
+        return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+    def storage(self) -> icechunk.Storage:
+        """The same place, as Icechunk calls it."""
+        if self.folder is not None:
+            return icechunk.local_filesystem_storage(str(self.folder))
+        return icechunk.s3_storage(
+            bucket=self.bucket,
+            prefix=self.prefix,
+            from_env=True,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            endpoint_url=self.endpoint,
+            allow_http=bool(self.endpoint and self.endpoint.startswith("http://")),
+            force_path_style=self.endpoint is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit: its id, when it was written, and what was said about it."""
+
+    id: str
+    time: datetime
+    message: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """How many files garbage collection removed, or would remove, and their size in bytes."""
+
+    files: int
+    bytes: int
+
+
+class Conflict(Exception):
+    """Somebody else committed in between."""
+
+
+def _config() -> icechunk.RepositoryConfig:
+    split = icechunk.ManifestSplittingConfig.from_dict(
+        {icechunk.ManifestSplitCondition.AnyArray(): {icechunk.ManifestSplitDimCondition.Axis(0): _CHUNKS_PER_MANIFEST}}
+    )
+    config = icechunk.RepositoryConfig.default()
+    config.manifest = icechunk.ManifestConfig(splitting=split)
+    return config
+
+
+class Repository:
+    """An Icechunk repository and the little of it that a store needs."""
+
+    def __init__(self, raw: icechunk.Repository) -> None:
+        self._raw = raw
+
+    @staticmethod
+    def exists(place: Place) -> bool:
+        """Whether there is a repository."""
+        if place.folder is not None:
+            if not place.folder.exists():
+                return False
+            if not place.folder.is_dir():
+                raise StoreUnavailable(f"store {place.uri}: this is a file; expected a folder")
+        return bool(icechunk.Repository.exists(place.storage()))
+
+    @classmethod
+    def open(cls, place: Place) -> Repository:
+        """The repository that is there."""
+        return cls(icechunk.Repository.open(place.storage(), config=_config()))
+
+    @classmethod
+    def create(cls, place: Place) -> Repository:
+        """A new one."""
+        return cls(icechunk.Repository.create(place.storage(), config=_config()))
+
+    def reading(self, reference: Mapping[str, Any]) -> tuple[Any, str]:
+        """The root group of a snapshot, read-only, and the snapshot's id."""
+        session = self._raw.readonly_session(**reference)
+        return zarr.open_group(session.store, mode="r"), self._sound(session)
+
+    def begin(self) -> tuple[Any, Any, str]:
+        """A transaction: its session, its root group, and the snapshot that it builds on."""
+        session = self._raw.writable_session(MAIN)
+        return session, zarr.open_group(session.store, mode="a"), self._sound(session)
+
+    def _sound(self, session: Any) -> str:
+        """The id of a session's snapshot. Raises `Damaged` if its file holds another one, which Icechunk does not mind."""
+        snapshot, found = str(session.snapshot_id), str(self._raw.lookup_snapshot(session.snapshot_id).id)
+        if found != snapshot:
+            raise Damaged(f"the file of snapshot {snapshot} holds snapshot {found}")
+        return snapshot
+
+    def commit(self, session: Any, message: str, metadata: Mapping[str, Any]) -> str:
+        """End a transaction; the new snapshot's id. Raises `Conflict` if the branch has moved since it began."""
+        try:
+            return str(session.commit(message, metadata=dict(metadata)))
+        except icechunk.ConflictError as error:
+            raise Conflict(str(error).splitlines()[0]) from error
+
+    def tip(self) -> str:
+        """The id of the newest snapshot."""
+        return str(self._raw.lookup_branch(MAIN))
+
+    def empty(self) -> bool:
+        """Whether nothing was ever committed: its only snapshot is the one it was made with."""
+        first = next(iter(self._raw.ancestry(branch=MAIN)))
+        return first.parent_id is None
+
+    def ancestry(self) -> Iterator[Snapshot]:
+        """Snapshots, newest first, read one after the other."""
+        for info in self._raw.ancestry(branch=MAIN):
+            yield Snapshot(str(info.id), info.written_at.astimezone(UTC), info.message, dict(info.metadata or {}))
+
+    def knows(self, snapshot: str) -> bool:
+        """Whether there is a snapshot of that id."""
+        try:
+            self._raw.lookup_snapshot(snapshot)
+        except (icechunk.IcechunkError, ValueError):
+            return False
+        return True
+
+    def tags(self) -> dict[str, str]:
+        """Tags and the ids of their snapshots."""
+        return {str(name): str(self._raw.lookup_tag(name)) for name in sorted(self._raw.list_tags())}
+
+    def add_tag(self, name: str, snapshot: str) -> None:
+        """Name a snapshot. A name is used once: also a removed one stays taken."""
+        self._raw.create_tag(name, snapshot)
+
+    def remove_tag(self, name: str) -> None:
+        """Take a name away; the snapshot stays."""
+        self._raw.delete_tag(name)
+
+    def expire(self, before: datetime) -> set[str]:
+        """Take snapshots written before a time out of the history; tags and the newest stay. Their ids."""
+        return {str(snapshot) for snapshot in self._raw.expire_snapshots(before)}
+
+    def collect(self, before: datetime, *, dry_run: bool) -> Collected:
+        """Delete files written before a time that no snapshot needs."""
+        told = self._raw.garbage_collect(before, dry_run=dry_run)
+        files = told.chunks_deleted + told.manifests_deleted + told.snapshots_deleted
+        files += told.attributes_deleted + told.transaction_logs_deleted
+        return Collected(int(files), int(told.bytes_deleted))

@@ -1,0 +1,174 @@
+"""A table of rows as few arrays, so that a commit writes few files and a hundred thousand rows are read at once.
+
+Columns of one kind share an array ``[row, column]`` whose columns a coordinate array names: `labels` (codes into the
+table's `words`), `integers`, `numbers`. Every row carries a checksum over the three and its id: whatever goes wrong
+beneath (a chunk that is lost reads as fill values, one that is misplaced as another's), it is told and never returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from tasks.store.checks import UNTOLD, chained, crc, curve_checks, row_checks
+from tasks.store.errors import Damaged
+from tasks.store.schema import UNKNOWN, Table
+
+ID_BYTES = 24
+_ROWS = 8192  # per chunk of a table: a commit rewrites one of each array, a reader of 100,000 rows opens 13
+_TEXTS = 512
+_CURVES = (64, 128)  # cells and places per chunk
+TYPES = {"labels": np.int32, "integers": np.int64, "numbers": np.float64}
+_NAMES = {"labels": "label", "integers": "integer", "numbers": "number"}  # the arrays of the columns' names
+_LONG = ("error",)  # texts that may be long: Python strings, since fixed-width ones would be as wide as the longest
+
+
+def codecs() -> list[Any]:
+    """How every array is stored: compressed, with a checksum that is verified when it is read."""
+    return [ZstdCodec(level=1), Crc32cCodec()]
+
+
+def array(
+    group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, fill: Any, **more: Any
+) -> Any:
+    """A new array of the store."""
+    return group.create_array(
+        name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, compressors=codecs(), **more
+    )
+
+
+def make(group: Any, table: Table) -> None:
+    """The arrays of an empty table."""
+    row, columns = ("point" if table.key == "point_id" else "cell"), _columns(table)
+    array(group, "id", (0, ID_BYTES), (_ROWS, ID_BYTES), np.uint8, 0, dimension_names=(row, "byte"))
+    array(group, "spec", (0,), (_TEXTS,), "string", "", dimension_names=(row,))
+    _make_texts(group, "words", "word", ())
+    for kind, names in columns.items():
+        width = max(len(names), 1)
+        at = (row, _NAMES[kind])
+        array(group, kind, (0, width), (_ROWS, max(width, 8)), TYPES[kind], UNTOLD[kind], dimension_names=at)
+        _make_texts(group, _NAMES[kind], _NAMES[kind], names)
+    if table.curves:
+        shape = (0, len(table.curves), 0)
+        chunks = (_CURVES[0], len(table.curves), _CURVES[1])
+        array(group, "curves", shape, chunks, np.float64, np.nan, dimension_names=(row, "curve", "place"))
+        _make_texts(group, "curve", "curve", table.curves)
+
+
+def _columns(table: Table) -> dict[str, tuple[str, ...]]:
+    return {"labels": table.labels, "integers": table.integers, "numbers": table.numbers}
+
+
+def _make_texts(group: Any, name: str, dimension: str, texts: Sequence[str]) -> None:
+    array(group, name, (0,), (_TEXTS,), "string", "", dimension_names=(dimension,), attributes={"check": 0})
+    extend_texts(group[name], texts)
+
+
+def extend_texts(target: Any, texts: Sequence[str]) -> None:
+    """Append to a list of texts, whose checksum is an attribute."""
+    if texts:
+        old = target.shape[0]
+        target.resize((old + len(texts),))
+        target[old:] = np.array(texts, dtype=object)
+        target.attrs["check"] = chained(int(target.attrs["check"]), texts)
+
+
+def columns_of(group: Any) -> dict[str, tuple[str, ...]]:
+    """Names of a table's columns by kind."""
+    return {kind: tuple(read_texts(group, names)) for kind, names in _NAMES.items()}
+
+
+def read_ids(group: Any) -> np.ndarray:
+    """Ids of all rows, as text."""
+    return _as_text(group["id"][:])
+
+
+def _as_text(ids: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(ids).view(f"S{ID_BYTES}").reshape(-1).astype(str)
+
+
+def read_texts(group: Any, name: str) -> list[str]:
+    """A list of texts: the words that labels are codes of, or names of columns. Raises `Damaged`."""
+    stored = group[name]
+    texts = [str(text) for text in stored[:]]
+    if chained(0, texts) != stored.attrs["check"]:
+        raise Damaged(f"{group.path}/{name}: the texts are not those that were written")
+    return texts
+
+
+def read(
+    group: Any, key: str, names: Sequence[str] | None = None, rows: Any = None, *, hidden: bool = False
+) -> dict[str, np.ndarray]:
+    """Columns by name: all but specs and checksums, or those named; all rows, or those that `rows` selects.
+
+    Raises `Damaged` if a row is not what was written, and KeyError for a column that is not there.
+    """
+    columns = columns_of(group)
+    blocks = {kind: group[kind][:] for kind in columns}
+    ids = group["id"][:]
+    _verify(group, ids, blocks)
+    known = [
+        key,
+        *(
+            name
+            for kind in columns
+            for name in columns[kind]
+            if hidden or kind != "integers" or not name.endswith("_check")
+        ),
+    ]
+    if names is not None and (strange := set(names) - {*known, "spec"}):
+        raise KeyError(f"no column {', '.join(sorted(strange))} in {group.path}; there are {', '.join(known)}, spec")
+    wanted = known if names is None else list(names)
+    chosen = slice(None) if rows is None else rows
+    words = np.array(["", *read_texts(group, "words")], dtype=object) if set(wanted) & set(columns["labels"]) else None
+    found: dict[str, np.ndarray] = {}
+    if key in wanted:
+        found[key] = _as_text(ids[chosen])
+    for kind, of_kind in columns.items():
+        for place, name in enumerate(of_kind):
+            if name in wanted:
+                values = blocks[kind][chosen, place]
+                found[name] = values if words is None or kind != "labels" else _decoded(values, words, name)
+    if "spec" in wanted:
+        found["spec"] = _specs(group, blocks["integers"][:, columns["integers"].index("spec_check")])[chosen]
+    return found
+
+
+def _decoded(codes: np.ndarray, words: np.ndarray, name: str) -> np.ndarray:
+    if name in _LONG:
+        return np.asarray(words[codes + 1])
+    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(words)))
+    place = np.zeros(len(words), dtype=np.intp)
+    place[used] = np.arange(len(used))
+    texts = np.array(words[used].tolist(), dtype=str) if len(used) else np.zeros(0, dtype="<U1")
+    return np.asarray(texts[place[codes + 1]])
+
+
+def _specs(group: Any, checks: np.ndarray) -> np.ndarray:
+    specs = group["spec"][:]
+    for row, (text, check) in enumerate(zip(specs, checks.tolist(), strict=True)):
+        if check != UNKNOWN and crc(str(text).encode()) != check:
+            raise Damaged(f"{group.path}/spec: row {row} is not what was written")
+    return np.array([str(text) for text in specs], dtype=object)
+
+
+def _verify(group: Any, ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> None:
+    lengths = {name: len(block) for name, block in {"id": ids, **blocks}.items()}
+    if len(set(lengths.values())) > 1:
+        raise Damaged(f"{group.path}: the columns differ in length: {lengths}")
+    wrong = np.flatnonzero(row_checks(ids, blocks) != blocks["integers"][:, 0])
+    if len(wrong):
+        raise Damaged(f"{group.path}: {len(wrong)} of {len(ids)} rows are not what was written, first row {wrong[0]}")
+
+
+def read_curves(group: Any, table: Table) -> dict[str, np.ndarray]:
+    """Curves by name, each ``[row, place]``, NaN where there is none. Raises `Damaged`."""
+    values = group["curves"][:]
+    checks = group["integers"][:, table.integers.index("curves_check")]
+    wrong = np.flatnonzero(curve_checks(values) != checks)
+    if len(wrong):
+        raise Damaged(f"{group.path}/curves: row {wrong[0]} is not what was written")
+    return {name: values[:, place] for place, name in enumerate(table.curves)}

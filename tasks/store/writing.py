@@ -1,0 +1,176 @@
+"""The coordinator: the only writer of a store, a transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tasks.failpoints import failpoint
+from tasks.store import large
+from tasks.store.checks import crc
+from tasks.store.errors import StoreUnavailable, reading_stored
+from tasks.store.lock import Held
+from tasks.store.reading import study_check
+from tasks.store.rows import Index, checked_id, id_bytes, prepared, put
+from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, key_of_study
+from tasks.store.storage import Conflict, Repository
+from tasks.store.tables import ID_BYTES, array, make, read_ids
+
+_IDS = 16384  # ids of a study's points per chunk
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one commit adds: rows of the two tables and the large arrays that go with them."""
+
+    points: Sequence[Mapping[str, Any]] = ()
+    cells: Sequence[Mapping[str, Any]] = ()
+    weights: Mapping[str, bytes] = field(default_factory=dict)
+    samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # point id: [n, dim]
+    trajectories: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict
+    )  # [levels, n, dim], [3, levels]
+
+
+@dataclass(frozen=True)
+class _Study:
+    name: str
+    spec: dict[str, Any]
+    points: Sequence[str]
+
+
+class Coordinator:
+    """The right to write to a store: commits rows, a transaction at a time.
+
+    `before` tells of a run that ended without giving its lock back, or is None.
+    """
+
+    def __init__(self, store: Any, repository: Repository, held: Held) -> None:
+        self.store = store
+        self.before = held.before
+        self._repository, self._held = repository, held
+        with store.reading("its tables"):
+            root, self._tip = repository.reading({"branch": "main"})
+            self._points, self._cells = Index.of(root["points"]), Index.of(root["cells"])
+
+    def commit_study(
+        self, name: str, spec: Mapping[str, Any], points: Sequence[str], rows: Rows, metadata: Mapping[str, Any]
+    ) -> str:
+        """Record a study and rows that need no work (impossible points). Returns the snapshot's id."""
+        study = _Study(name, dict(spec), [checked_id(point) for point in points])
+        return self._transaction(rows, study, f"study {name}: {len(points)} points asked", metadata)
+
+    def commit(self, rows: Rows, message: str, metadata: Mapping[str, Any]) -> str:
+        """Write rows in one transaction; returns the snapshot's id (the present one's if there is nothing to write).
+
+        Raises ValueError or TypeError for values that the columns cannot hold, and `StoreUnavailable` if the storage does
+        not do it or somebody else has written; then nothing of it is in the store.
+        """
+        return self._transaction(rows, None, message, metadata)
+
+    def _transaction(self, rows: Rows, study: _Study | None, message: str, metadata: Mapping[str, Any]) -> str:
+        points, cells = prepared(POINTS, rows.points), prepared(CELLS, _with_weights(rows))
+        if not points and not cells and study is None:
+            return self._tip  # nothing to write is no commit
+        known_points, known_cells = self._points.copy(), self._cells.copy()
+        self._held.check()
+        uri = self.store.uri
+        with reading_stored(uri, "write to it"):
+            session, root, tip = self._repository.begin()
+            if tip != self._tip:
+                raise StoreUnavailable(
+                    f"store {uri}: somebody else has committed snapshot {tip} since this run's last one, {self._tip}; nothing is "
+                    "lost: run the same command again, it goes on from there"
+                )
+            failpoint("write.begin")
+            _put_large(root, rows, points, cells)
+            put(root["points"], POINTS, points, known_points, failpoint)
+            put(root["cells"], CELLS, cells, known_cells, failpoint)
+            if study is not None:
+                put_study(root, study.name, study.spec, study.points)
+            failpoint("commit.before")
+            try:
+                snapshot = self._repository.commit(session, message, metadata)
+            except Conflict as error:
+                raise StoreUnavailable(
+                    f"store {uri}: somebody else committed at the same moment ({error}); this commit is not in the store, "
+                    "theirs is: run the same command again, it goes on from there"
+                ) from error
+        failpoint("commit.after")
+        self._tip, self._points, self._cells = snapshot, known_points, known_cells
+        return snapshot
+
+
+def _with_weights(rows: Rows) -> list[Mapping[str, Any]]:
+    told = {entry["cell_id"] for entry in rows.cells}
+    return [*rows.cells, *({"cell_id": cell} for cell in rows.weights if cell not in told)]
+
+
+def _put_large(root: Any, rows: Rows, points: list[dict[str, Any]], cells: list[dict[str, Any]]) -> None:
+    """Write the large arrays and enter in each row where they lie."""
+    by_id = {entry["point_id"]: entry for entry in points}
+    samples = {point: values for point, values in rows.samples.items() if point in by_id}
+    for point, (row, check) in _appended(root["samples"], samples, large.shape_name):
+        by_id[point].update(sample_row=row, sample_check=check)
+    paths = {point: path for point, path in rows.trajectories.items() if point in by_id}
+    for point, (row, check) in _appended(root["trajectories"], {p: x for p, (x, _) in paths.items()}, large.shape_name):
+        by_id[point].update(trajectory_row=row, trajectory_check=check, trajectory_samples=paths[point][0].shape[1])
+    _append_levels(root["trajectories"], paths, by_id)
+    by_cell = {entry["cell_id"]: entry for entry in cells}
+    weights = {cell: np.frombuffer(data, dtype=np.uint8) for cell, data in rows.weights.items()}
+    for cell, (row, check) in _appended(root["weights"], weights, large.shape_name):
+        by_cell[cell].update(weights_row=row, weights_size=len(weights[cell]), weights_check=check)
+
+
+def _appended(
+    group: Any, values: Mapping[str, np.ndarray], name_of: Callable[[np.ndarray], str]
+) -> list[tuple[str, tuple[int, int]]]:
+    shapes: dict[str, list[str]] = {}
+    for key, value in values.items():
+        shapes.setdefault(name_of(value), []).append(key)
+    placed: list[tuple[str, tuple[int, int]]] = []
+    for name, keys in shapes.items():
+        failpoint("write.array")
+        placed += zip(keys, large.append(group, name, [values[key] for key in keys]), strict=True)
+    return placed
+
+
+def _append_levels(group: Any, paths: Mapping[str, tuple[np.ndarray, np.ndarray]], by_id: Mapping[str, Any]) -> None:
+    """Times, alphas and sigmas in the same rows as the states that they belong to."""
+    for point, (states, levels) in paths.items():
+        name = f"{large.shape_name(states)}_levels"
+        if name not in group:
+            array(group, name, (0, *levels.shape), (64, *levels.shape), levels.dtype, 0)
+        target, row = group[name], by_id[point]["trajectory_row"]
+        if target.shape[0] <= row:
+            target.resize((row + 1, *levels.shape))
+        target[row] = levels
+        stored = levels.astype(target.dtype, copy=False).tobytes()
+        by_id[point]["trajectory_check"] = crc(stored, start=by_id[point]["trajectory_check"])
+
+
+def put_study(root: Any, name: str, spec: dict[str, Any], points: Sequence[str]) -> None:
+    """Enter a study, in place of an earlier one of that name."""
+    failpoint("write.array")
+    key = key_of_study(name)
+    if key in root["studies"]:
+        del root["studies"][key]
+    ids = id_bytes(points)
+    entry = root["studies"].create_group(key)
+    array(entry, "id", ids.shape, (_IDS, ID_BYTES), np.uint8, 0, dimension_names=("point", "byte"))
+    if len(ids):
+        entry["id"][:] = ids
+    entry.attrs.update(name=name, spec=spec, check=study_check(spec, read_ids(entry)))
+
+
+def lay_out(root: Any) -> None:
+    """The groups and empty tables of a new store."""
+    for name in GROUPS:
+        if name not in root:
+            root.create_group(name)
+    make(root["points"], POINTS)
+    make(root["cells"], CELLS)
+    root.attrs["schema"] = SCHEMA

@@ -1,0 +1,236 @@
+"""A store on object storage: a real S3 server over HTTP, in a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from tasks.results import Answers
+from tasks.store import Rows, Store, StoreUnavailable, WrongReference
+from tasks.store.holder import Holder
+from tasks.store.lease import Lease, LeaseError
+from tasks.store.storage import Place
+from tests.tasks.store_kit import held_by_another_process
+
+boto3 = pytest.importorskip("boto3")
+pytest.importorskip("moto.server")
+
+BUCKET = "atlas"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, "the S3 server did not start"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def s3(server, monkeypatch, request):
+    """The address of a store that is not there yet, each test's its own."""
+    told = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in (told | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    client = boto3.session.Session().client("s3", endpoint_url=server)
+    client.create_bucket(Bucket=BUCKET)
+    return f"s3://{BUCKET}/{request.node.name.replace('[', '-').strip(']')}/store"
+
+
+def point(i: int, **more):
+    return {"point_id": f"{i:020d}", "cell_id": "c", "status": "ok", "w1": float(i), "w1_floor": 0.5, **more}
+
+
+def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3):
+    assert not Store.exists(s3)
+    store = Store.create(s3)
+    with store.coordinate() as coordinator:
+        before = coordinator.commit(Rows(points=[point(0)]), "first", {})
+        coordinator.commit(Rows(points=[point(1)], weights={"c": b"weights"}), "second", {})
+    answers = Answers(Store.open(s3))
+    assert answers.points["w1"].values.tolist() == [0.0, 1.0]
+    assert answers.weights("c") == b"weights"
+    assert Answers(Store.open(s3), as_of=before).points["w1"].values.tolist() == [0.0]
+    with pytest.raises(StoreUnavailable, match="there is a store already"):
+        Store.create(s3)
+
+
+def test_the_server_keeps_conditional_puts_over_http(s3):
+    """What everything here rests on; a server that fails this cannot hold a store."""
+    lease = Lease.of(Place(s3))
+    one, two = Holder.me(), Holder.me()
+    assert lease.take(one)
+    assert not lease.take(two)
+    _, version = lease.read()
+    assert lease.take(two, instead_of=version)
+    assert not lease.take(one, instead_of=version)
+    lease.give_back(one)  # not its own: it stays
+    assert lease.read()[0] == two
+    lease.give_back(two)
+    assert lease.read() == (None, None)
+
+
+def test_of_many_coordinators_at_once_one_gets_the_lease(s3):
+    place, won = Place(s3), []
+    barrier = threading.Barrier(8)
+
+    def take(me: Holder) -> None:
+        lease = Lease.of(place)
+        barrier.wait()
+        if lease.take(me):
+            won.append(me)
+
+    threads = [threading.Thread(target=take, args=(Holder.me(),)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert Lease.of(place).read()[0] == won[0]
+
+
+def test_a_second_coordinator_is_refused_and_the_first_one_named(s3):
+    store = Store.create(s3)
+    with held_by_another_process(s3) as other:
+        expected = rf"in use by another run .*process {other.pid}, started"
+        with pytest.raises(StoreUnavailable, match=expected), store.coordinate():
+            pass
+        assert Answers(Store.open(s3)).points.sizes["point"] == 0  # readers are not kept out
+    with store.coordinate() as coordinator:
+        assert coordinator.before is None
+
+
+def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3):
+    store = Store.create(s3)
+    with held_by_another_process(s3) as other:
+        other.kill()
+        other.wait()
+    with store.coordinate() as coordinator:
+        assert f"process {other.pid}" in coordinator.before
+        coordinator.commit(Rows(points=[point(0)]), "after it", {})
+    with store.coordinate() as coordinator:
+        assert coordinator.before is None
+
+
+def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_more(s3):
+    store = Store.create(s3)
+    with store.coordinate() as first:
+        lease = Lease.of(Place(s3))
+        mine, version = lease.read()
+        far = replace(mine, host="far-away", machine="another", pid=77)
+        assert lease.take(far, instead_of=version)  # as that host would have written it
+        with pytest.raises(StoreUnavailable, match=r"host far-away, process 77.*--force-unlock"), store.coordinate():
+            pass
+        with Store.open(s3).coordinate(force_unlock=True) as second:
+            assert "far-away" in second.before
+            with pytest.raises(StoreUnavailable, match="taken over"):
+                first.commit(Rows(points=[point(0)]), "too late", {})
+            second.commit(Rows(points=[point(1)]), "mine", {})
+        with pytest.raises(StoreUnavailable, match="nobody holds it now"):
+            first.commit(Rows(points=[point(0)]), "too late", {})
+    assert Answers(Store.open(s3)).points["w1"].values.tolist() == [1.0]
+
+
+def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is_lost(s3):
+    one, two = Store.create(s3), Store.open(s3)
+    with one.coordinate() as first:
+        lease = Lease.of(Place(s3))
+        mine, version = lease.read()
+        client, key = lease.client, {"Bucket": lease.bucket, "Key": lease.key}
+        client.delete_object(**key)  # an operator's mistake
+        with two.coordinate() as second:
+            second.commit(Rows(points=[point(0)]), "second", {})
+        assert lease.take(mine)
+        assert version is not None
+        with pytest.raises(StoreUnavailable, match=r"somebody else has committed.*run the same command again"):
+            first.commit(Rows(points=[point(1)]), "first", {})
+    assert one.history()[0]["message"] == "second"
+    assert Answers(one).points["w1"].values.tolist() == [0.0]
+
+
+def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, monkeypatch):
+    store = Store.create(s3)
+    with store.coordinate() as coordinator:
+        real = coordinator._repository.commit
+
+        def commit_after_another(session, message, metadata):
+            other, root, _ = store._repository.begin()
+            root.attrs["other"] = True
+            real(other, "the other", {})
+            return real(session, message, metadata)
+
+        monkeypatch.setattr(coordinator._repository, "commit", commit_after_another)
+        with pytest.raises(StoreUnavailable, match="somebody else committed at the same moment"):
+            coordinator.commit(Rows(points=[point(0)]), "mine", {})
+    assert Store.open(s3).history()[0]["message"] == "the other"
+    assert Answers(Store.open(s3)).points.sizes["point"] == 0
+
+
+def test_names_of_tags_and_studies_stay_within_the_prefix(s3):
+    store = Store.create(s3)
+    with store.coordinate() as coordinator:
+        coordinator.commit_study("../../über/alles", {}, [], Rows(), {})
+    with pytest.raises(WrongReference, match="expected 1 to 64 letters"):
+        store.tag("../escape")
+    store.tag("v1")
+    client = boto3.session.Session().client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
+    prefix = Place(s3).prefix
+    keys = [found["Key"] for found in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert [key for key in keys if key.startswith(prefix.split("/")[0] + "/")] == [
+        key for key in keys if key.startswith(prefix + "/")
+    ]
+    assert Answers(store).studies == ["../../über/alles"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "look whether the server answers"),
+        ({"bucket": "there-is-none"}, "make the bucket first"),
+    ],
+)
+def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(s3, monkeypatch, change, told):
+    if "bucket" in change:
+        s3 = s3.replace(BUCKET, change["bucket"])
+    else:
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+    with pytest.raises(StoreUnavailable, match=told):
+        Store.create(s3)
+
+
+def test_a_server_that_ignores_conditions_is_found_out(s3):
+    class Careless:
+        """The server as it is, but for the condition of a put."""
+
+        def __init__(self, client) -> None:
+            self._client = client
+
+        def put_object(self, **told):
+            self._client.put_object(**{k: v for k, v in told.items() if k not in ("IfNoneMatch", "IfMatch")})
+            other = Holder.me()
+            return self._client.put_object(Bucket=told["Bucket"], Key=told["Key"], Body=other.note().encode())
+
+        def get_object(self, **told):
+            return self._client.get_object(**told)
+
+    lease = Lease.of(Place(s3))
+    with pytest.raises(LeaseError, match="ignores conditional puts"):
+        replace(lease, client=Careless(lease.client)).take(Holder.me())
