@@ -9,8 +9,6 @@ Complaints travel inside pydantic's own `ValidationError`, so that one from deep
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
 import re
 import types
@@ -28,15 +26,15 @@ from diffusion.objectives import NoiseLevels, Weighting, noise_distributions, we
 from diffusion.parametrizations import Parametrization, parametrizations
 from diffusion.registry import Component, Registry, UnknownName
 from diffusion.schedules import Schedule, schedules
+from tasks.words import shown, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator
 
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
-LONGEST_SHOWN = 60
 MOST_COORDINATES = 4096  # networks and exact denoisers hold whole batches of them
 LARGEST_DATA = 1e100  # squares of it are numbers
 MISSING = "this key is required and is missing"
@@ -99,19 +97,6 @@ def explain(details: Any) -> str:
     return f"found {shown(found)}, expected {expected}{hint(found, expected)}" if expected else str(details["msg"])
 
 
-def shown(value: object) -> str:
-    """A value as its author wrote it, more or less, on one short line."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**LONGEST_SHOWN:
-        return f"an integer of more than {LONGEST_SHOWN} digits"
-    try:
-        text = repr(value) if isinstance(value, str) else json.dumps(value)
-    except (TypeError, ValueError, RecursionError):  # not JSON, a huge integer inside, a value that contains itself
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 4] + " ..."
-
-
 def hint(found: object, expected: str) -> str:
     """What to do about a number or a truth value that YAML reads as text."""
     if not isinstance(found, str):
@@ -122,21 +107,6 @@ def hint(found: object, expected: str) -> str:
     if expected == "true or false" and found.lower() in {"yes", "no", "on", "off", "true", "false"}:
         return " (write true or false, without quotes)"
     return ""
-
-
-def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[near[0]] if near else None
-
-
-def unknown(what: str, name: object, known: Sequence[str], *, of: str = "", note: str = "") -> str:
-    """The line for a name that is not among the known ones."""
-    near = nearest(name, known)
-    question = f"; did you mean {near!r}?" if near else ""
-    accepted = f"accepted: {', '.join(known)}{note}" if known else "there are none"
-    return f"unknown {what} {shown(name)}{of}{question} ({accepted})"
 
 
 KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (

@@ -20,7 +20,7 @@ from pydantic import PlainValidator, ValidationError, model_validator
 from diffusion.formulations import Exact
 from diffusion.metrics import Metric, metrics
 from tasks import study_file
-from tasks.components import MISSING, Complaint, complaint_of, nearest, refusal, unknown
+from tasks.components import MISSING, Complaint, complaint_of, refusal
 from tasks.study_axes import (
     MOST_SAMPLES,
     Axes,
@@ -37,6 +37,7 @@ from tasks.study_axes import (
     whole,
 )
 from tasks.study_file import Document, StudyError, shipped_studies
+from tasks.words import nearest, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -29,8 +29,8 @@ from tasks.components import (
     hint,
     read,
     refusal,
-    shown,
 )
+from tasks.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

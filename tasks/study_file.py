@@ -28,8 +28,9 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
-from tasks.components import Complaint, nearest, shown
+from tasks.components import Complaint
 from tasks.components import Path as Keys
+from tasks.words import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -1,0 +1,11 @@
+"""Asking stored results: filter, group, reduce, rank, and what no other point beats on several counts.
+
+`--where` and `--at` are a small language of their own (`tasks.query.language`), which is read and never executed.
+"""
+
+from tasks.query.answers import query, where
+from tasks.query.language import QueryError
+from tasks.query.ranking import pareto, rank
+from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS
+
+__all__ = ["DEFAULT_STATISTICS", "STATISTICS", "QueryError", "pareto", "query", "rank", "where"]

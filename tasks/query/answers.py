@@ -1,0 +1,67 @@
+"""Records out of points: filter, group, reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tasks.query.columns import Columns, Groups, check, frame_of, of_frame, of_points
+from tasks.query.conditions import satisfied
+from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
+from tasks.results import metric_names
+from tasks.split import BESIDE
+
+
+def where(frame: pd.DataFrame, expression: str) -> np.ndarray:
+    """The rows that satisfy `expression`, as truth values ``[row]``. Raises `QueryError`."""
+    columns = of_frame(frame)
+    return satisfied(expression, columns, columns.size)
+
+
+def chosen(points: xr.Dataset, expression: str | None) -> Columns:
+    """The columns of the points that satisfy `expression`; of all if there is none. Raises `QueryError`."""
+    columns = of_points(points)
+    return columns.rows(satisfied(expression, columns, columns.size)) if expression else columns
+
+
+def measured(points: xr.Dataset) -> list[str]:
+    """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
+    known = metric_names(points)
+    return [*known, *(f"{m}{suffix}" for m in known for suffix in BESIDE if f"{m}{suffix}" in points)]
+
+
+def query(
+    points: xr.Dataset,
+    expression: str | None = None,
+    by: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    statistics: Sequence[str] = DEFAULT_STATISTICS,
+) -> pd.DataFrame:
+    """Records: the `by` columns and ``<metric>_<statistic>`` over points that are `ok`; without `by` one record per point.
+
+    Raises `QueryError`.
+    """
+    columns = of_points(points)
+    known, there = metric_names(points), measured(points)
+    for kind, asked, accepted in (
+        ("metric", metrics, there),
+        ("--by", by, list(columns)),
+        ("--stat", statistics, list(STATISTICS)),
+    ):
+        check(kind, asked, accepted)
+    columns = chosen(points, expression)
+    asked_for = list(dict.fromkeys(metrics or known))
+    if not by:
+        wanted = {*asked_for, *(m + suffix for m in asked_for for suffix in BESIDE)}
+        return frame_of({name: columns[name] for name in columns if name in wanted or name not in there})
+    columns = columns.rows(columns["status"] == "ok")
+    by = list(dict.fromkeys(by))
+    groups = Groups(columns, by, columns.size)
+    told = dict(groups.labels)
+    for metric in asked_for:
+        numbers = reduced(metric, columns[metric], groups.codes, statistics)
+        told |= {f"{metric}_{name}": values for name, values in numbers.items()}
+    return frame_of(told)

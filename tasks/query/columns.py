@@ -1,0 +1,106 @@
+"""Columns of points without a table: only what a question names is touched, and texts become integers before they are grouped.
+
+Most of the time that a frame of all columns of 100,000 points takes goes into texts that nobody asked for. Here a column is read
+when its name comes up, and groups are formed from integer codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tasks.query.conditions import listed
+from tasks.query.language import QueryError
+from tasks.words import nearest, shown
+
+_MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
+
+
+class Columns(Mapping[str, np.ndarray]):
+    """Named columns of one length, each read when it is first asked for; `rows` keeps some of their rows."""
+
+    def __init__(self, names: Sequence[str], size: int, read: Callable[[str], np.ndarray]) -> None:
+        self._names = dict.fromkeys(names)
+        self._read = read
+        self._kept: dict[str, np.ndarray] = {}
+        self.size = size
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._kept:
+            if name not in self._names:
+                raise KeyError(name)
+            self._kept[name] = self._read(name)
+        return self._kept[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def rows(self, keep: np.ndarray) -> Columns:
+        """The same columns at the rows where `keep` is true."""
+        if keep.all():
+            return self
+        at = np.flatnonzero(keep)
+        return Columns(list(self), len(at), lambda name: self[name][at])
+
+
+def of_points(points: xr.Dataset) -> Columns:
+    """The columns of a dataset of points: every variable along ``point``, coordinates first."""
+    names = [str(name) for name in (*points.coords, *points.data_vars) if points[name].dims == ("point",)]
+    return Columns(names, points.sizes["point"], lambda name: np.asarray(points.variables[name].values))
+
+
+def of_frame(frame: pd.DataFrame) -> Columns:
+    """The columns of a frame; of two with one name, the first."""
+    place = {str(name): i for i, name in reversed(list(enumerate(frame.columns)))}
+    names = list(dict.fromkeys(map(str, frame.columns)))
+    return Columns(names, len(frame), lambda name: frame.iloc[:, place[name]].to_numpy())
+
+
+def frame_of(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Columns as a frame, with texts as pandas' texts."""
+    return pd.DataFrame(
+        {n: values.astype(object) if values.dtype.kind == "T" else values for n, values in columns.items()}
+    )
+
+
+def factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes ``[n]`` and sorted labels with ``labels[codes] == values``; NaN is a label, the last."""
+    texts = values.dtype.kind in "UT"
+    codes, labels = pd.factorize(values.astype(object) if texts else values, sort=True, use_na_sentinel=False)
+    return codes.astype(np.int64), np.array(labels.tolist(), dtype=str) if texts else np.asarray(labels)
+
+
+class Groups:
+    """Rows that agree in some columns, numbered in the order of their labels, the first column slowest."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray], by: Sequence[str], size: int) -> None:
+        key, places = np.zeros(size, dtype=np.int64), 1
+        for name in by:
+            codes, labels = factorize(columns[name])
+            if places * len(labels) > _MOST_PLACES:
+                found, key = np.unique(key, return_inverse=True)
+                places = len(found)
+            key, places = key * len(labels) + codes, places * len(labels)
+        _, self.first, self.codes = np.unique(key, return_index=True, return_inverse=True)
+        self.labels = {name: columns[name][self.first] for name in by}
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def check(kind: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raises `QueryError` about the first name that is not known, with the nearest one that is."""
+    for name in asked:
+        if name not in known:
+            near = nearest(name[:200], known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise QueryError(f"{kind} {shown(name)} is unknown{hint} (there are: {listed(known)})")

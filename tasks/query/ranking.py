@@ -1,0 +1,266 @@
+"""Which choice is best, and which configurations nothing beats on several counts at once.
+
+A *configuration* is data set, formulation, schedule, sampler, grid and steps; its value is the mean over its seeds. One with a failed
+point is left out, since its mean would be over the survivors.
+
+Behind the first by ``d``: where two configurations have the same seeds, which start from the same noise, d is the mean of the
+differences seed by seed, with their standard error; otherwise the difference of the means, with the errors added in squares (and
+Welch's degrees of freedom). Two are *tied* if Student's 95 % interval around d holds zero. Nothing corrects for having chosen the
+best of many: of equals, the luckiest comes first, and ties say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tasks.query.answers import chosen, measured
+from tasks.query.columns import Columns, Groups, check, factorize, frame_of
+from tasks.query.conditions import satisfied
+from tasks.query.language import QueryError
+from tasks.query.statistics import higher_is_better, reduced, student
+from tasks.words import shown
+
+CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
+BY = ("dataset", "formulation")
+_COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Configurations:
+    """Configurations without a failed point that satisfy a condition, and the points that make them up."""
+
+    columns: Columns
+    """Of the points, all of them `ok`."""
+    codes: np.ndarray
+    """Which configuration each point belongs to ``[point]``."""
+    labels: dict[str, np.ndarray]
+    """Of each configuration, `CONFIGURATION` ``[configuration]``."""
+
+    def __len__(self) -> int:
+        return len(self.labels["dataset"])
+
+    def mean(self, name: str) -> np.ndarray:
+        """The mean of a column over each configuration's points ``[configuration]``; whole numbers where all are whole."""
+        means: np.ndarray = reduced(name, self.columns[name], self.codes, ["mean"])["mean"]
+        return means.astype(np.int64) if (means % 1 == 0).all() and (np.abs(means) < 2**53).all() else means
+
+
+def configurations(points: xr.Dataset, at: str | None, where: str | None) -> Configurations:
+    """The configurations of the points that satisfy `where`, all of whose points satisfy `at`. Raises `QueryError`."""
+    columns = chosen(points, where)
+    columns = columns.rows(columns["status"] != "skipped")
+    fits = columns["status"] == "ok"
+    if at:
+        fits = fits & satisfied(at, columns, columns.size, "--at")
+    groups = Groups(columns, CONFIGURATION, columns.size)
+    unfit = np.bincount(groups.codes[~fits], minlength=len(groups))
+    columns = columns.rows(unfit[groups.codes] == 0)
+    groups = Groups(columns, CONFIGURATION, columns.size)
+    found = Configurations(columns, groups.codes, groups.labels)
+    _refuse_pooled_points(found)
+    return found
+
+
+def _refuse_pooled_points(found: Configurations) -> None:
+    """Two points of one configuration and seed are of differently trained networks: a mean over both is of neither."""
+    seeds, labels = factorize(found.columns["seed"])
+    places, counts = np.unique(found.codes * max(len(labels), 1) + seeds, return_counts=True)
+    if (counts > 1).any():
+        at = int(places[counts > 1][0]) // len(labels)
+        told = ", ".join(str(found.labels[name][at]) for name in CONFIGURATION)
+        raise QueryError(
+            f"several points share a configuration and a seed (such as {told}), trained in different ways: "
+            "choose one study with --study, or their cells with --where"
+        )
+
+
+def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: str) -> None:
+    names = sorted(set(map(str, found.labels["dataset"])))
+    if "dataset" not in apart and len(names) > 1:
+        some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise QueryError(
+            f"{value} of different data sets does not compare ({some}): add dataset to --by, or choose one with --where"
+        )
+
+
+def _metric(points: xr.Dataset, metric: str | None) -> str:
+    there = measured(points)
+    if metric is None:
+        plain = [name for name in there if f"{name}_floor" in there]
+        if "w1" not in plain and len(plain) != 1:
+            raise QueryError(f"--metric NAME is needed (there are: {', '.join(plain) or 'none yet'})")
+        return "w1" if "w1" in plain else plain[0]
+    check("metric", [metric], there)
+    return metric
+
+
+def rank(
+    points: xr.Dataset,
+    of: str = "sampler",
+    metric: str | None = None,
+    at: str | None = None,
+    by: Sequence[str] = BY,
+    where: str | None = None,
+) -> pd.DataFrame:
+    """For every group of `by`, the values of axis `of` in the order of their best configuration that satisfies `at`.
+
+    Args:
+        points: a dataset of points, as `tasks.results.open_results` gives it.
+        of: what is ranked: an axis of a configuration.
+        metric: what they are ranked by; `w1` if it was measured, otherwise the only metric.
+        at: a condition that every point of a configuration has to satisfy, such as ``nfe <= 20``.
+        by: axes within whose values the ranking is made anew (without `of`).
+        where: a condition on points, as in `tasks.query.query`; points that do not satisfy it are not looked at.
+
+    Returns:
+        Columns: `by`, `rank` (from 1), `of`, the rest of its best configuration, `nfe`, ``<metric>_mean``, ``<metric>_sem``,
+        ``<metric>_count`` (seeds), `behind` (to the first; positive is worse) with `behind_sem`, and `tied`: whether the first
+        place cannot be told from this one (for the first: from any other); missing where there is one seed only.
+
+    Raises:
+        QueryError: an unknown name, a condition that makes no sense, several data sets compared with each other, or several points
+            for one configuration and seed.
+    """
+    metric = _metric(points, metric)
+    check("--best", [of], CONFIGURATION)
+    check("--by", by, CONFIGURATION)
+    by = [name for name in dict.fromkeys(by) if name != of]
+    found = configurations(points, at, where)
+    _refuse_mixed_data_sets(found, (of, *by), metric)
+    told = reduced(metric, found.columns[metric], found.codes, ["mean", "sem", "count"])
+    sign = -1.0 if higher_is_better(metric) else 1.0
+    table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**told, place=np.arange(len(found)))
+    table = table[table["count"] > 0].assign(cost=lambda t: sign * t["mean"])
+    best = table.sort_values([*by, "cost", "nfe", *CONFIGURATION], kind="stable").drop_duplicates([*by, of])
+    groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
+    best = best.assign(rank=groups.cumcount() + 1, first=groups["place"].transform("first"))
+    behind, error, freedom = _behind(found, metric, best["place"].to_numpy(), best["first"].to_numpy())
+    order = [*by, "rank", of, *(name for name in CONFIGURATION if name not in (of, *by)), "nfe"]
+    best = best[[*order, "mean", "sem", "count"]].rename(columns=lambda n: f"{metric}_{n}" if n in told else n)
+    best = best.assign(behind=sign * behind, behind_sem=error, tied=_tied(behind, error, freedom))
+    groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
+    first = best["rank"] == 1
+    best.loc[first, "tied"] = groups["tied"].transform(_any_of_the_others)[first]
+    return best.reset_index(drop=True)
+
+
+def _any_of_the_others(tied: pd.Series) -> object:
+    others = tied.iloc[1:]
+    if others.any():
+        return True
+    return pd.NA if others.isna().any() else False
+
+
+def _behind(
+    found: Configurations, metric: str, places: np.ndarray, firsts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How much more each of `places` has than its first, the standard error of that, and the degrees of freedom."""
+    chosen_ones, row = np.unique(places, return_inverse=True)
+    leader = np.searchsorted(chosen_ones, firsts)
+    seeds, labels = factorize(found.columns["seed"])
+    mine = np.isin(found.codes, chosen_ones)
+    values = np.full((len(chosen_ones), len(labels)), np.nan)
+    values[np.searchsorted(chosen_ones, found.codes[mine]), seeds[mine]] = found.columns[metric][mine]
+    mean, sem, count = _moments(values)
+    with np.errstate(all="ignore"):
+        difference, paired_sem, paired_count = _moments(values[row] - values[leader])
+        squares = sem[row] ** 2, sem[leader] ** 2
+        parts = squares[0] ** 2 / (count[row] - 1) + squares[1] ** 2 / (count[leader] - 1)
+        welch = (squares[0] + squares[1]) ** 2 / parts
+        same = (np.isnan(values[row]) == np.isnan(values[leader])).all(axis=1)
+        behind = np.where(same, difference, mean[row] - mean[leader])
+        error = np.where(same, paired_sem, np.sqrt(squares[0] + squares[1]))
+        freedom = np.where(same, paired_count - 1, welch)
+    return behind, error, freedom
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard error and count over the last axis without NaN."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=1)
+    with np.errstate(all="ignore"):
+        mean = np.where(there, values, 0.0).sum(axis=1) / count
+        squares = np.where(there, values - mean[:, None], 0.0) ** 2
+        sem = np.sqrt(squares.sum(axis=1) / (count - 1) / count)
+    return mean, np.where(count > 1, sem, np.nan), count
+
+
+def _tied(behind: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> pd.arrays.BooleanArray:
+    with np.errstate(all="ignore"):
+        width = np.where(error == 0, 0.0, student(freedom) * error)
+    return pd.arrays.BooleanArray(np.abs(behind) <= width, np.isnan(width) | np.isnan(behind))
+
+
+def pareto(
+    points: xr.Dataset,
+    objectives: Sequence[str] = ("w1", "nfe"),
+    by: Sequence[str] = (),
+    where: str | None = None,
+) -> pd.DataFrame:
+    """The configurations that no other one of their group of `by` beats: at least as good in all objectives and better in one.
+
+    Objectives are metrics, and `nfe`, `steps`, `train_seconds` and `sample_seconds`, of which less is better. Equal configurations
+    are all kept; one without a value (NaN) in some objective is never on the front.
+
+    Returns:
+        Columns: `by`, the rest of the configuration, `nfe`, then for each objective its mean: ``<metric>_mean``, ``<metric>_sem`` and
+        ``<metric>_count`` of a metric, its own name otherwise. Rows in the order of `by`, then of the first objective, best first.
+
+    Raises:
+        QueryError: as `rank`; also without objectives.
+    """
+    metrics = measured(points)
+    objectives = list(dict.fromkeys(objectives))
+    if not objectives:
+        raise QueryError("--pareto needs objectives, such as w1,nfe")
+    check("--pareto", objectives, [*metrics, *_COSTS])
+    check("--by", by, CONFIGURATION)
+    by = list(dict.fromkeys(by))
+    found = configurations(points, None, where)
+    _refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
+    names = [*by, *(name for name in CONFIGURATION if name not in by)]
+    told = {name: found.labels[name] for name in names} | {"nfe": found.mean("nfe")}
+    costs = np.empty((len(found), len(objectives)))
+    for k, name in enumerate(objectives):
+        if name in metrics:
+            numbers = reduced(name, found.columns[name], found.codes, ["mean", "sem", "count"])
+            told |= {f"{name}_{statistic}": values for statistic, values in numbers.items()}
+            costs[:, k] = -numbers["mean"] if higher_is_better(name) else numbers["mean"]
+        else:
+            told[name] = found.mean(name)
+            costs[:, k] = told[name]
+    groups = Groups(found.labels, by, len(found)).codes
+    kept = _fronts(costs, groups)
+    order = kept[np.lexsort((*costs[kept].T[::-1], groups[kept]))]
+    return frame_of({name: values[order] for name, values in told.items()})
+
+
+def _fronts(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The places of rows ``[configuration, objective]`` that no other row of their group dominates."""
+    there = np.flatnonzero(~np.isnan(costs).any(axis=1))
+    there = there[np.argsort(groups[there], kind="stable")]
+    cuts = np.flatnonzero(np.diff(groups[there])) + 1
+    kept = [part[_front(costs[part])] for part in np.split(there, cuts) if len(part)]
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+
+
+def _front(costs: np.ndarray) -> np.ndarray:
+    """Which rows no other row dominates. In lexicographic order only an earlier row can, and if any does, one of the front does."""
+    rows, of = np.unique(costs, axis=0, return_inverse=True)
+    good = np.zeros(len(rows), dtype=bool)
+    if rows.shape[1] == 2:
+        best = np.minimum.accumulate(rows[:, 1])
+        good[0], good[1:] = True, rows[1:, 1] < best[:-1]
+    else:
+        front = np.empty_like(rows)
+        n = 0
+        for i, row in enumerate(rows):
+            if not (front[:n, 1:] <= row[1:]).all(axis=1).any():
+                good[i], front[n], n = True, row, n + 1
+    return good[of.ravel()]

@@ -1,0 +1,242 @@
+"""Who is best, and who cannot be told from the best; what nothing beats."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.query import QueryError, pareto, rank
+from tests.tasks.test_query import HITS, points_of
+
+CONFIGURATION = ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
+
+
+def values_of(values: dict[str, list[float]], **labels) -> list[dict]:
+    """A row per sampler and seed."""
+    return [
+        {**labels, "sampler": name, "seed": s, "w1": x}
+        for name, numbers in values.items()
+        for s, x in enumerate(numbers)
+    ]
+
+
+def a_sweep():
+    draw = np.random.default_rng(3)
+    axes = [["uniform", "moons"], ["vp", "edm"], ["heun", "ddim", "euler"], [1, 2, 5, 10, 20], range(4)]
+    names = ("dataset", "formulation", "sampler", "steps", "seed")
+    rows = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
+    return [
+        {**row, "nfe": row["steps"] * (1 + (row["sampler"] == "heun")), "w1": draw.lognormal(), "ks": draw.lognormal()}
+        for row in rows
+    ]
+
+
+def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_of_their_means():
+    rows = a_sweep()
+    found = rank(points_of(rows, "w1", "ks"), "sampler", "w1", at="nfe <= 10")
+    frame = pd.DataFrame(rows).query("nfe <= 10")
+    means = (
+        frame.groupby(["dataset", "formulation", "sampler", "steps", "nfe"])["w1"].agg(["mean", "sem"]).reset_index()
+    )
+    best = means.loc[means.groupby(["dataset", "formulation", "sampler"])["mean"].idxmin()]
+    best = best.sort_values(["dataset", "formulation", "mean"], ignore_index=True)
+    for column in ("dataset", "formulation", "sampler", "steps", "nfe"):
+        assert found[column].tolist() == best[column].tolist(), column
+    np.testing.assert_allclose(found["w1_mean"], best["mean"], rtol=1e-12)
+    np.testing.assert_allclose(found["w1_sem"], best["sem"], rtol=1e-12)
+    assert found["rank"].tolist() == [1, 2, 3] * 4
+    assert set(found["w1_count"]) == {4}
+    told = [
+        "dataset",
+        "formulation",
+        "rank",
+        "sampler",
+        "schedule",
+        "grid",
+        "steps",
+        "nfe",
+        "w1_mean",
+        "w1_sem",
+        "w1_count",
+    ]
+    assert list(found) == [*told, "behind", "behind_sem", "tied"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_place_is_tied_exactly_where_a_t_test_at_5_percent_sees_no_difference(shared):
+    draw = np.random.default_rng(5)
+    seen = set()
+    for trial in range(60):
+        first, second = draw.normal(1.0, 0.1, 4), draw.normal(1.15, 0.05, 4)
+        rows = values_of({"a": list(first)}) + [
+            {"sampler": "b", "seed": s + (0 if shared else 100), "w1": x} for s, x in enumerate(second)
+        ]
+        found = rank(points_of(rows, "w1"), by=())
+        test = scipy.stats.ttest_rel(first, second) if shared else scipy.stats.ttest_ind(first, second, equal_var=False)
+        assert found["tied"].tolist() == [test.pvalue > 0.05] * 2, trial
+        assert found["behind"][1] == pytest.approx(abs(first.mean() - second.mean()))
+        spread = (
+            scipy.stats.sem(first - second) if shared else np.hypot(scipy.stats.sem(first), scipy.stats.sem(second))
+        )
+        assert found["behind_sem"][1] == pytest.approx(spread)
+        seen.add(bool(found["tied"][0]))
+    assert seen == {True, False}
+
+
+def test_a_small_steady_difference_is_seen_through_a_large_spread_that_seeds_share():
+    seeds = np.random.default_rng(0).normal(10.0, 3.0, 5)
+    rows = values_of({"b": list(seeds + np.array([0.1, 0.11, 0.09, 0.1, 0.1])), "a": list(seeds)})
+    found = rank(points_of(rows, "w1"), by=())
+    assert found["sampler"].tolist() == ["a", "b"]
+    assert found["behind"].tolist() == [0.0, pytest.approx(0.1)]
+    assert found["tied"].tolist() == [False, False]
+
+
+def test_the_first_is_tied_if_any_other_is_and_of_one_seed_nothing_is_said():
+    found = rank(points_of(values_of({"a": [1.0, 1.2, 0.8], "b": [1.1, 0.9, 1.15], "c": [5.0, 5.2, 4.9]}), "w1"), by=())
+    assert found["tied"].tolist() == [True, True, False]
+    alone = rank(points_of(values_of({"a": [1.0], "b": [2.0]}), "w1"), by=())
+    assert alone["tied"].isna().all()
+    assert alone["behind"].tolist() == [0.0, 1.0]
+    assert np.isnan(alone["behind_sem"]).all()
+    assert rank(points_of(values_of({"a": [1.0, 1.0], "b": [1.0, 1.0]}), "w1"), by=())["tied"].tolist() == [True, True]
+    assert rank(points_of(values_of({"a": [1.0, 1.0]}), "w1"), by=())["tied"].tolist() == [False]
+
+
+def test_a_configuration_with_a_failed_point_is_not_ranked_by_its_survivors():
+    rows = [
+        *values_of({"heun": [0.1, 0.1]}),
+        {"sampler": "heun", "seed": 2, "w1": np.nan, "status": "failed", "nfe": 0},
+    ]
+    rows += values_of({"heun": [0.5, 0.5, 0.5], "euler": [0.4, 0.4, 0.4]}, steps=20)
+    found = rank(points_of(rows, "w1"), by=())
+    assert found[["sampler", "steps"]].values.tolist() == [["euler", 20], ["heun", 20]]
+    assert pareto(points_of(rows, "w1"), ("w1",))["sampler"].tolist() == ["euler"]
+
+
+def test_at_holds_for_all_points_of_a_configuration_and_where_for_each():
+    rows = [{"sampler": "rk45", "seed": s, "nfe": n, "w1": 0.1} for s, n in enumerate([18, 22])]
+    rows += [{"sampler": "heun", "seed": s, "nfe": 19, "w1": 0.2} for s in range(2)]
+    points = points_of(rows, "w1")
+    assert rank(points, at="nfe <= 20", by=())["sampler"].tolist() == ["heun"]
+    assert rank(points, where="nfe <= 20", by=())["w1_count"].tolist() == [1, 2]
+    assert rank(points, by=())["nfe"].tolist() == [20, 19]
+
+
+def test_of_a_metric_of_which_more_is_better_the_largest_comes_first():
+    rows = [
+        {"sampler": name, "seed": s, HITS: x + 0.01 * s, "steps": n}
+        for name, x, n in (("a", 0.2, 1), ("b", 0.9, 5), ("c", 0.8, 9))
+        for s in range(3)
+    ]
+    points = points_of(rows, HITS)
+    found = rank(points, by=())
+    assert found["sampler"].tolist() == ["b", "c", "a"]
+    np.testing.assert_allclose(found["behind"], [0, 0.1, 0.7], atol=1e-12)
+    assert pareto(points, (HITS, "nfe"))["sampler"].tolist() == ["b", "a"]
+
+
+def test_equal_means_stand_in_the_order_of_their_cost():
+    rows = values_of({"a": [0.5, 0.5]}, steps=20) + values_of({"b": [0.5, 0.5]}, steps=5)
+    assert rank(points_of(rows, "w1"), by=())["sampler"].tolist() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"of": "seed"}, "--best 'seed' is unknown"),
+        ({"by": ["smapler"]}, "did you mean 'sampler'"),
+        ({"metric": "w2"}, "metric 'w2' is unknown"),
+        ({"at": "nfe <"}, "--at 'nfe <': not understood at character 6"),
+        ({"where": "nfee < 2"}, "--where 'nfee < 2': no column 'nfee'; did you mean 'nfe'?"),
+        ({"by": ["formulation"]}, "w1 of different data sets does not compare (moons, uniform): add dataset to --by"),
+    ],
+)
+def test_a_ranking_that_makes_no_sense_is_refused_with_its_reason(asked, told):
+    with pytest.raises(QueryError) as refusal:
+        rank(points_of(a_sweep(), "w1"), **asked)
+    assert told in str(refusal.value)
+
+
+def test_points_of_differently_trained_networks_are_not_averaged():
+    rows = values_of({"heun": [0.1, 0.2]}) + values_of({"heun": [0.3, 0.4]}, cell_id="trained longer")
+    with pytest.raises(
+        QueryError,
+        match=r"several points share a configuration and a seed \(such as uniform, edm, edm, heun, edm, 10\)",
+    ):
+        rank(points_of(rows, "w1"))
+    assert len(rank(points_of(rows, "w1"), where="cell_id == 'c'")) == 1
+
+
+def test_without_a_metric_it_is_w1_or_the_only_one():
+    two = points_of([{"ks": 1.0, "energy": 2.0}], "ks", "energy")
+    with pytest.raises(QueryError, match="--metric NAME is needed"):
+        rank(two)
+    assert "ks_mean" in rank(points_of([{"ks": 1.0}], "ks"))
+    assert "w1_mean" in rank(points_of([{"ks": 1.0, "w1": 1.0}], "ks", "w1"))
+
+
+def test_where_nothing_is_left_there_are_columns_without_rows():
+    points = points_of(a_sweep(), "w1")
+    assert len(rank(points, at="nfe < 0")) == 0
+    assert "tied" in rank(points, at="nfe < 0")
+    assert len(pareto(points, where="nfe < 0")) == 0
+    assert "w1_mean" in pareto(points, where="nfe < 0")
+
+
+_small = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan, np.inf])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(_small, _small, st.integers(1, 4), st.sampled_from("ab")), min_size=1, max_size=12),
+    st.integers(1, 3),
+)
+def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(found, many):
+    rows = [{"sampler": f"s{i}", "w1": a, "ks": b, "nfe": n, "formulation": f} for i, (a, b, n, f) in enumerate(found)]
+    objectives = ["w1", "nfe", "ks"][:many]
+    front = pareto(points_of(rows, "w1", "ks"), objectives, by=["formulation"])
+
+    def beats(one: dict, other: dict) -> bool:
+        costs = [(one[name], other[name]) for name in objectives]
+        return (
+            one["formulation"] == other["formulation"]
+            and all(a <= b for a, b in costs)
+            and any(a < b for a, b in costs)
+        )
+
+    complete = [row for row in rows if not any(np.isnan(row[name]) for name in objectives)]
+    expected = {row["sampler"] for row in complete if not any(beats(other, row) for other in complete)}
+    assert sorted(front["sampler"]) == sorted(expected)
+    for _, group in front.groupby("formulation"):
+        assert group["w1_mean"].is_monotonic_increasing
+    assert front["formulation"].is_monotonic_increasing
+
+
+def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spread():
+    points = points_of([{"steps": n, "seed": s, "w1": 1 / n + 0.01 * s} for n in (1, 2, 4) for s in range(3)], "w1")
+    front = pareto(points)
+    assert list(front) == [*CONFIGURATION, "nfe", "w1_mean", "w1_sem", "w1_count"]
+    assert front["steps"].tolist() == [4, 2, 1]
+    np.testing.assert_allclose(front["w1_mean"], [0.26, 0.51, 1.01])
+    np.testing.assert_allclose(front["w1_sem"], 0.01 / np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "told"),
+    [((), "needs objectives"), (("w1", "neff"), "did you mean 'nfe'"), (("w1", "sampler"), "unknown")],
+)
+def test_a_front_of_what_is_no_objective_is_refused(objectives, told):
+    with pytest.raises(QueryError, match=told):
+        pareto(points_of([{"w1": 1.0}], "w1"), objectives)
+
+
+def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart():
+    points = points_of(a_sweep(), "w1")
+    with pytest.raises(QueryError, match="add dataset to --by"):
+        pareto(points)
+    assert set(pareto(points, by=["dataset"])["dataset"]) == {"uniform", "moons"}
