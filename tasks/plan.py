@@ -13,8 +13,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -208,7 +208,7 @@ class Known:
     """What a store says of one point."""
 
     status: str  # ok, failed or skipped
-    metrics: frozenset[str]
+    metrics: Mapping[str, int]  # column: version of the metric that it was measured by
     samples: bool
     trajectory: bool
 
@@ -279,6 +279,7 @@ class Plan:
     failed: frozenset[str]  # failed before, left alone
     jobs: tuple[Job, ...]
     unrecorded: frozenset[str]  # impossible, and the store does not say so yet
+    reasons: Mapping[str, str] = field(default_factory=dict)  # id of a point to be computed: why
 
     @property
     def missing(self) -> int:
@@ -362,42 +363,78 @@ def keeps_trajectory(study: Study, point: Point) -> bool:
     return f"{point.sampler.registered_name}@{point.steps}" in study.keep.trajectories
 
 
-def make_plan(study: Study, known: Mapping[str, Known], trained: Iterable[str], *, retry_failed: bool = False) -> Plan:
-    """What is done, failed, impossible and missing.
+NEW, FORCED, FAILED_BEFORE = "new", "forced", "failed before"
+
+
+def make_plan(
+    study: Study,
+    known: Mapping[str, Known],
+    trained: Iterable[str],
+    *,
+    retry_failed: bool = False,
+    forced: Collection[str] = (),
+) -> Plan:
+    """What is done, failed, impossible and missing, and why.
 
     `known` is what the store says of points by id, `trained` the ids of cells whose weights it holds. A point is done if it
-    is stored with all that the study wants of it: its metrics, its samples, its trajectory.
+    is stored with all that the study wants of it: its metrics as they are now, its samples, its trajectory. The points in
+    `forced` are computed in any case, and their cells trained again.
     """
     points = points_of(study)
-    weights = set(trained)
-    wanted = {name: frozenset(m.column for m in metrics_for(study, d)) for name, d in _datasets(points).items()}
+    weights, again = set(trained), set(forced)
+    wanted = {
+        name: {m.column: m.version for m in metrics_for(study, dataset)} for name, dataset in _datasets(points).items()
+    }
     impossible = {point.id: reason for point in points if (reason := point.impossible())}
-    done, failed, missing = set(), set(), []
+    done, failed, missing, reasons = set(), set(), [], {}
     for point in points:
         before = known.get(point.id)
         if point.id in impossible:
             continue
-        if before is None:
-            missing.append(point)
+        if before is not None and before.status == "failed" and not retry_failed and point.id not in again:
+            failed.add(point.id)
+            continue
+        if point.id in again:
+            reason = FORCED
+        elif before is None:
+            reason = NEW
         elif before.status == "failed":
-            (missing.append(point) if retry_failed else failed.add(point.id))
-        elif (
-            wanted[point.cell.dataset.label()] <= before.metrics
-            and (before.samples or not study.keep.samples)
-            and (before.trajectory or not keeps_trajectory(study, point))
-        ):
-            done.add(point.id)
+            reason = FAILED_BEFORE
         else:
+            lacking = _lacking(before, wanted[point.cell.dataset.label()])
+            lacking += ["samples not kept"] if study.keep.samples and not before.samples else []
+            lacking += ["trajectory not kept"] if keeps_trajectory(study, point) and not before.trajectory else []
+            reason = "; ".join(lacking)
+        if reason:
             missing.append(point)
+            reasons[point.id] = reason
+        else:
+            done.add(point.id)
     by_cell: dict[str, list[Point]] = {}
     for point in missing:
         by_cell.setdefault(point.cell.id, []).append(point)
     jobs = tuple(
-        Job(group[0].cell, tuple(group), train=group[0].cell.training is not None and cell_id not in weights)
+        Job(
+            group[0].cell,
+            tuple(group),
+            train=group[0].cell.training is not None
+            and (cell_id not in weights or any(point.id in again for point in group)),
+        )
         for cell_id, group in by_cell.items()
     )
     unrecorded = frozenset(i for i in impossible if i not in known)
-    return Plan(study, tuple(points), impossible, frozenset(done), frozenset(failed), jobs, unrecorded)
+    return Plan(study, tuple(points), impossible, frozenset(done), frozenset(failed), jobs, unrecorded, reasons)
+
+
+def _lacking(before: Known, wanted: Mapping[str, int]) -> list[str]:
+    """What of the wanted metrics the store does not know, or knows by another version."""
+    new = sorted(column for column in wanted if column not in before.metrics)
+    changed = [
+        f"version of {column} changed from {before.metrics[column]} to {version}"
+        for column, version in sorted(wanted.items())
+        if before.metrics.get(column, version) != version
+    ]
+    return [*([f"{', '.join(new)} not measured"] if new else []), *changed]
 
 
 def _datasets(points: Iterable[Point]) -> dict[str, Dataset]:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from tasks.plan import Point
 from tasks.store import Rows
 from tasks.work import ShardAnswer
-
-_PACKAGES = ("diffatlas", "torch", "numpy", "scipy", "zarr", "icechunk", "xarray", "ray", "prefect")
-
-
-def provenance(study: str, **more: str) -> dict[str, str]:
-    """What is stored with each commit: study, versions, machine."""
-    return {
-        "study": study,
-        "python": platform.python_version(),
-        "host": f"{platform.system()} {platform.machine()}",
-        **{name: version(name) for name in _PACKAGES},
-        **more,
-    }
 
 
 def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:

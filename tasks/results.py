@@ -7,17 +7,27 @@ cube = points.atlas.cube("w1")                         # dataset x formulation x
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from tasks.plan import Known, Plan, make_plan
-from tasks.split import LIMIT, split
-from tasks.store import Store
-from tasks.study import Study
+import tasks.atlas  # noqa: F401 - registers points.atlas
+from tasks.split import LIMIT, VERSION, split
+from tasks.store import (
+    Store,
+    read_cells,
+    read_curves,
+    read_places,
+    read_points,
+    read_samples,
+    read_study,
+    read_trajectory,
+    read_weights,
+    study_names,
+    trained_cells,
+)
 
 COORDINATES = (
     "dataset",
@@ -32,18 +42,12 @@ COORDINATES = (
     "point_id",
     "status",
 )
-AXES = ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 _HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
 
 
 def metric_names(points: xr.Dataset) -> list[str]:
     """The metrics among the variables of a dataset of points, in alphabetical order."""
     return sorted(str(name) for name in points.data_vars if f"{name}_floor" in points.data_vars)
-
-
-def _plain(values: np.ndarray) -> np.ndarray:
-    """Variable-length text as numpy's ordinary text, which every library understands."""
-    return np.array(values.tolist(), dtype=str) if values.dtype.kind in "OT" else values
 
 
 class UnknownStudy(LookupError):
@@ -57,7 +61,7 @@ class Answers:
         self._store, self.name, self._as_of = store, study, as_of
         with store.reading("its studies"):
             self._root = store.group(as_of)
-            names = sorted(self._root["studies"].group_keys())
+            names = study_names(self._root)
         if study is not None and study not in names:
             raise UnknownStudy(
                 f"store {store.uri} holds no study {study!r}; it holds: {', '.join(names) or 'none yet'}"
@@ -68,7 +72,7 @@ class Answers:
     def study(self) -> dict[str, Any]:
         """The study's canonical spec; empty if the whole store was opened."""
         with self._store.reading(f"study {self.name}"):
-            return dict(self._root[f"studies/{self.name}"].attrs["spec"]) if self.name else {}
+            return read_study(self._root, self.name)[0] if self.name else {}
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -83,22 +87,25 @@ class Answers:
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:
         with self._store.reading("its points"):
-            columns = {name: self._column(f"points/{name}") for name in self._root["points"].array_keys()}
+            columns = read_points(self._root)
+            asked_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
         if self.name:
-            rows = {str(point): row for row, point in enumerate(columns["point_id"])}
-            asked = [rows[str(p)] for p in self._column(f"studies/{self.name}/point_id") if str(p) in rows]
+            rows = {point: row for row, point in enumerate(columns["point_id"].tolist())}
+            asked = [rows[point] for point in asked_ids if point in rows]
             columns = {name: values[asked] for name, values in columns.items()}
         return columns
 
-    def _column(self, path: str, where: Any = slice(None)) -> np.ndarray:
-        with self._store.reading(path):
-            return _plain(np.asarray(self._root[path][where]))
+    def table(self) -> dict[str, np.ndarray]:
+        """The stored columns of these points, text as text; what is for the planner rather than for readers."""
+        return self._table
 
     @cached_property
     def points(self) -> xr.Dataset:
         """One entry per point: coordinates, metrics, floors, seconds; provenance in the attributes."""
         columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
         metrics = [name for name in columns if f"{name}_floor" in columns]
+        for name in metrics:
+            columns.pop(name + VERSION, None)
         if self.name:  # a shared store may hold metrics that this study did not ask for
             from diffusion.metrics import metrics as known_metrics
             from tasks.components import build
@@ -113,69 +120,55 @@ class Answers:
         data = {name: ("point", values) for name, values in sorted(columns.items())}
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
 
-    def known(self) -> dict[str, Known]:
-        """What the planner needs to know of every point."""
-        table = self._table
-        metrics = [name for name in table if f"{name}_floor" in table]
-        finite = {name: np.isfinite(table[name]) for name in metrics}
-        return {
-            str(table["point_id"][i]): Known(
-                str(table["status"][i]),
-                frozenset(name for name in metrics if finite[name][i]),
-                bool(table["sample_row"][i] >= 0),
-                bool(table["trajectory_row"][i] >= 0),
-            )
-            for i in range(len(table["point_id"]))
-        }
-
     def trained(self) -> set[str]:
         """Ids of the cells whose weights are stored."""
         with self._store.reading("its weights"):
-            return set(self._root["weights"].array_keys())
+            return trained_cells(self._root)
 
     def weights(self, cell_id: str) -> bytes:
         """The safetensors file of a trained cell."""
-        return bytes(self._column(f"weights/{cell_id}").tobytes())
+        with self._store.reading(f"the weights of cell {cell_id}"):
+            return read_weights(self._root, cell_id)
 
-    def _row(self, point_id: str) -> int:
-        found = np.flatnonzero(self._table["point_id"] == point_id)
-        if not len(found):
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        with self._store.reading("its points"):
+            return read_places(self._root)
+
+    def _known(self, point_id: str) -> None:
+        if point_id not in self._table["point_id"]:
             raise KeyError(f"no point {point_id!r} here")
-        return int(found[0])
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         """Final samples ``[sample, coordinate]``, or None if they were not kept."""
-        i = self._row(point_id)
-        row = int(self._table["sample_row"][i])
-        if row < 0:
-            return None
-        name = f"{int(self._table['samples'][i])}x{self._dim(point_id)}"
-        return xr.DataArray(self._column(f"samples/{name}", row), dims=("sample", "coordinate"), name=point_id)
-
-    def _dim(self, point_id: str) -> int:
-        return int(self._table["dim"][self._row(point_id)])
+        self._known(point_id)
+        with self._store.reading(f"the samples of point {point_id}"):
+            values = read_samples(self._root, point_id, self._places)
+        return None if values is None else xr.DataArray(values, dims=("sample", "coordinate"), name=point_id)
 
     def trajectory(self, point_id: str) -> xr.DataArray | None:
         """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or None if not kept."""
-        i = self._row(point_id)
-        row = int(self._table["trajectory_row"][i])
-        if row < 0:
+        self._known(point_id)
+        with self._store.reading(f"the trajectory of point {point_id}"):
+            found = read_trajectory(self._root, point_id, self._places)
+        if found is None:
             return None
-        levels, n = int(self._table["steps"][i]) + 1, int(self._table["trajectory_samples"][i])
-        name = f"{levels}x{n}x{self._dim(point_id)}"
-        times = self._column(f"trajectories/{name}_levels", row)
-        return xr.DataArray(
-            self._column(f"trajectories/{name}", row),
-            dims=("level", "sample", "coordinate"),
-            coords={key: ("level", times[k]) for k, key in enumerate(("time", "alpha", "sigma"))},
-            name=point_id,
-        )
+        states, levels = found
+        coords = {key: ("level", levels[k]) for k, key in enumerate(("time", "alpha", "sigma"))}
+        return xr.DataArray(states, dims=("level", "sample", "coordinate"), coords=coords, name=point_id)
+
+    def point_specs(self) -> dict[str, str]:
+        """The canonical spec of every stored point, as JSON text by id."""
+        with self._store.reading("the specs of its points"):
+            columns = read_points(self._root, ["point_id", "spec"])
+        return dict(zip(columns["point_id"].tolist(), columns["spec"].tolist(), strict=True))
 
     @cached_property
     def cell_specs(self) -> dict[str, dict[str, Any]]:
         """The canonical spec of every cell."""
-        ids, specs = self._column("cells/cell_id"), self._column("cells/spec")
-        return {str(i): json.loads(str(s)) for i, s in zip(ids, specs, strict=True)}
+        with self._store.reading("its cells"):
+            cells = read_cells(self._root, ["cell_id", "spec"])
+        return {str(i): json.loads(str(s)) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)}
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""
@@ -189,11 +182,10 @@ class Answers:
         labels: dict[str, int] = {}
         for i, cell_id in enumerate(self._table["cell_id"]):
             labels.setdefault(str(cell_id), i)
-        if values_of in self._root["cells"]:
-            values, places = self._column(f"cells/{values_of}"), self._column(f"cells/{places_of}")
-        else:
-            values, places = np.zeros((0, 0)), np.zeros((0, 0))
-        known = [str(name) for name in self._column("cells/cell_id")]
+        with self._store.reading("its curves"):
+            curves = read_curves(self._root)
+            known = [str(name) for name in read_cells(self._root, ["cell_id"])["cell_id"]]
+        values, places = curves[values_of], curves[places_of]
         keep = [row for row in range(len(values)) if known[row] in labels and np.isfinite(values[row]).any()]
         values, places, ids = values[keep], places[keep], [known[row] for row in keep]
         at = [labels[cell] for cell in ids]
@@ -203,20 +195,6 @@ class Answers:
         return xr.DataArray(
             values, dims=("cell", dim), coords={**coords, "cell_id": ("cell", ids), place: (("cell", dim), places)}
         )
-
-
-def plan_against(store: Store, study: Study, *, retry_failed: bool = False) -> Plan:
-    """The plan of a study given all that a store holds."""
-    known = Answers(store)
-    return make_plan(study, known.known(), known.trained(), retry_failed=retry_failed)
-
-
-def is_recorded(store: Store, plan: Plan) -> bool:
-    """Whether the store knows the study as it is, with all its impossible points."""
-    answers = Answers(store)
-    if plan.study.name not in answers.studies or plan.unrecorded:
-        return False
-    return Answers(store, plan.study.name).study == plan.study.spec()
 
 
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:
@@ -233,29 +211,3 @@ def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.Data
     if found is None:
         raise KeyError(f"the samples of point {point_id!r} were not kept (keep: {{samples: true}} in the study)")
     return found
-
-
-@xr.register_dataset_accessor("atlas")
-class Atlas:
-    """Views of a dataset of points."""
-
-    def __init__(self, points: xr.Dataset) -> None:
-        self._points = points
-
-    def cube(self, metric: str, axes: Sequence[str] = AXES) -> xr.DataArray:
-        """One metric over labelled axes; NaN where nothing was asked (or the point failed).
-
-        Raises KeyError for an unknown metric and ValueError if two points fall on one place (name more axes then).
-        """
-        if metric not in self._points:
-            raise KeyError(f"no metric {metric!r}; there are {', '.join(metric_names(self._points))}")
-        ok = self._points.isel(point=np.flatnonzero(self._points["status"].values == "ok"))
-        labels = {axis: np.unique(ok[axis].values) for axis in axes}
-        places = tuple(np.searchsorted(labels[axis], ok[axis].values) for axis in axes)
-        values = np.full([len(label) for label in labels.values()], np.nan)
-        if ok.sizes["point"] != len(set(zip(*places, strict=True))):
-            raise ValueError(
-                f"several points share a place along {', '.join(axes)}: add an axis, such as grid, or select"
-            )
-        values[places] = ok[metric].values
-        return xr.DataArray(values, coords=labels, dims=tuple(axes), name=metric, attrs=self._points.attrs)

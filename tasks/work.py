@@ -10,7 +10,7 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,8 +26,9 @@ from diffusion.networks import StackedMLP
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
 from diffusion.training import Member, TrainedStack, train
+from tasks.failpoints import failpoint
 from tasks.plan import Cell, Point, Shard, without_signed_zeros
-from tasks.split import LIMIT
+from tasks.split import LIMIT, VERSION
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 
@@ -170,8 +171,11 @@ def _denoisers(
         def tell(step: int) -> None:
             nonlocal done
             progress(sum(seconds) * (step - done) / settings.steps, 0, 0)
+            if done < settings.steps / 2 <= step:
+                failpoint("train.middle")
             done = step
 
+        failpoint("train.begin")
         stack = train(
             [_member(job.cell) for job in to_train],
             [torch.as_tensor(data[job.cell.dataset.label(), job.cell.seed, settings.data].copy()) for job in to_train],
@@ -194,7 +198,7 @@ def _denoisers(
         stacks.append(stack)
     known = [job.cell for job in shard.jobs if not job.train]
     if known:
-        stacks.append(_from_bytes(known, [weights[cell.id] for cell in known]))
+        stacks.append(stack_of(known, [weights[cell.id] for cell in known]))
     stack = _joined(stacks)
     where = {member.key: m for m, member in enumerate(stack.members)}
     return answers, lambda chosen: stack.select([where[cell.id] for cell in chosen])
@@ -210,7 +214,8 @@ def _to_bytes(stack: TrainedStack, m: int) -> bytes:
     return bytes(save({name: value[0].contiguous() for name, value in named.items()}))
 
 
-def _from_bytes(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
+def stack_of(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
+    """The networks of cells that share a shape, from their safetensors files."""
     settings = cells[0].training
     assert settings is not None  # noqa: S101 - these cells have weights
     network = StackedMLP(cells[0].dataset.dim, settings.width, settings.depth)
@@ -265,14 +270,11 @@ def _answers(
     points: Sequence[Point], denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, beside: _Beside
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
-    first = points[0]
-    levels = levels_of([p.schedule for p in points], [p.grid for p in points], first.steps)
+    levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
     counting = CountingDenoiser(denoisers([p.cell for p in points]))
-    x = start_noise(points) * _spread(points, levels[0])[:, None, None]
-    noise = _streams(points, "noise")
     kept = [m for m, point in enumerate(points) if point.id in wanted.trajectories]
-    paths = [_thin(x, kept)]
-    for x in first.sampler.trajectory(counting, x, levels, noise):  # noqa: B020 - the state moves on
+    paths = []
+    for x in states(points, counting, levels):
         if kept:
             paths.append(_thin(x, kept))
     seconds = (time.perf_counter() - begun) / len(points)
@@ -286,6 +288,13 @@ def _answers(
             answer.metrics |= beside(point)
         answers.append(answer)
     return answers
+
+
+def states(points: Sequence[Point], denoiser: Denoiser, levels: Sequence[Level]) -> Iterator[Tensor]:
+    """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points that ask the same."""
+    x = start_noise(points) * _spread(points, levels[0])[:, None, None]
+    yield x
+    yield from points[0].sampler.trajectory(denoiser, x, levels, _streams(points, "noise"))
 
 
 class _Beside:
@@ -316,7 +325,7 @@ class _Beside:
                     errors = metric.profile(self._denoisers([cell]), dataset, cell.schedule)
                     self._scores[cell.id, name] = float(errors.mean())
                     self.profiles.setdefault(cell.id, (levels.tolist(), errors.tolist()))
-                found |= {name: self._scores[cell.id, name], f"{name}_floor": 0.0}
+                found |= {name: self._scores[cell.id, name], f"{name}_floor": 0.0, name + VERSION: metric.version}
         return found
 
     def _limit(self, point: Point) -> dict[str, float]:
@@ -359,5 +368,6 @@ def _measured(
         if metric.of == "samples" and metric.refuses(dataset) is None:
             metrics[metric.column] = metric.evaluate(x, dataset)
             metrics[f"{metric.column}_floor"] = metric.floor(dataset, len(x))
+            metrics[metric.column + VERSION] = metric.version
     samples = x.float().numpy() if wanted.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)

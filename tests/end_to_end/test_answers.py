@@ -12,47 +12,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from tasks.plan import keeps_trajectory, make_plan
 from tasks.query import QueryError, query, where
-from tasks.record import provenance, rows_of, skipped_rows
 from tasks.results import open_results, open_samples
 from tasks.store import Store
-from tasks.study import Study
-from tasks.work import Wanted, generate, run_shard
+from tests.tasks.tiny_store import answer
 
 runner = CliRunner()
-
-SPEC = {
-    "name": "tiny",
-    "datasets": ["uniform"],
-    "formulations": ["edm"],
-    "seeds": 2,
-    "training": {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50},
-    "samplers": ["euler", "heun"],
-    "steps": [1, 3],
-    "samples": 400,
-    "metrics": ["w1", "ks"],
-    "keep": {"samples": True, "trajectories": ["heun@3"]},
-}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> str:
-    """A store made by the same functions that the flow calls."""
     uri = str(tmp_path_factory.mktemp("answers") / "results")
-    study = Study.from_spec(SPEC)
-    plan = make_plan(study, {}, ())
-    wanted = Wanted(study.metrics, True, frozenset(p.id for p in plan.points if keeps_trajectory(study, p)))
-    opened = Store.create(uri)
-    with opened.coordinate() as coordinator:
-        coordinator.commit_study(
-            study.name, study.spec(), [p.id for p in plan.points], skipped_rows([]), provenance("tiny")
-        )
-        for shard in plan.shards(1):
-            data = {
-                (j.cell.dataset.label(), j.cell.seed, 50): generate(j.cell.dataset, j.cell.seed, 50) for j in shard.jobs
-            }
-            coordinator.commit(rows_of(run_shard(shard, data, {}, wanted), {}), shard.name, provenance("tiny"))
+    answer(uri)
     return uri
 
 

@@ -1,0 +1,45 @@
+"""What a store knows of a study: which of its points are answered, and what is therefore to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from tasks.plan import Known, Plan, make_plan
+from tasks.results import Answers
+from tasks.split import VERSION
+from tasks.store import Store
+from tasks.study import Study
+
+
+def known(answers: Answers) -> dict[str, Known]:
+    """What the planner needs to know of every point."""
+    table = answers.table()
+    metrics = [name for name in table if f"{name}_floor" in table]
+    finite = {name: np.isfinite(table[name]) for name in metrics}
+    unknown = np.full(len(table["point_id"]), np.nan)  # stored before versions were: the first ones
+    versions = {name: np.nan_to_num(table.get(name + VERSION, unknown), nan=1.0) for name in metrics}
+    return {
+        str(table["point_id"][i]): Known(
+            str(table["status"][i]),
+            {name: int(versions[name][i]) for name in metrics if finite[name][i]},
+            bool(table["sample_row"][i] >= 0),
+            bool(table["trajectory_row"][i] >= 0),
+        )
+        for i in range(len(table["point_id"]))
+    }
+
+
+def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forced: Collection[str] = ()) -> Plan:
+    """The plan of a study given all that a store holds; see `tasks.plan.make_plan`."""
+    answers = Answers(store)
+    return make_plan(study, known(answers), answers.trained(), retry_failed=retry_failed, forced=forced)
+
+
+def is_recorded(store: Store, plan: Plan) -> bool:
+    """Whether the store knows the study as it is, with all its impossible points."""
+    answers = Answers(store)
+    if plan.study.name not in answers.studies or plan.unrecorded:
+        return False
+    return Answers(store, plan.study.name).study == plan.study.spec()

@@ -1,0 +1,105 @@
+"""A stored cell as a denoiser that one can ask oneself: the network with its weights, or the exact answer.
+
+model = open_model("results", cell_id)
+model.denoise(x, alpha, sigma)                 # E[x_0 | x_t]
+model.sample("heun", steps=18, n=1000)         # the bits that the sweep stored, if it asked the same
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import datasets
+from diffusion.formulations import Exact, formulations
+from diffusion.samplers import Denoiser, levels_of, samplers
+from diffusion.schedules import schedules
+from diffusion.training import Training
+from tasks.components import build
+from tasks.plan import ENGINE_VERSION, Cell, Point
+from tasks.results import Answers
+from tasks.store import Store
+from tasks.study_axes import SamplerChoice
+from tasks.work import ExactDenoiser, stack_of, states
+
+
+class CannotBeMade(ValueError):
+    """A stored cell that this version of the code does not make; the message says which one would."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One denoiser with what it was made for: `cell` holds data set, formulation, schedule, seed and training."""
+
+    cell: Cell
+    _denoiser: Denoiser
+
+    def denoise(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
+        """``E[x_0 | x_t = x]`` where ``x_t = alpha x_0 + sigma eps``; x is ``[n, dim]`` float64."""
+        level = torch.tensor([alpha], dtype=torch.float64), torch.tensor([sigma], dtype=torch.float64)
+        return self._denoiser(x[None], *level)[0]
+
+    def sample(self, sampler: str | dict[str, Any], steps: int, n: int = 10_000) -> Tensor:
+        """Samples ``[n, dim]`` as a study with this sampler (a name, or a mapping as in a study) would have them.
+
+        Raises ValueError if the sampler does not serve the cell's schedule, with the reason.
+        """
+        parts = {"name": sampler} if isinstance(sampler, str) else dict(sampler)
+        unknown = {"grid", "schedule"} & parts.keys()
+        if unknown:
+            raise ValueError(f"sample uses the cell's own schedule and grid; found {', '.join(sorted(unknown))}")
+        choice = SamplerChoice(build(samplers, parts))
+        point = Point(self.cell, choice.sampler, choice.grid_on(self.cell.schedule), steps, n, "random")
+        if reason := point.impossible():
+            raise ValueError(reason)
+        x = torch.empty(0)
+        for x in states([point], self._denoiser, levels_of([self.cell.schedule], [point.grid], steps)):  # noqa: B007
+            pass
+        return x[0]
+
+
+def open_model(store: str, cell_id: str, as_of: str | None = None) -> Model:
+    """The denoiser of a stored cell.
+
+    Raises KeyError if the store does not hold the cell or its weights, and `CannotBeMade` if the versions of its
+    components are not those of this code.
+    """
+    answers = Answers(Store.open(store), None, as_of)
+    if cell_id not in answers.cell_specs:
+        raise KeyError(f"store {store} holds no cell {cell_id!r}")
+    cell = cell_of(answers.cell_specs[cell_id])
+    if cell.id != cell_id:
+        raise CannotBeMade(
+            f"cell {cell_id}: {json.dumps(answers.cell_specs[cell_id])} was made by other versions of its parts than the "
+            f"present ones (engine {ENGINE_VERSION}); diffatlas history --json tells which revision committed it"
+        )
+    if isinstance(cell.formulation, Exact):
+        return Model(cell, ExactDenoiser([cell.dataset]))
+    return Model(cell, stack_of([cell], [answers.weights(cell_id)]))
+
+
+def cell_of(spec: dict[str, Any]) -> Cell:
+    """The cell that a canonical spec describes, with the versions of the present code. Raises `CannotBeMade`."""
+    try:
+        schedule = build(schedules, _parameters(spec["schedule"]))
+        exact = spec["formulation"]["name"] == "exact"
+        formulation = Exact(schedule) if exact else build(formulations, _parameters(spec["formulation"]))
+        dataset = build(datasets, _parameters(spec["dataset"]))
+        training = Training(**spec["training"]) if spec["training"] else None
+    except (LookupError, TypeError, ValueError) as error:
+        raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
+    return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
+
+
+_OF_IDENTITY = {"version", "parts"}  # what `Component.identity` adds to a spec
+
+
+def _parameters(identity: Any) -> Any:
+    """The spec within an identity."""
+    if not isinstance(identity, dict):
+        return identity
+    return {k: _parameters(v) for k, v in identity.items() if not ("name" in identity and k in _OF_IDENTITY)}

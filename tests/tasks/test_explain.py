@@ -1,0 +1,76 @@
+"""The planner says why a point is to be computed."""
+
+import pytest
+
+from diffusion.metrics import Wasserstein1
+from diffusion.samplers import Heun
+from tasks.explain import explain, matching
+from tasks.known import plan_against
+from tasks.plan import make_plan, points_of
+from tasks.query import QueryError
+from tasks.results import Answers
+from tasks.store import Store
+from tasks.study import Study
+from tests.tasks.tiny_store import SPEC, answer
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    uri = str(tmp_path_factory.mktemp("explain") / "results")
+    answer(uri)
+    return Store.open(uri)
+
+
+def told(store, changes=None, **asked):
+    plan = plan_against(store, Study.from_spec({**SPEC, **(changes or {})}), **asked)
+    return {reason.text: len(reason.points) for reason in explain(plan, Answers(store))}
+
+
+def test_without_a_store_everything_is_new():
+    plan = make_plan(Study.from_spec(SPEC), {}, ())
+    assert [(reason.text, len(reason.points)) for reason in explain(plan, None)] == [("new", 16)]
+
+
+def test_a_grown_axis_is_new_and_nothing_else_is_asked(store):
+    assert told(store) == {}
+    assert told(store, {"steps": [1, 3, 7]}) == {"new": 8}
+
+
+def test_what_the_axes_do_not_show_is_named(store):
+    assert told(store, {"samples": 500}) == {"changed: samples 400 -> 500": 16}
+    assert told(store, {"training": {**SPEC["training"], "steps": 11}}) == {"changed: training.steps 10 -> 11": 8}
+
+
+def test_a_component_whose_version_was_raised_is_named(store, monkeypatch):
+    monkeypatch.setattr(Heun, "version", 2)
+    assert told(store) == {"changed: sampler.version 1 -> 2": 8}
+
+
+def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays(tmp_path, monkeypatch):
+    uri = str(tmp_path / "results")
+    answer(uri)
+    monkeypatch.setattr(Wasserstein1, "version", 2)
+    monkeypatch.setattr(Wasserstein1, "evaluate", lambda *_: 7.0)
+    assert told(Store.open(uri)) == {"version of w1 changed from 1 to 2": 16}
+    before = Answers(Store.open(uri)).points
+    answer(uri)
+    after = Answers(Store.open(uri)).points
+    assert set(after["w1"].values) == {7.0}
+    assert (after["ks"].values == before["ks"].values).all()
+    assert told(Store.open(uri)) == {}
+
+
+def test_what_was_not_kept_or_measured_is_named(store):
+    changes = {"metrics": ["w1", "ks", "energy"], "keep": {"samples": True, "trajectories": ["heun@3", "euler@3"]}}
+    assert told(store, changes) == {"energy not measured": 12, "energy not measured; trajectory not kept": 4}
+
+
+def test_forced_points_are_computed_again_and_their_cells_trained(store):
+    points = points_of(Study.from_spec(SPEC))
+    forced = matching(points, "formulation == 'edm' and sampler == 'heun' and seed == 1")
+    plan = plan_against(store, Study.from_spec(SPEC), forced=forced)
+    assert {p.id for job in plan.jobs for p in job.points} == forced
+    assert [job.train for job in plan.jobs] == [True]
+    assert [reason.text for reason in explain(plan, Answers(store))] == ["forced"]
+    with pytest.raises(QueryError, match="smpler"):
+        matching(points, "smpler == 'heun'")

@@ -1,0 +1,83 @@
+"""A stored cell can be taken out and asked: weights, samples and specs lead back to the same numbers."""
+
+import pytest
+import torch
+
+from diffusion.datasets import datasets
+from diffusion.formulations import Exact, Trained, formulations
+from diffusion.samplers import Heun
+from diffusion.schedules import schedules
+from diffusion.training import Training
+from tasks.models import CannotBeMade, cell_of, open_model
+from tasks.plan import Cell
+from tasks.results import open_results, open_samples
+from tests.tasks.tiny_store import SPEC, answer
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    uri = str(tmp_path_factory.mktemp("models") / "results")
+    answer(uri, {**SPEC, "seeds": 1})
+    return uri
+
+
+def test_a_stored_cell_gives_the_samples_that_the_sweep_stored_to_the_last_bit(store):
+    points = open_results(store)
+    for row in range(points.sizes["point"]):
+        point = points.isel(point=row)
+        model = open_model(store, str(point["cell_id"].values))
+        samples = model.sample(str(point["sampler"].values), int(point["steps"].values), n=400)
+        stored = open_samples(store, str(point["point_id"].values))
+        assert torch.equal(samples.float(), torch.from_numpy(stored.values))
+
+
+def test_a_stored_cell_is_a_denoiser(store):
+    points = open_results(store)
+    exact = points.isel(point=points["formulation"].values == "exact")
+    model = open_model(store, str(exact["cell_id"].values[0]))
+    x = torch.linspace(-3, 3, 50, dtype=torch.float64)[:, None]
+    target = model.cell.dataset
+    assert torch.equal(model.denoise(x, 1.0, 0.5), target.denoise(x, torch.tensor(1.0), torch.tensor(0.5)))
+
+
+def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
+    with pytest.raises(KeyError, match="holds no cell 'nothing'"):
+        open_model(store, "nothing")
+    points = open_results(store)
+    cell = str(points["cell_id"].values[points["formulation"].values == "edm"][0])
+    with pytest.raises(ValueError, match="found grid"):
+        open_model(store, cell).sample({"name": "heun", "grid": "uniform-t"}, 3)
+    with pytest.raises(ValueError, match="order"):
+        open_model(store, cell).sample({"name": "heun", "order": 3}, 3)
+    monkeypatch.setattr(formulations.find("edm"), "version", 7)
+    with pytest.raises(CannotBeMade, match="other versions"):
+        open_model(store, cell)
+
+
+def test_the_version_of_a_sampler_is_no_part_of_a_cell(store, monkeypatch):
+    cell = str(open_results(store)["cell_id"].values[0])
+    monkeypatch.setattr(Heun, "version", 9)
+    assert open_model(store, cell).cell.id == cell
+
+
+CELLS = [
+    *(
+        Cell(datasets.create("uniform"), f, f.own_schedule(), 0, Training(steps=10))
+        for f in (formulations.create(e.name) for e in formulations if issubclass(e.cls, Trained) and e.has_defaults)
+    ),
+    *(
+        Cell(datasets.create(e.name), Exact(schedules.create("edm")), schedules.create("edm"), 1, None)
+        for e in datasets
+        if e.has_defaults
+    ),
+    *(
+        Cell(datasets.create("uniform"), Exact(s), s, 1, None)
+        for s in (schedules.create(e.name) for e in schedules if e.has_defaults)
+    ),
+]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell):
+    assert cell_of(cell.spec) == cell
+    assert cell_of(cell.spec).id == cell.id

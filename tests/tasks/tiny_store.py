@@ -1,0 +1,52 @@
+"""A small store made by the functions that the flow calls, in this process: no services needed."""
+
+from typing import Any
+
+from tasks.known import plan_against
+from tasks.plan import Plan, keeps_trajectory
+from tasks.provenance import provenance
+from tasks.record import rows_of, skipped_rows
+from tasks.results import Answers
+from tasks.store import Store
+from tasks.study import Study
+from tasks.work import Wanted, generate, run_shard
+
+SPEC: dict[str, Any] = {
+    "name": "tiny",
+    "datasets": ["uniform"],
+    "formulations": ["edm"],
+    "seeds": 2,
+    "training": {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50},
+    "samplers": ["euler", "heun"],
+    "steps": [1, 3],
+    "samples": 400,
+    "metrics": ["w1", "ks"],
+    "keep": {"samples": True, "trajectories": ["heun@3"]},
+}
+
+
+def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
+    """Compute and commit what the store at `uri` lacks of a study, a commit per shard; what was planned."""
+    study = Study.from_spec(spec)
+    opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
+    with opened.coordinate() as coordinator:
+        plan = plan_against(opened, study, **asked)
+        wanted = Wanted(
+            study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
+        )
+        impossible = skipped_rows((p, plan.impossible[p.id]) for p in plan.points if p.id in plan.unrecorded)
+        coordinator.commit_study(
+            study.name, study.spec(), [p.id for p in plan.points], impossible, provenance(study.name)
+        )
+        stored = Answers(opened)
+        for shard in plan.shards(1):
+            sets = {
+                (j.cell.dataset.label(), j.cell.seed, j.cell.training.data): generate(
+                    j.cell.dataset, j.cell.seed, j.cell.training.data
+                )
+                for j in shard.jobs
+                if j.train and j.cell.training
+            }
+            weights = {j.cell.id: stored.weights(j.cell.id) for j in shard.jobs if j.cell.training and not j.train}
+            coordinator.commit(rows_of(run_shard(shard, sets, weights, wanted), {}), shard.name, provenance(study.name))
+    return plan
