@@ -8,9 +8,10 @@ only one that writes. Done means committed in the store; Prefect's caches play n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ import ray
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -30,15 +32,22 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext, get_run_context
+from prefect.runtime import deployment
 from prefect.states import Completed, Crashed, Failed
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
+from rich.console import Console
 
 from flows.progress import Board, Display, reporter
-from tasks.plan import Plan, Shard, keeps_trajectory
-from tasks.record import provenance, rows_of, skipped_rows
+from tasks.compare import compare, summary, table
+from tasks.explain import matching
+from tasks.known import is_recorded, plan_against
+from tasks.plan import Plan, Shard, keeps_trajectory, points_of
+from tasks.provenance import provenance
+from tasks.record import rows_of, skipped_rows
 from tasks.report.files import default_page, write_report
-from tasks.results import Answers, is_recorded, plan_against
+from tasks.results import Answers, UnknownStudy
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
 from tasks.tables import summary_records
@@ -63,6 +72,8 @@ class Outcome:
     committed: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # point id: reason, of the whole study
     report: str | None = None
+    moved: str = ""  # what changed since the study was last run, in one sentence; empty the first time
+    started: Mapping[str, str] = field(default_factory=dict)  # by what: part of the provenance of every commit
 
 
 class Sealed:
@@ -95,19 +106,27 @@ def run_study(
     ray_address: str | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
+    force: str | None = None,
+    force_unlock: bool = False,
     report: str | None = None,
     quiet: bool = False,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 
-    `study` is a file or the name of a shipped study, `report` the path of the page (``reports/NAME.html``). Ends as Failed if
-    any point of the study has failed; the others are committed all the same.
+    `study` is a file or the name of a shipped study, `report` the path of the page (``reports/NAME.html``). Points that
+    satisfy `force`, an expression of the `--where` language, are computed whatever the store says; `force_unlock` takes over a
+    lock of the store whose holder is sure to be gone. Ends as Failed if any point of the study has failed; the others are
+    committed all the same.
     """
     loaded = load_study(study, overrides or ())
-    outcome = Outcome(loaded.name, store)
+    outcome = Outcome(loaded.name, store, started=_started())
+    forced = matching(points_of(loaded), force) if force else ()
     opened = Store.open(store) if Store.exists(store) else Store.create(store)
-    with opened.coordinate() as coordinator:
-        plan = plan_against(opened, loaded, retry_failed=retry_failed)
+    before = opened.snapshot()
+    with opened.coordinate(force_unlock) as coordinator:
+        if coordinator.before:
+            get_run_logger().warning(coordinator.before)
+        plan = plan_against(opened, loaded, retry_failed=retry_failed, forced=forced)
         _record_study(coordinator, plan, outcome)
         if plan.jobs:
             _run(plan, coordinator, outcome, ray_address=ray_address, workers=workers, quiet=quiet)
@@ -118,10 +137,21 @@ def run_study(
     write_report(answers, page)
     outcome.report = str(page)
     _tell_prefect(answers, page)
+    outcome.moved = _moved(opened, answers, before)
     told = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
         return Failed(message=f"{len(outcome.failed)} points failed; {told}", data=outcome)
     return Completed(message=told, data=outcome)
+
+
+def _started() -> dict[str, str]:
+    """Whether a schedule, somebody through a deployment, or somebody at a terminal started this run, and the run's name."""
+    context = get_run_context()
+    assert isinstance(context, FlowRunContext)  # noqa: S101 - called in a flow
+    assert context.flow_run is not None  # noqa: S101 - as above
+    by = "schedule" if context.flow_run.auto_scheduled else "deployment" if deployment.id else "command line"
+    name = {"deployment": str(deployment.name)} if deployment.id else {}
+    return {"started_by": by, **name, "flow_run": str(context.flow_run.name)}
 
 
 def failures(answers: Answers) -> dict[str, str]:
@@ -136,7 +166,9 @@ def _record_study(coordinator: Coordinator, plan: Plan, outcome: Outcome) -> Non
         return
     rows = skipped_rows((point, plan.impossible[point.id]) for point in plan.points if point.id in plan.unrecorded)
     ids = [point.id for point in plan.points]
-    coordinator.commit_study(plan.study.name, plan.study.spec(), ids, rows, provenance(plan.study.name))
+    coordinator.commit_study(
+        plan.study.name, plan.study.spec(), ids, rows, provenance(plan.study.name, **outcome.started)
+    )
     outcome.committed += 1
 
 
@@ -214,7 +246,7 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
         coordinator.commit(
             rows_of(answer, spent),
             f"study {plan.study.name}: {shards[number].name}",
-            provenance(plan.study.name, device=answer.device, shard_seconds=f"{answer.seconds:.1f}"),
+            provenance(plan.study.name, device=answer.device, shard_seconds=f"{answer.seconds:.1f}", **outcome.started),
         )
         failed = [told for told in answer.points if told.error]
         outcome.committed += 1
@@ -310,3 +342,21 @@ def _tell_prefect(answers: Answers, page: Path) -> None:
     create_link_artifact(
         page.resolve().as_uri(), link_text=str(page), key=_key(name, "report"), description="the report"
     )
+
+
+def _moved(store: Store, answers: Answers, before: str) -> str:
+    """Which numbers moved since a snapshot, in one sentence; in Prefect's pages with the whole comparison."""
+    try:
+        earlier = Answers(store, answers.name, before)
+    except UnknownStudy:
+        return ""
+    comparison = compare(earlier.points, answers.points)
+    told = summary(comparison)
+    page = Console(width=100, record=True, file=StringIO())
+    page.print(table(comparison, 100))
+    create_markdown_artifact(
+        f"{told}\n\n```\n{page.export_text()}\n```\n",
+        key=_key(answers.name or "store", "moved"),
+        description=f"study {answers.name}: what moved since snapshot {before}",
+    )
+    return told

@@ -1,0 +1,212 @@
+"""`query`, `report`, `export` and `catalog`: what is stored and what there is, for eyes and for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.command_line.options import (
+    WRONG_INPUT,
+    AsOfOption,
+    ByOption,
+    JsonOption,
+    MetricOption,
+    StoreOption,
+    StudyOption,
+    app,
+    clear_errors,
+    err,
+    split,
+    stop,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.command("query")
+def query_command(
+    store: StoreOption = "results",
+    study: StudyOption = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="sampler == 'heun' and steps <= 20", metavar="EXPR")
+    ] = None,
+    by: ByOption = None,
+    metric: MetricOption = None,
+    stat: Annotated[
+        str | None, typer.Option("--stat", help="mean,std,sem,ci95,min,max,median,count,best (mean,sem,count)")
+    ] = None,
+    best: Annotated[
+        str | None, typer.Option("--best", help="Rank the values of this axis, for example sampler.", metavar="AXIS")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="With --best: a condition such as nfe <= 20.", metavar="EXPR")
+    ] = None,
+    pareto: Annotated[
+        str | None, typer.Option("--pareto", help="What nothing beats in all of these: w1,nfe", metavar="M,...")
+    ] = None,
+    as_of: AsOfOption = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="A file instead of stdout.", metavar="FILE")] = None,
+) -> None:
+    """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats (--pareto)."""
+    with clear_errors():
+        from tasks.query import DEFAULT_STATISTICS, QueryError, rank
+        from tasks.query import pareto as front
+        from tasks.query import query as ask
+        from tasks.results import open_results
+
+        if form not in ("table", "csv", "json", "parquet"):
+            raise QueryError(f"--format {form!r} is unknown (there are: table, csv, json, parquet)")
+        if form == "parquet" and out is None:
+            raise QueryError("--format parquet needs --out FILE")
+        if best and pareto:
+            raise QueryError("--best and --pareto are two questions: ask one at a time")
+        if stat and (best or pareto):
+            raise QueryError("--stat is for groups; --best and --pareto tell mean, sem and count")
+        if at and not best:
+            raise QueryError("--at is a condition of --best; elsewhere it is --where")
+        if pareto and metric:
+            raise QueryError("--pareto names its metrics itself: leave --metric out")
+        metrics = split(metric)
+        if best and len(metrics) > 1:
+            raise QueryError(f"--best ranks by one metric; found {', '.join(metrics)}")
+        points = open_results(store, study, as_of)
+        if best:
+            frame = rank(
+                points, best, metrics[0] if metrics else None, at, split(by) or ("dataset", "formulation"), where
+            )
+        elif pareto:
+            frame = front(points, split(pareto), split(by), where)
+        else:
+            frame = ask(points, where, split(by), metrics, split(stat) or DEFAULT_STATISTICS)
+        if frame.empty:
+            err.print("no point matches", markup=False)
+        _write(frame, form, out, plain=not (by or best or pareto))
+
+
+def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:
+    try:
+        if form == "parquet":
+            frame.to_parquet(out, index=False)
+            return
+        if form == "csv":
+            text = frame.to_csv(index=False)
+        elif form == "json":
+            records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            text = json.dumps(records, indent=2, default=lambda number: number.item()) + "\n"
+        else:
+            if plain:  # for eyes: ids and empty columns only make the lines long
+                unseen = [name for name in ("cell_id", "point_id") if name in frame] + (
+                    ["error"] if not frame["error"].any() else []
+                )
+                frame = frame.drop(columns=unseen)
+            text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
+        if out:
+            out.write_text(text, encoding="utf-8")
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        stop(f"cannot write {out}: {error.strerror or error}", WRONG_INPUT)
+
+
+@app.command("report")
+def report_command(
+    store: StoreOption = "results",
+    study: StudyOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page's path (reports/NAME.html).", metavar="PATH")
+    ] = None,
+    as_of: AsOfOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the page of a study: one HTML file that opens without a network.
+
+    With --json, print what the study says of the literature's claims instead, and draw nothing unless --out asks for it.
+    """
+    with clear_errors():
+        from tasks.report.files import default_page, write_report
+        from tasks.results import Answers, UnknownStudy
+        from tasks.store import Store
+
+        opened = Store.open(store)
+        names = Answers(opened, None, as_of).studies
+        if study is None and len(names) != 1:
+            raise UnknownStudy(f"--study NAME is needed: store {store} holds {', '.join(names) or 'no study yet'}")
+        answers = Answers(opened, study or names[0], as_of)
+        if as_json:
+            from tasks.report.claims import claims
+
+            print(json.dumps(claims(answers.points, answers.study), indent=2))  # noqa: T201 - the document asked for
+            if out is None:
+                return
+        page = out or default_page(answers.name or "store")
+        try:
+            write_report(answers, page)
+        except OSError as error:
+            stop(f"cannot write {page}: {error.strerror or error}", WRONG_INPUT)
+        print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command("export")
+def export_command(
+    out: Annotated[Path, typer.Option("--out", help="The new file, or folder for Zarr.", metavar="PATH")],
+    store: StoreOption = "results",
+    study: StudyOption = None,
+    form: Annotated[str, typer.Option("--format", help="zarr, netcdf or parquet")] = "zarr",
+    samples: Annotated[bool, typer.Option("--samples", help="Also the final samples that were kept.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_of: AsOfOption = None,
+) -> None:
+    """Write points as plain Zarr, netCDF or Parquet, which open without this package."""
+    with clear_errors():
+        from tasks.export import export
+        from tasks.results import Answers
+        from tasks.store import Store
+
+        try:
+            written = export(Answers(Store.open(store), study, as_of), form, out, samples=samples, overwrite=overwrite)
+        except OSError as error:
+            stop(f"cannot write {out}: {error.strerror or error}", WRONG_INPUT)
+        print(f"exported: {written}")  # noqa: T201
+
+
+@app.command()
+def catalog(
+    kind: Annotated[str | None, typer.Argument(help="datasets, formulations, schedules, ...")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its formula's source."""
+    with clear_errors():
+        from tasks.catalogue import catalogue
+        from tasks.query import QueryError
+
+        listed = catalogue()
+        if kind is not None:
+            plural = kind if kind in listed else f"{kind}s"
+            if plural not in listed:
+                raise QueryError(f"catalog: no kind {kind!r} (there are: {', '.join(listed)})")
+            listed = {plural: listed[plural]}
+        if as_json:
+            print(json.dumps(listed, indent=2))  # noqa: T201
+            return
+        console = Console()
+        for name, entries in listed.items():
+            table = Table(title=name, title_justify="left", title_style="bold")
+            for column in ("name", "parameters", "formula", "source"):
+                table.add_column(column, overflow="fold")
+            for entry in entries:
+                parameters = ", ".join(
+                    f"{k}={v['name'] if isinstance(v, dict) else v}" for k, v in entry["parameters"].items()
+                )
+                table.add_row(entry["name"], parameters, entry["formula"], entry["source"])
+            console.print(table, markup=False)

@@ -1,0 +1,242 @@
+"""`run` and `plan`: what a study asks for, computed or told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.command_line.options import (
+    FAILED,
+    ForceOption,
+    ForceUnlockOption,
+    JsonOption,
+    RetryOption,
+    SetOption,
+    StoreOption,
+    StudyArgument,
+    app,
+    clear_errors,
+    err,
+    width,
+)
+
+if TYPE_CHECKING:
+    from tasks.plan import Plan
+    from tasks.study import Study
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    store: StoreOption = "results",
+    ray: Annotated[str | None, typer.Option("--ray", help="An existing Ray cluster.", metavar="ADDRESS")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Local workers (default: the cores).")] = None,
+    overrides: SetOption = None,
+    retry_failed: RetryOption = False,
+    force: ForceOption = None,
+    force_unlock: ForceUnlockOption = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
+) -> None:
+    """Run what is missing of a study; show its table; draw its report."""
+    from flows.services import quiet_environment, terminate_as_interrupt
+
+    quiet_environment()
+    with clear_errors(), terminate_as_interrupt():
+        loaded, plan = _planned(study, store, overrides, retry_failed=retry_failed, force=force)
+        outcome = (
+            None
+            if _finished(store, plan)
+            else _run_flow(study, store, ray, workers, overrides, retry_failed, force, force_unlock, report)
+        )
+        _show(loaded, store, outcome, report)
+
+
+def _planned(
+    study: str, store: str, overrides: list[str] | None, *, retry_failed: bool = False, force: str | None = None
+) -> tuple[Study, Plan]:
+    from tasks.explain import matching
+    from tasks.known import plan_against
+    from tasks.plan import make_plan, points_of
+    from tasks.store import Store
+    from tasks.study import StudyError, load_study
+
+    loaded = load_study(study, overrides or ())
+    points = points_of(loaded)
+    if not points:
+        raise StudyError(study, [f"{study}, at exclude: every point is excluded, nothing is asked"])
+    forced = matching(points, force) if force else ()
+    if force and not forced:
+        raise StudyError(study, [f"--force {force!r}: no point of {study} matches"])
+    if not Store.exists(store):
+        return loaded, make_plan(loaded, {}, (), forced=forced)
+    return loaded, plan_against(Store.open(store), loaded, retry_failed=retry_failed, forced=forced)
+
+
+def _finished(store: str, plan: Plan) -> bool:
+    from tasks.known import is_recorded
+    from tasks.store import Store
+
+    return not plan.jobs and Store.exists(store) and is_recorded(Store.open(store), plan)
+
+
+def _run_flow(*arguments: Any) -> Any:
+    """The flow, with a Prefect server found or started; its outcome."""
+    from flows.services import prefect_server
+
+    names = ("study", "store", "ray_address", "workers", "overrides", "retry_failed", "force", "force_unlock", "report")
+    given = dict(zip(names, arguments, strict=True))
+    given["report"] = str(given["report"]) if given["report"] else None
+    with prefect_server():
+        from flows.run_study import Outcome, run_study
+
+        state = run_study(**given, return_state=True)
+        result = state.result(raise_on_failure=False)
+        if isinstance(result, Outcome):
+            return result
+        if isinstance(result, BaseException):
+            raise result
+        raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+
+
+def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
+    """The table, the report's path, and the exit code that the points deserve."""
+    from tasks.results import Answers, metric_names
+    from tasks.store import Store
+    from tasks.tables import tables
+
+    answers = Answers(Store.open(store), study.name)
+    points = answers.points
+    console = Console(width=width())
+    wanted = [m.column for m in study.metrics if m.column in metric_names(points)]
+    for metric in wanted if len(wanted) > 1 and points.sizes["point"] < 100 else wanted[:1]:
+        for table in tables(points, metric, console.width):
+            console.print(table)
+    if outcome is None:
+        from tasks.report.files import default_page, write_report
+
+        page = report or default_page(study.name)
+        if report or not page.exists():
+            write_report(answers, page)
+        err.print(f"study {study.name} is finished: nothing to compute, nothing committed", markup=False)
+    else:
+        page = Path(outcome.report)
+        err.print(
+            f"{outcome.computed} points computed, {outcome.trained} cells trained; snapshot {outcome.snapshot}",
+            markup=False,
+        )
+        if outcome.moved:
+            err.print(f"since the last run: {outcome.moved}", markup=False)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    failed = points.isel(point=(points["status"] == "failed").values)
+    if failed.sizes["point"]:
+        reasons = sorted(
+            {
+                f"{f} seed {s}: {e}"
+                for f, s, e in zip(*(failed[k].values for k in ("formulation", "seed", "error")), strict=True)
+            }
+        )
+        err.print(
+            f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):", markup=False
+        )
+        for reason in reasons[:20]:
+            err.print(f"  {reason}", markup=False)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    store: StoreOption = "results",
+    overrides: SetOption = None,
+    retry_failed: RetryOption = False,
+    force: ForceOption = None,
+    explained: Annotated[bool, typer.Option("--explain", help="Why each point is to be computed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What would run, what is done, what is impossible and why. Nothing is written."""
+    with clear_errors():
+        _, made = _planned(study, store, overrides, retry_failed=retry_failed, force=force)
+        told = _plan_as_values(made) | ({"reasons": _reasons(made, store)} if explained else {})
+        if as_json:
+            print(json.dumps(told, indent=2))  # noqa: T201 - the document asked for
+            return
+        console = Console()
+        counts = told["points"]
+        console.print(
+            f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
+            f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
+        )
+        table = Table("dataset", "formulation", "schedule", "seeds", "points to compute", "train")
+        for row in told["to_compute"]:
+            numbers = (str(row[name]) for name in ("seeds", "points", "train"))
+            table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)
+        if told["to_compute"]:
+            console.print(table)
+        for reason in told.get("reasons", ()):
+            example = reason["example"]
+            places = ", ".join(f"{example[axis]}" for axis in ("dataset", "formulation", "sampler"))
+            console.print(
+                f"{reason['points']} points to compute: {reason['reason']} (for example {places}, steps "
+                f"{example['steps']}, seed {example['seed']})",
+                markup=False,
+            )
+        for warning in told["warnings"]:
+            console.print(f"warning: {warning}", markup=False)
+        for entry in told["impossible"]:
+            where = f"{entry['sampler']} of {entry['formulation']} on {entry['schedule']}, steps {entry['steps']}"
+            console.print(f"impossible: {where}: {entry['reason']}", markup=False)
+
+
+def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
+    from tasks.explain import explain
+    from tasks.results import Answers
+    from tasks.store import Store
+
+    return [reason.value() for reason in explain(made, Answers(Store.open(store)) if Store.exists(store) else None)]
+
+
+def _plan_as_values(made: Plan) -> dict[str, Any]:
+    from tasks.warnings import end_warnings
+
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for job in made.jobs:
+        labels = job.cell.labels
+        key = (labels["dataset"], labels["formulation"], labels["schedule"])
+        entry = groups.setdefault(key, {**labels, "seeds": 0, "points": 0, "train": 0})
+        entry["seeds"] += 1
+        entry["points"] += len(job.points)
+        entry["train"] += int(job.train)
+    impossible: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for point in made.points:
+        if point.id in made.impossible:
+            labels = point.labels
+            reason = made.impossible[point.id]
+            place = (labels["formulation"], labels["schedule"], labels["sampler"], reason)
+            impossible.setdefault(place, {**labels, "steps": [], "reason": reason})["steps"].append(point.steps)
+    for entry in impossible.values():
+        entry["steps"] = sorted(set(entry["steps"]))
+        entry.pop("seed")
+    return {
+        "study": made.study.name,
+        "points": {
+            "asked": len(made.points),
+            "done": len(made.done),
+            "missing": made.missing,
+            "failed": len(made.failed),
+            "impossible": len(made.impossible),
+        },
+        "cells": len(made.cells),
+        "cells_to_train": sum(job.train for job in made.jobs),
+        "estimated_core_seconds": round(sum(job.work() for job in made.jobs), 1),
+        "to_compute": list(groups.values()),
+        "impossible": list(impossible.values()),
+        "warnings": end_warnings((point.cell.dataset, point.schedule) for point in made.points),
+        "missing_points": [
+            {**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points
+        ],
+    }
