@@ -20,7 +20,7 @@ import pandas as pd
 from tasks.query import query
 from tasks.results import open_results
 from tasks.store import Rows, Store
-from tests.benchmarks.run import paired
+from tests.benchmarks.pairs import Ratio, paired
 
 AXES: Mapping[str, list[Any]] = {
     "dataset": ["uniform", "moons", "torus", "gaussian_mixture", "checkerboard"],
@@ -30,7 +30,6 @@ AXES: Mapping[str, list[Any]] = {
     "seed": list(range(20)),
 }
 WHERE, BY, METRIC = "steps <= 20 and formulation != 've'", ("formulation", "sampler", "steps"), "w1"
-Ratio = tuple[float, float, float]
 
 
 def rows(number: int) -> Iterator[dict[str, Any]]:

@@ -6,10 +6,9 @@ the core's measured rate of multiplying matrices.
 
 from __future__ import annotations
 
-import statistics
+import itertools
 import tempfile
-import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -22,21 +21,8 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-
-Work = Callable[[], object]
-
-
-def paired(first: Work, second: Work, rounds: int = 5) -> tuple[float, float, float]:
-    """Median, smallest and largest of time(first) / time(second) over alternating rounds."""
-
-    def clock(work: Work) -> float:
-        begun = time.perf_counter()
-        work()
-        return time.perf_counter() - begun
-
-    first(), second()
-    ratios = [clock(first) / clock(second) for _ in range(rounds)]
-    return statistics.median(ratios), min(ratios), max(ratios)
+from tests.benchmarks import query
+from tests.benchmarks.pairs import Ratio, paired
 
 
 def _members(n: int) -> list[Member]:
@@ -82,14 +68,14 @@ def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> 
             torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)
 
 
-def stacking(width: int, batch: int) -> tuple[float, float, float]:
+def stacking(width: int, batch: int) -> Ratio:
     """Ten members trained one by one against the same ten as a stack."""
     members, data = _members(10), Uniform().sample(10_000, stream("data"))
     settings = Training(steps=40, batch=batch, width=width, depth=3)
     return paired(lambda: _separate(members, data, settings), lambda: train(members, [data] * 10, settings))
 
 
-def matrix_rate() -> tuple[float, float, float]:
+def matrix_rate() -> Ratio:
     """Floating-point rate of network evaluation over that of plain matrix products of the same size."""
     width, rows, members = 128, 2048, 5
     network = StackedMLP(1, width, 3)
@@ -112,7 +98,7 @@ def matrix_rate() -> tuple[float, float, float]:
     return middle / scale, low / scale, high / scale
 
 
-def exact_against_network() -> tuple[float, float, float]:
+def exact_against_network() -> Ratio:
     """One evaluation of a trained network (width 128) over one of the exact denoiser of U[0,1], 10,000 points."""
     members = _members(4)
     stack = train(members, [Uniform().sample(1000, stream("data"))] * 4, Training(steps=1))
@@ -121,20 +107,38 @@ def exact_against_network() -> tuple[float, float, float]:
     return paired(lambda: stack(x, one, 0.5 * one), lambda: Uniform().denoise(x, one[:, None], 0.5 * one[:, None]))
 
 
-def commits() -> tuple[float, float, float]:
-    """Committing 300 points one by one over committing them as one shard."""
+def _shard(first: int, n: int) -> Rows:
+    return Rows(points=[{"point_id": f"{first + i:020d}", "status": "ok", "w1": 0.1} for i in range(n)])
 
-    def rows(first: int, n: int) -> Rows:
-        return Rows(points=[{"point_id": f"{first + i:020d}", "status": "ok", "w1": 0.1} for i in range(n)])
+
+def commits() -> Ratio:
+    """Committing 300 points one by one over committing them as one shard."""
 
     def write(size: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = Store.create(str(Path(folder) / "store"))
             with store.coordinate() as coordinator:
                 for first in range(0, 300, size):
-                    coordinator.commit(rows(first, size), "points", {})
+                    coordinator.commit(_shard(first, size), "points", {})
 
     return paired(lambda: write(10), lambda: write(300), rounds=3)
+
+
+def growth(snapshots: int = 1000) -> Ratio:
+    """A commit of 100 points to a store that has had that many over one to a store that has had ten."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+        made = {}
+        for name, count in (("old", snapshots), ("new", 10)):
+            coordinator = held.enter_context(Store.create(str(Path(folder) / name)).coordinate())
+            for n in range(count):
+                coordinator.commit(_shard(100 * n, 100), "points", {})
+            made[name] = coordinator, itertools.count(count)
+
+        def commit(name: str) -> None:
+            coordinator, numbers = made[name]
+            coordinator.commit(_shard(100 * next(numbers), 100), "points", {})
+
+        return paired(lambda: commit("old"), lambda: commit("new"), rounds=20)
 
 
 def main() -> None:
@@ -147,8 +151,14 @@ def main() -> None:
         ("network evaluation: share of the core's matrix-product rate", matrix_rate),
         ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
         ("300 points in commits of 10 / in one commit", commits),
+        ("a commit of 100 points: after 1,000 commits / after 10", growth),
+        *query.MEASURES,
     ):
-        middle, low, high = measure()
+        found = measure()
+        if found is None:
+            table.add_row(name, "not installed", "", "")
+            continue
+        middle, low, high = found
         table.add_row(name, f"{middle:.2f}", f"{low:.2f}", f"{high:.2f}")
     Console(width=110).print(table)
 
