@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -99,6 +100,9 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas):
     assert planned["cells_to_train"] == 0
     more_steps = diffatlas("run", "small.yaml", "--set", "steps=[2,5,9]")
     assert "16 points computed, 0 cells trained" in more_steps.stderr
+    assert re.search(
+        r"since the last run: 0 of \d+ comparisons moved, all .* same .*; 16 points appeared", more_steps.stderr
+    )
 
     new_sampler = diffatlas("run", "small.yaml", "--set", "samplers=[heun, ancestral, {name: ddim, eta: 0.5}]")
     assert "16 points computed, 0 cells trained" in new_sampler.stderr

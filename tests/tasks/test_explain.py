@@ -36,6 +36,14 @@ def test_a_grown_axis_is_new_and_nothing_else_is_asked(store):
     assert told(store, {"steps": [1, 3, 7]}) == {"new": 8}
 
 
+def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store):
+    other = Study.from_spec({**SPEC, "name": "other", "steps": [3, 7], "keep": {}})
+    plan = plan_against(store, other)
+    assert {point.steps for job in plan.jobs for point in job.points} == {7}
+    assert not any(job.train for job in plan.jobs)
+    assert {point.steps for point in plan.points if point.id in plan.done} == {3}
+
+
 def test_what_the_axes_do_not_show_is_named(store):
     assert told(store, {"samples": 500}) == {"changed: samples 400 -> 500": 16}
     assert told(store, {"training": {**SPEC["training"], "steps": 11}}) == {"changed: training.steps 10 -> 11": 8}
