@@ -23,10 +23,15 @@ def provenance(study: str, **more: str) -> dict[str, str]:
         "host": f"{platform.system()} {platform.machine()}",
         "user": _user(),
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **_versions(),
         **revision(Path(__file__).parent),
         **more,
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
 
 
 def _user() -> str:

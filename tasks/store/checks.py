@@ -47,7 +47,8 @@ def _weighed(words: np.ndarray, untold: Any, salt: int) -> np.ndarray:
 
 def curve_checks(values: np.ndarray) -> np.ndarray:
     """One checksum per row of ``[row, curve, place]``, the same however wide the array has become; 0 for no curve."""
-    flat = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(len(values), -1).view(np.uint64)
+    rows, curves, places = values.shape
+    flat = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(rows, curves * places).view(np.uint64)
     if not flat.shape[1]:
         return np.zeros(len(values), dtype=np.int64)
     return _weighed(flat, np.array(np.nan).view(np.uint64), 9).view(np.int64)

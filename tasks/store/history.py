@@ -21,11 +21,14 @@ _EXPECTED_TAG = "expected 1 to 64 letters, digits, '_', '.' and '-' that begin w
 
 
 def entries(repository: Repository) -> list[dict[str, Any]]:
-    """Snapshots, newest first: id, time, message, metadata, tags."""
+    """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when the history has let go of them."""
     named: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
         named.setdefault(snapshot, []).append(tag)
-    return [_entry(info, named.get(info.id, [])) for info in repository.ancestry()]
+    told = list(repository.ancestry())
+    apart = [repository.information(snapshot) for snapshot in sorted(named.keys() - {info.id for info in told})]
+    told = sorted([*told, *apart], key=lambda info: info.time, reverse=True) if apart else told
+    return [_entry(info, named.get(info.id, [])) for info in told]
 
 
 def _entry(info: Snapshot, tags: list[str]) -> dict[str, Any]:

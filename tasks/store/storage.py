@@ -106,6 +106,11 @@ def _config() -> icechunk.RepositoryConfig:
     return config
 
 
+def _told(info: Any) -> Snapshot:
+    metadata = dict(sorted((info.metadata or {}).items()))  # they come in another order each time
+    return Snapshot(str(info.id), info.written_at.astimezone(UTC), info.message, metadata)
+
+
 class Repository:
     """An Icechunk repository and the little of it that a store needs."""
 
@@ -114,13 +119,20 @@ class Repository:
 
     @staticmethod
     def exists(place: Place) -> bool:
-        """Whether there is a repository."""
+        """Whether there is a repository. Raises `StoreUnavailable` for a folder with data that no branch leads to."""
         if place.folder is not None:
             if not place.folder.exists():
                 return False
             if not place.folder.is_dir():
                 raise StoreUnavailable(f"store {place.uri}: this is a file; expected a folder")
-        return bool(icechunk.Repository.exists(place.storage()))
+        if icechunk.Repository.exists(place.storage()):
+            return True
+        if place.folder is not None and any((place.folder / "manifests").glob("*")):
+            raise StoreUnavailable(
+                f"store {place.uri}: the branch that leads to its data is missing (refs/branch.{MAIN}); the store is damaged: "
+                "put the file back, or use another store"
+            )
+        return False
 
     @classmethod
     def open(cls, place: Place) -> Repository:
@@ -167,8 +179,11 @@ class Repository:
 
     def ancestry(self) -> Iterator[Snapshot]:
         """Snapshots, newest first, read one after the other."""
-        for info in self._raw.ancestry(branch=MAIN):
-            yield Snapshot(str(info.id), info.written_at.astimezone(UTC), info.message, dict(info.metadata or {}))
+        return map(_told, self._raw.ancestry(branch=MAIN))
+
+    def information(self, snapshot: str) -> Snapshot:
+        """What is said of the snapshot of that id, in the history or out of it."""
+        return _told(self._raw.lookup_snapshot(snapshot))
 
     def knows(self, snapshot: str) -> bool:
         """Whether there is a snapshot of that id."""

@@ -1,0 +1,15 @@
+"""Preloaded once by the process that the victims are forked from: imports, and a first computation that opens no store."""
+
+from tasks.plan import make_plan
+from tasks.provenance import provenance
+from tasks.study import Study
+from tasks.work import Wanted, generate, run_shard
+from tests.faults.scenarios import MIXED, ONE
+
+provenance("warm")
+for spec in (ONE, MIXED):
+    study = Study.from_spec(spec)
+    for shard in make_plan(study, {}, ()).shards(1):
+        settings = [(job.cell, job.cell.training) for job in shard.jobs if job.cell.training]
+        sets = {(c.dataset.label(), c.seed, t.data): generate(c.dataset, c.seed, t.data) for c, t in settings}
+        run_shard(shard, sets, {}, Wanted(study.metrics, samples=False, trajectories=frozenset()))
