@@ -73,6 +73,19 @@ class Component:
         inner = {name: part.identity() for name, part in parts.items() if isinstance(part, Component)}
         return {**self.spec(), **inner, "version": self.version}
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle with the name: a class of somebody's own has it from the study that named it, not from its module."""
+        reduced: Any = super().__reduce_ex__(2)
+        _, arguments, *state = reduced
+        return _made, (type(self).registered_name, *arguments), *state
+
+
+def _made(name: str, cls: type[Component], *arguments: Any) -> Component:
+    """An object without its state, of a class that goes by `name` from now on."""
+    if cls.registered_name != name:
+        cls.registered_name = name
+    return cls.__new__(cls, *arguments)
+
 
 def _plain(value: Any) -> Any:
     return value.spec() if isinstance(value, Component) else copy.deepcopy(value)

@@ -38,6 +38,7 @@ from prefect.states import Completed, Crashed, Failed
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from rich.console import Console
+from rich.text import Text
 
 from flows.progress import Board, Display, reporter
 from tasks.compare import compare, summary, table
@@ -51,6 +52,7 @@ from tasks.results import Answers, UnknownStudy
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
 from tasks.tables import summary_records
+from tasks.warnings import kept_in_vain
 from tasks.work import PointAnswer, ShardAnswer, Wanted, generate, run_shard
 
 WORKER_DEATHS = 2
@@ -184,6 +186,8 @@ def _run(
                 f"study {plan.study.name}: {plan.missing} points to compute, {cells} cells to train, "
                 f"{len(plan.done)} points done; {len(shards)} shards on {slots} workers"
             )
+            for warning in kept_in_vain(plan.study):
+                display.say(f"warning: {warning}")
             sweep(plan, shards, coordinator, outcome, display)
 
 
@@ -254,7 +258,7 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
         outcome.trained += len([cell for cell in answer.cells if cell.weights])
         display.committed(done, len(shards), shards[number].name, len(answer.points), len(failed))
         log.info("committed shard %d of %d: %s, %d points", done, len(shards), shards[number].name, len(answer.points))
-        for reason in sorted({f"{told.point.cell}: {told.error}" for told in failed}):
+        for reason in sorted({f"{told.point.cell}, {told.point.labels['sampler']}: {told.error}" for told in failed}):
             log.warning("failed: %s", reason)
             display.say(f"  failed: {reason}")
     update_progress_artifact(artifact, 100.0)
@@ -310,7 +314,7 @@ def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
         answer: ShardAnswer = sealed.content
         return answer
     except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
-        lines = str(error).strip().splitlines()
+        lines = Text.from_ansi(str(error)).plain.strip().splitlines()
         reason = f"the worker ended without an answer ({type(error).__name__}: {lines[0] if lines else ''})"
         _tell_crashed(future.task_run_id, reason)
         points = [PointAnswer(point, reason) for job in shard.jobs for point in job.points]

@@ -80,12 +80,30 @@ def _refuse_what_is_there(path: Path, form: str, overwrite: bool) -> None:
         raise ExportError(f"--out {str(path)!r}: found a folder's path, expected a name in it")
     if not os.path.lexists(path):
         return
-    ours = (path / "zarr.json").is_file() if form == "zarr" else path.is_file()
-    if not ours:
-        kind = "a folder made by an earlier export" if form == "zarr" else "a regular file"
-        raise ExportError(f"--out {path}: exists and is not {kind}; choose another path")
+    if not _is_export(path, form):
+        raise ExportError(f"--out {path}: exists and is no earlier export as {form}; choose another path")
     if not overwrite:
         raise ExportError(f"--out {path}: exists; choose another path, or replace it with --overwrite")
+
+
+def _is_export(path: Path, form: str) -> bool:
+    """Whether an earlier export wrote what lies at a path: it says from which snapshot."""
+    try:
+        if form == "zarr":
+            import zarr
+
+            return "snapshot" in zarr.open_group(path, mode="r").attrs
+        if form == "netcdf":
+            import h5netcdf
+
+            with h5netcdf.File(path, "r") as file:
+                return "snapshot" in file.attrs
+        import pyarrow.parquet
+
+        told = pyarrow.parquet.read_schema(path).metadata or {}
+        return "snapshot" in json.loads(told.get(b"PANDAS_ATTRS", b"{}"))
+    except Exception:  # noqa: BLE001 - whatever else lies there
+        return False
 
 
 @contextmanager

@@ -7,11 +7,27 @@ from collections.abc import Iterable
 
 from diffusion.datasets import Dataset
 from diffusion.schedules import Schedule
+from tasks.study import Study
 
 
 def root_mean_square(dataset: Dataset) -> float:
     """sqrt(E|x_0|^2 / dim) = sqrt(std^2 + |mean|^2 / dim): the size of the data beside noise that is centred at zero."""
     return math.sqrt(dataset.std**2 + math.fsum(m * m for m in dataset.mean) / dataset.dim)
+
+
+def kept_in_vain(study: Study) -> list[str]:
+    """One line for each path to be kept, such as ``heun@9``, that no point of the study has."""
+    asked = {
+        f"{choice.sampler.registered_name}@{steps}"
+        for block in study.blocks()
+        for choice in block.samplers
+        for steps in block.steps
+    }
+    return [
+        f"keep.trajectories: {path!r} is of no point of the study: its samplers and steps have no such pair"
+        for path in study.keep.trajectories
+        if path not in asked
+    ]
 
 
 def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:

@@ -258,7 +258,7 @@ def _ask(
     """One question put to several cells at once."""
     try:
         return _answers(points, denoisers, wanted, beside)
-    except Exception as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
         if len(points) > 1:  # find out whose fault it is
             return [answer for point in points for answer in _ask([point], denoisers, wanted, beside)]
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -273,8 +273,11 @@ def _answers(
     levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
     counting = CountingDenoiser(denoisers([p.cell for p in points]))
     kept = [m for m, point in enumerate(points) if point.id in wanted.trajectories]
+    asked = (len(points), points[0].samples, points[0].cell.dataset.dim)
     paths = []
     for x in states(points, counting, levels):
+        if x.shape != asked:
+            raise ValueError(f"the sampler gave samples of shape {list(x.shape)}, expected {list(asked)}")
         if kept:
             paths.append(_thin(x, kept))
     seconds = (time.perf_counter() - begun) / len(points)

@@ -57,7 +57,7 @@ def query_command(
 ) -> None:
     """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats (--pareto)."""
     with clear_errors():
-        from tasks.query import DEFAULT_STATISTICS, QueryError, rank
+        from tasks.query import DEFAULT_STATISTICS, QueryError, pooled, rank
         from tasks.query import pareto as front
         from tasks.query import query as ask
         from tasks.results import open_results
@@ -86,6 +86,8 @@ def query_command(
             frame = front(points, split(pareto), split(by), where)
         else:
             frame = ask(points, where, split(by), metrics, split(stat) or DEFAULT_STATISTICS)
+            if by and "cell_id" not in split(by) and (mixed := pooled(points, where)):
+                err.print(f"warning: {mixed}", markup=False)
         if frame.empty:
             err.print("no point matches", markup=False)
         _write(frame, form, out, plain=not (by or best or pareto))

@@ -136,8 +136,10 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     if failed.sizes["point"]:
         reasons = sorted(
             {
-                f"{f} seed {s}: {e}"
-                for f, s, e in zip(*(failed[k].values for k in ("formulation", "seed", "error")), strict=True)
+                f"{d} {f}, {a}, seed {s}: {e}"
+                for d, f, a, s, e in zip(
+                    *(failed[k].values for k in ("dataset", "formulation", "sampler", "seed", "error")), strict=True
+                )
             }
         )
         err.print(
@@ -201,7 +203,7 @@ def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
-    from tasks.warnings import end_warnings
+    from tasks.warnings import end_warnings, kept_in_vain
 
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for job in made.jobs:
@@ -235,7 +237,10 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
         "estimated_core_seconds": round(sum(job.work() for job in made.jobs), 1),
         "to_compute": list(groups.values()),
         "impossible": list(impossible.values()),
-        "warnings": end_warnings((point.cell.dataset, point.schedule) for point in made.points),
+        "warnings": [
+            *end_warnings((point.cell.dataset, point.schedule) for point in made.points),
+            *kept_in_vain(made.study),
+        ],
         "missing_points": [
             {**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points
         ],

@@ -3,9 +3,9 @@
 `--where` and `--at` are a small language of their own (`tasks.query.language`), which is read and never executed.
 """
 
-from tasks.query.answers import query, where
+from tasks.query.answers import pooled, query, where
 from tasks.query.language import QueryError
 from tasks.query.ranking import pareto, rank
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS
 
-__all__ = ["DEFAULT_STATISTICS", "STATISTICS", "QueryError", "pareto", "query", "rank", "where"]
+__all__ = ["DEFAULT_STATISTICS", "STATISTICS", "QueryError", "pareto", "pooled", "query", "rank", "where"]

@@ -14,6 +14,8 @@ from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.results import metric_names
 from tasks.split import BESIDE
 
+LABELS = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
+
 
 def where(frame: pd.DataFrame, expression: str) -> np.ndarray:
     """The rows that satisfy `expression`, as truth values ``[row]``. Raises `QueryError`."""
@@ -31,6 +33,22 @@ def measured(points: xr.Dataset) -> list[str]:
     """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
     known = metric_names(points)
     return [*known, *(f"{m}{suffix}" for m in known for suffix in BESIDE if f"{m}{suffix}" in points)]
+
+
+def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
+    """What a mean over seeds would mix up: networks that were trained in different ways under the same labels; None if nothing."""
+    columns = chosen(points, expression)
+    columns = columns.rows(columns["status"] == "ok")
+    places = Groups(columns, (*LABELS, "seed"), columns.size)
+    counts = np.bincount(places.codes, minlength=len(places))
+    if not (counts > 1).any():
+        return None
+    at = int(np.argmax(counts > 1))
+    told = ", ".join(str(places.labels[name][at]) for name in LABELS)
+    return (
+        f"{int((counts > 1).sum())} configurations are there several times with the same seed, trained in different ways (such as "
+        f"{told}): what is told of a group mixes them; choose one study with --study, or add cell_id to --by"
+    )
 
 
 def query(

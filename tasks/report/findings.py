@@ -175,12 +175,15 @@ class Verdicts:
                 runs.append([best])
         sentences = []
         for run in runs:
-            last = run[-1]
-            budget = f"{run[0].budget}" if len(run) == 1 else f"{run[0].budget} to {last.budget}"
+            first, last = run[0], run[-1]
+            budget = f"{first.budget}" if len(run) == 1 else f"{first.budget} to {last.budget}"
+            from_ = (
+                "" if len(run) == 1 else f"from {plus_minus(first.at.mean, first.at.sem)} at N = {first.at.steps} to "
+            )
             ties = f"; not told apart from {some(last.ties)}" if last.ties else ""
             sentences.append(
                 f"Budget of {budget} evaluation{'' if budget == '1' else 's'}: best is {last.who}, "
-                f"{self.metric} {plus_minus(last.at.mean, last.at.sem)} at N = {last.at.steps} "
+                f"{self.metric} {from_}{plus_minus(last.at.mean, last.at.sem)} at N = {last.at.steps} "
                 f"({last.at.nfe} NFE){ties}."
             )
         return sentences

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import xarray as xr
 from tasks.results import Answers, open_results
 from tasks.store import Store
 from tests.end_to_end.conftest import processes, wait_for
+from tests.tasks import own_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
@@ -259,6 +261,42 @@ def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas):
     assert set(points["sampler"].values[failed]) == {"mine:Faulty"}
     assert set(points["schedule"].values[failed]) == {"ddpm-linear"}
     assert failed.sum() == 8
+
+
+def test_classes_of_ones_own_are_themselves_on_the_workers_too(diffatlas):
+    (diffatlas.folder / "own.py").write_text(Path(own_parts.__file__).read_text())
+    (diffatlas.folder / "own.yaml").write_text("""
+name: own
+datasets: [uniform, "own:Wide"]
+formulations: [edm]
+seeds: 1
+training: {steps: 20, batch: 32, width: 16, depth: 1, data: 500}
+samplers: [ddim, "own:First", "own:Second", "own:Leaving", "own:Flat", heun, "own:HalfHeun"]
+steps: [3]
+samples: 300
+metrics: [w1, "own:Hundredfold"]
+""")
+    told = diffatlas("run", "own.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "SystemExit: 3" in told.stderr
+    assert "gave samples of shape [1, 300], expected [1, 300, 1]" in told.stderr
+    points = open_results(str(diffatlas.folder / "results"))
+    failed = points["status"].values == "failed"
+    assert set(points["sampler"].values[failed]) == {"own:Leaving", "own:Flat"}
+    w1 = {
+        place: float(value)
+        for *place, value in zip(*(points[n].values for n in ("dataset", "formulation", "sampler", "w1")), strict=True)
+        for place in [tuple(place)]
+    }
+    for dataset in ("uniform", "own:Wide"):
+        for formulation in ("edm", "exact"):
+            by = {sampler: w1[dataset, formulation, sampler] for sampler in set(points["sampler"].values[~failed])}
+            assert by["own:First"] == by["ddim"]
+            assert len({by["own:First"], by["own:Second"], by["heun"], by["own:HalfHeun"]}) == 4
+    assert w1["uniform", "edm", "heun"] != w1["own:Wide", "edm", "heun"]  # trained on what each is
+    assert w1["uniform", "exact", "heun"] != w1["own:Wide", "exact", "heun"]  # from noise of its own
+    np.testing.assert_allclose(points["own:Hundredfold"][~failed], 100 * points["w1"][~failed], rtol=1e-12)
+    again = diffatlas("plan", "own.yaml", "--json", PYTHONPATH=str(diffatlas.folder))
+    assert json.loads(again.stdout)["points"]["missing"] == 0
 
 
 def test_a_shard_whose_workers_keep_dying_is_recorded_as_failed_and_the_others_finish(diffatlas):

@@ -1,9 +1,12 @@
 """The commands that look at a store's history and take things out of it, in process: no services needed."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -141,3 +144,57 @@ def test_a_reader_that_has_had_enough_is_no_error(store):
         process.stdout.close()
         told = process.stderr.read()
     assert (process.returncode, told) == (0, b"")
+
+
+@pytest.mark.parametrize(("form", "name"), [("zarr", "x.zarr"), ("netcdf", "x.nc"), ("parquet", "x.parquet")])
+def test_overwrite_replaces_an_earlier_export_and_nothing_else(store, tmp_path, form, name):
+    mine = tmp_path / name
+    arguments = ("export", "--store", store, "--format", form, "--out", mine)
+    xr.Dataset({"a": ("x", [1.0])}).to_zarr(mine, zarr_format=3, consolidated=False) if form == "zarr" else None
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(mine, engine="h5netcdf") if form == "netcdf" else None
+    pd.DataFrame({"a": [1.0]}).to_parquet(mine) if form == "parquet" else None
+    before = {file: file.read_bytes() for file in [mine, *mine.rglob("*")] if file.is_file()}
+    assert "no earlier export" in ask(*arguments, "--overwrite", code=2).output
+    assert {file: file.read_bytes() for file in [mine, *mine.rglob("*")] if file.is_file()} == before
+    text = tmp_path / "thesis"
+    text.write_text("years of work")
+    ask("export", "--store", store, "--format", form, "--out", text, "--overwrite", code=2)
+    assert text.read_text() == "years of work"
+    other = tmp_path / f"other-{name}"
+    ask(*arguments[:-1], other)
+    ask(*arguments[:-1], other, code=2)
+    ask(*arguments[:-1], other, "--overwrite")
+
+
+def test_a_mean_over_differently_trained_networks_is_told(tmp_path):
+    uri = str(tmp_path / "results")
+    answer(uri, {**SPEC, "seeds": 1})
+    question = ("query", "--store", uri, "--by", "formulation,sampler,steps", "--metric", "w1")
+    assert "warning" not in ask(*question).stderr
+    answer(uri, {**SPEC, "seeds": 1, "training": {**SPEC["training"], "steps": 12}})
+    told = ask(*question).stderr
+    assert "4 configurations are there several times with the same seed" in told
+    assert "warning" not in ask(*question, "--study", "tiny").stderr
+    assert "warning" not in ask(*question[:-3], "formulation,sampler,steps,cell_id", "--metric", "w1").stderr
+    assert "warning" not in ask(*question, "--where", "formulation == 'exact'").stderr
+
+
+def test_a_path_that_is_kept_in_vain_is_told(tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump({**SPEC, "keep": {"trajectories": ["heun@3", "heun@9"]}}))
+    told = json.loads(ask("plan", study, "--store", tmp_path / "none", "--json").stdout)["warnings"]
+    assert [line for line in told if "heun" in line] == [
+        "keep.trajectories: 'heun@9' is of no point of the study: its samplers and steps have no such pair"
+    ]
+
+
+def test_the_sampler_that_the_guide_shows_works(tmp_path, monkeypatch):
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    shown = next(code for code in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class HalfEuler" in code)
+    (tmp_path / "from_the_guide.py").write_text(shown)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"name": "from_the_guide:HalfEuler", "part": 1.0}
+    answer(str(tmp_path / "results"), {**SPEC, "formulations": ["exact"], "samplers": ["ddim", own], "keep": {}})
+    w1 = open_results(str(tmp_path / "results")).atlas.cube("w1").squeeze()
+    by = [w1.sel(sampler=name).values for name in ("ddim", "from_the_guide:HalfEuler(part=1.0)")]
+    np.testing.assert_allclose(*by, rtol=1e-9)

@@ -137,7 +137,7 @@ def test_what_no_export_made_is_never_replaced(answers, tmp_path, form):
         export(answers, form, answers._store.uri, overwrite=True)
     (tmp_path / "file").write_text("mine")
     if form == "zarr":
-        with pytest.raises(ExportError, match="is not a folder made by an earlier export"):
+        with pytest.raises(ExportError, match="is no earlier export"):
             export(answers, form, tmp_path / "file", overwrite=True)
     with pytest.raises(ExportError, match="expected a name"):
         export(answers, form, "/")

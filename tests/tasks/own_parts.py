@@ -1,0 +1,66 @@
+"""Classes of somebody's own, as a study names them: ``tests.tasks.own_parts:Name``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffusion.datasets import Uniform
+from diffusion.metrics import Wasserstein1
+from diffusion.samplers import DDIM, Heun, Sampler
+
+
+@dataclass(frozen=True)
+class Wide(Uniform):
+    """U[0, 1] by another name, drawn twice as wide."""
+
+    def sample(self, n, generator):
+        return 2 * super().sample(n, generator)
+
+
+@dataclass(frozen=True)
+class HalfHeun(Heun):
+    """Heun's rule, but only half of each step."""
+
+    def step(self, denoiser, x, now, then, noise):
+        return x + 0.5 * (super().step(denoiser, x, now, then, noise) - x)
+
+
+@dataclass(frozen=True)
+class First(Sampler):
+    """DDIM's rule."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        return DDIM().step(denoiser, x, now, then, noise)
+
+
+@dataclass(frozen=True)
+class Second(First):
+    """DDIM's rule, then halved: the parameters are those of `First`, the numbers are not."""
+
+    def step(self, denoiser, x, now, then, noise):
+        return 0.5 * super().step(denoiser, x, now, then, noise)
+
+
+@dataclass(frozen=True)
+class Leaving(First):
+    """Ends the process."""
+
+    def step(self, denoiser, x, now, then, noise):  # noqa: ARG002
+        raise SystemExit(3)
+
+
+@dataclass(frozen=True)
+class Flat(First):
+    """Forgets a dimension."""
+
+    def step(self, denoiser, x, now, then, noise):
+        return super().step(denoiser, x, now, then, noise)[..., 0]
+
+
+@dataclass(frozen=True)
+class Hundredfold(Wasserstein1):
+    """A hundred times W1."""
+
+    def _measure(self, samples, dataset):
+        return 100 * super()._measure(samples, dataset)
