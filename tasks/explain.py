@@ -93,4 +93,4 @@ def _brief(value: Any) -> str:
 def matching(points: Sequence[Point], expression: str) -> frozenset[str]:
     """Ids of the points that satisfy an expression of the `--where` language. Raises `tasks.query.QueryError`."""
     frame = pd.DataFrame([{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for p in points])
-    return frozenset(frame["point_id"].to_numpy()[np.flatnonzero(where(frame, expression))].tolist())
+    return frozenset(frame["point_id"].to_numpy()[np.flatnonzero(where(frame, expression, "--force"))].tolist())

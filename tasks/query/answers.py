@@ -17,10 +17,10 @@ from tasks.split import BESIDE
 LABELS = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
 
 
-def where(frame: pd.DataFrame, expression: str) -> np.ndarray:
-    """The rows that satisfy `expression`, as truth values ``[row]``. Raises `QueryError`."""
+def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.ndarray:
+    """The rows that satisfy `expression`, as truth values ``[row]``. Raises `QueryError`, which names the `option`."""
     columns = of_frame(frame)
-    return satisfied(expression, columns, columns.size)
+    return satisfied(expression, columns, columns.size, option)
 
 
 def chosen(points: xr.Dataset, expression: str | None) -> Columns:
