@@ -167,7 +167,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(client: Any, scheduled: Any
     assert steps == [f"smoke: {len(names)} shards"]
 
     made_by = Store.open(uri).history()[0]["metadata"]
-    assert (made_by["started_by"], made_by["deployment"], made_by["flow_run"]) == ("schedule", "smoke", "smoke")
+    assert (made_by["started_by"], made_by["deployment"], made_by["flow_run"]) == ("schedule", "tiny", "smoke")
 
     artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert artifacts["smoke-progress"].data == 100
