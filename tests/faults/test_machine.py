@@ -101,6 +101,7 @@ class Machine(RuleBasedStateMachine):
         self.uri = str(self.folder / "store")
         self.tags: dict[str, str] = {}
         self.aside: set[str] = set()  # tagged, and collected from under the newest snapshot
+        self.loose: set[str] = set()  # of these, untagged since: may still be listed where the newest one follows it
         self.used: set[str] = set()
 
     def teardown(self) -> None:
@@ -218,7 +219,9 @@ class Machine(RuleBasedStateMachine):
     def untag(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.tags)))
         self.store.untag(name)
-        self.aside -= {self.tags.pop(name)} - set(self.tags.values())
+        loose = (self.aside & {self.tags.pop(name)}) - set(self.tags.values())
+        self.aside -= loose
+        self.loose |= loose
         with pytest.raises(WrongReference):
             self.store.group(name)
 
@@ -231,7 +234,7 @@ class Machine(RuleBasedStateMachine):
         expired = self.history[newest + 1 :]
         removed = self.store.gc(times[self.history[newest]] + _TICK, dry_run, youngest=-2 * _TICK)
         assert removed.dry_run == dry_run
-        assert set(removed.snapshots) == set(expired) - set(self.tags.values())
+        assert set(removed.snapshots) - self.loose == set(expired) - set(self.tags.values())
         if not dry_run:
             self.aside |= set(expired) & set(self.tags.values())
             self.history = self.history[: newest + 1]
@@ -276,7 +279,8 @@ class Machine(RuleBasedStateMachine):
             return
         entries = self.store.history()
         listed = [entry["snapshot"] for entry in entries]
-        assert [snapshot for snapshot in listed if snapshot not in self.aside] == [*self.history, self.root]
+        apart = self.aside | self.loose
+        assert [snapshot for snapshot in listed if snapshot not in apart] == [*self.history, self.root]
         tagged = {tag: entry["snapshot"] for entry in entries for tag in entry["tags"]}
         assert tagged.items() <= self.tags.items()
         assert {tag for tag, snapshot in self.tags.items() if snapshot not in self.aside} <= set(tagged)
@@ -332,7 +336,11 @@ def same(found: Any, expected: Any) -> bool:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    derandomize=True,  # what it draws is the same until the rules change; raise max_examples to search
+    max_examples=15,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
