@@ -16,9 +16,8 @@ import pandas as pd
 
 from tasks.plan import NEW, Plan, Point
 from tasks.query import where
-from tasks.results import Answers
+from tasks.results import PLACE, Answers
 
-PLACE = ("dataset", "formulation", "schedule", "sampler", "grid", "steps", "seed")
 _ABSENT = "nothing"
 
 

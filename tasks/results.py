@@ -42,6 +42,12 @@ COORDINATES = (
     "point_id",
     "status",
 )
+CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
+"""What a mean over seeds is of."""
+
+PLACE = (*CONFIGURATION, "seed")
+"""The labels of a point; of one study, no two points have the same."""
+
 _HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from tasks.compare.groups import judged, rows
-from tasks.compare.match import LABELS, NEEDED, PLACE, Columns, Pair, pair_of, paired
+from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.compare.significance import CORRECTIONS
 from tasks.query import QueryError
-from tasks.results import metric_names
+from tasks.results import PLACE, metric_names
 from tasks.words import nearest
 
 _CELL = ("dataset", "formulation", "schedule", "seed")

@@ -18,12 +18,15 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from tasks.results import CONFIGURATION, PLACE
+
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Columns = Mapping[str, NDArray[Any]]
 
-LABELS = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
-PLACE = (*LABELS, "seed")
+LABELS = CONFIGURATION
+"""What a group of points is, unless asked otherwise."""
+
 NEEDED = (*PLACE, "cell_id", "point_id", "status")
 
 

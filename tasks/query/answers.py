@@ -11,10 +11,8 @@ import xarray as xr
 from tasks.query.columns import Columns, Groups, check, frame_of, of_frame, of_points
 from tasks.query.conditions import satisfied
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
-from tasks.results import metric_names
+from tasks.results import CONFIGURATION, PLACE, metric_names
 from tasks.split import BESIDE
-
-LABELS = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
 
 
 def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.ndarray:
@@ -39,12 +37,12 @@ def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
     """What a mean over seeds would mix up: networks that were trained in different ways under the same labels; None if nothing."""
     columns = chosen(points, expression)
     columns = columns.rows(columns["status"] == "ok")
-    places = Groups(columns, (*LABELS, "seed"), columns.size)
+    places = Groups(columns, PLACE, columns.size)
     counts = np.bincount(places.codes, minlength=len(places))
     if not (counts > 1).any():
         return None
     at = int(np.argmax(counts > 1))
-    told = ", ".join(str(places.labels[name][at]) for name in LABELS)
+    told = ", ".join(str(places.labels[name][at]) for name in CONFIGURATION)
     return (
         f"{int((counts > 1).sum())} configurations are there several times with the same seed, trained in different ways (such as "
         f"{told}): what is told of a group mixes them; choose one study with --study, or add cell_id to --by"

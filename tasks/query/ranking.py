@@ -23,9 +23,9 @@ from tasks.query.columns import Columns, Groups, check, factorize, frame_of
 from tasks.query.conditions import satisfied
 from tasks.query.language import QueryError
 from tasks.query.statistics import higher_is_better, reduced, student
+from tasks.results import CONFIGURATION
 from tasks.words import shown
 
-CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
 BY = ("dataset", "formulation")
 _COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
 _SHOWN = 4
