@@ -50,6 +50,14 @@ class Dataset(Component):
         return False
 
     @property
+    def smooth(self) -> bool:
+        """Whether the clean data have a density that is positive and differentiable in the whole space: a score at every point.
+
+        Points, surfaces and densities that end abruptly have none, nor has anything of which it is not known.
+        """
+        return False
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """Dimension of the space the samples live in."""

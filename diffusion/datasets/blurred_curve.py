@@ -162,6 +162,10 @@ class BlurredCurve(Dataset):
         """The curve in panels no longer than `LONGEST_PANEL` noise widths."""
 
     @property
+    def smooth(self) -> bool:
+        return True
+
+    @property
     def exact(self) -> bool:
         return True
 

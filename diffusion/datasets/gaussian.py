@@ -60,6 +60,10 @@ class Gaussian(Dataset):
             raise ValueError(f"gaussian: stds = {self.stds!r}; needed: positive numbers")
 
     @property
+    def smooth(self) -> bool:
+        return True
+
+    @property
     def exact(self) -> bool:
         return True
 

@@ -263,6 +263,10 @@ class MixtureDataset(Dataset):
         return True
 
     @property
+    def smooth(self) -> bool:
+        return bool((self.mixture.stds > 0).all())
+
+    @property
     def dim(self) -> int:
         return self.mixture.means.shape[1]
 

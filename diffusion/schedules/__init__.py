@@ -37,6 +37,9 @@ from diffusion.schedules.discrete import IDDPM, Chain, DDPMCosine, DDPMLinear, D
 from diffusion.schedules.variance_exploding import EDM, VEGeometric, VELinear
 
 # isort: split
+from diffusion.schedules.geometric import NCSN
+
+# isort: split
 from diffusion.schedules.straight import Flow
 
 # isort: split
@@ -46,6 +49,7 @@ __all__ = [
     "EDM",
     "GAUSSIAN_ENOUGH",
     "IDDPM",
+    "NCSN",
     "Chain",
     "DDPMCosine",
     "DDPMLinear",

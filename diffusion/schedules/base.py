@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion.registry import Component, Registry
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
 
 schedules: Registry[Schedule] = Registry("schedule")
 
@@ -43,6 +46,10 @@ class Schedule(Component):
 
     own_grid: ClassVar[str] = "uniform-t"
     variance_preserving: ClassVar[bool] = False  # alpha^2 + sigma^2 = 1
+
+    def fitted(self, dataset: Dataset) -> Schedule:  # noqa: ARG002
+        """The schedule for this data set: itself, but for one that chooses levels from the data. Idempotent."""
+        return self
 
     @property
     def max_steps(self) -> int | None:

@@ -92,7 +92,7 @@ def test_two_names_of_one_rule_agree_to_rounding(one: Sampler, other: Sampler, s
     if one.refuses(schedule) or other.refuses(schedule):
         assert one.refuses(schedule)
         return
-    levels = own_levels(schedule, steps)
+    levels = own_levels(schedule, min(steps, schedule.max_steps or steps))
     ratio = min(float(now.alpha / then.alpha) for now, then in itertools.pairwise(levels))
     found = paths(one, other, levels, (1, 50, 1))
     size = max(1.0, float(found[1].abs().max()))
