@@ -1,0 +1,139 @@
+r"""The evidence lower bound of a diffusion chain, term by term.
+
+A chain of T levels with ``A_t = alpha_t / alpha_{t-1}`` and ``B_t^2 = 1 - A_t^2`` is a model with T layers of latent variables,
+
+    p(x_T) = N(0, I),   p(x_{t-1} | x_t) = N(m_t(x_t, D(x_t)), v_t I),
+    m_t(x_t, x_0) = A_t sigma_{t-1}^2/sigma_t^2 x_t + alpha_{t-1} B_t^2/sigma_t^2 x_0
+
+whose posterior is approximated by the forward chain, ``q(x_{t-1} | x_t, x_0) = N(m_t(x_t, x_0), u_t I)`` with
+``u_t = B_t^2 sigma_{t-1}^2/sigma_t^2``. For each x_0
+
+    log p(x_0)  >=  E log p(x_0 | x_1)  -  sum_{t=2}^T E KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) )  -  KL( q(x_T | x_0) || N(0, I) )
+                    reconstruction         consistency                                                    prior matching
+
+and with equal variances, ``v_t = u_t``, a consistency term is ``lambda_t E |x_0 - D(x_t)|^2`` with
+
+    lambda_t = (alpha_{t-1} B_t^2/sigma_t^2)^2 / (2 u_t) = alpha_{t-1}^2 B_t^2 / (2 sigma_{t-1}^2 sigma_t^2) = (SNR_{t-1} - SNR_t) / 2,
+
+SNR = alpha^2/sigma^2 (`bound_weights`; in powers a = A^2 and abar = alpha^2 it reads ``(1-a)^2 abar_{t-1} / (2 u_t (1-abar_t)^2)``, and
+as a weight of the predicted noise ``(1-a)^2 / (2 u_t a (1-abar_t))``).
+
+**The first level.** u_1 is zero: with it, the reconstruction of anything but x_0 itself would be minus infinity. The variance
+of ``p(x_0 | x_1)`` is ``B_1^2``, so that the mean D(x_1) is scored in units of the noise that the first step adds, and
+``lambda_1 = 1 / (2 B_1^2)``.
+
+**Which variance.** ``v_t = u_t`` (`posterior`) is right for data at one point, ``v_t = B_t^2`` (`transition`) for data of unit variance: of
+``N(0, I)`` the exact denoiser makes the reverse chain the forward one, and the bound is the log-likelihood itself. With
+`posterior` the same denoiser loses ``1/2 (B_t^2/u_t - 1 - ln B_t^2/u_t)`` per coordinate and level, most of it at the first few, however
+many levels there are: 1.35 nats per coordinate on the chain `ddpm-linear` of 100 levels, 0.46 on that of 1000.
+
+The mean of the bound over data is at most that of the log-density, minus the target's entropy. Sources: Sohl-Dickstein et al., ICML 2015;
+Ho et al., NeurIPS 2020, eq. 5; Kingma et al., Variational Diffusion Models, NeurIPS 2021 (the weights as differences of SNR).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from diffusion.gaussians import isotropic_divergence, log_normal_density
+from diffusion.samplers import Denoiser
+from diffusion.samplers.ancestral import Variance
+from diffusion.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class ChainBound:
+    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations."""
+
+    reconstruction: Tensor  # [n], log p(x_0 | x_1)
+    consistency: Tensor  # [T - 1, n], the divergences at t = 2 .. T
+    prior: Tensor  # [n], KL(q(x_T | x_0) || N(0, I)), without randomness
+
+    @property
+    def bound(self) -> Tensor:
+        """The evidence lower bound, ``[n]``: reconstruction minus the divergences."""
+        return self.reconstruction - self.consistency.sum(0) - self.prior
+
+
+def refuses_bound(schedule: Schedule) -> str | None:
+    """Why a schedule has no bound of this kind, or None."""
+    if schedule.variance_preserving and schedule.max_steps is not None:
+        return None
+    return (
+        f"the bound has one term for each level of a discrete variance-preserving chain (such as 'ddpm-linear'), and "
+        f"schedule {schedule.registered_name!r} is not one"
+    )
+
+
+def chain_bound(
+    denoiser: Denoiser,
+    clean: Tensor,
+    noise: Iterable[Tensor],
+    schedule: Schedule,
+    variance: Variance = "posterior",
+) -> ChainBound:
+    """The bound's terms at ``clean [n, dim]``, each for one draw of the noise.
+
+    `noise` gives ``[n, dim]`` standard normal numbers for each level t = 1 .. T, in this order; they may be independent, or the same for
+    all levels (`itertools.repeat`), since every term looks at one level. The denoiser is called as by a sampler, with one member.
+
+    Raises:
+        ValueError: the schedule is refused (see `refuses_bound`), `variance` is unknown, or there is noise for too few levels.
+    """
+    if reason := refuses_bound(schedule):
+        raise ValueError(reason)
+    if variance not in get_args(Variance):
+        raise ValueError(f"variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
+    steps = _Steps.of(schedule)
+    reconstruction, consistency = torch.empty(0), []
+    for t, eps in zip(range(len(steps.alpha)), noise, strict=False):
+        alpha, sigma = steps.alpha[t : t + 1], steps.sigma[t : t + 1]
+        denoised = denoiser((alpha * clean + sigma * eps)[None], alpha, sigma)[0].double()
+        if t == 0:
+            reconstruction = log_normal_density(clean, denoised, steps.transition[0])
+            continue
+        distance = steps.from_data[t] ** 2 * (clean - denoised).square().sum(-1)
+        chosen = steps.posterior[t] if variance == "posterior" else steps.transition[t]
+        consistency.append(isotropic_divergence(distance, steps.posterior[t], chosen, clean.shape[1]))
+    if len(consistency) != len(steps.alpha) - 1:
+        raise ValueError(f"the noise was for fewer than the {len(steps.alpha)} levels of {schedule.label()}")
+    last_alpha, last_sigma = steps.alpha[-1], steps.sigma[-1]
+    one = torch.ones_like(last_sigma)
+    prior = isotropic_divergence((last_alpha * clean).square().sum(-1), last_sigma**2, one, clean.shape[1])
+    return ChainBound(reconstruction, torch.stack(consistency), prior)
+
+
+def bound_weights(schedule: Schedule) -> Tensor:
+    """lambda_t of ``|x_0 - D(x_t)|^2`` in the bound at t = 1 .. T, ``[T]``; see the module's text. Raises ValueError if refused."""
+    if reason := refuses_bound(schedule):
+        raise ValueError(reason)
+    steps = _Steps.of(schedule)
+    weights = steps.from_data**2 / (2 * steps.posterior)
+    weights[0] = 1 / (2 * steps.transition[0])
+    return weights
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What a chain's moves consist of, all ``[T]``, t = 1 .. T."""
+
+    alpha: Tensor
+    sigma: Tensor
+    transition: Tensor  # B^2
+    posterior: Tensor  # u, zero at t = 1
+    from_data: Tensor  # the factor of x_0 in the mean of q(x_{t-1} | x_t, x_0)
+
+    @staticmethod
+    def of(schedule: Schedule) -> _Steps:
+        levels = schedule.level_times.flip(0)
+        alpha, sigma = schedule.alpha(levels), schedule.sigma(levels)
+        alpha_before = torch.cat([torch.ones_like(alpha[:1]), alpha[:-1]])
+        sigma_before = torch.cat([torch.zeros_like(sigma[:1]), sigma[:-1]])
+        transition = -torch.expm1(2 * torch.log(alpha / alpha_before))
+        shrink = transition / sigma**2
+        return _Steps(alpha, sigma, transition, shrink * sigma_before**2, alpha_before * shrink)
