@@ -90,6 +90,9 @@ class Mixture:
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.variance(), x, alpha, sigma)
 
+    def responsibilities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self._in_blocks(lambda posterior: posterior.responsibilities(), x, alpha, sigma, len(self.means))
+
     def _in_blocks(
         self, answer: Callable[[_Posterior], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, *trailing: int
     ) -> Tensor:
@@ -169,6 +172,10 @@ class _Posterior(ABC):
             else:
                 columns.append(self.average((self.alpha * self._a(j) - y) / self.v))
         return torch.stack(columns, dim=-1)
+
+    def responsibilities(self) -> Tensor:
+        """r, ``[n, K]``."""
+        return (self.r / self.mass).T
 
     def variance(self) -> Tensor:
         """``E[d s_k^2 sigma^2 / v_k + |m_k - D|^2]``, ``[n]``, the mean first."""
@@ -307,6 +314,13 @@ class MixtureDataset(Dataset):
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.posterior_variance(x, alpha, sigma)
+
+    def responsibilities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """``p(k | x)`` of each component behind a noised sample, ``[..., batch, K]``; they add up to one.
+
+        The component is the mixture's latent variable z: this is ``p(z | x)``, and ``p(x | z = k)`` is ``N(alpha mu_k, v_k I)``.
+        """
+        return self.mixture.responsibilities(x, alpha, sigma)
 
 
 def nearest(x: Tensor, centres: Tensor) -> Tensor:

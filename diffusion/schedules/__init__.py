@@ -31,7 +31,15 @@ from diffusion.schedules.base import (
 from diffusion.schedules.variance_preserving import SubVP, VPCosine, VPExponential, VPLinear, VPSigmoid
 
 # isort: split
-from diffusion.schedules.discrete import IDDPM, Chain, DDPMCosine, DDPMLinear, DDPMScaledLinear, VPConstant
+from diffusion.schedules.discrete import (
+    IDDPM,
+    Chain,
+    DDPMCosine,
+    DDPMLinear,
+    DDPMScaledLinear,
+    VPConstant,
+    stationary_variance,
+)
 
 # isort: split
 from diffusion.schedules.variance_exploding import EDM, VEGeometric, VELinear
@@ -71,4 +79,5 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "schedules",
+    "stationary_variance",
 ]

@@ -24,6 +24,18 @@ from diffusion.schedules.base import LARGEST_EXPONENT, NoiseAsTime, VariancePres
 _MOST_LEVELS = 1_000_000  # tables of a discrete schedule are held in memory
 
 
+def stationary_variance(keep: float, add: float) -> float:
+    r"""Where the variance of ``x_k = keep x_{k-1} + add eps_k`` goes, whatever x_0: ``add^2 / (1 - keep^2)``.
+
+    It is 1 for ``add = sqrt(1 - keep^2)``: hence the pair sqrt(1 - beta), sqrt(beta) in every chain below.
+
+    Raises:
+        ValueError: ``keep`` is not between -1 and 1, and the variance has no limit.
+    """
+    require(-1 < keep < 1, f"the variance of such a chain has a limit for -1 < keep < 1 only, found {keep}")
+    return add**2 / ((1 - keep) * (1 + keep))
+
+
 @dataclass(frozen=True)
 class Chain(VariancePreserving):
     """A variance-preserving chain of `levels` steps; subclasses give the one-step variances `betas`."""

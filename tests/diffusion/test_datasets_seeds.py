@@ -168,3 +168,21 @@ def test_paths_of_the_variance_preserving_chain_follow_the_exact_mixture_at_ever
             torch.testing.assert_close(p, noised.log_density(at, number(1.0), number(1e-12)), rtol=1e-9, atol=1e-9)
             gap = noised.cdf(x.sort().values) - torch.arange(n) / n
             assert gap.abs().max() <= 2.5 / math.sqrt(n) + 1 / n
+
+
+def test_the_component_is_the_latent_variable_of_a_mixture() -> None:
+    """Row A44: p(z | x) by Bayes' rule from w_k and p(x | z) = N(mu_k, s_k^2), and it adds up to one, also far away and under noise."""
+    dataset = GaussianMixture((0.2, 0.5, 0.3), (-2.0, 0.5, 2.0), (0.2, 1.0, 0.6))
+    x = torch.tensor([-30.0, -2.2, -1.3, 0.0, 1.9, 40.0], dtype=torch.float64)
+    for alpha, sigma in ((1.0, 1e-9), (0.6, 0.8)):
+        found = dataset.responsibilities(x[:, None], number(alpha), number(sigma))
+        assert found.shape == (6, 3)
+        torch.testing.assert_close(found.sum(1), torch.ones(6, dtype=torch.float64), rtol=1e-14, atol=0)
+        stds = torch.tensor([math.hypot(alpha * s, sigma) for s in dataset.stds], dtype=torch.float64)
+        means = alpha * torch.tensor(dataset.means, dtype=torch.float64)
+        likelihood = torch.exp(-0.5 * ((x[:, None] - means) / stds) ** 2) / (stds * math.sqrt(2 * math.pi))
+        joint = torch.tensor(dataset.weights, dtype=torch.float64) * likelihood
+        near = joint.sum(1) > 0
+        torch.testing.assert_close(found[near], (joint / joint.sum(1, keepdim=True))[near], rtol=1e-9, atol=1e-300)
+        evidence = dataset.log_density(x[:, None], number(alpha), number(sigma)).exp()
+        torch.testing.assert_close(joint.sum(1), evidence, rtol=1e-9, atol=1e-300)

@@ -48,6 +48,7 @@ from diffusion.schedules import (
     VPLinear,
     VPSigmoid,
     schedules,
+    stationary_variance,
 )
 from diffusion.schedules.formulas import FUNCTIONS, Formula, path_of
 
@@ -596,7 +597,12 @@ def test_the_root_of_one_minus_a_squared_is_the_only_noise_that_keeps_unit_varia
         a, variance = math.sqrt(1 - beta), 0.0
         for _ in range(200_000):
             variance = a * a * variance + beta
-        assert variance == pytest.approx(1, abs=1e-10)
+        assert (
+            variance == pytest.approx(stationary_variance(a, math.sqrt(beta)), rel=1e-9) == pytest.approx(1, abs=1e-10)
+        )
+    assert stationary_variance(0.6, 0.4) == pytest.approx(0.16 / 0.64)
+    with pytest.raises(ValueError, match="has a limit for -1 < keep < 1 only"):
+        stationary_variance(1.0, 0.1)
     chain = DDPMLinear(levels=2000, beta_min=0.02, beta_max=0.02, scaled=False)
     assert float(chain.sigma(times(2000.0))) == 1
 
