@@ -4,31 +4,32 @@ Every member has its own formulation, schedule, data and random streams; they sh
 All that mixes numbers within a member (loss, gradient norm, divergence check) is computed per member, so that a member's
 weights are the same, to the last bit, whatever it is stacked with, and a member that diverges stays alone with its NaN.
 
-Random numbers are drawn a block of steps at a time: data with replacement from the member's training set, stratified noise
-levels, Gaussian noise; from them, in float64, the network's inputs, effective targets and weights (see `parametrizations`).
+What is minimised is an *objective* that all members share (`diffusion.objectives`); what is random about it is drawn from each
+member's own stream, a block of steps at a time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.formulations import Trained
-from diffusion.networks import FEATURES, StackedMLP, features
-from diffusion.objectives import last_step_share, stratified
+from diffusion.formulations import NoiseConditional, Trained
+from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
+from diffusion.objectives import Objective
 from diffusion.parametrizations import Circle, Coefficients
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule
 
 LOSS_BINS = 64
 _CLIP = 1.0
-_ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations stay in the cache
 _DIVERGED = 10.0
 _WIDEST, _DEEPEST = 4096, 64  # a stack of wider networks does not fit into memory
 
@@ -49,6 +50,17 @@ class Training:
     learning_rate: float = 4e-3
     ema: float = 0.03
     data: int = 200_000
+    network: Architecture = Perceptron()
+
+    def spec(self) -> dict[str, Any]:
+        """As plain values; the network only where it is not the usual one."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "network"}
+        return plain if self.network == Perceptron() else {**plain, "network": self.network.spec()}
+
+    def identity(self) -> dict[str, Any]:
+        """The spec with the version of the network: what ids are derived from."""
+        spec = self.spec()
+        return {**spec, "network": self.network.identity()} if "network" in spec else spec
 
     def __post_init__(self) -> None:
         if self.width > _WIDEST or self.depth > _DEEPEST:
@@ -68,38 +80,35 @@ class Member:
     schedule: Schedule
     key: str
 
+    def lessons(self, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What it learns from in a number of steps: see `diffusion.objectives.Objective.lessons`."""
+        return self.formulation.objective.lessons(self, data, steps, batch, generator)
+
+    @property
+    def noisy(self) -> NoiseConditional:
+        """The formulation of a network that is told of noise. Raises TypeError for others."""
+        if not isinstance(self.formulation, NoiseConditional):
+            raise TypeError(f"formulation {self.formulation.registered_name!r} has no noise levels")
+        return self.formulation
+
     def condition(self, nsr: Tensor) -> Tensor:
         """What the network is told of the noise: features of the label, scaled so that the schedule's range is [-1, 1]."""
         ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
-        low, high = self.formulation.noise_label(self.schedule.nsr(ends), self.schedule)
-        label = self.formulation.noise_label(nsr, self.schedule)
+        low, high = self.noisy.noise_label(self.schedule.nsr(ends), self.schedule)
+        label = self.noisy.noise_label(nsr, self.schedule)
         return features((label - (low + high) / 2) / ((high - low).abs() / 2))
 
     def coefficients(self, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in of the member's parametrization."""
-        return self.formulation.parametrization.coefficients(level, self.dataset.std)
-
-    def lessons(self, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
-        formulation, schedule, std = self.formulation, self.schedule, self.dataset.std
-        nsr = formulation.noise_levels.quantile(stratified(steps, batch, generator), schedule)
-        x = data[torch.randint(len(data), (steps, batch), generator=generator)]
-        target = formulation.noise_target
-        share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, schedule)
-        eps, stand_in = target.draw(share, tuple(x.shape), generator)
-        level = Circle.at(nsr)
-        c = self.coefficients(level)
-        z = level.a[..., None] * x + level.b[..., None] * eps
-        answer = formulation.parametrization.predict(x, stand_in, level, std)
-        weight = formulation.weighting.on_target(nsr, c, schedule, std)
-        return tuple(part.float() for part in (c.into[..., None] * z, answer, self.condition(nsr), weight))
+        return self.noisy.parametrization.coefficients(level, self.dataset.std)
 
 
 @dataclass(frozen=True)
 class TrainedStack:
     """What training leaves: averaged weights, losses and, for members that failed, the reason."""
 
-    network: StackedMLP
+    objective: Objective
+    network: Network
     members: tuple[Member, ...]
     rows: Tensor  # [members, network.size], the parameters
     loss_steps: Tensor  # [bins], the step that closes each bin
@@ -110,6 +119,7 @@ class TrainedStack:
         """The sub-stack of the given members."""
         index = torch.tensor(list(indices))
         return TrainedStack(
+            self.objective,
             self.network,
             tuple(self.members[i] for i in indices),
             self.rows[index],
@@ -120,18 +130,13 @@ class TrainedStack:
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`."""
-        level = Circle.of(alpha, sigma)
-        nsr = sigma / alpha
-        rows = [member.coefficients(Circle(a, b)) for member, a, b in zip(self.members, level.a, level.b, strict=True)]
-        skip, out, into = (
-            torch.stack([getattr(row, part) for row in rows])[:, None, None] for part in ("skip", "out", "into")
-        )
-        c = torch.stack([m.condition(s[None]) for m, s in zip(self.members, nsr, strict=True)]).float()
-        z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
-        inputs = (into * z).float()
         with torch.no_grad():
-            raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
-        return skip * z + out * raw.double()
+            return self.objective.denoise(self.network, self.rows, self.members, x, alpha, sigma)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Data ``[members, batch, dim]`` for latent points z, of models that have a decoder."""
+        with torch.no_grad():
+            return self.objective.decode(self.network, self.rows, self.members, z)
 
 
 def _learning_rate(settings: Training, step: int) -> float:
@@ -151,13 +156,10 @@ def train(
     dimension. A member whose loss is not finite, or ends ten times above that of a network that answers zero, is reported
     in `TrainedStack.errors`; the others are unharmed.
     """
-    dims = {member.dataset.dim for member in members}
-    if len(dims) != 1:
-        raise ValueError(f"members of one stack need data of one dimension, found {sorted(dims)}")
-    network = StackedMLP(dims.pop(), settings.width, settings.depth)
+    objective, network = _common(members, settings)
     rows = network.initialise([stream("init", member.key) for member in members]).requires_grad_()
     average = rows.detach().clone()
-    balance = _Balance(members)
+    balance = _Balance(members, objective)
     optimiser = torch.optim.Adam([rows, *balance.rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
     generators = [stream("train", member.key) for member in members]
     longest = math.exp(-1 / (settings.ema * settings.steps))
@@ -171,24 +173,24 @@ def train(
             member.lessons(samples, end - first, settings.batch, generator)
             for member, samples, generator in zip(members, data, generators, strict=True)
         ]
-        inputs, targets, conditions, weighting = (torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True))
+        lessons = [torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True)]
         for step in range(first, end):
-            k = step - first
-            answer = network(rows, inputs[k], conditions[k])
-            errors = weighting[k] * (answer - targets[k]).square().sum(-1)
+            lesson = [part[step - first] for part in lessons]
+            errors = objective.errors(network, rows, *lesson)
             loss = errors.mean(1)
             optimiser.zero_grad()
-            balance(errors, conditions[k]).sum().backward()
+            balance(errors, lesson).sum().backward()
             _clip_each(rows)
             optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
             optimiser.step()
             with torch.no_grad():
                 average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
                 losses[:, b] += loss.detach() / (end - first)
-        trivial = (weighting * targets.square().sum(-1)).mean((0, 2))
+        trivial = objective.trivial(*lessons)
         progress(end)
 
     return TrainedStack(
+        objective,
         network,
         tuple(members),
         average,
@@ -198,21 +200,40 @@ def train(
     )
 
 
+def _common(members: Sequence[Member], settings: Training) -> tuple[Objective, Network]:
+    """The objective and the network that all members of a stack share. Raises ValueError if they do not."""
+    dims = {member.dataset.dim for member in members}
+    if len(dims) != 1:
+        raise ValueError(f"members of one stack need data of one dimension, found {sorted(dims)}")
+    programs = {
+        (member.formulation.objective, member.formulation.network(member.dataset, settings)) for member in members
+    }
+    if len(programs) != 1:
+        raise ValueError(f"members of one stack need one objective and one network, found {programs}")
+    return programs.pop()
+
+
 class _Balance:
     """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[errors / e^u + u]``, u linear in the features.
 
     Members without it see their own loss, bit for bit, whoever is in the stack.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._learned = [m for m, member in enumerate(members) if member.formulation.weighting.learned]
+    def __init__(self, members: Sequence[Member], objective: Objective) -> None:
+        self._objective = objective
+        told = [
+            isinstance(member.formulation, NoiseConditional) and member.formulation.weighting.learned
+            for member in members
+        ]
+        self._learned = [m for m, learned in enumerate(told) if learned]
         # two columns, because batched products of a single one take another path
         self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]
 
-    def __call__(self, errors: Tensor, conditions: Tensor) -> Tensor:
+    def __call__(self, errors: Tensor, lesson: Sequence[Tensor]) -> Tensor:
         """Loss of each member ``[members]`` from weighted errors ``[members, batch]``."""
         if not self._learned:
             return errors.mean(1)
+        conditions = self._objective.told_of_noise(*lesson)[..., :FEATURES]
         losses = list(errors.mean(1))
         for m, row in zip(self._learned, self.rows, strict=True):
             u = torch.bmm(conditions[m : m + 1], row)[0, :, 0]

@@ -10,6 +10,7 @@ from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import formulations
 from diffusion.grids import grids
 from diffusion.metrics import metrics
+from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.parametrizations import parametrizations
 from diffusion.registry import Component, Registry
@@ -23,6 +24,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     parametrizations,
     noise_distributions,
     weightings,
+    architectures,
     grids,
     samplers,
     metrics,

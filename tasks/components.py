@@ -22,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 import tasks.files  # noqa: F401 - registers the targets that are read from files
 from diffusion.datasets import Dataset, datasets
 from diffusion.grids import Grid, grids
+from diffusion.networks import Architecture, architectures
 from diffusion.objectives import NoiseLevels, Weighting, noise_distributions, weightings
 from diffusion.parametrizations import Parametrization, parametrizations
 from diffusion.registry import Component, Registry, UnknownName
@@ -116,6 +117,7 @@ KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (
     (NoiseLevels, noise_distributions),
     (Weighting, weightings),
     (Grid, grids),
+    (Architecture, architectures),
 )
 """Kinds of components that may be parameters of another one."""
 

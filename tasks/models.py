@@ -19,7 +19,7 @@ from diffusion.formulations import Exact, formulations
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.schedules import schedules
 from diffusion.training import Training
-from tasks.components import build
+from tasks.components import build, construct
 from tasks.plan import ENGINE_VERSION, Cell, Point
 from tasks.results import Answers
 from tasks.store import Store
@@ -89,7 +89,7 @@ def cell_of(spec: dict[str, Any]) -> Cell:
         exact = spec["formulation"]["name"] == "exact"
         formulation = Exact(schedule) if exact else build(formulations, _parameters(spec["formulation"]))
         dataset = build(datasets, _parameters(spec["dataset"]))
-        training = Training(**spec["training"]) if spec["training"] else None
+        training = construct(Training, _parameters(spec["training"])) if spec["training"] else None
     except (LookupError, TypeError, ValueError) as error:
         raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
     return Cell(dataset, formulation, schedule, int(spec["seed"]), training)

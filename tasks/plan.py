@@ -9,7 +9,6 @@ order, spelling, worker or time. Everything here is a pure function.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -21,14 +20,16 @@ from typing import Any
 import torch
 
 from diffusion.datasets import Dataset
-from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.formulations import Exact, Formulation, NoiseConditional, Trained
 from diffusion.grids import Grid
-from diffusion.metrics import Metric
-from diffusion.networks import StackedMLP
+from diffusion.levels import Level, levels_of
+from diffusion.metrics import DenoiserMetric, Metric
+from diffusion.networks import Network
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.training import Training
 from tasks.study import Study
+from tasks.study_axes import SamplerChoice
 
 ENGINE_VERSION = 2
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
@@ -78,13 +79,18 @@ class Cell:
             else self.formulation.identity(),
             "schedule": self.schedule.identity(),
             "seed": self.seed,
-            "training": dataclasses.asdict(self.training) if self.training else None,
+            "training": self.training.identity() if self.training else None,
         }
 
     @cached_property
     def id(self) -> str:
         """Content hash of the spec, 20 hexadecimal digits."""
         return _digest(self.spec)
+
+    def impossible(self) -> str | None:
+        """Why there can be no such model, or None."""
+        reason = self.formulation.refuses(self.schedule) or self.formulation.refuses_dataset(self.dataset)
+        return reason or (self.training.network.refuses(self.dataset) if self.training else None)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -147,14 +153,50 @@ class Point:
             "seed": self.cell.seed,
         }
 
+    def levels(self) -> list[Level]:
+        """The levels of its grid on its schedule, noisiest first, for this point alone."""
+        return levels_of([self.schedule], [self.grid], self.steps)
+
+    @cached_property
+    def target(self) -> Dataset:
+        """The law that its samples should follow."""
+        if type(self.sampler).target is Sampler.target:
+            return self.cell.dataset
+        return self.sampler.target(self.cell.dataset, self.sampler.path(self.levels())[-1])
+
+    def refuses(self, metric: Metric) -> str | None:
+        """Why the metric cannot measure the answer, or None."""
+        formulation = self.cell.formulation
+        if isinstance(metric, DenoiserMetric):
+            if "denoiser" not in formulation.gives:
+                return f"it looks at a denoiser, which {formulation.registered_name!r} does not give"
+            return metric.refuses(self.cell.dataset) or metric.refuses_schedule(self.cell.schedule)
+        return metric.refuses(self.target)
+
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
         schedule = self.schedule
-        reason = self.cell.formulation.refuses(self.cell.schedule)
+        reason = self.cell.impossible() or self._unserved()
         reason = reason or self.sampler.refuses(schedule) or self.grid.refuses(schedule)
         if reason is None and self.swapped is not None:
             reason = _unknown_noise(self.cell, self.swapped)
         return reason or self.grid.refuses_steps(schedule, self.steps)
+
+    def _unserved(self) -> str | None:
+        """Why the sampler gets nothing from the formulation's models that it could use, or None."""
+        formulation, sampler = self.cell.formulation, self.sampler
+        if formulation.own_sampler is not None:
+            return (
+                None
+                if sampler == formulation.own_sampler
+                else f"{formulation.registered_name!r} is sampled in its own way"
+            )
+        if sampler.needs in formulation.gives:
+            return None
+        return (
+            f"sampler {sampler.registered_name!r} needs a {sampler.needs}, and {formulation.registered_name!r} gives "
+            f"{', '.join(sorted(formulation.gives))} only"
+        )
 
     @property
     def flow(self) -> str:
@@ -173,7 +215,7 @@ class Point:
 def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
     """Why a network trained on the cell's schedule cannot be asked on another one, or None."""
     formulation, own = cell.formulation, cell.schedule
-    if not isinstance(formulation, Trained):
+    if not isinstance(formulation, NoiseConditional):
         return None
     if own.max_steps is not None:
         return (
@@ -192,9 +234,17 @@ def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
     )
 
 
-def _network(cell: Cell) -> StackedMLP:
-    assert cell.training is not None  # noqa: S101 - asked of trained cells only
-    return StackedMLP(cell.dataset.dim, cell.training.width, cell.training.depth)
+def _network(cell: Cell) -> Network:
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
+    assert cell.training is not None  # noqa: S101
+    return cell.formulation.network(cell.dataset, cell.training)
+
+
+def _stack(cell: Cell) -> str:
+    """What cells must agree in to share a shard: those of one stack, or exact answers of one target."""
+    if not isinstance(cell.formulation, Trained) or cell.training is None:
+        return json.dumps([cell.dataset.dim, cell.dataset.spec()])
+    return json.dumps([repr(_network(cell)), cell.formulation.objective.identity(), cell.training.identity()])
 
 
 def _seconds_per_evaluation(cell: Cell) -> float:
@@ -295,9 +345,7 @@ class Plan:
         """The jobs packed for a number of workers, longest first. Packing changes no number."""
         groups: dict[str, list[Job]] = {}
         for job in self.jobs:
-            training = job.cell.training
-            shape = dataclasses.asdict(training) if training else job.cell.dataset.spec()
-            groups.setdefault(json.dumps([job.cell.dataset.dim, shape]), []).append(job)
+            groups.setdefault(_stack(job.cell), []).append(job)
         total = sum(job.work() for job in self.jobs)
         target = max(min(_SHARD_SECONDS, total / max(workers, 1)), 1e-9)
         shards = [shard for group in groups.values() for shard in _pack(group, target)]
@@ -322,7 +370,7 @@ def points_of(study: Study) -> list[Point]:
     found: dict[str, Point] = {}
     for block in study.blocks():
         pairs = block.pairs()
-        schedules = {_digest(schedule.spec()): schedule for _, schedule in pairs}
+        schedules = {_digest(schedule.spec()): schedule for f, schedule in pairs if f.own_sampler is None}
         exact = [(Exact(schedule), schedule) for schedule in schedules.values()]
         asked: list[tuple[Formulation, Schedule]] = [(f, s) for f, s in pairs if isinstance(f, Trained)]
         for dataset in block.datasets:
@@ -330,10 +378,11 @@ def points_of(study: Study) -> list[Point]:
                 training = block.training if isinstance(formulation, Trained) else None
                 for seed in block.seeds:
                     cell = Cell(dataset, formulation, schedule, seed, training)
-                    for choice in block.samplers:
+                    own = formulation.own_sampler
+                    for choice in (SamplerChoice(own),) if own else block.samplers:
                         grid = choice.grid_on(choice.schedule or schedule)
                         swapped = choice.schedule if choice.schedule != schedule else None
-                        for steps in block.steps:
+                        for steps in (1,) if own else block.steps:
                             point = Point(cell, choice.sampler, grid, steps, study.samples, study.start, swapped)
                             if not any(rule.matches(**_names(point)) for rule in block.exclude):
                                 found.setdefault(point.id, point)
@@ -351,11 +400,6 @@ def _names(point: Point) -> dict[str, str | int]:
         "steps": point.steps,
         "seed": point.cell.seed,
     }
-
-
-def metrics_for(study: Study, dataset: Dataset) -> list[Metric]:
-    """The study's metrics that the dataset can answer."""
-    return [metric for metric in study.metrics if metric.refuses(dataset) is None]
 
 
 def keeps_trajectory(study: Study, point: Point) -> bool:
@@ -382,9 +426,6 @@ def make_plan(
     """
     points = points_of(study)
     weights, again = set(trained), set(forced)
-    wanted = {
-        name: {m.column: m.version for m in metrics_for(study, dataset)} for name, dataset in _datasets(points).items()
-    }
     impossible = {point.id: reason for point in points if (reason := point.impossible())}
     done, failed, missing, reasons = set(), set(), [], {}
     for point in points:
@@ -401,7 +442,7 @@ def make_plan(
         elif before.status == "failed":
             reason = FAILED_BEFORE
         else:
-            lacking = _lacking(before, wanted[point.cell.dataset.label()])
+            lacking = _lacking(before, {m.column: m.version for m in study.metrics if point.refuses(m) is None})
             lacking += ["samples not kept"] if study.keep.samples and not before.samples else []
             lacking += ["trajectory not kept"] if keeps_trajectory(study, point) and not before.trajectory else []
             reason = "; ".join(lacking)
@@ -435,7 +476,3 @@ def _lacking(before: Known, wanted: Mapping[str, int]) -> list[str]:
         if before.metrics.get(column, version) != version
     ]
     return [*([f"{', '.join(new)} not measured"] if new else []), *changed]
-
-
-def _datasets(points: Iterable[Point]) -> dict[str, Dataset]:
-    return {point.cell.dataset.label(): point.cell.dataset for point in points}

@@ -11,7 +11,6 @@ of the exact denoiser, cells and points are the planner's, too.
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -141,7 +140,7 @@ def _completed(block: Any, lacking: dict[str, Any], training: Any) -> Any:
     block = {**lacking, **block}
     if isinstance(block.get("training"), dict):
         with suppress(ValidationError):  # the complaint belongs to the top, where it is made
-            block["training"] = {**dataclasses.asdict(read_training(training)), **block["training"]}
+            block["training"] = {**read_training(training).spec(), **block["training"]}
     return block
 
 
@@ -204,11 +203,20 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
         if isinstance(formulation, Exact) and not any(dataset.exact for dataset in block.datasets):
             names = ", ".join(map(_quoted, block.datasets))
             yield Complaint(at("formulations", i), f"'exact' needs a dataset with an exact answer; found {names}")
-        reasons = [formulation.refuses(schedule) for schedule in block.schedules or (formulation.own_schedule(),)]
+        reasons = [formulation.refuses(schedule) for schedule in block.schedules_of(formulation)]
+        refused = [formulation.refuses_dataset(dataset) for dataset in block.datasets]
+        if all(refused) and not isinstance(formulation, Exact):
+            told = f"{_quoted(formulation)} can be trained on no dataset of the study: {_joined(refused)}"
+            yield Complaint(at("formulations", i), told)
         if all(reasons):
             which = "accepts none of the schedules listed" if block.schedules else "does not accept its own schedule"
             told = f"{_quoted(formulation)} {which}: {_joined(reasons)}"
             yield Complaint(at("formulations", i), told)
+    unsuited = [block.training.network.refuses(dataset) for dataset in block.datasets]
+    if all(unsuited):
+        yield Complaint(
+            ("training", "network"), f"{_quoted(block.training.network)} can serve no dataset: {_joined(unsuited)}"
+        )
     if block.schedules:
         for i, schedule in enumerate(block.schedules):
             reasons = [formulation.refuses(schedule) for formulation in block.formulations]

@@ -178,10 +178,10 @@ def read_training(value: Any) -> Training:
     """The validator of training settings: integers from 1, learning_rate above 0."""
     if not isinstance(value, dict | Training):
         raise refuse(f"found {shown(value)}, expected a mapping such as {{steps: 3000, batch: 512}}")
-    given = dataclasses.asdict(value) if isinstance(value, Training) else value
+    given = _fields(value) if isinstance(value, Training) else value
     training: Training = construct_or_complain(Training, "training", given)
     found = []
-    for name, number in dataclasses.asdict(training).items():
+    for name, number in _fields(training).items():
         if isinstance(number, int) and not isinstance(number, bool) and not 1 <= number <= LARGEST_INTEGER:
             found.append(Complaint((name,), f"found {shown(number)}, expected an integer, 1 or more"))
         if name == "learning_rate" and not number > 0:
@@ -189,6 +189,10 @@ def read_training(value: Any) -> Training:
     if found:
         raise refusal(found)
     return training
+
+
+def _fields(training: Training) -> dict[str, Any]:
+    return {field.name: getattr(training, field.name) for field in dataclasses.fields(training)}
 
 
 def read_seeds(value: Any) -> tuple[int, ...]:
@@ -304,10 +308,13 @@ class Block:
     def pairs(self) -> list[tuple[Formulation, Schedule]]:
         """Every formulation with every schedule (its own, if the block names none), accepted or not."""
         return [
-            (formulation, schedule)
-            for formulation in self.formulations
-            for schedule in self.schedules or (formulation.own_schedule(),)
+            (formulation, schedule) for formulation in self.formulations for schedule in self.schedules_of(formulation)
         ]
+
+    def schedules_of(self, formulation: Formulation) -> tuple[Schedule, ...]:
+        """The schedules that the formulation is crossed with; what is sampled in a way of its own keeps its own one."""
+        own = formulation.own_sampler is not None or not self.schedules
+        return (formulation.own_schedule(),) if own else self.schedules or ()
 
 
 # Validators are made here: inside the class, `datasets` is the field and no longer the registry.
@@ -339,5 +346,5 @@ class Axes(Frozen):
 
 def _axis_spec(value: Any) -> Any:
     if isinstance(value, Training):
-        return plain(dataclasses.asdict(value))
+        return plain(value.spec())
     return None if value is None else plain([entry if isinstance(entry, int) else entry.spec() for entry in value])

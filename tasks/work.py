@@ -22,9 +22,10 @@ from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
 from diffusion.limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric
-from diffusion.networks import StackedMLP
+from diffusion.networks import Network
+from diffusion.objectives import Objective
 from diffusion.randomness import stream
-from diffusion.samplers import CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
+from diffusion.samplers import Begin, CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
 from diffusion.training import Member, TrainedStack, train
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Point, Shard, without_signed_zeros
@@ -109,6 +110,13 @@ class ExactDenoiser:
         out = torch.empty_like(x)
         for target, rows in self._groups:
             out[rows] = target.denoise(x[rows], alpha[rows, None], sigma[rows, None])
+        return out
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """log p(x_t), ``[members, batch]``."""
+        out = torch.empty(x.shape[:-1], dtype=x.dtype)
+        for target, rows in self._groups:
+            out[rows] = target.log_density(x[rows], alpha[rows, None], sigma[rows, None])
         return out
 
 
@@ -216,13 +224,18 @@ def _to_bytes(stack: TrainedStack, m: int) -> bytes:
 
 def stack_of(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
     """The networks of cells that share a shape, from their safetensors files."""
-    settings = cells[0].training
-    assert settings is not None  # noqa: S101 - these cells have weights
-    network = StackedMLP(cells[0].dataset.dim, settings.width, settings.depth)
+    objective, network = _program(cells[0])
     loaded = [load(file) for file in files]
     rows = network.pack({name: torch.stack([one[name] for one in loaded]) for name in network.shapes})
     nothing = torch.zeros(len(cells), 0)
-    return TrainedStack(network, tuple(map(_member, cells)), rows, torch.zeros(0), nothing, (None,) * len(cells))
+    members = tuple(map(_member, cells))
+    return TrainedStack(objective, network, members, rows, torch.zeros(0), nothing, (None,) * len(cells))
+
+
+def _program(cell: Cell) -> tuple[Objective, Network]:
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - these cells have weights
+    assert cell.training is not None  # noqa: S101
+    return cell.formulation.objective, cell.formulation.network(cell.dataset, cell.training)
 
 
 def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
@@ -230,9 +243,8 @@ def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
     members = tuple(member for stack in stacks for member in stack.members)
     rows = torch.cat([stack.rows for stack in stacks])
     nothing = torch.zeros(len(members), 0)
-    return TrainedStack(
-        first.network, members, rows, torch.zeros(0), nothing, tuple(e for s in stacks for e in s.errors)
-    )
+    errors = tuple(e for s in stacks for e in s.errors)
+    return TrainedStack(first.objective, first.network, members, rows, torch.zeros(0), nothing, errors)
 
 
 def start_noise(points: Sequence[Point]) -> Tensor:
@@ -271,6 +283,7 @@ def _answers(
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
     levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
+    path = points[0].sampler.path(levels)
     counting = CountingDenoiser(denoisers([p.cell for p in points]))
     kept = [m for m, point in enumerate(points) if point.id in wanted.trajectories]
     asked = (len(points), points[0].samples, points[0].cell.dataset.dim)
@@ -283,10 +296,10 @@ def _answers(
     seconds = (time.perf_counter() - begun) / len(points)
     answers = []
     for m, point in enumerate(points):
-        path = None
+        trajectory = None
         if m in kept:
-            path = (np.stack([states[kept.index(m)] for states in paths]), _level_table(levels, m))
-        answer = _measured(point, x[m], counting.nfe, seconds, wanted, path)
+            trajectory = (np.stack([states[kept.index(m)] for states in paths]), _level_table(path, m))
+        answer = _measured(point, x[m], counting.nfe, seconds, wanted, trajectory)
         if answer.error is None:
             answer.metrics |= beside(point)
         answers.append(answer)
@@ -295,9 +308,36 @@ def _answers(
 
 def states(points: Sequence[Point], denoiser: Denoiser, levels: Sequence[Level]) -> Iterator[Tensor]:
     """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points that ask the same."""
-    x = start_noise(points) * _spread(points, levels[0])[:, None, None]
+    sampler = points[0].sampler
+    x = _start(points, levels)
     yield x
-    yield from points[0].sampler.trajectory(denoiser, x, levels, _streams(points, "noise"))
+    yield from sampler.trajectory(denoiser, x, sampler.path(levels), _streams(points, "noise"))
+
+
+def _start(points: Sequence[Point], levels: Sequence[Level]) -> Tensor:
+    """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or the schedule's noise."""
+    begin = Begin(
+        start_noise(points),
+        _spread(points, levels[0]),
+        levels,
+        tuple(point.cell.dataset for point in points),
+        lambda: torch.stack([_clean(point) for point in points]),
+    )
+    asked = points[0].sampler.start(begin)
+    if asked is not None:
+        return asked
+    x = begin.noise * begin.spread[:, None, None]
+    for m, point in enumerate(points):
+        own = point.cell.formulation.start(begin.of_member(m))
+        if own is not None:
+            x[m] = own
+    return x
+
+
+def _clean(point: Point) -> Tensor:
+    """Data that are no part of any training set, ``[samples, dim]``: of data set and seed alone."""
+    dataset = point.cell.dataset
+    return dataset.sample(point.samples, stream("clean", _name(dataset), point.cell.seed))
 
 
 class _Beside:
@@ -315,13 +355,13 @@ class _Beside:
     def __call__(self, point: Point) -> dict[str, float]:
         dataset, cell = point.cell.dataset, point.cell
         found: dict[str, float] = {}
-        if isinstance(cell.formulation, Exact):
+        if isinstance(cell.formulation, Exact) and point.target == dataset:
             if point.flow not in self._limits:
                 self._limits[point.flow] = self._limit(point)
                 self._progress(point.limit_work(), 0, 0)
             found |= self._limits[point.flow]
         for metric in self._wanted.metrics:
-            if isinstance(metric, DenoiserMetric) and metric.refuses(dataset) is None:
+            if isinstance(metric, DenoiserMetric) and point.refuses(metric) is None:
                 name = metric.column
                 if (cell.id, name) not in self._scores:
                     levels = metric.levels(cell.schedule)
@@ -341,7 +381,7 @@ class _Beside:
         return {
             f"{metric.column}_{LIMIT}": metric.evaluate(samples, dataset)
             for metric in self._wanted.metrics
-            if metric.of == "samples" and metric.refuses(dataset) is None
+            if metric.of == "samples" and point.refuses(metric) is None
         }
 
 
@@ -365,12 +405,11 @@ def _measured(
     bad = int((~torch.isfinite(x)).any(-1).sum())
     if bad:
         return PointAnswer(point, f"sampling diverged: {bad} of {len(x)} samples are not finite", nfe, seconds)
-    dataset = point.cell.dataset
     metrics: dict[str, float] = {}
     for metric in wanted.metrics:
-        if metric.of == "samples" and metric.refuses(dataset) is None:
-            metrics[metric.column] = metric.evaluate(x, dataset)
-            metrics[f"{metric.column}_floor"] = metric.floor(dataset, len(x))
+        if metric.of == "samples" and point.refuses(metric) is None:
+            metrics[metric.column] = metric.evaluate(x, point.target)
+            metrics[f"{metric.column}_floor"] = metric.floor(point.target, len(x))
             metrics[metric.column + VERSION] = metric.version
     samples = x.float().numpy() if wanted.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)

@@ -116,6 +116,10 @@ class DenoiserMetric(Metric):
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "it compares with the exact denoiser, which this target does not have"
 
+    def refuses_schedule(self, schedule: Schedule) -> str | None:  # noqa: ARG002
+        """Why the metric cannot look at denoisers on the schedule; None if it can."""
+        return None
+
     def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
         """Not possible: use `evaluate_denoiser`. Raises TypeError."""
         return self._measure(samples, dataset)

@@ -23,8 +23,11 @@ from __future__ import annotations
 from diffusion.levels import Level, levels_of
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
 from diffusion.samplers.base import (
+    Begin,
     CountingDenoiser,
     Denoiser,
+    HasDecoder,
+    HasDensity,
     Noise,
     NoiseStreams,
     PathSampler,
@@ -39,6 +42,7 @@ __all__ = [
     "DDIM",
     "RK2",
     "Ancestral",
+    "Begin",
     "Churn",
     "CountingDenoiser",
     "DPMSolver2M",
@@ -49,6 +53,8 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExponentialEuler",
+    "HasDecoder",
+    "HasDensity",
     "Heun",
     "Level",
     "LevelOne",

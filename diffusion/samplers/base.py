@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from diffusion.levels import Level
 from diffusion.randomness import BrownianPath, SampleNoise
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
 
 samplers: Registry[Sampler] = Registry("sampler")
 
@@ -27,8 +30,22 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class HasDensity(Protocol):
+    """A model that knows its own law: log p(x_t) for x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasDecoder(Protocol):
+    """A model that turns latent points ``[members, batch, latent]`` into data ``[members, batch, dim]``."""
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
 class CountingDenoiser:
-    """A denoiser that counts its evaluations in `nfe`."""
+    """A model that counts in `nfe` how often it is evaluated, whichever of the things it gives is asked for."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
@@ -37,6 +54,47 @@ class CountingDenoiser:
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         self.nfe += 1
         return self.denoiser(x, alpha, sigma)
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """See `HasDensity`. Raises TypeError if the model has none."""
+        if not isinstance(self.denoiser, HasDensity):
+            raise TypeError("the model has no density")
+        self.nfe += 1
+        return self.denoiser.log_density(x, alpha, sigma)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See `HasDecoder`. Raises TypeError if the model has none."""
+        if not isinstance(self.denoiser, HasDecoder):
+            raise TypeError("the model has no decoder")
+        self.nfe += 1
+        return self.denoiser.decode(z)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What a stack of samples may start from.
+
+    `noise` is standard normal ``[members, samples, dim]``, the same for whatever is compared; `spread` ``[members]`` the standard
+    deviation of the schedule's start noise, `levels` the grid's levels, noisiest first. `clean` draws data, ``[members, samples,
+    dim]``, from a stream that neither training nor metrics use.
+    """
+
+    noise: Tensor
+    spread: Tensor
+    levels: Sequence[Level]
+    datasets: tuple[Dataset, ...]
+    clean: Callable[[], Tensor]
+
+    def of_member(self, m: int) -> Begin:
+        """The same for one member alone."""
+        rows = slice(m, m + 1)
+        return replace(
+            self,
+            noise=self.noise[rows],
+            spread=self.spread[rows],
+            datasets=self.datasets[rows],
+            clean=lambda: self.clean()[rows],
+        )
 
 
 class Noise(Protocol):
@@ -88,6 +146,7 @@ class Sampler(Component):
     stochastic: ClassVar[bool] = False
     between_levels: ClassVar[bool] = False  # evaluates the denoiser at times that are not the grid's
     adaptive: ClassVar[bool] = False  # chooses its own steps from the samples; wants one member at a time
+    needs: ClassVar[str] = "denoiser"  # what a model must give: see `diffusion.formulations.Formulation`
 
     def evaluations(self, steps: int) -> int:
         """How often N steps evaluate the denoiser, for planning: what a run has cost is counted, not computed.
@@ -104,6 +163,18 @@ class Sampler(Component):
                 f"{schedule.registered_name!r} is known at its own discrete levels only"
             )
         return None
+
+    def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
+        """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
+        return None
+
+    def path(self, levels: Sequence[Level]) -> Sequence[Level]:
+        """The levels in the order in which they are passed, the start's first; `levels` are the grid's, noisiest first."""
+        return levels
+
+    def target(self, dataset: Dataset, last: Level) -> Dataset:  # noqa: ARG002
+        """The law that samples at the end of the path should follow; `last` is the path's last level of one member."""
+        return dataset
 
     @abstractmethod
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:

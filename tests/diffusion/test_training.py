@@ -13,9 +13,9 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Torus, Uniform
-from diffusion.formulations import DDPM, VE, VP, ElucidatedDM, Exact, ImprovedDDPM, Trained, formulations
+from diffusion.formulations import DDPM, VE, VP, ElucidatedDM, Exact, ImprovedDDPM, NoiseConditional, formulations
 from diffusion.networks import StackedMLP
-from diffusion.objectives import stratified
+from diffusion.objectives import DenoisingLoss, stratified
 from diffusion.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, VELinear, VPLinear, schedules
@@ -26,7 +26,11 @@ from tasks.work import _to_bytes, stack_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-TRAINED: dict[str, Trained] = {entry.name: made for entry in formulations if isinstance(made := entry.cls(), Trained)}
+TRAINED: dict[str, NoiseConditional] = {
+    entry.name: made
+    for entry in formulations
+    if isinstance(made := entry.cls(), NoiseConditional) and made.objective == DenoisingLoss()
+}
 every_formulation = pytest.mark.parametrize("formulation", TRAINED.values(), ids=TRAINED.keys())
 
 
@@ -43,7 +47,7 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def member(formulation: Trained, key: str = "", dataset: Dataset | None = None) -> Member:
+def member(formulation: NoiseConditional, key: str = "", dataset: Dataset | None = None) -> Member:
     return Member(dataset or Uniform(), formulation, formulation.own_schedule(), key or formulation.registered_name)
 
 
@@ -95,7 +99,7 @@ def test_training_noise_has_the_law_of_table_1(name: str) -> None:
     ids=["iddpm", "ddpm"],
 )
 def test_discrete_formulations_train_on_each_of_their_levels_equally_often(
-    formulation: Trained, levels: np.ndarray
+    formulation: NoiseConditional, levels: np.ndarray
 ) -> None:
     """A batch of three times the number of levels holds each level three times."""
     u = stratified(1, 3 * len(levels), stream("levels"))
@@ -104,7 +108,7 @@ def test_discrete_formulations_train_on_each_of_their_levels_equally_often(
 
 
 @every_formulation
-def test_noise_levels_are_positive_and_finite_at_the_ends_of_the_unit_interval(formulation: Trained) -> None:
+def test_noise_levels_are_positive_and_finite_at_the_ends_of_the_unit_interval(formulation: NoiseConditional) -> None:
     u = numbers(0.0, 1e-300, 0.5, 1 - 2.0**-53)
     sigma = formulation.noise_levels.quantile(u, formulation.own_schedule())
     assert torch.isfinite(sigma).all()
@@ -125,7 +129,7 @@ def test_noise_labels_are_those_of_table_1() -> None:
 
 
 @every_formulation
-def test_a_lesson_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulation: Trained) -> None:
+def test_a_lesson_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulation: NoiseConditional) -> None:
     """Unit noise at every level would not do: the noise in an input is as large as its level says (5 sd of 2000)."""
     taught, batch = member(formulation), 2000
     data = torch.full((3, 1), 0.3, dtype=torch.float64)
@@ -148,7 +152,7 @@ def test_a_lesson_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulati
 
 
 @every_formulation
-def test_noise_labels_reach_the_network_between_minus_one_and_one(formulation: Trained) -> None:
+def test_noise_labels_reach_the_network_between_minus_one_and_one(formulation: NoiseConditional) -> None:
     taught = member(formulation)
     ends = taught.schedule.nsr(numbers(taught.schedule.t_min, taught.schedule.t_max))
     assert taught.condition(ends)[:, 0].abs().tolist() == pytest.approx([1, 1], abs=1e-9)
@@ -157,7 +161,7 @@ def test_noise_labels_reach_the_network_between_minus_one_and_one(formulation: T
 
 
 @every_formulation
-def test_formulations_refuse_schedules_they_are_not_defined_on_and_say_why(formulation: Trained) -> None:
+def test_formulations_refuse_schedules_they_are_not_defined_on_and_say_why(formulation: NoiseConditional) -> None:
     assert formulation.refuses(formulation.own_schedule()) is None
     accepted = {
         "vp": {"vp-linear"},
@@ -419,7 +423,9 @@ def test_weights_survive_storage_to_the_last_bit(dataset: Dataset, width: int, d
 
 def bits_without_losses(stack: TrainedStack) -> dict[str, tuple[bytes, bytes, bytes]]:
     rows = torch.zeros(len(stack.members), 1)
-    return bits(TrainedStack(stack.network, stack.members, stack.rows, torch.zeros(1), rows, stack.errors))
+    return bits(
+        TrainedStack(stack.objective, stack.network, stack.members, stack.rows, torch.zeros(1), rows, stack.errors)
+    )
 
 
 @pytest.mark.parametrize(("width", "depth"), [(1, 1), (17, 2), (33, 3)])

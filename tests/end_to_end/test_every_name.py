@@ -15,6 +15,7 @@ from diffusion.datasets import datasets
 from diffusion.formulations import Denoising, Trained, formulations
 from diffusion.grids import grids
 from diffusion.metrics import metrics
+from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.parametrizations import parametrizations
 from diffusion.registry import Registry
@@ -108,6 +109,7 @@ def test_the_catalogue_lists_every_name_with_formula_and_source(diffatlas: Comma
             parametrizations,
             noise_distributions,
             weightings,
+            architectures,
             grids,
             samplers,
             metrics,

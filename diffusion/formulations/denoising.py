@@ -1,8 +1,7 @@
-r"""Formulations: a schedule, a parametrization, noise levels for training and a weight, as one named choice.
+r"""Denoising formulations: a schedule, a parametrization, noise levels for training and a weight, as one named choice.
 
 The four columns of Table 1 of Karras et al. (2022) with that paper's values, the discrete DDPM of the lecture, later points of the
-space, `denoising`, in which every part is chosen by name, and `exact`, which has no network: the ideal denoiser of the target, known
-in closed form or by quadrature.
+space, and `denoising`, in which every part is chosen by name.
 
 | formulation | schedule | parametrization | training noise | weight | c_noise |
 |---|---|---|---|---|---|
@@ -23,13 +22,13 @@ in closed form or by quadrature.
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.objectives import (
     LastStep,
     LearnedUncertainty,
@@ -45,72 +44,7 @@ from diffusion.objectives import (
     Weighting,
 )
 from diffusion.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
-from diffusion.registry import Component, Registry
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPCosine, VPLinear
-
-formulations: Registry[Formulation] = Registry("formulation")
-
-
-@dataclass(frozen=True)
-class Formulation(Component):
-    """A named point of the design space."""
-
-    @abstractmethod
-    def own_schedule(self) -> Schedule:
-        """The schedule this formulation is defined with."""
-
-    def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002
-        """Why this formulation cannot be trained on the schedule, or None."""
-        return None
-
-
-@dataclass(frozen=True)
-class Trained(Formulation):
-    """A formulation with a network."""
-
-    @property
-    @abstractmethod
-    def parametrization(self) -> Parametrization:
-        """What the network predicts."""
-
-    @property
-    @abstractmethod
-    def noise_levels(self) -> NoiseLevels:
-        """Distribution of noise-to-signal ratios in training."""
-
-    @property
-    @abstractmethod
-    def weighting(self) -> Weighting:
-        """lambda of the loss."""
-
-    @property
-    def noise_target(self) -> NoiseTarget:
-        """What stands for the noise in the loss."""
-        return NoiseTarget()
-
-    def identity(self) -> dict[str, Any]:
-        """With the versions of the parts; without the schedule, which is told beside the formulation."""
-        parts = (self.parametrization, self.noise_levels, self.weighting)
-        told = {key: value for key, value in super().identity().items() if key != "schedule"}
-        return {**told, "parts": [part.identity() for part in parts]}
-
-    @abstractmethod
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
-        """c_noise: what the network is told of the noise level, any shape."""
-
-    def refuses(self, schedule: Schedule) -> str | None:
-        own, name = self.registered_name, schedule.registered_name
-        if reason := self.noise_levels.refuses(schedule):
-            return f"{own!r} cannot be trained there: {reason}"
-        ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
-        if self.parametrization.needs_signal and float(schedule.alpha(ends[1:])) == 0:
-            return (
-                f"{own!r} predicts {self.parametrization.registered_name!r}, which says nothing of the data where schedule {name!r} ends "
-                "without signal (alpha = 0)"
-            )
-        if not bool(torch.isfinite(self.noise_label(schedule.nsr(ends), schedule)).all()):
-            return f"{own!r} tells its network the logarithm of the noise-to-signal ratio, which has no end on schedule {name!r}"
-        return None
 
 
 @formulations.register(
@@ -120,7 +54,7 @@ class Trained(Formulation):
     seed="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)
-class VP(Trained):
+class VP(NoiseConditional):
     """Variance preserving, continuous in time."""
 
     epsilon_t: float = 1e-5
@@ -153,7 +87,7 @@ class VP(Trained):
     seed="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)
-class VE(Trained):
+class VE(NoiseConditional):
     """Variance exploding: the network sees inputs of the size of the noise."""
 
     parametrization: ClassVar[Parametrization] = Score()
@@ -175,7 +109,7 @@ class VE(Trained):
     seed="S0 level 4",
 )
 @dataclass(frozen=True)
-class ImprovedDDPM(Trained):
+class ImprovedDDPM(NoiseConditional):
     """Improved DDPM: the levels of the cosine schedule, noise prediction."""
 
     parametrization: ClassVar[Parametrization] = Epsilon()
@@ -205,7 +139,7 @@ class ImprovedDDPM(Trained):
     seed="S0 level 4",
 )
 @dataclass(frozen=True)
-class ElucidatedDM(Trained):
+class ElucidatedDM(NoiseConditional):
     """EDM: preconditioned network, log-normal noise levels."""
 
     p_mean: float = -1.2
@@ -236,7 +170,7 @@ class ElucidatedDM(Trained):
     seed="S0 levels 1 and 2, S2 sections 2.7 and 2.8",
 )
 @dataclass(frozen=True)
-class DDPM(Trained):
+class DDPM(NoiseConditional):
     """The discrete chain of the lecture: 100 noise levels, betas scaled so that the end is Gaussian."""
 
     parametrization: ClassVar[Parametrization] = Epsilon()
@@ -288,7 +222,7 @@ class LevelOne(DDPM):
     source="Salimans & Ho, Progressive Distillation for Fast Sampling of Diffusion Models, ICLR 2022",
 )
 @dataclass(frozen=True)
-class VPrediction(Trained):
+class VPrediction(NoiseConditional):
     """Velocity on the circle, cosine schedule."""
 
     def own_schedule(self) -> Schedule:
@@ -308,7 +242,7 @@ class VPrediction(Trained):
     source="Lipman et al., Flow Matching for Generative Modeling, ICLR 2023; Liu et al., Flow Straight and Fast, ICLR 2023",
 )
 @dataclass(frozen=True)
-class RectifiedFlow(Trained):
+class RectifiedFlow(NoiseConditional):
     """Straight paths from noise to data; with data prediction this is InDI's update with noise as the observation."""
 
     def own_schedule(self) -> Schedule:
@@ -347,7 +281,7 @@ class ElucidatedDM2(ElucidatedDM):
     source="Karras et al. 2022, section 5 (the parts are orthogonal)",
 )
 @dataclass(frozen=True)
-class Denoising(Trained):
+class Denoising(NoiseConditional):
     """Any schedule, parametrization, noise distribution and weighting.
 
     What the network is told of the noise: ``ln(nsr)/4``, the schedule's time, or the angle ``atan(nsr)``, which alone has an
@@ -375,19 +309,3 @@ class Denoising(Trained):
                 return torch.atan(nsr)
             case _:
                 return torch.log(nsr) / 4
-
-
-@formulations.register(
-    "exact",
-    formula="D(y; sigma) = E[x_0 | x_0 + sigma eps = y], in closed form or by quadrature",
-    source="Tweedie's formula: Robbins 1956; Efron, JASA 106 (2011)",
-    seed="S0 level 3 (the score as a posterior mean)",
-)
-@dataclass(frozen=True)
-class Exact(Formulation):
-    """No network: the target's ideal denoiser on the named schedule."""
-
-    schedule: Schedule = EDM()
-
-    def own_schedule(self) -> Schedule:
-        return self.schedule

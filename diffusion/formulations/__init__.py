@@ -1,0 +1,47 @@
+"""Formulations: what is trained, on which schedule, towards which objective, as one named choice.
+
+- `base`: what every formulation owes;
+- `denoising`: a schedule, a parametrization, noise levels and a weight, trained by regression;
+- `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
+"""
+
+from __future__ import annotations
+
+from diffusion.formulations.base import Formulation, NoiseConditional, Trained, formulations
+
+# isort: split
+from diffusion.formulations.denoising import (
+    DDPM,
+    VE,
+    VP,
+    Denoising,
+    ElucidatedDM,
+    ElucidatedDM2,
+    ImprovedDDPM,
+    LevelOne,
+    RectifiedFlow,
+    VPrediction,
+    straight_time,
+)
+
+# isort: split
+from diffusion.formulations.exact import Exact
+
+__all__ = [
+    "DDPM",
+    "VE",
+    "VP",
+    "Denoising",
+    "ElucidatedDM",
+    "ElucidatedDM2",
+    "Exact",
+    "Formulation",
+    "ImprovedDDPM",
+    "LevelOne",
+    "NoiseConditional",
+    "RectifiedFlow",
+    "Trained",
+    "VPrediction",
+    "formulations",
+    "straight_time",
+]

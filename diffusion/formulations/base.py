@@ -1,0 +1,122 @@
+"""What a formulation owes the rest of the atlas: what is trained, with which objective, and what the outcome gives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.objectives import DenoisingLoss, NoiseLevels, NoiseTarget, Objective, Weighting
+from diffusion.parametrizations import Parametrization
+from diffusion.registry import Component, Registry
+from diffusion.schedules import Schedule
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+    from diffusion.networks import Network
+    from diffusion.samplers import Begin, Sampler
+    from diffusion.training import Training
+
+formulations: Registry[Formulation] = Registry("formulation")
+
+
+@dataclass(frozen=True)
+class Formulation(Component):
+    """A named point of the design space.
+
+    What its models give, by name: ``denoiser`` (the call ``model(x, alpha, sigma)`` is E[x_0 | x_t]), ``density``
+    (`log_density`), ``decoder`` (`decode`). A sampler says what it needs.
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset({"denoiser"})
+
+    @abstractmethod
+    def own_schedule(self) -> Schedule:
+        """The schedule this formulation is defined with."""
+
+    def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002
+        """Why this formulation cannot be trained on the schedule, or None."""
+        return None
+
+    def refuses_dataset(self, dataset: Dataset) -> str | None:  # noqa: ARG002
+        """Why this formulation cannot be trained on the target, or None."""
+        return None
+
+    @property
+    def own_sampler(self) -> Sampler | None:
+        """The one way to sample a model that is no diffusion, asked in a single step whatever a study's samplers are; or None."""
+        return None
+
+    def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
+        """Where sampling starts, ``[samples, dim]`` for the one member that `begin` describes; None: from the schedule's noise."""
+        return None
+
+
+@dataclass(frozen=True)
+class Trained(Formulation):
+    """A formulation with a network."""
+
+    @property
+    @abstractmethod
+    def objective(self) -> Objective:
+        """The program that training minimises; formulations with equal objectives are trained in one stack."""
+
+    def network(self, dataset: Dataset, settings: Training) -> Network:
+        """The shape of its network for a target."""
+        return self.objective.network(dataset, settings)
+
+
+@dataclass(frozen=True)
+class NoiseConditional(Trained):
+    """A network that is told the noise level: one denoiser for all levels, trained by regression unless a subclass says otherwise."""
+
+    @property
+    def objective(self) -> Objective:
+        return DenoisingLoss()
+
+    @property
+    @abstractmethod
+    def parametrization(self) -> Parametrization:
+        """What the network predicts."""
+
+    @property
+    @abstractmethod
+    def noise_levels(self) -> NoiseLevels:
+        """Distribution of noise-to-signal ratios in training."""
+
+    @property
+    @abstractmethod
+    def weighting(self) -> Weighting:
+        """lambda of the loss."""
+
+    @property
+    def noise_target(self) -> NoiseTarget:
+        """What stands for the noise in the loss."""
+        return NoiseTarget()
+
+    def identity(self) -> dict[str, Any]:
+        """With the versions of the parts; without the schedule, which is told beside the formulation."""
+        parts = (self.parametrization, self.noise_levels, self.weighting)
+        told = {key: value for key, value in super().identity().items() if key != "schedule"}
+        return {**told, "parts": [part.identity() for part in parts]}
+
+    @abstractmethod
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        """c_noise: what the network is told of the noise level, any shape."""
+
+    def refuses(self, schedule: Schedule) -> str | None:
+        own, name = self.registered_name, schedule.registered_name
+        if reason := self.noise_levels.refuses(schedule):
+            return f"{own!r} cannot be trained there: {reason}"
+        ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+        if self.parametrization.needs_signal and float(schedule.alpha(ends[1:])) == 0:
+            return (
+                f"{own!r} predicts {self.parametrization.registered_name!r}, which says nothing of the data where schedule {name!r} ends "
+                "without signal (alpha = 0)"
+            )
+        if not bool(torch.isfinite(self.noise_label(schedule.nsr(ends), schedule)).all()):
+            return f"{own!r} tells its network the logarithm of the noise-to-signal ratio, which has no end on schedule {name!r}"
+        return None

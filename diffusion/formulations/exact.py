@@ -1,0 +1,33 @@
+"""The formulation without a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from diffusion.formulations.base import Formulation, formulations
+from diffusion.schedules import EDM, Schedule
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+
+
+@formulations.register(
+    "exact",
+    formula="D(y; sigma) = E[x_0 | x_0 + sigma eps = y], in closed form or by quadrature",
+    source="Tweedie's formula: Robbins 1956; Efron, JASA 106 (2011)",
+    seed="S0 level 3 (the score as a posterior mean)",
+)
+@dataclass(frozen=True)
+class Exact(Formulation):
+    """No network: the target's ideal denoiser on the named schedule."""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"denoiser", "density"})
+
+    schedule: Schedule = EDM()
+
+    def own_schedule(self) -> Schedule:
+        return self.schedule
+
+    def refuses_dataset(self, dataset: Dataset) -> str | None:
+        return None if dataset.exact else f"target {dataset.registered_name!r} has no exact denoiser"

@@ -1,0 +1,21 @@
+"""Networks, stacked: one array with a leading member axis holds a whole shard of models.
+
+- `base`: what every network owes (rows of parameters, members that do not touch), and the registry of architectures;
+- `mlp`: the multilayer perceptron, which serves every target.
+"""
+
+from __future__ import annotations
+
+from diffusion.networks.base import FEATURES, Architecture, Network, Parameters, architectures, features
+from diffusion.networks.mlp import Perceptron, StackedMLP
+
+__all__ = [
+    "FEATURES",
+    "Architecture",
+    "Network",
+    "Parameters",
+    "Perceptron",
+    "StackedMLP",
+    "architectures",
+    "features",
+]

@@ -1,0 +1,132 @@
+"""What a network owes the rest of the atlas: parameters of a whole stack as rows, and answers that members do not share.
+
+A *network* is a shape: a frozen value that says which arrays of parameters there are and how they act. The parameters of a
+stack are held apart, as rows ``[members, size]`` of one flat, padded array, so that one optimiser steps all of them, one norm
+per row clips them, and a member's row can be taken out, stored and put into another stack.
+
+**Members do not touch**, to the last bit: what one member gives does not depend on who is beside it. Batched matrix products
+keep that promise but for what is padded away: where there is a single member, a single row or column takes a path of its own;
+rows that start at odd addresses are multiplied by other instructions (`blocked`); and elementwise functions treat the last few
+numbers of an array otherwise than the rest, so that a value could depend on its position (`padded`).
+
+An *architecture* is the name that a study gives to a family of networks; with a target's dimension and the training settings it
+builds one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffusion.registry import Component, Registry
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+
+architectures: Registry[Architecture] = Registry("architecture")
+
+Parameters = dict[str, Tensor]
+"""Named arrays ``[members, inputs, outputs]`` (weights) and ``[members, 1, outputs]`` (biases)."""
+
+_FREQUENCIES = 6
+_BLOCK = 4  # coordinates
+_VECTOR = 32  # numbers; no processor's vectors are longer
+
+FEATURES = 1 + 2 * _FREQUENCIES
+
+
+def features(label: Tensor) -> Tensor:
+    """Fourier features of noise labels in [-1, 1]: shape ``[..., FEATURES]``."""
+    angles = label[..., None] * (0.5 * torch.pi * 2.0 ** torch.arange(_FREQUENCIES))
+    return torch.cat([label[..., None], angles.sin(), angles.cos()], -1)
+
+
+def padded(n: int) -> int:
+    """The next whole number of vectors."""
+    return -(-n // _VECTOR) * _VECTOR
+
+
+def blocked(n: int) -> int:
+    """Coordinates as they are multiplied: at least two, because products of a single one take a path of their own where there is
+    one member only; beyond four in whole blocks of four, because other rows start unaligned."""
+    return max(n, 2) if n <= _BLOCK else -(-n // _BLOCK) * _BLOCK
+
+
+@dataclass(frozen=True)
+class Network:
+    """The shape of a network; its parameters are held apart, as rows ``[members, size]``."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Name and shape of each array of one member, without padding."""
+
+    @property
+    def padded_shapes(self) -> dict[str, tuple[int, int]]:
+        """The same with padding: arrays that are never smaller, whose additional entries are zero and stay zero."""
+        return self.shapes
+
+    @abstractmethod
+    def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Fresh float32 parameters, ``[members, size]``; row m comes from ``generators[m]`` alone."""
+
+    @abstractmethod
+    def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        """Outputs ``[members, batch, outputs]`` for points z ``[members, batch, dim]`` and conditions c ``[members, batch or 1, n]``."""
+
+    @abstractmethod
+    def flops(self) -> int:
+        """Multiplications and additions of one evaluation at one point, when the noise label is shared by the batch."""
+
+    @cached_property
+    def size(self) -> int:
+        """Length of one member's row of parameters, padding included."""
+        return padded(sum(a * b for a, b in self.padded_shapes.values()))
+
+    def pack(self, parameters: Parameters) -> Tensor:
+        """Rows ``[members, size]`` from named arrays without padding."""
+        members = len(next(iter(parameters.values())))
+        parts = []
+        for name, (inputs, outputs) in self.padded_shapes.items():
+            part = torch.zeros(members, inputs, outputs)
+            value = parameters[name]
+            part[:, : value.shape[1], : value.shape[2]] = value
+            parts.append(part.flatten(1))
+        rest = self.size - sum(part.shape[1] for part in parts)
+        return torch.cat([*parts, torch.zeros(members, rest)], 1)
+
+    def unpack(self, rows: Tensor) -> Parameters:
+        """Named arrays without padding, the inverse of `pack`."""
+        return {
+            name: value[:, : self.shapes[name][0], : self.shapes[name][1]] for name, value in self.views(rows).items()
+        }
+
+    def views(self, rows: Tensor) -> Parameters:
+        """Named arrays with their padding, sharing memory and gradients with the rows."""
+        sizes = [a * b for a, b in self.padded_shapes.values()]
+        parts = rows.split([*sizes, self.size - sum(sizes)], dim=1)
+        return {
+            name: part.unflatten(1, shape)
+            for (name, shape), part in zip(self.padded_shapes.items(), parts, strict=False)
+        }
+
+
+@dataclass(frozen=True)
+class Architecture(Component):
+    """A family of networks with a name; its fields are what a study may choose besides width and depth."""
+
+    def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
+        """Why a network of this kind cannot serve the target, or None."""
+        return None
+
+    @abstractmethod
+    def build(
+        self, dim: int, width: int, depth: int, conditions: int = FEATURES, outputs: int | None = None
+    ) -> Network:
+        """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the length of what it is told."""

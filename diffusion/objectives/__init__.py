@@ -1,0 +1,59 @@
+"""What is minimised, at which noise levels, with which weight, towards which noise.
+
+- `base`: what an objective owes the training loop;
+- `denoising`: the denoising loss, a regression;
+- `noise_levels`, `weightings`, `noise_targets`: its parts, each with a name.
+"""
+
+from __future__ import annotations
+
+from diffusion.objectives.noise_levels import (
+    LogitNormal,
+    LogNormal,
+    LogUniform,
+    NoiseLevels,
+    OwnLevels,
+    UniformTime,
+    noise_distributions,
+    stratified,
+)
+from diffusion.objectives.noise_targets import NoiseTarget, last_step_share
+from diffusion.objectives.weightings import (
+    LastStep,
+    LearnedUncertainty,
+    Likelihood,
+    MinSignalToNoise,
+    SignalToNoise,
+    Simple,
+    UnitVariance,
+    Weighting,
+    weightings,
+)
+
+# isort: split
+from diffusion.objectives.base import Objective
+from diffusion.objectives.denoising import DenoisingLoss
+
+__all__ = [
+    "DenoisingLoss",
+    "LastStep",
+    "LearnedUncertainty",
+    "Likelihood",
+    "LogNormal",
+    "LogUniform",
+    "LogitNormal",
+    "MinSignalToNoise",
+    "NoiseLevels",
+    "NoiseTarget",
+    "Objective",
+    "OwnLevels",
+    "SignalToNoise",
+    "Simple",
+    "UniformTime",
+    "UnitVariance",
+    "Weighting",
+    "last_step_share",
+    "noise_distributions",
+    "stratified",
+    "weightings",
+]

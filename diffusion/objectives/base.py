@@ -1,0 +1,67 @@
+"""What an objective owes the training loop: lessons drawn beforehand, a loss of each member, and the model that comes out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffusion.registry import Component
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+    from diffusion.networks import Network
+    from diffusion.training import Member, Training
+
+
+@dataclass(frozen=True)
+class Objective(Component):
+    """A program of loss. Members of a stack share it; what differs between them is in their lessons.
+
+    Its fields are what changes the program itself (how many probes, which kind), not what a member may have its own of.
+    """
+
+    def network(self, dataset: Dataset, settings: Training) -> Network:
+        """The shape of the network for a target."""
+        return settings.network.build(dataset.dim, settings.width, settings.depth)
+
+    @abstractmethod
+    def lessons(
+        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """What a member learns from in a number of steps: float32 tensors ``[steps, batch, ...]``.
+
+        All that is random is drawn here, from the member's own generator; `data` is its training set ``[n, dim]`` float64.
+        """
+
+    @abstractmethod
+    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
+        """Each example's loss ``[members, batch]``, differentiable in the rows; parts of a lesson are ``[members, batch, ...]``.
+
+        Nothing here may mix members.
+        """
+
+    @abstractmethod
+    def trivial(self, *lessons: Tensor) -> Tensor:
+        """The size of loss ``[members]`` beyond ten times of which training counts as diverged.
+
+        That of a model that answers zero, from lessons ``[steps, members, batch, ...]``; infinite where there is no such scale.
+        """
+
+    def told_of_noise(self, *lesson: Tensor) -> Tensor:
+        """Features of the noise level ``[members, batch, n]``, for weightings that learn how hard each level is."""
+        raise TypeError(f"{type(self).__name__} has no noise levels to balance")
+
+    def denoise(
+        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        """E[x_0 | x_t] of a trained stack, for formulations that give a denoiser: see `diffusion.samplers.Denoiser`."""
+        raise TypeError(f"models of {type(self).__name__} are no denoisers")
+
+    def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
+        """Data ``[members, batch, dim]`` for latent points, for formulations that give a decoder."""
+        raise TypeError(f"models of {type(self).__name__} have no decoder")

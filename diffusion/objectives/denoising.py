@@ -1,0 +1,75 @@
+r"""The denoising loss, a regression on the network's own target.
+
+    L = E_nsr E_{x_0, eps} lambda(nsr) | D(x_t; nsr) - x_0 |^2,      nsr = sigma / alpha
+
+Inputs, targets and weights are made in float64 from the parametrization; what is left for the network is to fit them:
+``L = E w |F(c_in z, c) - target|^2`` with ``w = lambda c_out^2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffusion.objectives.base import Objective
+from diffusion.objectives.noise_levels import stratified
+from diffusion.objectives.noise_targets import last_step_share
+from diffusion.parametrizations import Circle
+
+if TYPE_CHECKING:
+    from diffusion.networks import Network
+    from diffusion.training import Member
+
+_ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations stay in the cache
+
+
+@dataclass(frozen=True)
+class DenoisingLoss(Objective):
+    """Weighted regression of the network on what its parametrization makes of data and noise."""
+
+    def lessons(
+        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
+        formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
+        nsr = formulation.noise_levels.quantile(stratified(steps, batch, generator), schedule)
+        x = data[torch.randint(len(data), (steps, batch), generator=generator)]
+        target = formulation.noise_target
+        share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, schedule)
+        eps, stand_in = target.draw(share, tuple(x.shape), generator)
+        level = Circle.at(nsr)
+        c = member.coefficients(level)
+        z = level.a[..., None] * x + level.b[..., None] * eps
+        answer = formulation.parametrization.predict(x, stand_in, level, std)
+        weight = formulation.weighting.on_target(nsr, c, schedule, std)
+        return tuple(part.float() for part in (c.into[..., None] * z, answer, member.condition(nsr), weight))
+
+    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
+        inputs, targets, conditions, weights = lesson
+        return weights * (network(rows, inputs, conditions) - targets).square().sum(-1)
+
+    def trivial(self, *lessons: Tensor) -> Tensor:
+        _, targets, _, weights = lessons
+        return (weights * targets.square().sum(-1)).mean((0, 2))
+
+    def told_of_noise(self, *lesson: Tensor) -> Tensor:
+        return lesson[2]
+
+    def denoise(
+        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        level = Circle.of(alpha, sigma)
+        nsr = sigma / alpha
+        each = [member.coefficients(Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
+        skip, out, into = (
+            torch.stack([getattr(one, part) for one in each])[:, None, None] for part in ("skip", "out", "into")
+        )
+        c = torch.stack([m.condition(s[None]) for m, s in zip(members, nsr, strict=True)]).float()
+        z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
+        inputs = (into * z).float()
+        raw = torch.cat([network(rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
+        return skip * z + out * raw.double()
