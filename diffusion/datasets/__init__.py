@@ -15,6 +15,9 @@ noise level (see `diffusion.datasets.base` for the contract).
 | `moons`, `swiss_roll` | curves in the plane, blurred |
 | `torus` | a surface in space |
 
+Mixtures and labelled point sets have *classes*. `diffusion.datasets.conditioned` makes of a target the law that is left when
+a label or some noisy coordinates are known.
+
 `PointSet` is the base of finite sets of points. A target that reads its points from a file lives outside this package,
 which has no files: `tasks.files`.
 """
@@ -26,6 +29,7 @@ from diffusion.datasets.uniform import Uniform  # first in the catalogue
 
 # isort: split
 from diffusion.datasets.checkerboard import Checkerboard
+from diffusion.datasets.conditioned import Observation, given_label, observed
 from diffusion.datasets.curves import Moons, SwissRoll
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
@@ -40,10 +44,13 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Moons",
+    "Observation",
     "PointSet",
     "ScalarDataset",
     "SwissRoll",
     "Torus",
     "Uniform",
     "datasets",
+    "given_label",
+    "observed",
 ]

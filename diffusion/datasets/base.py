@@ -12,11 +12,14 @@ Shapes: ``x`` is ``[..., batch, dim]``; `alpha` and `sigma` broadcast against ``
 Everything is float64. A point's numbers do not depend, not even in the last bit, on what else is in the batch: nothing
 here multiplies matrices, and sums go in an order that is the same for every batch.
 
-Two things more are known of some targets:
+Three things more are known of some targets:
 
 - the distribution function and quantiles of the clean data, where `has_cdf`;
 - separate *modes* (the atoms of a point set, the cells of a checkerboard): `mode_of` says to which of them a clean sample
-  belongs, `mode_weights` with what probability it does.
+  belongs, `mode_weights` with what probability it does;
+- *classes*: every sample was drawn with a label (the component of a mixture that it came from, the digit that an image
+  shows), which `sample_labelled` tells, and `of_class` is the law of the samples of one label. A mode is read off a
+  sample; a label is not, and samples of two labels may lie at the same place.
 """
 
 from __future__ import annotations
@@ -114,6 +117,27 @@ class Dataset(Component):
         """
         raise NotImplementedError(f"dataset {self.registered_name!r} has no separate modes")
 
+    @property
+    def classes(self) -> int:
+        """How many classes there are; labels run from 0 to ``classes - 1``. 0 where samples have no labels."""
+        return 0
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`n` draws, the same that `sample` makes with this generator, and the label of each, ``[n]`` int64."""
+        raise NotImplementedError(f"dataset {self.registered_name!r} has no labels")
+
+    def of_class(self, label: int) -> Dataset:
+        """The law of the samples with this label.
+
+        Where a class has no closed form of its own its samples are those draws of the whole that have the label.
+
+        Raises:
+            ValueError: there is no such label.
+        """
+        from diffusion.datasets.conditioned import OneClass  # derives from this class
+
+        return OneClass(self, label)
+
 
 @dataclass(frozen=True)
 class ScalarDataset(Dataset):
@@ -134,6 +158,15 @@ class ScalarDataset(Dataset):
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """The inverse of `cdf` on [0, 1], elementwise."""
+
+
+def check_label(dataset: Dataset, label: int) -> None:
+    """Raise ValueError if the data set has no class of this label."""
+    if dataset.classes == 0:
+        raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
+    if not 0 <= label < dataset.classes:
+        told = f"dataset {dataset.registered_name!r} has no label {label}; accepted: 0 to {dataset.classes - 1}"
+        raise ValueError(told)
 
 
 def in_blocks(

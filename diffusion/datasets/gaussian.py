@@ -79,6 +79,10 @@ class Gaussian(Dataset):
     def std(self) -> float:
         return math.sqrt(math.fsum(s * s for s in self._stds) / self.dim)
 
+    def coordinates(self) -> tuple[list[float], list[float]]:
+        """m and s, a number for each coordinate."""
+        return list(self.mean), list(self._stds)
+
     @property
     def _stds(self) -> tuple[float, ...]:
         return self.stds if isinstance(self.stds, tuple) else (self.stds,) * self.dim

@@ -7,6 +7,7 @@ the modes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,13 +15,41 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion.datasets.base import datasets, tree_sum
+from diffusion.datasets.base import check_label, datasets, tree_sum
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
 
 _SEPARATE = 1e-6  # share of the samples that may lie nearer to another centre than to their own
 _MOST_STEPS = 200  # of the search for a quantile; some ten are needed, bisection alone needs a hundred
 
 Centres = tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class LabelledMixture(MixtureDataset):
+    """A mixture whose classes are its components: a sample's label is the component that it was drawn from."""
+
+    @property
+    def classes(self) -> int:
+        return len(self.mixture.weights)
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._draw(n, generator)
+
+    def of_class(self, label: int) -> GaussianMixture:
+        """One component, with weight 1. Raises ValueError if there is no such label."""
+        check_label(self, label)
+        return self._of_components((label,))
+
+    def of_equal_classes(self) -> MixtureDataset:
+        """The same components, each with the same weight."""
+        same = bool((self.mixture.weights == self.mixture.weights[0]).all())
+        return self if same else self._of_components(range(self.classes))
+
+    def _of_components(self, chosen: Sequence[int]) -> GaussianMixture:
+        means, stds = self.mixture.means.tolist(), self.mixture.stds.tolist()
+        return GaussianMixture(
+            (1 / len(chosen),) * len(chosen), tuple(tuple(means[k]) for k in chosen), tuple(stds[k] for k in chosen)
+        )
 
 
 @datasets.register(
@@ -31,7 +60,7 @@ Centres = tuple[float, ...] | tuple[tuple[float, ...], ...]
     seed="S1, S2",
 )
 @dataclass(frozen=True)
-class GaussianMixture(MixtureDataset):
+class GaussianMixture(LabelledMixture):
     r"""``sum_k w_k N(mu_k, s_k^2 I)``: `weights` w, `means` mu (numbers on the line, else points), `stds` s.
 
     The default is the pair of bumps on which the seeds climb and walk, ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers
@@ -46,6 +75,8 @@ class GaussianMixture(MixtureDataset):
     not w: a sample of a wide component may lie nearer to the centre of another (0.0159 of the default's do). On the line
     it is exact. In more dimensions it is w if at most 1e-6 of the samples lie nearer to another centre than to their own;
     otherwise the target counts as having no separate modes.
+
+    Classes are the components in the order given, whether they share a centre or not.
 
     Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
@@ -175,11 +206,11 @@ class GaussianMixture(MixtureDataset):
     source="the ring of Gaussians of Metz, Poole, Pfau & Sohl-Dickstein, 'Unrolled GANs', 2017, appendix",
 )
 @dataclass(frozen=True)
-class EightGaussians(MixtureDataset):
+class EightGaussians(LabelledMixture):
     r"""``1/8 sum_k N(radius (cos(k pi / 4), sin(k pi / 4)), stds^2 I)``, k = 0 .. 7, in the plane.
 
     Mean (0, 0); the std of the target is ``sqrt(radius^2 / 2 + stds^2)``, 1.417745 for the default. Modes are the eight
-    centres, mode k at the angle ``k pi / 4``; each has weight 1/8 exactly, by symmetry.
+    centres, mode k at the angle ``k pi / 4``; each has weight 1/8 exactly, by symmetry. Class k is the component there.
 
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 

@@ -298,10 +298,14 @@ class MixtureDataset(Dataset):
         return mean, math.sqrt(spread)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._draw(n, generator)[0]
+
+    def _draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Samples ``[n, d]`` and the component that each came from, ``[n]``."""
         mixture = self.mixture
         index = torch.multinomial(mixture.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
-        return mixture.means[index] + mixture.stds[index, None] * noise
+        return mixture.means[index] + mixture.stds[index, None] * noise, index
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self.mixture.log_density(x, alpha, sigma)

@@ -12,23 +12,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from diffusion.datasets.base import ScalarDataset, datasets
+from diffusion.datasets.base import ScalarDataset, check_label, datasets
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
 
 
 @dataclass(frozen=True)
 class PointSet(MixtureDataset):
-    """The uniform distribution on finitely many points; a subclass says which. On the line its cdf is a staircase."""
+    """The uniform distribution on finitely many points; a subclass says which. On the line its cdf is a staircase.
+
+    Points may have labels, which make classes of them.
+    """
 
     @property
     def points(self) -> Tensor:
         """The points, ``[n, dim]`` float64; a point that occurs twice is twice as likely."""
         raise NotImplementedError
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The label of each point, ``[n]`` int64 with every class from 0 on, or None."""
+        return None
 
     @cached_property
     def mixture(self) -> Mixture:
@@ -50,7 +58,24 @@ class PointSet(MixtureDataset):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` of the points, drawn with replacement."""
-        return self.points[torch.randint(len(self.points), (n,), generator=generator)]
+        return self.points[self._chosen(n, generator)]
+
+    def _chosen(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(self.points), (n,), generator=generator)
+
+    @cached_property
+    def classes(self) -> int:
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.labels is None:
+            return super().sample_labelled(n, generator)
+        index = self._chosen(n, generator)
+        return self.points[index], self.labels[index]
+
+    def of_class(self, label: int) -> PointSet:
+        """The points that have the label, each as likely as any other. Raises ValueError if there is no such label."""
+        return PointsOfClass(self, label)
 
     @cached_property
     def _staircase(self) -> tuple[Tensor, Tensor]:
@@ -72,6 +97,25 @@ class PointSet(MixtureDataset):
         return steps[torch.searchsorted(heights, u.contiguous()).clamp(max=len(steps) - 1)]
 
 
+@dataclass(frozen=True)
+class PointsOfClass(PointSet):
+    """Those points of a labelled set that have one label."""
+
+    registered_name: ClassVar[str] = "points-of-class"
+
+    of: PointSet
+    label_of: int
+
+    def __post_init__(self) -> None:
+        check_label(self.of, self.label_of)
+
+    @cached_property
+    def points(self) -> Tensor:
+        labels = self.of.labels
+        assert labels is not None  # noqa: S101 - it has classes
+        return self.of.points[labels == self.label_of]
+
+
 Variant = Literal["text", "code"]
 _POINTS = {"text": (-15.0, -5.0, 1.0, 10.0), "code": (-15.0, 1.0, -5.0, 15.0)}
 
@@ -86,8 +130,8 @@ _POINTS = {"text": (-15.0, -5.0, 1.0, 10.0), "code": (-15.0, 1.0, -5.0, 15.0)}
 class FourPoints(PointSet, ScalarDataset):
     r"""Four equally likely atoms on the line: ``{-15, -5, 1, 10}`` (``variant="text"``) or ``{-15, 1, -5, 15}`` (``"code"``).
 
-    Mean and variance are -2.25 and 82.6875 (text), -1 and 118 (code); std 9.093267 and 10.862780. Modes are the atoms in
-    the order given, of weight 1/4 each.
+    Mean and variance are -2.25 and 82.6875 (text), -1 and 118 (code); std 9.093267 and 10.862780. Modes and classes are the
+    atoms in the order given, of weight 1/4 each.
 
     Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
@@ -112,6 +156,10 @@ class FourPoints(PointSet, ScalarDataset):
     @property
     def points(self) -> Tensor:
         return torch.tensor(_POINTS[self.variant], dtype=torch.float64)[:, None]
+
+    @property
+    def labels(self) -> Tensor | None:
+        return torch.arange(4)
 
     @property
     def mode_weights(self) -> tuple[float, ...] | None:
