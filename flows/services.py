@@ -544,11 +544,16 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
     Locally the workers inherit the environment from the daemon. A runtime environment would do the same, but the
     workers that Ray starts in advance would not have it, and the first tasks would wait for others.
 
+    Entered within a block of its own, it gives that block's Ray again: the studies of one command share it.
+
     Raises:
         ServiceUnavailable: nothing, or no Ray, at the address; Ray does not start; or the cluster has other machines,
             from which a Prefect server on 127.0.0.1 cannot be reached.
         RuntimeError: this process is connected to a Ray already.
     """
+    if _held:
+        yield _held[-1]
+        return
     quiet_environment()
     import ray
 
@@ -560,7 +565,15 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     start = _local_ray(workers, variables) if target == "local" else _distant_ray(target, variables)
     with start as found:
-        yield found
+        _held.append(found)
+        try:
+            yield found
+        finally:
+            _held.pop()
+
+
+_held: list[str] = []
+"""The address of the Ray that an open block of `ray_cluster` in this process holds."""
 
 
 @contextmanager

@@ -129,9 +129,13 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """The study in a YAML file, or the shipped one of that name (`shipped_studies`), with ``key.path=value`` changes.
 
     Raises `StudyError`, whatever is wrong with the input: one message with the place of every problem, what was found
-    there and what would be accepted.
+    there and what would be accepted. A file that names other studies is not one (see `tasks.collection`).
     """
-    return _validated(study_file.load(source, overrides))
+    document = study_file.load(source, overrides)
+    if "studies" in document.values:
+        told = "this file names other studies, where one study is expected (diffatlas run, plan and report take such a file)"
+        raise document.error([Complaint(("studies",), told)])
+    return _validated(document)
 
 
 def _completed(block: Any, lacking: dict[str, Any], training: Any) -> Any:

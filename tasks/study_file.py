@@ -161,8 +161,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def shipped_studies() -> list[str]:
-    """Names of the studies in ``deployments/studies``."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    """Names of the studies in ``deployments/studies``; of those in a folder of it with the folder: ``seeds/slides-torus``."""
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
 
 
 def _find(source: str | Path) -> tuple[Path, str]:
@@ -180,7 +180,7 @@ def _find(source: str | Path) -> tuple[Path, str]:
         told = f"this cannot be a file ({error})"
     if told is None:
         return path, label
-    near = nearest(path.stem, shipped)
+    near = nearest(str(source).removesuffix(".yaml"), shipped) or nearest(path.stem, shipped)
     question = f"; did you mean {near!r}?" if near else ""
     raise StudyError(label, [f"{label}: {told}{question} (shipped studies: {', '.join(shipped) or 'none'}; or a path)"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -28,6 +28,8 @@ from flows.command_line.options import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tasks.results import Answers
 
 
 @app.command("query")
@@ -133,10 +135,11 @@ def report_command(
 ) -> None:
     """Draw the page of a study: one HTML file that opens without a network.
 
-    With --json, print what the study says of the literature's claims instead, and draw nothing unless --out asks for it.
+    With --json, print what the study says of the literature's claims instead, and draw nothing unless --out asks for it. For a
+    file that names other studies, each of them that the store holds; --out is then a folder.
     """
     with clear_errors():
-        from tasks.report.files import default_page, write_report
+        from tasks.report.files import default_page
         from tasks.results import Answers, UnknownStudy
         from tasks.store import Store
 
@@ -144,19 +147,46 @@ def report_command(
         names = Answers(opened, None, as_of).studies
         if study is None and len(names) != 1:
             raise UnknownStudy(f"--study NAME is needed: store {store} holds {', '.join(names) or 'no study yet'}")
-        answers = Answers(opened, study or names[0], as_of)
+        listed = _listed(study) if study is not None and study not in names else None
+        wanted = [study or names[0]] if listed is None else [name for name in listed if name in names]
+        if listed is not None:
+            lacking = [name for name in listed if name not in names]
+            if not wanted:
+                raise UnknownStudy(f"store {store} holds no study of {study}: {', '.join(lacking)}")
+            if lacking:
+                err.print(f"not in the store yet: {', '.join(lacking)}", markup=False)
+        each = {name: Answers(opened, name, as_of) for name in wanted}
         if as_json:
             from tasks.report.claims import claims
 
-            print(json.dumps(claims(answers.points, answers.study), indent=2))  # noqa: T201 - the document asked for
+            told = {name: claims(answers.points, answers.study) for name, answers in each.items()}
+            print(json.dumps(told[wanted[0]] if listed is None else told, indent=2))  # noqa: T201 - the document asked for
             if out is None:
                 return
-        page = out or default_page(answers.name or "store")
-        try:
-            write_report(answers, page)
-        except OSError as error:
-            stop(f"cannot write {page}: {error.strerror or error}", WRONG_INPUT)
-        print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
+        for name, answers in each.items():
+            page = default_page(name) if out is None else out if listed is None else out / f"{name}.html"
+            _draw(answers, page, sys.stderr if as_json else sys.stdout)
+
+
+def _listed(study: str) -> list[str] | None:
+    """The names of the studies in a file that names studies; None if `study` is not such a file."""
+    from tasks.collection import load_collection
+    from tasks.study_file import shipped_studies
+
+    if not (study in shipped_studies() or Path(study).is_file()):
+        return None
+    collection = load_collection(study)
+    return None if collection.name is None else [member.study.name for member in collection.members]
+
+
+def _draw(answers: Answers, page: Path, told: TextIO) -> None:
+    from tasks.report.files import write_report
+
+    try:
+        write_report(answers, page)
+    except OSError as error:
+        stop(f"cannot write {page}: {error.strerror or error}", WRONG_INPUT)
+    print(f"report: {page}", file=told)
 
 
 @app.command("export")

@@ -79,13 +79,18 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         stop("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
     except Exception as error:
-        code = _code_of(error)
+        code = code_of(error)
         if code is None:
             raise
-        stop(str(error.args[0] if isinstance(error, LookupError) else error), code)
+        stop(told_of(error), code)
 
 
-def _code_of(error: Exception) -> int | None:
+def told_of(error: Exception) -> str:
+    """What an error says."""
+    return str(error.args[0] if isinstance(error, LookupError) and error.args else error)
+
+
+def code_of(error: Exception) -> int | None:
     """The exit code of an error that is the caller's or a service's; None of one that is ours.
 
     By name, along the classes: importing the modules that define them takes seconds, and most commands need few of them.

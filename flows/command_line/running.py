@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,10 @@ from flows.command_line.options import (
     err,
     width,
 )
+from flows.command_line.several import run_each, sums
 
 if TYPE_CHECKING:
+    from tasks.collection import Collection, Member
     from tasks.plan import Plan
     from tasks.study import Study
 
@@ -42,39 +45,77 @@ def run(
     force_unlock: ForceUnlockOption = False,
     report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
 ) -> None:
-    """Run what is missing of a study; show its table; draw its report."""
-    from flows.services import quiet_environment, terminate_as_interrupt
+    """Run what is missing of a study; show its table; draw its report.
+
+    Of a file that names other studies each is run, one after the other, and one table tells how they ended; --report is then
+    the folder of their pages.
+    """
+    from flows.services import prefect_server, quiet_environment, ray_cluster, terminate_as_interrupt
 
     quiet_environment()
     with clear_errors(), terminate_as_interrupt():
-        loaded, plan = _planned(study, store, overrides, retry_failed=retry_failed, force=force)
-        outcome = (
-            None
-            if _finished(store, plan)
-            else _run_flow(study, store, ray, workers, overrides, retry_failed, force, force_unlock, report)
+        collection, each = _collection(study, overrides)
+        plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
+
+        def run_one(source: str, plan: Plan, page: Path | None) -> Any:
+            if _finished(store, plan):
+                return None
+            return _run_flow(source, store, ray, workers, each, retry_failed, force, force_unlock, page)
+
+        if collection.name is None:
+            _show(plans[0].study, store, run_one(study, plans[0], report), report)
+            return
+
+        def run_member(member: Member, page: Path | None) -> Any:
+            # planned again: a study before this one may have answered some of its points
+            return run_one(member.source, _plan_of(member.study, store, retry_failed, force), page)
+
+        idle = all(_finished(store, plan) for plan in plans)
+        services = () if idle else (prefect_server, partial(ray_cluster, ray, workers, {}))
+        run_each(collection, run_member, store, report, services)
+
+
+def _collection(study: str, overrides: list[str] | None) -> tuple[Collection, list[str]]:
+    """What is asked for, and the changes that each study of it takes."""
+    from tasks.collection import load_collection, of_each
+
+    collection = load_collection(study, overrides or ())
+    return collection, list(overrides or ()) if collection.name is None else of_each(overrides or ())
+
+
+def _plans(
+    study: str, collection: Collection, store: str, *, retry_failed: bool = False, force: str | None = None
+) -> list[Plan]:
+    """What is to be done of each study that was asked for."""
+    from tasks.plan import points_of
+    from tasks.study import StudyError
+
+    empty = [member.source for member in collection.members if not points_of(member.study)]
+    if empty:
+        raise StudyError(
+            study, [f"{source}, at exclude: every point is excluded, nothing is asked" for source in empty]
         )
-        _show(loaded, store, outcome, report)
-
-
-def _planned(
-    study: str, store: str, overrides: list[str] | None, *, retry_failed: bool = False, force: str | None = None
-) -> tuple[Study, Plan]:
-    from tasks.explain import matching
-    from tasks.known import plan_against
-    from tasks.plan import make_plan, points_of
-    from tasks.store import Store
-    from tasks.study import StudyError, load_study
-
-    loaded = load_study(study, overrides or ())
-    points = points_of(loaded)
-    if not points:
-        raise StudyError(study, [f"{study}, at exclude: every point is excluded, nothing is asked"])
-    forced = matching(points, force) if force else ()
-    if force and not forced:
+    if force and not any(_forced(member.study, force) for member in collection.members):
         raise StudyError(study, [f"--force {force!r}: no point of {study} matches"])
+    return [_plan_of(member.study, store, retry_failed, force) for member in collection.members]
+
+
+def _forced(study: Study, force: str | None) -> frozenset[str]:
+    from tasks.explain import matching
+    from tasks.plan import points_of
+
+    return frozenset(matching(points_of(study), force)) if force else frozenset()
+
+
+def _plan_of(study: Study, store: str, retry_failed: bool, force: str | None) -> Plan:
+    from tasks.known import plan_against
+    from tasks.plan import make_plan
+    from tasks.store import Store
+
+    forced = _forced(study, force)
     if not Store.exists(store):
-        return loaded, make_plan(loaded, {}, (), forced=forced)
-    return loaded, plan_against(Store.open(store), loaded, retry_failed=retry_failed, forced=forced)
+        return make_plan(study, {}, (), forced=forced)
+    return plan_against(Store.open(store), study, retry_failed=retry_failed, forced=forced)
 
 
 def _finished(store: str, plan: Plan) -> bool:
@@ -162,36 +203,50 @@ def plan(
 ) -> None:
     """What would run, what is done, what is impossible and why. Nothing is written."""
     with clear_errors():
-        _, made = _planned(study, store, overrides, retry_failed=retry_failed, force=force)
-        told = _plan_as_values(made) | ({"reasons": _reasons(made, store)} if explained else {})
+        collection, _ = _collection(study, overrides)
+        plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
+        each = [_plan_as_values(made) | ({"reasons": _reasons(made, store)} if explained else {}) for made in plans]
         if as_json:
-            print(json.dumps(told, indent=2))  # noqa: T201 - the document asked for
+            print(json.dumps(each[0] if collection.name is None else sums(collection, each), indent=2))  # noqa: T201 - the document asked for
             return
-        console = Console()
-        counts = told["points"]
-        console.print(
-            f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
-            f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
-        )
-        table = Table("dataset", "formulation", "schedule", "seeds", "points to compute", "train")
-        for row in told["to_compute"]:
-            numbers = (str(row[name]) for name in ("seeds", "points", "train"))
-            table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)
-        if told["to_compute"]:
-            console.print(table)
-        for reason in told.get("reasons", ()):
-            example = reason["example"]
-            places = ", ".join(f"{example[axis]}" for axis in ("dataset", "formulation", "sampler"))
-            console.print(
-                f"{reason['points']} points to compute: {reason['reason']} (for example {places}, steps "
-                f"{example['steps']}, seed {example['seed']})",
+        for told in each:
+            _tell_plan(told)
+        if collection.name is not None:
+            points, cells = (sums(collection, each)[key] for key in ("points", "cells_to_train"))
+            err.print(
+                f"{collection.name}: {len(each)} studies, {points['asked']} points asked, {points['missing']} to compute; "
+                f"{cells} cells to train",
                 markup=False,
             )
-        for warning in told["warnings"]:
-            console.print(f"warning: {warning}", markup=False)
-        for entry in told["impossible"]:
-            where = f"{entry['sampler']} of {entry['formulation']} on {entry['schedule']}, steps {entry['steps']}"
-            console.print(f"impossible: {where}: {entry['reason']}", markup=False)
+
+
+def _tell_plan(told: dict[str, Any]) -> None:
+    """A plan for eyes."""
+    console = Console()
+    counts = told["points"]
+    console.print(
+        f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
+        f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
+    )
+    table = Table("dataset", "formulation", "schedule", "seeds", "points to compute", "train")
+    for row in told["to_compute"]:
+        numbers = (str(row[name]) for name in ("seeds", "points", "train"))
+        table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)
+    if told["to_compute"]:
+        console.print(table)
+    for reason in told.get("reasons", ()):
+        example = reason["example"]
+        places = ", ".join(f"{example[axis]}" for axis in ("dataset", "formulation", "sampler"))
+        console.print(
+            f"{reason['points']} points to compute: {reason['reason']} (for example {places}, steps "
+            f"{example['steps']}, seed {example['seed']})",
+            markup=False,
+        )
+    for warning in told["warnings"]:
+        console.print(f"warning: {warning}", markup=False)
+    for entry in told["impossible"]:
+        where = f"{entry['sampler']} of {entry['formulation']} on {entry['schedule']}, steps {entry['steps']}"
+        console.print(f"impossible: {where}: {entry['reason']}", markup=False)
 
 
 def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:

@@ -1,0 +1,116 @@
+"""Several studies for one command: each is run whatever becomes of the others, and one table tells how they ended."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.command_line.options import FAILED, code_of, err, told_of, width
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tasks.collection import Collection, Member
+
+
+@dataclass
+class Ended:
+    """How one study ended: its line of the last table."""
+
+    study: str
+    code: int
+    told: str
+    counts: dict[str, int] = field(default_factory=dict)  # points by status
+    seconds: float = 0.0
+    page: str = ""
+
+
+def run_each(
+    collection: Collection,
+    run: Callable[[Member, Path | None], Any],
+    store: str,
+    folder: Path | None,
+    services: Sequence[Callable[[], AbstractContextManager[Any]]],
+) -> None:
+    """Run one study after the other, and end with the worst of their exit codes.
+
+    `run` gives a study's outcome, None if there was nothing to do; pages go to `folder`, if it is named. The services are entered
+    once for all; after an error that is nobody's input they are left, and the next study enters them afresh.
+    """
+    ended: list[Ended] = []
+    with ExitStack() as entered:
+        ready = False
+        for number, member in enumerate(collection.members, start=1):
+            begun = time.monotonic()
+            page = folder / f"{member.study.name}.html" if folder else None
+            try:
+                if not ready:
+                    for service in services:
+                        entered.enter_context(service())
+                    ready = True
+                one = _ended(member, store, run(member, page), page)
+            except Exception as error:  # noqa: BLE001 - whatever ended this study, the others go on
+                entered.close()
+                ready = False
+                code = code_of(error)
+                told = told_of(error) if code else f"{type(error).__name__}: {told_of(error)}"
+                one = Ended(member.study.name, code or FAILED, told)
+            one.seconds = time.monotonic() - begun
+            ended.append(one)
+            err.print(f"{number}/{len(collection.members)} {one.study}: {one.told}", markup=False)
+    _show(collection.name or "", ended)
+
+
+def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:
+    from tasks.report.files import default_page, write_report
+    from tasks.results import Answers
+    from tasks.store import Store
+
+    answers = Answers(Store.open(store), member.study.name)
+    counts = Counter(map(str, answers.points["status"].values.tolist()))
+    if outcome is None:
+        path = page or default_page(member.study.name)
+        if page or not path.exists():
+            write_report(answers, path)
+        told = "finished, nothing to compute"
+    else:
+        path = Path(outcome.report)
+        told = f"{outcome.computed} points computed, {outcome.trained} cells trained"
+    return Ended(member.study.name, FAILED if counts["failed"] else 0, told, dict(counts), page=str(path))
+
+
+def _show(name: str, ended: Sequence[Ended]) -> None:
+    table = Table(title=f"{name}: {len(ended)} studies", title_justify="left", title_style="bold")
+    table.add_column("study", overflow="fold")
+    for column in ("ok", "failed", "skipped", "time"):
+        table.add_column(column, justify="right")
+    table.add_column("what happened", overflow="fold")
+    table.add_column("report", overflow="fold")
+    for one in ended:
+        numbers = [str(one.counts.get(status, 0)) if one.counts else "" for status in ("ok", "failed", "skipped")]
+        minutes, seconds = divmod(round(one.seconds), 60)
+        table.add_row(one.study, *numbers, f"{minutes}:{seconds:02d}", Text(one.told), one.page)
+    Console(width=width()).print(table)
+    worst = max(one.code for one in ended)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def sums(collection: Collection, each: list[dict[str, Any]]) -> dict[str, Any]:
+    """The plans of several studies: each, and their sums (what two of them share is counted twice)."""
+    return {
+        "collection": collection.name,
+        "points": {kind: sum(told["points"][kind] for told in each) for kind in each[0]["points"]},
+        "cells_to_train": sum(told["cells_to_train"] for told in each),
+        "estimated_core_seconds": round(sum(told["estimated_core_seconds"] for told in each), 1),
+        "studies": each,
+    }

@@ -1,0 +1,136 @@
+"""A file that names other studies: one list, run one after the other into one store.
+
+name: seeds
+studies: [seeds/slides-torus, seeds/notes-ncsn]   # shipped studies, or files, seen from where this one lies
+
+Every study of the list is loaded before anything runs, so that a mistake in the last is told at once, with its own place. A study in
+the store is found by its name: no two of a list have the same. A collection leaves nothing in the store that its studies would not.
+
+Changes from the command line go to every study, but for those of the collection's own keys: ``--set samples=100`` makes all
+of them small, ``--set studies=[seeds/slides-torus]`` makes the list short.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import PlainValidator, ValidationError
+
+from tasks import study_file
+from tasks.components import MISSING, Complaint, complaint_of
+from tasks.study import Study, load_study
+from tasks.study_axes import Frozen, Missing, axis, name_of_study, read_text, refuse
+from tasks.study_file import StudyError
+from tasks.words import shown, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tasks.study_file import Document
+
+LONGEST_PATH = 1000
+
+
+def _source(entry: Any) -> str:
+    if not isinstance(entry, str) or not 0 < len(entry) <= LONGEST_PATH:
+        raise refuse(f"found {shown(entry)}, expected the name of a shipped study or a path")
+    return entry
+
+
+class _List(Frozen):
+    """What such a file holds."""
+
+    name: Annotated[str, PlainValidator(name_of_study)]
+    description: Annotated[str, PlainValidator(read_text)] = ""
+    studies: Annotated[tuple[str, ...], PlainValidator(axis("studies", _source, str))]
+
+
+OWN_KEYS = tuple(_List.model_fields)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One study of a collection: what to call it by, and what it says."""
+
+    source: str
+    study: Study
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The studies that a file names, in its order; a file that is itself a study is a collection of one, without a name."""
+
+    name: str | None
+    description: str
+    members: tuple[Member, ...]
+
+
+def of_each(overrides: Sequence[str]) -> list[str]:
+    """The changes that go to every study of a collection."""
+    return [override for override in overrides if not re.match(rf"({'|'.join(OWN_KEYS)})\b", override)]
+
+
+def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collection:
+    """What `source` asks for: the studies that it names, or the one that it is.
+
+    Raises `StudyError` with every problem of the list and of all its studies.
+    """
+    rest = of_each(overrides)
+    own = [override for override in overrides if override not in rest]
+    document = study_file.load(source)
+    if "studies" not in document.values and not any(override.startswith("studies") for override in own):
+        study = load_study(source, overrides)
+        return Collection(None, study.description, (Member(str(source), study),))
+    for override in own:
+        document.set(override)
+    listed = _validated(document)
+    members: list[Member] = []
+    complaints: list[Complaint] = []
+    folder = None if source in study_file.shipped_studies() else Path(source).parent
+    for i, entry in enumerate(listed.studies):
+        try:
+            members.append(_member(entry, folder, rest, members))
+        except StudyError as error:
+            complaints += [Complaint(("studies", i), problem) for problem in error.problems]
+    if complaints:
+        raise document.error(complaints)
+    return Collection(listed.name, listed.description, tuple(members))
+
+
+def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: Sequence[Member]) -> Member:
+    """One entry of the list; `folder` is None for a shipped list, whose studies are shipped ones."""
+    shipped = study_file.shipped_studies()
+    if entry in shipped:
+        source = entry
+    elif folder is None:
+        raise StudyError(entry, [unknown("study", entry, shipped)])
+    else:
+        source = str(folder / entry)
+    study = load_study(source, overrides)
+    for member in before:
+        if member.study.name == study.name:
+            told = f"{entry} is called {study.name!r}, as {member.source} is; a store knows a study by its name"
+            raise StudyError(entry, [told])
+    return Member(source, study)
+
+
+def _validated(document: Document) -> _List:
+    try:
+        return _List.model_validate({"studies": Missing, **document.values})
+    except ValidationError as error:
+        raise document.error(_complaints(error)) from None
+
+
+def _complaints(error: ValidationError) -> Iterator[Complaint]:
+    for details in error.errors(include_url=False):
+        if details["type"] == "extra_forbidden":
+            path = tuple(details["loc"])
+            of = " of a file that names studies"
+            yield Complaint(path, unknown("key", path[-1], OWN_KEYS, of=of))
+        elif details["type"] == "missing":
+            yield Complaint(tuple(details["loc"]), MISSING)
+        else:
+            yield complaint_of(details)
