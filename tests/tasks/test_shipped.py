@@ -1,0 +1,90 @@
+"""The studies that are shipped: each is valid, asks what can be answered, and those of the seed documents really run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from tasks.collection import Member, load_collection
+from tasks.plan import make_plan
+from tasks.study_file import SHIPPED, shipped_studies
+from tasks.work import Wanted, generate, run_shard
+
+SOME_IMPOSSIBLE = {
+    # these cross axes on purpose; what does not go together is recorded as skipped, with the reason
+    "formulations",
+    "samplers",
+    "schedules",
+    "uniform",
+    "smoke",
+}
+
+SMALL = ("seeds=1", "samples=40", "training.steps=4", "training.batch=8", "training.width=8", "training.data=60")
+
+
+def seed_studies() -> list[str]:
+    return [name for name in shipped_studies() if name.startswith("seeds/")]
+
+
+def members(name: str, *overrides: str) -> tuple[Member, ...]:
+    return load_collection(name, overrides).members
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_a_shipped_study_is_valid_says_what_it_is_and_is_called_as_its_file(name: str) -> None:
+    collection = load_collection(name)
+    assert collection.description
+    called = collection.name or collection.members[0].study.name
+    assert called == name.rpartition("/")[2]
+    comment = (SHIPPED / f"{name}.yaml").read_text().splitlines()[0]
+    assert comment.startswith("# ")
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_studies() if n not in SOME_IMPOSSIBLE and n != "seeds"])
+def test_a_shipped_study_asks_nothing_that_is_impossible_unless_it_says_so(name: str) -> None:
+    for member in members(name):
+        plan = make_plan(member.study, {}, ())
+        assert plan.points
+        assert dict(Counter(plan.impossible.values())) == {}, member.source
+
+
+def test_the_list_of_seed_studies_is_all_of_them() -> None:
+    assert [member.source for member in members("seeds")] == sorted(seed_studies(), key=_document)
+
+
+_DOCUMENTS = ("slides", "notes", "tutorial", "notebook", "talk")
+
+
+def _document(name: str) -> tuple[int, int]:
+    """The order of the list: document by document, within one as it is written there."""
+    listed = [member.source for member in members("seeds")]
+    return _DOCUMENTS.index(name.removeprefix("seeds/").partition("-")[0]), listed.index(name)
+
+
+@pytest.mark.slow
+def test_every_seed_study_runs_when_it_is_made_small() -> None:
+    """By the functions that the flow calls, in this process; every answer is there and is a number."""
+    threads, began = torch.get_num_threads(), time.monotonic()
+    torch.set_num_threads(1)
+    try:
+        for member in members("seeds", *SMALL):
+            _run(member)
+    finally:
+        torch.set_num_threads(threads)
+    assert time.monotonic() - began < 600  # a hang, not a benchmark
+
+
+def _run(member: Member) -> None:
+    plan = make_plan(member.study, {}, ())
+    for shard in plan.shards(1):
+        keys = {(j.cell.dataset, j.cell.seed, j.cell.training.data) for j in shard.jobs if j.cell.training}
+        data = {(d.label(), seed, size): generate(d, seed, size) for d, seed, size in keys}
+        answer = run_shard(shard, data, {}, Wanted(member.study.metrics, member.study.keep.samples, frozenset()))
+        errors = {told.error for told in answer.points if told.error}
+        assert not errors, (member.source, errors)
+        for told in answer.points:
+            assert all(map(math.isfinite, told.metrics.values())), (member.source, told.point.labels, told.metrics)
