@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tasks.files  # noqa: F401 - registers the targets that are read from files
+import tasks.files
+import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import formulations
 from diffusion.grids import grids

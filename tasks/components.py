@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-import tasks.files  # noqa: F401 - registers the targets that are read from files
+import tasks.files
+import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.grids import Grid, grids
 from diffusion.networks import Architecture, architectures

@@ -1,4 +1,4 @@
-"""Targets that are read from a file: the empirical law of somebody's own points.
+"""Targets that are read from a file: the empirical law of somebody's own points or images.
 
 A file's content is part of what the target is. The points are read once, when the target is made; a digest of them goes
 into its spec, and so into every id derived from it: a file that has changed is another target, and a spec that names the
@@ -11,8 +11,9 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,47 +27,32 @@ MOST_EXACT = 5000
 """Points up to which the ideal denoiser is offered: it compares every sample with every point."""
 
 
-@datasets.register(
-    "from_file",
-    formula="p(x) = mean over the points of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
-    source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
-)
 @dataclass(frozen=True)
-class FromFile(PointSet):
-    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other.
+class FilePoints(PointSet):
+    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder; a subclass says of which shape the array is."""
 
-    `path` is taken from the current folder if it is relative. `array` names the array where there are several (``.npz``,
-    Zarr group). Real numbers of shape ``[n]`` or ``[n, dim]``, ``n >= 2``, become float64; nothing is shifted or scaled.
-    Samples are drawn with replacement. The exact answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
-
-    `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that was stored has it.
-
-    Raises:
-        ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled objects, or several arrays
-            and none is named, or not the one named; is larger than 1 GB as float64; is not an array of real finite numbers
-            of one of these shapes; holds one point only, again and again; or has another digest than the one given.
-    """
+    _accepted: ClassVar[dict[int, str]]  # by the number of the array's axes
 
     path: str
     array: str | None = None
     digest: str = ""
 
     def __post_init__(self) -> None:
+        what = f"{self.registered_name}: {self.path!r}"
         try:
-            points = _read(self.path, self.array)
+            held = _read(self.path, self.array, self._accepted)
         except _Refused as refused:
-            raise ValueError(f"from_file: {self.path!r} {refused}") from refused
-        found = _digest(points)
+            raise ValueError(f"{what} {refused}") from refused
+        found = _digest(held)
         if self.digest not in ("", found):
             raise ValueError(
-                f"from_file: {self.path!r} has changed since: its digest is {found[:12]}..., expected {self.digest[:12]!r}..."
+                f"{what} has changed since: its digest is {found[:12]}..., expected {self.digest[:12]!r}..."
             )
         object.__setattr__(self, "digest", found)
-        self.__dict__["_points"] = torch.from_numpy(points)
+        self.__dict__["_shape"] = held.shape[1:]
+        self.__dict__["_points"] = torch.from_numpy(held.reshape(len(held), -1))
         if not 0 < self.std < math.inf:
-            raise ValueError(
-                f"from_file: {self.path!r} has a standard deviation of {self.std!r}; needed: a positive number"
-            )
+            raise ValueError(f"{what} has a standard deviation of {self.std!r}; needed: a positive number")
 
     @property
     def points(self) -> Tensor:
@@ -88,6 +74,52 @@ class FromFile(PointSet):
         return "".join(c if c.isprintable() else "?" for c in text)
 
 
+@datasets.register(
+    "from_file",
+    formula="p(x) = mean over the points of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
+    source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
+)
+@dataclass(frozen=True)
+class FromFile(FilePoints):
+    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other.
+
+    `path` is taken from the current folder if it is relative. `array` names the array where there are several (``.npz``,
+    Zarr group). Real numbers of shape ``[n]`` or ``[n, dim]``, ``n >= 2``, become float64; nothing is shifted or scaled.
+    Samples are drawn with replacement. The exact answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
+
+    `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that was stored has it.
+
+    Raises:
+        ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled objects, or several arrays
+            and none is named, or not the one named; is larger than 1 GB as float64; is not an array of real finite numbers
+            of one of these shapes; holds one point only, again and again; or has another digest than the one given.
+    """
+
+    _accepted: ClassVar[dict[int, str]] = {1: "[n]", 2: "[n, dim]"}
+
+
+@datasets.register(
+    "images",
+    formula="p(x) = mean over the images of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
+    source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
+)
+@dataclass(frozen=True)
+class Images(FilePoints):
+    """Images in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other: `from_file` that knows height and width.
+
+    Real numbers of shape ``[n, height, width]`` or ``[n, channels, height, width]``, ``n >= 2``; nothing is shifted or scaled, and
+    pixels between -1 and 1 suit the formulations best. A point is an image, channel by channel, row by row. Everything else,
+    what is refused included, is as of `from_file`.
+    """
+
+    _accepted: ClassVar[dict[int, str]] = {3: "[n, height, width]", 4: "[n, channels, height, width]"}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        *channels, height, width = self.__dict__["_shape"]
+        return (*channels, height, width) if channels else (1, height, width)
+
+
 class _Refused(Exception):
     """Why a file is not a set of points; completes a sentence that begins with the file's name."""
 
@@ -97,10 +129,13 @@ def _digest(points: NDArray[np.float64]) -> str:
     return hashlib.sha256(shape.encode() + b"\n" + points.astype("<f8").tobytes()).hexdigest()
 
 
-def _read(path: str, array: str | None) -> NDArray[np.float64]:
-    """The points, ``[n, dim]`` and contiguous. Raises `_Refused`."""
+Convert = Callable[[Any], NDArray[np.float64]]
+
+
+def _read(path: str, array: str | None, accepted: dict[int, str]) -> NDArray[np.float64]:
+    """The array, contiguous; one point to a row, or to what lies behind the first axis. Raises `_Refused`."""
     try:
-        return _reader(Path(path))(Path(path), array)
+        return _reader(Path(path))(Path(path), array, partial(_points, accepted=accepted))
     except _Refused:
         raise
     except Exception as error:  # a broken file fails in as many ways as there are libraries
@@ -108,7 +143,7 @@ def _read(path: str, array: str | None) -> NDArray[np.float64]:
         raise _Refused(f"cannot be read: {told}") from error
 
 
-def _reader(place: Path) -> Callable[[Path, str | None], NDArray[np.float64]]:
+def _reader(place: Path) -> Callable[[Path, str | None, Convert], NDArray[np.float64]]:
     """What reads a file of that kind; its first bytes say which, whatever it is called."""
     if place.is_dir():
         return _from_zarr
@@ -123,30 +158,30 @@ def _reader(place: Path) -> Callable[[Path, str | None], NDArray[np.float64]]:
     raise _Refused("is neither a .npy or .npz file nor a Zarr folder")
 
 
-def _from_npy(place: Path, array: str | None) -> NDArray[np.float64]:
+def _from_npy(place: Path, array: str | None, convert: Convert) -> NDArray[np.float64]:
     if array is not None:
         raise _Refused(f"is a single array; array = {array!r} is for .npz files and Zarr groups")
-    return _points(np.load(place, mmap_mode="r", allow_pickle=False))
+    return convert(np.load(place, mmap_mode="r", allow_pickle=False))
 
 
-def _from_npz(place: Path, array: str | None) -> NDArray[np.float64]:
+def _from_npz(place: Path, array: str | None, convert: Convert) -> NDArray[np.float64]:
     with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
         name = _one_of(held.files, array)
         member = name if name in held.zip.namelist() else f"{name}.npy"
         if held.zip.getinfo(member).file_size > 2 * MOST_BYTES:  # before it is unpacked
             raise _Refused("is larger than 1 GB")
-        return _points(held[name])
+        return convert(held[name])
 
 
-def _from_zarr(place: Path, array: str | None) -> NDArray[np.float64]:
+def _from_zarr(place: Path, array: str | None, convert: Convert) -> NDArray[np.float64]:
     import zarr
 
     held: Any = zarr.open(place, mode="r")
     if isinstance(held, zarr.Array):
         if array is not None:
             raise _Refused(f"is a single array; array = {array!r} is for .npz files and Zarr groups")
-        return _points(held)
-    return _points(held[_one_of([name for name, _ in held.arrays()], array)])
+        return convert(held)
+    return convert(held[_one_of([name for name, _ in held.arrays()], array)])
 
 
 def _one_of(names: list[str], array: str | None) -> str:
@@ -161,15 +196,16 @@ def _one_of(names: list[str], array: str | None) -> str:
     return array
 
 
-def _points(held: Any) -> NDArray[np.float64]:
-    """An array, in memory or still on disk, as points."""
+def _points(held: Any, accepted: dict[int, str]) -> NDArray[np.float64]:
+    """An array, in memory or still on disk, as float64."""
     if held.dtype.kind not in "iuf":
         raise _Refused(f"holds {held.dtype}, needed: real numbers")
-    if held.ndim not in (1, 2) or held.shape[0] < 2 or 0 in held.shape:
-        raise _Refused(f"has shape {list(held.shape)}; needed: [n] or [n, dim] with n >= 2")
+    if held.ndim not in accepted or held.shape[0] < 2 or 0 in held.shape:
+        raise _Refused(f"has shape {list(held.shape)}; needed: {' or '.join(accepted.values())} with n >= 2")
     if math.prod(held.shape) * max(8, held.dtype.itemsize) > MOST_BYTES:
         raise _Refused("is larger than 1 GB as float64")
-    points = np.ascontiguousarray(np.asarray(held[...]), dtype=np.float64).reshape(held.shape[0], -1)
+    points = np.ascontiguousarray(np.asarray(held[...]), dtype=np.float64)
+    points = points.reshape(-1, 1) if points.ndim == 1 else points
     if not np.isfinite(points).all():
         raise _Refused(f"has {int((~np.isfinite(points)).sum())} numbers that are not finite")
     return points if points.flags.writeable and points.flags.owndata else points.copy()

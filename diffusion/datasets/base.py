@@ -75,6 +75,11 @@ class Dataset(Component):
     def std(self) -> float:
         """Root of the variance averaged over coordinates: the `sigma_data` of the literature."""
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width where a point is an image, its pixels row by row, channel by channel; else None."""
+        return None
+
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` independent draws, ``[n, dim]`` float64."""

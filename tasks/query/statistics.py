@@ -50,6 +50,7 @@ STATISTICS: dict[str, Callable[[Any], Any]] = {
 
 def higher_is_better(name: str) -> bool:
     """Whether larger values of a column are better: of a metric that says so, and of the columns beside it."""
+    import tasks.images  # noqa: F401 - registers metrics
     from diffusion.metrics import metrics  # with torch, which other statistics need not wait for
 
     for suffix in BESIDE:

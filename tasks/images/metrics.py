@@ -1,0 +1,146 @@
+r"""How good samples of digits look: the Frechet distance of features, and whether a digit that was asked for is one.
+
+Both look at samples as images (clipped to the range of the pixels, in the grey levels of the data) through the classifier that the
+package ships (`tasks.images.classifier`).
+
+The Frechet distance between two laws of features, taken as normal ones with means m and covariances C, is
+
+    d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1^(1/2) C_2 C_1^(1/2))^(1/2)),
+
+whose estimate from n images on each side is too high by about a constant over n, of the size of what good samplers differ by. So
+all of its values here are of equally many images: n samples against n images of the data, n never more than half of them; and the
+floor is the same number for the two halves of the data, which share no image: what a sampler of new images scores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.metrics.base import Metric, metrics
+from diffusion.randomness import stream
+from tasks.images.classifier import seen
+from tasks.images.digits import Digits
+
+_SPLITS = 16
+
+
+class Moments(NamedTuple):
+    """Mean ``[d]`` and covariance ``[d, d]`` of features."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        """Those of the empirical law of ``features [n, d]``."""
+        mean = features.mean(0)
+        return cls(mean, (features - mean).T @ (features - mean) / len(features))
+
+
+def frechet(a: Moments, b: Moments) -> float:
+    """The squared Frechet distance d^2 of two normal laws (Dowson & Landau, J. Multivariate Analysis 12, 1982)."""
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    middle = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    spread = a.covariance.trace() + b.covariance.trace() - 2 * middle
+    return max(0.0, float((a.mean - b.mean).square().sum() + spread))
+
+
+@dataclass(frozen=True)
+class _DigitsMetric(Metric):
+    """A metric that looks with the classifier of digits."""
+
+    def refuses(self, dataset: Dataset) -> str | None:
+        return (
+            None
+            if isinstance(dataset, Digits)
+            else "it looks with a classifier of handwritten digits, those of 'digits'"
+        )
+
+
+@metrics.register(
+    "fid-digits",
+    formula="|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of 32 features of a classifier of digits; n images on each side",
+    source="Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017; bias in n: Chong & Forsyth, CVPR 2020",
+)
+@dataclass(frozen=True)
+class FrechetDigits(_DigitsMetric):
+    """Frechet distance between samples and data in the features of a small classifier of digits.
+
+    The first n samples, n = `points` or half of the data if that is less, against n images of the data, averaged over 16 choices
+    of these from a fixed stream. Values of different n do not compare: the estimate has a bias of about a constant over n.
+
+    Floor: the same for n other images of the data in place of the samples, the mean over the same choices; with the default, two
+    halves of the data against each other. The data themselves, drawn with replacement, score three quarters of it: a sampler that
+    returns what it was trained on lies *below* the floor.
+    """
+
+    axis_label: ClassVar[str] = "Fréchet distance of classifier features"
+
+    points: int = 898
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise ValueError(f"fid-digits: points = {self.points}; needed: 2 or more")
+
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:
+        n = self._used(dataset, len(samples))
+        found = Moments.of(seen(samples[:n]).features)
+        return math.fsum(frechet(found, half) for half, _ in _halves(dataset, n)) / _SPLITS
+
+    def _floor(self, dataset: Dataset, n: int) -> float:
+        return math.fsum(frechet(a, b) for a, b in _halves(dataset, self._used(dataset, n))) / _SPLITS
+
+    def _used(self, dataset: Dataset, n: int) -> int:
+        assert isinstance(dataset, Digits)  # noqa: S101  # for the type checker: `refuses` has seen to it
+        return min(n, self.points, len(dataset.points) // 2)
+
+
+@lru_cache(maxsize=32)
+def _halves(dataset: Dataset, n: int) -> tuple[tuple[Moments, Moments], ...]:
+    """Pairs of the moments of n images of the data and of n others."""
+    assert isinstance(dataset, Digits)  # noqa: S101
+    features, generator = seen(dataset.points).features, stream("fid-digits", dataset.digit)
+    pairs = []
+    for _ in range(_SPLITS):
+        order = torch.randperm(len(features), generator=generator)
+        pairs.append((Moments.of(features[order[:n]]), Moments.of(features[order[n : 2 * n]])))
+    return tuple(pairs)
+
+
+@metrics.register(
+    "label-accuracy",
+    formula="share of the samples that the classifier takes for the digit that was asked for",
+    source="classification accuracy of conditional samples: Ravuri & Vinyals, NeurIPS 2019, the other way round",
+)
+@dataclass(frozen=True)
+class LabelAccuracy(_DigitsMetric):
+    """Share of conditional samples that are classified as asked, for a target of one digit: ``{name: digits, digit: 3}``.
+
+    More is better. "Floor" is what the images of that digit themselves reach, which few of them miss.
+    """
+
+    axis_label: ClassVar[str] = "share classified as asked"
+    higher_is_better: ClassVar[bool] = True
+
+    def refuses(self, dataset: Dataset) -> str | None:
+        reason = super().refuses(dataset)
+        if reason is None and isinstance(dataset, Digits) and dataset.digit is None:
+            reason = "it needs a target of one digit, {name: digits, digit: 3} or a sampler that is asked for one"
+        return reason
+
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:
+        assert isinstance(dataset, Digits)  # noqa: S101
+        found = seen(samples).logits.argmax(1).tolist()
+        return found.count(dataset.digit) / len(found)
+
+    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
+        assert isinstance(dataset, Digits)  # noqa: S101
+        return self._measure(dataset.points, dataset)
