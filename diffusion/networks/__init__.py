@@ -1,13 +1,16 @@
 """Networks, stacked: one array with a leading member axis holds a whole shard of models.
 
 - `base`: what every network owes (rows of parameters, members that do not touch), and the registry of architectures;
-- `mlp`: the multilayer perceptron, which serves every target.
+- `mlp`: the multilayer perceptron, which serves every target;
+- `unet`, `transformer`: for images (`apart`: what they share).
 """
 
 from __future__ import annotations
 
 from diffusion.networks.base import FEATURES, Architecture, Network, Parameters, architectures, features
 from diffusion.networks.mlp import Perceptron, StackedMLP
+from diffusion.networks.transformer import Transformer
+from diffusion.networks.unet import UNet
 
 __all__ = [
     "FEATURES",
@@ -16,6 +19,8 @@ __all__ = [
     "Parameters",
     "Perceptron",
     "StackedMLP",
+    "Transformer",
+    "UNet",
     "architectures",
     "features",
 ]

@@ -34,6 +34,9 @@ architectures: Registry[Architecture] = Registry("architecture")
 Parameters = dict[str, Tensor]
 """Named arrays ``[members, inputs, outputs]`` (weights) and ``[members, 1, outputs]`` (biases)."""
 
+Image = tuple[int, int, int]
+"""Channels, height and width; a point's coordinates are its pixels, row by row, channel by channel."""
+
 _FREQUENCIES = 6
 _BLOCK = 4  # coordinates
 _VECTOR = 32  # numbers; no processor's vectors are longer
@@ -127,6 +130,15 @@ class Architecture(Component):
 
     @abstractmethod
     def build(
-        self, dim: int, width: int, depth: int, conditions: int = FEATURES, outputs: int | None = None
+        self,
+        dim: int,
+        width: int,
+        depth: int,
+        conditions: int = FEATURES,
+        outputs: int | None = None,
+        image: Image | None = None,
     ) -> Network:
-        """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the length of what it is told."""
+        """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the length of what it is told.
+
+        `image` is the shape of a point where it is one: the target's `image_shape`.
+        """

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
-from diffusion.networks.base import FEATURES, Architecture, Network, Parameters, architectures, blocked, padded
+from diffusion.networks.base import FEATURES, Architecture, Image, Network, Parameters, architectures, blocked, padded
 
 _EMBEDDING = 32
 
@@ -131,6 +131,12 @@ class Perceptron(Architecture):
     """Fully connected layers of equal width; the noise level scales every hidden unit."""
 
     def build(
-        self, dim: int, width: int, depth: int, conditions: int = FEATURES, outputs: int | None = None
+        self,
+        dim: int,
+        width: int,
+        depth: int,
+        conditions: int = FEATURES,
+        outputs: int | None = None,
+        image: Image | None = None,  # noqa: ARG002 - pixels are coordinates as any other
     ) -> StackedMLP:
         return StackedMLP(dim, width, depth, conditions, None if outputs == dim else outputs)

@@ -27,7 +27,7 @@ class Objective(Component):
 
     def network(self, dataset: Dataset, settings: Training) -> Network:
         """The shape of the network for a target."""
-        return settings.network.build(dataset.dim, settings.width, settings.depth)
+        return settings.network.build(dataset.dim, settings.width, settings.depth, image=dataset.image_shape)
 
     @abstractmethod
     def lessons(

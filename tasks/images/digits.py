@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import PointSet, datasets
+from diffusion.datasets.base import check_label
 
 CLASSES = 10
 SIDE = 8
@@ -74,6 +75,7 @@ class Digits(PointSet):
         return self.points[index], self.labels[index]
 
     def of_class(self, label: int) -> Digits:
+        check_label(self, label)
         return Digits(label)
 
     @property

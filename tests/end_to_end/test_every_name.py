@@ -22,6 +22,7 @@ from diffusion.registry import Registry
 from diffusion.samplers import samplers
 from diffusion.schedules import VPLinear, schedules
 from tasks.catalogue import catalogue
+from tasks.components import build
 from tasks.results import open_results
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
-OWN_FILE = "points.npy"  # what the data set `from_file` reads
+OWN_FILES = {"from_file": "points.npy", "images": "pictures.npy"}  # what these data sets read
+ONE_DIGIT = {"name": "digits", "digit": 3}  # what some metrics need
 PARTS: dict[str, Registry[Any]] = {
     "parametrization": parametrizations,
     "weighting": weightings,
@@ -43,7 +45,7 @@ V = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "
 
 
 def dataset(name: str) -> str | dict[str, Any]:
-    return {"name": name, "path": OWN_FILE} if name == "from_file" else name
+    return {"name": name, "path": OWN_FILES[name]} if name in OWN_FILES else name
 
 
 def every_name() -> dict[str, Any]:
@@ -66,7 +68,7 @@ def every_name() -> dict[str, Any]:
         "samples": 64,
         "metrics": metrics.names(),
         "grids": [
-            {"datasets": [dataset(name) for name in datasets.names()], "samplers": ["heun"]},
+            {"datasets": [ONE_DIGIT, *(dataset(name) for name in datasets.names())], "samplers": ["heun"]},
             {"formulations": [name for name in plain if name != "denoising"]},
             {"formulations": parts},
             {"formulations": [V], "schedules": schedules.names()},
@@ -90,7 +92,8 @@ def answered(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tupl
     from tests.end_to_end.conftest import Command
 
     folder = tmp_path_factory.mktemp("every-name")
-    np.save(folder / OWN_FILE, np.random.default_rng(0).normal(size=(50, 2)))
+    np.save(folder / OWN_FILES["from_file"], np.random.default_rng(0).normal(size=(50, 2)))
+    np.save(folder / OWN_FILES["images"], np.random.default_rng(0).normal(size=(50, 4, 4)))
     (folder / "every.yaml").write_text(json.dumps(every_name()))
     command = Command(folder, prefect_url)
     command("run", "every.yaml", "--workers", "2")
@@ -143,7 +146,7 @@ def test_every_name_has_answers(answered: tuple[Path, xr.Dataset], axis: str, na
     _, points = answered
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
     found = {str(label).partition("(")[0].partition("@")[0] for label in ok[axis].values}
-    assert {"points" if name == "from_file" else name for name in names} <= found
+    assert {OWN_FILES.get(name, name).removesuffix(".npy") for name in names} <= found
 
 
 def test_every_part_of_a_formulation_has_answers(answered: tuple[Path, xr.Dataset]) -> None:
@@ -163,7 +166,8 @@ def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Data
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
     for name in metrics.names():
         metric = metrics.create(name)
-        serves = {entry.name: metric.refuses(entry.cls()) is None for entry in datasets if entry.has_defaults}
+        targets = [build(datasets, ONE_DIGIT), *(entry.cls() for entry in datasets if entry.has_defaults)]
+        serves = {target.label(): metric.refuses(target) is None for target in targets}
         served = np.array([serves.get(str(label), False) for label in ok["dataset"].values])
         assert served.any(), name
         assert np.isfinite(ok[name].values[served]).all(), name

@@ -47,6 +47,7 @@ def test_digits_are_scikit_learns_between_minus_one_and_one_with_their_labels() 
 def test_labels_of_a_labelled_sample_are_those_of_the_images_drawn() -> None:
     target = Digits()
     x, labels = target.sample_labelled(500, stream("labelled"))
+    assert torch.equal(x, target.sample(500, stream("labelled")))
     same, again = target.sample_labelled(500, stream("labelled"))
     assert torch.equal(x, same)
     assert torch.equal(labels, again)
@@ -61,7 +62,12 @@ def test_one_digit_is_the_images_of_its_class(digit: int) -> None:
     every, one = Digits(), Digits(digit)
     assert torch.equal(one.points, every.points[every.labels == digit])
     assert set(one.labels.tolist()) == {digit}
+    assert every.of_class(digit) == one
     assert (one.classes, one.mode_weights) == (0, None)
+    with pytest.raises(ValueError, match="has no labels"):
+        one.of_class(digit)
+    with pytest.raises(ValueError, match="has no label 10; accepted: 0 to 9"):
+        every.of_class(10)
 
 
 @pytest.mark.parametrize("digit", [-1, 10])
