@@ -14,6 +14,7 @@ noise level (see `diffusion.datasets.base` for the contract).
 | `checkerboard` | the black cells of a square |
 | `moons`, `swiss_roll` | curves in the plane, blurred |
 | `torus` | a surface in space |
+| `noised` | any of these at one noise level |
 
 Mixtures and labelled point sets have *classes*. `diffusion.datasets.conditioned` makes of a target the law that is left when
 a label or some noisy coordinates are known.
@@ -36,6 +37,9 @@ from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
 from diffusion.datasets.points import FourPoints, PointSet
 from diffusion.datasets.torus import Torus
 
+# isort: split
+from diffusion.datasets.noised import Noised
+
 __all__ = [
     "Checkerboard",
     "Dataset",
@@ -44,6 +48,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Moons",
+    "Noised",
     "Observation",
     "PointSet",
     "ScalarDataset",
