@@ -54,7 +54,8 @@ def law_at(target: Dataset, schedule: Schedule, t: float) -> Noised:
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_time_marginals_of_every_schedule_are_the_exact_laws(schedule: Schedule) -> None:
     """From where the noise is wider than a cell to the end, signal or none."""
-    times = [float(schedule.time_of(torch.tensor([r], dtype=torch.float64))) for r in (0.3, 2.0)] + [schedule.t_max]
+    early = schedule.time_of(torch.tensor([0.3, 2.0], dtype=torch.float64)).tolist()
+    times = [t for t in early if t < schedule.t_max] + [schedule.t_max]
     found = time_marginals(GaussianMixture(), schedule, times)
     for k, t in enumerate(times):
         law = law_at(GaussianMixture(), schedule, t)
@@ -217,7 +218,8 @@ def test_exact_fields_solve_both_equations(target: Dataset) -> None:
 def test_the_exact_score_solves_its_own_equation_on_every_schedule(schedule: Schedule) -> None:
     t = float(schedule.time_of(torch.tensor([0.8], dtype=torch.float64)))
     if schedule.max_steps is not None:
-        t = float(schedule.level_times[(schedule.level_times - t).abs().argmin()])
+        inner = schedule.level_times[1:-1]
+        t = float(inner[(inner - t).abs().argmin()])
     time = torch.tensor([t], dtype=torch.float64)
     alpha, sigma = float(schedule.alpha(time)), float(schedule.sigma(time))
     rate = float(schedule.diffusion_squared(time)) / sigma**2
