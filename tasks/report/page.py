@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from diffusion.schedules import schedules
-from tasks.report import claims, distributions, evidence, figures, parts, plane, score, space
+from tasks.report import claims, distributions, evidence, figures, images, parts, plane, score, space
 from tasks.report.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
 from tasks.report.curves import Curve, Mean, Panel, Series, Table, names_of, tabulate
 from tasks.report.distributions import Kept
@@ -99,6 +99,7 @@ class OfDataset:
     sections: list[Picture]
     in_plane: Picture | None
     plane: list[Choice]
+    images: list[Choice]
 
 
 def draw_report(answers: Answers) -> str:
@@ -238,7 +239,16 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
     paths, more = distributions.trajectories(answers, table, name, target) if dim == 1 else ([], 0)
     in_plane: Picture | None = None
     samples_in_plane: list[Choice] = []
-    if kept and dim is not None and dim != 1:
+    as_images: list[Choice] = []
+    if kept and target.image_shape is not None:
+        sheets = images.sheets_of(target, kept, target.image_shape)
+        data = images.data_picture(sheets)
+        as_images = [
+            replace(choice, pictures=([data] if data else []) + choice.pictures)
+            for choice in _choices(kept, order, lambda own, titled: images.pictures(own, sheets, by_panel=titled))
+        ]
+        paths, more = images.trajectories(answers, table, name, target, sheets)
+    elif kept and dim is not None and dim != 1:
         view = plane.view_of(target, kept, dim)
         in_plane = plane.target_picture(view)
         samples_in_plane = [
@@ -274,6 +284,7 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         sections=space.cross_sections(found, target) if dim == 3 else [],
         in_plane=in_plane,
         plane=samples_in_plane,
+        images=as_images,
     )
 
 

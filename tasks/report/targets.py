@@ -39,6 +39,11 @@ class Target:
         return None if self.law is None else self.law.dim
 
     @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, where the points are images."""
+        return None if self.law is None else self.law.image_shape
+
+    @property
     def torus_radii(self) -> tuple[float, float] | None:
         """Major and minor radius (R, r), for a torus."""
         return (self.law.R, self.law.r) if isinstance(self.law, Torus) else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from tasks.images import Digits
 from tasks.split import BESIDE, split
 
 if TYPE_CHECKING:
@@ -307,6 +308,41 @@ def with_plane(answers: MadeUp, formulations: Sequence[str]) -> MadeUp:
         study=study,
         kept_samples={**answers.kept_samples, **kept},
         kept_trajectories={**answers.kept_trajectories, "e-edm-edm-50": path},
+    )
+
+
+def with_images(answers: MadeUp, formulations: Sequence[str]) -> MadeUp:
+    """A second dataset of images: digits, noisier the fewer the steps, with a trajectory."""
+    rng = np.random.default_rng(17)
+    images = Digits().points.numpy()
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, xr.DataArray] = {}
+    for formulation, schedule in [(f, SCHEDULE_OF[f]) for f in formulations] + [("exact", "edm")]:
+        for n in (1, 5, 18, 50):
+            point_id = f"i-{formulation}-{schedule}-{n}"
+            where = {"dataset": "digits", "formulation": formulation, "schedule": schedule, "steps": n}
+            rows.append(
+                {**where, "nfe": 2 * n - 1, "point_id": point_id, "fid-digits": 1 + 30 / n, "fid-digits_floor": 1.3}
+            )
+            x = images[rng.integers(0, len(images), 100)] + rng.standard_normal((100, 64)) / n
+            kept[point_id] = xr.DataArray(x, dims=("sample", "coordinate"))
+    points = xr.concat([answers.points, dataset_of(rows, ("fid-digits",))], dim="point", join="outer")
+    study = dict(answers.study)
+    study["datasets"] = [*study["datasets"], {"name": "digits"}]
+    study["metrics"] = [*study["metrics"], {"name": "fid-digits"}]
+    path = trajectory(rng, "edm", n=40)
+    x = path["alpha"].values[:, None, None] * images[:40] + path["sigma"].values[:, None, None] * rng.standard_normal(
+        (40, 64)
+    )
+    return replace(
+        answers,
+        points=points,
+        study=study,
+        kept_samples={**answers.kept_samples, **kept},
+        kept_trajectories={
+            **answers.kept_trajectories,
+            "i-edm-edm-50": path.isel(coordinate=0).expand_dims(coordinate=64, axis=-1).copy(data=x),
+        },
     )
 
 

@@ -1,0 +1,202 @@
+"""Samples that are images, as images: a sheet of them for each step count beside the data, and a few on their way from noise.
+
+All sheets of a data set share one range of values, that of the data: what lies outside is drawn at its end, as a viewer would, and
+so pictures can be compared by eye. The first samples of a run are shown, whatever they look like; since start noise belongs to the
+data set and the seed, the same place on two sheets is the same noise. Channels are averaged. A pixel travels as one byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.distributions import Kept, Trajectories, asked, asked_for, preference
+from tasks.report.findings import thin
+from tasks.report.look import Picture, Spec, layout, listed, one_byte
+from tasks.report.text import number
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tasks.report.answers import Answers
+    from tasks.report.curves import Series, Table
+    from tasks.report.targets import Target
+
+Array = NDArray[np.float64]
+MOST_STEPS = 4
+SIDE = 6  # images of a sheet across and down
+LEVELS = 10
+FOLLOWED = 5  # images on their way
+_MOST_PIXELS = 192  # of a sheet across: larger images are shown in smaller numbers
+_FROM_TARGET = 512
+_BETWEEN = 0.12  # the shade of the lines between images
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """How the images of a data set are laid out: their shape, how many across, and the values that are darkest and lightest."""
+
+    shape: tuple[int, int, int]
+    across: int
+    low: float
+    high: float
+    data: Array | None  # the target's own, [n, dim]
+
+    def tiled(self, values: Array, across: int) -> Array:
+        """Images ``[n, dim]`` side by side, `across` in a row, one pixel apart: shares of the range, NaN between."""
+        channels, height, width = self.shape
+        images = values.reshape(-1, channels, height, width).mean(1)
+        down = -(-len(images) // across)
+        with np.errstate(all="ignore"):
+            shares = np.clip((images - self.low) / (self.high - self.low), 0, 1)
+        sheet = np.full((down, height + 1, across, width + 1), np.nan)
+        places = np.arange(len(images))
+        sheet[places // across, :height, places % across, :width] = shares
+        found: Array = sheet.reshape(down * (height + 1), across * (width + 1))[:-1, :-1]
+        return found
+
+    def first(self, values: Array) -> Array:
+        """The sheet of the first images of a run."""
+        return self.tiled(values[: self.across**2], self.across)
+
+
+def sheets_of(target: Target, kept: Sequence[Kept], shape: tuple[int, int, int]) -> Sheets:
+    """The layout for a data set: of its own images, or of the samples of the largest step counts where they are not known."""
+    data = target.sample(_FROM_TARGET)
+    shown = data if data is not None else np.concatenate([one.values[max(one.values)] for one in kept])
+    shown = shown[np.isfinite(shown)]
+    low, high = np.quantile(shown, [0.001, 0.999]).tolist() if len(shown) else (0.0, 1.0)
+    across = min(SIDE, max(1, _MOST_PIXELS // (max(shape[1:]) + 1)))
+    return Sheets(shape, across, low, high if high > low else low + 1.0, data)
+
+
+def data_picture(sheets: Sheets) -> Picture | None:
+    """Some of the data; None where they are not known."""
+    if sheets.data is None:
+        return None
+    _, height, width = sheets.shape
+    text = f"{sheets.across**2} of the data, drawn at random; {height} x {width} pixels."
+    return Picture("data", text, _side_by_side([("", sheets.first(sheets.data))], columns=1), "square")
+
+
+def pictures(kept: Sequence[Kept], sheets: Sheets, *, by_panel: bool = False) -> list[Picture]:
+    """For every run a sheet at up to four step counts, fewest and most included; titled by panel if asked to."""
+    found = []
+    for one in kept:
+        steps = thin(sorted(one.values), MOST_STEPS)
+        spec = _side_by_side([(f"N = {n}", sheets.first(one.values[n])) for n in steps], columns=2)
+        text = f"{one.series.label} with {one.panel.title}, seed {one.seed}: the first {sheets.across**2} samples."
+        title = one.panel.title if by_panel else one.series.label
+        found.append(Picture(title, text, spec, "square", one.series.shown_with))
+    return found
+
+
+def trajectories(
+    answers: Answers, table: Table, dataset: str, target: Target, sheets: Sheets
+) -> tuple[Trajectories, int]:
+    """One kept reverse trajectory per series, and how many more were kept."""
+    found: dict[Series, tuple[int, str, xr.DataArray]] = {}
+    more = 0
+    for panel, series, _, points in asked(table, dataset):
+        for point in points:
+            kept = answers.trajectory(point.point_id)
+            if kept is None or kept.sizes.get("coordinate", 1) != math.prod(sheets.shape) or kept.sizes["level"] < 2:
+                continue
+            more += 1
+            if series not in found or preference(panel) < found[series][0]:
+                found[series] = (preference(panel), asked_for(panel, point), kept)
+    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    drawn = [(series, [_on_the_way(series, sampled, kept, target, sheets)]) for series, (_, sampled, kept) in chosen]
+    return drawn, more - len(chosen)
+
+
+def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, sheets: Sheets) -> Picture:
+    """Each level scaled to the spread that the data have about their middle grey: noise starts a hundred times wider."""
+    n = kept.sizes["level"]
+    levels = np.unique(np.linspace(0, n - 1, min(n, LEVELS)).round().astype(int))
+    values = kept.transpose("level", "sample", "coordinate").values.astype(float)[levels, :FOLLOWED]
+    alphas, sigmas = (np.broadcast_to(kept[name].values.astype(float), n)[levels] for name in ("alpha", "sigma"))
+    middle = (sheets.low + sheets.high) / 2
+    clean = target.standard_deviation(1.0, 0.0)
+    scales = [
+        clean / (target.standard_deviation(float(a), float(s)) or 1.0) for a, s in zip(alphas, sigmas, strict=True)
+    ]
+    shown = np.stack(
+        [middle + (x - a * middle) * scale for x, a, scale in zip(values, alphas, scales, strict=True)], axis=1
+    )
+    spec = _side_by_side([("", sheets.tiled(shown.reshape(-1, shown.shape[-1]), len(levels)))], columns=1)
+    told = ", ".join(number(float(s), 2) for s in sigmas)
+    text = (
+        f"{series.label} with {sampled}: {values.shape[1]} samples from noise (left) to image (right), each level scaled to the "
+        f"spread of the data. σ from left to right: {told}."
+    )
+    return Picture(f"{series.label}: on the way", text, spec, "short", series.shown_with)
+
+
+def _side_by_side(shown: Sequence[tuple[str, Array]], columns: int) -> Spec:
+    """Sheets as heat maps with square pixels, row by row."""
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    traces: list[Spec] = []
+    axes: dict[str, Spec] = {}
+    titles = []
+    for k, (title, sheet) in enumerate(shown):
+        row, column = divmod(k, columns)
+        name = "" if k == 0 else str(k + 1)
+        across, upwards = _part(column, columns, 0.04), _part(rows - 1 - row, rows, 0.07)
+        traces.append(
+            {
+                "type": "heatmap",
+                "z": one_byte(np.nan_to_num(sheet, nan=_BETWEEN)),
+                "zmin": 0,
+                "zmax": 255,
+                "colorscale": "@density",
+                "showscale": False,
+                "xaxis": f"x{name}",
+                "yaxis": f"y{name}",
+                "hoverinfo": "skip",
+            }
+        )
+        height, width = sheet.shape
+        hidden = {"visible": False, "fixedrange": True, "constrain": "domain"}
+        axes[f"xaxis{name}"] = {
+            **hidden,
+            "domain": listed(across),
+            "anchor": f"y{name}",
+            "range": [-0.5, width - 0.5],
+            "constraintoward": "left",
+        }
+        axes[f"yaxis{name}"] = {
+            **hidden,
+            "domain": listed(upwards),
+            "anchor": f"x{name}",
+            "range": [height - 0.5, -0.5],
+            "scaleanchor": f"x{name}",
+            "constraintoward": "top",
+        }
+        titles.append(
+            {
+                "text": title,
+                "x": across[0],
+                "y": upwards[1],
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 11},
+            }
+        )
+    top = 20 if any(title for title, _ in shown) else 6
+    return {"data": traces, "layout": layout(**axes, annotations=titles, margin={"l": 6, "r": 6, "t": top, "b": 6})}
+
+
+def _part(place: int, many: int, gap: float) -> list[float]:
+    """The part of the picture that one of `many` in a row takes."""
+    width = (1 - gap * (many - 1)) / many
+    return [place * (width + gap), min(place * (width + gap) + width, 1.0)]
