@@ -10,6 +10,7 @@ import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import formulations
 from diffusion.grids import grids
+from diffusion.guidance import guidances
 from diffusion.metrics import metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
@@ -28,6 +29,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     architectures,
     grids,
     samplers,
+    guidances,
     metrics,
 )
 
@@ -36,7 +38,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Entries by kind (plural), each with name, parameters and their defaults, formula, source and seed.
 
     Samplers also tell their order and whether they are stochastic, schedules whether they are discrete and how much signal is
-    left at their end, datasets whether their exact denoiser is known.
+    left at their end, datasets whether their exact denoiser is known and how many classes they have.
     """
     return {f"{registry.kind}s": [_entry(entry) for entry in registry] for registry in REGISTRIES}
 
@@ -62,7 +64,7 @@ def _traits(component: Component) -> dict[str, Any]:
         case Schedule() as schedule:
             return {"discrete": schedule.max_steps is not None, "terminal_snr": schedule.terminal_snr}
         case Dataset() as dataset:
-            return {"dim": dataset.dim, "exact": dataset.exact}
+            return {"dim": dataset.dim, "exact": dataset.exact, "classes": dataset.classes}
         case _:
             return {}
 

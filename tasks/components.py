@@ -22,7 +22,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 import tasks.files
 import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
+from diffusion.formulations import Formulation, formulations
 from diffusion.grids import Grid, grids
+from diffusion.guidance import Guidance, guidances
 from diffusion.networks import Architecture, architectures
 from diffusion.objectives import NoiseLevels, Weighting, noise_distributions, weightings
 from diffusion.parametrizations import Parametrization, parametrizations
@@ -119,6 +121,8 @@ KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (
     (Weighting, weightings),
     (Grid, grids),
     (Architecture, architectures),
+    (Formulation, formulations),
+    (Guidance, guidances),
 )
 """Kinds of components that may be parameters of another one."""
 

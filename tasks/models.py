@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion.datasets import datasets
 from diffusion.formulations import Exact, formulations
+from diffusion.guidance import guidances
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.schedules import schedules
 from diffusion.training import Training
@@ -50,10 +51,13 @@ class Model:
         """
         parts = {"name": sampler} if isinstance(sampler, str) else dict(sampler)
         unknown = {"grid", "schedule"} & parts.keys()
+        told = parts.pop("guidance", None)
         if unknown:
             raise ValueError(f"sample uses the cell's own schedule and grid; found {', '.join(sorted(unknown))}")
-        choice = SamplerChoice(build(samplers, parts))
-        point = Point(self.cell, choice.sampler, choice.grid_on(self.cell.schedule), steps, n, "random")
+        guidance = None if told is None else build(guidances, told)
+        choice = SamplerChoice(build(samplers, parts), guidance=guidance)
+        grid = choice.grid_on(self.cell.schedule)
+        point = Point(self.cell, choice.sampler, grid, steps, n, "random", guidance=guidance)
         if reason := point.impossible():
             raise ValueError(reason)
         x = torch.empty(0)

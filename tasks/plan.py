@@ -1,7 +1,7 @@
 """What a study asks for, what is known already, and what is therefore to be done.
 
 - A `Cell` is one denoiser: dataset x formulation x schedule x seed x training settings.
-- A `Point` is one question to a cell: sampler x grid x steps (x number of samples and layout of the start noise).
+- A `Point` is one question to a cell: sampler x grid x guidance x steps (x number of samples and layout of the start noise).
 
 Their ids are hashes of the canonical spec, defaults written out, and of the version of every component; they do not depend on
 order, spelling, worker or time. Everything here is a pure function.
@@ -22,6 +22,7 @@ import torch
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Formulation, NoiseConditional, Trained
 from diffusion.grids import Grid
+from diffusion.guidance import Guidance
 from diffusion.levels import Level, levels_of
 from diffusion.metrics import DenoiserMetric, Metric
 from diffusion.networks import Network
@@ -118,6 +119,7 @@ class Point:
     samples: int
     start: str
     swapped: Schedule | None = None  # the schedule to sample on, where it is not the cell's
+    guidance: Guidance | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -135,6 +137,7 @@ class Point:
             "samples": self.samples,
             "start": self.start,
             **({"schedule": self.swapped.identity()} if self.swapped else {}),
+            **({"guidance": self.guidance.identity()} if self.guidance else {}),
         }
 
     @cached_property
@@ -145,9 +148,13 @@ class Point:
     @property
     def labels(self) -> dict[str, Any]:
         """The coordinates of the point along every axis."""
+        given = {"dataset": f"{self.cell.dataset.label()} | {self.guidance.condition()}"} if self.guidance else {}
         return {
             **self.cell.labels,
-            "sampler": self.sampler.label() + (f" on {self.swapped.label()}" if self.swapped else ""),
+            **given,  # numbers of different targets are not to be pooled
+            "sampler": self.sampler.label()
+            + (f" | {self.guidance.label()}" if self.guidance else "")
+            + (f" on {self.swapped.label()}" if self.swapped else ""),
             "grid": self.grid.label(),
             "steps": self.steps,
             "seed": self.cell.seed,
@@ -158,11 +165,22 @@ class Point:
         return levels_of([self.schedule], [self.grid], self.steps)
 
     @cached_property
+    def law(self) -> Dataset:
+        """The law of clean data that is sampled from: the cell's target, or that target given what guidance knows."""
+        return self.guidance.target(self.cell.dataset) if self.guidance else self.cell.dataset
+
+    @cached_property
     def target(self) -> Dataset:
-        """The law that its samples should follow."""
+        """The law that its samples should follow, which may be another one than that of clean data."""
         if type(self.sampler).target is Sampler.target:
-            return self.cell.dataset
-        return self.sampler.target(self.cell.dataset, self.sampler.path(self.levels())[-1])
+            return self.law
+        return self.sampler.target(self.law, self.sampler.path(self.levels())[-1])
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether its samples, if it asks the exact denoiser, tend to those of the probability flow as steps grow many."""
+        known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
+        return known and self.target == self.law
 
     def refuses(self, metric: Metric) -> str | None:
         """Why the metric cannot measure the answer, or None."""
@@ -171,7 +189,8 @@ class Point:
             if "denoiser" not in formulation.gives:
                 return f"it looks at a denoiser, which {formulation.registered_name!r} does not give"
             return metric.refuses(self.cell.dataset) or metric.refuses_schedule(self.cell.schedule)
-        return metric.refuses(self.target)
+        unknown = self.guidance.refuses_target(self.cell.dataset) if self.guidance else None
+        return unknown or metric.refuses(self.target)
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
@@ -191,6 +210,11 @@ class Point:
                 if sampler == formulation.own_sampler
                 else f"{formulation.registered_name!r} is sampled in its own way"
             )
+        if self.guidance is not None:
+            if sampler.needs != "denoiser":
+                return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} needs a {sampler.needs}"
+            if reason := self.guidance.refuses(self.cell.dataset, formulation):
+                return reason
         if sampler.needs in formulation.gives:
             return None
         return (
@@ -201,15 +225,19 @@ class Point:
     @property
     def flow(self) -> str:
         """What the exact denoiser's flow to its limit depends on: points that agree in it share the limit."""
-        return json.dumps([self.cell.id, self.schedule.identity(), self.samples, self.start], sort_keys=True)
+        guidance = [self.guidance.identity()] if self.guidance else []
+        return json.dumps([self.cell.id, self.schedule.identity(), self.samples, self.start, *guidance], sort_keys=True)
 
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""
-        return _LIMIT_EVALUATIONS * self.samples * _seconds_per_evaluation(self.cell)
+        return _LIMIT_EVALUATIONS * self.samples * self._seconds_per_evaluation()
 
     def work(self) -> float:
         """Estimated seconds of one core."""
-        return self.sampler.evaluations(self.steps) * self.samples * _seconds_per_evaluation(self.cell)
+        return self.sampler.evaluations(self.steps) * self.samples * self._seconds_per_evaluation()
+
+    def _seconds_per_evaluation(self) -> float:
+        return _seconds_per_evaluation(self.cell) * (self.guidance.cost if self.guidance else 1.0)
 
 
 def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
@@ -383,7 +411,9 @@ def points_of(study: Study) -> list[Point]:
                         grid = choice.grid_on(choice.schedule or schedule)
                         swapped = choice.schedule if choice.schedule != schedule else None
                         for steps in (1,) if own else block.steps:
-                            point = Point(cell, choice.sampler, grid, steps, study.samples, study.start, swapped)
+                            point = Point(
+                                cell, choice.sampler, grid, steps, study.samples, study.start, swapped, choice.guidance
+                            )
                             if not any(rule.matches(**_names(point)) for rule in block.exclude):
                                 found.setdefault(point.id, point)
     return list(found.values())
@@ -397,6 +427,7 @@ def _names(point: Point) -> dict[str, str | int]:
         "schedule": point.schedule.registered_name,  # the one that is sampled on
         "sampler": point.sampler.registered_name,
         "grid": point.grid.registered_name,
+        "guidance": point.guidance.registered_name if point.guidance else "none",
         "steps": point.steps,
         "seed": point.cell.seed,
     }

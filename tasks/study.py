@@ -39,9 +39,10 @@ from tasks.study_file import Document, StudyError, shipped_studies
 from tasks.words import nearest, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from diffusion.datasets import Dataset
     from diffusion.registry import Component
     from tasks.components import Path as Keys
 
@@ -192,14 +193,30 @@ def _useless(study: Study) -> Iterable[Complaint]:
         for complaint in (*_useless_formulations(block, at), *_useless_questions(block, at)):
             elsewhere = study.grids and complaint.path[0] != "grids"
             yield complaint._replace(text=f"{complaint.text} (in grids[{number}])") if elsewhere else complaint
+    laws = [law for block in blocks for law in _laws(block)]
     for i, metric in enumerate(study.metrics):
-        reasons = [metric.refuses(target) for target in targets]
-        if all(reasons):
+        of_samples = metric.of == "samples"
+        reasons = (
+            [law if isinstance(law, str) else metric.refuses(law) for law in laws]
+            if of_samples
+            else [metric.refuses(target) for target in targets]
+        )
+        if reasons and all(reasons):
             yield Complaint(("metrics", i), f"{_quoted(metric)} can serve no dataset of the study: {_joined(reasons)}")
     wide = dict.fromkeys(_quoted(target) for target in targets if target.dim > 1)
     if study.start == "quantiles" and wide:
         told = f"found 'quantiles', which is for datasets of one dimension; of more than one: {', '.join(wide)}"
         yield Complaint(("start",), f"{told} (accepted: random)")
+
+
+def _laws(block: Block) -> Iterator[Dataset | str]:
+    """What samples of the block are compared with, or why there is nothing to compare them with."""
+    for dataset in block.datasets:
+        for guidance in dict.fromkeys(choice.guidance for choice in block.samplers):
+            if guidance is None:
+                yield dataset
+            elif any(guidance.refuses(dataset, formulation) is None for formulation in block.formulations):
+                yield guidance.refuses_target(dataset) or guidance.target(dataset)
 
 
 def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
@@ -244,6 +261,12 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
             if all(off):
                 told = f"the grid {_quoted(grid)} can serve no schedule of the study: {_joined(off)}"
                 yield Complaint((*at("samplers", i), "grid"), told)
+        if choice.guidance is not None:
+            pairs = [(dataset, formulation) for dataset in block.datasets for formulation in block.formulations]
+            refused = [choice.guidance.refuses(*pair) for pair in pairs]
+            if all(refused):
+                told = f"{_quoted(choice.guidance)} can guide no model of the study: {_joined(refused)}"
+                yield Complaint((*at("samplers", i), "guidance"), told)
     limits = [schedule.max_steps for schedule in (*in_play, *(c.schedule for c in block.samplers if c.schedule))]
     if None in limits:
         return

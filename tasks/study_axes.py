@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationEr
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import Formulation, formulations
 from diffusion.grids import Grid, grids
+from diffusion.guidance import Guidance, guidances
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.training import Training
@@ -52,24 +53,27 @@ class Missing:
 
 @dataclass(frozen=True)
 class SamplerChoice:
-    """A sampler, the grid it runs on and the schedule it follows.
+    """A sampler, the grid it runs on, the schedule it follows and what guides it.
 
     Without a grid it takes the one of each schedule's definition (``own``); without a schedule the one that the model was
-    trained on. With another schedule the trained network is asked at that schedule's noise levels.
+    trained on. With another schedule the trained network is asked at that schedule's noise levels. With guidance samples are
+    to follow the target given what is known.
     """
 
     sampler: Sampler
     grid: Grid | None = None
     schedule: Schedule | None = None
+    guidance: Guidance | None = None
 
     def grid_on(self, schedule: Schedule) -> Grid:
         """The grid for a schedule."""
         return self.grid or grids.create(schedule.own_grid)
 
     def spec(self) -> dict[str, Any]:
-        """The sampler's spec with the key ``grid`` and, where it is not the model's own, ``schedule``."""
-        swapped = {"schedule": plain(self.schedule.spec())} if self.schedule else {}
-        return {**self.sampler.spec(), "grid": plain(self.grid.spec()) if self.grid else OWN_GRID, **swapped}
+        """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and ``guidance``."""
+        told = {"schedule": self.schedule, "guidance": self.guidance}
+        more = {key: plain(part.spec()) for key, part in told.items() if part is not None}
+        return {**self.sampler.spec(), "grid": plain(self.grid.spec()) if self.grid else OWN_GRID, **more}
 
 
 def refuse(told: str) -> ValidationError:
@@ -138,38 +142,43 @@ def _schedules(value: Any) -> tuple[Schedule, ...] | None:
     return None if value is None else components(schedules, Schedule)(value)
 
 
+BESIDE_A_SAMPLER: dict[str, tuple[Registry[Any], type, tuple[str, ...]]] = {
+    "grid": (grids, Grid, (OWN_GRID,)),
+    "schedule": (schedules, Schedule, ()),
+    "guidance": (guidances, Guidance, ()),
+}
+"""Keys that a study's samplers take besides their own parameters, with the words that stand for none."""
+
+
 def _sampler(entry: Any) -> SamplerChoice:
     if isinstance(entry, SamplerChoice):
         return entry
-    grid: Grid | None = None
-    schedule: Schedule | None = None
+    parts: dict[str, Any] = {}
     found: list[Complaint] = []
     if isinstance(entry, dict):
-        try:
-            if entry.get("grid", OWN_GRID) != OWN_GRID:
-                grid = read(grids, Grid, entry["grid"], also=(OWN_GRID,))
-        except ValidationError as error:
-            found += complaints_of(error, ("grid",))
-        try:
-            if "schedule" in entry:
-                schedule = read(schedules, Schedule, entry["schedule"])
-        except ValidationError as error:
-            found += complaints_of(error, ("schedule",))
-        entry = {key: value for key, value in entry.items() if key not in {"grid", "schedule"}}
+        for key, (registry, base, also) in BESIDE_A_SAMPLER.items():
+            try:
+                if key in entry and entry[key] not in also:
+                    parts[key] = read(registry, base, entry[key], also=also)
+            except ValidationError as error:
+                found += complaints_of(error, (key,))
+        entry = {key: value for key, value in entry.items() if key not in BESIDE_A_SAMPLER}
     try:
         sampler: Sampler = read(samplers, Sampler, entry)
     except ValidationError as error:
         raise refusal([*complaints_of(error), *found]) from error
     if found:
         raise refusal(found)
-    return SamplerChoice(sampler, grid, schedule)
+    return SamplerChoice(sampler, **parts)
 
 
-def _known_name(registry: Registry[Any], base: type) -> Callable[[Any], str]:
+def _known_name(registry: Registry[Any], base: type, also: tuple[str, ...] = ()) -> Callable[[Any], str]:
     def validate(name: Any) -> str:
+        if name in also:
+            return str(name)
         if not isinstance(name, str):
             raise refuse(f"found {shown(name)}, expected the name of a {registry.kind}, without parameters")
-        return str(find(registry, base, name).registered_name)  # an alias is not what points are called
+        return str(find(registry, base, name, also=also).registered_name)  # an alias is not what points are called
 
     return validate
 
@@ -259,6 +268,7 @@ class Exclusion(Frozen):
     schedule: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(schedules, Schedule))] = None
     sampler: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(samplers, Sampler))] = None
     grid: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(grids, Grid))] = None
+    guidance: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(guidances, Guidance, also=("none",)))] = None
     steps: Annotated[tuple[int, ...] | None, _one_or_more(whole(1, MOST_STEPS))] = None
     seed: Annotated[tuple[int, ...] | None, _one_or_more(whole(0, LARGEST_INTEGER))] = None
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
+from diffusion.guidance import Guided
 from diffusion.limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric
 from diffusion.networks import Network
@@ -143,10 +144,9 @@ def run_shard(
                 answers.append(PointAnswer(point, failed[point.cell.id]))
             else:
                 alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
-                question = json.dumps(
-                    [point.sampler.spec(), point.steps, point.samples, point.start, alone], sort_keys=True
-                )
-                questions.setdefault(question, []).append(point)
+                guidance = point.guidance.spec() if point.guidance else None
+                question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
+                questions.setdefault(json.dumps(question, sort_keys=True), []).append(point)
     if answers:
         progress(sum(answer.point.work() for answer in answers), 0, len(answers))
     beside = _Beside(denoisers, wanted, progress)
@@ -311,7 +311,13 @@ def states(points: Sequence[Point], denoiser: Denoiser, levels: Sequence[Level])
     sampler = points[0].sampler
     x = _start(points, levels)
     yield x
-    yield from sampler.trajectory(denoiser, x, sampler.path(levels), _streams(points, "noise"))
+    yield from sampler.trajectory(_guided(points, denoiser), x, sampler.path(levels), _streams(points, "noise"))
+
+
+def _guided(points: Sequence[Point], denoiser: Denoiser) -> Denoiser:
+    """The denoiser as the guidance of these points, which is one and the same, has it."""
+    guidance = points[0].guidance
+    return Guided(guidance, denoiser, tuple(point.cell.dataset for point in points)) if guidance else denoiser
 
 
 def _start(points: Sequence[Point], levels: Sequence[Level]) -> Tensor:
@@ -355,7 +361,7 @@ class _Beside:
     def __call__(self, point: Point) -> dict[str, float]:
         dataset, cell = point.cell.dataset, point.cell
         found: dict[str, float] = {}
-        if isinstance(cell.formulation, Exact) and point.target == dataset:
+        if isinstance(cell.formulation, Exact) and point.has_limit:
             if point.flow not in self._limits:
                 self._limits[point.flow] = self._limit(point)
                 self._progress(point.limit_work(), 0, 0)
@@ -372,14 +378,15 @@ class _Beside:
         return found
 
     def _limit(self, point: Point) -> dict[str, float]:
-        dataset, schedule = point.cell.dataset, point.schedule
+        schedule = point.schedule
         start = start_noise([point]) * schedule.prior_std
+        denoiser = _guided([point], self._denoisers([point.cell]))
         try:
-            samples = flow_limit(self._denoisers([point.cell]), start, schedule, dataset.std)[0]
+            samples = flow_limit(denoiser, start, schedule, point.cell.dataset.std)[0]
         except FlowLost:  # the answer itself is sound; its parts stay unknown, which the split tells as NaN
             return {}
         return {
-            f"{metric.column}_{LIMIT}": metric.evaluate(samples, dataset)
+            f"{metric.column}_{LIMIT}": metric.evaluate(samples, point.target)
             for metric in self._wanted.metrics
             if metric.of == "samples" and point.refuses(metric) is None
         }

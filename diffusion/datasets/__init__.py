@@ -30,7 +30,7 @@ from diffusion.datasets.uniform import Uniform  # first in the catalogue
 
 # isort: split
 from diffusion.datasets.checkerboard import Checkerboard
-from diffusion.datasets.conditioned import Observation, given_label, observed
+from diffusion.datasets.conditioned import Observation, given_labels, observed
 from diffusion.datasets.curves import Moons, SwissRoll
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
@@ -56,6 +56,6 @@ __all__ = [
     "Torus",
     "Uniform",
     "datasets",
-    "given_label",
+    "given_labels",
     "observed",
 ]

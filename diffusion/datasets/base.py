@@ -127,6 +127,11 @@ class Dataset(Component):
         """How many classes there are; labels run from 0 to ``classes - 1``. 0 where samples have no labels."""
         return 0
 
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The probability of each label; None where it is not known."""
+        return None
+
     def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`n` draws, the same that `sample` makes with this generator, and the label of each, ``[n]`` int64."""
         raise NotImplementedError(f"dataset {self.registered_name!r} has no labels")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
@@ -46,16 +46,19 @@ _CIRCLE = 1024  # nodes of each angle of the torus
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
-def given_label(dataset: Dataset, label: int | None) -> Dataset:
-    """The law of the samples with a label; with None, each class as often as any other.
+def given_labels(dataset: Dataset, labels: Sequence[int]) -> Dataset:
+    """The law of the samples with one of these labels, each label as often as any other.
 
     Raises:
-        ValueError: the data set has no labels, or not this one.
+        ValueError: the data set has no labels, or not one of these.
     """
-    check_label(dataset, label or 0)
-    if label is not None:
-        return dataset.of_class(label)
-    return dataset.of_equal_classes() if isinstance(dataset, LabelledMixture) else EqualClasses(dataset)
+    for label in labels:
+        check_label(dataset, label)
+    if len(labels) == 1:
+        return dataset.of_class(labels[0])
+    if isinstance(dataset, LabelledMixture):
+        return dataset.of_classes(labels)
+    return EqualClasses(dataset, tuple(labels))
 
 
 @dataclass(frozen=True)
@@ -116,21 +119,22 @@ class OneClass(_ByDraws):
 
 @dataclass(frozen=True)
 class EqualClasses(_ByDraws):
-    """A labelled target with its classes made equally frequent."""
+    """The samples of a labelled target that have one of several labels, each label as often as any other."""
 
     registered_name: ClassVar[str] = "equal-classes"
 
     of: Dataset
+    labels_of: tuple[int, ...]
 
     @property
     def dim(self) -> int:
         return self.of.dim
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        labels = torch.randint(self.of.classes, (n,), generator=generator)
+        which = torch.randint(len(self.labels_of), (n,), generator=generator)
         x = torch.empty(n, self.dim, dtype=torch.float64)
-        for label in range(self.of.classes):
-            rows = (labels == label).nonzero().squeeze(1)
+        for i, label in enumerate(self.labels_of):
+            rows = (which == i).nonzero().squeeze(1)
             x[rows] = self.of.of_class(label).sample(len(rows), generator)
         return x
 

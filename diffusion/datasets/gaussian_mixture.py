@@ -35,15 +35,19 @@ class LabelledMixture(MixtureDataset):
     def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return self._draw(n, generator)
 
+    @property
+    def class_weights(self) -> tuple[float, ...]:
+        return tuple((self.mixture.weights / self.mixture.weights.sum()).tolist())
+
     def of_class(self, label: int) -> GaussianMixture:
         """One component, with weight 1. Raises ValueError if there is no such label."""
         check_label(self, label)
         return self._of_components((label,))
 
-    def of_equal_classes(self) -> MixtureDataset:
-        """The same components, each with the same weight."""
+    def of_classes(self, labels: Sequence[int]) -> MixtureDataset:
+        """These components, each with the same weight; this target itself if that is what it is."""
         same = bool((self.mixture.weights == self.mixture.weights[0]).all())
-        return self if same else self._of_components(range(self.classes))
+        return self if same and list(labels) == list(range(self.classes)) else self._of_components(labels)
 
     def _of_components(self, chosen: Sequence[int]) -> GaussianMixture:
         means, stds = self.mixture.means.tolist(), self.mixture.stds.tolist()

@@ -67,6 +67,11 @@ class PointSet(MixtureDataset):
     def classes(self) -> int:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        labels = self.labels
+        return None if labels is None else tuple((torch.bincount(labels).double() / len(labels)).tolist())
+
     def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.labels is None:
             return super().sample_labelled(n, generator)

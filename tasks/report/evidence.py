@@ -170,8 +170,13 @@ class Evidence:
 
 
 def base(label: str) -> str:
-    """The name in a label: ``ddim`` of ``ddim(eta=0.5)``. A sampler on another schedule than the model's is none of its name."""
-    return label if ") on " in label or " on " in label.partition("(")[0] else label.partition("(")[0]
+    """The name in a label: ``ddim`` of ``ddim(eta=0.5)``. A sampler on another schedule than the model's is none of its name.
+
+    Nor is one that is guided.
+    """
+    if " | " in label or ") on " in label or " on " in label.partition("(")[0]:
+        return label
+    return label.partition("(")[0]
 
 
 def verdict_of(favourable: bool, unfavourable: bool) -> str:

@@ -15,7 +15,7 @@ from diffusion.registry import Component, Registry
 from tasks.components import build
 
 C = TypeVar("C", bound=Component)
-_OF_THE_STUDY = {"grid", "schedule"}  # keys that a study adds to those of a sampler
+_OF_THE_STUDY = {"grid", "schedule", "guidance"}  # keys that a study adds to those of a sampler
 
 
 def components_in(study: Any, registry: Registry[C]) -> dict[str, C]:

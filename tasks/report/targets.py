@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.datasets import Dataset, Torus, datasets
+from diffusion.guidance import guidances
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from tasks.components import build
@@ -109,7 +110,10 @@ class Target:
 
 
 def target_of(name: str, study: Mapping[str, Any]) -> Target:
-    """The dataset with the label `name`, with the parameters it has in a study."""
+    """The dataset with the label `name`, with the parameters it has in a study; of guided samples, that law given what is known."""
+    whole, bar, condition = name.partition(" | ")
+    if bar:
+        return _conditioned(name, target_of(whole, study), condition, study)
     law = component_called(name, study.get("datasets"), datasets)
     if law is not None:
         return Target(name, law)
@@ -118,3 +122,14 @@ def target_of(name: str, study: Mapping[str, Any]) -> Target:
         return Target(name, build(datasets, dict(given[0]) if given else name))
     except (LookupError, OSError, TypeError, ValueError) as error:
         return Target(name, None, str(error))
+
+
+def _conditioned(name: str, whole: Target, condition: str, study: Mapping[str, Any]) -> Target:
+    if whole.law is None:
+        return Target(name, None, whole.missing)
+    known = [guidance for guidance in components_in(study, guidances).values() if guidance.condition() == condition]
+    reasons = [guidance.refuses_target(whole.law) for guidance in known]
+    laws = [guidance.target(whole.law) for guidance, reason in zip(known, reasons, strict=True) if reason is None]
+    if laws:
+        return Target(name, laws[0])
+    return Target(name, None, "; ".join(filter(None, reasons)) or f"no guidance of the study is called {condition!r}")

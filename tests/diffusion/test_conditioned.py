@@ -22,7 +22,7 @@ from diffusion.datasets import (
     Torus,
     Uniform,
     datasets,
-    given_label,
+    given_labels,
     observed,
 )
 from diffusion.datasets.conditioned import EqualClasses, OneClass
@@ -49,6 +49,10 @@ def test_labels_belong_to_the_samples_and_leave_them_as_they_are(dataset: Datase
     assert torch.equal(x, dataset.sample(n, stream("labelled")))
     assert labels.dtype == torch.int64
     assert set(labels.tolist()) == set(range(dataset.classes))
+    assert dataset.class_weights is not None
+    assert math.fsum(dataset.class_weights) == pytest.approx(1)
+    shares = torch.bincount(labels).double() / n
+    assert ((shares - numbers(*dataset.class_weights)).abs() < 5 * 0.5 / math.sqrt(n)).all()
     for label in range(dataset.classes):
         law, mine = dataset.of_class(label), x[labels == label]
         far = (mine.mean(0) - numbers(*law.mean)).abs()
@@ -61,18 +65,18 @@ def test_a_label_that_is_not_there_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match=f"no label {dataset.classes}; accepted: 0 to {dataset.classes - 1}"):
         dataset.of_class(dataset.classes)
     with pytest.raises(ValueError, match="'uniform' has no labels"):
-        given_label(Uniform(), 0)
+        given_labels(Uniform(), [0])
 
 
 def test_classes_of_a_law_without_a_closed_form_are_found_among_its_draws() -> None:
     """Means within five standard errors: a false alarm in a million."""
-    one, all_ = OneClass(PLANE, 1), EqualClasses(PLANE)
+    one, all_ = OneClass(PLANE, 1), EqualClasses(PLANE, (0, 2))
     x = one.sample(20_000, stream("one"))
     assert ((x.mean(0) - numbers(3.0, 1.0)).abs() < 5 * 0.7 / math.sqrt(20_000)).all()
-    exact = given_label(PLANE, None)
+    exact = given_labels(PLANE, (0, 2))
     y = all_.sample(20_000, stream("all"))
     assert ((y.mean(0) - numbers(*exact.mean)).abs() < 5 * exact.std * math.sqrt(2 / 20_000)).all()
-    assert given_label(EightGaussians(), None) == EightGaussians()
+    assert given_labels(EightGaussians(), range(8)) == EightGaussians()
 
 
 # --- observations -----------------------------------------------------------------------------------------------------

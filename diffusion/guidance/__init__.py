@@ -1,0 +1,23 @@
+r"""Guidance: steering a denoiser by something known of the sample, ``D + w (sigma^2 / alpha) grad log p_t(y | x_t)``.
+
+| name | known | p_t(y \| x_t) |
+|---|---|---|
+| `class-label` | the label | the exact classifier of the noised data, where classes are known in closed form |
+
+A new one is a subclass of `Guidance`: the guided denoiser, and the conditioned law that samples are compared with.
+"""
+
+from __future__ import annotations
+
+from diffusion.guidance.base import Guidance, Guided, LabelGuidance, guidances
+from diffusion.guidance.class_label import ClassLabel, exact_given_label, has_exact_classes
+
+__all__ = [
+    "ClassLabel",
+    "Guidance",
+    "Guided",
+    "LabelGuidance",
+    "exact_given_label",
+    "guidances",
+    "has_exact_classes",
+]
