@@ -8,6 +8,7 @@ from typing import Any
 import tasks.files
 import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
+from diffusion.degradations import degradations
 from diffusion.formulations import formulations
 from diffusion.grids import grids
 from diffusion.guidance import guidances
@@ -27,6 +28,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     noise_distributions,
     weightings,
     architectures,
+    degradations,
     grids,
     samplers,
     guidances,

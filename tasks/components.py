@@ -22,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 import tasks.files
 import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
+from diffusion.degradations import Degradation, degradations
 from diffusion.formulations import Formulation, formulations
 from diffusion.grids import Grid, grids
 from diffusion.guidance import Guidance, guidances
@@ -123,6 +124,7 @@ KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (
     (Architecture, architectures),
     (Formulation, formulations),
     (Guidance, guidances),
+    (Degradation, degradations),
 )
 """Kinds of components that may be parameters of another one."""
 
