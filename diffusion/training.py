@@ -24,6 +24,7 @@ from diffusion.datasets import Dataset
 from diffusion.formulations import NoiseConditional, Trained
 from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
 from diffusion.objectives import Objective
+from diffusion.objectives.action_matching import Motion
 from diffusion.parametrizations import Circle, Coefficients
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule
@@ -132,6 +133,14 @@ class TrainedStack:
         """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`."""
         with torch.no_grad():
             return self.objective.denoise(self.network, self.rows, self.members, x, alpha, sigma)
+
+    def perturbation(self, time: Tensor) -> Tensor:
+        """eps_t at times ``[members]``, of models of incremental restoration."""
+        return self.objective.perturbation(self.members, time)
+
+    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
+        """What the action says of points x ``[members, batch, dim]``, of models that have one."""
+        return self.objective.action(self.network, self.rows, self.members, x, alpha, sigma)
 
     def decode(self, z: Tensor) -> Tensor:
         """Data ``[members, batch, dim]`` for latent points z, of models that have a decoder."""

@@ -24,7 +24,7 @@ from diffusion.formulations import Exact, Formulation, NoiseConditional, Trained
 from diffusion.grids import Grid
 from diffusion.guidance import Guidance
 from diffusion.levels import Level, levels_of
-from diffusion.metrics import DenoiserMetric, Metric
+from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
 from diffusion.networks import Network
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
@@ -188,7 +188,10 @@ class Point:
         if isinstance(metric, DenoiserMetric):
             if "denoiser" not in formulation.gives:
                 return f"it looks at a denoiser, which {formulation.registered_name!r} does not give"
-            return metric.refuses(self.cell.dataset) or metric.refuses_schedule(self.cell.schedule)
+            reason = metric.refuses(self.cell.dataset) or metric.refuses_schedule(self.cell.schedule)
+            return reason or formulation.refuses_metric(metric)
+        if isinstance(metric, PairedMetric) and not formulation.restores:
+            return f"it compares samples with what they were restored from, and {formulation.registered_name!r} restores nothing"
         unknown = self.guidance.refuses_target(self.cell.dataset) if self.guidance else None
         return unknown or metric.refuses(self.target)
 
@@ -213,12 +216,14 @@ class Point:
         if self.guidance is not None:
             if sampler.needs != "denoiser":
                 return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} needs a {sampler.needs}"
+            if formulation.restores:
+                return f"guidance steers a denoiser of data in noise, and {formulation.registered_name!r} knows data and their observation"
             if reason := self.guidance.refuses(self.cell.dataset, formulation):
                 return reason
         if sampler.needs in formulation.gives:
-            return None
+            return formulation.refuses_sampler(sampler, self.schedule)
         return (
-            f"sampler {sampler.registered_name!r} needs a {sampler.needs}, and {formulation.registered_name!r} gives "
+            f"sampler {sampler.registered_name!r} needs a model's {sampler.needs}, and {formulation.registered_name!r} gives "
             f"{', '.join(sorted(formulation.gives))} only"
         )
 
@@ -272,7 +277,7 @@ def _stack(cell: Cell) -> str:
     """What cells must agree in to share a shard: those of one stack, or exact answers of one target."""
     if not isinstance(cell.formulation, Trained) or cell.training is None:
         return json.dumps([cell.dataset.dim, cell.dataset.spec()])
-    return json.dumps([repr(_network(cell)), cell.formulation.objective.identity(), cell.training.identity()])
+    return json.dumps([repr(_network(cell)), repr(cell.formulation.objective), cell.training.identity()])
 
 
 def _seconds_per_evaluation(cell: Cell) -> float:
@@ -398,7 +403,9 @@ def points_of(study: Study) -> list[Point]:
     found: dict[str, Point] = {}
     for block in study.blocks():
         pairs = block.pairs()
-        schedules = {_digest(schedule.spec()): schedule for f, schedule in pairs if f.own_sampler is None}
+        schedules = {
+            _digest(schedule.spec()): schedule for f, schedule in pairs if f.own_sampler is None and not f.restores
+        }
         exact = [(Exact(schedule), schedule) for schedule in schedules.values()]
         asked: list[tuple[Formulation, Schedule]] = [(f, s) for f, s in pairs if isinstance(f, Trained)]
         for dataset in block.datasets:

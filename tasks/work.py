@@ -22,7 +22,7 @@ from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
 from diffusion.guidance import Guided
 from diffusion.limit import FlowLost, flow_limit
-from diffusion.metrics import DenoiserMetric, Metric
+from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.randomness import stream
@@ -417,6 +417,13 @@ def _measured(
         if metric.of == "samples" and point.refuses(metric) is None:
             metrics[metric.column] = metric.evaluate(x, point.target)
             metrics[f"{metric.column}_floor"] = metric.floor(point.target, len(x))
+            metrics[metric.column + VERSION] = metric.version
+        if isinstance(metric, PairedMetric) and point.refuses(metric) is None:
+            dataset = point.cell.dataset
+            metrics[metric.column] = metric.evaluate_pairs(x, _clean(point))
+            metrics[f"{metric.column}_floor"] = metric.floor_of_pairs(
+                point.cell.formulation.least_error(dataset), dataset.dim
+            )
             metrics[metric.column + VERSION] = metric.version
     samples = x.float().numpy() if wanted.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)

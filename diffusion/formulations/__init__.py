@@ -2,6 +2,8 @@
 
 - `base`: what every formulation owes;
 - `denoising`: a schedule, a parametrization, noise levels and a weight, trained by regression;
+- `indi`: the way back from an observation of the data;
+- `action_matching`: the velocity of a path, from samples of its marginals;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
 """
 
@@ -25,18 +27,24 @@ from diffusion.formulations.denoising import (
 )
 
 # isort: split
+from diffusion.formulations.action_matching import ActionMatching
+from diffusion.formulations.indi import InDI
+
+# isort: split
 from diffusion.formulations.exact import Exact
 
 __all__ = [
     "DDPM",
     "VE",
     "VP",
+    "ActionMatching",
     "Denoising",
     "ElucidatedDM",
     "ElucidatedDM2",
     "Exact",
     "Formulation",
     "ImprovedDDPM",
+    "InDI",
     "LevelOne",
     "NoiseConditional",
     "RectifiedFlow",

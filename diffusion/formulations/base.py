@@ -16,6 +16,7 @@ from diffusion.schedules import Schedule
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
+    from diffusion.metrics import DenoiserMetric
     from diffusion.networks import Network
     from diffusion.samplers import Begin, Sampler
     from diffusion.training import Training
@@ -28,7 +29,7 @@ class Formulation(Component):
     """A named point of the design space.
 
     What its models give, by name: ``denoiser`` (the call ``model(x, alpha, sigma)`` is E[x_0 | x_t]), ``density``
-    (`log_density`), ``decoder`` (`decode`). A sampler says what it needs.
+    (`log_density`), ``decoder`` (`decode`), ``perturbation``, ``action``. A sampler says what it needs.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"denoiser"})
@@ -48,6 +49,20 @@ class Formulation(Component):
     @property
     def own_sampler(self) -> Sampler | None:
         """The one way to sample a model that is no diffusion, asked in a single step whatever a study's samplers are; or None."""
+        return None
+
+    restores: ClassVar[bool] = False  # starts from an observation of clean data, with which the answers can be compared
+
+    def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:  # noqa: ARG002
+        """Why its models cannot be sampled by this rule on this schedule, which may be another than their own; or None."""
+        return None
+
+    def refuses_metric(self, metric: DenoiserMetric) -> str | None:  # noqa: ARG002
+        """Why its denoiser is no answer to what the metric asks, or None."""
+        return None
+
+    def least_error(self, dataset: Dataset) -> float | None:  # noqa: ARG002
+        """Least mean squared error, summed over coordinates, of an estimate of the clean data; None where it is not known."""
         return None
 
     def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002

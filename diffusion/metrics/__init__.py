@@ -20,6 +20,7 @@ from the target is the metric's *floor*, and a sampler cannot be told from a per
 | `torus-distance` | mean distance to the surface / r | yes | 0 |
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
 | `score-error` | the denoiser, not the samples | yes | 0 |
+| `restoration-error` | samples beside the originals they were restored from | - | error of the posterior mean, where it is known |
 
 Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)`` is a Brownian bridge, a mean
 is normal. On `uniform` w1's is right to 1 % from n = 20 on; that of ks is too high by 4 % at n = 20 and by 2 % at n = 100.
@@ -29,7 +30,7 @@ All values are a function of samples and target alone; reference samples, direct
 
 from __future__ import annotations
 
-from diffusion.metrics.base import DenoiserMetric, Metric, metrics
+from diffusion.metrics.base import DenoiserMetric, Metric, PairedMetric, metrics
 
 # isort: split
 from diffusion.metrics.line import GridDivergence, KolmogorovSmirnov, Wasserstein1
@@ -45,6 +46,9 @@ from diffusion.metrics.torus import TorusDistance, TorusMoment
 # isort: split
 from diffusion.metrics.denoiser import ScoreError
 
+# isort: split
+from diffusion.metrics.restoration import RestorationError
+
 __all__ = [
     "DenoiserMetric",
     "EnergyDistance",
@@ -53,6 +57,8 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Metric",
     "ModeCoverage",
+    "PairedMetric",
+    "RestorationError",
     "ScoreError",
     "SlicedWasserstein2",
     "TorusDistance",

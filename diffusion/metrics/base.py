@@ -50,7 +50,7 @@ class Metric(Component):
     """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
 
     axis_label: ClassVar[str] = ""  # text for an axis
-    of: ClassVar[Literal["samples", "denoiser"]] = "samples"  # what it looks at; a `DenoiserMetric` at the denoiser
+    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "samples"  # what it looks at; see the subclasses
 
     @property
     def column(self) -> str:
@@ -111,7 +111,7 @@ class Metric(Component):
 class DenoiserMetric(Metric):
     """A number that is zero for the ideal denoiser, one profile over noise levels; samples are not asked for."""
 
-    of: ClassVar[Literal["samples", "denoiser"]] = "denoiser"
+    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "denoiser"
 
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "it compares with the exact denoiser, which this target does not have"
@@ -147,6 +147,58 @@ class DenoiserMetric(Metric):
 
     def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002  # the ideal denoiser has no error
         return 0.0
+
+
+@dataclass(frozen=True)
+class PairedMetric(Metric):
+    """A number that compares each sample with the clean original that it was restored from.
+
+    Only formulations that start from an observation of clean data have such pairs (`Formulation.restores`).
+    """
+
+    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "pairs"
+
+    def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
+        return None
+
+    def evaluate_pairs(self, samples: Tensor, clean: Tensor) -> float:
+        """The metric of ``samples [n, dim]`` and their originals, in the same order.
+
+        Raises:
+            ValueError: the shapes differ, n is 0, or a sample is not finite.
+        """
+        if samples.shape != clean.shape or samples.ndim != 2 or samples.shape[0] == 0:
+            raise ValueError(
+                f"{self.registered_name}: samples of shape {list(samples.shape)}, originals of {list(clean.shape)}; "
+                "needed: the same shape [n, dim], n >= 1"
+            )
+        bad = int((~torch.isfinite(samples)).any(dim=1).sum())
+        if bad:
+            raise ValueError(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
+        return self._distance(samples.detach().to("cpu", torch.float64), clean)
+
+    def floor_of_pairs(self, least_error: float | None, dim: int) -> float:
+        """What the best estimate of the originals has, from its mean squared error summed over coordinates.
+
+        Zero where that is not known: then the floor says nothing.
+        """
+        return 0.0 if least_error is None else self._least(least_error, dim)
+
+    @abstractmethod
+    def _distance(self, samples: Tensor, clean: Tensor) -> float:
+        """`evaluate_pairs` of checked samples."""
+
+    @abstractmethod
+    def _least(self, least_error: float, dim: int) -> float:
+        """`floor_of_pairs` of a known error."""
+
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
+        raise TypeError(f"{self.registered_name} compares samples with their originals: use evaluate_pairs")
+
+    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
+        raise TypeError(
+            f"{self.registered_name} has the floor of what was restored, not of a target: use floor_of_pairs"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 - `base`: what an objective owes the training loop;
 - `denoising`: the denoising loss, a regression;
+- `restoration`: the same with an observation of the data in place of the noise;
+- `action_matching`: the velocity of a path from samples of its marginals;
 - `noise_levels`, `weightings`, `noise_targets`: its parts, each with a name.
 """
 
@@ -33,8 +35,13 @@ from diffusion.objectives.weightings import (
 # isort: split
 from diffusion.objectives.base import Objective
 from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.restoration import RestorationLoss
+
+# isort: split
+from diffusion.objectives.action_matching import ActionMatching
 
 __all__ = [
+    "ActionMatching",
     "DenoisingLoss",
     "LastStep",
     "LearnedUncertainty",
@@ -47,6 +54,7 @@ __all__ = [
     "NoiseTarget",
     "Objective",
     "OwnLevels",
+    "RestorationLoss",
     "SignalToNoise",
     "Simple",
     "UniformTime",

@@ -15,6 +15,7 @@ from diffusion.registry import Component
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
     from diffusion.networks import Network
+    from diffusion.objectives.action_matching import Motion
     from diffusion.training import Member, Training
 
 
@@ -61,6 +62,16 @@ class Objective(Component):
     ) -> Tensor:
         """E[x_0 | x_t] of a trained stack, for formulations that give a denoiser: see `diffusion.samplers.Denoiser`."""
         raise TypeError(f"models of {type(self).__name__} are no denoisers")
+
+    def perturbation(self, members: Sequence[Member], time: Tensor) -> Tensor:
+        """eps_t of incremental restoration at times ``[members]``, for formulations that give a perturbation."""
+        raise TypeError(f"models of {type(self).__name__} have no perturbation")
+
+    def action(
+        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Motion:
+        """What an action says of points x ``[members, batch, dim]``, for formulations that give an action."""
+        raise TypeError(f"models of {type(self).__name__} have no action")
 
     def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
         """Data ``[members, batch, dim]`` for latent points, for formulations that give a decoder."""

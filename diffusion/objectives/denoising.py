@@ -38,15 +38,19 @@ class DenoisingLoss(Objective):
         formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
         nsr = formulation.noise_levels.quantile(stratified(steps, batch, generator), schedule)
         x = data[torch.randint(len(data), (steps, batch), generator=generator)]
-        target = formulation.noise_target
-        share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, schedule)
-        eps, stand_in = target.draw(share, tuple(x.shape), generator)
+        eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
         c = member.coefficients(level)
         z = level.a[..., None] * x + level.b[..., None] * eps
         answer = formulation.parametrization.predict(x, stand_in, level, std)
         weight = formulation.weighting.on_target(nsr, c, schedule, std)
         return tuple(part.float() for part in (c.into[..., None] * z, answer, member.condition(nsr), weight))
+
+    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at levels ``[steps, batch]``."""
+        target = member.noisy.noise_target
+        share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, member.schedule)
+        return target.draw(share, tuple(x.shape), generator)
 
     def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
         inputs, targets, conditions, weights = lesson

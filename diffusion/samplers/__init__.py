@@ -11,6 +11,7 @@ which has no division by alpha. State and time grids are float64; nothing is cla
   integrator.
 - `ancestral`: from one noisy marginal to the next, by the forward chain turned round; DDIM.
 - `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
+- `paths`: from an observation to the data, and along the gradient of an action, for models that know such a path.
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
 
 A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one move); it declares its `order`
@@ -26,8 +27,10 @@ from diffusion.samplers.base import (
     Begin,
     CountingDenoiser,
     Denoiser,
+    HasAction,
     HasDecoder,
     HasDensity,
+    HasPerturbation,
     Noise,
     NoiseStreams,
     PathSampler,
@@ -36,11 +39,13 @@ from diffusion.samplers.base import (
 )
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
+from diffusion.samplers.paths import ActionSampler, Incremental
 from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, ReverseSDE
 
 __all__ = [
     "DDIM",
     "RK2",
+    "ActionSampler",
     "Ancestral",
     "Begin",
     "Churn",
@@ -53,9 +58,12 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExponentialEuler",
+    "HasAction",
     "HasDecoder",
     "HasDensity",
+    "HasPerturbation",
     "Heun",
+    "Incremental",
     "Level",
     "LevelOne",
     "Noise",

@@ -18,6 +18,7 @@ from diffusion.schedules import Schedule
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
+    from diffusion.objectives.action_matching import Motion
 
 samplers: Registry[Sampler] = Registry("sampler")
 
@@ -44,6 +45,20 @@ class HasDecoder(Protocol):
     def decode(self, z: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class HasPerturbation(Protocol):
+    """A model of incremental restoration: eps_t of its stochastic form at times ``[members]``."""
+
+    def perturbation(self, time: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasAction(Protocol):
+    """A model whose samples follow the gradient of an action: x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
+
+    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion: ...
+
+
 class CountingDenoiser:
     """A model that counts in `nfe` how often it is evaluated, whichever of the things it gives is asked for."""
 
@@ -68,6 +83,19 @@ class CountingDenoiser:
             raise TypeError("the model has no decoder")
         self.nfe += 1
         return self.denoiser.decode(z)
+
+    def perturbation(self, time: Tensor) -> Tensor:
+        """See `HasPerturbation`. Raises TypeError if the model has none."""
+        if not isinstance(self.denoiser, HasPerturbation):
+            raise TypeError("the model has no perturbation")
+        return self.denoiser.perturbation(time)
+
+    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
+        """See `HasAction`. Raises TypeError if the model has none."""
+        if not isinstance(self.denoiser, HasAction):
+            raise TypeError("the model has no action")
+        self.nfe += 1
+        return self.denoiser.action(x, alpha, sigma)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from diffusion.datasets import datasets
+from diffusion.degradations import degradations
 from diffusion.formulations import Denoising, Trained, formulations
 from diffusion.grids import grids
 from diffusion.guidance import guidances
-from diffusion.metrics import metrics
+from diffusion.metrics import PairedMetric, metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.parametrizations import parametrizations
@@ -49,6 +50,11 @@ def dataset(name: str) -> str | dict[str, Any]:
     return {"name": name, "path": OWN_FILES[name]} if name in OWN_FILES else name
 
 
+def degradation(name: str) -> dict[str, Any]:
+    """In a form that observes data on the line."""
+    return {"name": name, "layout": "line"} if degradations.create(name).refuses(1) else {"name": name, "noise": 0.1}
+
+
 def every_name() -> dict[str, Any]:
     """A union of crosses in which each name of each kind occurs."""
     plain = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
@@ -73,7 +79,19 @@ def every_name() -> dict[str, Any]:
             {"formulations": [name for name in plain if name != "denoising"]},
             {"formulations": parts},
             {"formulations": [V], "schedules": schedules.names()},
-            {"formulations": [V], "schedules": ["vp-linear"], "samplers": samplers.names(), "steps": [3]},
+            {
+                "formulations": [V],
+                "schedules": ["vp-linear"],
+                "samplers": [entry.name for entry in samplers if entry.cls.needs == "denoiser"],
+                "steps": [3],
+            },
+            *(
+                {"formulations": [name], "samplers": [entry.name]}
+                for entry in samplers
+                for name in plain
+                if entry.cls.needs != "denoiser" and entry.cls.needs in formulations.create(name).gives
+            ),
+            {"formulations": [{"name": "indi", "degradation": d} for d in map(degradation, degradations.names())]},
             {
                 "formulations": [V],
                 "schedules": ["vp-linear"],
@@ -118,6 +136,7 @@ def test_the_catalogue_lists_every_name_with_formula_and_source(diffatlas: Comma
             noise_distributions,
             weightings,
             architectures,
+            degradations,
             grids,
             samplers,
             guidances,
@@ -182,11 +201,14 @@ def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Data
     """Served is what the metric does not refuse: each has a target among them, and there no answer lacks a number."""
     _, points = answered
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
+    restoring = {entry.name for entry in formulations if entry.has_defaults and entry.cls().restores}
     for name in metrics.names():
         metric = metrics.create(name)
         targets = [build(datasets, ONE_DIGIT), *(entry.cls() for entry in datasets if entry.has_defaults)]
         serves = {target.label(): metric.refuses(target) is None for target in targets}
         served = np.array([serves.get(str(label), False) for label in ok["dataset"].values])
+        if isinstance(metric, PairedMetric):
+            served &= np.array([str(label).partition("(")[0] in restoring for label in ok["formulation"].values])
         assert served.any(), name
         assert np.isfinite(ok[name].values[served]).all(), name
         assert np.isfinite(ok[f"{name}_floor"].values[served]).all(), name

@@ -1,0 +1,54 @@
+"""Action Matching: a path's velocity, and with it a denoiser, from samples of the path's marginals alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from diffusion.datasets import Dataset
+from diffusion.formulations.base import Trained, formulations
+from diffusion.objectives import ActionMatching as ActionLoss
+from diffusion.objectives import Objective
+from diffusion.objectives.action_matching import Kind
+from diffusion.schedules import Flow, Schedule
+
+
+@formulations.register(
+    "action-matching",
+    formula="E s_noise - E s_data + integral of E[|grad s|^2/2 + d_tau s + extra]; extra: 0, g^2 lap s/2, s^2/2",
+    source="Neklyudov, Brekelmans, Severo & Makhzani, Action Matching: Learning Stochastic Dynamics from Samples, ICML 2023",
+    seed="S4 (its last topic)",
+)
+@dataclass(frozen=True)
+class ActionMatching(Trained):
+    """The action whose gradient drives noise to data along the schedule's path; see `diffusion.objectives.action_matching`.
+
+    `kind` is ``plain`` (a flow), ``entropic`` (a diffusion, with `noise` the size of g and `probes` for the trace of the second
+    derivatives, 0 for the exact one) or ``unbalanced`` (samples gain and lose weight on the way). The first two give a denoiser, because
+    the path is known; all are sampled by `action`.
+    """
+
+    kind: Kind = "plain"
+    noise: float = 1.0
+    probes: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise < math.inf:
+            raise ValueError(f"action-matching: noise, the size of g, must be positive, found {self.noise}")
+        if self.probes < 0:
+            raise ValueError(f"action-matching: probes must be at least 0, found {self.probes}")
+
+    @property
+    def gives(self) -> frozenset[str]:  # type: ignore[override]  # depends on a parameter
+        return frozenset({"action"}) if self.kind == "unbalanced" else frozenset({"denoiser", "action"})
+
+    @property
+    def objective(self) -> Objective:
+        entropic = self.kind == "entropic"
+        return ActionLoss(self.kind, self.noise if entropic else 0.0, self.probes if entropic else 0)
+
+    def own_schedule(self) -> Schedule:
+        return Flow()
+
+    def refuses_dataset(self, dataset: Dataset) -> str | None:
+        return None if dataset.std > 0 else "its path is scaled by the data's standard deviation, which is zero"
