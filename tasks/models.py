@@ -72,9 +72,13 @@ def open_model(store: str, cell_id: str, as_of: str | None = None) -> Model:
     Raises KeyError if the store does not hold the cell or its weights, and `CannotBeMade` if the versions of its
     components are not those of this code.
     """
-    answers = Answers(Store.open(store), None, as_of)
+    return model_of(Answers(Store.open(store), None, as_of), cell_id)
+
+
+def model_of(answers: Answers, cell_id: str) -> Model:
+    """The same of what is open already. Raises as `open_model` does."""
     if cell_id not in answers.cell_specs:
-        raise KeyError(f"store {store} holds no cell {cell_id!r}")
+        raise KeyError(f"store {answers.provenance['store']} holds no cell {cell_id!r}")
     cell = cell_of(answers.cell_specs[cell_id])
     if cell.id != cell_id:
         raise CannotBeMade(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,9 @@ from tasks.store import (
     study_names,
     trained_cells,
 )
+
+if TYPE_CHECKING:
+    from tasks.models import Model
 
 COORDINATES = (
     "dataset",
@@ -175,6 +178,16 @@ class Answers:
         with self._store.reading("its cells"):
             cells = read_cells(self._root, ["cell_id", "spec"])
         return {str(i): json.loads(str(s)) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)}
+
+    def model(self, cell_id: str) -> Model | None:
+        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
+        from tasks.models import CannotBeMade, model_of
+
+        try:
+            found = model_of(self, cell_id)
+        except (KeyError, CannotBeMade):
+            return None
+        return found if "denoiser" in found.cell.formulation.gives else None
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""

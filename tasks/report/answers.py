@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import xarray as xr
+    from torch import Tensor
+
+    from tasks.plan import Cell
+
+
+class Model(Protocol):
+    """A stored denoiser, exact or trained."""
+
+    @property
+    def cell(self) -> Cell:
+        """What it was made for."""
+        ...
+
+    def denoise(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
+        """``E[x_0 | x_t = x]``, x ``[n, dim]``."""
+        ...
 
 
 class Answers(Protocol):
@@ -64,4 +80,8 @@ class Answers(Protocol):
         Coordinates `cell_id`, `dataset`, `formulation`, `schedule` and `seed` along ``cell``, `nsr` (noise-to-signal ratio)
         along ``(cell, level)``.
         """
+        ...
+
+    def model(self, cell_id: str) -> Model | None:
+        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
         ...

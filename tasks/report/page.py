@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from diffusion.schedules import schedules
-from tasks.report import claims, distributions, evidence, figures, images, parts, plane, score, space
+from tasks.report import claims, distributions, evidence, fields, figures, images, parts, plane, score, space
 from tasks.report.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
 from tasks.report.curves import Curve, Mean, Panel, Series, Table, names_of, tabulate
 from tasks.report.distributions import Kept
@@ -93,6 +93,8 @@ class OfDataset:
     sweeps: list[Choice]
     trajectories: list[list[Picture]]
     exact_trajectories: list[list[Picture]]  # folded away beside those of trained ones
+    flows: list[Picture]
+    exact_flows: list[Picture]  # folded away beside those of trained ones
     losses: Picture | None
     score: Picture | None
     clouds: list[Picture]
@@ -265,6 +267,9 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         notes.append(f"{name}: no samples are drawn (none were kept).")
     if dim not in (None, 3) and not paths:
         notes.append(f"{name}: no trajectories were kept (keep: {{trajectories: [heun@50]}} keeps them).")
+    flows, exact_flows, more = fields.fields(answers, table, name, target)
+    if more:
+        notes.append(f"{name}: the flow of {counted(more, 'further denoiser')} is not drawn.")
     loss = figures.losses(answers.losses(), table, name)
     if loss is None and any(not series.exact for series in table.series):
         notes.append(f"{name}: no training losses are stored.")
@@ -278,6 +283,8 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         sweeps=sweeps,
         trajectories=trained or exact,
         exact_trajectories=exact if trained else [],
+        flows=flows or exact_flows,
+        exact_flows=exact_flows if flows else [],
         losses=loss,
         score=score.score_errors(answers.score_errors(), table, name),
         clouds=space.in_space(found, target) if dim == 3 else [],

@@ -20,6 +20,8 @@ from tasks.split import BESIDE, split
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tasks.report.answers import Model
+
 STEPS = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 SAMPLERS = ("ddim", "euler", "heun", "ancestral")
 SCHEDULE_OF = {"vp": "vp-linear", "ve": "ve-linear", "iddpm": "iddpm", "edm": "edm", "ddpm": "ddpm-linear"}
@@ -72,6 +74,7 @@ class MadeUp:
     )
     kept_samples: dict[str, xr.DataArray] = field(default_factory=dict)
     kept_trajectories: dict[str, xr.DataArray] = field(default_factory=dict)
+    kept_models: dict[str, Model] = field(default_factory=dict)
     kept_losses: xr.DataArray = field(default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "progress")))
     kept_score_errors: xr.DataArray = field(
         default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "level"))
@@ -82,6 +85,9 @@ class MadeUp:
 
     def trajectory(self, point_id: str) -> xr.DataArray | None:
         return self.kept_trajectories.get(point_id)
+
+    def model(self, cell_id: str) -> Model | None:
+        return self.kept_models.get(cell_id)
 
     def losses(self) -> xr.DataArray:
         return self.kept_losses
