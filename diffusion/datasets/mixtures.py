@@ -17,7 +17,8 @@ where ``v_k - v_n = alpha^2 (s_k^2 - s_n^2)``. An error is then that of an `x` m
 Many components of one width, none narrower against the data's extent R than ``alpha R / 100``, do not need that: they are
 taken relative to the centre of all, which is three times as quick and costs no more than 1e-12 in an exponent.
 
-Arrays are ``[components, points]``; sums over components go by halves, elementwise.
+Arrays are ``[components, points]``; sums over components go by halves, elementwise. The denoiser of many components in many
+dimensions (images) goes point by point instead, each with the same matrix: its numbers do not depend on the batch either.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from diffusion.datasets.base import Dataset, in_blocks, tree_sum
 
 _BLOCK = 1 << 17  # pairs of component and point at a time: a megabyte for each temporary
 _MANY = 64  # components from which on the quick way is worth its while
+_LONG = 16  # coordinates from which on products of matrix and vector are quicker than coordinate by coordinate
+_FAINT = 800.0  # exponents further below the largest have exponentials that are zero, whatever their last digits
 _WIDE = 1e-4  # (width / alpha R)^2 from which on it is exact enough
 
 
@@ -81,8 +84,41 @@ class Mixture:
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.log_density(), x, alpha, sigma)
 
+    @cached_property
+    def offsets(self) -> Tensor:
+        """The means relative to their centre, ``[K, d]``."""
+        return self.means - self.centre
+
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self._in_blocks(lambda posterior: posterior.denoised(), x, alpha, sigma, self.means.shape[1])
+        size, dim = self.means.shape
+        if size >= _MANY and dim >= _LONG and len(self.squares) == 1:
+            return in_blocks(self._point_by_point, x, alpha, sigma, block=_BLOCK, trailing=(dim,))
+        return self._in_blocks(lambda posterior: posterior.denoised(), x, alpha, sigma, dim)
+
+    def _point_by_point(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """D of many components of one width in many dimensions: two products of the matrix of means for each point.
+
+        Exponents are taken relative to the centre or, where that would cost digits, to the nearest component, as elsewhere.
+        """
+        width, reach = float(self.squares[0]), 2 * float(self.half_squares.max())
+        logs, out = self.log_weights[:, 0], torch.empty_like(x)
+        for i, (a, s) in enumerate(zip(alpha.tolist(), sigma.tolist(), strict=True)):
+            point = x[i].clone()  # an address of its own: products go by the same instructions wherever x[i] lies
+            v = width * a * a + s * s
+            near = point - a * self.centre
+            exponent = logs + torch.mv(self.offsets, near) * (a / v) - self.half_squares[:, 0] * (a * a / v)
+            reference, means = self.centre, self.offsets
+            if v < _WIDE * reach * a * a:
+                kept = (exponent > exponent.max() - _FAINT).nonzero()[:, 0]
+                reference = self.means[int(exponent.argmax())]
+                means = self.means[kept] - reference
+                near = point - a * reference
+                exponent = logs[kept if len(logs) > 1 else 0] + torch.mv(means, near) * (a / v)
+                exponent = exponent - means.square().sum(1) * (0.5 * a * a / v)
+            r = torch.exp(exponent - exponent.max())
+            mean = reference + torch.mv(means.T, r) / r.sum()
+            out[i] = (a * width / v) * point + (s * s / v) * mean
+        return out
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.score(), x, alpha, sigma, self.means.shape[1])

@@ -98,6 +98,23 @@ def test_the_exact_denoiser_of_digits_is_the_softmax_over_the_images(sigma: floa
     np.testing.assert_allclose(target.denoise(x, number(alpha), number(sigma)), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("sigma", [0.002, 0.03, 0.2, 20.0])
+def test_the_exact_denoiser_of_digits_is_that_of_tweedie_and_independent_of_the_batch(sigma: float) -> None:
+    """``alpha D = x + sigma^2 score``: the score goes coordinate by coordinate, another way to the same numbers."""
+    target, alpha = Digits(), 1.0
+    noise = torch.randn(12, 64, generator=stream("tweedie"), dtype=torch.float64)
+    x = target.sample(12, stream("tweedie, images")) + sigma * noise
+    D = target.denoise(x, number(alpha), number(sigma))
+    score = target.score(x, number(alpha), number(sigma))
+    torch.testing.assert_close(D, x + sigma**2 * score, rtol=1e-10, atol=1e-11)
+    for rows in ([0], [11], [3, 4, 5], list(range(11, -1, -1))):
+        assert torch.equal(target.denoise(x[rows], number(alpha), number(sigma)), D[rows])
+    stacked = target.denoise(
+        torch.stack([x, x]), number(alpha).expand(2, 1), torch.tensor([[sigma], [1.0]], dtype=torch.float64)
+    )
+    assert torch.equal(stacked[0], D)
+
+
 def test_digits_travel_and_are_built_from_their_spec() -> None:
     for target in (Digits(), Digits(7)):
         assert pickle.loads(pickle.dumps(target)) == target  # noqa: S301 - our own
