@@ -93,11 +93,15 @@ class Member:
         return self.formulation
 
     def condition(self, nsr: Tensor) -> Tensor:
-        """What the network is told of the noise: features of the label, scaled so that the schedule's range is [-1, 1]."""
+        """What the network is told of the noise: features of the label, scaled so that the schedule's range is [-1, 1].
+
+        A label that is the same at both ends says nothing and is told as 0.
+        """
         ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
         low, high = self.noisy.noise_label(self.schedule.nsr(ends), self.schedule)
         label = self.noisy.noise_label(nsr, self.schedule)
-        return features((label - (low + high) / 2) / ((high - low).abs() / 2))
+        half = (high - low).abs() / 2
+        return features((label - (low + high) / 2) / torch.where(half > 0, half, torch.ones_like(half)))
 
     def coefficients(self, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in of the member's parametrization."""

@@ -403,20 +403,16 @@ def points_of(study: Study) -> list[Point]:
     found: dict[str, Point] = {}
     for block in study.blocks():
         pairs = block.pairs()
-        schedules = {
-            _digest(schedule.spec()): schedule for f, schedule in pairs if f.own_sampler is None and not f.restores
-        }
-        exact = [(Exact(schedule), schedule) for schedule in schedules.values()]
-        asked: list[tuple[Formulation, Schedule]] = [(f, s) for f, s in pairs if isinstance(f, Trained)]
         for dataset in block.datasets:
-            for formulation, schedule in [*asked, *(exact if dataset.exact else [])]:
+            for formulation, schedule in _models(pairs, dataset):
                 training = block.training if isinstance(formulation, Trained) else None
                 for seed in block.seeds:
                     cell = Cell(dataset, formulation, schedule, seed, training)
                     own = formulation.own_sampler
                     for choice in (SamplerChoice(own),) if own else block.samplers:
-                        grid = choice.grid_on(choice.schedule or schedule)
-                        swapped = choice.schedule if choice.schedule != schedule else None
+                        other = choice.schedule.fitted(dataset) if choice.schedule else None
+                        grid = choice.grid_on(other or schedule)
+                        swapped = other if other != schedule else None
                         for steps in (1,) if own else block.steps:
                             point = Point(
                                 cell, choice.sampler, grid, steps, study.samples, study.start, swapped, choice.guidance
@@ -424,6 +420,16 @@ def points_of(study: Study) -> list[Point]:
                             if not any(rule.matches(**_names(point)) for rule in block.exclude):
                                 found.setdefault(point.id, point)
     return list(found.values())
+
+
+def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:
+    """The pairs of a block that are trained, and the exact answer on each of their schedules; schedules as the data set has them."""
+    fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
+    yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained))
+    if dataset.exact:
+        sampled = [schedule for f, schedule in fitted if f.own_sampler is None and not f.restores]
+        schedules = {_digest(schedule.spec()): schedule for schedule in sampled}
+        yield from ((Exact(schedule), schedule) for schedule in schedules.values())
 
 
 def _names(point: Point) -> dict[str, str | int]:

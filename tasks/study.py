@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from diffusion.datasets import Dataset
     from diffusion.registry import Component
+    from diffusion.schedules import Schedule
     from tasks.components import Path as Keys
 
 __all__ = [
@@ -249,9 +250,14 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
 def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
     """Samplers, grids and step counts that no schedule in play accepts."""
     own = [f.own_schedule() for f in block.formulations if not block.schedules or isinstance(f, Exact)]
-    in_play = [*(block.schedules or ()), *own]
+
+    def fitted(schedules: Iterable[Schedule]) -> list[Schedule]:
+        """As the data sets of the block have them."""
+        return list(dict.fromkeys(s.fitted(dataset) for s in schedules for dataset in block.datasets))
+
+    in_play = fitted([*(block.schedules or ()), *own])
     for i, choice in enumerate(block.samplers):
-        served = [choice.schedule] if choice.schedule else in_play
+        served = fitted([choice.schedule]) if choice.schedule else in_play
         reasons = [choice.sampler.refuses(schedule) for schedule in served]
         if all(reasons):
             told = f"{_quoted(choice.sampler)} can serve no schedule of the study: {_joined(reasons)}"
@@ -267,7 +273,8 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
             if all(refused):
                 told = f"{_quoted(choice.guidance)} can guide no model of the study: {_joined(refused)}"
                 yield Complaint((*at("samplers", i), "guidance"), told)
-    limits = [schedule.max_steps for schedule in (*in_play, *(c.schedule for c in block.samplers if c.schedule))]
+    swapped = fitted(choice.schedule for choice in block.samplers if choice.schedule)
+    limits = [schedule.max_steps for schedule in (*in_play, *swapped)]
     if None in limits:
         return
     most = max(limit for limit in limits if limit is not None)

@@ -4,6 +4,7 @@
 - `denoising`: a schedule, a parametrization, noise levels and a weight, trained by regression;
 - `indi`: the way back from an observation of the data;
 - `action_matching`: the velocity of a path, from samples of its marginals;
+- `score_matching`: the same score by the other objectives of score matching, and the noise-conditional score networks;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
 """
 
@@ -31,6 +32,15 @@ from diffusion.formulations.action_matching import ActionMatching
 from diffusion.formulations.indi import InDI
 
 # isort: split
+from diffusion.formulations.score_matching import (
+    DenoisingScoreMatching,
+    ImplicitScoreMatching,
+    NoiseConditionalScore,
+    SeparateScores,
+    SlicedScoreMatching,
+)
+
+# isort: split
 from diffusion.formulations.exact import Exact
 
 __all__ = [
@@ -39,15 +49,20 @@ __all__ = [
     "VP",
     "ActionMatching",
     "Denoising",
+    "DenoisingScoreMatching",
     "ElucidatedDM",
     "ElucidatedDM2",
     "Exact",
     "Formulation",
+    "ImplicitScoreMatching",
     "ImprovedDDPM",
     "InDI",
     "LevelOne",
     "NoiseConditional",
+    "NoiseConditionalScore",
     "RectifiedFlow",
+    "SeparateScores",
+    "SlicedScoreMatching",
     "Trained",
     "VPrediction",
     "formulations",

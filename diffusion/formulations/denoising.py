@@ -39,6 +39,7 @@ from diffusion.objectives import (
     OwnLevels,
     SignalToNoise,
     Simple,
+    SingleLevel,
     UniformTime,
     UnitVariance,
     Weighting,
@@ -293,15 +294,24 @@ class Denoising(NoiseConditional):
     noise_levels: NoiseLevels = LogNormal()
     weighting: Weighting = UnitVariance()
     told: Literal["log-nsr", "time", "angle"] = "log-nsr"
+    serves_clean: ClassVar[bool] = False
 
     def label(self) -> str:
         """Without the schedule, which stands beside the formulation wherever it is told, and may be another one."""
         return super(Denoising, dataclasses.replace(self, schedule=Denoising.schedule)).label()
 
     def own_schedule(self) -> Schedule:
-        return self.schedule
+        """The one that is named; of a single noise level, the schedule that has no others."""
+        return self.noise_levels.schedule() if isinstance(self.noise_levels, SingleLevel) else self.schedule
+
+    def refuses(self, schedule: Schedule) -> str | None:
+        if self.noise_levels.only == 0 and not self.serves_clean:
+            return f"{self.registered_name!r} learns from noise, and noise levels 'single' with sigma = 0 have none"
+        return super().refuses(schedule)
 
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        if self.noise_levels.only is not None:
+            return torch.zeros_like(nsr)  # there is nothing to tell
         match self.told:
             case "time":
                 return schedule.time_of(nsr)

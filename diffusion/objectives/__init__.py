@@ -1,9 +1,10 @@
 """What is minimised, at which noise levels, with which weight, towards which noise.
 
 - `base`: what an objective owes the training loop;
-- `denoising`: the denoising loss, a regression;
+- `denoising`: the denoising loss, a regression; `separate`: the same with a network for every level;
 - `restoration`: the same with an observation of the data in place of the noise;
 - `action_matching`: the velocity of a path from samples of its marginals;
+- `score_matching`: implicit and sliced score matching, which differentiate the network;
 - `noise_levels`, `weightings`, `noise_targets`: its parts, each with a name.
 """
 
@@ -15,6 +16,7 @@ from diffusion.objectives.noise_levels import (
     LogUniform,
     NoiseLevels,
     OwnLevels,
+    SingleLevel,
     UniformTime,
     noise_distributions,
     stratified,
@@ -40,9 +42,14 @@ from diffusion.objectives.restoration import RestorationLoss
 # isort: split
 from diffusion.objectives.action_matching import ActionMatching
 
+# isort: split
+from diffusion.objectives.score_matching import ImplicitLoss, SlicedLoss
+from diffusion.objectives.separate import SeparateLoss
+
 __all__ = [
     "ActionMatching",
     "DenoisingLoss",
+    "ImplicitLoss",
     "LastStep",
     "LearnedUncertainty",
     "Likelihood",
@@ -55,8 +62,11 @@ __all__ = [
     "Objective",
     "OwnLevels",
     "RestorationLoss",
+    "SeparateLoss",
     "SignalToNoise",
     "Simple",
+    "SingleLevel",
+    "SlicedLoss",
     "UniformTime",
     "UnitVariance",
     "Weighting",

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusion.objectives.base import Objective
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
-from diffusion.parametrizations import Circle
+from diffusion.parametrizations import Circle, Coefficients
 
 if TYPE_CHECKING:
     from diffusion.networks import Network
@@ -36,8 +36,8 @@ class DenoisingLoss(Objective):
     ) -> tuple[Tensor, ...]:
         """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
         formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
-        nsr = formulation.noise_levels.quantile(stratified(steps, batch, generator), schedule)
-        x = data[torch.randint(len(data), (steps, batch), generator=generator)]
+        nsr = self.levels(member, steps, batch, generator)
+        x = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
         c = member.coefficients(level)
@@ -45,6 +45,10 @@ class DenoisingLoss(Objective):
         answer = formulation.parametrization.predict(x, stand_in, level, std)
         weight = formulation.weighting.on_target(nsr, c, schedule, std)
         return tuple(part.float() for part in (c.into[..., None] * z, answer, member.condition(nsr), weight))
+
+    def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
+        """Noise-to-signal ratios of the lessons, ``[steps, batch]``: the quantiles of a stratified batch."""
+        return member.noisy.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at levels ``[steps, batch]``."""
@@ -63,12 +67,16 @@ class DenoisingLoss(Objective):
     def told_of_noise(self, *lesson: Tensor) -> Tensor:
         return lesson[2]
 
+    def coefficients(self, member: Member, level: Circle) -> Coefficients:
+        """c_skip, c_out and c_in with which a member is asked."""
+        return member.coefficients(level)
+
     def denoise(
         self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
-        each = [member.coefficients(Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
+        each = [self.coefficients(member, Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
         skip, out, into = (
             torch.stack([getattr(one, part) for one in each])[:, None, None] for part in ("skip", "out", "into")
         )

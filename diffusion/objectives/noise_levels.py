@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion.registry import Component, Registry
-from diffusion.schedules import Schedule
+from diffusion.schedules import EDM, Schedule
 
 noise_distributions: Registry[NoiseLevels] = Registry("noise-distribution")
 
@@ -29,6 +29,11 @@ def stratified(steps: int, batch: int, generator: torch.Generator) -> Tensor:
 @dataclass(frozen=True)
 class NoiseLevels(Component):
     """A distribution of noise-to-signal ratios in training."""
+
+    @property
+    def only(self) -> float | None:
+        """The one noise level at which anything is trained (0: clean data), or None where there are more."""
+        return None
 
     def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why this distribution cannot serve the schedule, or None."""
@@ -160,3 +165,51 @@ class OwnLevels(NoiseLevels):
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         levels = torch.as_tensor(schedule.noise_levels)
         return levels[(u * len(levels)).long()]
+
+
+WIDTH = 1e-3
+"""How far the schedule of one noise level reaches below it, of itself: as good as nothing, and room for any number of steps."""
+
+_ASKED_CLEAN = 1e-3  # the noise level at which a network that was trained on clean data is asked
+
+
+@noise_distributions.register(
+    "single",
+    formula="nsr = sigma; of clean data sigma = 0",
+    source="Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23, 2011",
+    seed="S1 (score matching before noise levels)",
+)
+@dataclass(frozen=True)
+class SingleLevel(NoiseLevels):
+    """One noise level, or clean data: what the network is asked at others, it does not know.
+
+    Its schedule is therefore its own (`schedule`), on which all levels are this one.
+    """
+
+    sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.sigma == 0 or 1e-100 <= self.sigma <= 1e100):
+            raise ValueError(f"single: sigma must be 0 or lie between 1e-100 and 1e100, found {self.sigma}")
+
+    @property
+    def only(self) -> float | None:
+        return self.sigma
+
+    def schedule(self) -> Schedule:
+        """Noise as time over `WIDTH` of the level. A network of clean data is asked at 0.001."""
+        asked = self.sigma or _ASKED_CLEAN
+        return EDM(float(f"{asked * (1 - WIDTH):.12g}"), asked)
+
+    def refuses(self, schedule: Schedule) -> str | None:
+        asked = self.sigma or _ASKED_CLEAN
+        ends = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)).tolist()
+        if all(abs(end / asked - 1) <= 2 * WIDTH for end in ends):
+            return None
+        return (
+            f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {ends[0]:.3g} to {ends[1]:.3g}, and noise "
+            f"levels 'single' know {asked:g} alone (name no schedule, or {self.schedule().label()})"
+        )
+
+    def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+        return torch.full_like(u, self.sigma)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -42,6 +42,7 @@ FEW_DIMENSIONS = 10
 
 _NOMINAL_SIGMA_MAX = 1.0  # before a data set is known
 _MOST_LEVELS = 100_000
+_LEAST_SPAN = 10.0  # of the levels, for data that are smaller than their least noise
 _PAIRED = 2000  # data points between which distances are taken
 
 
@@ -57,8 +58,7 @@ class NCSN(NoiseAsTime):
     """Geometric levels from `sigma_max` to `sigma_min`, time being the noise level.
 
     What is left open is chosen from the data set (see `fitted`): `sigma_max` by the largest distance, the number of `levels` by
-    the overlap of neighbours, or 10 where that rule has no solution. One level is allowed: a network at one noise level,
-    ``sigma_max``.
+    the overlap of neighbours, or 10 where that rule has no solution.
     """
 
     levels: int | None = None
@@ -68,28 +68,18 @@ class NCSN(NoiseAsTime):
 
     def __post_init__(self) -> None:
         require(
-            self.levels is None or 1 <= self.levels <= _MOST_LEVELS,
-            f"ncsn needs 1 to {_MOST_LEVELS} levels, found {self.levels}",
+            self.levels is None or 2 <= self.levels <= _MOST_LEVELS,
+            f"ncsn needs 2 to {_MOST_LEVELS} levels, found {self.levels}",
         )
-        if self.levels == 1:
-            require(self.sigma_max is not None, "ncsn with one level needs its noise level, sigma_max")
-            object.__setattr__(self, "sigma_min", self.sigma_max)  # one law, one spelling
-            require(
-                1e-100 <= self.sigma_min <= 1e100,
-                f"sigma_max must lie between 1e-100 and 1e100, found {self.sigma_max}",
-            )
-        else:
-            check_sigmas(self.sigma_min, self._top)
+        check_sigmas(self.sigma_min, self._top)
 
     def fitted(self, dataset: Dataset) -> Schedule:
         """With everything chosen: the rules of the module where a parameter is open, three significant digits."""
         if self.levels is not None and self.sigma_max is not None:
             return self
-        top = self.sigma_max if self.sigma_max is not None else float(f"{largest_distance(dataset):.3g}")
-        require(
-            self.sigma_min < top,
-            f"ncsn: sigma_min = {self.sigma_min} is not below {top:g}, the largest distance in {dataset.registered_name!r}",
-        )
+        top = self.sigma_max
+        if top is None:
+            top = float(f"{max(largest_distance(dataset), _LEAST_SPAN * self.sigma_min):.3g}")
         levels = self.levels
         if levels is None:
             ratio = overlap_ratio(dataset.dim)
@@ -100,15 +90,16 @@ class NCSN(NoiseAsTime):
 
     @property
     def _top(self) -> float:
-        return _NOMINAL_SIGMA_MAX if self.sigma_max is None else self.sigma_max
+        return max(_NOMINAL_SIGMA_MAX, _LEAST_SPAN * self.sigma_min) if self.sigma_max is None else self.sigma_max
 
     @cached_property
     def noise_levels(self) -> np.ndarray:
         """sigma_1 > ... > sigma_L, ``[levels]``."""
-        return np.geomspace(self._top, self.sigma_min, self.max_steps or 1)
+        return np.geomspace(self._top, self.sigma_min, self.max_steps or FEW_DIMENSIONS)
 
     @property
     def max_steps(self) -> int | None:
+        """The number of levels; before a data set is known, that for few dimensions."""
         return FEW_DIMENSIONS if self.levels is None else self.levels
 
     @property
@@ -129,6 +120,7 @@ class NCSN(NoiseAsTime):
         return float(self.noise_levels[0])
 
 
+@lru_cache
 def largest_distance(dataset: Dataset) -> float:
     """The largest distance between two of 2000 draws from a stream that the data set names: a pure function of it."""
     x = dataset.sample(_PAIRED, stream("largest distance", dataset.identity()))

@@ -77,7 +77,7 @@ def every_name() -> dict[str, Any]:
         "grids": [
             {"datasets": [ONE_DIGIT, *(dataset(name) for name in datasets.names())], "samplers": ["heun"]},
             {"formulations": [name for name in plain if name != "denoising"]},
-            {"formulations": parts},
+            {"formulations": [*parts, {"name": "denoising", "noise_levels": "single"}]},
             {"formulations": [V], "schedules": schedules.names()},
             {
                 "formulations": [V],
