@@ -38,7 +38,7 @@ from diffusion.datasets.points import FourPoints, PointSet
 from diffusion.datasets.torus import Torus
 
 # isort: split
-from diffusion.datasets.noised import Noised
+from diffusion.datasets.noised import Noised, noised_law
 
 __all__ = [
     "Checkerboard",
@@ -57,5 +57,6 @@ __all__ = [
     "Uniform",
     "datasets",
     "given_labels",
+    "noised_law",
     "observed",
 ]

@@ -200,3 +200,25 @@ class Noised(Dataset):
         edges, below = self._table
         cell = (torch.searchsorted(edges, x.contiguous(), right=True) - 1).clamp(0, len(edges) - 2)
         return (below[cell] + self._masses(edges[cell], x)).clamp(0, 1)
+
+
+_SPELLED_OUT = 64  # components of a mixture that is still named one by one
+
+
+def noised_law(dataset: Dataset, alpha: float, sigma: float) -> Dataset:
+    """The law of ``alpha x_0 + sigma eps`` in its simplest form: a normal law or a mixture where it is one, else `Noised`.
+
+    A mixture that is spelled out has the modes of one. Without noise, and unscaled, it is the target itself.
+    """
+    if sigma == 0 and alpha == 1:
+        return dataset
+    if isinstance(dataset, Gaussian):
+        stds = dataset.stds if isinstance(dataset.stds, tuple) else (dataset.stds,) * dataset.dim
+        wide = tuple(math.hypot(alpha * s, sigma) for s in stds)
+        return Gaussian(tuple(alpha * m for m in dataset.mean), wide, dataset.dim)
+    if isinstance(dataset, MixtureDataset) and len(dataset.mixture.weights) <= _SPELLED_OUT:
+        mixture = dataset.mixture
+        weights = (mixture.weights / mixture.weights.sum()).tolist()
+        stds = tuple(math.hypot(alpha * s, sigma) for s in mixture.stds.tolist())
+        return GaussianMixture(tuple(weights), tuple(map(tuple, (alpha * mixture.means).tolist())), stds)
+    return Noised(dataset, alpha, sigma)

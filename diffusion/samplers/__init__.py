@@ -37,6 +37,7 @@ from diffusion.samplers.base import (
     Sampler,
     samplers,
 )
+from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
 from diffusion.samplers.paths import ActionSampler, Incremental
@@ -44,9 +45,12 @@ from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, Rev
 
 __all__ = [
     "DDIM",
+    "MALA",
     "RK2",
     "ActionSampler",
     "Ancestral",
+    "AnnealedLangevin",
+    "AtOneLevel",
     "Begin",
     "Churn",
     "CountingDenoiser",
@@ -58,12 +62,14 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExponentialEuler",
+    "GradientAscent",
     "HasAction",
     "HasDecoder",
     "HasDensity",
     "HasPerturbation",
     "Heun",
     "Incremental",
+    "Langevin",
     "Level",
     "LevelOne",
     "Noise",

@@ -170,7 +170,7 @@ class Sampler(Component):
     derivatives, and ``now.at(time)`` for levels between the grid's (then it declares `between_levels`).
     """
 
-    order: ClassVar[int]  # global, on smooth problems; of a stochastic sampler the weak order
+    order: ClassVar[int | None] = None  # global, on smooth problems; weak if stochastic; None: it discretises no flow
     stochastic: ClassVar[bool] = False
     between_levels: ClassVar[bool] = False  # evaluates the denoiser at times that are not the grid's
     adaptive: ClassVar[bool] = False  # chooses its own steps from the samples; wants one member at a time

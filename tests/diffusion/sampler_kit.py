@@ -16,18 +16,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Uniform
+from diffusion.datasets import Dataset, Uniform
 from diffusion.grids import Grid, grids
 from diffusion.levels import Level, levels_of
 from diffusion.randomness import stream
 from diffusion.samplers import (
     DDIM,
+    MALA,
     RK2,
     Ancestral,
+    AnnealedLangevin,
     Churn,
     Denoiser,
     DPMSolver2MSDE,
     ExponentialEuler,
+    GradientAscent,
+    Langevin,
     LevelOne,
     Noise,
     PredictorCorrector,
@@ -52,10 +56,16 @@ _VARIANTS: tuple[Sampler, ...] = (
     Churn(s_churn=5.0, s_min=0.0, s_max=math.inf),
     PredictorCorrector(corrector_steps=3),
     DPMSolver2MSDE(0.5),
+    GradientAscent(denoise=True),
+    Langevin(denoise=True),
+    MALA(denoise=True),
+    AnnealedLangevin(moves=3, denoise=False),
 )
-SAMPLERS: dict[str, Sampler] = {  # of denoisers; what needs another model has tests of its own
-    s.label(): s for s in (*(entry.cls() for entry in samplers if entry.cls.needs == "denoiser"), *_VARIANTS)
-}
+# what needs another model has tests of its own
+_SERVED = [entry.cls() for entry in samplers if entry.cls.needs in ("denoiser", "density")]
+SAMPLERS: dict[str, Sampler] = {s.label(): s for s in (*_SERVED, *_VARIANTS)}
+# of the flow or its SDEs
+FOLLOWING: dict[str, Sampler] = {name: s for name, s in SAMPLERS.items() if s.order is not None}
 SCHEDULES: dict[str, Schedule] = {
     s.label(): s for s in (*(entry.cls() for entry in schedules), DDPMLinear(levels=1000))
 }
@@ -73,14 +83,33 @@ def number(value: float) -> Tensor:
 # --- denoisers --------------------------------------------------------------------------------------------------------
 
 
-def uniform(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of U[0, 1]."""
-    return Uniform().denoise(x, alpha[:, None], sigma[:, None])
+@dataclass(frozen=True)
+class Known:
+    """The exact model of a target: its denoiser, and its density for samplers that need one."""
+
+    target: Dataset
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self.target.denoise(x, alpha[:, None], sigma[:, None])
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self.target.log_density(x, alpha[:, None], sigma[:, None])
 
 
-def rough(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG001
-    """Nobody's denoiser: linear, the same at every level, and far from the truth."""
-    return 0.3 - 1.7 * x
+uniform = Known(Uniform())
+
+
+class Rough:
+    """Nobody's model: a linear denoiser, the same at every level and far from the truth, and a density of something else."""
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
+        return 0.3 - 1.7 * x
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
+        return -(x**2).sum(-1)
+
+
+rough = Rough()
 
 
 @dataclass(frozen=True)
@@ -105,6 +134,11 @@ class Mixture:
             mean + alpha * s * s * (x - m) / total**2 for (_, m, total, s), mean in zip(parts, self.means, strict=True)
         ]
         return (torch.softmax(logs, 0) * torch.stack(means)).sum(0)
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        parts = self._parts(alpha[:, None, None], sigma[:, None, None])
+        logs = [math.log(w) - torch.log(total) - 0.5 * ((x - m) / total) ** 2 for w, m, total, _ in parts]
+        return torch.logsumexp(torch.stack(logs), 0).sum(-1) - 0.5 * math.log(2 * math.pi)
 
     def cdf(self, x: Tensor, level: Level) -> Tensor:
         parts = self._parts(level.alpha[:, None, None], level.sigma[:, None, None])
@@ -231,8 +265,15 @@ class Recorded:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
+def states(
+    sampler: Sampler, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise = SILENCE
+) -> list[Tensor]:
+    """The states after the start, of a sampler that passes the levels of a grid in its own way."""
+    return list(sampler.trajectory(denoiser, x, sampler.path(levels), noise))
+
+
 def run(sampler: Sampler, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise = SILENCE) -> Tensor:
-    return list(sampler.trajectory(denoiser, x, levels, noise))[-1]
+    return states(sampler, denoiser, x, levels, noise)[-1]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from diffusion.samplers import (
     DDIM,
     RK2,
     Ancestral,
+    AnnealedLangevin,
     Churn,
     CountingDenoiser,
     DormandPrince,
@@ -38,8 +39,8 @@ run, served, own_levels, own_stack = kit.run, kit.served, kit.own_levels, kit.ow
 uniform, rough, gaussian, standard, drawn = kit.uniform, kit.rough, kit.gaussian, kit.standard, kit.drawn
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
-every_stochastic = pytest.mark.parametrize(
-    "sampler", [s for s in SAMPLERS.values() if s.stochastic], ids=lambda s: s.label()
+every_driven = pytest.mark.parametrize(
+    "sampler", [s for s in kit.FOLLOWING.values() if s.stochastic], ids=lambda s: s.label()
 )
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 
@@ -58,6 +59,7 @@ def test_the_samplers_of_the_catalogue() -> None:
     assert set(samplers.names()) >= {
         *("euler", "heun", "rk2", "rk45", "exponential-euler", "ddim", "ancestral", "level-1", "euler-maruyama"),
         *("reverse-sde", "churn", "predictor-corrector", "dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m"),
+        *("gradient-ascent", "langevin", "annealed-langevin", "mala"),
     }
 
 
@@ -66,7 +68,7 @@ def test_a_sampler_says_what_it_is(sampler: Sampler) -> None:
     entry = next(entry for entry in samplers if entry.name == sampler.registered_name)
     assert entry.formula
     assert entry.source
-    assert sampler.order >= 1
+    assert sampler.order is None or sampler.order >= 1
     assert type(sampler)(**sampler.parameters()) == sampler
     assert {type(getattr(sampler, name)) for name in ("stochastic", "between_levels", "adaptive")} == {bool}
 
@@ -121,8 +123,9 @@ def test_a_trajectory_has_one_state_per_step_and_leaves_its_start_alone(sampler:
     for schedule in served(sampler)[:3]:
         levels = own_levels(schedule, 5)
         x = torch.ones(1, 4, 1, dtype=torch.float64)
-        path = list(sampler.trajectory(gaussian(0.5, 0.3), x, levels, drawn((1, 4, 1), "path")))
-        assert len(path) == 5
+        path = kit.states(sampler, gaussian(0.5, 0.3), x, levels, drawn((1, 4, 1), "path"))
+        assert len(path) == len(sampler.path(levels)) - 1
+        assert len(path) == 5 or sampler.order is None
         assert all(state.shape == x.shape for state in path)
         assert torch.equal(x, torch.ones(1, 4, 1, dtype=torch.float64))
         assert torch.equal(path[-1], run(sampler, gaussian(0.5, 0.3), x, levels, drawn((1, 4, 1), "path")))
@@ -139,7 +142,7 @@ def test_noise_is_drawn_if_and_only_if_the_sampler_calls_itself_stochastic(sampl
         assert (len(noise.moves) + noise.fresh_draws > 0) is sampler.stochastic, schedule.label()
 
 
-@every_stochastic
+@every_driven
 def test_the_noise_of_a_move_is_that_of_the_move_and_is_asked_for_once(sampler: Sampler) -> None:
     for schedule in served(sampler):
         levels, noise = own_levels(schedule, 12), kit.Recorded((1, 3, 1))
@@ -152,7 +155,7 @@ def test_the_noise_of_a_move_is_that_of_the_move_and_is_asked_for_once(sampler: 
         assert noise.fresh_draws == (11 * sampler.corrector_steps if isinstance(sampler, PredictorCorrector) else 0)
 
 
-@every_stochastic
+@every_driven
 def test_no_noise_is_added_in_the_last_step(sampler: Sampler) -> None:
     for schedule in served(sampler):
         x = torch.ones(1, 3, 1, dtype=torch.float64)
@@ -186,8 +189,8 @@ def test_very_few_steps_give_finite_samples_on_every_schedule_and_grid(
         levels = kit.stack_of(stack, steps)
         shape = (len(stack), 50, 1)
         x = standard(shape, "few") * levels[0].sigma[:, None, None]
-        path = list(sampler.trajectory(denoiser, x, levels, drawn(shape, "few, noise")))
-        assert len(path) == steps
+        path = kit.states(sampler, denoiser, x, levels, drawn(shape, "few, noise"))
+        assert len(path) == len(sampler.path(levels)) - 1
         for state in path:
             finite = torch.isfinite(state).all(dim=(1, 2))
             assert finite.all(), [pair for pair, good in zip(stack, finite.tolist(), strict=True) if not good]
@@ -203,7 +206,7 @@ def test_samples_that_run_away_from_the_adaptive_sampler_are_an_error() -> None:
         run(DormandPrince(), away, torch.full((1, 3, 1), -50.0, dtype=torch.float64), own_levels(EDM(), 2))
 
 
-@every_sampler
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if s.needs == "denoiser"], ids=lambda s: s.label())
 def test_nothing_is_clamped(sampler: Sampler) -> None:
     """With a linear denoiser every rule is linear: a million-fold start gives a million-fold end, to the last bit.
 
@@ -269,6 +272,7 @@ REFUSED_FROM_PURE_NOISE = (
     ReverseSDE(0.5),
     LevelOne(),
     ExponentialEuler(),
+    AnnealedLangevin(),
 )
 
 
@@ -277,7 +281,7 @@ def test_a_rule_that_divides_by_alpha_refuses_schedules_without_any_at_the_start
     reason = sampler.refuses(Flow())
     assert reason is not None
     assert "'flow' starts at alpha = 0" in reason
-    assert any(remedy in reason for remedy in ("use ancestral", "ancestral and ddim", "or ddim"))
+    assert any(remedy in reason for remedy in ("use ancestral", "ancestral and ddim", "or ddim", "a smaller t_max"))
     assert sampler.refuses(Flow(t_max=0.999)) is None
 
 
@@ -317,14 +321,17 @@ def test_rules_that_look_between_the_levels_refuse_discrete_schedules_and_only_t
 def test_a_sampler_without_leave_to_look_between_levels_asks_at_the_grid_s_alone(sampler: Sampler) -> None:
     for schedule in served(sampler)[:: 5 if sampler.adaptive else 1]:
         levels = own_levels(schedule, 6)
-        known = {(float(level.alpha), float(level.sigma)) for level in levels[:-1]}
+        offered = [level for level in (*levels, *sampler.path(levels)) if not level.clean]
+        known = {(float(level.alpha), float(level.sigma)) for level in offered}
         asked = set()
 
-        def denoiser(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-            asked.add((float(alpha), float(sigma)))  # noqa: B023 - used within the loop
-            return uniform(x, alpha, sigma)
+        class Listening(kit.Known):
+            def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+                asked.add((float(alpha), float(sigma)))  # noqa: B023 - used within the loop
+                return super().__call__(x, alpha, sigma)
 
-        run(sampler, denoiser, torch.ones(1, 3, 1, dtype=torch.float64), levels, kit.Recorded((1, 3, 1)))
+        model = Listening(Uniform())
+        run(sampler, model, torch.ones(1, 3, 1, dtype=torch.float64), levels, kit.Recorded((1, 3, 1)))
         assert (asked <= known) is not sampler.between_levels
 
 

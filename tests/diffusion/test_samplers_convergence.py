@@ -1,4 +1,4 @@
-"""Every registered sampler has the order it declares, and the law it leads to is the right one.
+"""Every registered sampler of a flow has the order it declares, and the law it leads to is the right one.
 
 With a linear denoiser (Gaussian data) a trajectory is an affine map of its start and its noises, so that mean and variance
 of what it ends in are exact numbers: weak orders are measured without Monte Carlo. All schedules that a sampler serves are run
@@ -40,7 +40,7 @@ from diffusion.samplers import (
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPExponential, VPLinear
 from tests.diffusion import sampler_kit as kit
 
-SAMPLERS, SCHEDULES, SILENCE, BIMODAL = kit.SAMPLERS, kit.SCHEDULES, kit.SILENCE, kit.BIMODAL
+FOLLOWING, SCHEDULES, SILENCE, BIMODAL = kit.FOLLOWING, kit.SCHEDULES, kit.SILENCE, kit.BIMODAL
 run, served, own_levels, smooth_levels = kit.run, kit.served, kit.own_levels, kit.smooth_levels
 affine, marginal, slope, gaussian, uniform, standard = (
     getattr(kit, name) for name in ("affine", "marginal", "slope", "gaussian", "uniform", "standard")
@@ -51,12 +51,12 @@ MEAN, STD = 0.7, 0.5
 
 # Two defaults do not converge within a few hundred steps, as they say: churn with s_churn = 40 lifts by tens of per cent until
 # N exceeds it many times over, and Langevin steps of finite length have a bias that no number of steps removes.
-CONVERGING = [s for s in SAMPLERS.values() if s.stochastic and not isinstance(s, Churn | PredictorCorrector)] + [
+CONVERGING = [s for s in FOLLOWING.values() if s.stochastic and not isinstance(s, Churn | PredictorCorrector)] + [
     Churn(s_churn=5.0),
     Churn(s_churn=5.0, s_min=0.0, s_max=math.inf),
     PredictorCorrector(snr=1e-4),
 ]
-DETERMINISTIC = [s for s in SAMPLERS.values() if not s.stochastic and not s.adaptive]
+DETERMINISTIC = [s for s in FOLLOWING.values() if not s.stochastic and not s.adaptive]
 every_deterministic = pytest.mark.parametrize("sampler", DETERMINISTIC, ids=lambda s: s.label())
 every_converging = pytest.mark.parametrize("sampler", CONVERGING, ids=lambda s: s.label())
 
@@ -403,7 +403,7 @@ def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_se
 
 
 def test_declared_orders() -> None:
-    assert {type(s): s.order for s in SAMPLERS.values()} == {
+    assert {type(s): s.order for s in FOLLOWING.values()} == {
         **dict.fromkeys((Euler, DDIM, Ancestral, LevelOne, ExponentialEuler, EulerMaruyama, ReverseSDE), 1),
         PredictorCorrector: 1,
         **dict.fromkeys((Heun, RK2, Churn, DPMSolver2M, DPMSolver2MSDE), 2),
