@@ -39,7 +39,7 @@ from diffusion.samplers import (
     Sampler,
     samplers,
 )
-from diffusion.schedules import DDPMLinear, Schedule, schedules
+from diffusion.schedules import NCSN, DDPMLinear, Schedule, schedules
 
 _VARIANTS: tuple[Sampler, ...] = (
     RK2(2 / 3),
@@ -66,8 +66,9 @@ _SERVED = [entry.cls() for entry in samplers if entry.cls.needs in ("denoiser", 
 SAMPLERS: dict[str, Sampler] = {s.label(): s for s in (*_SERVED, *_VARIANTS)}
 # of the flow or its SDEs
 FOLLOWING: dict[str, Sampler] = {name: s for name, s in SAMPLERS.items() if s.order is not None}
+_LONG = {"ncsn": NCSN(levels=100, sigma_max=50.0)}  # whose own ten levels are too few to ask everything of
 SCHEDULES: dict[str, Schedule] = {
-    s.label(): s for s in (*(entry.cls() for entry in schedules), DDPMLinear(levels=1000))
+    s.label(): s for s in (*(_LONG.get(entry.name) or entry.cls() for entry in schedules), DDPMLinear(levels=1000))
 }
 
 
