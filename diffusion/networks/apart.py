@@ -14,12 +14,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
 from diffusion.networks.base import Network, Parameters, padded
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ def attention_arrays(name: str, width: int, gain: float) -> dict[str, Array]:
     """The arrays of `attention`."""
     joint = Array(width, 3 * width, math.sqrt(1 / width))  # without a bias: that of the keys would change nothing
     return {f"{name}.joint.weight": joint, **affine(f"{name}.mix", width, width, gain)}
+
+
+def not_images(name: str, dataset: Dataset) -> str:
+    """The refusal of a target whose points are no images."""
+    return (
+        f"{name!r} works on images, and the points of {dataset.registered_name!r} are none "
+        "(accepted: targets that state an image_shape, such as digits; or network: mlp)"
+    )
 
 
 def heads_of(width: int) -> int:

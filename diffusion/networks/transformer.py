@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
-from diffusion.networks.apart import ApartNetwork, Array, affine, attention, attention_arrays, embedded, heads_of
+from diffusion.networks.apart import (
+    ApartNetwork,
+    Array,
+    affine,
+    attention,
+    attention_arrays,
+    embedded,
+    heads_of,
+    not_images,
+)
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 
 if TYPE_CHECKING:
@@ -118,7 +127,7 @@ class Transformer(Architecture):
 
     def refuses(self, dataset: Dataset) -> str | None:
         if dataset.image_shape is None:
-            return f"'transformer' works on images, and the points of {dataset.registered_name!r} are none"
+            return not_images("transformer", dataset)
         _, height, width = dataset.image_shape
         if height % self.patch or width % self.patch:
             return f"'transformer' with patch = {self.patch} does not divide images of {height} x {width} pixels"

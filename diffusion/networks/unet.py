@@ -30,6 +30,7 @@ from diffusion.networks.apart import (
     convolution,
     embedded,
     heads_of,
+    not_images,
 )
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 
@@ -163,7 +164,7 @@ class UNet(Architecture):
 
     def refuses(self, dataset: Dataset) -> str | None:
         if dataset.image_shape is None:
-            return f"'unet' works on images, and the points of {dataset.registered_name!r} are none"
+            return not_images("unet", dataset)
         _, height, width = dataset.image_shape
         if (height | width) % 2 ** (self.levels - 1):
             return f"'unet' with levels = {self.levels} halves images {self.levels - 1} times, which {height} x {width} do not allow"

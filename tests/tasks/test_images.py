@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -21,6 +22,9 @@ from tasks.files import FromFile, Images
 from tasks.images import Digits, FrechetDigits, LabelAccuracy
 from tasks.images.classifier import accuracy, as_images, held_out, look, seen, stored_classifier, train_classifier
 from tasks.images.metrics import Moments, frechet
+from tasks.plan import make_plan
+from tasks.study import Study
+from tasks.work import Wanted, generate, run_shard, stack_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -291,3 +295,56 @@ def test_metrics_of_digits_refuse_other_targets(metric: Any, target: Dataset) ->
     assert "handwritten digits" in metric.refuses(target)
     with pytest.raises(ValueError, match="is refused"):
         metric.evaluate(torch.zeros(3, target.dim, dtype=torch.float64), target)
+
+
+# --- in a study -------------------------------------------------------------------------------------------------------
+
+STUDY = {
+    "name": "pictures",
+    "datasets": ["digits"],
+    "formulations": ["edm"],
+    "training": {"network": "unet", "steps": 3, "batch": 4, "width": 8, "depth": 1, "data": 50},
+    "samplers": ["heun"],
+    "steps": [2],
+    "samples": 12,
+    "metrics": ["fid-digits"],
+}
+
+
+def complaints(**changes: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Study.model_validate({**STUDY, **changes})
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in caught.value.errors())
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer"])
+def test_a_study_with_a_network_for_images_on_a_target_without_is_refused_with_its_place(network: str) -> None:
+    told = complaints(datasets=["uniform"], metrics=["w1"], training={"network": network})
+    assert f"training.network: {network!r} can serve no dataset: {network!r} works on images" in told
+    assert "such as digits; or network: mlp" in told
+
+
+def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_place() -> None:
+    told = complaints(datasets=["uniform"], training={})
+    assert "metrics.0: 'fid-digits' can serve no dataset of the study" in told
+    assert "handwritten digits" in told
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])
+def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None:
+    """One trained and one exact model, by the functions that a worker calls."""
+    study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})  # type: ignore[dict-item]
+    (shard,) = {id(s): s for s in make_plan(study, {}, ()).shards(1) if any(job.train for job in s.jobs)}.values()
+    keys = {(j.cell.dataset, j.cell.seed, j.cell.training.data) for j in shard.jobs if j.cell.training}
+    data = {(d.label(), seed, size): generate(d, seed, size) for d, seed, size in keys}
+    answer = run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset()))
+    assert not [point.error for point in answer.points if point.error]
+    for point in answer.points:
+        assert math.isfinite(point.metrics["fid-digits"])
+        assert point.metrics["fid-digits_floor"] == FrechetDigits().floor(Digits(), 12)
+        assert point.samples is not None
+        assert point.samples.shape == (12, 64)
+    (cell,) = [cell for cell in answer.cells if cell.weights]
+    assert cell.weights is not None
+    again = stack_of([cell.cell], [cell.weights])
+    assert torch.isfinite(again.rows).all()
