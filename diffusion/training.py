@@ -134,8 +134,8 @@ class TrainedStack:
         )
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`."""
-        with torch.no_grad():
+        """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`; differentiable in x where x asks for it."""
+        with torch.set_grad_enabled(x.requires_grad):
             return self.objective.denoise(self.network, self.rows, self.members, x, alpha, sigma)
 
     def perturbation(self, time: Tensor) -> Tensor:

@@ -3,6 +3,8 @@ r"""Guidance: steering a denoiser by something known of the sample, ``D + w (sig
 | name | known | p_t(y \| x_t) |
 |---|---|---|
 | `class-label` | the label | the exact classifier of the noised data, where classes are known in closed form |
+| `observation` | noisy coordinates | exact for mixtures and point sets, elsewhere a normal law around the denoiser |
+| `inpainting` | exact coordinates | none: they are replaced at every level |
 
 A new one is a subclass of `Guidance`: the guided denoiser, and the conditioned law that samples are compared with.
 """
@@ -12,11 +14,17 @@ from __future__ import annotations
 from diffusion.guidance.base import Guidance, Guided, LabelGuidance, guidances
 from diffusion.guidance.class_label import ClassLabel, exact_given_label, has_exact_classes
 
+# isort: split
+from diffusion.guidance.inpainting import Inpainting
+from diffusion.guidance.observation import NoisyObservation
+
 __all__ = [
     "ClassLabel",
     "Guidance",
     "Guided",
+    "Inpainting",
     "LabelGuidance",
+    "NoisyObservation",
     "exact_given_label",
     "guidances",
     "has_exact_classes",

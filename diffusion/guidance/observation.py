@@ -1,0 +1,145 @@
+r"""Guidance by a noisy observation of some coordinates, the linear inverse problem ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``.
+
+    p_t(y | x_t) = E[N(y; A x_0, s^2 I) | x_t]
+
+is known where the conditioned law is: for normal data and mixtures of them, for point sets, and for every target with an exact
+denoiser if all of its coordinates are observed. There the denoiser is shifted by ``w (D_y - D)``, exact posterior means both.
+
+Elsewhere the posterior of x_0 is taken for a normal law around the denoiser that is to be guided,
+
+    p_t(y | x_t) ~ N(y; A D(x_t), A C A^T + s^2 I)
+    (sigma^2 / alpha) grad log p_t(y | x_t) ~ (sigma^2 / alpha) J^T A^T (A C A^T + s^2 I)^(-1) (y - A D),   J = dD/dx
+
+with the dependence of C on x_t left out; J^T acts by one pass of automatic differentiation for each observed coordinate. C is
+
+| likelihood | C | |
+|---|---|---|
+| `moments` | (sigma^2 / alpha) J, symmetric part | the posterior's own covariance (Tweedie's second-order formula): exact for normal data |
+| `prior` | std^2 sigma^2 / (alpha^2 std^2 + sigma^2) I | as if the data were ``N(., std^2 I)`` (Song et al. 2023) |
+| `point` | 0 | as if the posterior were the point D (Chung et al. 2023); stiff where s is small |
+
+What the approximation is worth, samples against the reference law tell: its error does not vanish with more steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.datasets.conditioned import closed_form
+from diffusion.guidance.base import by_dataset, guidances, with_signal
+from diffusion.guidance.known import KnownCoordinates, law_of_observation
+
+if TYPE_CHECKING:
+    from diffusion.formulations import Formulation
+    from diffusion.samplers import Denoiser
+
+_MOST_PULLS = 16  # coordinates up to which every row of the Jacobian is worked out
+_LEAST = 1e-6  # of the variance that normal data would have: a network's Jacobian may have no sign
+
+
+@guidances.register(
+    "observation",
+    formula="D + w sigma^2/alpha grad log p_t(y | x_t),  y = A x_0 + N(0, s^2 I);  exact, or N(y; A D, A C A^T + s^2 I)",
+    source="Song et al., Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023; Chung et al., Diffusion Posterior "
+    "Sampling, ICLR 2023; Boys et al., Tweedie Moment Projected Diffusions, TMLR 2024",
+    seed="S1",
+)
+@dataclass(frozen=True)
+class NoisyObservation(KnownCoordinates):
+    """A linear inverse problem: the named coordinates were measured with noise of standard deviation `std`.
+
+    `likelihood` is ``best`` (exact where it is known, else ``moments``), ``moments``, ``prior`` or ``point``.
+
+    Raises:
+        ValueError: besides what `KnownCoordinates` refuses, `std` negative, a weight that is not finite, a ``point`` without noise.
+    """
+
+    cost: ClassVar[float] = 4.0
+
+    std: float = 0.1
+    weight: float = 1.0
+    likelihood: Literal["best", "moments", "prior", "point"] = "best"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.std < math.inf and math.isfinite(self.weight)):
+            raise ValueError(f"std = {self.std!r}, weight = {self.weight!r}; needed: finite numbers, std not negative")
+        if self.likelihood == "point" and self.std == 0:
+            raise ValueError("likelihood 'point' of an observation without noise is infinite; needed: std > 0")
+
+    @property
+    def noise(self) -> float:
+        return self.std
+
+    def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:
+        if reason := super().refuses(dataset, formulation):
+            return reason
+        if self.exact_on(dataset):
+            return self.refuses_target(dataset)
+        n = len(self._listed(dataset.dim))
+        if self.likelihood in ("best", "moments") and n > _MOST_PULLS:
+            return f"likelihood 'moments' works out a row of the Jacobian for each of {n} coordinates, at most {_MOST_PULLS} (use prior)"
+        return None
+
+    def exact_on(self, dataset: Dataset) -> bool:
+        """Whether p_t(y | x_t) itself is used."""
+        return self.likelihood == "best" and closed_form(dataset, self.observation(dataset))
+
+    def denoise(
+        self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        rows = [m for m, dataset in enumerate(datasets) if not self.exact_on(dataset)]
+        if not rows:
+            return denoiser(x, alpha, sigma) + self.weight * by_dataset(datasets, self._exact_shift, x, alpha, sigma)
+        denoised, shift = self._approximate(denoiser, datasets, x, alpha, sigma)
+        exact = [m for m in range(len(datasets)) if m not in rows]
+        if exact:
+            chosen = [datasets[m] for m in exact]
+            shift[exact] = by_dataset(chosen, self._exact_shift, x[exact], alpha[exact], sigma[exact])
+        return denoised + self.weight * shift
+
+    def _exact_shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        law = law_of_observation(dataset, self.observation(dataset))
+        return law.denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
+
+    def _approximate(
+        self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The denoiser and its shift, from the normal law around it."""
+        signal = with_signal(alpha, sigma)
+        seen = list(self._listed(x.shape[-1]))
+        y = torch.tensor([self.observation(dataset).values for dataset in datasets], dtype=torch.float64)[:, None]
+        scale = (sigma * sigma / signal)[:, None, None]
+        std = torch.tensor([dataset.std for dataset in datasets], dtype=torch.float64)
+        if_normal = ((std * sigma) ** 2 / ((signal * std) ** 2 + sigma**2))[:, None, None]
+        with torch.enable_grad():
+            place = x.detach().requires_grad_()
+            denoised = denoiser(place, signal, sigma)
+            residual = y - denoised.detach()[..., seen]
+            if self.likelihood in ("best", "moments"):
+                pulls = [
+                    torch.autograd.grad(denoised[..., j].sum(), place, retain_graph=j != seen[-1])[0] for j in seen
+                ]
+                rows = torch.stack(pulls, dim=-2)  # [members, batch, observed, dim]
+                pull = (rows * self._weights(scale[..., None] * rows[..., seen], if_normal, residual)[..., None]).sum(
+                    -2
+                )
+            else:
+                variance = self.std**2 + (if_normal if self.likelihood == "prior" else 0.0)
+                (pull,) = torch.autograd.grad((denoised[..., seen] * (residual / variance)).sum(), place)
+        return denoised.detach(), scale * pull
+
+    def _weights(self, covariance: Tensor, if_normal: Tensor, residual: Tensor) -> Tensor:
+        """``(C + s^2 I)^(-1) residual``, C the positive part of ``covariance [members, batch, observed, observed]``."""
+        values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
+        spread = torch.maximum(values, _LEAST * if_normal) + self.std**2
+        along = (vectors * residual[..., None]).sum(-2) / spread
+        weights: Tensor = (vectors * along[..., None, :]).sum(-1)
+        return weights
