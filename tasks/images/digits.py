@@ -51,6 +51,9 @@ class Digits(PointSet):
         if self.digit is not None and not 0 <= self.digit < CLASSES:
             raise ValueError(f"digits: digit = {self.digit}; accepted: 0 to {CLASSES - 1}, or null for all")
 
+    def __getstate__(self) -> dict[str, int | None]:
+        return {"digit": self.digit}  # every machine has the images; what was computed from them need not travel
+
     @property
     def points(self) -> Tensor:
         images, labels = _all()
