@@ -28,8 +28,10 @@ def divergence(mean_0: Tensor, covariance_0: Tensor, mean_1: Tensor, covariance_
         torch.linalg.LinAlgError: a covariance is not positive definite.
     """
     root_0, root_1 = torch.linalg.cholesky(covariance_0), torch.linalg.cholesky(covariance_1)
-    spread = torch.linalg.solve_triangular(root_1, root_0, upper=False).square().sum((-2, -1))
-    offset = torch.linalg.solve_triangular(root_1, (mean_1 - mean_0)[..., None], upper=False).square().sum((-2, -1))
+    spread: Tensor = torch.linalg.solve_triangular(root_1, root_0, upper=False).square().sum((-2, -1))
+    offset: Tensor = (
+        torch.linalg.solve_triangular(root_1, (mean_1 - mean_0)[..., None], upper=False).square().sum((-2, -1))
+    )
     volume = 2 * (_log_diagonal(root_1) - _log_diagonal(root_0))
     return 0.5 * (spread - mean_0.shape[-1] + offset + volume)
 

@@ -151,6 +151,25 @@ class TrainedStack:
         with torch.no_grad():
             return self.objective.decode(self.network, self.rows, self.members, z)
 
+    def latent_dim(self) -> int:
+        """Number of a latent point's coordinates, of models that have a decoder."""
+        return self.objective.latent_dim()
+
+    def decoder_std(self) -> Tensor:
+        """Standard deviation of the decoder's law in the units of the data, ``[members]``."""
+        with torch.no_grad():
+            return self.objective.decoder_std(self.network, self.rows, self.members)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each latent coordinate given data x ``[members, batch, dim]``."""
+        with torch.no_grad():
+            return self.objective.encode(self.network, self.rows, self.members, x)
+
+    def bound(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of the evidence lower bound at data x, for one draw of the latent noise: see `VariationalBound.bound`."""
+        with torch.no_grad():
+            return self.objective.bound(self.network, self.rows, self.members, x, noise)
+
 
 def _learning_rate(settings: Training, step: int) -> float:
     warm_up = min(1.0, (step + 1) / max(1.0, settings.steps / 100))

@@ -5,6 +5,7 @@
 - `indi`: the way back from an observation of the data;
 - `action_matching`: the velocity of a path, from samples of its marginals;
 - `score_matching`: the same score by the other objectives of score matching, and the noise-conditional score networks;
+- `variational`: a lower bound of the likelihood, of an autoencoder or of a chain;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
 """
 
@@ -39,6 +40,7 @@ from diffusion.formulations.score_matching import (
     SeparateScores,
     SlicedScoreMatching,
 )
+from diffusion.formulations.variational import ChainElbo, VariationalAutoencoder
 
 # isort: split
 from diffusion.formulations.exact import Exact
@@ -48,6 +50,7 @@ __all__ = [
     "VE",
     "VP",
     "ActionMatching",
+    "ChainElbo",
     "Denoising",
     "DenoisingScoreMatching",
     "ElucidatedDM",
@@ -65,6 +68,7 @@ __all__ = [
     "SlicedScoreMatching",
     "Trained",
     "VPrediction",
+    "VariationalAutoencoder",
     "formulations",
     "straight_time",
 ]

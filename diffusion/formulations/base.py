@@ -126,6 +126,8 @@ class NoiseConditional(Trained):
         own, name = self.registered_name, schedule.registered_name
         if reason := self.noise_levels.refuses(schedule):
             return f"{own!r} cannot be trained there: {reason}"
+        if reason := self.weighting.refuses(schedule):
+            return f"{own!r} cannot be weighted there: {reason}"
         ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
         if self.parametrization.needs_signal and float(schedule.alpha(ends[1:])) == 0:
             return (

@@ -5,6 +5,7 @@
 - `restoration`: the same with an observation of the data in place of the noise;
 - `action_matching`: the velocity of a path from samples of its marginals;
 - `score_matching`: implicit and sliced score matching, which differentiate the network;
+- `variational`: the lower bound of an autoencoder;
 - `noise_levels`, `weightings`, `noise_targets`: its parts, each with a name.
 """
 
@@ -23,6 +24,7 @@ from diffusion.objectives.noise_levels import (
 )
 from diffusion.objectives.noise_targets import NoiseTarget, last_step_share
 from diffusion.objectives.weightings import (
+    ChainWeights,
     LastStep,
     LearnedUncertainty,
     Likelihood,
@@ -46,8 +48,14 @@ from diffusion.objectives.action_matching import ActionMatching
 from diffusion.objectives.score_matching import ImplicitLoss, SlicedLoss
 from diffusion.objectives.separate import SeparateLoss
 
+# isort: split
+from diffusion.objectives.variational import VariationalBound
+
 __all__ = [
     "ActionMatching",
+
+__all__ = [
+    "ChainWeights",
     "DenoisingLoss",
     "ImplicitLoss",
     "LastStep",
@@ -69,6 +77,7 @@ __all__ = [
     "SlicedLoss",
     "UniformTime",
     "UnitVariance",
+    "VariationalBound",
     "Weighting",
     "last_step_share",
     "noise_distributions",

@@ -80,3 +80,21 @@ class Objective(Component):
     def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
         """Data ``[members, batch, dim]`` for latent points, for formulations that give a decoder."""
         raise TypeError(f"models of {type(self).__name__} have no decoder")
+
+    def latent_dim(self) -> int:
+        """Number of a latent point's coordinates, for formulations that give a decoder."""
+        raise TypeError(f"models of {type(self).__name__} have no decoder")
+
+    def decoder_std(self, network: Network, rows: Tensor, members: Sequence[Member]) -> Tensor:
+        """Standard deviation of the decoder's law in the units of the data, ``[members]``."""
+        raise TypeError(f"models of {type(self).__name__} have no decoder")
+
+    def encode(self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), ``[members, batch, latent]``, for formulations that have an encoder."""
+        raise TypeError(f"models of {type(self).__name__} have no encoder")
+
+    def bound(
+        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The two terms of an evidence lower bound, ``[members, batch]``, for formulations that give one."""
+        raise TypeError(f"models of {type(self).__name__} have no evidence lower bound of their own")

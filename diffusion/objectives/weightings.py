@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.elbo import bound_weights, refuses_bound
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.parametrizations import Coefficients
 from diffusion.registry import Component, Registry
@@ -27,6 +28,10 @@ class Weighting(Component):
     """lambda(nsr) of the denoising loss."""
 
     learned: ClassVar[bool] = False  # the loss is lambda |.|^2 / e^u + u with u(nsr) trained beside the network
+
+    def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002
+        """Why this weight is not defined on the schedule, or None."""
+        return None
 
     @abstractmethod
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:
@@ -104,6 +109,27 @@ class Likelihood(Weighting):
         t = schedule.time_of(nsr)
         growth = schedule.sigma_dot(t) / schedule.sigma(t) - schedule.alpha_dot(t) / schedule.alpha(t)
         return 2 * growth / nsr**2
+
+
+@weightings.register(
+    "ddpm-elbo",
+    formula="lambda_t = (SNR_{t-1} - SNR_t) / 2, lambda_1 = 1 / (2 beta_1): the weight of |x_0 - D|^2 in the chain's lower bound",
+    source="Ho et al. 2020, eq. 12; Kingma et al., Variational Diffusion Models, NeurIPS 2021",
+    seed="S2 sections 2.7 and 2.8",
+)
+@dataclass(frozen=True)
+class ChainWeights(Weighting):
+    """The exact weights of a chain's lower bound: see `diffusion.elbo`, where the tutorial's two forms of them are.
+
+    On DDPM's chain of 1000 levels they run from 5000 to 4e-7, as weights of the predicted noise from 0.6 to 0.005.
+    """
+
+    def refuses(self, schedule: Schedule) -> str | None:
+        return refuses_bound(schedule)
+
+    def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
+        level = schedule.time_of(nsr).round().long()
+        return bound_weights(schedule)[level - 1]
 
 
 @weightings.register(

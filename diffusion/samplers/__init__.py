@@ -13,6 +13,7 @@ which has no division by alpha. State and time grids are float64; nothing is cla
 - `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
 - `paths`: from an observation to the data, and along the gradient of an action, for models that know such a path.
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
+- `decode`: no diffusion, one evaluation of a decoder.
 
 A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one move); it declares its `order`
 (global, on smooth problems; for a stochastic sampler the weak order) and whether it is `stochastic`. Network evaluations are
@@ -37,6 +38,7 @@ from diffusion.samplers.base import (
     Sampler,
     samplers,
 )
+from diffusion.samplers.decode import Decode
 from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
@@ -57,6 +59,7 @@ __all__ = [
     "DPMSolver2M",
     "DPMSolver2MSDE",
     "DPMSolver3M",
+    "Decode",
     "Denoiser",
     "DormandPrince",
     "Euler",

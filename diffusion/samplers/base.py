@@ -40,9 +40,16 @@ class HasDensity(Protocol):
 
 @runtime_checkable
 class HasDecoder(Protocol):
-    """A model that turns latent points ``[members, batch, latent]`` into data ``[members, batch, dim]``."""
+    """A model that turns latent points ``[members, batch, latent]`` into data ``[members, batch, dim]``, the means of a normal law.
+
+    `latent_dim` is the number of their coordinates, `decoder_std` the standard deviation of that law, ``[members]``.
+    """
+
+    def latent_dim(self) -> int: ...
 
     def decode(self, z: Tensor) -> Tensor: ...
+
+    def decoder_std(self) -> Tensor: ...
 
 
 @runtime_checkable
@@ -79,10 +86,22 @@ class CountingDenoiser:
 
     def decode(self, z: Tensor) -> Tensor:
         """See `HasDecoder`. Raises TypeError if the model has none."""
+        decoder = self._decoder()
+        self.nfe += 1
+        return decoder.decode(z)
+
+    def latent_dim(self) -> int:
+        """See `HasDecoder`."""
+        return self._decoder().latent_dim()
+
+    def decoder_std(self) -> Tensor:
+        """See `HasDecoder`."""
+        return self._decoder().decoder_std()
+
+    def _decoder(self) -> HasDecoder:
         if not isinstance(self.denoiser, HasDecoder):
             raise TypeError("the model has no decoder")
-        self.nfe += 1
-        return self.denoiser.decode(z)
+        return self.denoiser
 
     def perturbation(self, time: Tensor) -> Tensor:
         """See `HasPerturbation`. Raises TypeError if the model has none."""
