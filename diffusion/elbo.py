@@ -47,7 +47,7 @@ from diffusion.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class ChainBound:
+class EvidenceBound:
     """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations."""
 
     reconstruction: Tensor  # [n], log p(x_0 | x_1)
@@ -76,7 +76,7 @@ def chain_bound(
     noise: Iterable[Tensor],
     schedule: Schedule,
     variance: Variance = "posterior",
-) -> ChainBound:
+) -> EvidenceBound:
     """The bound's terms at ``clean [n, dim]``, each for one draw of the noise.
 
     `noise` gives ``[n, dim]`` standard normal numbers for each level t = 1 .. T, in this order; they may be independent, or the same for
@@ -105,7 +105,7 @@ def chain_bound(
     last_alpha, last_sigma = steps.alpha[-1], steps.sigma[-1]
     one = torch.ones_like(last_sigma)
     prior = isotropic_divergence((last_alpha * clean).square().sum(-1), last_sigma**2, one, clean.shape[1])
-    return ChainBound(reconstruction, torch.stack(consistency), prior)
+    return EvidenceBound(reconstruction, torch.stack(consistency), prior)
 
 
 def bound_weights(schedule: Schedule) -> Tensor:

@@ -210,7 +210,7 @@ class Point:
         if formulation.own_sampler is not None:
             return (
                 None
-                if sampler == formulation.own_sampler
+                if type(sampler) is type(formulation.own_sampler)
                 else f"{formulation.registered_name!r} is sampled in its own way"
             )
         if self.guidance is not None:

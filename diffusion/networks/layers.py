@@ -25,7 +25,7 @@ from torch.nn.functional import pad, silu
 from diffusion.networks.base import Network, Parameters, blocked, padded
 
 _SPREAD = "log_spread"
-_FIRST_SPREAD = 0.1
+FIRST_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class StackedLayers(Network):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        shapes = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for name, (inputs, outputs, _) in self._maps.items():
             shapes |= {f"{name}.weight": (inputs, outputs), f"{name}.bias": (1, outputs)}
         return shapes
 
     @cached_property
     def padded_shapes(self) -> dict[str, tuple[int, int]]:
-        shapes = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for i, (name, (inputs, outputs, _)) in enumerate(self._maps.items()):
             rows = padded(inputs) if i else blocked(inputs)
             shapes |= {f"{name}.weight": (rows, padded(outputs)), f"{name}.bias": (1, padded(outputs))}
@@ -128,7 +128,7 @@ class EncoderDecoder(Network):
         """The spread starts at a tenth: from one, the divergence closes the code before the decoder has learned to read it."""
         encoder, decoder = self.encoder.initialise(generators), self.decoder.initialise(generators)
         spread = torch.zeros(len(generators), padded(1))
-        spread[:, 0] = math.log(_FIRST_SPREAD)
+        spread[:, 0] = math.log(FIRST_SPREAD)
         return torch.cat([encoder, decoder, spread], 1)
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:  # noqa: ARG002

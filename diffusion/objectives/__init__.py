@@ -53,8 +53,6 @@ from diffusion.objectives.variational import VariationalBound
 
 __all__ = [
     "ActionMatching",
-
-__all__ = [
     "ChainWeights",
     "DenoisingLoss",
     "ImplicitLoss",

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion.networks.layers import EncoderDecoder, StackedLayers
+from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
 from diffusion.objectives.base import Objective
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class VariationalBound(Objective):
         return divergence - reconstruction
 
     def trivial(self, *lessons: Tensor) -> Tensor:
-        """Of networks that answer zero, and a decoder of variance one where it is learned."""
+        """Of networks that answer zero, with the decoder's variance as it is at the start."""
         x, _, fixed = lessons
-        variance, log_variance = (torch.ones(()), torch.zeros(())) if self._learned else fixed.unbind(-1)
+        first = torch.tensor(FIRST_SPREAD**2)
+        variance, log_variance = (first, first.log()) if self._learned else fixed.unbind(-1)
         return 0.5 * (x.square().sum(-1) / variance + x.shape[-1] * (log_variance + _LOG_TWO_PI)).mean((0, 2))
 
     def encode(self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Gaussian, GaussianMixture, Uniform
-from diffusion.elbo import ChainBound, bound_weights, chain_bound, refuses_bound
+from diffusion.elbo import EvidenceBound, bound_weights, chain_bound, refuses_bound
+from diffusion.formulations import ChainElbo
 from diffusion.gaussians import divergence
+from diffusion.levels import Level, level_at
+from diffusion.parametrizations import Circle
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
+from diffusion.samplers import Ancestral, Denoiser
 from diffusion.schedules import DDPMLinear, Schedule, VPConstant, schedules
 
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}
@@ -248,7 +251,7 @@ def test_the_weighted_errors_are_the_divergences_and_the_first_one_the_reconstru
     target, schedule = GaussianMixture(), DDPMLinear()
     clean = target.sample(5, stream("weighted"))
     noise = torch.randn(100, 5, 1, generator=stream("weighted, noise"), dtype=torch.float64)
-    terms: ChainBound = chain_bound(exact(target), clean, noise, schedule)
+    terms: EvidenceBound = chain_bound(exact(target), clean, noise, schedule)
     levels = schedule.level_times.flip(0)
     weights = bound_weights(schedule)
     for t in (0, 1, 50, 99):
@@ -282,3 +285,77 @@ def test_unknown_variances_and_too_little_noise_are_refused() -> None:
         chain_bound(exact(Gaussian()), NODES, itertools.repeat(NODES), DDPMLinear(), "best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fewer than the 100 levels"):
         chain_bound(exact(Gaussian()), NODES, [NODES] * 99, DDPMLinear())
+
+
+# --- as a training objective ------------------------------------------------------------------------------------------
+
+
+def wrong(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Nobody's denoiser."""
+    return torch.sin(x) / (alpha + sigma)[:, None, None] + 0.1
+
+
+@pytest.mark.parametrize("denoiser", [exact(GaussianMixture()), wrong], ids=["right", "wrong"])
+def test_predicting_the_data_or_the_noise_is_one_loss_of_equal_denoisers(denoiser: Denoiser) -> None:
+    """Example by example: both parametrizations with the weighting, and both of the tutorial's weights written out."""
+    chain = DDPMLinear()
+    betas, abar = (torch.as_tensor(part) for part in one_step_variances(chain))
+    before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    variance = betas * (1 - before) / (1 - abar)
+    variance[0] = betas[0]
+    clean = GaussianMixture().sample(100, stream("one loss"))[:, 0]
+    eps = torch.randn(100, generator=stream("one loss, noise"), dtype=torch.float64)
+    x = abar.sqrt() * clean + (1 - abar).sqrt() * eps
+    D = torch.cat(
+        [
+            denoiser(x[k : k + 1, None, None], abar[k : k + 1].sqrt(), (1 - abar[k : k + 1]).sqrt())[0, 0]
+            for k in range(100)
+        ]
+    )
+    noise = (x - abar.sqrt() * D) / (1 - abar).sqrt()
+    of_data = (betas**2 * before / (2 * variance * (1 - abar) ** 2)) * (clean - D) ** 2
+    of_noise = (betas**2 / (2 * variance * (1 - betas) * (1 - abar))) * (eps - noise) ** 2
+    torch.testing.assert_close(of_data, of_noise, rtol=1e-8, atol=1e-12)
+    level = Circle.of(abar.sqrt(), (1 - abar).sqrt())
+    for predicts, answer, target in (("x0", D, clean), ("epsilon", noise, eps)):
+        formulation = ChainElbo(predicts)  # type: ignore[arg-type]
+        assert torch.equal(formulation.parametrization.predict(clean[:, None], eps[:, None], level, 2.0)[:, 0], target)
+        c = formulation.parametrization.coefficients(level, 2.0)
+        weights = formulation.weighting.on_target(level.b / level.a, c, chain, 2.0)
+        torch.testing.assert_close(weights * (answer - target) ** 2, of_data, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("denoiser", [exact(GaussianMixture()), wrong], ids=["right", "wrong"])
+def test_predicting_the_data_or_the_noise_gives_one_sample_of_equal_denoisers(denoiser: Denoiser) -> None:
+    """The tutorial's two loops, each written out, on the same noise, and `ancestral`, step by step over the whole chain."""
+    chain = DDPMLinear(levels=30)
+    betas, abar = one_step_variances(chain)
+    drawn = torch.randn(31, 50, 1, generator=stream("one sample"), dtype=torch.float64)
+    from_data = from_noise = ours = drawn[30]
+    for k in range(30, 0, -1):
+        a, b = abar[k - 1], betas[k - 1]
+        a0 = abar[k - 2] if k > 1 else 1.0
+        spread = math.sqrt(b * (1 - a0) / (1 - a))  # zero in the last step
+        alpha, sigma = torch.tensor([[math.sqrt(a)], [math.sqrt(1 - a)]], dtype=torch.float64)
+        D = denoiser(from_data[None], alpha, sigma)[0]
+        mean = (math.sqrt(1 - b) * (1 - a0) * from_data + math.sqrt(a0) * b * D) / (1 - a)
+        from_data = mean + spread * drawn[k - 1]
+        eps = (from_noise - math.sqrt(a) * denoiser(from_noise[None], alpha, sigma)[0]) / math.sqrt(1 - a)
+        from_noise = (from_noise - b / math.sqrt(1 - a) * eps) / math.sqrt(1 - b) + spread * drawn[k - 1]
+        now, then = (level_at([chain], torch.tensor([float(j)]).double()) for j in (k, k - 1))
+        ours = Ancestral().step(denoiser, ours[None], now, then, Given(drawn[k - 1]))[0]
+    torch.testing.assert_close(from_data, from_noise, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(from_data, ours, rtol=1e-8, atol=1e-9)
+
+
+class Given:
+    """One draw of noise for every move."""
+
+    def __init__(self, draw: Tensor) -> None:
+        self._draw = draw[None]
+
+    def between(self, now: Level, then: Level) -> Tensor:  # noqa: ARG002
+        return self._draw
+
+    def fresh(self) -> Tensor:
+        return self._draw

@@ -37,6 +37,7 @@ LAWS = {entry.name: entry.cls() for entry in noise_distributions}
 WEIGHTS = {entry.name: entry.cls() for entry in weightings}
 # `user` has no formula of its own; its default is one of the others
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}
+CHAIN = DDPMLinear()
 NSR = torch.logspace(-2, 1.5, 41, dtype=torch.float64)
 
 served = pytest.mark.parametrize(
@@ -99,8 +100,11 @@ def test_the_logit_of_straight_time_is_normal() -> None:
 @pytest.mark.parametrize("name", weightings.names())
 @pytest.mark.parametrize("parametrization", parametrizations.names())
 def test_weights_of_the_networks_target_are_positive_and_finite(name: str, parametrization: str) -> None:
-    c = parametrizations.create(parametrization).coefficients(Circle.at(NSR), 0.5)
-    weight = WEIGHTS[name].on_target(NSR, c, VPLinear(), 0.5)
+    weighting = WEIGHTS[name]
+    schedule = VPLinear() if weighting.refuses(VPLinear()) is None else CHAIN
+    nsr = NSR if schedule == VPLinear() else CHAIN.nsr(CHAIN.level_times)
+    c = parametrizations.create(parametrization).coefficients(Circle.at(nsr), 0.5)
+    weight = weighting.on_target(nsr, c, schedule, 0.5)
     assert torch.isfinite(weight).all()
     assert (weight > 0).all()
 
@@ -175,8 +179,6 @@ def test_unit_noise_at_every_level_is_another_problem_than_edms() -> None:
 
 
 # --- the lecture's refinements ----------------------------------------------------------------------------------------
-
-CHAIN = DDPMLinear()
 
 
 def draws(refinement: int, k: int, n: int) -> tuple[float, Tensor, Tensor]:

@@ -60,6 +60,8 @@ def every_name() -> dict[str, Any]:
     plain = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
     parts = [
         {"name": "denoising", "schedule": "vp-linear", part: name}
+        if part != "weighting" or registry.create(name).refuses(VPLinear()) is None
+        else {"name": "denoising", "schedule": "ddpm-linear", "noise_levels": "discrete", part: name}
         for part, registry in PARTS.items()
         for name in registry.names()
         if name != getattr(Denoising(), part).registered_name
