@@ -14,7 +14,7 @@ from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from diffusion.datasets import Dataset, Torus, Uniform, datasets
+from diffusion.datasets import Dataset, Torus, Uniform, datasets, given_labels
 from diffusion.metrics import ModeCoverage, metrics
 from diffusion.randomness import stream
 from tasks.components import build
@@ -286,7 +286,24 @@ def test_label_accuracy_is_the_share_that_is_classified_as_asked() -> None:
     by_hand = seen(x).logits.argmax(1) == 3
     assert asked == float(by_hand.double().mean())
     assert metric.higher_is_better
-    assert "one digit" in str(metric.refuses(target))
+    assert "what was asked for" in str(metric.refuses(target))
+
+
+def test_several_labels_are_asked_for_in_turn() -> None:
+    """As guidance divides them among the samples; the data of the distance are those of the labels."""
+    law = given_labels(Digits(), (3, 8))
+    x = torch.stack([Digits(3).points[:60], Digits(8).points[:60]], dim=1).flatten(0, 1)
+    metric = LabelAccuracy()
+    right = metric.evaluate(x, law)
+    assert right == pytest.approx((metric.evaluate(x[::2], Digits(3)) + metric.evaluate(x[1::2], Digits(8))) / 2)
+    assert right >= 0.97
+    assert metric.evaluate(x.flip(0), law) <= 0.03
+    assert FrechetDigits().evaluate(x, law) < 0.1 * FrechetDigits().evaluate(x, given_labels(Digits(), (1, 2)))
+    every = given_labels(Digits(), tuple(range(10)))
+    assert FrechetDigits().floor(every, 898) == FrechetDigits().floor(Digits(), 898)
+    assert metric.floor(every, 1) == pytest.approx(
+        accuracy(stored_classifier(), Digits().points, Digits().labels), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("metric", [FrechetDigits(), LabelAccuracy()], ids=lambda m: m.registered_name)
