@@ -1,4 +1,4 @@
-r"""The evidence lower bound of a diffusion chain, term by term.
+r"""Evidence lower bounds, term by term: of a diffusion chain, and of whatever model brings its own.
 
 A chain of T levels with ``A_t = alpha_t / alpha_{t-1}`` and ``B_t^2 = 1 - A_t^2`` is a model with T layers of latent variables,
 
@@ -33,9 +33,10 @@ Ho et al., NeurIPS 2020, eq. 5; Kingma et al., Variational Diffusion Models, Neu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,7 +49,10 @@ from diffusion.schedules import Schedule
 
 @dataclass(frozen=True)
 class EvidenceBound:
-    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations."""
+    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations.
+
+    An autoencoder is a chain of one level: no consistency, and prior matching is the divergence of its code.
+    """
 
     reconstruction: Tensor  # [n], log p(x_0 | x_1)
     consistency: Tensor  # [T - 1, n], the divergences at t = 2 .. T
@@ -60,6 +64,18 @@ class EvidenceBound:
         return self.reconstruction - self.consistency.sum(0) - self.prior
 
 
+@runtime_checkable
+class HasBound(Protocol):
+    """A stack of models with one latent variable and a bound of their own.
+
+    `bound` is that of data x ``[members, n, dim]`` for one draw of the latent noise ``[members, n, latent_dim()]``.
+    """
+
+    def latent_dim(self) -> int: ...
+
+    def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound: ...
+
+
 def refuses_bound(schedule: Schedule) -> str | None:
     """Why a schedule has no bound of this kind, or None."""
     if schedule.variance_preserving and schedule.max_steps is not None:
@@ -68,6 +84,43 @@ def refuses_bound(schedule: Schedule) -> str | None:
         f"the bound has one term for each level of a discrete variance-preserving chain (such as 'ddpm-linear'), and "
         f"schedule {schedule.registered_name!r} is not one"
     )
+
+
+def evidence_bound(
+    model: Denoiser | HasBound,
+    clean: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    draws: int = 1,
+    variance: Variance = "posterior",
+) -> EvidenceBound:
+    """The bound at ``clean [n, dim]`` of one model, its terms averaged over independent draws of the noise.
+
+    On a discrete variance-preserving chain the model is a denoiser and the bound that of the chain (see `chain_bound`); on any
+    other schedule it has a bound of its own, as an autoencoder does, or none.
+
+    Raises:
+        ValueError: there is no bound, `variance` is unknown, or ``draws < 1``.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be 1 or more, found {draws}")
+    reason = refuses_bound(schedule)
+    if reason and not isinstance(model, HasBound):
+        raise ValueError(reason)
+
+    def drawn(dim: int) -> Tensor:
+        return torch.randn(len(clean), dim, generator=generator, dtype=torch.float64)
+
+    def one() -> EvidenceBound:
+        if reason is None:
+            noise = (drawn(clean.shape[1]) for _ in itertools.count())
+            return chain_bound(model, clean, noise, schedule, variance)  # type: ignore[arg-type]  # see above
+        terms = model.bound(clean[None], drawn(model.latent_dim())[None])  # type: ignore[union-attr]
+        return EvidenceBound(terms.reconstruction[0], terms.consistency[:, 0], terms.prior[0])
+
+    bounds = [one() for _ in range(draws)]
+    terms = [[getattr(bound, name) for bound in bounds] for name in ("reconstruction", "consistency", "prior")]
+    return EvidenceBound(*(torch.stack(term).mean(0) for term in terms))
 
 
 def chain_bound(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.elbo import EvidenceBound
 from diffusion.formulations import NoiseConditional, Trained
 from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
 from diffusion.objectives import Objective
@@ -165,8 +166,8 @@ class TrainedStack:
         with torch.no_grad():
             return self.objective.encode(self.network, self.rows, self.members, x)
 
-    def bound(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of the evidence lower bound at data x, for one draw of the latent noise: see `VariationalBound.bound`."""
+    def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
+        """The evidence lower bound at data x for one draw of the latent noise, of models that bring their own: see `HasBound`."""
         with torch.no_grad():
             return self.objective.bound(self.network, self.rows, self.members, x, noise)
 

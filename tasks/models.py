@@ -3,6 +3,8 @@
 model = open_model("results", cell_id)
 model.denoise(x, alpha, sigma)                 # E[x_0 | x_t]
 model.sample("heun", steps=18, n=1000)         # the bits that the sweep stored, if it asked the same
+model.elbo(x)                                  # of a chain, or of an autoencoder: reconstruction, consistency, prior
+model.decode(z)                                # of an autoencoder
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import datasets
+from diffusion.elbo import EvidenceBound, evidence_bound
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
+from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
+from diffusion.samplers.ancestral import Variance
 from diffusion.schedules import schedules
-from diffusion.training import Training
+from diffusion.training import TrainedStack, Training
 from tasks.components import build, construct
 from tasks.plan import ENGINE_VERSION, Cell, Point
 from tasks.results import Answers
@@ -43,6 +48,29 @@ class Model:
         """``E[x_0 | x_t = x]`` where ``x_t = alpha x_0 + sigma eps``; x is ``[n, dim]`` float64."""
         level = torch.tensor([alpha], dtype=torch.float64), torch.tensor([sigma], dtype=torch.float64)
         return self._denoiser(x[None], *level)[0]
+
+    def elbo(self, x: Tensor, draws: int = 1, variance: Variance = "posterior", seed: int = 0) -> EvidenceBound:
+        """The evidence lower bound at data x ``[n, dim]``, term by term, averaged over draws of the noise: see `diffusion.elbo`.
+
+        Of a denoiser on a discrete variance-preserving chain (`variance` is that of its reverse moves), or of an autoencoder.
+        Raises ValueError if the model has no bound.
+        """
+        generator = stream("elbo", self.cell.id, seed)
+        return evidence_bound(self._denoiser, x, self.cell.schedule, generator, draws, variance)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x. Raises TypeError if there is no encoder."""
+        mean, std = self._stack("an encoder").encode(x[None])
+        return mean[0], std[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The data ``[n, dim]`` that an autoencoder makes of codes z, without noise. Raises TypeError if there is no decoder."""
+        return self._stack("a decoder").decode(z[None])[0]
+
+    def _stack(self, needed: str) -> TrainedStack:
+        if not isinstance(self._denoiser, TrainedStack):
+            raise TypeError(f"{self.cell} has no network, and so not {needed}")
+        return self._denoiser
 
     def sample(self, sampler: str | dict[str, Any], steps: int, n: int = 10_000) -> Tensor:
         """Samples ``[n, dim]`` as a study with this sampler (a name, or a mapping as in a study) would have them.

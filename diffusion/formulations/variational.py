@@ -2,7 +2,7 @@ r"""Formulations that maximise a lower bound of the log-likelihood: the autoenco
 
 | formulation | latent variables | the bound's expectation | gives |
 |---|---|---|---|
-| `vae` | one point of R^latent, encoder and decoder learned | one draw of z an example | a decoder |
+| `vae` | one point of R^latent, encoder and decoder learned | one draw of z an example | a decoder, a bound |
 | `ddpm-elbo` | the T levels of a chain, encoder fixed | one level and one draw of its noise an example | a denoiser |
 """
 
@@ -43,7 +43,7 @@ class VariationalAutoencoder(Trained):
     and nothing else. Its networks are multilayer perceptrons of the training's width and depth.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    gives: ClassVar[frozenset[str]] = frozenset({"decoder", "bound"})
 
     latent: int = 2
     posterior: Posterior = "diagonal"

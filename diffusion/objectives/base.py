@@ -14,6 +14,7 @@ from diffusion.registry import Component
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
+    from diffusion.elbo import EvidenceBound
     from diffusion.networks import Network
     from diffusion.objectives.action_matching import Motion
     from diffusion.training import Member, Training
@@ -95,6 +96,6 @@ class Objective(Component):
 
     def bound(
         self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The two terms of an evidence lower bound, ``[members, batch]``, for formulations that give one."""
+    ) -> EvidenceBound:
+        """An evidence lower bound, its terms ``[..., members, batch]``, for formulations that give one of their own."""
         raise TypeError(f"models of {type(self).__name__} have no evidence lower bound of their own")

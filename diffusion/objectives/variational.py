@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffusion.elbo import EvidenceBound
 from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
 from diffusion.objectives.base import Objective
 
@@ -119,10 +120,10 @@ class VariationalBound(Objective):
 
     def bound(
         self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> EvidenceBound:
         """log p(x | z) for one draw of z, and the divergence, ``[members, batch]`` float64, in nats of the data.
 
-        Their difference is the bound. x ``[members, batch, dim]``, noise ``[members, batch, latent]``;
+        x ``[members, batch, dim]``, noise ``[members, batch, latent]``;
         a mean over draws of the noise estimates the reconstruction.
         """
         mean, std = self.encode(network, rows, members, x)
@@ -130,7 +131,8 @@ class VariationalBound(Objective):
         log_std = self.decoder_std(network, rows, members).log()[:, None]
         distance = (x - decoded).square().sum(-1)
         reconstruction = -0.5 * (distance * torch.exp(-2 * log_std) + x.shape[-1] * (2 * log_std + _LOG_TWO_PI))
-        return reconstruction, 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1)
+        price = 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1)
+        return EvidenceBound(reconstruction, torch.zeros(0, *price.shape, dtype=torch.float64), price)
 
     def _encode(self, network: EncoderDecoder, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """m, s and ln s of standardised data, ``[members, batch, latent or 1]``."""

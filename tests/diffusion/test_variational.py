@@ -82,11 +82,8 @@ def test_a_members_bits_do_not_depend_on_its_stack(formulation: VariationalAutoe
         assert torch.equal(alone.rows[0], swapped.rows[2 - m])
         assert torch.equal(alone.losses[0], together.losses[m])
         assert torch.equal(alone.decode(z)[0], together.decode(z.expand(3, -1, -1))[m])
-        noise = z
-        for one, many in zip(
-            alone.bound(x, noise), together.bound(x.expand(3, -1, -1), noise.expand(3, -1, -1)), strict=True
-        ):
-            assert torch.equal(one[0], many[m])
+        one, many = alone.bound(x, z), together.bound(x.expand(3, -1, -1), z.expand(3, -1, -1))
+        assert torch.equal(one.bound[0], many.bound[m])
         assert torch.equal(alone.decoder_std()[0], together.decoder_std()[m])
     assert not torch.equal(together.rows[0], together.rows[2])
 
@@ -135,7 +132,7 @@ def test_the_bound_lies_below_the_models_log_likelihood_by_the_divergence_of_its
     x = EightGaussians().sample(50, stream("below"))[None]
     eps, w = hermite(60)
     terms = [stack.bound(x, torch.full((1, 50, 1), float(e), dtype=torch.float64)) for e in eps]
-    bound = sum(share * (r - k)[0] for share, (r, k) in zip(w, terms, strict=True))
+    bound = sum(share * term.bound[0] for share, term in zip(w, terms, strict=True))
     z = torch.linspace(-9, 9, 6001, dtype=torch.float64)
     decoded, r = stack.decode(z[None, :, None])[0], stack.decoder_std()
     joint = log_normal_density(x[0][:, None], decoded, r**2) - 0.5 * (z**2 + math.log(2 * math.pi))
@@ -161,7 +158,9 @@ def test_the_two_terms_are_those_that_training_minimises_in_the_units_of_the_dat
     _, _, fixed = stack.members[0].lessons(x[0], 1, 9, stream("units"))
     standardised = (x - 3.0) / dataset.std
     loss = stack.objective.errors(stack.network, stack.rows, standardised.float(), eps.float(), fixed)
-    reconstruction, price = stack.bound(x, eps)
+    bound = stack.bound(x, eps)
+    reconstruction, price = bound.reconstruction, bound.prior
+    assert bound.consistency.shape == (0, 1, 9)
     torch.testing.assert_close(loss.double(), price - reconstruction - 3 * math.log(dataset.std), rtol=1e-4, atol=1e-4)
     mean, std = stack.encode(x)
     torch.testing.assert_close(price, divergence_from_standard(mean, std.log()), rtol=1e-9, atol=1e-9)
@@ -291,8 +290,7 @@ def test_the_exact_bound_of_a_linear_model_is_the_mean_of_its_terms() -> None:
         VariationalAutoencoder(linear=True), NORMAL, Training(steps=150, batch=64, learning_rate=0.02), "mean"
     )
     n = 40_000
-    reconstruction, price = stack.bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2))
-    bound = (reconstruction - price)[0]
+    bound = stack.bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2)).bound[0]
     assert float(bound.mean()) == pytest.approx(exact_bound(stack, 0), abs=4.5 * float(bound.std()) / math.sqrt(n))
 
 

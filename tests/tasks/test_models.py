@@ -1,10 +1,12 @@
 """A stored cell can be taken out and asked: weights, samples and specs lead back to the same numbers."""
 
+import numpy as np
 import pytest
 import torch
 
 from diffusion.datasets import datasets
 from diffusion.formulations import Exact, Trained, formulations
+from diffusion.randomness import stream
 from diffusion.samplers import Heun
 from diffusion.schedules import schedules
 from diffusion.training import Training
@@ -81,3 +83,50 @@ CELLS = [
 def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell):
     assert cell_of(cell.spec) == cell
     assert cell_of(cell.spec).id == cell.id
+
+
+def test_a_stored_autoencoder_encodes_decodes_samples_and_tells_its_bound(tmp_path):
+    uri = str(tmp_path / "results")
+    spec = {**SPEC, "seeds": 1, "formulations": ["vae", "ddpm-elbo"], "samplers": ["heun"], "steps": [2]}
+    answer(uri, {**spec, "metrics": ["w1", "score-error"]})
+    points = open_results(uri)
+    rows = {name: points.isel(point=points["formulation"].values == name) for name in ("vae", "ddpm-elbo", "exact")}
+    asked = rows["vae"]
+    assert asked["sampler"].values.tolist() == ["decode"]  # one question in one step, whatever the study's samplers are
+    assert asked["steps"].values.tolist() == asked["nfe"].values.tolist() == [1]
+    assert asked["status"].values.tolist() == ["ok"]
+    assert np.isfinite(asked["w1"].values).all()
+    assert np.isnan(asked["score-error"].values).all()  # it gives no denoiser
+    assert set(rows["exact"]["schedule"].values.tolist()) == {"ddpm-linear"}  # none for the autoencoder's sake
+
+    model = open_model(uri, str(asked["cell_id"].values[0]))
+    stored = open_samples(uri, str(asked["point_id"].values[0]))
+    assert torch.equal(model.sample("decode", 1, n=400).float(), torch.from_numpy(stored.values))
+    x = model.cell.dataset.sample(50, stream("stored autoencoder"))
+    mean, std = model.encode(x)
+    assert mean.shape == std.shape == (50, 2)
+    assert (std > 0).all()
+    assert model.decode(mean).shape == x.shape
+    assert not torch.equal(
+        model.sample({"name": "decode", "noise": False}, 1, n=400).float(), torch.from_numpy(stored.values)
+    )
+    one, again, many = model.elbo(x), model.elbo(x), model.elbo(x, draws=200)
+    assert torch.equal(one.bound, again.bound)
+    assert one.consistency.shape == (0, 50)
+    torch.testing.assert_close(many.prior, one.prior)  # no randomness in it
+    assert float((many.bound - model.elbo(x, draws=200, seed=1).bound).std()) < float((one.bound - many.bound).std())
+
+    chain = open_model(uri, str(rows["ddpm-elbo"]["cell_id"].values[0]))
+    terms = chain.elbo(x)
+    assert terms.consistency.shape == (99, 50)
+    assert torch.isfinite(terms.bound).all()
+    with pytest.raises(ValueError, match="accepted: posterior, transition"):
+        chain.elbo(x, variance="best")
+    with pytest.raises(ValueError, match="draws must be 1 or more"):
+        chain.elbo(x, draws=0)
+    with pytest.raises(TypeError, match="no encoder"):
+        chain.encode(x)
+    exact = open_model(uri, str(rows["exact"]["cell_id"].values[0]))
+    assert float(exact.elbo(x).bound.mean()) > float(terms.bound.mean())
+    with pytest.raises(TypeError, match="has no network"):
+        exact.decode(mean)
