@@ -120,6 +120,13 @@ class ExactDenoiser:
             out[rows] = target.log_density(x[rows], alpha[rows, None], sigma[rows, None])
         return out
 
+    def divergence(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """``div_x E[x_0 | x_t] = alpha / sigma^2`` times the posterior variance, ``[members, batch]``."""
+        out = torch.empty(x.shape[:-1], dtype=x.dtype)
+        for target, rows in self._groups:
+            out[rows] = target.posterior_variance(x[rows], alpha[rows, None], sigma[rows, None])
+        return (alpha / sigma**2)[:, None] * out
+
 
 def run_shard(
     shard: Shard,
