@@ -47,6 +47,7 @@ MOST_EXACT = 16
 
 Trace = Literal["auto", "exact", "hutchinson"]
 
+_MOST_EVALUATIONS = 20_000
 _RELATIVE = 1e-12  # of w, whose rounding errors are of that size where u is large: the tolerance is absolute
 
 
@@ -80,7 +81,9 @@ def divergence(
         x = x.detach().requires_grad_()
         denoised = denoiser(x, alpha, sigma)
         if not denoised.requires_grad:
-            raise TypeError(f"{type(denoiser).__name__} cannot be differentiated in x and does not state its divergence")
+            raise TypeError(
+                f"{type(denoiser).__name__} cannot be differentiated in x and does not state its divergence"
+            )
         directions = torch.eye(x.shape[-1], dtype=x.dtype)[:, None] if probes is None else probes
         total = torch.zeros(x.shape[:-1], dtype=torch.float64)
         for k, v in enumerate(directions):
@@ -154,7 +157,7 @@ def to_data(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float 
 
 
 def _checked(x: Tensor) -> torch.Size:
-    if x.ndim != 3 or x.shape[0] != 1:  # noqa: PLR2004 - [1, batch, dim]
+    if x.ndim != 3 or x.shape[0] != 1:
         raise ValueError(f"points of shape {list(x.shape)}; needed: [1, batch, dim], one member at a time")
     return x.shape
 
@@ -186,8 +189,19 @@ def _followed(
 ) -> Tensor:
     """The state at `last`, by an adaptive solver of order 8 (scipy's DOP853)."""
 
+    asked = 0
+
     def flat(u: float, values: np.ndarray) -> np.ndarray:
-        return slope(u, torch.as_tensor(values).reshape(state.shape)).double().numpy().ravel()
+        nonlocal asked
+        asked += 1
+        if asked > _MOST_EVALUATIONS:
+            raise FlowLost(
+                f"the flow is not at its end after {_MOST_EVALUATIONS} evaluations (tolerance {tolerance:g})"
+            )
+        found = slope(u, torch.as_tensor(values).reshape(state.shape)).double().numpy().ravel()
+        if not np.isfinite(found).all():
+            raise FlowLost("the flow could not be followed to its end: it is not finite there")
+        return found
 
     solution = solve_ivp(
         flat, (first, last), state.numpy().ravel(), method="DOP853", t_eval=[last], rtol=_RELATIVE, atol=tolerance

@@ -22,7 +22,7 @@ from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
 from diffusion.guidance import Guided
 from diffusion.limit import FlowLost, flow_limit
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.metrics import DenoiserMetric, Metric, PairedMetric, ProfileMetric
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.randomness import stream
@@ -362,11 +362,11 @@ class _Beside:
     def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, progress: Progress) -> None:
         self._denoisers, self._wanted, self._progress = denoisers, wanted, progress
         self._limits: dict[str, dict[str, float]] = {}
-        self._scores: dict[tuple[str, str], float] = {}
+        self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor
         self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
 
     def __call__(self, point: Point) -> dict[str, float]:
-        dataset, cell = point.cell.dataset, point.cell
+        cell = point.cell
         found: dict[str, float] = {}
         if isinstance(cell.formulation, Exact) and point.has_limit:
             if point.flow not in self._limits:
@@ -377,12 +377,18 @@ class _Beside:
             if isinstance(metric, DenoiserMetric) and point.refuses(metric) is None:
                 name = metric.column
                 if (cell.id, name) not in self._scores:
-                    levels = metric.levels(cell.schedule)
-                    errors = metric.profile(self._denoisers([cell]), dataset, cell.schedule)
-                    self._scores[cell.id, name] = float(errors.mean())
-                    self.profiles.setdefault(cell.id, (levels.tolist(), errors.tolist()))
-                found |= {name: self._scores[cell.id, name], f"{name}_floor": 0.0, name + VERSION: metric.version}
+                    self._scores[cell.id, name] = self._scored(metric, cell)
+                value, floor = self._scores[cell.id, name]
+                found |= {name: value, f"{name}_floor": floor, name + VERSION: metric.version}
         return found
+
+    def _scored(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
+        denoiser, floor = self._denoisers([cell]), metric.floor_on(cell.dataset, cell.schedule)
+        if not isinstance(metric, ProfileMetric):
+            return metric.evaluate_denoiser(denoiser, cell.dataset, cell.schedule), floor
+        errors = metric.profile(denoiser, cell.dataset, cell.schedule)
+        self.profiles.setdefault(cell.id, (metric.levels(cell.schedule).tolist(), errors.tolist()))
+        return float(errors.mean()), floor
 
     def _limit(self, point: Point) -> dict[str, float]:
         schedule = point.schedule

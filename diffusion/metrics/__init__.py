@@ -20,6 +20,7 @@ from the target is the metric's *floor*, and a sampler cannot be told from a per
 | `torus-distance` | mean distance to the surface / r | yes | 0 |
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
 | `score-error` | the denoiser, not the samples | yes | 0 |
+| `nll`, `bits-per-dim` | the likelihood of slightly noised data under the denoiser's flow | yes | that of the true density, same draws |
 | `restoration-error` | samples beside the originals they were restored from | - | error of the posterior mean, where it is known |
 
 Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)`` is a Brownian bridge, a mean
@@ -30,7 +31,7 @@ All values are a function of samples and target alone; reference samples, direct
 
 from __future__ import annotations
 
-from diffusion.metrics.base import DenoiserMetric, Metric, PairedMetric, metrics
+from diffusion.metrics.base import DenoiserMetric, Metric, PairedMetric, ProfileMetric, metrics
 
 # isort: split
 from diffusion.metrics.line import GridDivergence, KolmogorovSmirnov, Wasserstein1
@@ -45,11 +46,13 @@ from diffusion.metrics.torus import TorusDistance, TorusMoment
 
 # isort: split
 from diffusion.metrics.denoiser import ScoreError
+from diffusion.metrics.likelihood import BitsPerDimension, NegativeLogLikelihood
 
 # isort: split
 from diffusion.metrics.restoration import RestorationError
 
 __all__ = [
+    "BitsPerDimension",
     "DenoiserMetric",
     "EnergyDistance",
     "GridDivergence",
@@ -57,7 +60,9 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Metric",
     "ModeCoverage",
+    "NegativeLogLikelihood",
     "PairedMetric",
+    "ProfileMetric",
     "RestorationError",
     "ScoreError",
     "SlicedWasserstein2",

@@ -109,7 +109,7 @@ class Metric(Component):
 
 @dataclass(frozen=True)
 class DenoiserMetric(Metric):
-    """A number that is zero for the ideal denoiser, one profile over noise levels; samples are not asked for."""
+    """A number that is zero, or as small as its floor, for the ideal denoiser; samples are not asked for."""
 
     of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "denoiser"
 
@@ -124,6 +124,30 @@ class DenoiserMetric(Metric):
         """Not possible: use `evaluate_denoiser`. Raises TypeError."""
         return self._measure(samples, dataset)
 
+    @abstractmethod
+    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
+        """The metric of a denoiser, which is called as by a sampler: ``x [1, batch, dim]``, alpha and sigma ``[1]``.
+
+        Raises:
+            ValueError: the dataset is refused, or the denoiser gives another shape or numbers that are not finite.
+        """
+
+    def floor_on(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002
+        """The metric of the ideal denoiser. Raises ValueError if the dataset is refused."""
+        self._check(dataset)
+        return 0.0
+
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
+        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use evaluate_denoiser")
+
+    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
+        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use floor_on")
+
+
+@dataclass(frozen=True)
+class ProfileMetric(DenoiserMetric):
+    """An error of the denoiser at each of several noise levels; the metric is their mean."""
+
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         """The mean of `profile` over the levels."""
         return float(self.profile(denoiser, dataset, schedule).mean())
@@ -134,19 +158,7 @@ class DenoiserMetric(Metric):
 
     @abstractmethod
     def profile(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
-        """The error at each of the `levels`, ``[L]`` float64.
-
-        The denoiser is called once a level, as by a sampler: ``x [1, batch, dim]``, alpha and sigma ``[1]``.
-
-        Raises:
-            ValueError: the dataset is refused, or the denoiser gives another shape or numbers that are not finite.
-        """
-
-    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
-        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use evaluate_denoiser")
-
-    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002  # the ideal denoiser has no error
-        return 0.0
+        """The error at each of the `levels`, ``[L]`` float64; the denoiser is called once a level. Raises as `evaluate_denoiser`."""
 
 
 @dataclass(frozen=True)

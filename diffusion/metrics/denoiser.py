@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import DenoiserMetric, metrics, name_of
+from diffusion.metrics.base import ProfileMetric, metrics, name_of
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
@@ -27,7 +27,7 @@ _MOST = 100_000
     seed="S1",
 )
 @dataclass(frozen=True)
-class ScoreError(DenoiserMetric):
+class ScoreError(ProfileMetric):
     r"""Fisher divergence of the denoiser from the exact one, weighted with sigma^2: a pure number at each noise level.
 
     With ``s = (alpha D - x) / sigma^2`` the difference of the scores is that of the denoisers, and

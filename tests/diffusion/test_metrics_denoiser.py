@@ -37,7 +37,7 @@ def exact(target: Dataset, bias: float = 0.0) -> Denoiser:
 def test_the_exact_denoiser_has_no_error_and_a_biased_one_that_of_its_bias(target: Dataset) -> None:
     schedule, bias = EDM(), 0.3 * target.std
     assert METRIC.profile(exact(target), target, schedule).tolist() == [0.0] * 6
-    assert METRIC.evaluate_denoiser(exact(target), target, schedule) == METRIC.floor(target, 1) == 0
+    assert METRIC.evaluate_denoiser(exact(target), target, schedule) == METRIC.floor_on(target, schedule) == 0
     expected = (bias / METRIC.levels(schedule)) ** 2  # alpha b / sigma in each of dim coordinates
     found = METRIC.profile(exact(target, bias), target, schedule)
     assert found.dtype == torch.float64

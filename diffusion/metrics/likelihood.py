@@ -1,0 +1,129 @@
+"""Likelihood as a metric: what a denoiser's flow thinks of data that are slightly noised, beside what is true of them."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.likelihood import bits_per_dim, log_likelihood
+from diffusion.limit import FlowLost
+from diffusion.metrics.base import DenoiserMetric, metrics, name_of
+from diffusion.randomness import stream
+from diffusion.samplers import Denoiser
+from diffusion.schedules import Schedule
+
+_MOST = 100_000
+_LOOSER = (1.0, 10.0, 100.0)  # tolerances, in units of the one asked for, with which a flow is tried
+
+
+@dataclass(frozen=True)
+class _Likelihood(DenoiserMetric):
+    """The mean over fixed points of something that follows from a log-density at t_min."""
+
+    batch: int = 256
+    tolerance: float = 1e-3
+    probes: int = 4
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.batch <= _MOST and 1 <= self.probes <= _MOST and 0 < self.tolerance < 1):
+            raise ValueError(
+                f"{self.registered_name}: batch = {self.batch}, probes = {self.probes}, tolerance = {self.tolerance}; "
+                f"needed: batch and probes from 1 to {_MOST}, tolerance between 0 and 1"
+            )
+
+    def refuses(self, dataset: Dataset) -> str | None:
+        return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
+
+    @abstractmethod
+    def _told(self, log_density: Tensor, dim: int) -> Tensor:
+        """From nats ``[batch]`` to the metric's own unit."""
+
+    def _points(self, dataset: Dataset, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+        """Points ``[batch, dim]`` at t_min, and alpha and sigma there."""
+        generator = stream("likelihood", name_of(dataset))
+        clean = dataset.sample(self.batch, generator)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        time = torch.tensor(schedule.t_min, dtype=torch.float64)
+        alpha, sigma = schedule.alpha(time), schedule.sigma(time)
+        return alpha * clean + sigma * noise, alpha, sigma
+
+    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
+        self._check(dataset)
+        x, _, _ = self._points(dataset, schedule)
+        key = ("likelihood probes", name_of(dataset))
+        for looser in _LOOSER:
+            try:
+                found = log_likelihood(
+                    denoiser, x[None], schedule, tolerance=looser * self.tolerance, probes=self.probes, key=key
+                )
+            except FlowLost as error:
+                lost = error
+                continue
+            return float(self._told(found[0], dataset.dim).mean())
+        raise ValueError(f"{self.registered_name}: {lost}")
+
+    def floor_on(self, dataset: Dataset, schedule: Schedule) -> float:
+        self._check(dataset)
+        x, alpha, sigma = self._points(dataset, schedule)
+        return float(self._told(dataset.log_density(x, alpha, sigma), dataset.dim).mean())
+
+
+@metrics.register(
+    "nll",
+    formula="-mean log p(x), log p by the probability flow, at x = alpha x_0 + sigma eps of the schedule's t_min; in nats per sample",
+    source="Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al. 2021, appendix D.2",
+    seed="S0 level 4",
+)
+@dataclass(frozen=True)
+class NegativeLogLikelihood(_Likelihood):
+    r"""Negative log-likelihood of the target, noised to the schedule's t_min, under a denoiser's flow: nats per sample.
+
+    **The cut-off is that of the schedule** of the row: two schedules that end at different noise are not comparable, except by
+    what they are above their floors. The mean runs over `batch` draws of (x_0, eps) from a stream that is named by the data set
+    alone; the floor is the mean of the *exact* log-density over the same draws, an estimate of the entropy of the noised target.
+    So the difference ``nll - nll_floor`` is paired, and estimates the Kullback-Leibler divergence of the flow's law from the
+    true one with little noise. Nonetheless either may come out below by that noise.
+
+    The trace is exact for ideal denoisers and up to 16 dimensions; beyond, Hutchinson's with `probes` random signs. Errors of the
+    solver are held to `tolerance` (nats, and units of the noise); where a network is too rough for that, to 10 or 100 times as
+    much. ValueError if not even so.
+
+    For the ideal denoiser what is left above the floor is the error of the start noise.
+    """
+
+    axis_label: ClassVar[str] = "negative log-likelihood at t_min / nats"
+
+    def _told(self, log_density: Tensor, dim: int) -> Tensor:  # noqa: ARG002
+        return -log_density
+
+
+@metrics.register(
+    "bits-per-dim",
+    formula="-mean log2 p(x) / dim + log2 scale, otherwise as nll",
+    source="Theis, van den Oord & Bethge, A Note on the Evaluation of Generative Models, ICLR 2016; Song et al. 2021, appendix D.2",
+    seed="S0 level 4",
+)
+@dataclass(frozen=True)
+class BitsPerDimension(_Likelihood):
+    r"""`nll` divided by ``dim ln 2``, of data in units of which `scale` make one unit of the target's.
+
+    For images of grey levels mapped to [-1, 1], ``scale = 127.5`` tells bits for each level; 1 leaves the target's own unit.
+    """
+
+    axis_label: ClassVar[str] = "bits per dimension at t_min"
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"bits-per-dim: scale = {self.scale}; needed: a positive number")
+
+    def _told(self, log_density: Tensor, dim: int) -> Tensor:
+        return bits_per_dim(log_density, dim, self.scale)
