@@ -40,6 +40,11 @@ class _Likelihood(DenoiserMetric):
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
 
+    def refuses_schedule(self, schedule: Schedule) -> str | None:
+        if schedule.t_min < schedule.t_max:
+            return None
+        return f"schedule {schedule.registered_name!r} has one noise level, and no flow leads from there to the start noise"
+
     @abstractmethod
     def _told(self, log_density: Tensor, dim: int) -> Tensor:
         """From nats ``[batch]`` to the metric's own unit."""

@@ -35,7 +35,7 @@ from diffusion.likelihood import (
 from diffusion.metrics import BitsPerDimension, NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
-from diffusion.schedules import EDM, Flow, Schedule, VEGeometric, VPLinear, schedules
+from diffusion.schedules import EDM, NCSN, Flow, Schedule, VEGeometric, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.work import ExactDenoiser
 
@@ -308,6 +308,8 @@ def test_metrics_are_refused_without_an_exact_density_and_tell_flows_that_cannot
         exact = False  # type: ignore[assignment]
 
     assert "exact density" in str(NegativeLogLikelihood().refuses(Unknown()))
+    assert "one noise level" in str(NegativeLogLikelihood().refuses_schedule(NCSN(levels=1, sigma_max=0.3)))
+    assert all(NegativeLogLikelihood().refuses_schedule(schedule) is None for schedule in SCHEDULES.values())
     broken: Denoiser = lambda x, alpha, sigma: x * math.nan  # noqa: E731, ARG005
     with pytest.raises(ValueError, match="nll: the flow could not be followed"):
         NegativeLogLikelihood(batch=4).evaluate_denoiser(broken, Uniform(), EDM())
