@@ -216,7 +216,7 @@ class Sampler(Component):
         return None
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """The levels in the order in which they are passed, the start's first; `levels` are the grid's, noisiest first."""
+        """The levels in the order in which they are passed, the start's first and as many as `levels`, the grid's, noisiest first."""
         return levels
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:  # noqa: ARG002

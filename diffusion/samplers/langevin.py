@@ -19,7 +19,7 @@ tau is told in one of two units, in both of which a chain does not depend on the
 
 **What law samples follow.** Not that of the data but that of ``alpha x_0 + sigma eps`` at the level where the last move was made
 (`Sampler.target` says so to the metrics), and this but for a bias that more moves do not remove: on a normal law of variance V the
-moves keep ``V / (1 - tau/2V)``. `mala` has no bias. Final denoising replaces x by D(x) and counts as one more evaluation.
+moves keep ``V / (1 - tau/2V)``. `mala` has no bias. Final denoising replaces x by D(x), and is the last step.
 
 **What moves do not find.** Between modes far apart the density is too low to be crossed: samples stay in the mode in whose basin
 they began, whatever the modes' weights. `annealed-langevin` begins where the noise has merged the modes.
@@ -29,6 +29,7 @@ Noise of moves at one level is no increment of a path: each takes the next draw 
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -82,12 +83,12 @@ def _check_tau(name: str, tau: float, unit: str) -> None:
 
 @dataclass(frozen=True)
 class AtOneLevel(Sampler):
-    """Moves at one noise level: N steps are N moves.
+    """Moves at one noise level: N steps are N moves, or N - 1 and the estimate D(x), which is at no noise, with `denoise`.
 
     `nsr` is the level's noise-to-signal ratio sigma/alpha; None is the smallest that the schedule has. `tau` is the length of a
-    move, in units of sigma^2 (``unit: noise``) or of x_0 squared (``unit: data``). `start` is where samples begin: the schedule's
+    move, in units of sigma^2 (``unit: noise``) or of x_0 squared (``unit: data``). `start_from` is where samples begin: the schedule's
     start noise (``noise``); the uniform law on ``[low, high]`` in each coordinate, for x/alpha (``box``); or the level's own law
-    (``data``). With `denoise` the last state is D(x), at no noise.
+    (``data``).
 
     Raises:
         ValueError: tau or nsr not positive, tau of 2 sigma^2 or more, low not below high, an unknown unit or start.
@@ -130,12 +131,12 @@ class AtOneLevel(Sampler):
         return None
 
     def evaluations(self, steps: int) -> int:
-        return steps + self.denoise
+        return steps
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """One level N + 1 times; with `denoise`, the clean one after it."""
+        """One level for all states; with `denoise`, the clean one in the end."""
         level = self.level(levels[0])
-        return [level] * len(levels) + ([levels[-1]] if self.denoise else [])
+        return [level] * (len(levels) - 1) + [levels[-1] if self.denoise else level]
 
     def level(self, like: Level) -> Level:
         """Where the moves are made, for the schedules of a level's stack."""
@@ -220,14 +221,14 @@ class MALA(AtOneLevel, PathSampler):
 
     The law that it keeps is the level's own, whatever tau; tau that is too long shows as moves that are hardly ever accepted. It
     needs the density beside the score, which an exact model has and a trained one has not. The density of each new state is one more
-    evaluation; what is known of a state is kept for its next move: N moves cost 2 (N + 1) evaluations.
+    evaluation; what is known of a state is kept for its next move: M moves cost 2 (M + 1) evaluations.
     """
 
     stochastic: ClassVar[bool] = True
     needs: ClassVar[str] = "density"
 
     def evaluations(self, steps: int) -> int:
-        return 2 * (steps + 1) + self.denoise
+        return 2 * (steps - self.denoise + 1) + self.denoise
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         moves = len(levels) - 1 - levels[-1].clean
@@ -284,14 +285,14 @@ def _squared_norm(x: Tensor) -> Tensor:
     seed="S1",
 )
 @dataclass(frozen=True)
-class AnnealedLangevin(Sampler):
+class AnnealedLangevin(PathSampler):
     """Langevin dynamics down the levels of a grid: at each, `moves` moves from where those of the level above ended.
 
     The first level's samples start from the schedule's start noise, N(0, sigma_1^2) where signal is not scaled down. (A start from
     the target's own support, which a text may call uniform, would hide on uniform data that nothing was sampled.) `tau` is the step in
     units of the level's sigma^2: ``eps / sigma_L^2`` of Song & Ermon 2020, **half** of it of Song & Ermon 2019. Between levels it is
-    x/alpha that is handed on. With `denoise`, as the second paper recommends, the last state is D(x) at no noise; without it, samples
-    follow the law at the last noisy level.
+    x/alpha that is handed on. With `denoise`, as the second paper recommends, the last state is D(x) at no noise, and of the first level
+    the start alone is a state; without it, samples follow the law at the last noisy level.
 
     Levels must lie near enough for the samples of one to find their way at the next: geometric ones do, which is grid
     `uniform-log-snr`. N levels cost ``moves N`` evaluations, and one for the denoising.
@@ -323,17 +324,25 @@ class AnnealedLangevin(Sampler):
         return self.moves * steps + self.denoise
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """The first level twice, before its moves and after; each other noisy one; with `denoise`, the clean one."""
-        return [levels[0], *levels[:-1], *([levels[-1]] if self.denoise else [])]
+        """The grid's levels; without `denoise` the first twice, before its moves and after, and not the clean one."""
+        return levels if self.denoise else [levels[0], *levels[:-1]]
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
         """The data's law; without `denoise`, that at the last noisy level."""
         return dataset if last.clean else noised_law(dataset, float(last.alpha), float(last.sigma))
 
-    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
-        if then.clean:
-            return denoiser(x, now.alpha, now.sigma)
-        x = per_member(then.alpha / now.alpha) * x
+    def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
+        if self.denoise:
+            x = self._moved(denoiser, x, levels[0], noise)
+        for now, then in itertools.pairwise(levels):
+            if then.clean:
+                x = denoiser(x, now.alpha, now.sigma)
+            else:
+                x = self._moved(denoiser, per_member(then.alpha / now.alpha) * x, then, noise)
+            yield x
+
+    def _moved(self, denoiser: Denoiser, x: Tensor, level: Level, noise: Noise) -> Tensor:
+        """x after all moves of one level."""
         for _ in range(self.moves):
-            x = langevin_move(denoiser, x, then, self.tau * then.sigma**2, noise.fresh())
+            x = langevin_move(denoiser, x, level, self.tau * level.sigma**2, noise.fresh())
         return x

@@ -529,7 +529,7 @@ def test_all_moves_are_at_the_level_of_least_noise_unless_another_is_named(
     assert [float(level.nsr) for level in path] == pytest.approx([least] * 5, rel=1e-9)
     assert sampler.refuses(schedule) is None
     denoising = type(sampler)(denoise=True)
-    assert [level.clean for level in levels_for(denoising, 4, (schedule,))] == [False] * 5 + [True]
+    assert [level.clean for level in levels_for(denoising, 4, (schedule,))] == [False] * 4 + [True]
     other = type(sampler)(nsr=0.5)
     if schedule.max_steps is None:
         assert [float(level.nsr) for level in levels_for(other, 2, (schedule,))] == pytest.approx([0.5] * 3, rel=1e-9)
@@ -549,7 +549,7 @@ def test_a_noise_level_beyond_the_schedule_s_is_refused() -> None:
 
 def test_annealing_passes_each_level_and_stays_at_the_first() -> None:
     levels = kit.own_levels(EDM(), 4)
-    assert AnnealedLangevin().path(levels) == [levels[0], *levels]
+    assert AnnealedLangevin().path(levels) == levels
     assert AnnealedLangevin(denoise=False).path(levels) == [levels[0], *levels[:-1]]
 
 
@@ -634,17 +634,20 @@ def test_noised_laws_are_those_of_the_target_at_the_level(dataset: Dataset) -> N
 def test_evaluations_of_one_step_and_of_many(sampler: AtOneLevel | AnnealedLangevin) -> None:
     cost = {
         "langevin": lambda n: n,
+        "langevin(denoise=True)": lambda n: n,
         "gradient-ascent": lambda n: n,
         "mala": lambda n: 2 * n + 2,
-        "annealed-langevin": lambda n: 7 * n,
+        "mala(denoise=True)": lambda n: 2 * n + 1,
+        "annealed-langevin(moves=7)": lambda n: 7 * n + 1,
+        "annealed-langevin(moves=7,denoise=False)": lambda n: 7 * n,
     }
     for steps in (1, 5):
         counting = CountingDenoiser(kit.uniform)
         path = levels_for(sampler, steps)
         x = torch.ones(1, 3, 1, dtype=torch.float64)
         states = list(sampler.trajectory(counting, x, path, kit.drawn((1, 3, 1), "evaluations")))
-        assert len(states) == len(path) - 1 == steps + sampler.denoise
-        assert counting.nfe == sampler.evaluations(steps) == cost[sampler.registered_name](steps) + sampler.denoise
+        assert len(states) == len(path) - 1 == steps
+        assert counting.nfe == sampler.evaluations(steps) == cost[sampler.label()](steps)
 
 
 @pytest.mark.parametrize(
