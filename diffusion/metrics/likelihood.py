@@ -18,6 +18,7 @@ from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
 
+_APART = 1.5  # between the ends of a schedule, of the ratio of noise to signal, if a flow is to lead anywhere
 _MOST = 100_000
 _LOOSER = (1.0, 10.0, 100.0)  # tolerances, in units of the one asked for, with which a flow is tried
 
@@ -41,7 +42,8 @@ class _Likelihood(DenoiserMetric):
         return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
 
     def refuses_schedule(self, schedule: Schedule) -> str | None:
-        if schedule.t_min < schedule.t_max:
+        first = float(schedule.nsr(torch.tensor([schedule.t_min], dtype=torch.float64)))
+        if schedule.terminal_nsr > _APART * first:
             return None
         return f"schedule {schedule.registered_name!r} has one noise level, and no flow leads from there to the start noise"
 

@@ -33,9 +33,10 @@ from diffusion.likelihood import (
     to_noise,
 )
 from diffusion.metrics import BitsPerDimension, NegativeLogLikelihood
+from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
-from diffusion.schedules import EDM, NCSN, Flow, Schedule, VEGeometric, VPLinear, schedules
+from diffusion.schedules import EDM, Flow, Schedule, VEGeometric, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.work import ExactDenoiser
 
@@ -308,7 +309,7 @@ def test_metrics_are_refused_without_an_exact_density_and_tell_flows_that_cannot
         exact = False  # type: ignore[assignment]
 
     assert "exact density" in str(NegativeLogLikelihood().refuses(Unknown()))
-    assert "one noise level" in str(NegativeLogLikelihood().refuses_schedule(NCSN(levels=1, sigma_max=0.3)))
+    assert "one noise level" in str(NegativeLogLikelihood().refuses_schedule(SingleLevel(0.3).schedule()))
     assert all(NegativeLogLikelihood().refuses_schedule(schedule) is None for schedule in SCHEDULES.values())
     broken: Denoiser = lambda x, alpha, sigma: x * math.nan  # noqa: E731, ARG005
     with pytest.raises(ValueError, match="nll: the flow could not be followed"):
