@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion.formulations import Formulation
 from diffusion.grids import grids
 from diffusion.levels import Level, levels_of
 from diffusion.samplers import DDIM, Heun
@@ -94,12 +95,16 @@ def fields(answers: Answers, table: Table, dataset: str, target: Target) -> tupl
 def _asked(answers: Answers, table: Table, dataset: str) -> Iterator[Asked]:
     """Every series whose denoiser of the first seed is there to be asked."""
     seen: set[Series] = set()
+    tried: set[str] = set()
     for point in sorted(table.points, key=lambda point: (point.formulation == EXACT, point.seed)):
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset != dataset or point.status != "ok" or series is None or series in seen:
             continue
+        if point.cell_id in tried:
+            continue
+        tried.add(point.cell_id)
         model = answers.model(point.cell_id)
-        if model is None or model.cell.schedule.label() != point.schedule:
+        if model is None or model.cell.schedule.label() != point.schedule or not _begins_with_noise(model):
             continue
         seen.add(series)
         try:
@@ -108,6 +113,12 @@ def _asked(answers: Answers, table: Table, dataset: str) -> Iterator[Asked]:
             continue
         if np.isfinite(paths).all():
             yield Asked(series, model, levels, paths)
+
+
+def _begins_with_noise(model: Model) -> bool:
+    """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`)."""
+    formulation = model.cell.formulation
+    return formulation.own_sampler is None and type(formulation).start is Formulation.start
 
 
 def _paths(model: Model) -> tuple[list[Level], Array]:

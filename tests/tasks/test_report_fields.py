@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from diffusion.datasets import Uniform
-from diffusion.formulations import Exact
-from diffusion.schedules import EDM, DDPMLinear, Schedule, VELinear, VPLinear
+from diffusion.formulations import Exact, InDI
+from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
 from tasks.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report, fields
@@ -135,6 +135,13 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float) -> None:
 
     assert drawn(made_up({"edm": Broken(), "vp-linear": exact(VPLinear())}))[1:] != ([], 0)
     assert drawn(made_up({"edm": Broken()})) == ([], [], 0)
+
+
+def test_a_restoration_that_begins_with_an_observation_has_no_flow_from_noise() -> None:
+    model = exact(Flow())
+    restoring = Model(dataclasses.replace(model.cell, formulation=InDI()), ExactDenoiser([Uniform()]))
+    assert drawn(made_up({"flow": restoring})) == ([], [], 0)
+    assert len(drawn(made_up({"flow": model}))[1]) == 1
 
 
 def test_without_stored_denoisers_there_is_no_such_section() -> None:
