@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.training import Training
 from tasks.study import Study
-from tasks.study_axes import SamplerChoice
+from tasks.study_axes import Block, SamplerChoice
 
 ENGINE_VERSION = 2
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
@@ -411,7 +411,7 @@ def points_of(study: Study) -> list[Point]:
                 for seed in block.seeds:
                     cell = Cell(dataset, formulation, schedule, seed, training)
                     own = formulation.own_sampler
-                    for choice in (SamplerChoice(own),) if own else block.samplers:
+                    for choice in _choices(block, own):
                         other = choice.schedule.fitted(dataset) if choice.schedule else None
                         grid = choice.grid_on(other or schedule)
                         swapped = other if other != schedule else None
@@ -432,6 +432,13 @@ def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> 
         sampled = [schedule for f, schedule in fitted if f.own_sampler is None and not f.restores]
         schedules = {_digest(schedule.spec()): schedule for schedule in sampled}
         yield from ((Exact(schedule), schedule) for schedule in schedules.values())
+
+
+def _choices(block: Block, own: Sampler | None) -> Sequence[SamplerChoice]:
+    """The samplers to ask: of a model with a way of its own that way, as the study writes it if it does."""
+    if own is None:
+        return block.samplers
+    return [one for one in block.samplers if type(one.sampler) is type(own)] or [SamplerChoice(own)]
 
 
 def _names(point: Point) -> dict[str, str | int]:

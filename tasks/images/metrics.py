@@ -29,7 +29,7 @@ from diffusion.randomness import stream
 from tasks.images.classifier import seen
 from tasks.images.digits import CLASSES, Digits
 
-_SPLITS = 16
+_SPLITS = 64
 
 
 class Moments(NamedTuple):
@@ -84,7 +84,7 @@ class _DigitsMetric(Metric):
 class FrechetDigits(_DigitsMetric):
     """Frechet distance between samples and data in the features of a small classifier of digits.
 
-    The first n samples, n = `points` or half of the data if that is less, against n images of the data, averaged over 16 choices
+    The first n samples, n = `points` or half of the data if that is less, against n images of the data, averaged over 64 choices
     of these from a fixed stream. Values of different n do not compare: the estimate has a bias of about a constant over n.
 
     Of a target of some digits, such as a sampler with labels in its guidance has, the data are the images of these.

@@ -242,7 +242,7 @@ def test_the_floor_of_fid_is_that_of_two_halves_of_the_data_and_does_not_depend_
         covariances = np.cov(a.T, ddof=0), np.cov(b.T, ddof=0)
         middle = np.trace(np.real(sqrtm(covariances[0] @ covariances[1])))
         found.append(((a.mean(0) - b.mean(0)) ** 2).sum() + sum(map(np.trace, covariances)) - 2 * middle)
-    error = np.std(found) * math.sqrt(1 / 30 + 1 / 16)
+    error = np.std(found) * math.sqrt(1 / 30 + 1 / 64)
     assert abs(metric.floor(target, 1000) - np.mean(found)) < 5 * error
     assert metric.floor(target, 898) == metric.floor(target, 10_000)
     assert metric.floor(target, 200) > 2 * metric.floor(target, 898)

@@ -235,3 +235,14 @@ def test_more_steps_than_a_grid_has_levels_are_impossible_and_say_so():
     reasons = {p.steps: p.impossible() for p in points if p.cell.training}
     assert reasons[2] is None
     assert "99 steps" in reasons[99]
+
+
+def test_a_model_with_a_way_of_its_own_is_asked_in_it_as_the_study_writes_it() -> None:
+    spec = {"name": "own", "datasets": ["torus"], "formulations": ["vae"], "steps": [5, 9]}
+    means = {"name": "decode", "noise": False}
+    plain, written = (
+        points_of(Study.from_spec({**spec, "samplers": ["heun", *more], "metrics": ["energy"]}))
+        for more in ([], [means])
+    )
+    asked = [[(p.sampler.label(), p.steps) for p in points if p.cell.training] for points in (plain, written)]
+    assert asked == [[("decode", 1)], [("decode(noise=False)", 1)]]
