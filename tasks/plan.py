@@ -248,16 +248,15 @@ class Point:
 def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
     """Why a network trained on the cell's schedule cannot be asked on another one, or None."""
     formulation, own = cell.formulation, cell.schedule
-    if not isinstance(formulation, NoiseConditional):
+    known = formulation.noise_range(own)
+    if known is None:
         return None
-    if own.max_steps is not None:
+    if own.max_steps is not None and isinstance(formulation, NoiseConditional):
         return (
             f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
         )
-    trained = formulation.noise_levels.quantile(torch.tensor([1e-5, 1 - 1e-5], dtype=torch.float64), own)
+    low, high = known
     asked = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
-    known = own.nsr(torch.tensor([own.t_min, own.t_max], dtype=torch.float64))
-    low, high = float(torch.minimum(trained.min(), known[0])), float(torch.maximum(trained.max(), known[1]))
     if float(asked[0]) >= low * (1 - 1e-9) and float(asked[1]) <= high * (1 + 1e-9):
         return None
     return (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from diffusion.datasets import Dataset
 from diffusion.formulations.base import Trained, formulations
 from diffusion.objectives import ActionMatching as ActionLoss
@@ -49,6 +51,11 @@ class ActionMatching(Trained):
 
     def own_schedule(self) -> Schedule:
         return Flow()
+
+    def noise_range(self, schedule: Schedule) -> tuple[float, float]:
+        """The path's ends: beyond them there are no angles that training has seen."""
+        low, high = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)).tolist()
+        return low, high
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
         return None if dataset.std > 0 else "its path is scaled by the data's standard deviation, which is zero"

@@ -58,6 +58,10 @@ class Formulation(Component):
         """Why its models cannot be sampled by this rule on this schedule, which may be another than their own; or None."""
         return None
 
+    def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:  # noqa: ARG002
+        """The least and the largest noise-to-signal ratio that a model of this schedule knows; None: every one."""
+        return None
+
     def refuses_metric(self, metric: DenoiserMetric) -> str | None:  # noqa: ARG002
         """Why its denoiser is no answer to what the metric asks, or None."""
         return None
@@ -122,6 +126,11 @@ class NoiseConditional(Trained):
     @abstractmethod
     def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         """c_noise: what the network is told of the noise level, any shape."""
+
+    def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:
+        trained = self.noise_levels.quantile(torch.tensor([1e-5, 1 - 1e-5], dtype=torch.float64), schedule)
+        ends = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
+        return float(torch.minimum(trained.min(), ends[0])), float(torch.maximum(trained.max(), ends[1]))
 
     def refuses(self, schedule: Schedule) -> str | None:
         own, name = self.registered_name, schedule.registered_name
