@@ -35,7 +35,6 @@ from torch import Tensor
 
 from diffusion.degradations import Degradation, Noise
 from diffusion.formulations.base import NoiseConditional, formulations
-from diffusion.formulations.denoising import straight_time
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
 from diffusion.parametrizations import Data, Parametrization
 from diffusion.schedules import Flow, Schedule
@@ -91,8 +90,8 @@ class InDI(NoiseConditional):
     def own_schedule(self) -> Schedule:
         return Flow()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
-        return straight_time(nsr)
+    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.time_of(nsr)
 
     def refuses(self, schedule: Schedule) -> str | None:
         if not (isinstance(schedule, Flow) and schedule.t_max == 1):
