@@ -5,7 +5,8 @@ support is marked. What falls outside the picture is not hidden: its share is wr
 
 *Along the trajectory*: the law of x_t at each level, from noise to data, as histograms and as a map; where the target's
 noised density is known, p_t(x) is drawn over the histograms and beside the map. A variance-exploding process starts a
-hundred times wider than it ends, so its map shows x / sqrt(alpha^2 std^2 + sigma^2) instead of x.
+hundred times wider than it ends, so its map shows x / sqrt(alpha^2 std^2 + sigma^2) instead of x. Where all moves are made at one
+noise level (Langevin dynamics), the law stays and samples wander: the paths of some are drawn over the map.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 _BINS = 80
 _MOST_LEVELS = 80
 _MULTIPLES = 6
+_WANDERERS = 6
 _FAVOURITES = ("heun", "ddim", "euler")
 
 
@@ -198,11 +200,17 @@ def _levels(kept: xr.DataArray, most: int) -> tuple[NDArray[np.int64], Array, Ar
     return chosen, values, alpha, sigma
 
 
+def _stays(sigma: Array) -> bool:
+    """Whether all moves, but perhaps a last one to the data, are made at one noise level."""
+    return len(sigma) > 2 and bool(np.ptp(sigma[:-1]) <= 1e-9 * sigma[0])
+
+
 def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
     chosen, values, alphas, sigmas = _levels(kept, _MULTIPLES)
     traces: list[Spec] = []
     axes: Spec = {}
     notes = []
+    stays = _stays(sigmas)
     for k, (level, row, alpha, sigma) in enumerate(zip(chosen, values, alphas, sigmas, strict=True)):
         finite = row[np.isfinite(row)]
         low, high = (np.quantile(finite, [0.001, 0.999]) if finite.size else np.array([0.0, 1.0])).tolist()
@@ -223,20 +231,42 @@ def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target)
             traces.append({**where, "x": x, "y": packed(exact), "line": line, "hovertemplate": hover})
         column, line_of = k % 2, k // 2
         left, top = 0.56 * column, 1 - 0.36 * line_of
-        name = f"level {level}, σ = {number(float(sigma), 2)}"
+        place = f"move {level}" if stays else f"level {level}"
+        name = f"{place}, σ = {number(float(sigma), 2)}"
         axes[f"xaxis{number_of}"] = axis(name, domain=[left, left + 0.44], anchor=f"y{number_of}", nticks=4)
         axes[f"yaxis{number_of}"] = axis(
             "", domain=[max(top - 0.22, 0), top], anchor=f"x{number_of}", nticks=3, rangemode="tozero"
         )
-        notes.append(f"level {level}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
+        notes.append(f"{place}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
+    first = "move 0 is the start" if stays else "level 0 is noise"
     caption = (
         f"{series.label} with {sampled}: histograms of {kept.sizes['sample']:,} samples, "
-        f"level 0 is noise. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"
+        f"{first}. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"
         f"{'; '.join(notes)}."
     )
     return Picture(
         f"{series.label}: histograms on the way", caption, {"data": traces, "layout": layout(**axes)}, "tall"
     )
+
+
+def _wanderer(moves: NDArray[np.int64], values: Array) -> Spec:
+    """The path of one sample over the map."""
+    line = {"color": "@accent", "width": 1}
+    hover = "move %{x}<br>%{y:.3g}<extra>one sample</extra>"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": listed(moves),
+        "y": packed(values),
+        "line": line,
+        "hovertemplate": hover,
+    }
+
+
+def _along(stays: bool) -> str:
+    if stays:
+        return f"the law of x move by move at one noise level, from its start on the left, and the paths of {_WANDERERS} samples"
+    return "the law of x along the levels, noise on the left"
 
 
 def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
@@ -258,22 +288,26 @@ def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Pi
     hover = "level %{x}<br>%{y:.3g}<br>density %{z:.3g}<extra></extra>"
     traces = [heat(listed(chosen), y, np.array(densities).T, top, hovertemplate=hover)]
     known = len(laws) == len(scaled)
+    stays = _stays(sigmas)
+    if stays:
+        traces += [_wanderer(chosen, scaled[:, i]) for i in range(min(_WANDERERS, scaled.shape[1]))]
+    passed = "move" if stays else "level"
     name = "x / standard deviation of pₜ" if standard else "x"
     axes: Spec = {
-        "xaxis": axis("sampled: level", showgrid=False, nticks=5, domain=[0, 0.48 if known else 1]),
+        "xaxis": axis(f"sampled: {passed}", showgrid=False, nticks=5, domain=[0, 0.48 if known else 1]),
         "yaxis": axis(name, showgrid=False, range=listed([edges[0], edges[-1]])),
     }
     if known:
         law = np.array(laws).T
         law = np.where(law > 0.004 * top, law, 0.0)  # as empty as a histogram would be there
         traces.append(heat(listed(chosen), y, law, top, hovertemplate=hover, xaxis="x2"))
-        axes["xaxis2"] = axis("exact: level", showgrid=False, nticks=5, domain=[0.52, 1])
+        axes["xaxis2"] = axis(f"exact: {passed}", showgrid=False, nticks=5, domain=[0.52, 1])
     far = 0.0
     if known:
         far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], laws[1:], strict=True))
     caption = (
-        f"{series.label} with {sampled}: the law of x along the levels, noise on the left"
-        f"{', data on the right' if not known else '; beside it the exact pₜ(x)'}."
+        f"{series.label} with {sampled}: {_along(stays)}"
+        f"{'; beside it the exact pₜ(x)' if known else '' if stays else ', data on the right'}."
         f"{f' Largest L1 distance between the two: {number(far, 2)} (2 would be no overlap).' if known else ''}"
         f"{' Each level is divided by its exact standard deviation.' if standard else ''}"
     )

@@ -318,6 +318,33 @@ def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim):
     assert ("On the way from noise to data" in sections_of(html)) == (dim != 3)
 
 
+def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples():
+    """Langevin dynamics, with or without a last step to the data: lines over the map, which a way through the levels has not."""
+    rng = np.random.default_rng(0)
+    states = 0.5 + rng.standard_normal((5, 300, 1)).cumsum(0)
+    for sigma, lines in (([0.1] * 5, 6), ([0.1] * 4 + [0.0], 6), ([80.0, 10.0, 1.0, 0.1, 0.0], 0)):
+        path = xr.DataArray(
+            states,
+            dims=("level", "sample", "coordinate"),
+            coords={
+                name: ("level", np.array(values))
+                for name, values in (("time", sigma), ("alpha", [1.0] * 5), ("sigma", sigma))
+            },
+        )
+        rows = [{"steps": 4, "nfe": 4, "point_id": "4", "w1": 0.1}]
+        answers = MadeUp(dataset_of(rows, ("w1",)), study_of(datasets=["uniform"]), kept_trajectories={"4": path})
+        html = draw_report(answers)
+        (picture,) = (found for title, found in pictures_of(html).items() if title.endswith("pₜ(x)"))
+        traces = picture[0]["data"]
+        lines_of = [trace["y"] for trace in traces if trace.get("mode") == "lines"]
+        paths = [np.frombuffer(base64.b64decode(y["bdata"]), np.float32) for y in lines_of]
+        assert len(paths) == lines
+        for i, drawn in enumerate(paths):
+            assert drawn == pytest.approx(states[:, i, 0], rel=1e-3)
+        assert ("at one noise level" in html) is (lines > 0)
+        assert ("noise on the left" in html) is (lines == 0)
+
+
 def test_bytes_keep_what_is_small_visible_and_end_at_the_top():
     found = one_byte(np.array([[0.0, 1e-9, 0.5], [1.0, 7.0, 0.25]]))
     assert decoded({"z": found}).tolist() == [[0, 1, 128], [255, 255, 64]]
