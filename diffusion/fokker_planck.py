@@ -194,7 +194,7 @@ def time_marginals(
     Raises:
         ValueError: the target has no distribution function, or a time lies outside ``[0, t_max]``.
     """
-    if min(times) < 0 or max(times) > schedule.t_max:
+    if min(times) < 0 or max(times) > schedule.t_max * (1 + 1e-9):
         raise ValueError(f"times = {list(times)}; needed: from 0 to t_max = {schedule.t_max}")
     (mean,), s = dataset.mean, dataset.std
     frame = torch.linspace(-reach, reach, cells + 1, dtype=torch.float64)

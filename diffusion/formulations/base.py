@@ -29,8 +29,8 @@ class Formulation(Component):
     """A named point of the design space.
 
     What its models give, by name: ``denoiser`` (the call ``model(x, alpha, sigma)`` is E[x_0 | x_t]), ``density``
-    (`log_density`), ``decoder`` (`decode`), ``bound`` (an evidence lower bound of its own), ``perturbation``, ``action``. A sampler
-    says what it needs.
+    (`log_density`), ``decoder`` (`decode`), ``bound`` (an evidence lower bound of its own), ``perturbation``, ``action``,
+    ``law`` (exact rows, for what starts from the data themselves). A sampler says what it needs.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"denoiser"})

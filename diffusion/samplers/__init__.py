@@ -13,6 +13,7 @@ which has no division by alpha. State and time grids are float64; nothing is cla
 - `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
 - `paths`: from an observation to the data, and along the gradient of an action, for models that know such a path.
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
+- `forward`: the other way, from data to noise, with no model at all.
 - `decode`: no diffusion, one evaluation of a decoder.
 
 A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one move); it declares its `order`
@@ -39,6 +40,7 @@ from diffusion.samplers.base import (
     samplers,
 )
 from diffusion.samplers.decode import Decode
+from diffusion.samplers.forward import Forward, ForwardChain, ForwardSDE
 from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
@@ -65,6 +67,9 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExponentialEuler",
+    "Forward",
+    "ForwardChain",
+    "ForwardSDE",
     "GradientAscent",
     "HasAction",
     "HasDecoder",

@@ -238,7 +238,9 @@ def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target)
             "", domain=[max(top - 0.22, 0), top], anchor=f"x{number_of}", nticks=3, rangemode="tozero"
         )
         notes.append(f"{place}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
-    first = "move 0 is the start" if stays else "level 0 is noise"
+    forward = sigmas[0] < sigmas[-1]
+    first = "level 0 is the data, level k has been through k moves" if forward else "level 0 is noise"
+    first = "move 0 is the start" if stays else first
     caption = (
         f"{series.label} with {sampled}: histograms of {kept.sizes['sample']:,} samples, "
         f"{first}. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"

@@ -13,7 +13,7 @@ import pytest
 
 from diffusion.datasets import datasets
 from diffusion.degradations import degradations
-from diffusion.formulations import Denoising, Trained, formulations
+from diffusion.formulations import Denoising, Exact, Trained, formulations
 from diffusion.grids import grids
 from diffusion.guidance import guidances
 from diffusion.metrics import PairedMetric, metrics
@@ -87,14 +87,14 @@ def every_name() -> dict[str, Any]:
             {
                 "formulations": [V],
                 "schedules": ["vp-linear"],
-                "samplers": [entry.name for entry in samplers if entry.cls.needs == "denoiser"],
+                "samplers": [entry.name for entry in samplers if entry.cls.needs in Exact.gives],
                 "steps": [3],
             },
             *(
                 {"formulations": [name], "samplers": [entry.name]}
                 for entry in samplers
                 for name in plain
-                if entry.cls.needs != "denoiser" and entry.cls.needs in formulations.create(name).gives
+                if entry.cls.needs not in Exact.gives and entry.cls.needs in formulations.create(name).gives
             ),
             {"formulations": [{"name": "indi", "degradation": d} for d in map(degradation, degradations.names())]},
             {
