@@ -38,6 +38,7 @@ from diffusion.schedules import EDM, Flow, Schedule, VPCosine, VPLinear, schedul
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
 from tasks.work import _to_bytes, stack_of
+from tests.diffusion import sampler_kit as kit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -421,6 +422,23 @@ def test_samples_along_the_exact_action_have_the_law_of_the_data(model: ExactAct
     n = len(x)
     assert float(x.mean()) == pytest.approx(1.5, abs=0.75 * (4.5 / math.sqrt(n) + 0.01))
     assert float(x.std()) == pytest.approx(0.75, abs=0.75 * (4.5 / math.sqrt(2 * n) + 0.01))
+
+
+@pytest.mark.parametrize("model", [ExactAction("plain"), ExactAction("entropic", 1.5)], ids=lambda m: m.kind)
+def test_the_rule_is_of_first_order(model: ExactAction) -> None:
+    """Mean and, with noise, variance of the end, found exactly: halving the steps halves what is missing."""
+    missing = []
+    for steps in (200, 400):
+        levels = levels_of([Flow()], [UniformTime()], steps)
+        mean, variance = kit.affine(ActionSampler(), model, levels).of_normal(kit.number(0.0), kit.number(1.0))
+        missing.append((float(mean) - 1.5, float(variance) - 0.75**2))
+    (first_mean, first_variance), (second_mean, second_variance) = missing
+    assert abs(first_mean) < 0.01
+    assert second_mean / first_mean == pytest.approx(0.5, abs=0.05)
+    if model.noise:
+        assert second_variance / first_variance == pytest.approx(0.5, abs=0.05)
+    else:
+        assert abs(second_variance) < 1e-12
 
 
 def test_an_unbalanced_action_moves_half_the_way_and_weighs_the_rest() -> None:
