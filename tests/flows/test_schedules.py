@@ -50,6 +50,7 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
         ({"name": "a/b"}, "name: .*none of the characters"),
         ({"when": "now"}, "when: unknown key .*study, store, cron, timezone, overrides, name"),
         ({"study": "smok", "name": "misspelt"}, "did you mean 'smoke'"),
+        ({"study": "seeds"}, "this file names other studies, where one study is expected"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: str, tmp_path: Path):
