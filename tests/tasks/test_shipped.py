@@ -14,15 +14,6 @@ from tasks.plan import make_plan
 from tasks.study_file import SHIPPED, shipped_studies
 from tasks.work import Wanted, generate, run_shard
 
-SOME_IMPOSSIBLE = {
-    # these cross axes on purpose; what does not go together is recorded as skipped, with the reason
-    "formulations",
-    "samplers",
-    "schedules",
-    "uniform",
-    "smoke",
-}
-
 SMALL = ("seeds=1", "samples=40", "training.steps=4", "training.batch=8", "training.width=8", "training.data=60")
 
 
@@ -44,12 +35,19 @@ def test_a_shipped_study_is_valid_says_what_it_is_and_is_called_as_its_file(name
     assert comment.startswith("# ")
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_studies() if n not in SOME_IMPOSSIBLE and n != "seeds"])
-def test_a_shipped_study_asks_nothing_that_is_impossible_unless_it_says_so(name: str) -> None:
-    for member in members(name):
-        plan = make_plan(member.study, {}, ())
-        assert plan.points
-        assert dict(Counter(plan.impossible.values())) == {}, member.source
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
+    """Those of the seed documents ask nothing that is impossible; others may cross axes of which some do not go together, with the
+    reason, as long as most of it can be answered and every model is of some use.
+    """
+    (member,) = members(name)
+    plan = make_plan(member.study, {}, ())
+    assert plan.points
+    if name in seed_studies():
+        assert dict(Counter(plan.impossible.values())) == {}
+    assert all(plan.impossible.values())
+    assert len(plan.impossible) < len(plan.points) / 2
+    assert {job.cell.id for job in plan.jobs} >= {i for i, cell in plan.cells.items() if cell.training}
 
 
 def test_the_list_of_seed_studies_is_all_of_them() -> None:
