@@ -32,13 +32,14 @@ Sources besides: Hutchinson, Communications in Statistics 18, 1989; Song, Garg, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset
-from diffusion.samplers import Denoiser
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+    from diffusion.samplers import Denoiser
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From points ``[n, d]`` to scores ``[n, d]``; no row of the result depends on another point."""
