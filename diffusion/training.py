@@ -147,6 +147,11 @@ class TrainedStack:
         """What the action says of points x ``[members, batch, dim]``, of models that have one."""
         return self.objective.action(self.network, self.rows, self.members, x, alpha, sigma)
 
+    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """The denoiser E[x_0 | x_t, label], of models that know labels: see `diffusion.samplers.HasLabels`."""
+        with torch.set_grad_enabled(x.requires_grad):
+            return self.objective.denoise_labelled(self.network, self.rows, self.members, x, alpha, sigma, labels)
+
     def decode(self, z: Tensor) -> Tensor:
         """Data ``[members, batch, dim]`` for latent points z, of models that have a decoder."""
         with torch.no_grad():

@@ -53,7 +53,7 @@ from tasks.store import Coordinator, Store
 from tasks.study import load_study
 from tasks.tables import summary_records
 from tasks.warnings import kept_in_vain
-from tasks.work import PointAnswer, ShardAnswer, Wanted, generate, run_shard
+from tasks.work import DataKey, PointAnswer, ShardAnswer, Wanted, data_key, run_shard, training_set
 
 WORKER_DEATHS = 2
 """How often a shard is started again when its worker dies. Ray counts them; Prefect's retries stay off."""
@@ -86,9 +86,9 @@ class Sealed:
 
 
 @task(name="generate-data", task_run_name="data: {label} seed {seed}", cache_policy=NO_CACHE, persist_result=False)
-def generate_data(label: str, seed: int, size: int, dataset: Sealed) -> Any:  # noqa: ARG001 - the label names the run
+def generate_data(label: str, seed: int, size: int, cell: Sealed) -> Any:  # noqa: ARG001 - the label names the run
     """The training set of one target and seed."""
-    return generate(dataset.content, seed, size)
+    return training_set(cell.content)
 
 
 @task(name="train-and-sweep", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
@@ -225,14 +225,14 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
         plan.study.keep.samples,
         frozenset(point.id for point in plan.points if keeps_trajectory(plan.study, point)),
     )
-    sets: dict[tuple[str, int, int], Any] = {}
+    sets: dict[DataKey, Any] = {}
     futures: dict[Any, tuple[int, Any]] = {}
     with remote_options(max_retries=WORKER_DEATHS):
         for number, shard in enumerate(shards):
-            keys = sorted({_data_key(job.cell) for job in shard.jobs if job.train})
+            keys = sorted({data_key(job.cell) for job in shard.jobs if job.train})
             for job in shard.jobs:
-                if job.train and (key := _data_key(job.cell)) not in sets:
-                    sets[key] = generate_data.submit(key[0], key[1], key[2], Sealed(job.cell.dataset))
+                if job.train and (key := data_key(job.cell)) not in sets:
+                    sets[key] = generate_data.submit(key[0], key[1], key[2], Sealed(job.cell))
             weights = {
                 job.cell.id: answers.weights(job.cell.id) for job in shard.jobs if job.cell.training and not job.train
             }
@@ -264,10 +264,6 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
     update_progress_artifact(artifact, 100.0)
     for dataset in sets.values():
         dataset.wait()
-
-
-def _data_key(cell: Any) -> tuple[str, int, int]:
-    return (cell.dataset.label(), cell.seed, cell.training.data)
 
 
 def _train_seconds(answers: Answers) -> dict[str, float]:

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
-from diffusion.guidance import Guided
+from diffusion.guidance import Guided, exact_given_label
 from diffusion.limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric, ProfileMetric
 from diffusion.networks import Network
@@ -88,6 +89,33 @@ def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:
     return np.asarray(dataset.sample(n, stream("data", _name(dataset), seed, n)))
 
 
+def generate_labelled(dataset: Dataset, seed: int, n: int) -> np.ndarray:
+    """The same data with their labels as a last column, ``[n, dim + 1]`` float64."""
+    x, labels = dataset.sample_labelled(n, stream("data", _name(dataset), seed, n))
+    return np.asarray(torch.cat([x, labels[:, None].double()], 1))
+
+
+DataKey = tuple[Any, ...]
+
+
+def data_key(cell: Cell) -> DataKey:
+    """What a trained cell's training set is known by: dataset label, seed and size, and whether it has labels."""
+    assert cell.training is not None  # noqa: S101 - asked of trained cells only
+    named = (cell.dataset.label(), cell.seed, cell.training.data)
+    return (*named, "labelled") if _labelled(cell) else named
+
+
+def training_set(cell: Cell) -> np.ndarray:
+    """The data that a trained cell learns from, those of its `data_key`."""
+    assert cell.training is not None  # noqa: S101
+    make = generate_labelled if _labelled(cell) else generate
+    return make(cell.dataset, cell.seed, cell.training.data)
+
+
+def _labelled(cell: Cell) -> bool:
+    return isinstance(cell.formulation, Trained) and cell.formulation.labelled
+
+
 def _name(dataset: Dataset) -> str:
     """What the random streams of a target are named by."""
     return json.dumps(without_signed_zeros(dataset.identity()), sort_keys=True)
@@ -113,6 +141,13 @@ class ExactDenoiser:
             out[rows] = target.denoise(x[rows], alpha[rows, None], sigma[rows, None])
         return out
 
+    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """E[x_0 | x_t, label] for labels ``[batch]``, -1 where it is not known."""
+        out = torch.empty_like(x)
+        for target, rows in self._groups:
+            out[rows] = exact_given_label(target, x[rows], alpha[rows, None], sigma[rows, None], labels)
+        return out
+
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log p(x_t), ``[members, batch]``."""
         out = torch.empty(x.shape[:-1], dtype=x.dtype)
@@ -130,14 +165,14 @@ class ExactDenoiser:
 
 def run_shard(
     shard: Shard,
-    data: Mapping[tuple[str, int, int], np.ndarray],
+    data: Mapping[Any, np.ndarray],
     weights: Mapping[str, bytes],
     wanted: Wanted,
     progress: Progress = lambda _seconds, _cells, _points: None,
 ) -> ShardAnswer:
     """Train what is to be trained and answer every question of the shard.
 
-    `data` holds training sets by (dataset label, seed, size); `weights` the safetensors of cells trained before.
+    `data` holds training sets by their `data_key`; `weights` the safetensors of cells trained before.
     """
     torch.set_num_threads(1)
     begun = time.perf_counter()
@@ -166,7 +201,7 @@ def run_shard(
 
 
 def _denoisers(
-    shard: Shard, data: Mapping[tuple[str, int, int], np.ndarray], weights: Mapping[str, bytes], progress: Progress
+    shard: Shard, data: Mapping[Any, np.ndarray], weights: Mapping[str, bytes], progress: Progress
 ) -> tuple[list[CellAnswer], Callable[[Sequence[Cell]], Denoiser]]:
     """Train the cells that need it; a function that makes the denoiser of any list of the shard's cells."""
     exact = all(job.cell.training is None for job in shard.jobs)
@@ -193,7 +228,7 @@ def _denoisers(
         failpoint("train.begin")
         stack = train(
             [_member(job.cell) for job in to_train],
-            [torch.as_tensor(data[job.cell.dataset.label(), job.cell.seed, settings.data].copy()) for job in to_train],
+            [torch.as_tensor(data[data_key(job.cell)].copy()) for job in to_train],
             settings,
             tell,
         )

@@ -25,7 +25,7 @@ Three things more are known of some targets:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -147,6 +147,12 @@ class Dataset(Component):
         from diffusion.datasets.conditioned import OneClass  # derives from this class
 
         return OneClass(self, label)
+
+    def of_classes(self, labels: Sequence[int]) -> Dataset:
+        """The law of the samples with one of several labels, each label as often as any other. Raises ValueError as `of_class`."""
+        from diffusion.datasets.conditioned import EqualClasses
+
+        return EqualClasses(self, tuple(labels))
 
 
 @dataclass(frozen=True)

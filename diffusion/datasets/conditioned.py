@@ -30,7 +30,7 @@ from torch import Tensor
 from diffusion.datasets.base import Dataset, check_label
 from diffusion.datasets.diagonal import DiagonalMixture
 from diffusion.datasets.gaussian import Gaussian
-from diffusion.datasets.gaussian_mixture import GaussianMixture, LabelledMixture
+from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import Mixture, MixtureDataset
 from diffusion.datasets.torus import Torus
 from diffusion.randomness import stream
@@ -54,11 +54,7 @@ def given_labels(dataset: Dataset, labels: Sequence[int]) -> Dataset:
     """
     for label in labels:
         check_label(dataset, label)
-    if len(labels) == 1:
-        return dataset.of_class(labels[0])
-    if isinstance(dataset, LabelledMixture):
-        return dataset.of_classes(labels)
-    return EqualClasses(dataset, tuple(labels))
+    return dataset.of_class(labels[0]) if len(labels) == 1 else dataset.of_classes(labels)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 - `action_matching`: the velocity of a path, from samples of its marginals;
 - `score_matching`: the same score by the other objectives of score matching, and the noise-conditional score networks;
 - `variational`: a lower bound of the likelihood, of an autoencoder or of a chain;
+- `class_conditional`: any of the first kind, told the label;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
 """
 
@@ -30,6 +31,7 @@ from diffusion.formulations.denoising import (
 
 # isort: split
 from diffusion.formulations.action_matching import ActionMatching
+from diffusion.formulations.class_conditional import ClassConditional
 from diffusion.formulations.indi import InDI
 
 # isort: split
@@ -51,6 +53,7 @@ __all__ = [
     "VP",
     "ActionMatching",
     "ChainElbo",
+    "ClassConditional",
     "Denoising",
     "DenoisingScoreMatching",
     "ElucidatedDM",

@@ -29,8 +29,8 @@ class Formulation(Component):
     """A named point of the design space.
 
     What its models give, by name: ``denoiser`` (the call ``model(x, alpha, sigma)`` is E[x_0 | x_t]), ``density``
-    (`log_density`), ``decoder`` (`decode`), ``bound`` (an evidence lower bound of its own), ``perturbation``, ``action``,
-    ``law`` (exact rows, for what starts from the data themselves). A sampler says what it needs.
+    (`log_density`), ``labelled`` (the denoiser given a label), ``decoder`` (`decode`), ``bound`` (an evidence lower bound of its
+    own), ``perturbation``, ``action``, ``law`` (exact rows, for what starts from the data themselves). A sampler says what it needs.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"denoiser"})
@@ -78,6 +78,8 @@ class Formulation(Component):
 @dataclass(frozen=True)
 class Trained(Formulation):
     """A formulation with a network."""
+
+    labelled: ClassVar[bool] = False  # learns from data with their labels
 
     @property
     @abstractmethod

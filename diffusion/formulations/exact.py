@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Exact(Formulation):
     """No network: the target's ideal denoiser on the named schedule."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"denoiser", "density", "law"})
+    gives: ClassVar[frozenset[str]] = frozenset({"denoiser", "density", "labelled", "law"})
 
     schedule: Schedule = EDM()
 

@@ -3,6 +3,8 @@ r"""Guidance: steering a denoiser by something known of the sample, ``D + w (sig
 | name | known | p_t(y \| x_t) |
 |---|---|---|
 | `class-label` | the label | the exact classifier of the noised data, where classes are known in closed form |
+| `trained-classifier` | the label | a network trained by cross-entropy on noised data |
+| `classifier-free` | the label | that which a network holds that was trained with labels and without |
 | `observation` | noisy coordinates | exact for mixtures and point sets, elsewhere a normal law around the denoiser |
 | `inpainting` | exact coordinates | none: they are replaced at every level |
 
@@ -15,16 +17,22 @@ from diffusion.guidance.base import Guidance, Guided, LabelGuidance, guidances
 from diffusion.guidance.class_label import ClassLabel, exact_given_label, has_exact_classes
 
 # isort: split
+from diffusion.guidance.trained_classifier import TrainedClassifier
+
+# isort: split
+from diffusion.guidance.classifier_free import ClassifierFree
 from diffusion.guidance.inpainting import Inpainting
 from diffusion.guidance.observation import NoisyObservation
 
 __all__ = [
     "ClassLabel",
+    "ClassifierFree",
     "Guidance",
     "Guided",
     "Inpainting",
     "LabelGuidance",
     "NoisyObservation",
+    "TrainedClassifier",
     "exact_given_label",
     "guidances",
     "has_exact_classes",

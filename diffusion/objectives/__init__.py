@@ -2,6 +2,7 @@
 
 - `base`: what an objective owes the training loop;
 - `denoising`: the denoising loss, a regression; `separate`: the same with a network for every level;
+- `labelled`: the same with a network that is told the label;
 - `restoration`: the same with an observation of the data in place of the noise;
 - `action_matching`: the velocity of a path from samples of its marginals;
 - `score_matching`: implicit and sliced score matching, which differentiate the network;
@@ -39,6 +40,7 @@ from diffusion.objectives.weightings import (
 # isort: split
 from diffusion.objectives.base import Objective
 from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.labelled import NOT_TOLD, LabelledLoss
 from diffusion.objectives.restoration import RestorationLoss
 
 # isort: split
@@ -52,10 +54,12 @@ from diffusion.objectives.separate import SeparateLoss
 from diffusion.objectives.variational import VariationalBound
 
 __all__ = [
+    "NOT_TOLD",
     "ActionMatching",
     "ChainWeights",
     "DenoisingLoss",
     "ImplicitLoss",
+    "LabelledLoss",
     "LastStep",
     "LearnedUncertainty",
     "Likelihood",

@@ -78,6 +78,19 @@ class Objective(Component):
         """What an action says of points x ``[members, batch, dim]``, for formulations that give an action."""
         raise TypeError(f"models of {type(self).__name__} have no action")
 
+    def denoise_labelled(
+        self,
+        network: Network,
+        rows: Tensor,
+        members: Sequence[Member],
+        x: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """E[x_0 | x_t, label] for labels ``[batch]`` int64, -1 where it is not told, of models that know labels."""
+        raise TypeError(f"models of {type(self).__name__} know no labels")
+
     def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
         """Data ``[members, batch, dim]`` for latent points, for formulations that give a decoder."""
         raise TypeError(f"models of {type(self).__name__} have no decoder")

@@ -35,9 +35,13 @@ class DenoisingLoss(Objective):
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
-        formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
         nsr = self.levels(member, steps, batch, generator)
         x = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
+        return self.lessons_on(member, x, nsr, generator)
+
+    def lessons_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The lessons for these data ``[steps, batch, dim]`` at these noise levels ``[steps, batch]``."""
+        formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
         c = member.coefficients(level)
@@ -74,6 +78,19 @@ class DenoisingLoss(Objective):
     def denoise(
         self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
+        return self.answers(network, rows, members, x, alpha, sigma)
+
+    def answers(
+        self,
+        network: Network,
+        rows: Tensor,
+        members: Sequence[Member],
+        x: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """The denoiser, whose network is told of the noise level and of what else all samples share, ``told [n]``."""
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
         each = [self.coefficients(member, Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
@@ -81,6 +98,8 @@ class DenoisingLoss(Objective):
             torch.stack([getattr(one, part) for one in each])[:, None, None] for part in ("skip", "out", "into")
         )
         c = torch.stack([m.condition(s[None]) for m, s in zip(members, nsr, strict=True)]).float()
+        if told is not None:
+            c = torch.cat([c, told.expand(len(members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
         inputs = (into * z).float()
         raw = torch.cat([network(rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)

@@ -66,6 +66,13 @@ class HasAction(Protocol):
     def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion: ...
 
 
+@runtime_checkable
+class HasLabels(Protocol):
+    """A model that can be told labels ``[batch]`` int64, -1 for a sample of which nothing is known: E[x_0 | x_t, label]."""
+
+    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor: ...
+
+
 class CountingDenoiser:
     """A model that counts in `nfe` how often it is evaluated, whichever of the things it gives is asked for."""
 
@@ -83,6 +90,13 @@ class CountingDenoiser:
             raise TypeError("the model has no density")
         self.nfe += 1
         return self.denoiser.log_density(x, alpha, sigma)
+
+    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """See `HasLabels`. Raises TypeError if the model knows no labels."""
+        if not isinstance(self.denoiser, HasLabels):
+            raise TypeError("the model knows no labels")
+        self.nfe += 1
+        return self.denoiser.labelled(x, alpha, sigma, labels)
 
     def decode(self, z: Tensor) -> Tensor:
         """See `HasDecoder`. Raises TypeError if the model has none."""

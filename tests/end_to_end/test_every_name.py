@@ -5,6 +5,7 @@ The study is made from the registries, so that a new name is run by being there.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,12 @@ def dataset(name: str) -> str | dict[str, Any]:
     return {"name": name, "path": OWN_FILES[name]} if name in OWN_FILES else name
 
 
+def quick(guidance: str) -> dict[str, Any]:
+    """What trains in no time."""
+    fields = {field.name for field in dataclasses.fields(guidances.find(guidance))}
+    return {"name": guidance, **({"steps": 4, "batch": 8, "width": 8, "depth": 1} if "batch" in fields else {})}
+
+
 def degradation(name: str) -> dict[str, Any]:
     """In a form that observes data on the line."""
     return {"name": name, "layout": "line"} if degradations.create(name).refuses(1) else {"name": name, "noise": 0.1}
@@ -81,7 +88,7 @@ def every_name() -> dict[str, Any]:
         "metrics": [MEASURED.get(name, name) for name in metrics.names()],
         "grids": [
             {"datasets": [ONE_DIGIT, *(dataset(name) for name in datasets.names())], "samplers": ["heun"]},
-            {"formulations": [name for name in plain if name != "denoising"]},
+            {"formulations": [name for name in plain if name not in ("denoising", "class-conditional")]},
             {"formulations": [*parts, {"name": "denoising", "noise_levels": "single"}]},
             {"formulations": [V], "schedules": schedules.names()},
             {
@@ -109,7 +116,8 @@ def every_name() -> dict[str, Any]:
             },
             {
                 "datasets": ["eight_gaussians"],
-                "samplers": [{"name": "heun", "guidance": name} for name in guidances.names()],
+                "formulations": ["edm", "class-conditional"],
+                "samplers": ["heun", *({"name": "heun", "guidance": quick(name)} for name in guidances.names())],
             },
         ],
     }

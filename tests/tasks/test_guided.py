@@ -13,12 +13,14 @@ import torch
 from diffusion.datasets import EightGaussians, GaussianMixture
 from diffusion.guidance import ClassLabel
 from diffusion.metrics import EnergyDistance
-from tasks.plan import Point, make_plan, points_of
+from tasks.models import cell_of
+from tasks.plan import Job, Point, Shard, make_plan, points_of
 from tasks.report.targets import target_of
 from tasks.study import Study, StudyError, load_study
-from tasks.work import ShardAnswer, Wanted, run_shard
+from tasks.work import ShardAnswer, Wanted, data_key, run_shard, training_set
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 BASE: dict[str, Any] = {
@@ -142,3 +144,105 @@ def test_the_report_finds_the_conditioned_law() -> None:
     assert len(law.weights) == 2
     assert target_of("eight_gaussians | label 7", spec).missing == "no guidance of the study is called 'label 7'"
     assert target_of("eight_gaussians", spec).law == EightGaussians()
+
+
+# --- models that are told labels --------------------------------------------------------------------------------------
+
+TOLD: dict[str, Any] = {
+    **BASE,
+    "formulations": ["class-conditional", "edm", {"name": "class-conditional", "of": "flow", "drop": 0.3}],
+    "training": {"steps": 12, "batch": 16, "width": 16, "depth": 2, "data": 80},
+    "samplers": [
+        "heun",
+        {"name": "heun", "guidance": {"name": "classifier-free", "labels": 3, "weight": 2.0}},
+        {"name": "ddim", "guidance": {"name": "observation", "values": 0.5, "likelihood": "moments"}},
+        {"name": "dpmpp-2m", "guidance": {"name": "inpainting", "values": 0.5}},
+        {"name": "ddim", "guidance": {"name": "trained-classifier", "steps": 5, "batch": 8, "width": 8, "depth": 1}},
+    ],
+    "seeds": 2,
+    "samples": 60,
+    "metrics": ["energy"],
+}
+
+
+def told_of(answer: ShardAnswer) -> dict[str, tuple[Any, ...]]:
+    """Everything said of each point but the time it took."""
+    return {
+        a.point.id: (a.error, a.nfe, a.metrics, a.samples is not None and a.samples.tobytes()) for a in answer.points
+    }
+
+
+def answered(jobs: Sequence[Job], of: Study, weights: dict[str, bytes] | None = None) -> ShardAnswer:
+    data = {data_key(job.cell): training_set(job.cell) for job in jobs if job.train}
+    return run_shard(Shard(tuple(jobs)), data, weights or {}, Wanted(of.metrics, True, frozenset()))
+
+
+def conditional_jobs(of: Study) -> list[Job]:
+    plan = make_plan(of, {}, ())
+    return [job for job in plan.jobs if job.cell.formulation.registered_name == "class-conditional"]
+
+
+def test_what_a_model_is_not_told_is_skipped_with_the_reason() -> None:
+    loaded = Study.from_spec(TOLD)
+    reasons = {point.impossible() for point in points_of(loaded)}
+    assert reasons == {None, "'edm' is not told the label; needed: a formulation that is, 'class-conditional'"}
+    with pytest.raises(
+        StudyError, match="'classifier-free' can guide no model of the study: 'edm' is not told the label"
+    ):
+        study(formulations=["edm"], samplers=[{"name": "heun", "guidance": "classifier-free"}], metrics=["energy"])
+    with pytest.raises(
+        StudyError, match=r"'class-conditional' can be trained on no dataset of the study.*'uniform' has none"
+    ):
+        study(datasets=["uniform"], formulations=["class-conditional"], samplers=["heun"], metrics=["energy"])
+    with pytest.raises(StudyError, match=re.escape("formulations[0].of: unknown formulation 'edn'")):
+        study(formulations=[{"name": "class-conditional", "of": "edn"}])
+
+
+def test_labels_travel_beside_the_same_data() -> None:
+    """Under a key of their own; what is not labelled keeps its key and its data."""
+    cells = {point.cell for point in points_of(Study.from_spec(TOLD)) if point.cell.training and point.cell.seed == 0}
+    plain = next(cell for cell in cells if cell.formulation.registered_name == "edm")
+    told = next(cell for cell in cells if cell.formulation.registered_name == "class-conditional")
+    assert data_key(plain) == ("eight_gaussians", 0, 80)
+    assert data_key(told) != data_key(plain)
+    x, labels = training_set(told)[:, :-1], training_set(told)[:, -1]
+    np.testing.assert_array_equal(x, training_set(plain))
+    np.testing.assert_array_equal(
+        labels, EightGaussians().mode_of(torch.from_numpy(x)).numpy()
+    )  # bumps that are far apart
+
+
+def test_guided_answers_of_trained_models_do_not_depend_on_packing_and_resume_from_their_weights() -> None:
+    loaded = Study.from_spec(TOLD)
+    jobs = [job for job in conditional_jobs(loaded) if job.cell.labels["formulation"] == "class-conditional"]
+    first = answered(jobs, loaded)
+    whole = told_of(first)
+    assert len(whole) == 10
+    assert all(error is None for error, *_ in whole.values())
+    for some in (jobs[:1], jobs[::-1]):
+        for point, said in told_of(answered(some, loaded)).items():
+            assert said == whole[point]
+    weights = {cell.cell.id: cell.weights for cell in first.cells if cell.weights is not None}
+    assert len(weights) == 2
+    again = [Job(job.cell, job.points, train=False) for job in jobs]
+    assert told_of(answered(again, loaded, weights)) == whole
+
+
+def test_evaluations_of_the_network_are_counted_whoever_asks() -> None:
+    loaded = Study.from_spec(TOLD)
+    nfe = {
+        a.point.labels["sampler"].partition("(")[0]: a.nfe
+        for a in answered(conditional_jobs(loaded)[:1], loaded).points
+    }
+    assert nfe == {
+        "heun": 5,
+        "heun | classifier-free": 10,
+        "ddim | observation": 3,
+        "dpmpp-2m | inpainting": 3,
+        "ddim | trained-classifier": 3,
+    }
+
+
+def test_the_specs_of_conditional_cells_come_back() -> None:
+    for job in conditional_jobs(Study.from_spec(TOLD)):
+        assert cell_of(json.loads(json.dumps(job.cell.spec))).id == job.cell.id

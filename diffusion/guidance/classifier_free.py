@@ -1,0 +1,65 @@
+r"""Guidance without a classifier: a model that was told the label, and the same model told nothing.
+
+Where both denoisers are exact, ``D_y - D = (sigma^2 / alpha) grad log p_t(y | x_t)``: a network that gives both holds a classifier
+implicitly, and ``D + w (D_y - D)`` is guidance of weight w by it. With weight 1 nothing is extrapolated and the label's own denoiser is
+all that is asked; any other weight asks the network twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion.formulations.exact import Exact
+from diffusion.guidance.base import LabelGuidance, guidances
+from diffusion.guidance.class_label import has_exact_classes
+from diffusion.samplers import HasLabels
+
+if TYPE_CHECKING:
+    from diffusion.datasets import Dataset
+    from diffusion.formulations import Formulation
+    from diffusion.samplers import Denoiser
+
+
+@guidances.register(
+    "classifier-free",
+    formula="D + w (D_y - D), both by one model that was trained with labels and without",
+    source="Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, eq. 6 (w = 1 is theirs without guidance)",
+    seed="S1",
+)
+@dataclass(frozen=True)
+class ClassifierFree(LabelGuidance):
+    """From a model that can be told the label: formulation `class-conditional`, or the exact one where classes are known."""
+
+    cost: ClassVar[float] = 2.0
+
+    def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:
+        if reason := super().refuses(dataset, formulation):
+            return reason
+        if "labelled" not in formulation.gives:
+            return f"{formulation.registered_name!r} is not told the label; needed: a formulation that is, 'class-conditional'"
+        if isinstance(formulation, Exact) and not has_exact_classes(dataset):
+            return f"the classes of {dataset.registered_name!r} have no exact denoiser"
+        return None
+
+    def denoise(
+        self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        if not isinstance(denoiser, HasLabels):
+            raise TypeError("the model cannot be told a label")
+        asked = {self.asked(dataset) for dataset in datasets}
+        if len(asked) != 1:
+            raise ValueError("members of one stack must be asked for the same labels")
+        if self.weight == 0:
+            return denoiser(x, alpha, sigma)
+        turns = torch.tensor(asked.pop())
+        labels = turns[torch.arange(x.shape[1]) % len(turns)]
+        told = denoiser.labelled(x, alpha, sigma, labels)
+        if self.weight == 1:
+            return told
+        untold = denoiser(x, alpha, sigma)
+        return untold + self.weight * (told - untold)
