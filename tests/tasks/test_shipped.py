@@ -12,7 +12,7 @@ import torch
 from tasks.collection import Member, load_collection
 from tasks.plan import make_plan
 from tasks.study_file import SHIPPED, shipped_studies
-from tasks.work import Wanted, generate, run_shard
+from tasks.work import Wanted, data_key, run_shard, training_set
 
 SMALL = ("seeds=1", "samples=40", "training.steps=4", "training.batch=8", "training.width=8", "training.data=60")
 
@@ -79,8 +79,7 @@ def test_every_seed_study_runs_when_it_is_made_small() -> None:
 def _run(member: Member) -> None:
     plan = make_plan(member.study, {}, ())
     for shard in plan.shards(1):
-        keys = {(j.cell.dataset, j.cell.seed, j.cell.training.data) for j in shard.jobs if j.cell.training}
-        data = {(d.label(), seed, size): generate(d, seed, size) for d, seed, size in keys}
+        data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
         answer = run_shard(shard, data, {}, Wanted(member.study.metrics, member.study.keep.samples, frozenset()))
         errors = {told.error for told in answer.points if told.error}
         assert not errors, (member.source, errors)
