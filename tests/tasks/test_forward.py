@@ -1,0 +1,121 @@
+"""A study of forward processes and of likelihood, planned, answered, stored and drawn."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from diffusion.datasets import FourPoints, GaussianMixture
+from tasks.plan import keeps_trajectory, make_plan
+from tasks.record import rows_of, skipped_rows
+from tasks.report.page import draw_report
+from tasks.report.targets import Target
+from tasks.results import Answers
+from tasks.store import Store
+from tasks.study import Study
+from tasks.work import PointAnswer, Wanted, generate, run_shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.plan import Plan
+    from tasks.work import ShardAnswer
+
+SPEC: dict[str, Any] = {
+    "name": "forward",
+    "datasets": ["four_points"],
+    "formulations": ["ddpm", {"name": "exact", "schedule": "vp-constant"}],
+    "seeds": 1,
+    "training": {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60},
+    "samplers": ["forward-chain", "forward-sde", "ddim"],
+    "steps": [10, 100],
+    "samples": 300,
+    "metrics": ["w1", "ks", {"name": "nll", "batch": 8}],
+    "keep": {"samples": True, "trajectories": ["forward-chain@100"]},
+}
+
+
+@cache
+def answered() -> tuple[Study, Plan, list[ShardAnswer]]:
+    study = Study.from_spec(SPEC)
+    plan = make_plan(study, {}, ())
+    kept = frozenset(point.id for point in plan.points if keeps_trajectory(study, point))
+    data = {("four_points", 0, 60): generate(FourPoints(), 0, 60)}
+    wanted = Wanted(study.metrics, True, kept)
+    return study, plan, [run_shard(shard, data, {}, wanted) for shard in plan.shards(1)]
+
+
+def points() -> list[PointAnswer]:
+    return [point for answer in answered()[2] for point in answer.points]
+
+
+def test_exact_rows_answer_and_trained_ones_are_skipped_with_the_reason() -> None:
+    _, plan, _ = answered()
+    told = {reason for point_id, reason in plan.impossible.items()}
+    assert any("'forward-chain' needs a model's law, and 'ddpm' gives denoiser only" in reason for reason in told)
+    asked = [p for p in points() if p.point.sampler.registered_name.startswith("forward")]
+    assert asked
+    assert {p.point.labels["formulation"] for p in asked} == {"exact"}
+    assert all(p.error is None and p.nfe == 0 for p in asked)
+
+
+def test_the_last_state_is_compared_with_the_exact_law_there_and_has_no_limit_of_the_flow() -> None:
+    """The chain lies at the floor, within five times: both are of 500 samples of a law in units of about one."""
+    for told in points():
+        if told.point.sampler.registered_name == "forward-chain":
+            assert isinstance(told.point.target, GaussianMixture)  # four bells, no atoms
+            assert told.metrics["w1"] < 5 * told.metrics["w1_floor"]
+            assert told.metrics["ks"] < 5 * told.metrics["ks_floor"]
+            assert not any(name.endswith("_limit") for name in told.metrics)
+
+
+def test_kept_trajectories_count_applied_steps_from_the_data_on() -> None:
+    (told,) = [p for p in points() if p.trajectory is not None and p.point.schedule.registered_name == "vp-constant"]
+    assert told.trajectory is not None
+    values, levels = told.trajectory
+    assert values.shape == (101, 300, 1)
+    assert set(values[0].ravel().tolist()) == {-15.0, -5.0, 1.0, 10.0}
+    time, alpha, sigma = levels if levels.shape[0] == 3 else levels.T
+    assert time[0] == sigma[0] == 0
+    assert alpha[0] == 1
+    np.testing.assert_allclose(sigma**2, 1 - 0.96**time, rtol=0, atol=1e-12)
+
+
+def test_likelihood_stands_beside_the_entropy_of_the_noised_target() -> None:
+    for told in points():
+        assert told.error is None, told.error
+        column = next(
+            name for name in told.metrics if name.startswith("nll") and "floor" not in name and "version" not in name
+        )
+        value, floor = told.metrics[column], told.metrics[f"{column}_floor"]
+        assert math.isfinite(value)
+        if told.point.labels["formulation"] == "exact":
+            assert value == pytest.approx(floor, abs=0.4)  # what is left at t_max of data at +-15 is no normal law
+        else:
+            assert value > floor + 1  # four steps of training
+
+
+def test_such_a_study_is_stored_and_drawn(tmp_path: Path) -> None:
+    study, plan, answers = answered()
+    store = Store.create(str(tmp_path / "results"))
+    with store.coordinate() as coordinator:
+        rows = skipped_rows((p, plan.impossible[p.id]) for p in plan.points if p.id in plan.unrecorded)
+        coordinator.commit_study(study.name, study.spec(), [p.id for p in plan.points], rows, {"study": study.name})
+        for answer in answers:
+            coordinator.commit(rows_of(answer, {}), "shard", {})
+    page = draw_report(Answers(store, study.name))
+    assert "level 0 is the data, level k has been through k moves" in page
+    assert "forward-chain" in page
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-5, 0.3])
+def test_the_exact_density_of_atoms_keeps_its_mass_in_bins_of_any_width(sigma: float) -> None:
+    """Erratum S3-3: read at its centres, a bell narrower than a bin integrates to 398.94 or to nothing."""
+    edges = np.linspace(-20, 20, 401)
+    density = Target("four_points", FourPoints("code")).density(edges, 1.0, sigma)
+    assert density is not None
+    assert float((density * np.diff(edges)).sum()) == pytest.approx(1, abs=1e-6)
