@@ -4,6 +4,7 @@ model = open_model("results", cell_id)
 model.denoise(x, alpha, sigma)                 # E[x_0 | x_t]
 model.sample("heun", steps=18, n=1000)         # the bits that the sweep stored, if it asked the same
 model.elbo(x)                                  # of a chain, or of an autoencoder: reconstruction, consistency, prior
+model.log_likelihood(x)                        # by the probability flow, of points at the schedule's t_min
 model.decode(z)                                # of an autoencoder
 """
 
@@ -20,6 +21,7 @@ from diffusion.datasets import datasets
 from diffusion.elbo import EvidenceBound, evidence_bound
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
+from diffusion.likelihood import log_likelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.samplers.ancestral import Variance
@@ -71,6 +73,16 @@ class Model:
         if not isinstance(self._denoiser, TrainedStack):
             raise TypeError(f"{self.cell} has no network, and so not {needed}")
         return self._denoiser
+
+    def log_likelihood(self, x: Tensor, tolerance: float = 1e-4) -> Tensor:
+        """log p ``[n]``, in nats, of points ``[n, dim]`` at the t_min of the cell's schedule, by the probability flow.
+
+        It is the density of noised data: noise clean ones first (see `diffusion.likelihood`, which tells what is raised). Raises
+        TypeError if the model is no denoiser.
+        """
+        if "denoiser" not in self.cell.formulation.gives:
+            raise TypeError(f"{self.cell.formulation.registered_name!r} gives no denoiser, and no flow")
+        return log_likelihood(self._denoiser, x[None], self.cell.schedule, tolerance=tolerance)[0]
 
     def sample(self, sampler: str | dict[str, Any], steps: int, n: int = 10_000) -> Tensor:
         """Samples ``[n, dim]`` as a study with this sampler (a name, or a mapping as in a study) would have them.

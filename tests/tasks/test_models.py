@@ -42,6 +42,16 @@ def test_a_stored_cell_is_a_denoiser(store):
     assert torch.equal(model.denoise(x, 1.0, 0.5), target.denoise(x, torch.tensor(1.0), torch.tensor(0.5)))
 
 
+def test_a_stored_cell_tells_the_likelihood_of_points(store):
+    points = open_results(store)
+    exact = points.isel(point=points["formulation"].values == "exact")
+    model = open_model(store, str(exact["cell_id"].values[0]))
+    schedule, target = model.cell.schedule, model.cell.dataset
+    level = [part(torch.tensor(schedule.t_min, dtype=torch.float64)) for part in (schedule.alpha, schedule.sigma)]
+    x = level[0] * target.sample(20, stream("stored likelihood"))
+    assert torch.allclose(model.log_likelihood(x), target.log_density(x, *level), rtol=0, atol=0.05)
+
+
 def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
     with pytest.raises(KeyError, match="holds no cell 'nothing'"):
         open_model(store, "nothing")
