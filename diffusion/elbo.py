@@ -36,15 +36,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from diffusion.gaussians import isotropic_divergence, log_normal_density
-from diffusion.samplers import Denoiser
-from diffusion.samplers.ancestral import Variance
+from diffusion.levels import Variance, check_variance
 from diffusion.schedules import Schedule
+
+if TYPE_CHECKING:
+    from diffusion.samplers import Denoiser
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,7 @@ def chain_bound(
     """
     if reason := refuses_bound(schedule):
         raise ValueError(reason)
-    if variance not in get_args(Variance):
-        raise ValueError(f"variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
+    check_variance("the bound of a chain", variance)
     steps = _Steps.of(schedule)
     reconstruction, consistency = torch.empty(0), []
     for t, eps in zip(range(len(steps.alpha)), noise, strict=False):

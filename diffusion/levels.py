@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusion.grids import Grid
     from diffusion.schedules import Schedule
+
+
+Variance = Literal["posterior", "transition"]
+"""Of a reverse move from t to s: that of x_s given x_t and x_0, or that of x_t given x_s."""
+
+
+def check_variance(whose: str, variance: str) -> None:
+    """Raise ValueError unless `variance` is one of the two; `whose` is told."""
+    if variance not in get_args(Variance):
+        raise ValueError(f"{whose}: variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
 
 
 @dataclass(frozen=True)

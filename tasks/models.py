@@ -21,10 +21,10 @@ from diffusion.datasets import datasets
 from diffusion.elbo import EvidenceBound, evidence_bound
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
+from diffusion.levels import Variance
 from diffusion.likelihood import log_likelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
-from diffusion.samplers.ancestral import Variance
 from diffusion.schedules import schedules
 from diffusion.training import TrainedStack, Training
 from tasks.components import build, construct

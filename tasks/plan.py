@@ -186,9 +186,7 @@ class Point:
         """Why the metric cannot measure the answer, or None."""
         formulation = self.cell.formulation
         if isinstance(metric, DenoiserMetric):
-            if "denoiser" not in formulation.gives:
-                return f"it looks at a denoiser, which {formulation.registered_name!r} does not give"
-            reason = metric.refuses(self.cell.dataset) or metric.refuses_schedule(self.cell.schedule)
+            reason = metric.refuses(self.cell.dataset) or metric.refuses_model(formulation.gives, self.cell.schedule)
             return reason or formulation.refuses_metric(metric)
         if isinstance(metric, PairedMetric) and not formulation.restores:
             return f"it compares samples with what they were restored from, and {formulation.registered_name!r} restores nothing"

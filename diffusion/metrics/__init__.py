@@ -21,6 +21,7 @@ from the target is the metric's *floor*, and a sampler cannot be told from a per
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
 | `score-error` | the denoiser, not the samples | yes | 0 |
 | `nll`, `bits-per-dim` | the likelihood of slightly noised data under the denoiser's flow | yes | that of the true density, same draws |
+| `elbo` | what a chain or an autoencoder is sure to give the data | yes | that of the true density, same draws |
 | `restoration-error` | samples beside the originals they were restored from | - | error of the posterior mean, where it is known |
 
 Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)`` is a Brownian bridge, a mean
@@ -45,6 +46,7 @@ from diffusion.metrics.modes import ModeCoverage
 from diffusion.metrics.torus import TorusDistance, TorusMoment
 
 # isort: split
+from diffusion.metrics.bound import NegativeBound
 from diffusion.metrics.denoiser import ScoreError
 from diffusion.metrics.likelihood import BitsPerDimension, NegativeLogLikelihood
 
@@ -60,6 +62,7 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Metric",
     "ModeCoverage",
+    "NegativeBound",
     "NegativeLogLikelihood",
     "PairedMetric",
     "ProfileMetric",

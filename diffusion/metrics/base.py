@@ -120,6 +120,12 @@ class DenoiserMetric(Metric):
         """Why the metric cannot look at denoisers on the schedule; None if it can."""
         return None
 
+    def refuses_model(self, gives: frozenset[str], schedule: Schedule) -> str | None:
+        """Why the metric cannot look at models that give this (see `diffusion.formulations.Formulation`); None if it can."""
+        if "denoiser" not in gives:
+            return "it looks at a denoiser, which such models do not give"
+        return self.refuses_schedule(schedule)
+
     def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
         """Not possible: use `evaluate_denoiser`. Raises TypeError."""
         return self._measure(samples, dataset)

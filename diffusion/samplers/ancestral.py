@@ -14,12 +14,12 @@ Nothing here needs derivatives or times between the levels, and only `level-1` d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.levels import Level, Variance, check_variance
 from diffusion.samplers.base import (
     Denoiser,
     Noise,
@@ -32,8 +32,6 @@ from diffusion.samplers.base import (
     without_data_at_the_start,
 )
 from diffusion.schedules import Schedule
-
-Variance = Literal["posterior", "transition"]
 
 
 @samplers.register(
@@ -97,7 +95,7 @@ class Ancestral(Sampler):
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_variance(self.registered_name, self.variance)
+        check_variance(self.registered_name, self.variance)
 
     def refuses(self, schedule: Schedule) -> str | None:
         return _refuses_variance(self.variance, schedule) or super().refuses(schedule)
@@ -131,7 +129,7 @@ class LevelOne(Sampler):
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_variance(self.registered_name, self.variance)
+        check_variance(self.registered_name, self.variance)
 
     def refuses(self, schedule: Schedule) -> str | None:
         if without_data_at_the_start(schedule):
@@ -152,11 +150,6 @@ def _spread(variance: Variance, now: Level, then: Level) -> Tensor:
     """Standard deviation of the noise of a move."""
     chosen = transition_variance if variance == "transition" else posterior_variance
     return torch.sqrt(chosen(now, then))
-
-
-def _check_variance(sampler: str, variance: str) -> None:
-    if variance not in get_args(Variance):
-        raise ValueError(f"{sampler}: variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
 
 
 def _refuses_variance(variance: Variance, schedule: Schedule) -> str | None:

@@ -14,19 +14,21 @@ import pytest
 
 from diffusion.datasets import datasets
 from diffusion.degradations import degradations
-from diffusion.formulations import Denoising, Exact, Trained, formulations
+from diffusion.formulations import Denoising, Exact, Formulation, Trained, formulations
 from diffusion.grids import grids
 from diffusion.guidance import guidances
-from diffusion.metrics import PairedMetric, metrics
+from diffusion.metrics import DenoiserMetric, PairedMetric, metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.parametrizations import parametrizations
 from diffusion.registry import Registry
 from diffusion.samplers import samplers
-from diffusion.schedules import VPLinear, schedules
+from diffusion.schedules import Schedule, VPLinear, schedules
 from tasks.catalogue import catalogue
 from tasks.components import build
-from tasks.results import open_results
+from tasks.models import cell_of
+from tasks.results import Answers, open_results
+from tasks.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
 OWN_FILES = {"from_file": "points.npy", "images": "pictures.npy"}  # what these data sets read
 MEASURED: dict[str, dict[str, Any]] = {
-    name: {"name": name, "batch": 8} for name in ("nll", "bits-per-dim")
+    name: {"name": name, "batch": 8} for name in ("nll", "bits-per-dim", "elbo")
 }  # each point of a torus is an integral
 ONE_DIGIT = {"name": "digits", "digit": 3}  # what some metrics need
 PARTS: dict[str, Registry[Any]] = {
@@ -210,10 +212,18 @@ def test_every_part_of_a_formulation_has_answers(answered: tuple[Path, xr.Datase
                 assert any(f"{part}={name}" in label for label in labels), name
 
 
+def made_of(spec: dict[str, Any]) -> tuple[Formulation, Schedule]:
+    """Formulation and schedule of a stored cell; its data may lie in a file that is named from elsewhere."""
+    made = cell_of({**spec, "dataset": {"name": "uniform"}})
+    return made.formulation, made.schedule
+
+
 def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Dataset]) -> None:
     """Served is what the metric does not refuse: each has a target among them, and there no answer lacks a number."""
-    _, points = answered
+    folder, points = answered
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
+    specs = Answers(Store.open(str(folder / "results")), None, None).cell_specs
+    made = [made_of(specs[str(cell_id)]) for cell_id in ok["cell_id"].values]
     restoring = {entry.name for entry in formulations if entry.has_defaults and entry.cls().restores}
     for name in metrics.names():
         metric = metrics.create(**MEASURED.get(name, {"name": name}))
@@ -222,6 +232,9 @@ def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Data
         served = np.array([serves.get(str(label), False) for label in ok["dataset"].values])
         if isinstance(metric, PairedMetric):
             served &= np.array([str(label).partition("(")[0] in restoring for label in ok["formulation"].values])
+        if isinstance(metric, DenoiserMetric):
+            models = [metric.refuses_model(f.gives, s) or f.refuses_metric(metric) for f, s in made]
+            served &= np.array([reason is None for reason in models])
         assert served.any(), name
         assert np.isfinite(ok[metric.column].values[served]).all(), name
         assert np.isfinite(ok[f"{metric.column}_floor"].values[served]).all(), name
