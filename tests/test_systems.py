@@ -37,7 +37,9 @@ def rows() -> dict[str, list[str]]:
 def named(cell: str) -> list[str]:
     """What stands in backticks; nothing else may, but commas."""
     assert re.sub(r"`[^`]+`", "", cell).strip(", ") == "", cell
-    return re.findall(r"`([^`]+)`", cell)
+    names = re.findall(r"`([^`]+)`", cell)
+    assert len(set(names)) == len(names), cell
+    return names
 
 
 @functools.cache
