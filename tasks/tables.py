@@ -45,10 +45,15 @@ def number(value: float) -> str:
 
 
 def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
-    """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included."""
+    """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included.
+
+    What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's.
+    """
     rows = summary(points, metric).assign(panel=_grids_apart)
+    alone = _baselines(rows)
+    beside = {str(dataset): _told(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
     made = []
-    for (dataset, sampler, grid), part in rows.groupby(["dataset", "sampler", "panel"], sort=False):
+    for (dataset, sampler, grid), part in rows[~alone].groupby(["dataset", "sampler", "panel"], sort=False):
         part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
         steps = sorted(part["steps"].unique())
         shown = _spread(steps, max(2, (width - 24) // 17))
@@ -69,16 +74,38 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
                     cells.append("")
                     continue
                 entry = mine.loc[step]
-                entry = entry.iloc[0] if isinstance(entry, pd.DataFrame) else entry
-                spread = f" ±{number(entry['sem'])}" if entry["count"] > 1 else ""
-                cells.append(number(entry["mean"]) + spread)
+                cells.append(_entry(entry.iloc[0] if isinstance(entry, pd.DataFrame) else entry))
             table.add_row(name, *cells, style="dim" if name.startswith("exact") else None)
+        captions = [beside[dataset]] if dataset in beside else []
         if len(shown) < len(steps):
-            table.caption = (
+            captions.append(
                 f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
             )
+        table.caption = "\n".join(captions) or None
         made.append(Group(title, table))
     return made
+
+
+def _entry(row: Any) -> str:
+    """Mean and, of several seeds, its standard error."""
+    return number(row["mean"]) + (f" ±{number(row['sem'])}" if row["count"] > 1 else "")
+
+
+def _baselines(rows: pd.DataFrame) -> Any:
+    """Which rows are of formulations that were asked by one sampler in one step alone, where others were asked more of."""
+    keys = ["dataset", "formulation"]
+    asked = rows.assign(question=rows["sampler"] + "@" + rows["steps"].astype(str)).groupby(keys)["question"]
+    by_sampler = rows.groupby(["dataset", "sampler"])["steps"]
+    alone = (asked.transform("nunique") == 1) & (rows["steps"] == 1) & (by_sampler.transform("max") == 1)
+    others = (~alone).groupby(rows["dataset"]).transform("any")
+    return (alone & others).astype(bool)
+
+
+def _told(rows: pd.DataFrame) -> str:
+    """One line of all baselines of a data set."""
+    return "in one step: " + "; ".join(
+        f"{row['formulation']} by {row['sampler']} {_entry(row)}" for _, row in rows.iterrows()
+    )
 
 
 def _grids_apart(rows: pd.DataFrame) -> list[str]:
