@@ -296,8 +296,8 @@ def test_an_example_of_the_target_may_be_what_is_known() -> None:
     half = Inpainting("second-half", example=1)
     assert half.observation(CLOUD).coordinates == (1, 2)
     assert half.condition() == "second-half of example 1"
-    assert guidance.condition() == "x0,x1 of example 3 ± 0.1"
-    assert NoisyObservation((0, 2), (1.5, 1.0), std=0.7).condition() == "x0,x2 = 1.5,1.0 ± 0.7"
+    assert guidance.condition() == "x0,x1 of example 3 +- 0.1"
+    assert NoisyObservation((0, 2), (1.5, 1.0), std=0.7).condition() == "x0,x2 = 1.5,1.0 +- 0.7"
 
 
 @pytest.mark.parametrize(
