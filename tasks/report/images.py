@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 MOST_STEPS = 4
-SIDE = 6  # images of a sheet across and down
+SIDE = 5  # images of a sheet across and down: of ten labels asked for in turn, each has its column
 LEVELS = 10
 FOLLOWED = 5  # images on their way
 _MOST_PIXELS = 192  # of a sheet across: larger images are shown in smaller numbers

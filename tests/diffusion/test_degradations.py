@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
+from torch import Tensor
 
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Torus, Uniform
-from diffusion.degradations import Blur, Degradation, Mask, Noise, Projection, degradations
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, PointSet, Torus, Uniform
+from diffusion.degradations import Blur, Degradation, Mask, Noise, Projection, _of_mixture, degradations
 from diffusion.randomness import stream
 
 EVERY: dict[str, Degradation] = {
@@ -152,6 +154,31 @@ def test_the_least_error_of_a_ring_seen_from_one_side() -> None:
     expected = 4 * rule @ (total * (s**2 + (share * np.square(means[:, 1] - mean[:, None])).sum(1)))
     found = Mask(seen=(0,)).least_error(ring)
     assert found == pytest.approx(expected, abs=4.5 * 2.0 / math.sqrt(20_000))  # |y - mean|^2 is at most about 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Atoms(PointSet):
+    """Seven points in four dimensions, two of them at one place."""
+
+    @property
+    def points(self) -> Tensor:
+        points = torch.randn(7, 4, generator=stream("atoms"), dtype=torch.float64)
+        points[6] = points[0]
+        return points
+
+
+@pytest.mark.parametrize(
+    "made", [Blur(0.3, 0.7), Mask(0.5, (0, 3)), Noise(0.4), Projection(0.3, (1.0, 2.0, 0.0, -1.0))]
+)
+def test_the_least_error_of_atoms_is_that_of_components_without_width(made: Degradation) -> None:
+    """By the general way, on the same draws; and without noise it is not known."""
+    points = Atoms().points.numpy()
+    weights, widths = np.full(7, 1 / 7), np.zeros((7, 4, 4))
+    expected = _of_mixture(made.matrix(4), made.noise, weights, points, widths)
+    assert expected is not None
+    assert expected > 0.01
+    assert made.least_error(Atoms()) == pytest.approx(expected, rel=1e-9)
+    assert made.least_error(Atoms(), 0.0) is None
 
 
 def test_the_least_error_is_not_known_everywhere() -> None:

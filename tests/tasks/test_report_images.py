@@ -44,9 +44,10 @@ def test_every_pixel_is_where_it_belongs():
     assert (sheets.low, sheets.high) == (-1, 1)
     (picture,) = images.pictures(kept_of(values), sheets)
     sheet = sheet_of(picture.spec["data"][0])
-    assert sheet.shape == (6 * 9 - 1, 6 * 9 - 1)
-    for place in range(36):
-        row, column = 9 * (place // 6), 9 * (place % 6)
+    side = images.SIDE
+    assert sheet.shape == (side * 9 - 1, side * 9 - 1)
+    for place in range(side**2):
+        row, column = 9 * (place // side), 9 * (place % side)
         shown = sheet[row : row + 8, column : column + 8]
         assert shown.tolist() == np.ceil(255 * (values[place] + 1) / 2).reshape(8, 8).tolist()
     lines = sheet[8::9]
@@ -73,8 +74,8 @@ def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
 
 def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
     assert "<h3>Samples as images</h3>" in html
-    assert "36 of the data, drawn at random; 8 x 8 pixels." in html
-    assert "edm with heun, seed 0: the first 36 samples." in html
+    assert "25 of the data, drawn at random; 8 x 8 pixels." in html
+    assert "edm with heun, seed 0: the first 25 samples." in html
     assert "5 samples from noise (left) to image (right)" in html
     part = html[html.index("<h3>Samples as images</h3>") :]
     assert "Samples in the plane" not in part
