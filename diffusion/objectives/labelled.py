@@ -40,7 +40,11 @@ class LabelledLoss(DenoisingLoss):
 
     def network(self, dataset: Dataset, settings: Training) -> Network:
         return settings.network.build(
-            dataset.dim, settings.width, settings.depth, conditions=FEATURES + dataset.classes
+            dataset.dim,
+            settings.width,
+            settings.depth,
+            conditions=FEATURES + dataset.classes,
+            image=dataset.image_shape,
         )
 
     def lessons(

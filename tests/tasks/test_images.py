@@ -24,7 +24,7 @@ from tasks.images.classifier import accuracy, as_images, held_out, look, seen, s
 from tasks.images.metrics import Moments, frechet
 from tasks.plan import make_plan
 from tasks.study import Study
-from tasks.work import Wanted, generate, run_shard, stack_of
+from tasks.work import Wanted, data_key, run_shard, stack_of, training_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,8 +354,7 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
     """One trained and one exact model, by the functions that a worker calls."""
     study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})  # type: ignore[dict-item]
     (shard,) = {id(s): s for s in make_plan(study, {}, ()).shards(1) if any(job.train for job in s.jobs)}.values()
-    keys = {(j.cell.dataset, j.cell.seed, j.cell.training.data) for j in shard.jobs if j.cell.training}
-    data = {(d.label(), seed, size): generate(d, seed, size) for d, seed, size in keys}
+    data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
     answer = run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset()))
     assert not [point.error for point in answer.points if point.error]
     for point in answer.points:
@@ -367,3 +366,20 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
     assert cell.weights is not None
     again = stack_of([cell.cell], [cell.weights])
     assert torch.isfinite(again.rows).all()
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])
+def test_every_network_for_images_can_be_told_a_label(network: str) -> None:
+    training = {**STUDY["training"], "network": network}  # type: ignore[dict-item]
+    sampler = {"name": "heun", "guidance": {"name": "classifier-free", "labels": "all", "weight": 1.5}}
+    changes = {"formulations": ["class-conditional"], "samplers": [sampler], "exclude": [{"formulation": "exact"}]}
+    study = Study.model_validate(
+        {**STUDY, **changes, "training": training, "metrics": ["fid-digits", "label-accuracy"]}
+    )
+    (shard,) = make_plan(study, {}, ()).shards(1)
+    data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs}
+    (point,) = run_shard(shard, data, {}, Wanted(study.metrics, False, frozenset())).points
+    assert point.error is None
+    assert 0 <= point.metrics["label-accuracy"] <= 1
+    assert point.metrics["label-accuracy_floor"] >= 0.99
+    assert math.isfinite(point.metrics["fid-digits"])
