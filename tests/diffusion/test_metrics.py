@@ -210,7 +210,7 @@ def test_every_metric_says_what_its_axis_shows_and_serves_some_registered_datase
         metric = entry.cls()
         assert metric.axis_label
         assert (metric.of == "denoiser") == isinstance(metric, DenoiserMetric)
-        assert any(metric.refuses(dataset.cls()) is None for dataset in datasets)
+        assert any(metric.refuses(dataset.cls()) is None for dataset in datasets if dataset.has_defaults)
 
 
 @pytest.mark.parametrize(

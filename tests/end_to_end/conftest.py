@@ -63,10 +63,12 @@ class Command:
             start_new_session=True,
         )
 
-    def __call__(self, *arguments: str, code: int = 0, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def __call__(
+        self, *arguments: str, code: int = 0, seconds: float = 240, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments, **environment)
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.end_to_end.conftest import Command
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services"), pytest.mark.timeout(900)]
 
 OWN_FILES = {"from_file": "points.npy", "images": "pictures.npy"}  # what these data sets read
 MEASURED: dict[str, dict[str, Any]] = {
@@ -134,7 +134,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tupl
     np.save(folder / OWN_FILES["images"], np.random.default_rng(0).normal(size=(50, 4, 4)))
     (folder / "every.yaml").write_text(json.dumps(every_name()))
     command = Command(folder, prefect_url)
-    command("run", "every.yaml", "--workers", "2")
+    command("run", "every.yaml", "--workers", "2", seconds=540)
     return folder, open_results(str(folder / "results"), study="every-name")
 
 
