@@ -16,7 +16,13 @@ from tasks.study_file import SHIPPED, shipped_studies
 from tasks.work import Wanted, data_key, run_shard, training_set
 
 SMALL = ("seeds=1", "samples=40", "training.steps=4", "training.batch=8", "training.width=8", "training.data=60")
-SMALLER = {"seeds/notes-guidance": ("grids[0].samplers[4].guidance.steps=4",)}  # what trains beside the networks
+SMALLER = {  # what takes its time beside the networks
+    "seeds/notes-guidance": ("grids[0].samplers[4].guidance.steps=4",),
+    "seeds/slides-likelihood": (
+        "formulations=[edm]",
+        "metrics=[{name: nll, batch: 8}, {name: bits-per-dim, batch: 8}]",
+    ),
+}
 
 
 def seed_studies() -> list[str]:
