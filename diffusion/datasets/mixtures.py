@@ -18,14 +18,15 @@ Many components of one width, none narrower against the data's extent R than ``a
 taken relative to the centre of all, which is three times as quick and costs no more than 1e-12 in an exponent.
 
 Arrays are ``[components, points]``; sums over components go by halves, elementwise. The denoiser of many components in many
-dimensions (images) goes point by point instead, each with the same matrix: its numbers do not depend on the batch either.
+dimensions (images) and its posterior variance go point by point instead, each with the same matrix: their numbers do not depend on
+the batch either.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,7 @@ from diffusion.datasets.base import Dataset, in_blocks, tree_sum
 _BLOCK = 1 << 17  # pairs of component and point at a time: a megabyte for each temporary
 _MANY = 64  # components from which on the quick way is worth its while
 _LONG = 16  # coordinates from which on products of matrix and vector are quicker than coordinate by coordinate
+_LIKELY = 0.5  # share of one component from which on the others are a small difference
 _FAINT = 800.0  # exponents further below the largest have exponentials that are zero, whatever their last digits
 _WIDE = 1e-4  # (width / alpha R)^2 from which on it is exact enough
 
@@ -89,19 +91,47 @@ class Mixture:
         """The means relative to their centre, ``[K, d]``."""
         return self.means - self.centre
 
-    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    @property
+    def _long(self) -> bool:
+        """Whether points are better taken one by one: many components of one width in many dimensions."""
         size, dim = self.means.shape
-        if size >= _MANY and dim >= _LONG and len(self.squares) == 1:
-            return in_blocks(self._point_by_point, x, alpha, sigma, block=_BLOCK, trailing=(dim,))
+        return size >= _MANY and dim >= _LONG and len(self.squares) == 1
+
+    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        dim = self.means.shape[1]
+        if self._long:
+            return in_blocks(self._points_denoised, x, alpha, sigma, block=_BLOCK, trailing=(dim,))
         return self._in_blocks(lambda posterior: posterior.denoised(), x, alpha, sigma, dim)
 
-    def _point_by_point(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """D of many components of one width in many dimensions: two products of the matrix of means for each point.
+    def _points_denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for i, point, a, s, v, reference, means, r in self._point_by_point(x, alpha, sigma):
+            mean = reference + torch.mv(means.T, r) / r.sum()
+            out[i] = (a * float(self.squares[0]) / v) * point + (s * s / v) * mean
+        return out
+
+    def _points_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        out = torch.empty(len(x), dtype=torch.float64)
+        for i, _, _, s, v, _, means, r in self._point_by_point(x, alpha, sigma):
+            share, places, squares = r / r.sum(), means, 2 * self.half_squares[:, 0]
+            if means is not self.offsets or float(share.max()) > _LIKELY:
+                kept = (r > 0).nonzero()[:, 0]  # from the likeliest: then the difference below loses no digits
+                share, places = share[kept], means[kept] - means[int(r.argmax())]
+                squares = places.square().sum(1)
+            offset = torch.mv(places.T, share)
+            between = torch.dot(squares, share) - torch.dot(offset, offset)
+            out[i] = x.shape[1] * float(self.squares[0]) * s * s / v + (s * s / v) ** 2 * between.clamp(min=0)
+        return out
+
+    def _point_by_point(
+        self, x: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Iterator[tuple[int, Tensor, float, float, float, Tensor, Tensor, Tensor]]:
+        """Number, point, alpha, sigma, v, a reference, means relative to it, weights: one product of a matrix for each point.
 
         Exponents are taken relative to the centre or, where that would cost digits, to the nearest component, as elsewhere.
         """
         width, reach = float(self.squares[0]), 2 * float(self.half_squares.max())
-        logs, out = self.log_weights[:, 0], torch.empty_like(x)
+        logs = self.log_weights[:, 0]
         for i, (a, s) in enumerate(zip(alpha.tolist(), sigma.tolist(), strict=True)):
             point = x[i].clone()  # an address of its own: products go by the same instructions wherever x[i] lies
             v = width * a * a + s * s
@@ -115,15 +145,14 @@ class Mixture:
                 near = point - a * reference
                 exponent = logs[kept if len(logs) > 1 else 0] + torch.mv(means, near) * (a / v)
                 exponent = exponent - means.square().sum(1) * (0.5 * a * a / v)
-            r = torch.exp(exponent - exponent.max())
-            mean = reference + torch.mv(means.T, r) / r.sum()
-            out[i] = (a * width / v) * point + (s * s / v) * mean
-        return out
+            yield i, point, a, s, v, reference, means, torch.exp(exponent - exponent.max())
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.score(), x, alpha, sigma, self.means.shape[1])
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self._long:
+            return in_blocks(self._points_variance, x, alpha, sigma, block=_BLOCK)
         return self._in_blocks(lambda posterior: posterior.variance(), x, alpha, sigma)
 
     def responsibilities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

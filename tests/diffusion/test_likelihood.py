@@ -18,6 +18,7 @@ from diffusion.datasets import (
     Gaussian,
     GaussianMixture,
     Noised,
+    PointSet,
     Torus,
     Uniform,
 )
@@ -185,6 +186,28 @@ def test_an_ideal_denoisers_divergence_is_its_posterior_variance() -> None:
     torch.testing.assert_close(again, denoised, rtol=0, atol=1e-14)
     torch.testing.assert_close(found, known, rtol=1e-10, atol=1e-12)
     assert float(known.min()) > 0
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.4, 1.0, 30.0])
+def test_the_posterior_variance_of_many_points_in_many_dimensions_is_that_of_their_weights(sigma: float) -> None:
+    """Images go point by point, by products of a matrix; here by the definition, for points near one datum and between two."""
+    points = torch.randn(90, 20, generator=stream("many points"), dtype=torch.float64)
+
+    class Many(PointSet):
+        registered_name = "many"
+
+        @property
+        def points(self) -> Tensor:
+            return points
+
+    x = torch.cat([points[:5], 0.5 * (points[5:10] + points[10:15]), torch.zeros(1, 20, dtype=torch.float64)])
+    share = torch.softmax(-0.5 * (x[:, None] - points).square().sum(-1) / sigma**2, 1)
+    mean = share @ points
+    expected = (share * (points - mean[:, None]).square().sum(-1)).sum(1)
+    found = Many().posterior_variance(x, torch.tensor(1.0), torch.tensor(sigma, dtype=torch.float64))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+    apart = torch.cat([Many().posterior_variance(one[None], torch.tensor(1.0), torch.tensor(sigma)) for one in x])
+    assert torch.equal(Many().posterior_variance(x, torch.tensor(1.0), torch.tensor(sigma)), apart)
 
 
 def test_hutchinsons_estimate_has_the_trace_as_its_mean_and_signs_belong_to_samples() -> None:
