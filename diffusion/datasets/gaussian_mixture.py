@@ -123,7 +123,11 @@ class GaussianMixture(LabelledMixture):
         return self.dim == 1
 
     def cdf(self, x: Tensor) -> Tensor:
-        return torch.exp(self._log_cdf(x.reshape(-1), 1.0)).reshape(x.shape)
+        flat = x.reshape(-1)
+        lower, upper = torch.exp(self._log_cdf(flat, 1.0)), torch.exp(self._log_cdf(flat, -1.0))
+        return torch.where(lower <= 0.5, lower, 1 - upper).reshape(
+            x.shape
+        )  # from the smaller tail: at infinity it is 1
 
     def quantile(self, u: Tensor) -> Tensor:
         flat = u.reshape(-1)
