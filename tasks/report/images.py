@@ -122,7 +122,7 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
     values = kept.transpose("level", "sample", "coordinate").values.astype(float)[levels, :FOLLOWED]
     alphas, sigmas = (np.broadcast_to(kept[name].values.astype(float), n)[levels] for name in ("alpha", "sigma"))
     middle = (sheets.low + sheets.high) / 2
-    clean = target.standard_deviation(1.0, 0.0)
+    clean = target.standard_deviation(1.0, 0.0) or 1.0  # half of a picture leaves one picture, without spread
     scales = [
         clean / (target.standard_deviation(float(a), float(s)) or 1.0) for a, s in zip(alphas, sigmas, strict=True)
     ]

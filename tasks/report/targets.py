@@ -33,6 +33,7 @@ class Target:
     name: str
     law: Dataset | None
     missing: str = ""
+    shape: tuple[int, int, int] | None = None
 
     @property
     def dim(self) -> int | None:
@@ -40,8 +41,8 @@ class Target:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width, where the points are images."""
-        return None if self.law is None else self.law.image_shape
+        """Channels, height and width, where the points are images; of a conditioned law, those of the whole."""
+        return self.shape if self.law is None or self.law.image_shape is None else self.law.image_shape
 
     @property
     def torus_radii(self) -> tuple[float, float] | None:
@@ -128,5 +129,6 @@ def _conditioned(name: str, whole: Target, condition: str, study: Mapping[str, A
     reasons = [guidance.refuses_target(whole.law) for guidance in known]
     laws = [guidance.target(whole.law) for guidance, reason in zip(known, reasons, strict=True) if reason is None]
     if laws:
-        return Target(name, laws[0])
-    return Target(name, None, "; ".join(filter(None, reasons)) or f"no guidance of the study is called {condition!r}")
+        return Target(name, laws[0], shape=whole.image_shape)
+    told = "; ".join(filter(None, reasons)) or f"no guidance of the study is called {condition!r}"
+    return Target(name, None, told, whole.image_shape)

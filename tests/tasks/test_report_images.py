@@ -104,3 +104,20 @@ def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_sa
     assert last.tolist() == np.ceil(255 * (Digits().points.numpy()[0] + 1) / 2).reshape(8, 8).tolist()
     first = sheet[:8, :8].astype(float)
     assert 40 < first.std() < 100
+
+
+@pytest.mark.parametrize(
+    ("label", "guidance"),
+    [
+        ("digits | all labels", {"name": "classifier-free", "labels": "all"}),
+        ("digits | second-half of example 0", {"name": "inpainting", "coordinates": "second-half"}),
+    ],
+)
+def test_samples_given_something_of_an_image_are_images_too(label, guidance):
+    study = {"datasets": ["digits"], "samplers": [{"name": "heun", "guidance": guidance}]}
+    target = target_of(label, study)
+    assert target.law is not None
+    assert target.image_shape == (1, 8, 8)
+    values = Digits().points.numpy()[:30]
+    sheets = images.sheets_of(target, kept_of(values), (1, 8, 8))
+    assert images.data_picture(sheets) is not None
