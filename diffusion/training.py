@@ -59,10 +59,11 @@ class Training:
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "network"}
         return plain if self.network == Perceptron() else {**plain, "network": self.network.spec()}
 
-    def identity(self) -> dict[str, Any]:
-        """The spec with the version of the network: what ids are derived from."""
-        spec = self.spec()
-        return {**spec, "network": self.network.identity()} if "network" in spec else spec
+    def identity(self, dim: int) -> dict[str, Any]:
+        """The spec with the version of the network for points of `dim` coordinates, where there has been more than one."""
+        spec, version = self.spec(), self.network.version_for(dim)
+        told = "network" in spec or version > 1
+        return {**spec, "network": {**self.network.identity(), "version": version}} if told else spec
 
     def __post_init__(self) -> None:
         if self.width > _WIDEST or self.depth > _DEEPEST:

@@ -72,6 +72,7 @@ class Cell:
     def spec(self) -> dict[str, Any]:
         """The canonical description that the id hashes."""
         exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
+        objective = self.formulation.objective.version if isinstance(self.formulation, Trained) else 1
         return {
             "engine": ENGINE_VERSION,
             "dataset": self.dataset.identity(),
@@ -80,7 +81,8 @@ class Cell:
             else self.formulation.identity(),
             "schedule": self.schedule.identity(),
             "seed": self.seed,
-            "training": self.training.identity() if self.training else None,
+            "training": self.training.identity(self.dataset.dim) if self.training else None,
+            **({"objective": objective} if objective > 1 else {}),
         }
 
     @cached_property
@@ -180,7 +182,7 @@ class Point:
     def has_limit(self) -> bool:
         """Whether its samples, if it asks the exact denoiser, tend to those of the probability flow as steps grow many."""
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
-        return known and self.target == self.law
+        return known and self.target == self.law and self.sampler.order is not None
 
     def refuses(self, metric: Metric) -> str | None:
         """Why the metric cannot measure the answer, or None."""
@@ -274,7 +276,7 @@ def _stack(cell: Cell) -> str:
     """What cells must agree in to share a shard: those of one stack, or exact answers of one target."""
     if not isinstance(cell.formulation, Trained) or cell.training is None:
         return json.dumps([cell.dataset.dim, cell.dataset.spec()])
-    return json.dumps([repr(_network(cell)), repr(cell.formulation.objective), cell.training.identity()])
+    return json.dumps([repr(_network(cell)), repr(cell.formulation.objective), cell.training.spec()])
 
 
 def _seconds_per_evaluation(cell: Cell) -> float:

@@ -128,6 +128,10 @@ class Architecture(Component):
         """Why a network of this kind cannot serve the target, or None."""
         return None
 
+    def version_for(self, dim: int) -> int:  # noqa: ARG002
+        """The version of its numbers for points of `dim` coordinates."""
+        return self.version
+
     @abstractmethod
     def build(
         self,

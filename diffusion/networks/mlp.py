@@ -130,6 +130,9 @@ class StackedMLP(Network):
 class Perceptron(Architecture):
     """Fully connected layers of equal width; the noise level scales every hidden unit."""
 
+    def version_for(self, dim: int) -> int:
+        return 2 if dim == 1 else self.version  # points on the line have two columns since version 2
+
     def build(
         self,
         dim: int,

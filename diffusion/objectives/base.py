@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,10 +26,6 @@ class Objective(Component):
 
     Its fields are what changes the program itself (how many probes, which kind), not what a member may have its own of.
     """
-
-    def identity(self) -> dict[str, Any]:
-        """With the class in place of a name, which objectives have not: what tells programs apart."""
-        return {**super().identity(), "name": type(self).__qualname__}
 
     def network(self, dataset: Dataset, settings: Training) -> Network:
         """The shape of the network for a target."""

@@ -531,7 +531,7 @@ def test_equal_programs_are_stacked_and_different_ones_are_not() -> None:
         DenoisingLoss(),
         SeparateLoss(),
     ]
-    assert len({str(program.identity()) for program in programs}) == len(programs)
+    assert len({repr(program) for program in programs}) == len(programs)
     assert all(isinstance(program, InputLoss) for program in programs[:4])
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.objectives import LogitNormal, MinSignalToNoise
+from diffusion.networks import Perceptron
+from diffusion.objectives import LogitNormal, MinSignalToNoise, VariationalBound
 from diffusion.parametrizations import Velocity
 from tasks.plan import Known, make_plan, points_of
 from tasks.study import Study
@@ -200,6 +201,27 @@ def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(p
     after = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
     changed = {name.partition("(")[0] for name in before if before[name] != after[name]}
     assert changed == ({"denoising", "v-prediction"} if part is Velocity else {"denoising"})
+
+
+@pytest.mark.parametrize(("part", "changed"), [(Perceptron, {"edm", "vae"}), (VariationalBound, {"vae"})])
+def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_what_is_trained_with_it(
+    part, changed, monkeypatch
+):
+    asked = study(datasets=["eight_gaussians"], metrics=["energy"], formulations=["edm", "vae"], steps=[2], seeds=1)
+    before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    monkeypatch.setattr(part, "version", 2)
+    after = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    assert {name for name in before if before[name] != after[name]} == changed
+    assert before["exact"] == after["exact"]
+
+
+def test_points_on_the_line_have_the_networks_second_version_and_others_its_first():
+    versions = {}
+    for dataset in ("uniform", "torus"):
+        asked = study(datasets=[dataset], metrics=["energy"], formulations=["edm"], steps=[2], seeds=1)
+        (spec,) = {json.dumps(p.cell.spec["training"], sort_keys=True) for p in points_of(asked) if p.cell.training}
+        versions[dataset] = json.loads(spec).get("network", {}).get("version", 1)
+    assert versions == {"uniform": 2, "torus": 1}
 
 
 def test_what_changes_no_number_changes_no_id(tmp_path, monkeypatch):
