@@ -184,6 +184,12 @@ class Point:
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
         return known and self.target == self.law and self.sampler.order is not None
 
+    @property
+    def starts_from_noise(self) -> bool:
+        """Whether samples come down from the schedule's start noise: see `Sampler.from_noise`."""
+        formulation = self.cell.formulation
+        return self.sampler.from_noise and not formulation.restores and formulation.own_sampler is None
+
     def refuses(self, metric: Metric) -> str | None:
         """Why the metric cannot measure the answer, or None."""
         formulation = self.cell.formulation

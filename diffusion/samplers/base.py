@@ -225,6 +225,11 @@ class Sampler(Component):
             )
         return None
 
+    @property
+    def from_noise(self) -> bool:
+        """Whether it follows the schedule down from its start noise, so that what is wrong with that noise stays."""
+        return self.order is not None and type(self).start is Sampler.start
+
     def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
         """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
         return None

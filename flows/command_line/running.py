@@ -293,7 +293,7 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
         "to_compute": list(groups.values()),
         "impossible": list(impossible.values()),
         "warnings": [
-            *end_warnings((point.cell.dataset, point.schedule) for point in made.points),
+            *end_warnings((point.cell.dataset, point.schedule) for point in made.points if point.starts_from_noise),
             *kept_in_vain(made.study),
         ],
         "missing_points": [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.compare.match import Codes, Columns, Mask, Pair
 from tasks.compare.significance import Array, Outcome, Values, corrected, tested
+from tasks.query.statistics import higher_is_better
 
 BETTER, WORSE, UNCHANGED, NOISE, UNTESTABLE = "better", "worse", "unchanged", "within noise", "not testable"
 VERDICTS = (WORSE, BETTER, UNTESTABLE, NOISE, UNCHANGED)
@@ -169,7 +170,8 @@ def judged(rows: pd.DataFrame, by: Sequence[str], level: float, correction: str)
     family = np.full(len(p), np.nan)
     family[tests] = corrected(p[tests], correction)
     change = rows["change"].to_numpy(dtype=np.float64)
-    alarm = np.where(_sign(rows) > 0, WORSE, BETTER)
+    wanted = rows["metric"].map(higher_is_better).to_numpy(dtype=bool)
+    alarm = np.where((_sign(rows) > 0) == wanted, BETTER, WORSE)
     verdict = np.where(tests, np.where(family <= level, alarm, NOISE), rows["verdict"].to_numpy(dtype=object))
     found = rows.assign(verdict=verdict, p_corrected=family)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

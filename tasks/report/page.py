@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from tasks.report import claims, distributions, evidence, fields, figures, images, parts, plane, score, space
 from tasks.report.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
@@ -299,7 +300,14 @@ def _warnings(answers: Answers, table: Table, data: Sequence[OfDataset]) -> list
     """What is wrong with a schedule for one of the data sets that were asked on it."""
     laws = {part.name: part.target.law for part in data}
     named = components_in(answers.study, schedules)
-    labels = dict.fromkeys((p.dataset, p.sampler.partition(" on ")[2] or p.schedule) for p in table.points)
+    rules = components_in(answers.study, samplers)
+
+    def from_noise(label: str) -> bool:
+        rule = rules.get(label) or plain(label, samplers)
+        return rule is None or rule.from_noise
+
+    asked = [p for p in table.points if from_noise(p.sampler.partition(" on ")[0].partition(" | ")[0])]
+    labels = dict.fromkeys((p.dataset, p.sampler.partition(" on ")[2] or p.schedule) for p in asked)
     pairs = [(laws[dataset], named.get(label) or plain(label, schedules)) for dataset, label in labels]
     return end_warnings((law, schedule) for law, schedule in pairs if law is not None and schedule is not None)
 

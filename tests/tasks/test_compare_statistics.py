@@ -34,6 +34,16 @@ def by_steps(before, after, **more):
     return compare(before, after, **more).groups.set_index("steps").sort_index()
 
 
+def test_more_is_better_of_a_metric_that_says_so():
+    draw = np.random.default_rng(2)
+    x = 0.5 + 0.001 * draw.normal(size=(2, 5))
+    up = x + np.array([[0.2], [0.0]]) + 1e-4 * draw.normal(size=x.shape)
+    names = {"w1": "label-accuracy", "w1_floor": "label-accuracy_floor"}
+    for metric, verdict in (("w1", "worse"), ("label-accuracy", "better")):
+        before, after = (points(values) if metric == "w1" else points(values).rename(names) for values in (x, up))
+        assert by_steps(before, after)["verdict"][0] == verdict
+
+
 def test_the_same_seeds_are_tested_in_pairs():
     draw = np.random.default_rng(1)
     x = 10 + draw.normal(size=(20, 4))

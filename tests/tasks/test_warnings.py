@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffusion.datasets import datasets
+from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
 from tasks.warnings import end_warnings, root_mean_square
@@ -53,3 +54,9 @@ def test_the_mean_counts_and_lines_come_once_and_in_order():
     farther = datasets.create("uniform", low=200.0, high=201.0)
     found = end_warnings([(farther, edm), (far, edm), (farther, edm), (far, flow)])
     assert [line.partition(":")[0] for line in found] == [farther.label(), far.label()]
+
+
+def test_only_what_starts_from_the_schedules_noise_is_told_that_it_is_wrong() -> None:
+    from_noise = {entry.name for entry in samplers if entry.cls().from_noise}
+    assert {"euler", "heun", "ancestral", "ddim", "euler-maruyama"} <= from_noise
+    assert from_noise.isdisjoint({"langevin", "annealed-langevin", "mala", "forward-chain", "forward-sde"})
