@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tasks.laws import distinct
 from tasks.results import metric_names
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
@@ -47,7 +48,8 @@ def number(value: float) -> str:
 def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included.
 
-    What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's.
+    What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's. The sampling floor
+    is told in the title where all rows share it, and row by row where they follow different laws.
     """
     rows = summary(points, metric).assign(panel=_grids_apart)
     alone = _baselines(rows)
@@ -56,16 +58,17 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     for (dataset, sampler, grid), part in rows[~alone].groupby(["dataset", "sampler", "panel"], sort=False):
         part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
         steps = sorted(part["steps"].unique())
-        shown = _spread(steps, max(2, (width - 24) // 17))
-        floor = number(float(part["floor"].iloc[0]))
-        title = Text(
-            f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; sampling floor {floor}",
-            "bold",
-        )
+        floors = distinct(part["floor"])
+        apart = len(floors) > 1
+        shown = _spread(steps, max(2, (width - 24) // 17 - apart))
+        told = "the sampling floor of each row beside it" if apart else f"sampling floor {_listed(floors)}"
+        title = Text(f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; {told}", "bold")
         table = Table()
         table.add_column("steps", overflow="fold", max_width=max(20, width // 3))
         for step in shown:
             table.add_column(str(step), justify="right", no_wrap=True)
+        if apart:
+            table.add_column("floor", justify="right", no_wrap=True)
         for name in _ordered(part):
             mine = part[part["row"] == name].set_index("steps")
             cells = []
@@ -75,6 +78,8 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
                     continue
                 entry = mine.loc[step]
                 cells.append(_entry(entry.iloc[0] if isinstance(entry, pd.DataFrame) else entry))
+            if apart:
+                cells.append(_listed(distinct(mine["floor"])))
             table.add_row(name, *cells, style="dim" if name.startswith("exact") else None)
         captions = [beside[dataset]] if dataset in beside else []
         if len(shown) < len(steps):
@@ -84,6 +89,11 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
         table.caption = "\n".join(captions) or None
         made.append(Group(title, table))
     return made
+
+
+def _listed(floors: list[float]) -> str:
+    """One floor, or the least and the largest of those that change with the number of steps."""
+    return " to ".join(number(floor) for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else "-"
 
 
 def _entry(row: Any) -> str:

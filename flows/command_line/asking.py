@@ -90,9 +90,17 @@ def query_command(
             frame = ask(points, where, split(by), metrics, split(stat) or DEFAULT_STATISTICS)
             if by and "cell_id" not in split(by) and (mixed := pooled(points, where)):
                 err.print(f"warning: {mixed}", markup=False)
-        if frame.empty:
-            err.print("no point matches", markup=False)
+        _remark(frame)
         _write(frame, form, out, plain=not (by or best or pareto))
+
+
+def _remark(frame: pd.DataFrame) -> None:
+    """What stderr says of an answer: what a ranking leaves out, and that nothing matches."""
+    if left_out := frame.attrs.get("left_out"):
+        told = f"{', '.join(left_out)} (from the data to the noise, measured against another law)"
+        err.print(f"note: left out {told}; to rank it by itself choose it with --where", markup=False)
+    if frame.empty:
+        err.print("no point matches", markup=False)
 
 
 def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:

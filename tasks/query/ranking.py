@@ -7,6 +7,9 @@ Behind the first by ``d``: where two configurations have the same seeds, which s
 differences seed by seed, with their standard error; otherwise the difference of the means, with the errors added in squares (and
 Welch's degrees of freedom). Two are *tied* if Student's 95 % interval around d holds zero. Nothing corrects for having chosen the
 best of many: of equals, the luckiest comes first, and ties say so.
+
+Samplers that go from the data to the noise ask no model and are measured against another law than those that sample: beside these they are
+left out, and the table says so in ``attrs["left_out"]``.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from tasks.laws import from_data
 from tasks.query.answers import chosen, measured
 from tasks.query.columns import Columns, Groups, check, factorize, frame_of
 from tasks.query.conditions import satisfied
@@ -41,6 +45,8 @@ class Configurations:
     """Which configuration each point belongs to ``[point]``."""
     labels: dict[str, np.ndarray]
     """Of each configuration, `CONFIGURATION` ``[configuration]``."""
+    left_out: tuple[str, ...] = ()
+    """Samplers that go from the data to the noise, left out beside others."""
 
     def __len__(self) -> int:
         return len(self.labels["dataset"])
@@ -51,10 +57,17 @@ class Configurations:
         return means.astype(np.int64) if (means % 1 == 0).all() and (np.abs(means) < 2**53).all() else means
 
 
-def configurations(points: xr.Dataset, at: str | None, where: str | None) -> Configurations:
-    """The configurations of the points that satisfy `where`, all of whose points satisfy `at`. Raises `QueryError`."""
+def configurations(points: xr.Dataset, at: str | None, where: str | None, apart: Sequence[str] = ()) -> Configurations:
+    """The configurations of the points that satisfy `where`, all of whose points satisfy `at`. Raises `QueryError`.
+
+    Without those of samplers that go from the data to the noise, where others of the data set are compared with them: samplers are,
+    unless they are among the axes that are kept `apart`.
+    """
     columns = chosen(points, where)
     columns = columns.rows(columns["status"] != "skipped")
+    foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else _from_data_beside_others(columns)
+    left_out = tuple(sorted(set(map(str, columns["sampler"][foreign]))))
+    columns = columns.rows(~foreign)
     fits = columns["status"] == "ok"
     if at:
         fits = fits & satisfied(at, columns, columns.size, "--at")
@@ -62,9 +75,18 @@ def configurations(points: xr.Dataset, at: str | None, where: str | None) -> Con
     unfit = np.bincount(groups.codes[~fits], minlength=len(groups))
     columns = columns.rows(unfit[groups.codes] == 0)
     groups = Groups(columns, CONFIGURATION, columns.size)
-    found = Configurations(columns, groups.codes, groups.labels)
+    found = Configurations(columns, groups.codes, groups.labels, left_out)
     _refuse_pooled_points(found)
     return found
+
+
+def _from_data_beside_others(columns: Columns) -> np.ndarray:
+    """Which rows are of samplers from the data to the noise, in data sets that have other rows too ``[row]``."""
+    codes, names = factorize(columns["sampler"])
+    forward = np.array([from_data(str(name)) for name in names], dtype=bool)[codes]
+    owner, owners = factorize(columns["dataset"])
+    beside: np.ndarray = forward & (np.bincount(owner[~forward], minlength=len(owners)) > 0)[owner]
+    return beside
 
 
 def _refuse_pooled_points(found: Configurations) -> None:
@@ -131,7 +153,7 @@ def rank(
     check("--best", [of], CONFIGURATION)
     check("--by", by, CONFIGURATION)
     by = [name for name in dict.fromkeys(by) if name != of]
-    found = configurations(points, at, where)
+    found = configurations(points, at, where, by)
     _refuse_mixed_data_sets(found, (of, *by), metric)
     told = reduced(metric, found.columns[metric], found.codes, ["mean", "sem", "count"])
     sign = -1.0 if higher_is_better(metric) else 1.0
@@ -147,7 +169,9 @@ def rank(
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
     first = best["rank"] == 1
     best.loc[first, "tied"] = groups["tied"].transform(_any_of_the_others)[first]
-    return best.reset_index(drop=True)
+    best = best.reset_index(drop=True)
+    best.attrs["left_out"] = found.left_out
+    return best
 
 
 def _any_of_the_others(tied: pd.Series) -> object:
@@ -222,7 +246,7 @@ def pareto(
     check("--pareto", objectives, [*metrics, *_COSTS])
     check("--by", by, CONFIGURATION)
     by = list(dict.fromkeys(by))
-    found = configurations(points, None, where)
+    found = configurations(points, None, where, by)
     _refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
     names = [*by, *(name for name in CONFIGURATION if name not in by)]
     told = {name: found.labels[name] for name in names} | {"nfe": found.mean("nfe")}
@@ -238,7 +262,9 @@ def pareto(
     groups = Groups(found.labels, by, len(found)).codes
     kept = _fronts(costs, groups)
     order = kept[np.lexsort((*costs[kept].T[::-1], groups[kept]))]
-    return frame_of({name: values[order] for name, values in told.items()})
+    front = frame_of({name: values[order] for name, values in told.items()})
+    front.attrs["left_out"] = found.left_out
+    return front
 
 
 def _fronts(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from scipy.stats import t as student_t
 
 from diffusion.metrics import DenoiserMetric
 from diffusion.metrics import metrics as known_metrics
+from tasks.laws import distinct
 from tasks.report.labels import short_labels
 from tasks.split import BESIDE
 
@@ -139,7 +140,7 @@ class Table:
     higher_is_better: frozenset[str]
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
-    floors: Mapping[tuple[str, str], float]
+    floors: Mapping[tuple[str, str, str, str], float]  # of dataset, metric, sampler and schedule: see `tasks.laws`
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     curves: tuple[Curve, ...] = field(default=())
 
@@ -154,6 +155,18 @@ class Table:
             for curve in self.curves
             if (curve.dataset, curve.metric) == (dataset, metric) and (panel is None or curve.panel == panel)
         ]
+
+    def floor(self, dataset: str, metric: str, panel: Panel, series: Series) -> float | None:
+        """The sampling floor of the law that one curve's samples should follow; None if it is not known."""
+        return self.floors.get((dataset, metric, panel.sampler, series.schedule))
+
+    def floors_of(self, dataset: str, metric: str, *names: str) -> list[float]:
+        """The different sampling floors of some samplers on all schedules, ascending."""
+        return distinct(
+            floor
+            for (d, m, sampler, _), floor in self.floors.items()
+            if (d, m) == (dataset, metric) and sampler in names
+        )
 
     def metrics_of(self, dataset: str) -> list[str]:
         """The metrics that mean something for a dataset: those with an answer; all, where nothing was answered."""
@@ -202,7 +215,7 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
         higher_is_better=frozenset(m for m in metrics if points[m].attrs.get("better") == "higher"),
         panels=panels,
         series=_series(rows, study, shorts),
-        floors=_floors(points, datasets, metrics),
+        floors=_floors(rows),
         shorts=shorts,
     )
     return Table(**{**table.__dict__, "curves": tuple(_curves(table))})
@@ -289,19 +302,15 @@ def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str
     return tuple(made)
 
 
-def _floors(points: xr.Dataset, datasets: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
-    owner = np.array([str(v) for v in _column(points, "dataset", "")])
-    floors = {}
-    for metric in metrics:
-        if f"{metric}_floor" not in points:
-            continue
-        values = points[f"{metric}_floor"].values.astype(float)
-        for dataset in datasets:
-            own = values[owner == dataset]
-            own = own[np.isfinite(own)]
-            if own.size:
-                floors[dataset, metric] = float(np.median(own))
-    return floors
+def _floors(rows: Sequence[Point]) -> dict[tuple[str, str, str, str], float]:
+    """The median sampling floor of each dataset, metric, sampler and schedule."""
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for row in rows:
+        for metric in row.values:
+            floor = row.beside.get(f"{metric}_floor", math.nan)
+            if math.isfinite(floor):
+                found.setdefault((row.dataset, metric, row.sampler, row.schedule), []).append(floor)
+    return {key: float(np.median(floors)) for key, floors in found.items()}
 
 
 def _curves(table: Table) -> Iterable[Curve]:

@@ -129,10 +129,13 @@ class Evidence:
                     yield a, b
 
     def floor(self, dataset: str, *names: str) -> float:
-        """The sampling floor, for what fewer than three seeds can tell; 0 where start and samplers draw nothing at random."""
+        """The sampling floor, for what fewer than three seeds can tell; 0 where start and samplers draw nothing at random.
+
+        The largest of the samplers' floors, where these differ.
+        """
         if self.study.get("start") == "quantiles" and not any(self._stochastic(name) for name in names):
             return 0.0
-        return self.table.floors.get((dataset, self.metric(dataset) or ""), math.nan)
+        return max(self.table.floors_of(dataset, self.metric(dataset) or "", *names), default=math.nan)
 
     def _stochastic(self, sampler: str) -> bool:
         found = self._samplers.get(sampler) or plain(sampler, samplers)

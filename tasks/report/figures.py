@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from tasks.laws import distinct
 from tasks.report.curves import EXACT, Curve, Panel, Series, Table
 from tasks.report.look import Picture, Spec, axis, color, dash, layout, listed, log_ticks, packed, plain, symbol
 from tasks.report.text import counted, number, plus_minus
@@ -33,8 +34,8 @@ def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
     curves = table.select(dataset, metric)
     if not curves:
         return []
-    floor = table.floors.get((dataset, metric))
-    scale = _Scale.around(curves, floor)
+    floors = {panel: table.floors_of(dataset, metric, panel.sampler) for panel in table.panels[dataset]}
+    scale = _Scale.around(curves, distinct(floor for own in floors.values() for floor in own))
     compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
     across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2))
@@ -50,8 +51,9 @@ def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
             for curve in own
             for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded)
         ]
-        if floor is not None and (floor > 0 or not scale.logarithmic):
-            traces.append(_floor_trace(floor, min(nfe), max(nfe)))
+        traces += [
+            _floor_trace(floor, min(nfe), max(nfe)) for floor in floors[panel] if floor > 0 or not scale.logarithmic
+        ]
         pictures.append(
             Picture(
                 title=panel.title,
@@ -70,7 +72,7 @@ class _Scale:
         self.low, self.high, self.logarithmic = low, high, logarithmic
 
     @classmethod
-    def around(cls, curves: Sequence[Curve], floor: float | None) -> _Scale:
+    def around(cls, curves: Sequence[Curve], floors: Sequence[float]) -> _Scale:
         means = np.array([mean.mean for curve in curves for mean in curve.at])
         if (means < 0).any():
             middle, reach = float(np.median(means)), float(np.median(np.abs(means - np.median(means)))) or 1.0
@@ -78,8 +80,7 @@ class _Scale:
             margin = 0.06 * (high - low) or 1.0
             return cls(low - margin, high + margin, logarithmic=False)
         positive = means[means > 0]
-        if floor is not None and floor > 0:
-            positive = np.append(positive, floor)
+        positive = np.append(positive, [floor for floor in floors if floor > 0])
         if not positive.size:
             return cls(0.1, 10.0, logarithmic=True)
         top = float(np.median(positive)) * 10**_DECADES_ABOVE_MEDIAN

@@ -10,7 +10,8 @@ that is: within a factor of 1.5, allowing for what so many samples cannot tell a
 is has no floor to allow for.) If the difference is larger, but by no more than two standard errors sqrt(s_x^2 + s_e^2), so
 few seeds cannot tell, and that is what is said.
 
-*Ties.* A curve ties with the best at a budget when the difference of the means is within two standard errors.
+*Ties.* A curve ties with the best at a budget when the difference of the means is within two standard errors. What goes from the
+data to the noise asks no model and is measured against another law: it is not among the best.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.laws import from_data
 from tasks.report.text import counted, number, plus_minus, some
 
 if TYPE_CHECKING:
@@ -237,12 +239,13 @@ def verdicts(table: Table, dataset: str, metric: str) -> Verdicts:
     higher = metric in table.higher_is_better
     trained = [curve for curve in curves if not curve.series.exact]
     exact = {(curve.panel, curve.series.schedule): curve for curve in curves if curve.series.exact}
-    allowance = 0.0 if higher else table.floors.get((dataset, metric), 0.0)
-    nearness = tuple(
-        Nearness(curve, _ratios(curve, exact.get((curve.panel, curve.series.schedule)), allowance, higher=higher))
-        for curve in trained
-    )
-    return Verdicts(dataset, metric, tuple(_best(trained or curves, higher=higher)), nearness)
+    nearness = []
+    for curve in trained:
+        allowance = 0.0 if higher else table.floor(dataset, metric, curve.panel, curve.series) or 0.0
+        reference = exact.get((curve.panel, curve.series.schedule))
+        nearness.append(Nearness(curve, _ratios(curve, reference, allowance, higher=higher)))
+    rivals = [curve for curve in trained or curves if not from_data(curve.panel.sampler)]
+    return Verdicts(dataset, metric, tuple(_best(rivals, higher=higher)), tuple(nearness))
 
 
 def failures(table: Table) -> list[Failure]:

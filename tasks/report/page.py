@@ -452,8 +452,15 @@ def _sheet(table: Table, dataset: str, metric: str, panel: Panel) -> Sheet:
         usual = max(len(mean.values) for mean in curve.at)
         cells = [_cell(by_steps.get(n), usual) for n in steps]
         rows.append((curve.series.label, curve.series.exact, cells))
-    floor = table.floors.get((dataset, metric))
-    return Sheet(panel, steps, rows, "" if floor is None else number(floor))
+    floors = table.floors_of(dataset, metric, panel.sampler)
+    if len(floors) < 2:
+        return Sheet(panel, steps, rows, "".join(map(number, floors)))
+    own = [table.floor(dataset, metric, panel, curve.series) for curve in curves]
+    rows = [
+        (label if floor is None else f"{label} (floor {number(floor)})", exact, cells)
+        for (label, exact, cells), floor in zip(rows, own, strict=True)
+    ]
+    return Sheet(panel, steps, rows, "")
 
 
 def _cell(mean: Mean | None, usual: int) -> tuple[str, str]:

@@ -116,9 +116,13 @@ def origins(table: Table, dataset: str, metric: str) -> list[Origin]:
                 steps = groups.setdefault((table.panel_of(point), series), {})
                 steps.setdefault(point.steps, []).append((point, parts))
     place = {panel: i for i, panel in enumerate(table.panels[dataset])}
-    floor = table.floors.get((dataset, metric), math.inf)
     return [
-        Origin(panel, series, tuple(_split(n, steps[n], metric) for n in sorted(steps)), floor)
+        Origin(
+            panel,
+            series,
+            tuple(_split(n, steps[n], metric) for n in sorted(steps)),
+            math.inf if (floor := table.floor(dataset, metric, panel, series)) is None else floor,
+        )
         for (panel, series), steps in sorted(groups.items(), key=lambda item: (place[item[0][0]], item[0][1].key))
     ]
 

@@ -240,3 +240,39 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart():
     with pytest.raises(QueryError, match="add dataset to --by"):
         pareto(points)
     assert set(pareto(points, by=["dataset"])["dataset"]) == {"uniform", "moons"}
+
+
+# --- samplers that go from the data to the noise ------------------------------------------------------------------------
+
+FORWARD = "forward-chain on vp-linear"
+
+
+def asked(values: dict[str, list[float]], nfe: int, **labels) -> list[dict]:
+    return [{**row, "nfe": nfe} for row in values_of(values, **labels)]
+
+
+def with_forward(name: str) -> list[dict]:
+    """Forward rows beat all others in every count."""
+    return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0)]
+
+
+def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_the_answer_says_so():
+    points = points_of(with_forward("heun"), "w1")
+    for found in (rank(points), rank(points, "schedule", by=["dataset"]), pareto(points)):
+        assert found["sampler"].tolist() == ["heun"]
+        assert found.attrs["left_out"] == (FORWARD,)
+
+
+@pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain-of-mine"])
+def test_samplers_that_are_not_registered_are_ranked_as_any(name):
+    found = rank(points_of(values_of({"heun": [0.5], name: [0.1]}), "w1"))
+    assert found["sampler"].tolist() == [name, "heun"]
+    assert found.attrs["left_out"] == ()
+
+
+def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_samplers_are_apart():
+    points = points_of([*with_forward("heun"), *asked({"forward-sde": [0.3]}, 0, dataset="moons")], "w1")
+    assert pareto(points, where=f"sampler == '{FORWARD}'")["sampler"].tolist() == [FORWARD]
+    assert rank(points, where="dataset == 'moons'")["sampler"].tolist() == ["forward-sde"]
+    assert set(rank(points)["sampler"]) == {"heun", "forward-sde"}
+    assert set(pareto(points, by=["dataset", "sampler"])["sampler"]) == {"heun", "forward-sde", FORWARD}

@@ -16,6 +16,7 @@ import xarray as xr
 
 from tasks.report import Answers, draw_report
 from tasks.report.curves import Mean, tabulate
+from tasks.report.figures import quality
 from tasks.report.findings import failures, thin, verdicts
 from tasks.report.look import PALETTE, dash, plain, symbol
 from tasks.report.text import number, plus_minus
@@ -251,6 +252,36 @@ def test_a_metric_that_is_better_when_higher_is_ranked_so():
     (best,) = verdicts(tabulate(points, {}), "uniform", "coverage").best
     assert best.curve.series.formulation == "b"
     assert "higher is better" in draw(MadeUp(points, study_of(metrics=["coverage"]))).text
+
+
+def test_floors_of_different_laws_are_not_pooled():
+    laws = {("forward-chain", "vp-linear"): 0.02, ("forward-chain", "ve-geometric"): 1.02, ("ddim", "vp-linear"): 0.003}
+    rows = [
+        {"formulation": f, "schedule": on, "sampler": by, "w1": w1, "w1_floor": floor, "nfe": 0 if by != "ddim" else 10}
+        for (by, on), floor in laws.items()
+        for f, w1 in (("exact", 0.01), ("iddpm", 0.03))
+    ]
+    answers = fixture.MadeUp(dataset_of(rows, ("w1",)), {})
+    table = tabulate(answers.points, {})
+    for (by, on), floor in laws.items():
+        (curve,) = [
+            c for c in table.curves if (c.panel.sampler, c.series.formulation, c.series.schedule) == (by, "exact", on)
+        ]
+        assert table.floor("uniform", "w1", curve.panel, curve.series) == floor
+    found = verdicts(table, "uniform", "w1")
+    told = {(one.curve.panel.sampler, one.curve.series.schedule): one.near_everywhere for one in found.nearness}
+    # off by 0.02: a floor of 1.02 or 0.02 allows for that, one of 0.003 does not
+    assert told == {key: floor >= 0.02 for key, floor in laws.items()}
+    assert {best.curve.panel.sampler for best in found.best} == {"ddim"}  # the others ask no model
+    lines = {
+        picture.title: [trace["y"][0] for trace in picture.spec["data"] if trace.get("name") == "sampling floor"]
+        for picture in quality(table, "uniform", "w1")
+    }
+    assert lines == {"forward-chain": [0.02, 1.02], "ddim": [0.003]}
+    page = draw_report(answers)
+    assert f"(floor {number(1.02)})" in page
+    assert f"(floor {number(0.02)})" in page
+    assert f'<tr class="floor"><th scope="row">floor</th><td>{number(0.003)}</td></tr>' in page
 
 
 def test_every_point_without_an_answer_is_mentioned_with_its_reason():

@@ -16,6 +16,9 @@ ROWS = [
 ]
 
 
+DISTINCT = {"vp-linear": 0.02, "ve-geometric": 1.5, "edm": 0.0205}
+
+
 def points(rows: list[tuple[str, str, str, int, int, float]]) -> xr.Dataset:
     frame = pd.DataFrame(rows, columns=["formulation", "schedule", "sampler", "steps", "seed", "w1"])
     frame = frame.assign(dataset="uniform", grid="edm", status="ok", w1_floor=0.01)
@@ -46,3 +49,30 @@ def test_alone_it_has_its_own_table_and_where_there_is_none_nothing_is_told(kept
     (found,) = drawn([row for row in ROWS if row[2] in kept])
     assert "in one step" not in found
     assert ("vae" in found) == (kept == ["decode"])
+
+
+@pytest.mark.parametrize(
+    ("schedules", "shared"), [(("vp-linear", "ve-geometric"), False), (("vp-linear", "edm"), True), (("edm",), True)]
+)
+def test_rows_that_follow_different_laws_have_a_floor_each(schedules: tuple[str, ...], shared: bool) -> None:
+    rows = [("exact", schedule, "forward-chain", n, 0, 0.03) for schedule in schedules for n in (1, 5)]
+    made = points(rows)
+    made["w1_floor"] = ("point", [DISTINCT[row[1]] for row in rows])
+    console = Console(width=120, no_color=True)
+    with console.capture() as captured:
+        console.print(*tables(made, "w1", 120))
+    lines = captured.get().splitlines()
+    title = next(line for line in lines if "forward-chain" in line)
+    assert ("sampling floor 0.02" in title) == shared
+    for schedule in schedules:
+        (line,) = [line for line in lines if f"exact {schedule}" in line]
+        assert (line.split("│")[-2].strip() == f"{DISTINCT[schedule]:g}") == (not shared)
+
+
+def test_a_floor_that_changes_with_the_number_of_steps_is_told_from_least_to_most() -> None:
+    made = points([("exact", "edm", "annealed-langevin", n, 0, 0.03) for n in (1, 5, 9)])
+    made["w1_floor"] = ("point", [0.5, 0.3, 0.1])
+    console = Console(width=120, no_color=True)
+    with console.capture() as captured:
+        console.print(*tables(made, "w1", 120))
+    assert "0.1 to 0.5" in captured.get()
