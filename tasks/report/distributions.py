@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.targets import followed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Kept:
     series: Series
     seed: int
     values: Mapping[int, Array]
+    target: Target | None = None  # what they should follow, where it is not the data set
 
 
 def preference(panel: Panel) -> int:
@@ -69,9 +71,15 @@ def asked(table: Table, dataset: str) -> Iterator[tuple[Panel, Series, int, list
         yield panel, series, seed, sorted(points, key=lambda point: -point.steps)
 
 
-def kept_samples(answers: Answers, table: Table, dataset: str, dim: int, panel: Panel) -> list[Kept]:
-    """What was kept of a data set with one sampler, per series of the first seed that has any."""
+def kept_samples(
+    answers: Answers, table: Table, dataset: str, dim: int, panel: Panel, target: Target
+) -> tuple[list[Kept], bool]:
+    """What was kept of a data set with one sampler, per series of the first seed that has any.
+
+    And whether some is left out, because it should follow another law than the data set, and that is not known or not on the line.
+    """
     found: dict[Series, Kept] = {}
+    left_out = False
     for asked_of, series, seed, points in asked(table, dataset):
         if series in found or asked_of != panel:
             continue
@@ -81,16 +89,23 @@ def kept_samples(answers: Answers, table: Table, dataset: str, dim: int, panel: 
             if samples is not None and samples.sizes.get("coordinate", 1) == dim:
                 flat = samples.values.astype(float)
                 values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
-        if values:
+        if not values:
+            continue
+        law = followed(target, points[0], answers.study)  # of the most steps
+        if law is target:
             found[series] = Kept(panel, series, seed, values)
-    return list(found.values())
+        elif law is not None and dim == 1:
+            found[series] = Kept(panel, series, seed, values, law)
+        else:
+            left_out = True
+    return list(found.values()), left_out
 
 
 def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
     """The values shown: the support of the target and half of its width on either side."""
     low_high = target.support()
     if low_high is None:
-        last = np.concatenate([values for one in kept for values in [one.values[max(one.values)]]])
+        last = np.concatenate([np.zeros(0), *(one.values[max(one.values)] for one in kept)])
         last = last[np.isfinite(last)]
         low_high = (float(np.quantile(last, 0.01)), float(np.quantile(last, 0.99))) if last.size else (0.0, 1.0)
     low, high = low_high
@@ -101,8 +116,9 @@ def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
 def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_panel: bool = False) -> Picture:
     """The lecture's figure: colours are the density of the samples, a column for each step count and one for the target.
 
-    It is titled by the panel if asked to be.
+    It is titled by the panel if asked to be. Samples that should follow another law than the data set stand beside that one.
     """
+    target = kept.target or target
     # a hair lower, so that an atom at an edge is in the same bin for samples and target
     edges = np.linspace(*shown, _BINS + 1) - 1e-7 * (shown[1] - shown[0])
     steps = sorted(kept.values)
@@ -139,6 +155,8 @@ def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_
     label = kept.series.label
     worst = max(zip(outside, steps, strict=True))
     text = f"{label} with {kept.panel.title}, seed {kept.seed}, {values_in(kept)} samples per column."
+    if kept.target is not None:
+        text += " The target is the law in noise at the last level passed, not the data."
     if worst[0] >= 0.005:
         text += f" Outside the picture: up to {100 * worst[0]:.0f} % (N = {worst[1]})."
     across = axis("steps N", type="category", showgrid=False, tickangle=0, tickfont={"size": 10})

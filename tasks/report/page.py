@@ -237,7 +237,7 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
     if target.missing:
         notes.append(f"{name}: the exact target is not drawn ({target.missing}).")
     origins, reading = _origins(table, name, notes)
-    kept, order = _kept(answers, table, name, dim, notes) if dim not in (None, 3) else ([], [])
+    kept, order = _kept(answers, table, target, dim, notes) if dim not in (None, 3) else ([], [])
     sweeps = _sweeps(kept, order, target) if dim == 1 else []
     paths, more = distributions.trajectories(answers, table, name, target) if dim == 1 else ([], 0)
     in_plane: Picture | None = None
@@ -324,24 +324,30 @@ def _dimension(answers: Answers, table: Table, name: str, target: Target) -> int
 
 
 def _kept(
-    answers: Answers, table: Table, name: str, dim: int | None, notes: list[str]
+    answers: Answers, table: Table, target: Target, dim: int | None, notes: list[str]
 ) -> tuple[list[Kept], list[Panel]]:
     """Kept samples by panel, the one shown first at the front, and the panels in that order."""
+    name = target.name
     first = distributions.default_panel(table.panels[name])
     found: list[Kept] = []
     order: list[Panel] = []
     dropped: list[str] = []
+    elsewhere: list[str] = []
     for panel in sorted(table.panels[name], key=lambda panel: panel != first):
         if len(order) >= _MOST_SELECTABLE and len(found) + _FEW_SERIES > _MOST_PICTURES:
             dropped.append(panel.title)
             continue
-        own = distributions.kept_samples(answers, table, name, dim or 1, panel)
+        own, foreign = distributions.kept_samples(answers, table, name, dim or 1, panel, target)
+        if foreign:
+            elsewhere.append(panel.title)
         if own:
             order.append(panel)
             found += own
     if dropped:
         notes.append(f"{name}: samples with {some(dropped, 8)} are not drawn.")
-    if not found:
+    if elsewhere:
+        notes.append(f"{name}: samples with {some(elsewhere, 8)} follow another law than the data and are not drawn.")
+    elif not found:
         notes.append(f"{name}: no samples were kept, so their distribution is not drawn (keep: {{samples: true}}).")
     return found, order
 
@@ -383,11 +389,16 @@ def _titled(
 def _sweeps(kept: Sequence[Kept], order: Sequence[Panel], target: Target) -> list[Choice]:
     if not kept:
         return []
-    shown = distributions.window(kept, target)
+    shown = distributions.window([one for one in kept if one.target is None], target)
     return _choices(
         kept,
         order,
-        lambda own, titled: [distributions.against_steps(one, target, shown, by_panel=titled) for one in own],
+        lambda own, titled: [
+            distributions.against_steps(
+                one, target, distributions.window([one], one.target) if one.target else shown, by_panel=titled
+            )
+            for one in own
+        ],
     )
 
 

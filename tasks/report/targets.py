@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from diffusion.datasets import Dataset, Torus, datasets, noised_law
+from diffusion.grids import grids
 from diffusion.guidance import guidances
+from diffusion.levels import levels_of
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
+from diffusion.samplers import Sampler, samplers
+from diffusion.schedules import schedules
 from tasks.components import build
 from tasks.report.named import component_called, components_in
+
+if TYPE_CHECKING:
+    from tasks.report.curves import Point
 
 Array = NDArray[np.float64]
 _AT_THE_MEAN = 1000
@@ -120,6 +127,27 @@ def target_of(name: str, study: Mapping[str, Any]) -> Target:
         return Target(name, build(datasets, dict(given[0]) if given else name))
     except (LookupError, OSError, TypeError, ValueError) as error:
         return Target(name, None, str(error))
+
+
+def followed(target: Target, point: Point, study: Mapping[str, Any]) -> Target | None:
+    """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
+
+    A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.Sampler.target`).
+    """
+    sampled, _, other = point.sampler.partition(" on ")
+    label = sampled.partition(" | ")[0]
+    name = label.partition("(")[0]
+    sampler = component_called(label, study, samplers)
+    kind = type(sampler) if sampler is not None else samplers.find(name) if name in samplers else Sampler
+    if kind.target is Sampler.target:
+        return target
+    grid = component_called(point.grid, study, grids)
+    schedule = component_called(other or point.schedule, study, schedules)
+    if target.law is None or sampler is None or schedule is None or grid is None:
+        return None
+    last = sampler.path(levels_of([schedule.fitted(target.law)], [grid], point.steps))[-1]
+    law = sampler.target(target.law, last)
+    return target if law == target.law else replace(target, law=law)
 
 
 def _conditioned(name: str, whole: Target, condition: str, study: Mapping[str, Any]) -> Target:

@@ -17,7 +17,7 @@ from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from tasks.report import draw_report, parts, plane
 from tasks.report.curves import FEWEST_SEEDS, Panel, Series, tabulate
-from tasks.report.distributions import Kept, against_steps, window
+from tasks.report.distributions import Kept, against_steps, kept_samples, window
 from tasks.report.figures import _Scale
 from tasks.report.labels import short_labels
 from tasks.report.look import one_byte
@@ -230,6 +230,37 @@ def test_the_target_s_own_samples_look_like_its_column(name):
     shape = tuple(int(part) for part in trace["z"]["shape"].split(", "))
     drawn = np.nan_to_num(np.frombuffer(base64.b64decode(trace["z"]["bdata"]), "<f4").reshape(shape))
     assert np.abs(drawn[:, 0] - drawn[:, 1]).sum() < 0.1 * drawn[:, 1].sum()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "nsr"),
+    [("forward-chain", None), ("langevin(nsr=2.0)", 2.0), ("ddim", 0.0), ("own.module:Sampler", 0.0)],
+)
+def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
+    top = schedules.create("edm").terminal_nsr if nsr is None else nsr
+    target = target_of("uniform", {})
+    drawn = target.sample(4000)[:, 0] + top * np.random.default_rng(0).normal(size=4000)
+    row = {"formulation": "exact", "sampler": sampler, "grid": "edm", "point_id": "p", "w1": 0.1}
+    answers = MadeUp(dataset_of([row], ("w1",)), {"samplers": [{"name": "langevin", "nsr": 2.0}]})
+    answers.kept_samples["p"] = xr.DataArray(drawn[:, None], dims=("sample", "coordinate"))
+    table = tabulate(answers.points, answers.study)
+    ((kept,), left_out) = kept_samples(answers, table, "uniform", 1, table.panels["uniform"][0], target)
+    assert not left_out
+    assert (kept.target is None) == (top == 0)
+    picture = against_steps(kept, target, window([kept], kept.target or target))
+    trace = picture.spec["data"][0]
+    shape = tuple(int(part) for part in trace["z"]["shape"].split(", "))
+    columns = np.nan_to_num(np.frombuffer(base64.b64decode(trace["z"]["bdata"]), "<f4").reshape(shape))
+    assert np.abs(columns[:, 0] - columns[:, 1]).sum() < 0.2 * columns[:, 1].sum()
+
+
+@pytest.mark.parametrize(("sampler", "dim"), [("forward-chain", 2), ("langevin(tau=0.01)", 1)])
+def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so(sampler, dim):
+    name = "uniform" if dim == 1 else "moons"
+    row = {"dataset": name, "formulation": "exact", "sampler": sampler, "grid": "edm", "point_id": "p", "w1": 0.1}
+    answers = MadeUp(dataset_of([row], ("w1",)), {})
+    answers.kept_samples["p"] = xr.DataArray(np.zeros((10, dim)), dims=("sample", "coordinate"))
+    assert "follow another law than the data and are not drawn" in draw_report(answers)
 
 
 # --- samples in the plane ---------------------------------------------------------------------------------------------
