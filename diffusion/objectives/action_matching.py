@@ -219,7 +219,10 @@ def denoised(slope: Tensor, z: Tensor, phi: Tensor, noise: float) -> Tensor:
 
 
 def _slope(network: Network, rows: Tensor, z: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-    """grad s ``[members, batch, dim]`` and s ``[members, batch]``, without a graph."""
+    """grad s ``[members, batch, dim]`` and s ``[members, batch]``; differentiable in z where z asks for it, else without a graph."""
+    if z.requires_grad:
+        value = network(rows, z, told)[..., 0]
+        return torch.autograd.grad(value.sum(), z, create_graph=True)[0], value
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = network(rows, z, told)[..., 0]
