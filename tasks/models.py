@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import datasets
-from diffusion.elbo import EvidenceBound, evidence_bound
+from diffusion.elbo import EvidenceBound, evidence_bound, refuses_bound
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
 from diffusion.levels import Variance
@@ -57,8 +57,17 @@ class Model:
         Of a denoiser on a discrete variance-preserving chain (`variance` is that of its reverse moves), or of an autoencoder.
         Raises ValueError if the model has no bound.
         """
+        gives, schedule = self.cell.formulation.gives, self.cell.schedule
+        if "bound" not in gives:  # every trained stack looks like a model with a bound
+            if reason := refuses_bound(schedule):
+                raise ValueError(reason)
+            if "denoiser" not in gives:
+                name = self.cell.formulation.registered_name
+                raise ValueError(
+                    f"{name!r} gives neither a bound nor a denoiser: it gives {', '.join(sorted(gives))} only"
+                )
         generator = stream("elbo", self.cell.id, seed)
-        return evidence_bound(self._denoiser, x, self.cell.schedule, generator, draws, variance)
+        return evidence_bound(self._denoiser, x, schedule, generator, draws, variance)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x. Raises TypeError if there is no encoder."""

@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from diffusion.datasets import datasets
-from diffusion.formulations import Exact, Trained, formulations
+from diffusion.formulations import ActionMatching, Exact, Trained, formulations
 from diffusion.randomness import stream
 from diffusion.samplers import Heun
-from diffusion.schedules import schedules
+from diffusion.schedules import DDPMLinear, schedules
 from diffusion.training import Training
-from tasks.models import CannotBeMade, cell_of, open_model
+from tasks.models import CannotBeMade, Model, cell_of, open_model
 from tasks.plan import Cell
 from tasks.results import open_results, open_samples
+from tasks.work import ExactDenoiser
 from tests.tasks.tiny_store import SPEC, answer
 
 
@@ -64,6 +65,18 @@ def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
     monkeypatch.setattr(formulations.find("edm"), "version", 7)
     with pytest.raises(CannotBeMade, match="other versions"):
         open_model(store, cell)
+
+
+def test_a_model_without_a_bound_says_so(store):
+    points = open_results(store)
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    for name in ("edm", "exact"):
+        cell = str(points["cell_id"].values[points["formulation"].values == name][0])
+        with pytest.raises(ValueError, match="'edm' is not one"):
+            open_model(store, cell).elbo(x)
+    unbalanced = Cell(datasets.create("uniform"), ActionMatching("unbalanced"), DDPMLinear(), 0, Training(steps=10))
+    with pytest.raises(ValueError, match="neither a bound nor a denoiser: it gives action only"):
+        Model(unbalanced, ExactDenoiser([unbalanced.dataset])).elbo(x)
 
 
 def test_the_version_of_a_sampler_is_no_part_of_a_cell(store, monkeypatch):
