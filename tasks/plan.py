@@ -93,7 +93,9 @@ class Cell:
     def impossible(self) -> str | None:
         """Why there can be no such model, or None."""
         reason = self.formulation.refuses(self.schedule) or self.formulation.refuses_dataset(self.dataset)
-        return reason or (self.training.network.refuses(self.dataset) if self.training else None)
+        if reason is None and self.training and isinstance(self.formulation, Trained):
+            reason = self.formulation.refuses_network(self.dataset, self.training)
+        return reason
 
     @property
     def labels(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PlainValidator, ValidationError, model_validator
 
-from diffusion.formulations import Exact
+from diffusion.formulations import Exact, Trained
 from diffusion.metrics import Metric, metrics
 from tasks import study_file
 from tasks.components import MISSING, Complaint, complaint_of, refusal
@@ -221,6 +221,7 @@ def _laws(block: Block) -> Iterator[Dataset | str]:
 
 
 def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
+    unsuited = [block.training.network.refuses(dataset) for dataset in block.datasets]
     for i, formulation in enumerate(block.formulations):
         if isinstance(formulation, Exact) and not any(dataset.exact for dataset in block.datasets):
             names = ", ".join(map(_quoted, block.datasets))
@@ -230,11 +231,18 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
         if all(refused) and not isinstance(formulation, Exact):
             told = f"{_quoted(formulation)} can be trained on no dataset of the study: {_joined(refused)}"
             yield Complaint(at("formulations", i), told)
+        elif isinstance(formulation, Trained) and not all(unsuited):
+            refused = [
+                reason or formulation.refuses_network(dataset, block.training)
+                for reason, dataset in zip(refused, block.datasets, strict=True)
+            ]
+            if all(refused):
+                told = f"{_quoted(formulation)} can be trained with {_quoted(block.training.network)} on no dataset of the study"
+                yield Complaint(at("formulations", i), f"{told}: {_joined(refused)}")
         if all(reasons):
             which = "accepts none of the schedules listed" if block.schedules else "does not accept its own schedule"
             told = f"{_quoted(formulation)} {which}: {_joined(reasons)}"
             yield Complaint(at("formulations", i), told)
-    unsuited = [block.training.network.refuses(dataset) for dataset in block.datasets]
     if all(unsuited):
         yield Complaint(
             ("training", "network"), f"{_quoted(block.training.network)} can serve no dataset: {_joined(unsuited)}"

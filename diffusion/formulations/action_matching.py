@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +14,9 @@ from diffusion.objectives import ActionMatching as ActionLoss
 from diffusion.objectives import Objective
 from diffusion.objectives.action_matching import Kind
 from diffusion.schedules import Flow, Schedule
+
+if TYPE_CHECKING:
+    from diffusion.training import Training
 
 
 @formulations.register(
@@ -56,6 +60,17 @@ class ActionMatching(Trained):
         """The path's ends: beyond them there are no angles that training has seen."""
         low, high = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)).tolist()
         return low, high
+
+    def refuses_network(self, dataset: Dataset, settings: Training) -> str | None:
+        """Its network answers one number for each point, which those from images to images do not."""
+        if reason := super().refuses_network(dataset, settings):
+            return reason
+        if not settings.network.of_images:
+            return None
+        name = settings.network.registered_name
+        return (
+            f"'action-matching' learns a scalar function, and {name!r} maps images to images (accepted: network: mlp)"
+        )
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
         return None if dataset.std > 0 else "its path is scaled by the data's standard deviation, which is zero"

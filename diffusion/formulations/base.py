@@ -90,6 +90,10 @@ class Trained(Formulation):
         """The shape of its network for a target."""
         return self.objective.network(dataset, settings)
 
+    def refuses_network(self, dataset: Dataset, settings: Training) -> str | None:
+        """Why the architecture that the settings name cannot serve it on the target, or None: then `network` builds one."""
+        return settings.network.refuses(dataset)
+
 
 @dataclass(frozen=True)
 class NoiseConditional(Trained):

@@ -19,7 +19,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -123,6 +123,8 @@ class Network:
 @dataclass(frozen=True)
 class Architecture(Component):
     """A family of networks with a name; its fields are what a study may choose besides width and depth."""
+
+    of_images: ClassVar[bool] = False  # builds networks from images to images of the same shape, and no others
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         """Why a network of this kind cannot serve the target, or None."""

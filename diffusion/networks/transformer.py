@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -118,6 +118,8 @@ class Transformer(Architecture):
 
     `training.width` is the length of a token, `training.depth` the number of blocks.
     """
+
+    of_images: ClassVar[bool] = True
 
     patch: int = 2
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -154,6 +154,8 @@ class UNet(Architecture):
     `training.width` counts the channels at the full resolution (twice as many below), `training.depth` the residual blocks that a
     resolution has on each way. Height and width of the image must be divisible by ``2^(levels - 1)``.
     """
+
+    of_images: ClassVar[bool] = True
 
     levels: int = 2
     attention: bool = True

@@ -15,14 +15,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Torus, Uniform, datasets, given_labels
+from diffusion.formulations import Trained, formulations
 from diffusion.metrics import ModeCoverage, metrics
+from diffusion.networks import architectures
 from diffusion.randomness import stream
+from diffusion.training import Training
 from tasks.components import build
 from tasks.files import FromFile, Images
 from tasks.images import Digits, FrechetDigits, LabelAccuracy
 from tasks.images.classifier import accuracy, as_images, held_out, look, seen, stored_classifier, train_classifier
 from tasks.images.metrics import Moments, frechet
-from tasks.plan import make_plan
+from tasks.plan import Cell, make_plan
 from tasks.study import Study
 from tasks.work import Wanted, data_key, run_shard, stack_of, training_set
 
@@ -341,6 +344,32 @@ def test_a_study_with_a_network_for_images_on_a_target_without_is_refused_with_i
     told = complaints(datasets=["uniform"], metrics=["w1"], training={"network": network})
     assert f"training.network: {network!r} can serve no dataset: {network!r} works on images" in told
     assert "such as digits; or network: mlp" in told
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer"])
+def test_a_study_of_a_scalar_function_with_a_network_for_images_is_refused_with_its_place(network: str) -> None:
+    training = {"network": network}
+    told = complaints(formulations=["edm", "action-matching"], samplers=["euler"], training=training)
+    assert f"formulations.1: 'action-matching' can be trained with {network!r} on no dataset of the study" in told
+    assert "accepted: network: mlp" in told
+    assert "formulations.0" not in told
+
+
+@pytest.mark.parametrize("target", ["uniform", "digits"])
+@pytest.mark.parametrize("network", architectures.names())
+@pytest.mark.parametrize(
+    "formulation", [e.name for e in formulations if issubclass(e.cls, Trained) and e.has_defaults], ids=str
+)
+def test_what_is_not_refused_can_be_built(formulation: str, network: str, target: str) -> None:
+    """Every trained formulation with every architecture, on images and on a line."""
+    model, dataset = formulations.create(formulation), datasets.create(target)
+    training = Training(width=8, depth=1, network=architectures.create(network))
+    assert isinstance(model, Trained)
+    reason = Cell(dataset, model, model.own_schedule().fitted(dataset), 0, training).impossible()
+    if reason is None:
+        assert model.network(dataset, training).size > 0
+    else:
+        assert network != "mlp" or model.labelled  # a perceptron serves all that have their labels
 
 
 def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_place() -> None:
