@@ -270,7 +270,7 @@ def _least_error(degradation: Degradation, dataset: Dataset, noise: float) -> fl
     if components is not None:
         return _of_mixture(degradation.matrix(dataset.dim), noise, *components)
     if isinstance(degradation, Noise) and dataset.exact and noise > 0:
-        generator = stream("least error", repr(degradation.spec()), repr(dataset.spec()), noise)
+        generator = stream("least error", repr(degradation.spec()), repr(dataset.identity()), noise)
         x = dataset.sample(_DRAWS, generator)
         y = x + noise * torch.randn(x.shape, generator=generator, dtype=torch.float64)
         one = torch.ones(1, dtype=torch.float64)

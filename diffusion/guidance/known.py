@@ -11,7 +11,7 @@ import torch
 
 from diffusion.datasets import Dataset, Observation, observed
 from diffusion.guidance.base import Guidance
-from diffusion.metrics.base import name_of, remembered
+from diffusion.metrics.base import law_of, remembered
 from diffusion.randomness import stream
 
 if TYPE_CHECKING:
@@ -108,6 +108,6 @@ def law_of_observation(dataset: Dataset, observation: Observation) -> Dataset:
 @remembered(256)
 def _example(dataset: Dataset, number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A draw of the target that is part of no training set, and standard normal numbers of the same size."""
-    generator = stream("example", name_of(dataset), number)
+    generator = stream("example", law_of(dataset), number)
     x = dataset.sample(1, generator)[0]
     return tuple(x.tolist()), tuple(torch.randn(len(x), generator=generator, dtype=torch.float64).tolist())

@@ -30,7 +30,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
-from diffusion.metrics.base import name_of, remembered
+from diffusion.metrics.base import law_of, remembered
 from diffusion.networks import features
 from diffusion.objectives import Objective, stratified
 from diffusion.randomness import stream
@@ -140,7 +140,7 @@ class _Classes:
 @remembered(8)
 def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[TrainedStack, _Classes]:
     """The classifier of a target. Raises ValueError if its training diverged."""
-    named = (name_of(dataset), seed)
+    named = (law_of(dataset), seed)
     x, labels = dataset.sample_labelled(settings.data, stream("classifier data", *named))
     member = Member(dataset, _Classifier(), EDM(), "classifier " + " ".join(map(str, named)))
     data = torch.cat([x, labels[:, None].double()], 1)

@@ -256,3 +256,8 @@ def reference_sample(dataset: Dataset, m: int) -> np.ndarray:
 def name_of(component: Component) -> str:
     """The canonical text of a component, for the names of streams."""
     return json.dumps(component.spec(), sort_keys=True, default=str)
+
+
+def law_of(dataset: Dataset) -> str:
+    """The canonical text of what a target's numbers follow from, for the names of streams: not of where its file lies."""
+    return json.dumps(dataset.identity(), sort_keys=True, default=str)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.elbo import evidence_bound, refuses_bound
 from diffusion.levels import Variance, check_variance
-from diffusion.metrics.base import DenoiserMetric, metrics, name_of, remembered
+from diffusion.metrics.base import DenoiserMetric, law_of, metrics, remembered
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
@@ -64,7 +64,7 @@ class NegativeBound(DenoiserMetric):
 
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         self._check(dataset)
-        noise = stream("elbo noise", name_of(dataset))
+        noise = stream("elbo noise", law_of(dataset))
         terms = evidence_bound(denoiser, self._points(dataset), schedule, noise, variance=self.variance)
         bound = -float(terms.bound.mean())
         if not math.isfinite(bound):
@@ -76,7 +76,7 @@ class NegativeBound(DenoiserMetric):
         return -float(_log_density(dataset, self._points(dataset), _NEARER).mean())
 
     def _points(self, dataset: Dataset) -> Tensor:
-        return dataset.sample(self.batch, stream("elbo", name_of(dataset)))
+        return dataset.sample(self.batch, stream("elbo", law_of(dataset)))
 
 
 def _log_density(dataset: Dataset, x: Tensor, noise: float) -> Tensor:
@@ -87,6 +87,6 @@ def _log_density(dataset: Dataset, x: Tensor, noise: float) -> Tensor:
 @remembered(256)
 def _has_density(dataset: Dataset) -> bool:
     """Whether the law of the clean data has a density: then a tenth of very little noise changes nothing."""
-    x = dataset.sample(64, stream("elbo density", name_of(dataset)))
+    x = dataset.sample(64, stream("elbo density", law_of(dataset)))
     near, nearer = (_log_density(dataset, x, noise).median() for noise in (_NEAR, _NEARER))
     return abs(float(near - nearer)) < _NOTICED

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.likelihood import bits_per_dim, log_likelihood
 from diffusion.limit import FlowLost
-from diffusion.metrics.base import DenoiserMetric, metrics, name_of
+from diffusion.metrics.base import DenoiserMetric, law_of, metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
@@ -53,7 +53,7 @@ class _Likelihood(DenoiserMetric):
 
     def _points(self, dataset: Dataset, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
         """Points ``[batch, dim]`` at t_min, and alpha and sigma there."""
-        generator = stream("likelihood", name_of(dataset))
+        generator = stream("likelihood", law_of(dataset))
         clean = dataset.sample(self.batch, generator)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         time = torch.tensor(schedule.t_min, dtype=torch.float64)
@@ -63,7 +63,7 @@ class _Likelihood(DenoiserMetric):
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         self._check(dataset)
         x, _, _ = self._points(dataset, schedule)
-        key = ("likelihood probes", name_of(dataset))
+        key = ("likelihood probes", law_of(dataset))
         for looser in _LOOSER:
             try:
                 found = log_likelihood(

@@ -17,7 +17,11 @@ import zarr
 from pydantic import ValidationError
 
 from diffusion.datasets import FourPoints, datasets
+from diffusion.degradations import Noise
+from diffusion.guidance import NoisyObservation
+from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
+from diffusion.schedules import EDM
 from tasks.components import build
 from tasks.files import FromFile
 
@@ -153,6 +157,17 @@ def test_a_changed_file_is_another_target_and_no_longer_the_one_of_the_spec(tmp_
     assert before.digest[:12] in told
     with pytest.raises(ValueError, match="has changed since"):
         build(datasets, before.spec())
+
+
+def test_what_is_drawn_for_a_target_does_not_depend_on_where_its_file_lies(tmp_path: Path) -> None:
+    """One id is one observation, one set of points of the likelihood, one least error."""
+    np.savez(tmp_path / "many.npz", first=POINTS, second=POINTS[:5])
+    here, there = FromFile(npy(tmp_path)), FromFile(str(tmp_path / "many.npz"), "first")
+    assert here.identity() == there.identity()
+    asked, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), Noise(0.3)
+    assert asked.observation(here) == asked.observation(there)
+    assert nll.floor_on(here, EDM()) == nll.floor_on(there, EDM())
+    assert blur.least_error(here) == blur.least_error(there) is not None
 
 
 def test_shape_is_part_of_the_content(tmp_path: Path) -> None:
