@@ -196,6 +196,8 @@ class Point:
         """Why the metric cannot measure the answer, or None."""
         formulation = self.cell.formulation
         if isinstance(metric, DenoiserMetric):
+            if self.guidance is not None:
+                return "it looks at the denoiser itself, without guidance"
             reason = metric.refuses(self.cell.dataset) or metric.refuses_model(formulation.gives, self.cell.schedule)
             return reason or formulation.refuses_metric(metric)
         if isinstance(metric, PairedMetric) and not formulation.restores:

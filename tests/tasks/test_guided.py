@@ -32,6 +32,7 @@ BASE: dict[str, Any] = {
     "samples": 200,
     "metrics": ["energy", "mode-coverage"],
 }
+CHAIN = {"name": "exact", "schedule": "ddpm-linear"}
 ASKED = {"name": "class-label", "labels": [2, 3], "weight": 1.5}
 
 
@@ -127,6 +128,20 @@ def test_guided_answers_are_measured_against_the_conditioned_law() -> None:
     assert one.metrics["energy_floor"] < told["eight_gaussians"].metrics["energy_floor"]
     assert told["eight_gaussians"].metrics["mode-coverage_floor"] > 0
     assert one.nfe == told["eight_gaussians"].nfe  # the exact classifier asks no network
+
+
+def test_metrics_of_the_denoiser_itself_are_not_filed_under_the_conditioned_law() -> None:
+    found = answers(study(metrics=["energy", "score-error", "nll", "elbo"], formulations=[CHAIN])).points
+    assert len(found) == 2
+    for answer in found:
+        assert answer.error is None
+        columns = {name for name in answer.metrics if "_" not in name}
+        own = set() if answer.point.guidance else {"score-error", "nll", "elbo"}
+        assert columns == {"energy", *own}
+    (point,) = (answer.point for answer in found if answer.point.guidance)
+    assert {point.refuses(metric) for metric in study(metrics=["score-error", "nll"]).metrics} == {
+        "it looks at the denoiser itself, without guidance"
+    }
 
 
 def test_guided_and_plain_points_start_from_the_same_noise_and_do_not_share_a_question() -> None:
