@@ -261,6 +261,9 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
         for reason in sorted({f"{told.point.cell}, {told.point.labels['sampler']}: {told.error}" for told in failed}):
             log.warning("failed: %s", reason)
             display.say(f"  failed: {reason}")
+        for reason in answer.unanswered:
+            log.warning("not measured: %s", reason)
+            display.say(f"  not measured: {reason}")
     update_progress_artifact(artifact, 100.0)
     for dataset in sets.values():
         dataset.wait()

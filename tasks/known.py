@@ -13,17 +13,26 @@ from tasks.store import Store
 from tasks.study import Study
 
 
-def known(answers: Answers) -> dict[str, Known]:
-    """What the planner needs to know of every point."""
+def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, Known]:
+    """What the planner needs to know of every point.
+
+    A metric that has a version and neither value nor floor could not be measured: that is known of it too, unless what failed
+    is to be tried again.
+    """
     table = answers.table()
     metrics = [name for name in table if f"{name}_floor" in table]
     finite = {name: np.isfinite(table[name]) for name in metrics}
     unknown = np.full(len(table["point_id"]), np.nan)  # stored before versions were: the first ones
+    told = dict(finite)
+    if not retry_failed:
+        for name in metrics:
+            tried = np.isfinite(table.get(name + VERSION, unknown)) & np.isnan(table[f"{name}_floor"])
+            told[name] = finite[name] | (np.isnan(table[name]) & tried)
     versions = {name: np.nan_to_num(table.get(name + VERSION, unknown), nan=1.0) for name in metrics}
     return {
         str(table["point_id"][i]): Known(
             str(table["status"][i]),
-            {name: int(versions[name][i]) for name in metrics if finite[name][i]},
+            {name: int(versions[name][i]) for name in metrics if told[name][i]},
             bool(table["sample_row"][i] >= 0),
             bool(table["trajectory_row"][i] >= 0),
         )
@@ -34,7 +43,9 @@ def known(answers: Answers) -> dict[str, Known]:
 def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forced: Collection[str] = ()) -> Plan:
     """The plan of a study given all that a store holds; see `tasks.plan.make_plan`."""
     answers = Answers(store)
-    return make_plan(study, known(answers), answers.trained(), retry_failed=retry_failed, forced=forced)
+    return make_plan(
+        study, known(answers, retry_failed=retry_failed), answers.trained(), retry_failed=retry_failed, forced=forced
+    )
 
 
 def is_recorded(store: Store, plan: Plan) -> bool:

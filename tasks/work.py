@@ -7,6 +7,7 @@ and the others go on.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 import traceback
@@ -82,6 +83,7 @@ class ShardAnswer:
     profiles: dict[str, tuple[list[float], list[float]]]  # by cell id: noise-to-signal ratios, errors of the score
     device: str
     seconds: float
+    unanswered: tuple[str, ...] = ()  # metrics of a denoiser that cannot be measured, each with cell and reason
 
 
 def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:
@@ -196,7 +198,12 @@ def run_shard(
         answers.extend(_ask(points, denoisers, wanted, beside))
         progress(sum(point.work() for point in points), 0, len(points))
     return ShardAnswer(
-        cells, answers, beside.profiles, platform.processor() or platform.machine(), time.perf_counter() - begun
+        cells,
+        answers,
+        beside.profiles,
+        platform.processor() or platform.machine(),
+        time.perf_counter() - begun,
+        tuple(beside.unanswered),
     )
 
 
@@ -315,9 +322,12 @@ def _ask(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
         if len(points) > 1:  # find out whose fault it is
             return [answer for point in points for answer in _ask([point], denoisers, wanted, beside)]
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
-        return [PointAnswer(points[0], f"sampling failed: {told}")]
+        return [PointAnswer(points[0], f"sampling failed: {_reason(error)}")]
+
+
+def _reason(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
 
 
 def _answers(
@@ -391,7 +401,8 @@ def _clean(point: Point) -> Tensor:
 class _Beside:
     """What stands beside the metrics of a point and belongs to its cell: found once, told with every point.
 
-    Of exact denoisers, each metric at the limit of many steps; of cells that the study wants the score's error of, that.
+    Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its denoiser. One of these that
+    cannot be measured is NaN and told in `unanswered`: the samples, and what else is known of them, are sound.
     """
 
     def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], wanted: Wanted, progress: Progress) -> None:
@@ -399,6 +410,7 @@ class _Beside:
         self._limits: dict[str, dict[str, float]] = {}
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor
         self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
+        self.unanswered: list[str] = []
 
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
@@ -418,6 +430,16 @@ class _Beside:
         return found
 
     def _scored(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
+        try:
+            value, floor = self._evaluated(metric, cell)
+            if not math.isfinite(value):
+                raise ValueError(f"found {value}, which is no finite number")  # noqa: TRY301 - told as any other reason
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's metric may raise anything
+            self.unanswered.append(f"metric {metric.column} of {cell}: {_reason(error)}")
+            return math.nan, math.nan
+        return value, floor
+
+    def _evaluated(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
         denoiser, floor = self._denoisers([cell]), metric.floor_on(cell.dataset, cell.schedule)
         if not isinstance(metric, ProfileMetric):
             return metric.evaluate_denoiser(denoiser, cell.dataset, cell.schedule), floor

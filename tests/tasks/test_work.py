@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from diffusion.metrics import NegativeLogLikelihood
+from tasks.known import plan_against
 from tasks.plan import Job, Shard, make_plan
+from tasks.results import open_results
+from tasks.store import Store
 from tasks.study import Study
 from tasks.work import ShardAnswer, Wanted, generate, run_shard
+from tests.tasks import tiny_store
 
 SPEC = {
     "name": "work",
@@ -118,3 +125,52 @@ def test_an_adaptive_sampler_counts_its_own_evaluations(study: Study) -> None:
     }
     assert len(counts) == len(jobs)
     assert len(set(counts.values())) > 1
+
+
+def _lost(*_: object) -> float:
+    raise ValueError("nll: the solver gave up")
+
+
+@pytest.mark.parametrize("fault", [_lost, lambda *_: float("inf")], ids=["raises", "infinite"])
+def test_a_metric_of_the_denoiser_that_cannot_be_measured_costs_nothing_else(
+    study: Study, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., float]
+) -> None:
+    jobs = [job for job in jobs_of(study) if job.cell.training][:2]
+    plain = told(answers(Shard(tuple(jobs)), study))
+    asked: list[object] = []
+    monkeypatch.setattr(NegativeLogLikelihood, "evaluate_denoiser", lambda *of: asked.append(of) or fault(*of))
+    found = answers(Shard(tuple(jobs)), Study.from_spec({**SPEC, "metrics": [*SPEC["metrics"], "nll"]}))
+    assert len(asked) == len(jobs)  # once for a cell, whatever is asked of it
+    assert len(found.unanswered) == len(jobs)
+    for job, line in zip(jobs, found.unanswered, strict=True):
+        assert line.startswith(f"metric nll of {job.cell}: ValueError: ")
+    for answer in found.points:
+        assert answer.error is None
+        assert np.isnan(answer.metrics.pop("nll"))
+        assert np.isnan(answer.metrics.pop("nll_floor"))
+        assert answer.metrics.pop("nll_version") == NegativeLogLikelihood.version
+    assert told(found) == plain
+
+
+def test_what_cannot_be_measured_is_tried_again_only_for_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, spec = str(tmp_path / "results"), {**tiny_store.SPEC, "seeds": 1, "metrics": ["w1", "nll"]}
+    monkeypatch.setattr(NegativeLogLikelihood, "evaluate_denoiser", _lost)
+    first = tiny_store.answer(uri, spec)
+    assert first.missing == len(first.points)
+    points = open_results(uri, "tiny")
+    assert set(points["status"].values) == {"ok"}
+    assert np.isfinite(points["w1"].values).all()
+    assert np.isnan(points["nll"].values).all()
+
+    opened, study = Store.open(uri), Study.from_spec(spec)
+    assert plan_against(opened, study).missing == 0
+    again = plan_against(opened, study, retry_failed=True)
+    assert again.missing == len(again.points)
+    assert set(again.reasons.values()) == {"nll not measured"}
+    monkeypatch.setattr(NegativeLogLikelihood, "version", NegativeLogLikelihood.version + 1)
+    assert plan_against(opened, study).missing == len(again.points)
+    monkeypatch.undo()
+    tiny_store.answer(uri, spec, retry_failed=True)
+    assert np.isfinite(open_results(uri, "tiny")["nll"].values).all()
