@@ -38,7 +38,7 @@ class Cloud(PointSet):
         return 2 + torch.randn(90, 2, generator=stream("cloud"), dtype=torch.float64)
 
 
-NEEDS_A_FILE = {"from_file"}  # has tests of its own, beside the module that reads it
+NEEDS_A_FILE = {"from_file", "images"}  # have tests of their own, beside the module that reads it
 DEFAULTS = {entry.name: entry.cls for entry in datasets if entry.name not in NEEDS_A_FILE}
 VARIANTS: dict[str, Dataset] = {
     **{name: cls() for name, cls in DEFAULTS.items()},
