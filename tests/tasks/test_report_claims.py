@@ -257,7 +257,7 @@ def test_the_choice_of_variance_matters_at_few_steps_only_if_its_effect_fades():
 
 def test_a_step_in_t_is_a_step_in_sigma_exactly_where_alpha_and_sigma_are_linear():
     found = {entry.name: straight(entry.cls()) for entry in schedules if entry.name != "user"}
-    assert {name for name, is_straight in found.items() if is_straight} == {"edm", "iddpm", "flow"}
+    assert {name for name, is_straight in found.items() if is_straight} == {"edm", "iddpm", "flow", "ncsn"}
 
 
 def test_ddim_and_euler_are_called_one_rule_where_they_agree_to_rounding():
