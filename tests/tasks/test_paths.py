@@ -43,7 +43,7 @@ def test_only_restorations_are_compared_with_originals_and_only_denoisers_of_noi
     assert "restores nothing" in str(blind.refuses(RestorationError()))
     assert restoring.refuses(SlicedWasserstein2()) is blind.refuses(SlicedWasserstein2()) is None
     unbalanced = points_of(study(formulations=[{"name": "action-matching", "kind": "unbalanced"}], samplers=["action"]))
-    assert "does not give" in str(unbalanced[0].refuses(ScoreError()))
+    assert "do not give" in str(unbalanced[0].refuses(ScoreError()))
 
 
 def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told():
