@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
+from diffusion.metrics import metrics as known_metrics
 from tasks.collection import Member, load_collection
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
@@ -56,6 +57,19 @@ def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
     assert all(plan.impossible.values())
     assert len(plan.impossible) < len(plan.points) / 2
     assert {job.cell.id for job in plan.jobs} >= {i for i, cell in plan.cells.items() if cell.training}
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name: str) -> None:
+    (member,) = members(name)
+    plan = make_plan(member.study, {}, ())
+    likelihood = known_metrics.create("nll")
+    has_one = any(point.refuses(likelihood) is None for point in plan.points if point.id not in plan.impossible)
+    assert has_one == ("nll" in {metric.registered_name for metric in member.study.metrics})
+    assert has_one or member.study.name in {
+        "restoration",
+        "tutorial-indi",
+    }  # what restores knows data and their observation
 
 
 def test_the_list_of_seed_studies_is_all_of_them() -> None:
