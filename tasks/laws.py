@@ -2,6 +2,11 @@
 
 As a rule samples should follow their data set. Some samplers have a target of their own (`diffusion.samplers.Sampler.target`), the law
 in noise, and its sampling floor is another one: in proportion to the law's width, a thousand times as large where variance explodes.
+
+Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves: whoever knows
+more errs less. Every row says in `start` what it set out from, and rankings compare rows that set out from noise.
+
+A metric of models, finally, is repeated by every row that asks the model anything: it counts once.
 """
 
 from __future__ import annotations
@@ -10,15 +15,32 @@ import math
 import re
 from collections.abc import Iterable
 
+FROM_DATA, FROM_OBSERVATION = "data", "observation"
+"""What `start` says of rows that do not set out from noise."""
+
 _SAME = 0.05
 
 
-def from_data(sampler: str) -> bool:
-    """Whether a row's sampler goes from the data to the noise, by its label; False for one that is not registered here."""
+def sets_out_from_noise(sampler: str, start: str) -> bool:
+    """Whether a row's samples were made from noise, by what it set out from and the label of its sampler."""
+    return start not in (FROM_DATA, FROM_OBSERVATION) and not goes_to_noise(sampler)
+
+
+def goes_to_noise(sampler: str) -> bool:
+    """Whether a sampler goes from the data to the noise; False for one that is not registered here."""
     from diffusion.samplers import samplers  # with torch, which not every reader of a table needs
 
     name = re.split(r"[ (]", sampler, maxsplit=1)[0]
     return name in samplers and samplers.find(name).needs == "law"
+
+
+def of_models(metric: str) -> bool:
+    """Whether a column is a metric of models, which all points of a cell repeat; False for one that is not registered here."""
+    from diffusion.metrics import DenoiserMetric  # with torch, which not every reader of a table needs
+    from diffusion.metrics import metrics as known
+
+    name = metric.partition("(")[0]
+    return name in known and issubclass(known.find(name), DenoiserMetric)
 
 
 def distinct(floors: Iterable[float]) -> list[float]:

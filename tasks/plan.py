@@ -40,6 +40,17 @@ _SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a cras
 _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
 
 
+_ASKED = {  # what samplers need, in words
+    "denoiser": "the clean data behind a noisy point",
+    "density": "the density of noisy data",
+    "law": "the law of the data",
+    "decoder": "a decoder of latent points",
+    "action": "the gradient of an action",
+    "perturbation": "the noise of stochastic restoration",
+    "labelled": "answers that depend on a label",
+}
+
+
 def _digest(value: Any) -> str:
     text = json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -225,17 +236,16 @@ class Point:
             )
         if self.guidance is not None:
             if sampler.needs != "denoiser":
-                return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} needs a {sampler.needs}"
+                asked = _ASKED.get(sampler.needs, sampler.needs)
+                return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} asks for {asked}"
             if formulation.restores:
                 return f"guidance steers a denoiser of data in noise, and {formulation.registered_name!r} knows data and their observation"
             if reason := self.guidance.refuses(self.cell.dataset, formulation):
                 return reason
         if sampler.needs in formulation.gives:
             return formulation.refuses_sampler(sampler, self.schedule)
-        return (
-            f"sampler {sampler.registered_name!r} needs a model's {sampler.needs}, and {formulation.registered_name!r} gives "
-            f"{', '.join(sorted(formulation.gives))} only"
-        )
+        asked = _ASKED.get(sampler.needs, f"its {sampler.needs}")
+        return f"sampler {sampler.registered_name!r} asks a model for {asked}, and {formulation.registered_name!r} gives none"
 
     @property
     def flow(self) -> str:

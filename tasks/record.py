@@ -7,9 +7,17 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tasks.laws import FROM_DATA, FROM_OBSERVATION
 from tasks.plan import Point
 from tasks.store import Rows
 from tasks.work import ShardAnswer
+
+
+def _start(point: Point) -> str:
+    """What samples set out from: answers are compared with those that have the same."""
+    if point.cell.formulation.restores:
+        return FROM_OBSERVATION
+    return FROM_DATA if point.sampler.from_data else point.start
 
 
 def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
@@ -20,7 +28,7 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
         "status": status,
         "error": error,
         "spec": json.dumps(point.spec, sort_keys=True),
-        "start": "observation" if point.cell.formulation.restores else point.start,  # answers are compared by it
+        "start": _start(point),
         "nfe": 0,
         "dim": point.cell.dataset.dim,
         "samples": point.samples,

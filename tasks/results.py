@@ -51,7 +51,7 @@ CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps
 PLACE = (*CONFIGURATION, "seed")
 """The labels of a point; of one study, no two points have the same."""
 
-_HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples", "start"}
+_HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"}
 
 
 def metric_names(points: xr.Dataset) -> list[str]:
@@ -125,7 +125,7 @@ class Answers:
                     columns.pop(name, None)
             metrics = [m for m in metrics if m in wanted]
         columns |= split(self._table, tuple(metrics))
-        labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, "error")}
+        labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, "start", "error")}
         data = {name: ("point", values) for name, values in sorted(columns.items())}
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
 

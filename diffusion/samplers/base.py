@@ -230,6 +230,11 @@ class Sampler(Component):
         """Whether it follows the schedule down from its start noise, so that what is wrong with that noise stays."""
         return self.order is not None and type(self).start is Sampler.start
 
+    @property
+    def from_data(self) -> bool:
+        """Whether it sets out from data, drawn from the target itself: its samples are then no work of a model's alone."""
+        return False
+
     def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
         """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
         return None

@@ -38,6 +38,10 @@ class Forward(Sampler):
     def evaluations(self, steps: int) -> int:  # noqa: ARG002
         return 0
 
+    @property
+    def from_data(self) -> bool:
+        return True
+
     def start(self, begin: Begin) -> Tensor | None:
         return begin.clean()
 

@@ -118,6 +118,10 @@ class AtOneLevel(Sampler):
         """True if a level is named: that of the schedule's smallest noise is always one of its own."""
         return self.nsr is not None
 
+    @property
+    def from_data(self) -> bool:
+        return self.start_from == "data"
+
     def refuses(self, schedule: Schedule) -> str | None:
         reason = super().refuses(schedule)
         if reason is not None or self.nsr is None:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.query.columns import Columns, Groups, check, frame_of, of_frame, of_points
+from tasks.laws import of_models
+from tasks.query.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
 from tasks.query.conditions import satisfied
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.results import CONFIGURATION, PLACE, metric_names
@@ -58,6 +59,8 @@ def query(
 ) -> pd.DataFrame:
     """Records: the `by` columns and ``<metric>_<statistic>`` over points that are `ok`; without `by` one record per point.
 
+    A metric of models, not of samples, counts once for each model of a group: its points repeat it, and are no more evidence.
+
     Raises `QueryError`.
     """
     columns = of_points(points)
@@ -78,6 +81,21 @@ def query(
     groups = Groups(columns, by, columns.size)
     told = dict(groups.labels)
     for metric in asked_for:
-        numbers = reduced(metric, columns[metric], groups.codes, statistics)
+        values = columns[metric]
+        if of_models(_without_part(metric)) and "cell_id" in columns:
+            values = _once(values, groups.codes, columns["cell_id"])
+        numbers = reduced(metric, values, groups.codes, statistics)
         told |= {f"{metric}_{name}": values for name, values in numbers.items()}
     return frame_of(told)
+
+
+def _without_part(column: str) -> str:
+    """The metric that a column is of, or is beside."""
+    return next((column.removesuffix(part) for part in BESIDE if column.endswith(part)), column)
+
+
+def _once(values: np.ndarray, groups: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The values without the repetitions of a cell within a group, which become NaN."""
+    frame = pd.DataFrame({"group": groups, "cell": factorize(cells)[0], "known": np.isfinite(values)})
+    first = ~frame.sort_values("known", ascending=False, kind="stable").duplicated(["group", "cell"]).sort_index()
+    return np.where(first, values, np.nan)

@@ -8,8 +8,8 @@ differences seed by seed, with their standard error; otherwise the difference of
 Welch's degrees of freedom). Two are *tied* if Student's 95 % interval around d holds zero. Nothing corrects for having chosen the
 best of many: of equals, the luckiest comes first, and ties say so.
 
-Samplers that go from the data to the noise ask no model and are measured against another law than those that sample: beside these they are
-left out, and the table says so in ``attrs["left_out"]``.
+Rows that set out from data or from an observation (`tasks.laws`) know more than those that make samples from noise, or are measured against
+another law: beside these they are left out, and the table says so in ``attrs["left_out"]``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.laws import from_data
+from tasks.laws import sets_out_from_noise
 from tasks.query.answers import chosen, measured
 from tasks.query.columns import Columns, Groups, check, factorize, frame_of
 from tasks.query.conditions import satisfied
@@ -46,7 +46,7 @@ class Configurations:
     labels: dict[str, np.ndarray]
     """Of each configuration, `CONFIGURATION` ``[configuration]``."""
     left_out: tuple[str, ...] = ()
-    """Samplers that go from the data to the noise, left out beside others."""
+    """Samplers that set out from data or from an observation, left out beside others."""
 
     def __len__(self) -> int:
         return len(self.labels["dataset"])
@@ -60,12 +60,12 @@ class Configurations:
 def configurations(points: xr.Dataset, at: str | None, where: str | None, apart: Sequence[str] = ()) -> Configurations:
     """The configurations of the points that satisfy `where`, all of whose points satisfy `at`. Raises `QueryError`.
 
-    Without those of samplers that go from the data to the noise, where others of the data set are compared with them: samplers are,
+    Without those that set out from data or from an observation, where others of the data set are compared with them: samplers are,
     unless they are among the axes that are kept `apart`.
     """
     columns = chosen(points, where)
     columns = columns.rows(columns["status"] != "skipped")
-    foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else _from_data_beside_others(columns)
+    foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else _knowing_beside_others(columns)
     left_out = tuple(sorted(set(map(str, columns["sampler"][foreign]))))
     columns = columns.rows(~foreign)
     fits = columns["status"] == "ok"
@@ -80,12 +80,14 @@ def configurations(points: xr.Dataset, at: str | None, where: str | None, apart:
     return found
 
 
-def _from_data_beside_others(columns: Columns) -> np.ndarray:
-    """Which rows are of samplers from the data to the noise, in data sets that have other rows too ``[row]``."""
+def _knowing_beside_others(columns: Columns) -> np.ndarray:
+    """Which rows do not set out from noise, in data sets that have rows that do ``[row]``."""
     codes, names = factorize(columns["sampler"])
-    forward = np.array([from_data(str(name)) for name in names], dtype=bool)[codes]
+    begun, starts = factorize(columns["start"]) if "start" in columns else (np.zeros_like(codes), np.array([""]))
+    table = np.array([[sets_out_from_noise(str(name), str(start)) for start in starts] for name in names], dtype=bool)
+    usual = table.reshape(len(names), len(starts))[codes, begun]
     owner, owners = factorize(columns["dataset"])
-    beside: np.ndarray = forward & (np.bincount(owner[~forward], minlength=len(owners)) > 0)[owner]
+    beside: np.ndarray = ~usual & (np.bincount(owner[usual], minlength=len(owners)) > 0)[owner]
     return beside
 
 

@@ -110,6 +110,7 @@ def dataset_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> xr.
         "cell_id": "cell",
         "status": "ok",
         "error": "",
+        "start": "random",
     }
     names = [*usual, "point_id"]
     full = [{**usual, "point_id": f"point-{i}", **row} for i, row in enumerate(rows)]

@@ -56,7 +56,9 @@ def points() -> list[PointAnswer]:
 def test_exact_rows_answer_and_trained_ones_are_skipped_with_the_reason() -> None:
     _, plan, _ = answered()
     told = {reason for point_id, reason in plan.impossible.items()}
-    assert any("'forward-chain' needs a model's law, and 'ddpm' gives denoiser only" in reason for reason in told)
+    assert any(
+        "'forward-chain' asks a model for the law of the data, and 'ddpm' gives none" in reason for reason in told
+    )
     asked = [p for p in points() if p.point.sampler.registered_name.startswith("forward")]
     assert asked
     assert {p.point.labels["formulation"] for p in asked} == {"exact"}
@@ -110,6 +112,40 @@ def test_such_a_study_is_stored_and_drawn(tmp_path: Path) -> None:
     page = draw_report(Answers(store, study.name))
     assert "level 0 is the data, level k has been through k moves" in page
     assert "forward-chain" in page
+
+
+def test_a_row_says_what_its_samples_set_out_from() -> None:
+    """By which rankings tell those that know more from those that make samples from noise."""
+    study = Study.from_spec(
+        {
+            "name": "begun",
+            "datasets": ["moons"],
+            "formulations": ["exact", {"name": "indi", "degradation": {"name": "mask"}}],
+            "samplers": [
+                "heun",
+                "forward-chain",
+                {"name": "langevin", "start_from": "data"},
+                {"name": "langevin", "start_from": "box"},
+            ],
+            "steps": [2],
+            "seeds": 1,
+            "samples": 10,
+            "metrics": ["energy"],
+        }
+    )
+    found = {
+        (
+            row["formulation"].partition("(")[0],
+            row["sampler"].partition("(")[0],
+            "start_from=data" in row["sampler"],
+        ): row["start"]
+        for row in skipped_rows((point, "") for point in make_plan(study, {}, ()).points).points
+    }
+    assert found["exact", "heun", False] == "random"
+    assert found["exact", "langevin", False] == "random"
+    assert found["exact", "langevin", True] == "data"
+    assert found["exact", "forward-chain", False] == "data"
+    assert {start for (formulation, _, _), start in found.items() if formulation == "indi"} == {"observation"}
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-5, 0.3])

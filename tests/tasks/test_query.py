@@ -48,7 +48,8 @@ def points_of(rows: list[dict[str, Any]], *metrics: str) -> xr.Dataset:
         if name not in frame:
             frame[name] = frame["steps"] if name == "nfe" else 0.5
     columns = {name: ("point", np.array(frame[name].tolist())) for name in frame}
-    coords = {name: columns.pop(name) for name in (*LABELS, "nfe", "cell_id", "point_id", "status", "error")}
+    labels = (*LABELS, "nfe", "cell_id", "point_id", "status", "error", *(["start"] if "start" in columns else []))
+    coords = {name: columns.pop(name) for name in labels}
     return xr.Dataset(columns, coords)
 
 
@@ -136,6 +137,29 @@ def test_numbers_without_a_mean_give_no_warning():
         found = query(points, "w1 < 1 or not w1 < 1", ["sampler"], (), list(STATISTICS)).iloc[0]
     assert found["w1_count"] == 4
     assert found["w1_max"] == np.inf
+
+
+def test_a_metric_of_models_counts_once_for_each_model_whoever_asks_it():
+    """Its points repeat it; some, such as guided ones, have none. What stands beside it counts as it does."""
+    likelihoods = {"a": 1.0, "b": 2.0, "c": 4.0}
+    rows = [
+        {"cell_id": cell, "seed": seed, "sampler": sampler, "nll": value, "nll_floor": value / 2, "w1": 0.1 * seed}
+        for seed, (cell, value) in enumerate(likelihoods.items())
+        for sampler, value in (("guided", np.nan), ("heun", value), ("ddim", value))
+    ]
+    found = query(
+        points_of(rows, "nll", "w1"),
+        by=["dataset"],
+        metrics=["nll", "nll_floor", "w1"],
+        statistics=["mean", "sem", "count"],
+    )
+    assert found["nll_count"].tolist() == [3]
+    assert found["nll_mean"].tolist() == pytest.approx([7 / 3])
+    assert found["nll_sem"].tolist() == pytest.approx([np.std([1, 2, 4], ddof=1) / 3**0.5])
+    assert found["nll_floor_mean"].tolist() == pytest.approx([7 / 6])
+    assert found["w1_count"].tolist() == [9]
+    apart = query(points_of(rows, "nll", "w1"), by=["sampler"], metrics=["nll"], statistics=["count"])
+    assert dict(zip(apart["sampler"], apart["nll_count"], strict=True)) == {"ddim": 3, "guided": 0, "heun": 3}
 
 
 def test_without_groups_a_record_has_its_labels_first_and_only_the_metrics_that_were_asked_for():

@@ -263,6 +263,16 @@ def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_th
         assert found.attrs["left_out"] == (FORWARD,)
 
 
+@pytest.mark.parametrize("start", ["data", "observation"])
+def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(start):
+    """Also of samplers that can do both."""
+    rows = [*asked({"heun": [0.5, 0.6]}, 10, start="random"), *asked({"own.module:Mover": [0.1, 0.1]}, 5, start=start)]
+    found = rank(points_of(rows, "w1"))
+    assert found["sampler"].tolist() == ["heun"]
+    assert found.attrs["left_out"] == ("own.module:Mover",)
+    assert rank(points_of(rows[2:], "w1"))["sampler"].tolist() == ["own.module:Mover"]
+
+
 @pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain-of-mine"])
 def test_samplers_that_are_not_registered_are_ranked_as_any(name):
     found = rank(points_of(values_of({"heun": [0.5], name: [0.1]}), "w1"))
