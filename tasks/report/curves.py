@@ -6,8 +6,11 @@ variance, and the 95 % interval of the mean is ``mean +- t_{0.975, n-1} sem`` (S
 times their standard error.
 
 A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
-A *panel* is a sampler (and its grid, where a study asks for several). A metric that looks at the denoiser and not at samples
-(`score-error`) does not depend on sampler and steps; it has a picture of its own (`score`) and is none of the `metrics` here.
+A *panel* is a sampler (and its grid, where a study asks for several). A *baseline* is a model that samples in its own way at one cost
+(an autoencoder's decoder): it has no curve, and stands as a level line in the panels of others.
+
+A metric that looks at the model and not at samples (`nll`, `score-error`) does not depend on sampler and steps: it is one of
+`of_models`, which `models` tabulates, and none of the `metrics` here.
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from diffusion.metrics import DenoiserMetric
-from diffusion.metrics import metrics as known_metrics
-from tasks.laws import distinct
+from tasks.laws import distinct, sets_out_from_noise
+from tasks.laws import of_models as is_of_models
 from tasks.report.labels import short_labels
 from tasks.split import BESIDE
 
@@ -50,6 +52,7 @@ class Point:
     point_id: str
     status: str
     error: str
+    start: str  # what it set out from, see `tasks.laws`
     values: Mapping[str, float]
     beside: Mapping[str, float] = field(default_factory=dict)  # ``<metric>_<part>``, see `tasks.split`
 
@@ -118,13 +121,19 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One series in one panel: a mean per step count, ascending."""
+    """One series in one panel: a mean per step count, ascending; `start` is what its samples set out from."""
 
     dataset: str
     metric: str
     panel: Panel
     series: Series
     at: tuple[Mean, ...]
+    start: str = ""
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether its samples were made from noise: what others know more is not compared with it."""
+        return sets_out_from_noise(self.panel.sampler, self.start)
 
     def by_steps(self) -> dict[int, Mean]:
         return {mean.steps: mean for mean in self.at}
@@ -141,6 +150,7 @@ class Table:
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
     floors: Mapping[tuple[str, str, str, str], float]  # of dataset, metric, sampler and schedule: see `tasks.laws`
+    of_models: tuple[str, ...] = ()
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     curves: tuple[Curve, ...] = field(default=())
 
@@ -155,6 +165,21 @@ class Table:
             for curve in self.curves
             if (curve.dataset, curve.metric) == (dataset, metric) and (panel is None or curve.panel == panel)
         ]
+
+    def baselines(self, dataset: str, metric: str) -> list[Curve]:
+        """The curves of one point at N = 1, alone in their panel, beside other panels."""
+        by_panel: dict[Panel, list[Curve]] = {}
+        for curve in self.select(dataset, metric):
+            by_panel.setdefault(curve.panel, []).append(curve)
+        found = [
+            own[0]
+            for own in by_panel.values()
+            if len(own) == 1
+            and [mean.steps for mean in own[0].at] == [1]
+            and own[0].from_noise
+            and not own[0].series.exact
+        ]
+        return found if len(found) < len(by_panel) else []
 
     def floor(self, dataset: str, metric: str, panel: Panel, series: Series) -> float | None:
         """The sampling floor of the law that one curve's samples should follow; None if it is not known."""
@@ -202,8 +227,10 @@ def in_order(found: Iterable[str], wanted: Sequence[str]) -> list[str]:
 
 def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
     """The answers in the order of the study, grouped into curves."""
-    metrics = tuple(in_order(_metric_names(points), names_of(study.get("metrics"))))
-    rows = _rows(points, metrics)
+    named = in_order(_metric_names(points), names_of(study.get("metrics")))
+    of_models = tuple(name for name in named if is_of_models(name))
+    metrics = tuple(name for name in named if name not in of_models)
+    rows = _rows(points, (*metrics, *of_models))
     datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
     kinds = ("dataset", "formulation", "schedule", "sampler")
     shorts = {k: v for kind in kinds for k, v in short_labels(getattr(row, kind) for row in rows).items()}
@@ -216,6 +243,7 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
         panels=panels,
         series=_series(rows, study, shorts),
         floors=_floors(rows),
+        of_models=of_models,
         shorts=shorts,
     )
     return Table(**{**table.__dict__, "curves": tuple(_curves(table))})
@@ -226,16 +254,8 @@ def _metric_names(points: xr.Dataset) -> list[str]:
     return [
         name
         for name in names
-        if name not in _NOT_METRICS
-        and not name.endswith(BESIDE)
-        and np.issubdtype(points[name].dtype, np.number)
-        and not looks_at_denoisers(name)
+        if name not in _NOT_METRICS and not name.endswith(BESIDE) and np.issubdtype(points[name].dtype, np.number)
     ]
-
-
-def looks_at_denoisers(metric: str) -> bool:
-    """Whether a metric is of the denoiser alone, whatever is drawn with it; False for one that is not installed."""
-    return metric in known_metrics and issubclass(known_metrics.find(metric), DenoiserMetric)
 
 
 def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
@@ -246,7 +266,7 @@ def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
 
 
 def _rows(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Point, ...]:
-    texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error"]
+    texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error", "start"]
     text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
     count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
     values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
@@ -333,4 +353,4 @@ def _curves(table: Table) -> Iterable[Curve]:
                 if values:
                     means.append(Mean(steps, int(np.median([row.nfe for row in rows])), values))
             if means:
-                yield Curve(dataset, metric, panel, series, tuple(means))
+                yield Curve(dataset, metric, panel, series, tuple(means), found[0][1][0].start)

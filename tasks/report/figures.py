@@ -30,27 +30,29 @@ MOST_TALL = 4
 
 
 def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
-    """One panel per sampler: the metric against NFE."""
+    """One panel per sampler: the metric against NFE. Baselines are level lines in all of them."""
     curves = table.select(dataset, metric)
     if not curves:
         return []
+    baselines = table.baselines(dataset, metric)
     floors = {panel: table.floors_of(dataset, metric, panel.sampler) for panel in table.panels[dataset]}
     scale = _Scale.around(curves, distinct(floor for own in floors.values() for floor in own))
     compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
-    across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2))
+    across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2, nfe))
     upwards = axis(plain(metric), **scale.axis())
     crowded = len({curve.series for curve in curves if not compared or not curve.series.exact}) > MOST_BANDS
     pictures = []
     for panel in table.panels[dataset]:
         own = [curve for curve in curves if curve.panel == panel]
-        if not own:
+        if not own or own[0] in baselines:
             continue
         traces = [
             trace
             for curve in own
             for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded)
         ]
+        traces += [_level_trace(curve, scale, min(nfe), max(nfe)) for curve in baselines]
         traces += [
             _floor_trace(floor, min(nfe), max(nfe)) for floor in floors[panel] if floor > 0 or not scale.logarithmic
         ]
@@ -182,6 +184,28 @@ def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool) -> list[
             }
             traces.append({**common, **points, **where, "marker": sign, "cliponaxis": False})
     return traces
+
+
+def _level_trace(curve: Curve, scale: _Scale, first: int, last: int) -> Spec:
+    """A baseline: what a model scores that samples in its own way, at one cost."""
+    (at,) = curve.at
+    series = curve.series
+    name = plain(series.label)
+    words = f"{name}, in its own way: NFE = {at.nfe}<br>{plain(curve.metric)} {plus_minus(at.mean, at.sem)}"
+    height = scale.clip(at.mean)
+    return {
+        "type": "scatter",
+        "name": name,
+        "meta": {"families": list(series.shown_with), "exact": False},
+        "x": listed([first / 1.2, first, last, last * 1.2]),
+        "y": listed([height] * 4),
+        "mode": "lines+text",
+        "line": {"color": color(series.style), "width": 1.6, "dash": "dashdot"},
+        "text": ["", "", "", name],
+        "textposition": "top left",
+        "textfont": {"color": color(series.style), "size": 11},
+        "hovertemplate": f"{words}<br>{counted(len(at.values), 'seed')}<extra></extra>",
+    }
 
 
 def _floor_trace(floor: float, first: int, last: int) -> Spec:

@@ -10,8 +10,12 @@ that is: within a factor of 1.5, allowing for what so many samples cannot tell a
 is has no floor to allow for.) If the difference is larger, but by no more than two standard errors sqrt(s_x^2 + s_e^2), so
 few seeds cannot tell, and that is what is said.
 
-*Ties.* A curve ties with the best at a budget when the difference of the means is within two standard errors. What goes from the
-data to the noise asks no model and is measured against another law: it is not among the best.
+*Best.* What makes samples from noise is ranked by itself, and so is what restores them from an observation and what sets out from data:
+whoever knows more errs less. What goes from the data to the noise asks no model and is measured against another law: it is not ranked. A
+curve ties with the best at a budget when the difference of the means is within two standard errors.
+
+*Beyond.* Samples that all lie on the target's mean have some error. One a hundred times as large says that samples left the
+data altogether, whatever comes of it at other step counts: `Beyond` lists such answers.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.laws import from_data
+from tasks.laws import FROM_DATA, FROM_OBSERVATION, goes_to_noise
 from tasks.report.text import counted, number, plus_minus, some
 
 if TYPE_CHECKING:
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
 
 FACTOR = 1.5
 MOST_BUDGETS = 14
+BEYOND = 100.0
+_RANKED = {
+    FROM_OBSERVATION: "Best at each budget, of what restores an observation",
+    FROM_DATA: "Best at each budget, of what sets out from data",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,24 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True)
+class Beyond:
+    """The answers of one curve that are beyond the data."""
+
+    curve: Curve
+    at: tuple[Mean, ...]
+    point: float
+
+    def sentence(self) -> str:
+        """For example ``ve with heun: w1 4.2e4 at N = 5, and 2 more step counts``."""
+        worst = max(self.at, key=lambda mean: mean.mean)
+        more = f", and beyond at {counted(len(self.at) - 1, 'more step count')}" if len(self.at) > 1 else ""
+        return (
+            f"{self.curve.series.label} with {self.curve.panel.title}: {self.curve.metric} {number(worst.mean)} "
+            f"at N = {worst.steps}{more}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """All points that did not answer for one reason."""
 
@@ -164,13 +191,22 @@ class Verdicts:
 
     dataset: str
     metric: str
-    best: tuple[Best, ...]
+    rankings: tuple[tuple[str, tuple[Best, ...]], ...]
     nearness: tuple[Nearness, ...]
+    beyond: tuple[Beyond, ...] = ()
 
-    def best_sentences(self) -> list[str]:
-        """One sentence per run of budgets with the same winner."""
+    @property
+    def best(self) -> tuple[Best, ...]:
+        """The first ranking: of what makes samples from noise, where there is any."""
+        return self.rankings[0][1] if self.rankings else ()
+
+    def ranked(self) -> list[tuple[str, list[str]]]:
+        """Every ranking: what it is of, and one sentence per run of budgets with the same winner."""
+        return [(what, self._sentences(ranking)) for what, ranking in self.rankings]
+
+    def _sentences(self, ranking: Sequence[Best]) -> list[str]:
         runs: list[list[Best]] = []
-        for best in self.best:
+        for best in ranking:
             if runs and runs[-1][-1].who == best.who:
                 runs[-1].append(best)
             else:
@@ -180,7 +216,9 @@ class Verdicts:
             first, last = run[0], run[-1]
             budget = f"{first.budget}" if len(run) == 1 else f"{first.budget} to {last.budget}"
             from_ = (
-                "" if len(run) == 1 else f"from {plus_minus(first.at.mean, first.at.sem)} at N = {first.at.steps} to "
+                ""
+                if first.at == last.at
+                else f"from {plus_minus(first.at.mean, first.at.sem)} at N = {first.at.steps} to "
             )
             ties = f"; not told apart from {some(last.ties)}" if last.ties else ""
             sentences.append(
@@ -233,8 +271,8 @@ def _titles(ones: Sequence[Nearness]) -> str:
     return ", ".join(one.curve.panel.title for one in ones)
 
 
-def verdicts(table: Table, dataset: str, metric: str) -> Verdicts:
-    """Best per budget and nearness to exact, for one dataset and metric."""
+def verdicts(table: Table, dataset: str, metric: str, point_mass: float = math.nan) -> Verdicts:
+    """Best per budget and nearness to exact, for one dataset and metric; `point_mass` is the error of samples at the mean."""
     curves = table.select(dataset, metric)
     higher = metric in table.higher_is_better
     trained = [curve for curve in curves if not curve.series.exact]
@@ -244,8 +282,30 @@ def verdicts(table: Table, dataset: str, metric: str) -> Verdicts:
         allowance = 0.0 if higher else table.floor(dataset, metric, curve.panel, curve.series) or 0.0
         reference = exact.get((curve.panel, curve.series.schedule))
         nearness.append(Nearness(curve, _ratios(curve, reference, allowance, higher=higher)))
-    rivals = [curve for curve in trained or curves if not from_data(curve.panel.sampler)]
-    return Verdicts(dataset, metric, tuple(_best(rivals, higher=higher)), tuple(nearness))
+    return Verdicts(
+        dataset,
+        metric,
+        tuple(_rankings(trained or curves, higher=higher)),
+        tuple(nearness),
+        () if higher else tuple(_beyond(curves, point_mass)),
+    )
+
+
+def _rankings(curves: Sequence[Curve], *, higher: bool) -> Iterable[tuple[str, tuple[Best, ...]]]:
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        if not goes_to_noise(curve.panel.sampler):
+            groups.setdefault(_RANKED.get(curve.start, "Best at each budget"), []).append(curve)
+    for what in sorted(groups, key=len):
+        yield what, tuple(_best(groups[what], higher=higher))
+
+
+def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:
+    for curve in curves:
+        if not goes_to_noise(curve.panel.sampler):
+            found = tuple(mean for mean in curve.at if mean.mean > BEYOND * point_mass > 0)
+            if found:
+                yield Beyond(curve, found, point_mass)
 
 
 def failures(table: Table) -> list[Failure]:

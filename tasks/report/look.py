@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 Spec = dict[str, Any]
@@ -121,8 +123,11 @@ def layout(**more: Any) -> Spec:
     }
 
 
-def log_ticks(low: float, high: float) -> Spec:
-    """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where there is room."""
+def log_ticks(low: float, high: float, known: Sequence[float] = ()) -> Spec:
+    """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where there is room.
+
+    Where only one of them is in sight, there are ticks at both ends of the `known` values instead.
+    """
     decades = math.log10(high / low)
     every = max(1, math.ceil(decades / 7))
     factors = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 3.5 else (1,)
@@ -134,6 +139,8 @@ def log_ticks(low: float, high: float) -> Spec:
         for f in factors
         if low * 0.999 <= f * 10.0**power <= high * 1.001
     ]
+    if len(values) < 2 and len(known):
+        values = sorted({float(min(known)), float(max(known))})
     return {
         "type": "log",
         "range": [round(math.log10(low), 4), round(math.log10(high), 4)],

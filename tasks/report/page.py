@@ -21,11 +21,12 @@ from plotly.offline import get_plotlyjs
 
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
-from tasks.report import claims, distributions, evidence, fields, figures, images, parts, plane, score, space
+from tasks.report import claims, distributions, evidence, fields, figures, images, models, parts, plane, score, space
 from tasks.report.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
 from tasks.report.curves import Curve, Mean, Panel, Series, Table, names_of, tabulate
 from tasks.report.distributions import Kept
 from tasks.report.findings import (
+    BEYOND,
     FACTOR,
     Nearness,
     Verdicts,
@@ -98,6 +99,7 @@ class OfDataset:
     exact_flows: list[Picture]  # folded away beside those of trained ones
     losses: Picture | None
     score: Picture | None
+    models: models.OfModels | None
     clouds: list[Picture]
     sections: list[Picture]
     in_plane: Picture | None
@@ -141,6 +143,7 @@ def draw_report(answers: Answers) -> str:
         broken=not_numbers(table),
         fields=_FIELDS,
         factor=f"{FACTOR:g}",
+        most_beyond=f"{BEYOND:g}",
         slack=f"{FACTOR - 1:g}",
         commands=_commands(answers, table),
         notes=notes,
@@ -263,7 +266,7 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
     exact = [pictures for series, pictures in paths if series.exact]
     if more:
         notes.append(f"{name}: {counted(more, 'further kept trajectory', 'further kept trajectories')} not drawn.")
-    found = space.clouds(answers, table, name, dim) if dim == 3 else []
+    found = space.clouds(answers, table, target, dim) if dim == 3 else []
     if dim is None or (dim == 3 and not found):
         notes.append(f"{name}: no samples are drawn (none were kept).")
     if dim not in (None, 3) and not paths:
@@ -278,7 +281,10 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         name=name,
         target=target,
         dim=dim,
-        measured=[_measured(table, name, metric) for metric in table.metrics_of(name)],
+        measured=[
+            _measured(table, name, metric, target.error_of_its_mean(metric, answers.study))
+            for metric in table.metrics_of(name)
+        ],
         origins=origins,
         reading=reading,
         sweeps=sweeps,
@@ -288,6 +294,7 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         exact_flows=exact_flows if flows else [],
         losses=loss,
         score=score.score_errors(answers.score_errors(), table, name),
+        models=models.of_models(table, name),
         clouds=space.in_space(found, target) if dim == 3 else [],
         sections=space.cross_sections(found, target) if dim == 3 else [],
         in_plane=in_plane,
@@ -440,12 +447,13 @@ def _matrix(weighed: claims.Weighed) -> tuple[list[str], list[tuple[str, str, li
     return across, shown, len({compared for _, compared in rows}) > 1
 
 
-def _measured(table: Table, dataset: str, metric: str) -> Measured:
-    found = verdicts(table, dataset, metric)
+def _measured(table: Table, dataset: str, metric: str, point_mass: float) -> Measured:
+    found = verdicts(table, dataset, metric, point_mass)
+    alone = [curve.panel for curve in table.baselines(dataset, metric)]
     return Measured(
         verdicts=found,
         quality=figures.quality(table, dataset, metric),
-        sheets=[_sheet(table, dataset, metric, panel) for panel in table.panels[dataset]],
+        sheets=[_sheet(table, dataset, metric, panel) for panel in table.panels[dataset] if panel not in alone],
         nearness=[_near(found.nearness, panel) for panel in panels_of(found.nearness) if _compared(found, panel)],
     )
 
@@ -463,10 +471,15 @@ def _sheet(table: Table, dataset: str, metric: str, panel: Panel) -> Sheet:
         usual = max(len(mean.values) for mean in curve.at)
         cells = [_cell(by_steps.get(n), usual) for n in steps]
         rows.append((curve.series.label, curve.series.exact, cells))
+    for baseline in table.baselines(dataset, metric):
+        (mean,) = baseline.at
+        label = f"{baseline.series.label}, in {counted(mean.nfe, 'evaluation')}"
+        rows.append((label, False, [_cell(mean, len(mean.values))] * len(steps)))
+        curves.append(baseline)
     floors = table.floors_of(dataset, metric, panel.sampler)
     if len(floors) < 2:
         return Sheet(panel, steps, rows, "".join(map(number, floors)))
-    own = [table.floor(dataset, metric, panel, curve.series) for curve in curves]
+    own = [table.floor(dataset, metric, curve.panel, curve.series) for curve in curves]
     rows = [
         (label if floor is None else f"{label} (floor {number(floor)})", exact, cells)
         for (label, exact, cells), floor in zip(rows, own, strict=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tasks.report.distributions import asked, default_panel
 from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.targets import followed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -40,11 +41,17 @@ class Cloud:
     values: Array
 
 
-def clouds(answers: Answers, table: Table, dataset: str, dim: int) -> list[Cloud]:
-    """One cloud per series, of the favourite sampler that has kept samples, at the largest step count."""
+def clouds(answers: Answers, table: Table, target: Target, dim: int) -> list[Cloud]:
+    """One cloud per series, of the favourite sampler that has kept samples, at the largest step count.
+
+    Without samples that should follow another law than the data: beside the surface they would look wrong.
+    """
+    dataset = target.name
     found: dict[tuple[Panel, Series], Cloud] = {}
     for panel, series, _, points in asked(table, dataset):
         if (panel, series) in found:
+            continue
+        if followed(target, points[0], answers.study) is not target:
             continue
         for point in points:
             kept = answers.samples(point.point_id)

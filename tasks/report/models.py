@@ -1,0 +1,76 @@
+"""What each model answers by itself, whatever is drawn with it: likelihood, bounds, the mean error of its score.
+
+Such a metric belongs to a cell, and all its points repeat it: seeds are told apart by cell. Where it has a floor (the true density's
+value on the same draws, for `nll`), the difference from it is taken seed by seed: both depend on which points were drawn, their
+difference hardly does. Exact rows stand below the trained ones: what they have above the floor is the process', not a network's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tasks.report.curves import Mean, Point, Series, Table
+from tasks.report.text import number, plus_minus
+
+
+@dataclass(frozen=True)
+class Told:
+    """One metric of one series: the seeds' values, their floors, and what they are above these."""
+
+    value: Mean
+    floor: Mean | None
+
+    @property
+    def above(self) -> Mean | None:
+        """Seed by seed what the value is above its floor; None where that is none or nothing."""
+        if self.floor is None:
+            return None
+        pairs = zip(self.value.values, self.floor.values, strict=True)
+        return Mean(0, 0, tuple(value - floor for value, floor in pairs))
+
+    def lines(self) -> tuple[str, str]:
+        """The value; and, where it has a floor, what it is above that."""
+        above = self.above
+        told = plus_minus(self.value.mean, self.value.sem)
+        if above is None or self.floor is None:
+            return told, ""
+        return told, f"floor {number(self.floor.mean)}, above it {plus_minus(above.mean, above.sem)}"
+
+
+@dataclass(frozen=True)
+class OfModels:
+    """The metrics of a data set's models, and a row for each series with what was told."""
+
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[Series, tuple[Told | None, ...]], ...]
+
+    @property
+    def floors(self) -> bool:
+        """Whether any of them has a floor."""
+        return any(one is not None and one.floor is not None for _, told in self.rows for one in told)
+
+
+def of_models(table: Table, dataset: str) -> OfModels | None:
+    """The table of a data set; None where nothing of the kind was measured."""
+    cells: dict[Series, dict[str, dict[str, Point]]] = {}
+    for point in table.points:
+        series = table.series_of(point.formulation, point.schedule)
+        if point.dataset != dataset or series is None:
+            continue
+        for metric in table.of_models:
+            if math.isfinite(point.values[metric]):
+                cells.setdefault(series, {}).setdefault(metric, {}).setdefault(point.cell_id, point)
+    metrics = tuple(metric for metric in table.of_models if any(metric in own for own in cells.values()))
+    rows = tuple(
+        (series, tuple(_told(metric, own[metric]) if metric in own else None for metric in metrics))
+        for series, own in sorted(cells.items(), key=lambda item: item[0].key)
+    )
+    return OfModels(metrics, rows) if rows else None
+
+
+def _told(metric: str, found: dict[str, Point]) -> Told:
+    points = sorted(found.values(), key=lambda point: point.seed)
+    floors = tuple(point.beside.get(f"{metric}_floor", math.nan) for point in points)
+    known = all(math.isfinite(floor) for floor in floors) and any(floors)
+    return Told(Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None)
