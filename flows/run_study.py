@@ -138,7 +138,7 @@ def run_study(
     page = Path(report) if report else default_page(loaded.name)
     write_report(answers, page)
     outcome.report = str(page)
-    _tell_prefect(answers, page)
+    _tell_prefect(answers, [metric.column for metric in loaded.metrics], page)
     outcome.moved = _moved(opened, answers, before)
     told = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
@@ -338,10 +338,12 @@ def _key(study: str, what: str) -> str:
     return f"{safe}-{what}"
 
 
-def _tell_prefect(answers: Answers, page: Path) -> None:
+def _tell_prefect(answers: Answers, metrics: list[str], page: Path) -> None:
     """The summary table and the report's address, for Prefect's pages."""
     name = answers.name or "store"
-    create_table_artifact(summary_records(answers.points), key=_key(name, "summary"), description=f"study {name}")
+    create_table_artifact(
+        summary_records(answers.points, metrics), key=_key(name, "summary"), description=f"study {name}"
+    )
     create_link_artifact(
         page.resolve().as_uri(), link_text=str(page), key=_key(name, "report"), description="the report"
     )

@@ -307,6 +307,11 @@ def _seconds_per_evaluation(cell: Cell) -> float:
     return _network(cell).flops() / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
 
 
+def _seconds_per_lesson(cell: Cell) -> float:
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
+    return 4 * _network(cell).flops() / _FLOPS_PER_SECOND * cell.formulation.objective.passes(cell.dataset.dim)
+
+
 @dataclass(frozen=True)
 class Known:
     """What a store says of one point."""
@@ -332,7 +337,7 @@ class Job:
         if training is None:
             seconds += sum(point.limit_work() for point in {point.flow: point for point in self.points}.values())
         if self.train and training is not None:
-            seconds += training.steps * training.batch * (4 * _network(self.cell).flops() / _FLOPS_PER_SECOND + 2e-7)
+            seconds += training.steps * training.batch * (_seconds_per_lesson(self.cell) + 2e-7)
         return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,13 +28,25 @@ def summary(points: xr.Dataset, metric: str) -> pd.DataFrame:
     ).reset_index()
 
 
-def summary_records(points: xr.Dataset) -> list[dict[str, Any]]:
-    """The summary of the first metric as plain records."""
-    names = metric_names(points)
+def summary_records(points: xr.Dataset, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The summary of the first of some metrics that was measured, as plain records."""
+    names = [name for name in metrics if name in metric_names(points)]
     if not names:
         return []
     records = summary(points, names[0]).to_dict("records")
     return [{str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in records]
+
+
+def failure_lines(points: xr.Dataset, most: int = 20) -> list[str]:
+    """How many points failed, and the first reasons, each with its place; nothing where none did."""
+    failed = points.isel(point=(points["status"] == "failed").values)
+    if not failed.sizes["point"]:
+        return []
+    columns = (failed[name].values for name in ("dataset", "formulation", "sampler", "seed", "error"))
+    reasons = sorted({f"  {d} {f}, {a}, seed {s}: {e}" for d, f, a, s, e in zip(*columns, strict=True)})
+    more = [f"  and {len(reasons) - most} more"] if len(reasons) > most else []
+    told = f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):"
+    return [told, *reasons[:most], *more]
 
 
 def number(value: float) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -180,6 +180,11 @@ class TrainedClassifier(LabelGuidance):
         if min(self.steps, self.batch, self.width, self.depth, self.learning_rate) <= 0 or self.seed < 0:
             raise ValueError("steps, batch, width, depth and learning_rate must be positive, and seed not negative")
         self._settings()
+
+    def identity(self) -> dict[str, Any]:
+        """With the versions of the objective and of the network that it is trained by, where there has been more than one."""
+        parts = {"objective": CrossEntropy(), "network": self._settings().network}
+        return {**super().identity(), **{name: part.version for name, part in parts.items() if part.version > 1}}
 
     def _settings(self) -> Training:
         return Training(self.steps, self.batch, self.width, self.depth, self.learning_rate, data=_DATA)

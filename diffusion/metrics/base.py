@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable
@@ -196,11 +197,8 @@ class PairedMetric(Metric):
         return self._distance(samples.detach().to("cpu", torch.float64), clean)
 
     def floor_of_pairs(self, least_error: float | None, dim: int) -> float:
-        """What the best estimate of the originals has, from its mean squared error summed over coordinates.
-
-        Zero where that is not known: then the floor says nothing.
-        """
-        return 0.0 if least_error is None else self._least(least_error, dim)
+        """What the best estimate of the originals has, from its mean squared error summed over coordinates; NaN where that is not known."""
+        return math.nan if least_error is None else self._least(least_error, dim)
 
     @abstractmethod
     def _distance(self, samples: Tensor, clean: Tensor) -> float:

@@ -128,6 +128,10 @@ class ActionMatching(Objective):
     def network(self, dataset: Dataset, settings: Training) -> Network:
         return settings.network.build(dataset.dim, settings.width, settings.depth, conditions=_CONDITIONS, outputs=1)
 
+    def passes(self, dim: int) -> float:
+        """Three places on the way, a gradient that is differentiated again, and of the entropic kind a trace."""
+        return 3.5 + (0.8 * (self.probes or dim) if self.kind == "entropic" else 0.0)
+
     def lessons(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:

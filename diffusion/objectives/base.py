@@ -54,6 +54,10 @@ class Objective(Component):
         That of a model that answers zero, from lessons ``[steps, members, batch, ...]``; infinite where there is no such scale.
         """
 
+    def passes(self, dim: int) -> float:
+        """How often it takes what a regression takes (one evaluation and one gradient), for planning."""
+        return 1.0
+
     def told_of_noise(self, *lesson: Tensor) -> Tensor:
         """Features of the noise level ``[members, batch, n]``, for weightings that learn how hard each level is."""
         raise TypeError(f"{type(self).__name__} has no noise levels to balance")

@@ -148,7 +148,7 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
     from tasks.results import Answers, metric_names
     from tasks.store import Store
-    from tasks.tables import tables
+    from tasks.tables import failure_lines, tables
 
     answers = Answers(Store.open(store), study.name)
     points = answers.points
@@ -173,21 +173,9 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
         if outcome.moved:
             err.print(f"since the last run: {outcome.moved}", markup=False)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    failed = points.isel(point=(points["status"] == "failed").values)
-    if failed.sizes["point"]:
-        reasons = sorted(
-            {
-                f"{d} {f}, {a}, seed {s}: {e}"
-                for d, f, a, s, e in zip(
-                    *(failed[k].values for k in ("dataset", "formulation", "sampler", "seed", "error")), strict=True
-                )
-            }
-        )
-        err.print(
-            f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):", markup=False
-        )
-        for reason in reasons[:20]:
-            err.print(f"  {reason}", markup=False)
+    if failed := failure_lines(points):
+        for line in failed:
+            err.print(line, markup=False)
         raise typer.Exit(FAILED)
 
 
@@ -222,13 +210,17 @@ def plan(
 
 def _tell_plan(told: dict[str, Any]) -> None:
     """A plan for eyes."""
-    console = Console()
+    console = Console(width=width())
     counts = told["points"]
     console.print(
         f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
         f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
     )
-    table = Table("dataset", "formulation", "schedule", "seeds", "points to compute", "train")
+    table = Table()
+    for column in ("dataset", "formulation", "schedule"):
+        table.add_column(column, overflow="fold")
+    for column in ("seeds", "points to compute", "train"):
+        table.add_column(column, justify="right")
     for row in told["to_compute"]:
         numbers = (str(row[name]) for name in ("seeds", "points", "train"))
         table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)

@@ -74,6 +74,7 @@ def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended
     from tasks.report.files import default_page, write_report
     from tasks.results import Answers
     from tasks.store import Store
+    from tasks.tables import failure_lines
 
     answers = Answers(Store.open(store), member.study.name)
     counts = Counter(map(str, answers.points["status"].values.tolist()))
@@ -85,6 +86,8 @@ def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended
     else:
         path = Path(outcome.report)
         told = f"{outcome.computed} points computed, {outcome.trained} cells trained"
+    for line in failure_lines(answers.points, 5):
+        err.print(line, markup=False)
     return Ended(member.study.name, FAILED if counts["failed"] else 0, told, dict(counts), page=str(path))
 
 

@@ -11,9 +11,21 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion.datasets import Dataset, Torus, Uniform
-from diffusion.formulations import DDPM, VE, VP, ElucidatedDM, Exact, ImprovedDDPM, NoiseConditional, formulations
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
+from diffusion.formulations import (
+    DDPM,
+    VE,
+    VP,
+    ClassConditional,
+    ElucidatedDM,
+    Exact,
+    ImprovedDDPM,
+    NoiseConditional,
+    Trained,
+    formulations,
+)
 from diffusion.networks import StackedMLP
 from diffusion.objectives import DenoisingLoss, stratified
 from diffusion.parametrizations import Circle
@@ -493,3 +505,35 @@ def test_the_seed_of_a_stream_is_the_hash_of_its_name() -> None:
     state = torch.get_rng_state()
     trained([member(VP())], Training(steps=2, batch=4, width=8, depth=1))
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is never touched
+
+
+# --- what planning says of the work -----------------------------------------------------------------------------------
+
+
+def multiplications(formulation: Trained, dataset: Dataset, settings: Training) -> float:
+    """Those of one step's matrix products, in units of the network's own."""
+    taught = Member(dataset, formulation, formulation.own_schedule().fitted(dataset), "passes")
+    network = formulation.network(dataset, settings)
+    rows = network.initialise([stream("init", taught.key)]).requires_grad_()
+    data = dataset.sample(100, stream("passes"))
+    if isinstance(formulation, ClassConditional):
+        data, labels = dataset.sample_labelled(100, stream("passes"))
+        data = torch.cat([data, labels[:, None].double()], 1)
+    lesson = taught.lessons(data, 1, settings.batch, stream("train", taught.key))
+    with FlopCounterMode(display=False) as counted:
+        formulation.objective.errors(network, rows, *lesson).mean(1).sum().backward()
+    return counted.get_total_flops() / network.flops()
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+@pytest.mark.parametrize("name", [e.name for e in formulations if isinstance(e.cls(), Trained)])
+def test_the_work_that_is_planned_for_a_step_is_what_a_step_multiplies(name: str, dim: int) -> None:
+    """Beside a denoising network's, within a factor of 2.5: derivatives of the input have costs that no product shows."""
+    formulation, settings = formulations.create(name), Training(steps=1, batch=64, width=32, depth=3)
+    assert isinstance(formulation, Trained)
+    dataset = Gaussian(dim=dim) if dim > 2 else EightGaussians()
+    if formulation.refuses_dataset(dataset):
+        dataset = EightGaussians()
+    plain = multiplications(ElucidatedDM(), dataset, settings)
+    found = multiplications(formulation, dataset, settings) / plain
+    assert found / 2.5 < formulation.objective.passes(dataset.dim) < found * 2.5
