@@ -306,10 +306,19 @@ def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str
     order = in_order((formulation for formulation, _ in pairs), names_of(study.get("formulations")))
     trained = sorted((pair for pair in pairs if pair[0] != EXACT), key=lambda pair: order.index(pair[0]))
     several = {f for f, _ in trained if sum(other == f for other, _ in trained) > 1}
-    alone = several and len({f for f, _ in trained}) == 1  # one formulation on many schedules: it need not be repeated
+    steps: dict[str, set[int]] = {}
+    for row in rows:
+        steps.setdefault(row.formulation, set()).add(row.steps)
+    swept = {f for f, _ in trained if steps[f] != {1}}  # all but baselines
+    alone = several and len(swept) == 1  # one formulation on many schedules: it need not be repeated
     made = [
         Series(
-            key, f, s, shorts[s] if alone else f"{shorts[f]} on {shorts[s]}" if f in several else shorts[f], key, (key,)
+            key,
+            f,
+            s,
+            shorts[s] if alone and f in several else f"{shorts[f]} on {shorts[s]}" if f in several else shorts[f],
+            key,
+            (key,),
         )
         for key, (f, s) in enumerate(trained)
     ]
