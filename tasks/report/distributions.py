@@ -3,10 +3,11 @@
 *Against N*: for every step count the histogram of the kept samples, as a column of colours, and the target's beside them; its
 support is marked. What falls outside the picture is not hidden: its share is written above the column.
 
-*Along the trajectory*: the law of x_t at each level, from noise to data, as histograms and as a map; where the target's
-noised density is known, p_t(x) is drawn over the histograms and beside the map. A variance-exploding process starts a
-hundred times wider than it ends, so its map shows x / sqrt(alpha^2 std^2 + sigma^2) instead of x. Where all moves are made at one
-noise level (Langevin dynamics), the law stays and samples wander: the paths of some are drawn over the map.
+*Along the trajectory*: the law of x_t at each level, from noise to data, as histograms and as a map; where the target's noised
+density is known, p_t(x) is drawn over the histograms and beside the map. Over the histograms of the way from the data to the
+noise, and where no formula is known, stands the solution of the Fokker-Planck equation. A variance-exploding process starts a
+hundred times wider than it ends, so its map shows x / sqrt(alpha^2 std^2 + sigma^2) instead of x. Where all moves are made at
+one noise level (Langevin dynamics), the law stays and samples wander: the paths of some are drawn over the map.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
-from tasks.report.targets import followed
+from tasks.report.targets import followed, sampled_on, solved
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from diffusion.schedules import Schedule
     from tasks.report.answers import Answers
     from tasks.report.curves import Panel, Point, Series, Table
     from tasks.report.targets import Target
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 _BINS = 80
 _MOST_LEVELS = 80
+_MOST_FRAMES = 60
 _MULTIPLES = 6
 _WANDERERS = 6
 _FAVOURITES = ("heun", "ddim", "euler")
@@ -184,7 +187,7 @@ Trajectories = list[tuple["Series", list[Picture]]]
 
 
 def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[Trajectories, int]:
-    """Histograms and map of one kept trajectory per series; and how many more were kept."""
+    """Histograms, map and histogram in motion of one kept trajectory per series; and how many more were kept."""
     found: dict[Series, tuple[int, Panel, Point, xr.DataArray]] = {}
     more = 0
     for panel, series, _, points in asked(table, dataset):
@@ -200,8 +203,9 @@ def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -
         (
             series,
             [
-                _multiples(series, asked_for(panel, point), kept, target),
+                _multiples(series, asked_for(panel, point), kept, target, sampled_on(point, target, answers.study)),
                 _map(series, asked_for(panel, point), kept, target),
+                _motion(series, asked_for(panel, point), kept, target),
             ],
         )
         for series, (_, panel, point, kept) in chosen
@@ -223,8 +227,12 @@ def _stays(sigma: Array) -> bool:
     return len(sigma) > 2 and bool(np.ptp(sigma[:-1]) <= 1e-9 * sigma[0])
 
 
-def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
+def _multiples(
+    series: Series, sampled: str, kept: xr.DataArray, target: Target, schedule: Schedule | None = None
+) -> Picture:
     chosen, values, alphas, sigmas = _levels(kept, _MULTIPLES)
+    times = np.broadcast_to(kept["time"].values.astype(float), kept.sizes["level"])[chosen]
+    forward = sigmas[0] < sigmas[-1]
     traces: list[Spec] = []
     axes: Spec = {}
     notes = []
@@ -247,6 +255,15 @@ def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target)
             line = {"color": "@ink", "width": 1.5, "dash": "dash"}
             hover = "x = %{x:.3g}<br>exact %{y:.3g}<extra></extra>"
             traces.append({**where, "x": x, "y": packed(exact), "line": line, "hovertemplate": hover})
+        by_equation = (
+            solved(target.law, schedule, float(times[k]), edges)
+            if target.law is not None and schedule is not None and sigma > 0 and (forward or exact is None)
+            else None
+        )
+        if by_equation is not None:
+            line = {"color": "@accent", "width": 2, "dash": "dot"}
+            hover = "x = %{x:.3g}<br>Fokker-Planck %{y:.3g}<extra></extra>"
+            traces.append({**where, "x": x, "y": packed(by_equation), "line": line, "hovertemplate": hover})
         column, line_of = k % 2, k // 2
         left, top = 0.56 * column, 1 - 0.36 * line_of
         place = f"move {level}" if stays else f"level {level}"
@@ -256,12 +273,12 @@ def _multiples(series: Series, sampled: str, kept: xr.DataArray, target: Target)
             "", domain=[max(top - 0.22, 0), top], anchor=f"x{number_of}", nticks=3, rangemode="tozero"
         )
         notes.append(f"{place}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
-    forward = sigmas[0] < sigmas[-1]
     first = "level 0 is the data, level k has been through k moves" if forward else "level 0 is noise"
     first = "move 0 is the start" if stays else first
     caption = (
         f"{series.label} with {sampled}: histograms of {kept.sizes['sample']:,} samples, "
-        f"{first}. {'Dashed: the exact density. ' if any('dash' in t['line'] for t in traces) else ''}"
+        f"{first}. {'Dashed: the exact density. ' if any(t['line'].get('dash') == 'dash' for t in traces) else ''}"
+        f"{'Dotted: the Fokker-Planck equation, solved. ' if any(t['line'].get('dash') == 'dot' for t in traces) else ''}"
         f"{'; '.join(notes)}."
     )
     return Picture(
@@ -283,23 +300,34 @@ def _wanderer(moves: NDArray[np.int64], values: Array) -> Spec:
     }
 
 
-def _along(stays: bool) -> str:
+def _along(stays: bool, forward: bool) -> str:
+    if forward:
+        return "the law of x along the levels, the data on the left"
     if stays:
         return f"the law of x move by move at one noise level, from its start on the left, and the paths of {_WANDERERS} samples"
     return "the law of x along the levels, noise on the left"
 
 
-def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
-    chosen, values, alphas, sigmas = _levels(kept, _MOST_LEVELS)
+def _scales(target: Target, alphas: Array, sigmas: Array) -> tuple[Array, bool]:
+    """What x is divided by at each level: its standard deviation, if that changes by more than ten, which is told; else 1."""
     scales = np.array([target.standard_deviation(a, s) for a, s in zip(alphas, sigmas, strict=True)])
-    standard = scales.max() > 10 * scales.min()
-    if not standard:
-        scales = np.ones_like(scales)
-    scaled = values / scales[:, None]
-    finite = scaled[np.isfinite(scaled)]
+    standard = bool(scales.max() > 10 * scales.min())
+    return (scales if standard else np.ones_like(scales)), standard
+
+
+def _edges(values: Array, bins: int) -> Array:
+    """Even bins around nearly all of the values."""
+    finite = values[np.isfinite(values)]
     low, high = (np.quantile(finite, [0.002, 0.998]) if finite.size else np.array([0.0, 1.0])).tolist()
     margin = 0.1 * (high - low) or 0.5
-    edges = np.linspace(low - margin, high + margin, _BINS + 1)
+    return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
+    chosen, values, alphas, sigmas = _levels(kept, _MOST_LEVELS)
+    scales, standard = _scales(target, alphas, sigmas)
+    scaled = values / scales[:, None]
+    edges = _edges(scaled, _BINS)
     densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
     exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
     laws = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
@@ -325,10 +353,101 @@ def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Pi
     far = 0.0
     if known:
         far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], laws[1:], strict=True))
+    forward = sigmas[0] < sigmas[-1]
+    at_the_end = "noise" if forward else "data"
     caption = (
-        f"{series.label} with {sampled}: {_along(stays)}"
-        f"{'; beside it the exact pₜ(x)' if known else '' if stays else ', data on the right'}."
+        f"{series.label} with {sampled}: {_along(stays, forward)}"
+        f"{'; beside it the exact pₜ(x)' if known else '' if stays else f', {at_the_end} on the right'}."
         f"{f' Largest L1 distance between the two: {number(far, 2)} (2 would be no overlap).' if known else ''}"
         f"{' Each level is divided by its exact standard deviation.' if standard else ''}"
     )
     return Picture(f"{series.label}: pₜ(x)", caption, {"data": traces, "layout": layout(**axes)}, "tall")
+
+
+def _motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
+    """The histogram level after level, with a slider and a button that plays it; the exact density moves with it."""
+    chosen, values, alphas, sigmas = _levels(kept, _MOST_FRAMES)
+    scales, standard = _scales(target, alphas, sigmas)
+    scaled = values / scales[:, None]
+    edges = _edges(scaled, _BINS)
+    widths = np.diff(edges)
+    densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / widths for row in scaled]
+    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
+    laws = [None if law is None else law * s for law, s in zip(exact, scales, strict=True)]
+    known = all(law is not None for law in laws)
+    x = packed(midpoints(edges))
+    step = {"color": color(series.style), "width": 1, "shape": "hvh"}
+    fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
+    line: Spec = {"type": "scatter", "mode": "lines", "x": x}
+    traces: list[Spec] = [
+        {**line, "y": _short(densities[0]), **fill, "line": step, "hovertemplate": "samples %{y:.3g}<extra></extra>"}
+    ]
+    if known:
+        dashed = {"color": "@ink", "width": 1.5, "dash": "dash"}
+        hover = "exact %{y:.3g}<extra></extra>"
+        traces.append({**line, "y": _short(laws[0]), "line": dashed, "hovertemplate": hover})
+    names = [f"{level}" for level in chosen.tolist()]
+    frames = [
+        {"name": name, "data": [{"y": _short(row)} for row in (density, *([law] if known else []))]}
+        for name, density, law in zip(names, densities, laws, strict=True)
+    ]
+    top = 1.15 * max(float(np.max(row)) for row in (*densities, *(law for law in laws if known and law is not None)))
+    at_once = {"mode": "immediate", "transition": {"duration": 0}}
+    plays: Spec = {**at_once, "fromcurrent": True, "frame": {"duration": 80, "redraw": False}}
+    button: Spec = {"method": "animate"}
+    passed = "move" if _stays(sigmas) else "level"
+    axes: Spec = {
+        "xaxis": axis("x / standard deviation of pₜ" if standard else "x", range=listed([edges[0], edges[-1]])),
+        "yaxis": axis("density", range=listed([0, top])),
+        "margin": {"l": 52, "r": 12, "t": 10, "b": 100},
+        "sliders": [
+            {
+                "active": 0,
+                "steps": [
+                    {**button, "label": name, "args": [[name], {**at_once, "frame": {"duration": 0, "redraw": False}}]}
+                    for name in names
+                ],
+                "x": 0.16,
+                "len": 0.84,
+                "y": -0.32,
+                "yanchor": "top",
+                "pad": {"t": 0, "b": 0},
+                "currentvalue": {"prefix": f"{passed} ", "font": {"size": 12, "color": "@ink"}, "xanchor": "right"},
+                "font": {"size": 10, "color": "@muted"},
+                "bgcolor": "@grid",
+                "bordercolor": "@axis",
+                "tickcolor": "@axis",
+                "ticklen": 0,
+                "minorticklen": 0,
+            }
+        ],
+        "updatemenus": [
+            {
+                "type": "buttons",
+                "direction": "left",
+                "showactive": False,
+                "x": 0,
+                "y": -0.36,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 0, "r": 0},
+                "bgcolor": "@card",
+                "bordercolor": "@axis",
+                "font": {"size": 12, "color": "@ink"},
+                "buttons": [
+                    {**button, "label": "▶", "args": [None, plays]},
+                    {**button, "label": "❚❚", "args": [[None], at_once]},
+                ],
+            }
+        ],
+    }
+    caption = (
+        f"{series.label} with {sampled}: press ▶, or draw the slider. Histogram of {kept.sizes['sample']:,} samples"
+        f"{'; dashed: the exact density' if known else ''}."
+    )
+    spec = {"data": traces, "layout": layout(**axes), "frames": frames}
+    return Picture(f"{series.label}: histogram in motion", caption, spec, "tall", series.shown_with)
+
+
+def _short(values: Array | None) -> list[float | None]:
+    return [] if values is None else [float(f"{value:.3g}") for value in values.tolist()]

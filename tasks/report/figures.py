@@ -47,20 +47,22 @@ def quality(table: Table, dataset: str, metric: str) -> list[Picture]:
         own = [curve for curve in curves if curve.panel == panel]
         if not own or own[0] in baselines:
             continue
+        free = not any(mean.nfe for curve in own for mean in curve.at)  # it asks no model: steps are all it has
+        steps = [mean.steps for curve in own for mean in curve.at]
+        first, last = (min(steps), max(steps)) if free else (min(nfe), max(nfe))
         traces = [
             trace
             for curve in own
-            for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded)
+            for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded, by_steps=free)
         ]
-        traces += [_level_trace(curve, scale, min(nfe), max(nfe)) for curve in baselines]
-        traces += [
-            _floor_trace(floor, min(nfe), max(nfe)) for floor in floors[panel] if floor > 0 or not scale.logarithmic
-        ]
+        traces += [_level_trace(curve, scale, first, last) for curve in baselines]
+        traces += [_floor_trace(floor, first, last) for floor in floors[panel] if floor > 0 or not scale.logarithmic]
+        moves = axis("steps N (no network is asked)", **log_ticks(first / 1.2, last * 1.2, steps))
         pictures.append(
             Picture(
                 title=panel.title,
                 caption=_caption(own, metric, higher=metric in table.higher_is_better),
-                spec={"data": traces, "layout": layout(xaxis=across, yaxis=upwards)},
+                spec={"data": traces, "layout": layout(xaxis=moves if free else across, yaxis=upwards)},
                 shape="tall" if crowded and len(table.panels[dataset]) <= MOST_TALL else "short",
             )
         )
@@ -131,13 +133,13 @@ def _crossing(a: tuple[float, float], b: tuple[float, float], height: float) -> 
     return a[0] + share * (b[0] - a[0]), height
 
 
-def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool) -> list[Spec]:
-    """One curve; `beside` is the exact denoiser's, where it is there to compare trained ones with; it has no band."""
+def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
+    """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained ones: without a band."""
     series = curve.series
     name = plain(series.label)
     paint = color(series.style)
     meta = {"families": list(series.shown_with), "exact": series.exact}
-    x = [mean.nfe for mean in curve.at]
+    x = [mean.steps if by_steps else mean.nfe for mean in curve.at]
     means = [mean.mean for mean in curve.at]
     inside = [value if scale.low <= value <= scale.high else None for value in means]
     hover = [
@@ -147,7 +149,7 @@ def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool) -> list[
     ]
     common = {"type": "scatter", "name": name, "meta": meta}
     traces: list[Spec] = []
-    intervals = [(mean.nfe, mean.interval) for mean in curve.at if mean.interval is not None]
+    intervals = [(at, mean.interval) for at, mean in zip(x, curve.at, strict=True) if mean.interval is not None]
     if len(intervals) > 1 and banded and not beside:
         lower = [scale.clip(interval[0]) for _, interval in intervals if interval]
         upper = [scale.clip(interval[1]) for _, interval in intervals if interval]

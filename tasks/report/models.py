@@ -1,16 +1,24 @@
 """What each model answers by itself, whatever is drawn with it: likelihood, bounds, the mean error of its score.
 
-Such a metric belongs to a cell, and all its points repeat it: seeds are told apart by cell. Where it has a floor (the true density's
-value on the same draws, for `nll`), the difference from it is taken seed by seed: both depend on which points were drawn, their
-difference hardly does. Exact rows stand below the trained ones: what they have above the floor is the process', not a network's.
+Such a metric belongs to a cell, and all its points repeat it: seeds are told apart by cell. Where it has a floor (the true
+density's value on the same draws, for `nll`), the difference from it is taken seed by seed: both depend on which points were
+drawn, their difference hardly does. Densities are those of data with the least noise of the schedule, which therefore stands in
+the table. Exact rows stand below the trained ones: what they have above the floor is the process', not a network's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from diffusion.schedules import schedules
 from tasks.report.curves import Mean, Point, Series, Table
+from tasks.report.named import component_called
+from tasks.report.targets import target_of
 from tasks.report.text import number, plus_minus
 
 
@@ -43,15 +51,17 @@ class OfModels:
     """The metrics of a data set's models, and a row for each series with what was told."""
 
     metrics: tuple[str, ...]
-    rows: tuple[tuple[Series, tuple[Told | None, ...]], ...]
+    rows: tuple[
+        tuple[Series, float, tuple[Told | None, ...]], ...
+    ]  # with the least noise of the schedule, sigma / alpha
 
     @property
     def floors(self) -> bool:
         """Whether any of them has a floor."""
-        return any(one is not None and one.floor is not None for _, told in self.rows for one in told)
+        return any(one is not None and one.floor is not None for *_, told in self.rows for one in told)
 
 
-def of_models(table: Table, dataset: str) -> OfModels | None:
+def of_models(table: Table, dataset: str, study: Mapping[str, Any]) -> OfModels | None:
     """The table of a data set; None where nothing of the kind was measured."""
     cells: dict[Series, dict[str, dict[str, Point]]] = {}
     for point in table.points:
@@ -63,10 +73,22 @@ def of_models(table: Table, dataset: str) -> OfModels | None:
                 cells.setdefault(series, {}).setdefault(metric, {}).setdefault(point.cell_id, point)
     metrics = tuple(metric for metric in table.of_models if any(metric in own for own in cells.values()))
     rows = tuple(
-        (series, tuple(_told(metric, own[metric]) if metric in own else None for metric in metrics))
+        (
+            series,
+            _least_noise(series.schedule, dataset, study),
+            tuple(_told(metric, own[metric]) if metric in own else None for metric in metrics),
+        )
         for series, own in sorted(cells.items(), key=lambda item: item[0].key)
     )
     return OfModels(metrics, rows) if rows else None
+
+
+def _least_noise(label: str, dataset: str, study: Mapping[str, Any]) -> float:
+    schedule, law = component_called(label, study, schedules), target_of(dataset, study).law
+    if schedule is None or law is None:
+        return math.nan
+    own = schedule.fitted(law)
+    return float(own.nsr(torch.tensor([own.t_min], dtype=torch.float64)))
 
 
 def _told(metric: str, found: dict[str, Point]) -> Told:

@@ -73,6 +73,7 @@
     // Two fingers scroll the page on a phone; a swipe over a picture must not be caught by it.
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
     await Plotly.react(place, spec.data, spec.layout, config(spec));
+    if (spec.frames) await Plotly.addFrames(place, spec.frames);
     drawn.add(place);
     root.dataset.drawn = drawn.size;
   };

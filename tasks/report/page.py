@@ -294,7 +294,7 @@ def _of_dataset(answers: Answers, table: Table, name: str, notes: list[str]) -> 
         exact_flows=exact_flows if flows else [],
         losses=loss,
         score=score.score_errors(answers.score_errors(), table, name),
-        models=models.of_models(table, name),
+        models=models.of_models(table, name, answers.study),
         clouds=space.in_space(found, target) if dim == 3 else [],
         sections=space.cross_sections(found, target) if dim == 3 else [],
         in_plane=in_plane,

@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.datasets import Dataset, Torus, datasets, noised_law
+from diffusion.fokker_planck import time_marginals
 from diffusion.grids import grids
 from diffusion.guidance import guidances
 from diffusion.levels import levels_of
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler, samplers
-from diffusion.schedules import schedules
+from diffusion.schedules import Schedule, schedules
 from tasks.components import build
 from tasks.report.named import component_called, components_in
 
@@ -129,12 +130,32 @@ def target_of(name: str, study: Mapping[str, Any]) -> Target:
         return Target(name, None, str(error))
 
 
+def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
+    """The density at a time by the Fokker-Planck equation, a mean for each bin of the line; None where that is not solved.
+
+    No formula of the noised law is asked: it is a second opinion on it, and the only one where there is none.
+    """
+    if law.dim != 1 or not law.has_cdf or not 0 <= time <= schedule.t_max:
+        return None
+    found = time_marginals(law, schedule, [time])
+    cdf = np.interp(edges, found.edges[0].numpy(), found.cdf[0].numpy())
+    densities: Array = np.diff(cdf) / np.diff(edges)
+    return densities
+
+
+def sampled_on(point: Point, target: Target, study: Mapping[str, Any]) -> Schedule | None:
+    """The schedule of a row's levels, as it is for its data set; None where it cannot be rebuilt."""
+    _, _, other = point.sampler.partition(" on ")
+    schedule = component_called(other or point.schedule, study, schedules)
+    return None if target.law is None or schedule is None else schedule.fitted(target.law)
+
+
 def followed(target: Target, point: Point, study: Mapping[str, Any]) -> Target | None:
     """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
 
     A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.Sampler.target`).
     """
-    sampled, _, other = point.sampler.partition(" on ")
+    sampled = point.sampler.partition(" on ")[0]
     label = sampled.partition(" | ")[0]
     name = label.partition("(")[0]
     sampler = component_called(label, study, samplers)
@@ -142,10 +163,10 @@ def followed(target: Target, point: Point, study: Mapping[str, Any]) -> Target |
     if kind.target is Sampler.target:
         return target
     grid = component_called(point.grid, study, grids)
-    schedule = component_called(other or point.schedule, study, schedules)
+    schedule = sampled_on(point, target, study)
     if target.law is None or sampler is None or schedule is None or grid is None:
         return None
-    last = sampler.path(levels_of([schedule.fitted(target.law)], [grid], point.steps))[-1]
+    last = sampler.path(levels_of([schedule], [grid], point.steps))[-1]
     law = sampler.target(target.law, last)
     return target if law == target.law else replace(target, law=law)
 

@@ -79,7 +79,7 @@ def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
     assert "5 samples from noise (left) to image (right)" in html
     part = html[html.index("<h3>Samples as images</h3>") :]
     assert "Samples in the plane" not in part
-    assert "as images." in part[part.index("<h3>On the way from noise to data</h3>") :][:200]
+    assert "as images." in part[part.index("<h3>On the way between noise and data</h3>") :][:200]
     assert "Fréchet distance of classifier features" in html or "fid-digits" in html
 
 

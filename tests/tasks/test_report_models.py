@@ -50,10 +50,11 @@ def with_likelihoods(values: list[float], floors: list[float]) -> xr.Dataset:
 def test_a_metric_of_models_counts_once_for_each_model_and_is_compared_with_its_floor_seed_by_seed():
     table = tabulate(with_likelihoods([1.1, 1.4, 1.2], [1.0, 1.2, 1.1]), {})
     assert table.metrics == ("w1",)
-    found = of_models(table, "uniform")
+    found = of_models(table, "uniform", {})
     assert found is not None
     assert found.metrics == ("nll", "score-error")
-    ((_, (nll, score)),) = found.rows
+    ((_, least, (nll, score)),) = found.rows
+    assert least == 0.002  # of the schedule edm: what the densities are told at
     assert nll.value.values == (1.1, 1.4, 1.2)
     assert nll.above.values == pytest.approx((0.1, 0.2, 0.1))
     assert nll.above.sem == pytest.approx(np.std([0.1, 0.2, 0.1], ddof=1) / math.sqrt(3))
@@ -72,7 +73,7 @@ def test_the_page_has_a_table_of_the_models_and_no_picture_of_such_a_metric():
 
 def test_there_is_no_such_table_where_nothing_of_the_kind_was_measured():
     points = dataset_of([asked()], ("w1",))
-    assert of_models(tabulate(points, {}), "uniform") is None
+    assert of_models(tabulate(points, {}), "uniform", {}) is None
     assert "What each model answers by itself" not in draw_report(MadeUp(points, {}))
 
 

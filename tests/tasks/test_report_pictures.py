@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from diffusion.datasets import datasets
@@ -18,7 +19,7 @@ from diffusion.schedules import schedules
 from tasks.report import draw_report, parts, plane
 from tasks.report.curves import FEWEST_SEEDS, Panel, Series, tabulate
 from tasks.report.distributions import Kept, against_steps, kept_samples, window
-from tasks.report.figures import _Scale
+from tasks.report.figures import _Scale, quality
 from tasks.report.labels import short_labels
 from tasks.report.look import one_byte
 from tasks.report.named import component_called, components_in
@@ -346,7 +347,7 @@ def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim):
         dim, "Samples in the plane against N"
     )
     assert wanted in sections_of(html)
-    assert ("On the way from noise to data" in sections_of(html)) == (dim != 3)
+    assert ("On the way between noise and data" in sections_of(html)) == (dim != 3)
 
 
 def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples():
@@ -511,3 +512,78 @@ def test_one_is_singular():
         "a and b",
         "a, b and 1 more",
     ]
+
+
+# --- the way between noise and data -----------------------------------------------------------------------------------
+
+
+def a_way(levels: int, n: int = 400, *, forward: bool) -> MadeUp:
+    """A kept trajectory of four atoms on a schedule that preserves variance, one way or the other."""
+    schedule = schedules.create("vp-constant")
+    times = np.linspace(0, schedule.t_max, levels)
+    alpha, sigma = (part(torch.from_numpy(times)).numpy() for part in (schedule.alpha, schedule.sigma))
+    rng = np.random.default_rng(1)
+    atoms = target_of("four_points", {}).sample(n)[:, 0]
+    states = alpha[:, None] * atoms + sigma[:, None] * rng.standard_normal((levels, n))
+    order = slice(None) if forward else slice(None, None, -1)
+    path = xr.DataArray(
+        states[order, :, None],
+        dims=("level", "sample", "coordinate"),
+        coords={name: ("level", row[order]) for name, row in (("time", times), ("alpha", alpha), ("sigma", sigma))},
+    )
+    sampler = "forward-chain" if forward else "ddim"
+    rows = [
+        {
+            "dataset": "four_points",
+            "formulation": "exact",
+            "schedule": "vp-constant",
+            "sampler": sampler,
+            "steps": n,
+            "nfe": 0 if forward else n,
+            "point_id": f"p{n}",
+            "w1": 0.1 / n,
+        }
+        for n in (levels - 1, 3)
+    ]
+    return MadeUp(
+        dataset_of(rows, ("w1",)), study_of(datasets=["four_points"]), kept_trajectories={f"p{levels - 1}": path}
+    )
+
+
+def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_agrees_with_the_formula():
+    html = draw_report(a_way(41, forward=True))
+    (spec,) = pictures_of(html)["exact on vp-constant: histograms on the way"]
+    lines: dict[str, dict[str, np.ndarray]] = {}
+    for trace in spec["data"]:
+        found = np.frombuffer(base64.b64decode(trace["y"]["bdata"]), "<f4")
+        lines.setdefault(trace["line"].get("dash", "samples"), {})[trace["xaxis"]] = found
+    assert len(lines["dot"]) == len(lines["dash"]) - 1  # the data themselves are where the equation starts from
+    for place, solved in lines["dot"].items():
+        formula = lines["dash"][place]
+        assert np.abs(solved - formula).sum() < 0.02 * formula.sum()
+    assert "Dotted: the Fokker-Planck equation, solved." in html
+    assert "the data on the left" in html
+    assert "Fokker-Planck" not in draw_report(a_way(41, forward=False))
+
+
+def test_histograms_can_be_played_level_by_level():
+    (spec,) = pictures_of(draw_report(a_way(81, forward=False)))["exact on vp-constant: histogram in motion"]
+    frames = spec["frames"]
+    (slider,) = spec["layout"]["sliders"]
+    assert [frame["name"] for frame in frames] == [step["label"] for step in slider["steps"]]
+    assert frames[0]["name"] == "0"
+    assert frames[-1]["name"] == "80"
+    low, high = spec["layout"]["xaxis"]["range"]
+    width = (high - low) / len(frames[0]["data"][0]["y"])
+    for frame in frames:
+        samples, exact = (np.array(trace["y"]) for trace in frame["data"])
+        assert width * samples.sum() > 0.98
+        assert width * exact.sum() == pytest.approx(1, abs=0.03)
+    assert spec["layout"]["updatemenus"][0]["buttons"][0]["method"] == "animate"
+
+
+def test_what_asks_no_model_is_drawn_against_steps():
+    (picture,) = quality(tabulate(a_way(41, forward=True).points, {}), "four_points", "w1")
+    assert picture.spec["layout"]["xaxis"]["title"]["text"] == "steps N (no network is asked)"
+    (marks,) = [trace for trace in picture.spec["data"] if trace.get("mode") == "markers"]
+    assert marks["x"] == [3, 40]
