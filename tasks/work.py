@@ -411,6 +411,7 @@ class _Beside:
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor
         self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
         self.unanswered: list[str] = []
+        self._asked: tuple[str, Denoiser] | None = None
 
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
@@ -440,7 +441,9 @@ class _Beside:
         return value, floor
 
     def _evaluated(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
-        denoiser, floor = self._denoisers([cell]), metric.floor_on(cell.dataset, cell.schedule)
+        if self._asked is None or self._asked[0] != cell.id:
+            self._asked = cell.id, self._denoisers([cell])  # the same for all metrics, which share work by it
+        denoiser, floor = self._asked[1], metric.floor_on(cell.dataset, cell.schedule)
         if not isinstance(metric, ProfileMetric):
             return metric.evaluate_denoiser(denoiser, cell.dataset, cell.schedule), floor
         errors = metric.profile(denoiser, cell.dataset, cell.schedule)

@@ -24,6 +24,7 @@ from flows.command_line.options import (
     err,
     split,
     stop,
+    width,
 )
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def catalog(
         if as_json:
             print(json.dumps(listed, indent=2))  # noqa: T201
             return
-        console = Console()
+        console = Console(width=width())
         for name, entries in listed.items():
             table = Table(title=name, title_justify="left", title_style="bold")
             for column in ("name", "parameters", "formula", "source"):

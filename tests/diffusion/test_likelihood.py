@@ -36,7 +36,7 @@ from diffusion.likelihood import (
 from diffusion.metrics import BitsPerDimension, NegativeLogLikelihood
 from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
+from diffusion.samplers import CountingDenoiser, Denoiser
 from diffusion.schedules import EDM, Flow, Schedule, VEGeometric, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.work import ExactDenoiser
@@ -283,6 +283,23 @@ def test_the_likelihood_of_a_learned_field_integrates_to_one() -> None:
     assert scipy.integrate.simpson(density.numpy(), x=x.numpy()) == pytest.approx(1, abs=2e-3)
     exact = torch.exp(Noised(Uniform(), 1.0, 0.05).log_density(x[:, None], *level(EDM(), 1e-9)))
     assert float((density - exact).abs().mean()) < 0.1  # it did learn
+
+
+def test_the_same_in_another_unit_asks_the_model_for_nothing_new() -> None:
+    target, schedule = EightGaussians(), EDM(sigma_min=0.05, sigma_max=10.0)
+    stack = trained(target)
+    nats, bits = NegativeLogLikelihood(batch=16), BitsPerDimension(batch=16, scale=4.0)
+    asked = CountingDenoiser(stack)
+    told = nats.evaluate_denoiser(asked, target, schedule)
+    first = asked.nfe
+    assert first > 0
+    assert bits.evaluate_denoiser(asked, target, schedule) == pytest.approx(told / (2 * math.log(2)) + 2, rel=1e-12)
+    assert asked.nfe == first
+    other = CountingDenoiser(stack)
+    assert nats.evaluate_denoiser(other, target, schedule) == told
+    assert other.nfe == first  # another model is asked for itself
+    nats.evaluate_denoiser(other, target, EDM(sigma_min=0.1, sigma_max=10.0))
+    assert other.nfe > first
 
 
 def test_a_trained_stack_can_be_differentiated_in_x_and_only_when_asked() -> None:

@@ -72,6 +72,22 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
     }  # what restores knows data and their observation
 
 
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name not in {"seeds", *seed_studies()}])
+def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_baseline(name: str) -> None:
+    """Where models are trained whose samples are made from noise; what is steered or restored answers another question."""
+    (member,) = members(name)
+    compared = [
+        point
+        for point in make_plan(member.study, {}, ()).points
+        if point.cell.training and (point.cell.dataset.dim == 2 or point.cell.dataset.registered_name == "digits")
+    ]
+    baselines = {point.cell.dataset.label() for point in compared if point.cell.formulation.registered_name == "vae"}
+    if any(point.guidance is None and not point.cell.formulation.restores for point in compared):
+        assert baselines == {point.cell.dataset.label() for point in compared} or name == "guidance"
+    else:
+        assert not baselines
+
+
 def test_the_list_of_seed_studies_is_all_of_them() -> None:
     assert [member.source for member in members("seeds")] == sorted(seed_studies(), key=_document)
 
