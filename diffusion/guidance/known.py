@@ -74,7 +74,7 @@ class KnownCoordinates(Guidance):
 
     def condition(self) -> str:
         given = self._given()
-        noise = f" +- {self.noise:g}" if self.noise else ""
+        noise = f" +- {self.noise!r}" if self.noise else ""
         if isinstance(self.coordinates, str):
             return f"{self.coordinates} of example {self.example}{noise}"
         listed = self._listed(1)

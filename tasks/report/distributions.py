@@ -188,17 +188,7 @@ Trajectories = list[tuple["Series", list[Picture]]]
 
 def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[Trajectories, int]:
     """Histograms, map and histogram in motion of one kept trajectory per series; and how many more were kept."""
-    found: dict[Series, tuple[int, Panel, Point, xr.DataArray]] = {}
-    more = 0
-    for panel, series, _, points in asked(table, dataset):
-        for point in points:
-            kept = answers.trajectory(point.point_id)
-            if kept is None or kept.sizes.get("coordinate", 1) != 1 or kept.sizes.get("level", 0) < 2:
-                continue
-            more += 1
-            if series not in found or preference(panel) < found[series][0]:
-                found[series] = (preference(panel), panel, point, kept)
-    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    chosen, more = kept_trajectories(answers, table, dataset, 1)
     pairs = [
         (
             series,
@@ -208,9 +198,27 @@ def trajectories(answers: Answers, table: Table, dataset: str, target: Target) -
                 _motion(series, asked_for(panel, point), kept, target),
             ],
         )
-        for series, (_, panel, point, kept) in chosen
+        for series, panel, point, kept in chosen
     ]
-    return pairs, more - len(chosen)
+    return pairs, more
+
+
+def kept_trajectories(
+    answers: Answers, table: Table, dataset: str, dim: int
+) -> tuple[list[tuple[Series, Panel, Point, xr.DataArray]], int]:
+    """One kept trajectory of each series, of the panel that is shown first; and how many more were kept."""
+    found: dict[Series, tuple[Panel, Point, xr.DataArray]] = {}
+    seen = 0
+    for panel, series, _, points in asked(table, dataset):
+        for point in points:
+            kept = answers.trajectory(point.point_id)
+            if kept is None or kept.sizes.get("coordinate", 1) != dim or kept.sizes.get("level", 0) < 2:
+                continue
+            seen += 1
+            if series not in found or preference(panel) < preference(found[series][0]):
+                found[series] = (panel, point, kept)
+    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    return [(series, *rest) for series, rest in chosen], seen - len(chosen)
 
 
 def _levels(kept: xr.DataArray, most: int) -> tuple[NDArray[np.int64], Array, Array, Array]:

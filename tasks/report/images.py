@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.distributions import Kept, Trajectories, asked, asked_for, preference
+from tasks.report.distributions import Kept, Trajectories, asked_for, kept_trajectories
 from tasks.report.findings import thin
-from tasks.report.look import Picture, Spec, layout, listed, one_byte
+from tasks.report.look import Picture, Spec, one_byte, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -100,19 +100,12 @@ def trajectories(
     answers: Answers, table: Table, dataset: str, target: Target, sheets: Sheets
 ) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
-    found: dict[Series, tuple[int, str, xr.DataArray]] = {}
-    more = 0
-    for panel, series, _, points in asked(table, dataset):
-        for point in points:
-            kept = answers.trajectory(point.point_id)
-            if kept is None or kept.sizes.get("coordinate", 1) != math.prod(sheets.shape) or kept.sizes["level"] < 2:
-                continue
-            more += 1
-            if series not in found or preference(panel) < found[series][0]:
-                found[series] = (preference(panel), asked_for(panel, point), kept)
-    chosen = sorted(found.items(), key=lambda item: item[0].key)
-    drawn = [(series, [_on_the_way(series, sampled, kept, target, sheets)]) for series, (_, sampled, kept) in chosen]
-    return drawn, more - len(chosen)
+    chosen, more = kept_trajectories(answers, table, dataset, math.prod(sheets.shape))
+    drawn = [
+        (series, [_on_the_way(series, asked_for(panel, point), kept, target, sheets)])
+        for series, panel, point, kept in chosen
+    ]
+    return drawn, more
 
 
 def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, sheets: Sheets) -> Picture:
@@ -139,64 +132,9 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
 
 
 def _side_by_side(shown: Sequence[tuple[str, Array]], columns: int) -> Spec:
-    """Sheets as heat maps with square pixels, row by row."""
-    columns = min(columns, len(shown))
-    rows = -(-len(shown) // columns)
-    traces: list[Spec] = []
-    axes: dict[str, Spec] = {}
-    titles = []
-    for k, (title, sheet) in enumerate(shown):
-        row, column = divmod(k, columns)
-        name = "" if k == 0 else str(k + 1)
-        across, upwards = _part(column, columns, 0.04), _part(rows - 1 - row, rows, 0.07)
-        traces.append(
-            {
-                "type": "heatmap",
-                "z": one_byte(np.nan_to_num(sheet, nan=_BETWEEN)),
-                "zmin": 0,
-                "zmax": 255,
-                "colorscale": "@density",
-                "showscale": False,
-                "xaxis": f"x{name}",
-                "yaxis": f"y{name}",
-                "hoverinfo": "skip",
-            }
-        )
-        height, width = sheet.shape
-        hidden = {"visible": False, "fixedrange": True, "constrain": "domain"}
-        axes[f"xaxis{name}"] = {
-            **hidden,
-            "domain": listed(across),
-            "anchor": f"y{name}",
-            "range": [-0.5, width - 0.5],
-            "constraintoward": "left",
-        }
-        axes[f"yaxis{name}"] = {
-            **hidden,
-            "domain": listed(upwards),
-            "anchor": f"x{name}",
-            "range": [height - 0.5, -0.5],
-            "scaleanchor": f"x{name}",
-            "constraintoward": "top",
-        }
-        titles.append(
-            {
-                "text": title,
-                "x": across[0],
-                "y": upwards[1],
-                "xref": "paper",
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "showarrow": False,
-                "font": {"size": 11},
-            }
-        )
-    top = 20 if any(title for title, _ in shown) else 6
-    return {"data": traces, "layout": layout(**axes, annotations=titles, margin={"l": 6, "r": 6, "t": top, "b": 6})}
-
-
-def _part(place: int, many: int, gap: float) -> list[float]:
-    """The part of the picture that one of `many` in a row takes."""
-    width = (1 - gap * (many - 1)) / many
-    return [place * (width + gap), min(place * (width + gap) + width, 1.0)]
+    """Sheets of one size as heat maps with square pixels, row by row."""
+    height, width = shown[0][1].shape
+    hidden = {"visible": False, "fixedrange": True}
+    axes = {**hidden, "range": [-0.5, width - 0.5]}, {**hidden, "range": [height - 0.5, -0.5]}
+    maps = [(title, {"z": one_byte(np.nan_to_num(sheet, nan=_BETWEEN)), "hoverinfo": "skip"}) for title, sheet in shown]
+    return small_multiples(maps, columns, (0.04, 0.07), lambda *_: axes, {"l": 6, "r": 6, "b": 6})

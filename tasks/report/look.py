@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -178,3 +178,76 @@ def heat(x: Any, y: Any, z: NDArray[np.float64], top: float, **more: Any) -> Spe
         "hoverongaps": False,
         **more,
     }
+
+
+def small_multiples(
+    shown: Sequence[tuple[str, Spec]],
+    columns: int,
+    gaps: tuple[float, float],
+    axes_of: Callable[[bool, bool], tuple[Spec, Spec]],
+    margin: Spec,
+) -> Spec:
+    """Heat maps with their titles, row by row, the cells of each square.
+
+    `gaps` are shares of the picture between columns and between rows; `axes_of` gives the two axes of a map, by whether it is in the
+    last row and in the first column.
+    """
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    traces: list[Spec] = []
+    axes: dict[str, Spec] = {}
+    titles = []
+    for k, (title, trace) in enumerate(shown):
+        row, column = divmod(k, columns)
+        name = "" if k == 0 else str(k + 1)
+        traces.append(
+            {
+                "type": "heatmap",
+                "zmin": 0,
+                "zmax": 255,
+                "colorscale": "@density",
+                "showscale": False,
+                "xaxis": f"x{name}",
+                "yaxis": f"y{name}",
+                **trace,
+            }
+        )
+        across, upwards = _part(column, columns, gaps[0]), _part(rows - 1 - row, rows, gaps[1])
+        along, up = axes_of(k + columns >= len(shown), column == 0)
+        kept = {"constrain": "domain"}
+        axes[f"xaxis{name}"] = {
+            **along,
+            **kept,
+            "domain": listed(across),
+            "anchor": f"y{name}",
+            "constraintoward": "left",
+        }
+        axes[f"yaxis{name}"] = {
+            **up,
+            **kept,
+            "domain": listed(upwards),
+            "anchor": f"x{name}",
+            "constraintoward": "top",
+            "scaleanchor": f"x{name}",
+        }
+        titles.append(
+            {
+                "text": title,
+                "x": across[0],
+                "y": upwards[1],
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 11},
+            }
+        )
+    top = 20 if any(title for title, _ in shown) else 6
+    return {"data": traces, "layout": layout(**axes, annotations=titles, margin={**margin, "t": top})}
+
+
+def _part(place: int, many: int, gap: float) -> list[float]:
+    """The part of the picture that one of `many` in a row takes."""
+    width = (1 - gap * (many - 1)) / many
+    return [place * (width + gap), min(place * (width + gap) + width, 1.0)]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.distributions import Kept, Trajectories, asked, asked_for, preference
+from tasks.report.distributions import Kept, Trajectories, asked_for, kept_trajectories
 from tasks.report.findings import thin
-from tasks.report.look import Picture, Spec, axis, layout, listed, midpoints, one_byte, packed
+from tasks.report.look import Picture, Spec, axis, listed, midpoints, one_byte, packed, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -126,19 +126,12 @@ def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> lis
 
 def trajectories(answers: Answers, table: Table, dataset: str, target: Target, view: View) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
-    found: dict[Series, tuple[int, str, xr.DataArray]] = {}
-    more = 0
-    for panel, series, _, points in asked(table, dataset):
-        for point in points:
-            kept = answers.trajectory(point.point_id)
-            if kept is None or kept.sizes.get("coordinate", 1) != view.axes.shape[1] or kept.sizes.get("level", 0) < 2:
-                continue
-            more += 1
-            if series not in found or preference(panel) < found[series][0]:
-                found[series] = (preference(panel), asked_for(panel, point), kept)
-    chosen = sorted(found.items(), key=lambda item: item[0].key)
-    pictures = [(series, [_on_the_way(series, sampled, kept, target, view)]) for series, (_, sampled, kept) in chosen]
-    return pictures, more - len(chosen)
+    chosen, more = kept_trajectories(answers, table, dataset, view.axes.shape[1])
+    pictures = [
+        (series, [_on_the_way(series, asked_for(panel, point), kept, target, view)])
+        for series, panel, point, kept in chosen
+    ]
+    return pictures, more
 
 
 def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, view: View) -> Picture:
@@ -169,71 +162,29 @@ def _grid(
 ) -> Spec:
     """Small heat maps on one window, row by row."""
     shown = list(densities)
-    columns = min(columns, len(shown))
-    rows = -(-len(shown) // columns)
     x, y = (packed(midpoints(edge)) for edge in view.edges)
-    traces: list[Spec] = []
-    axes: dict[str, Spec] = {}
-    titles = []
-    for k, (title, density) in enumerate(shown):
-        row, column = divmod(k, columns)
-        name = "" if k == 0 else str(k + 1)
-        top = tops[k] if tops else view.top
-        traces.append(
-            {
-                "type": "heatmap",
-                "x": x,
-                "y": y,
-                "z": one_byte(density.T / top),
-                "zmin": 0,
-                "zmax": 255,
-                "colorscale": "@density",
-                "showscale": False,
-                "xaxis": f"x{name}",
-                "yaxis": f"y{name}",
-                "hovertemplate": "(%{x:.3g}, %{y:.3g})<extra></extra>",
-            }
-        )
-        across, upwards = _spread(column, columns, 0.05), _spread(rows - 1 - row, rows, 0.1)
-        last_row, first_column = k + columns >= len(shown), column == 0
-        axes[f"xaxis{name}"] = _side(
-            view.names[0] if last_row else "", view.edges[0], across, f"y{name}", "left", last_row
-        )
-        axes[f"yaxis{name}"] = _side(
-            view.names[1] if first_column else "", view.edges[1], upwards, f"x{name}", "top", first_column
-        ) | {"scaleanchor": f"x{name}"}
-        titles.append(
-            {
-                "text": title,
-                "x": across[0],
-                "y": upwards[1],
-                "xref": "paper",
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "showarrow": False,
-                "font": {"size": 11},
-            }
-        )
-    margin = {"l": 46, "r": 8, "t": 20 if any(title["text"] for title in titles) else 6, "b": 40}
-    return {"data": traces, "layout": layout(**axes, annotations=titles, margin=margin)}
+    hover = "(%{x:.3g}, %{y:.3g})<extra></extra>"
+    maps = [
+        (title, {"x": x, "y": y, "z": one_byte(density.T / top), "hovertemplate": hover})
+        for (title, density), top in zip(shown, tops or [view.top] * len(shown), strict=True)
+    ]
+    return small_multiples(
+        maps,
+        columns,
+        (0.05, 0.1),
+        lambda last_row, first_column: (
+            _side(view.names[0], view.edges[0], labelled=last_row),
+            _side(view.names[1], view.edges[1], labelled=first_column),
+        ),
+        {"l": 46, "r": 8, "b": 40},
+    )
 
 
-def _spread(place: int, many: int, gap: float) -> list[float]:
-    """The part of the picture that one of `many` in a row takes."""
-    width = (1 - gap * (many - 1)) / many
-    return [place * (width + gap), min(place * (width + gap) + width, 1.0)]
-
-
-def _side(title: str, edges: Array, domain: list[float], anchor: str, toward: str, labelled: bool) -> Spec:
+def _side(title: str, edges: Array, *, labelled: bool) -> Spec:
     return axis(
-        title,
-        domain=listed(domain),
-        anchor=anchor,
+        title if labelled else "",
         range=listed(edges[[0, -1]]),
         showgrid=False,
-        constrain="domain",
-        constraintoward=toward,
         nticks=4,
         showticklabels=labelled,
         tickfont={"size": 10},

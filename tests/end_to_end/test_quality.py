@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 
 from tasks.plan import make_plan
-from tasks.study import load_study
-from tasks.work import Wanted, generate, run_shard
+from tasks.study import Study, load_study
+from tasks.work import Wanted, data_key, run_shard, training_set
 
 pytestmark = pytest.mark.slow
 
 
 def answers_of(name: str, *overrides: str):
     """The trained answers of a shipped study, cut down; by the same functions that the flow calls."""
-    study = load_study(name, overrides)
+    return answers(load_study(name, overrides))
+
+
+def answers(study: Study):
     plan = make_plan(study, {}, ())
     found = []
     for shard in plan.shards(1):
-        keys = {(j.cell.dataset, j.cell.seed, j.cell.training.data) for j in shard.jobs if j.cell.training}
-        data = {(d.label(), seed, size): generate(d, seed, size) for d, seed, size in keys}
+        data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
         found += run_shard(shard, data, {}, Wanted(study.metrics, False, frozenset())).points
     assert not [answer.error for answer in found if answer.error]
     return found
@@ -39,6 +41,35 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
     assert scores[True, 100] <= 3 * floor
     for steps in (20, 100):
         assert abs(scores[True, steps] - scores[False, steps]) <= floor
+
+
+def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked():
+    """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the weight 1.5, the autoencoder."""
+    shipped = load_study("digits").spec()
+    by_name = {block["formulations"][0]["name"]: block for block in shipped["grids"] if "formulations" in block}
+    exact = [{"formulation": "exact"}]
+    blocks = [
+        {"formulations": ["edm"], "samplers": ["heun"], "exclude": exact},
+        {**by_name["class-conditional"], "samplers": by_name["class-conditional"]["samplers"][1:]},
+        by_name["vae"],
+    ]
+    training = {**shipped["training"], "steps": shipped["training"]["steps"] // 2}
+    cut = {
+        "seeds": 1,
+        "steps": [18],
+        "training": training,
+        "grids": blocks,
+        "metrics": ["fid-digits", "label-accuracy"],
+    }
+    study = Study.from_spec({**shipped, **cut, "keep": {"samples": False}})
+    found = {}
+    for answer in answers(study):
+        key = answer.point.cell.formulation.registered_name, getattr(answer.point.guidance, "weight", None)
+        found[key] = answer.metrics
+    edm, vae = found["edm", None]["fid-digits"], found["vae", None]["fid-digits"]
+    assert edm < vae
+    assert edm <= 3 * found["edm", None]["fid-digits_floor"]
+    assert found["class-conditional", 1.5]["label-accuracy"] >= 0.95
 
 
 def test_edm_samples_of_the_torus_lie_on_it_and_are_spread_as_its_area_is():
