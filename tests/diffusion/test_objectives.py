@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from scipy.stats import kstest, logistic, norm
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.formulations import DDPM, ElucidatedDM2, LevelOne
+from diffusion.formulations import DDPM, Denoising, ElucidatedDM2, LevelOne
 from diffusion.networks import StackedMLP
 from diffusion.objectives import (
+    DenoisingLoss,
     Likelihood,
     LogitNormal,
     LogNormal,
     MinSignalToNoise,
     NoiseTarget,
     SignalToNoise,
+    Simple,
     UnitVariance,
     last_step_share,
     noise_distributions,
@@ -176,6 +179,54 @@ def test_unit_noise_at_every_level_is_another_problem_than_edms() -> None:
 
     assert irreducible(0.05) == pytest.approx(0.002274, abs=2e-6)
     assert irreducible(1.0) == pytest.approx(0.0769, abs=1e-4)
+
+
+class UnitNoise(DenoisingLoss):
+    """The loss as printed: |x_0 - D(x_0 + eps, sigma)|^2 with eps ~ N(0, 1), whatever sigma is."""
+
+    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        eps, stand_in = super().noise(member, x, nsr, generator)
+        return eps / nsr[..., None], stand_in
+
+
+class AsPrinted(Denoising):
+    registered_name = "as-printed"
+
+    @property
+    def objective(self) -> UnitNoise:
+        return UnitNoise()
+
+
+def test_s0_12_trained_with_unit_noise_at_every_level_a_network_does_not_denoise() -> None:
+    """Mean squared errors on U[0, 1], trained with sigma eps and as printed; both are told sigma, neither is weighted.
+
+    As printed the minimiser is D(x; 1) whatever sigma is: at sigma = .05 its error is 0.071, thirty times the least one, 0.002274.
+    """
+    plain = {"parametrization": Data(), "weighting": Simple(), "noise_levels": LogNormal(-2.0, 1.0)}
+    data, settings = Uniform().sample(20_000, stream("unit noise")), Training(steps=400, batch=256, width=32, depth=2)
+    stacks = [
+        train([Member(Uniform(), formulation, EDM(), "unit noise")], [data], settings)
+        for formulation in (Denoising(**plain), AsPrinted(**plain))
+    ]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    x = torch.linspace(0, 1, 2001, dtype=torch.float64)[1::2, None]
+    eps, share = torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum() / 1000)
+
+    def error(denoiser: Callable[[Tensor, Tensor, Tensor], Tensor], sigma: float) -> float:
+        noisy = (x + sigma * eps).reshape(1, -1, 1)
+        found = denoiser(noisy, numbers(1.0), numbers(sigma)).reshape(1000, 60)
+        return float(((found - x).square() @ share).sum())
+
+    def exact(at: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        return lambda noisy, alpha, _: Uniform().denoise(noisy, alpha, numbers(at))
+
+    assert error(exact(0.05), 0.05) == pytest.approx(0.002274, rel=1e-3)
+    assert error(exact(1.0), 0.05) == pytest.approx(0.0710, rel=2e-2)
+    ours, printed = stacks
+    assert error(ours, 0.05) == pytest.approx(error(exact(0.05), 0.05), rel=0.1)
+    assert error(printed, 0.05) == pytest.approx(error(exact(1.0), 0.05), rel=0.1)
+    for stack in stacks:  # where the noise is of size one they are the same problem
+        assert error(stack, 1.0) == pytest.approx(error(exact(1.0), 1.0), rel=0.1)
 
 
 # --- the lecture's refinements ----------------------------------------------------------------------------------------

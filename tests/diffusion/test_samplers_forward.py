@@ -20,7 +20,16 @@ from diffusion.levels import Level, level_at, levels_of
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.randomness import stream
 from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, Sampler, samplers
-from diffusion.schedules import DDPMLinear, Schedule, VEGeometric, VPConstant, VPExponential, VPLinear, schedules
+from diffusion.schedules import (
+    DDPMLinear,
+    Schedule,
+    VEGeometric,
+    VELinear,
+    VPConstant,
+    VPExponential,
+    VPLinear,
+    schedules,
+)
 from tests.diffusion.sampler_kit import slope
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
@@ -188,6 +197,28 @@ def test_histograms_of_the_equation_lie_on_the_fokker_planck_equations_law(sched
     for k, edges, cdf in zip((steps // 2, steps), found.edges, found.cdf, strict=True):
         ranks = np.interp(states[k][:, 0].numpy(), edges.numpy(), cdf.numpy())
         assert scipy.stats.kstest(ranks, "uniform").statistic < KOLMOGOROV / math.sqrt(n) + 0.005  # weak order one
+
+
+@pytest.mark.parametrize("sampler", [ForwardChain(), ForwardSDE()], ids=lambda s: s.registered_name)
+@pytest.mark.parametrize("schedule", [VELinear(), VEGeometric()], ids=lambda s: s.registered_name)
+def test_s0_4_where_the_variance_explodes_steps_lead_to_the_noise_sigma_and_not_to_its_square(
+    schedule: Schedule, sampler: Sampler
+) -> None:
+    """Steps that add g^2 dt, from U[0, 1]: Kolmogorov's test accepts x_0 + sigma eps at four levels (for each of four runs false
+    alarms 5e-4, seed fixed) and rejects x_0 + sigma^2 eps, as printed, which at the end is 50 or 100 times as wide."""
+    n = 8_000
+    states, passed = run(sampler, Uniform(), schedule, 400, n)
+    for k in (150, 200, 300, 400):
+        sigma, x = float(passed[k].sigma), states[k][:, 0].sort().values
+        ours, printed = (
+            scipy.stats.kstest(Noised(Uniform(), 1.0, noise).cdf(x).numpy(), "uniform").statistic
+            for noise in (sigma, sigma**2)
+        )
+        assert ours < KOLMOGOROV / math.sqrt(n)
+        assert printed > 5 / math.sqrt(n)
+    spread = float(states[-1].std())
+    assert spread == pytest.approx(schedule.prior_std, rel=0.04)
+    assert schedule.prior_std**2 / spread > 45
 
 
 # --- as rows of a study -----------------------------------------------------------------------------------------------

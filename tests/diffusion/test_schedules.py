@@ -722,15 +722,13 @@ def test_s0_3_a_step_of_the_vp_chain_takes_beta_times_dt() -> None:
 
 
 def test_s0_4_the_noise_of_ve_is_sigma_and_not_its_square() -> None:
-    schedule = VELinear(0.01, 50.0)
+    """The chain's steps sqrt(sigma_{k+1}^2 - sigma_k^2) add up to sigma^2, on both schedules; test_samplers_forward runs it."""
     levels = torch.logspace(math.log10(0.01), math.log10(50), 1000, dtype=torch.float64)
     chain = float((levels**2).diff().sum())
     assert chain == pytest.approx(2499.9999, rel=1e-9)
-    ours = float(schedule.sigma(times(schedule.t_max))) ** 2
-    assert ours - float(schedule.sigma(times(schedule.t_min))) ** 2 == pytest.approx(chain, rel=1e-12)
-    printed = 50.0**2  # beta_t = sigma^2(t) as a standard deviation
-    assert printed**2 == pytest.approx(6.25e6)
-    geometric = VEGeometric(0.01, 50.0)
+    linear, geometric = VELinear(0.01, 50.0), VEGeometric(0.01, 50.0)
+    first, last = (float(linear.sigma(times(t))) for t in (linear.t_min, linear.t_max))
+    assert last**2 - first**2 == pytest.approx(chain, rel=1e-12)
     assert float(geometric.sigma(times(1.0))) ** 2 == pytest.approx(chain, rel=1e-12)
 
 
