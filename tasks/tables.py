@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tasks.laws import distinct
+from tasks.laws import distinct, of_models
 from tasks.results import metric_names
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
@@ -64,6 +64,8 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's. The sampling floor
     is told in the title where all rows share it, and row by row where they follow different laws.
     """
+    if of_models(metric):
+        return [_of_models(points, metric)]
     rows = summary(points, metric).assign(panel=_grids_apart)
     alone = _baselines(rows)
     beside = {str(dataset): _told(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
@@ -102,6 +104,29 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
         table.caption = "\n".join(captions) or None
         made.append(Group(title, table))
     return made
+
+
+def _of_models(points: xr.Dataset, metric: str) -> Group:
+    """A metric that every point of a model repeats: one row for each model, with the floor and what it is above that."""
+    frame = points.to_dataframe().reset_index(drop=True)
+    frame = frame[(frame["status"] == "ok") & frame[metric].notna()].drop_duplicates("cell_id")
+    frame = frame.assign(
+        value=frame[metric], floor=frame[f"{metric}_floor"], above=frame[metric] - frame[f"{metric}_floor"]
+    )
+    table = Table()
+    for name in ("dataset", "formulation", "schedule"):
+        table.add_column(name, overflow="fold")
+    for name in (metric, "floor", "above it"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for labels, part in frame.groupby(["dataset", "formulation", "schedule"], sort=False):
+        dataset, formulation, schedule = map(str, labels)
+        told = [
+            _entry({"mean": part[name].mean(), "sem": part[name].sem(), "count": len(part)})
+            for name in ("value", "above")
+        ]
+        style = "dim" if formulation == "exact" else None
+        table.add_row(dataset, formulation, schedule, told[0], number(part["floor"].mean()), told[1], style=style)
+    return Group(Text(f"\n{metric} of each model: mean ± standard error over seeds", "bold"), table)
 
 
 def _listed(floors: list[float]) -> str:

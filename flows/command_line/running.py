@@ -146,6 +146,7 @@ def _run_flow(*arguments: Any) -> Any:
 
 def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
+    from tasks.laws import of_models
     from tasks.results import Answers, metric_names
     from tasks.store import Store
     from tasks.tables import failure_lines, tables
@@ -154,7 +155,8 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     points = answers.points
     console = Console(width=width())
     wanted = [m.column for m in study.metrics if m.column in metric_names(points)]
-    for metric in wanted if len(wanted) > 1 and points.sizes["point"] < 100 else wanted[:1]:
+    few = points.sizes["point"] < 100
+    for metric in (metric for i, metric in enumerate(wanted) if few or i == 0 or of_models(metric)):
         for table in tables(points, metric, console.width):
             console.print(table)
     if outcome is None:

@@ -319,11 +319,19 @@ def failures(table: Table) -> list[Failure]:
 
 
 def not_numbers(table: Table) -> list[tuple[Point, list[str]]]:
-    """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and always shown."""
+    """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and always shown.
+
+    A metric that does not apply to a row (it compares with what was restored, and nothing was) has no floor there either.
+    """
     found = []
     asked = {dataset: table.metrics_of(dataset) for dataset in table.datasets}
     for point in table.points:
-        wrong = [metric for metric in asked[point.dataset] if not math.isfinite(point.values[metric])]
+        wrong = [
+            metric
+            for metric in asked[point.dataset]
+            if not math.isfinite(point.values[metric])
+            and (math.isinf(point.values[metric]) or math.isfinite(point.beside.get(f"{metric}_floor", math.nan)))
+        ]
         if point.status == "ok" and wrong:
             found.append((point, wrong))
     return found

@@ -300,7 +300,9 @@ def test_every_point_without_an_answer_is_mentioned_with_its_reason():
 
 
 def test_an_answer_that_is_no_number_is_called_a_bug():
-    page = draw(MadeUp(dataset_of([{"w1": 0.1}, {"w1": np.nan, "point_id": "lost"}], ("w1",)), study_of()))
+    page = draw(
+        MadeUp(dataset_of([{"w1": 0.1}, {"w1": np.nan, "w1_floor": 0.01, "point_id": "lost"}], ("w1",)), study_of())
+    )
     assert "a bug" in page.text
     assert "lost (w1)" in page.text
 

@@ -11,7 +11,7 @@ import xarray as xr
 from tasks.report import draw_report
 from tasks.report.curves import tabulate
 from tasks.report.figures import quality
-from tasks.report.findings import BEYOND, verdicts
+from tasks.report.findings import BEYOND, not_numbers, verdicts
 from tasks.report.look import log_ticks
 from tasks.report.models import of_models
 from tasks.report.space import clouds
@@ -158,6 +158,19 @@ def test_samples_that_ran_away_are_named_although_their_points_are_ok():
     assert beyond.sentence().startswith("vp with langevin: w1 500 at N = 100, and beyond at 1 more step count")
     page = draw_report(MadeUp(points, {"metrics": ["w1"]}))
     assert page.count(beyond.sentence()) == 1
+
+
+def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row():
+    rows = [
+        asked(formulation="edm", w1=0.2, w1_floor=0.1),
+        asked(
+            formulation="indi", w1=0.2, w1_floor=0.1, **{"restoration-error": 0.1, "restoration-error_floor": math.nan}
+        ),
+    ]
+    assert not_numbers(tabulate(dataset_of(rows, ("w1", "restoration-error")), {})) == []
+    wrong = [{**rows[0], "w1": math.nan, "point_id": "wrong"}, *rows]
+    ((point, metrics),) = not_numbers(tabulate(dataset_of(wrong, ("w1", "restoration-error")), {}))
+    assert (point.point_id, metrics) == ("wrong", ["w1"])
 
 
 # --- small things -----------------------------------------------------------------------------------------------------

@@ -76,3 +76,26 @@ def test_a_floor_that_changes_with_the_number_of_steps_is_told_from_least_to_mos
     with console.capture() as captured:
         console.print(*tables(made, "w1", 120))
     assert "0.1 to 0.5" in captured.get()
+
+
+def test_a_metric_of_models_has_one_row_for_each_model_however_often_it_was_asked() -> None:
+    rows = [
+        (f, s, by, n, seed, 0.1)
+        for f, s in (("vp", "vp-linear"), ("exact", "edm"))
+        for by in ("heun", "ddim")
+        for n in (1, 5)
+        for seed in (0, 1)
+    ]
+    made = points(rows)
+    values = {("vp", 0): 1.5, ("vp", 1): 1.7, ("exact", 0): 1.2, ("exact", 1): 1.2}
+    made["nll"] = ("point", [values[row[0], row[4]] for row in rows])
+    made["nll_floor"] = ("point", [1.1] * len(rows))
+    made["cell_id"] = ("point", [f"{row[0]} {row[4]}" for row in rows])
+    console = Console(width=120, no_color=True)
+    with console.capture() as captured:
+        console.print(*tables(made, "nll", 120))
+    table = [line.replace(" ", "").strip("│").split("│") for line in captured.get().splitlines() if "uniform" in line]
+    assert table == [
+        ["uniform", "vp", "vp-linear", "1.6±0.1", "1.1", "0.5±0.1"],
+        ["uniform", "exact", "edm", "1.2±0", "1.1", "0.1±0"],
+    ]
