@@ -27,6 +27,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -197,6 +198,42 @@ def in_blocks(
         rows = slice(start, start + block)
         out[rows] = function(points[rows], alphas[rows], sigmas[rows])
     return out.reshape(*shape, *trailing)
+
+
+@dataclass(frozen=True)
+class InBlocks(Dataset):
+    """A law that answers for a block of points ``[n, dim]`` at a time, alpha and sigma ``[n]`` each."""
+
+    block: ClassVar[int] = 1 << 14
+
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return in_blocks(self._log_density, x, alpha, sigma, block=self.block)
+
+    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return in_blocks(self._denoise, x, alpha, sigma, block=self.block, trailing=(self.dim,))
+
+    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Not by Tweedie's formula, ``(alpha D - x) / sigma^2``, which cancels where sigma is small."""
+        return in_blocks(self._score, x, alpha, sigma, block=self.block, trailing=(self.dim,))
+
+    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return in_blocks(self._variance, x, alpha, sigma, block=self.block)
+
+    @abstractmethod
+    def _log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """`log_density` of a block, ``[n]``."""
+
+    @abstractmethod
+    def _denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """`denoise` of a block, ``[n, dim]``."""
+
+    @abstractmethod
+    def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """`score` of a block, ``[n, dim]``."""
+
+    @abstractmethod
+    def _variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """`posterior_variance` of a block, ``[n]``."""
 
 
 def tree_sum(terms: Tensor) -> Tensor:

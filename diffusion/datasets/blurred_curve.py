@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.datasets.base import Dataset, in_blocks, tree_sum
+from diffusion.datasets.base import InBlocks, tree_sum
 
 LONGEST_PANEL = 16.0  # in units of the noise
 _LEAST_NOISE, _MOST_NOISE = 0.01, 100.0
@@ -48,7 +48,6 @@ _RULES = (
     (270.0, 72),
 )  # largest M, nodes
 _PAIRS = 1 << 17  # of node and point at a time: a megabyte for each temporary
-_BLOCK = 1 << 14
 _CELLS, _DEPTH, _NODES = 32, 50.0, 64  # of the refinement: cells of the grid, depth below the maximum, nodes at last
 _MOST_ROUNDS = 100
 _LIMITS = torch.tensor([most for most, _ in _RULES], dtype=torch.float64)
@@ -132,7 +131,7 @@ def _known(exponent: Tensor, a: Plane, within: Tensor | float, *, spread: bool) 
 
 
 @dataclass(frozen=True)
-class BlurredCurve(Dataset):
+class BlurredCurve(InBlocks):
     """A curve in the plane blurred by isotropic Gaussian noise.
 
     A subclass says what the curve is: arcs on which c(t) is smooth, each as likely as any other, t uniform on them over the
@@ -179,19 +178,6 @@ class BlurredCurve(Dataset):
         u = torch.rand(n, generator=generator, dtype=torch.float64)
         clean = self.curve(panels.start[0] + (panels.stop[-1] - panels.start[0]) * u, arc)
         return torch.stack(clean, dim=-1) + self.noise * torch.randn(n, 2, generator=generator, dtype=torch.float64)
-
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._log_density, x, alpha, sigma, block=_BLOCK)
-
-    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._denoise, x, alpha, sigma, block=_BLOCK, trailing=(2,))
-
-    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``(alpha C - x) / v``; not by Tweedie's formula, which cancels when sigma is small."""
-        return in_blocks(self._score, x, alpha, sigma, block=_BLOCK, trailing=(2,))
-
-    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._variance, x, alpha, sigma, block=_BLOCK)
 
     def _log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         rows = self._rows(x, alpha, sigma)

@@ -18,16 +18,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets import truncated_normal
-from diffusion.datasets.base import Dataset, datasets, in_blocks, tree_sum
+from diffusion.datasets.base import InBlocks, datasets, tree_sum
 from diffusion.datasets.truncated_normal import Branch
 
-_BLOCK = 1 << 12
 _MOST_CELLS = 64
 _REACH = 1e3  # an interval whose exponent lies so far below that of the nearest has no share in double precision
 _NOTHING = 1e-30
@@ -64,7 +63,7 @@ def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Ten
     source="the plane density of Grathwohl et al., 'FFJORD', 2019, section 4.1",
 )
 @dataclass(frozen=True)
-class Checkerboard(Dataset):
+class Checkerboard(InBlocks):
     r"""Uniform on the black cells of the square ``[-half_width, half_width]^2`` cut into `cells` times `cells`.
 
     The lower-left cell is black. The default has eight black cells of side 1 in ``[-2, 2]^2``; mean (0, 0), std 1.154701
@@ -77,6 +76,8 @@ class Checkerboard(Dataset):
     Raises:
         ValueError: `half_width` is not positive and finite, or `cells` is not an integer from 2 to 64.
     """
+
+    block: ClassVar[int] = 1 << 12
 
     half_width: float = 2.0
     cells: int = 4
@@ -142,19 +143,6 @@ class Checkerboard(Dataset):
             index = torch.where(distance < best, k, index)
             best = torch.minimum(distance, best)
         return index
-
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._log_density, x, alpha, sigma, block=_BLOCK)
-
-    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._denoise, x, alpha, sigma, block=_BLOCK, trailing=(2,))
-
-    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Not by Tweedie's formula: ``(alpha D - x) / sigma^2`` cancels inside a cell when sigma is small."""
-        return in_blocks(self._score, x, alpha, sigma, block=_BLOCK, trailing=(2,))
-
-    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return in_blocks(self._variance, x, alpha, sigma, block=_BLOCK)
 
     def _axis(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> _Axis:
         low, high = (alpha * end[:, None] for end in self._ends)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
-from diffusion.networks.base import Network, Parameters, padded
+from diffusion.networks.base import Image, Network, Parameters, padded
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
@@ -110,6 +110,13 @@ def not_images(name: str, dataset: Dataset) -> str:
         f"{name!r} works on images, and the points of {dataset.registered_name!r} are none "
         "(accepted: targets that state an image_shape, such as digits; or network: mlp)"
     )
+
+
+def image_only(name: str, dim: int, outputs: int | None, image: Image | None) -> Image:
+    """The shape that a network of images is built for. Raises ValueError where it is asked for something else."""
+    if image is None or outputs not in (None, dim):
+        raise ValueError(f"{name}: it maps images to images of the same shape; 'mlp' serves everything else")
+    return image
 
 
 def heads_of(width: int) -> int:

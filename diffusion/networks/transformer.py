@@ -26,6 +26,7 @@ from diffusion.networks.apart import (
     attention_arrays,
     embedded,
     heads_of,
+    image_only,
     not_images,
 )
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
@@ -144,6 +145,5 @@ class Transformer(Architecture):
         outputs: int | None = None,
         image: Image | None = None,
     ) -> TransformerNetwork:
-        if image is None or outputs not in (None, dim):
-            raise ValueError("transformer: it maps images to images of the same shape; 'mlp' serves everything else")
+        image = image_only("transformer", dim, outputs, image)
         return TransformerNetwork(image, width, depth, self.patch, conditions)

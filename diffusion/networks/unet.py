@@ -30,6 +30,7 @@ from diffusion.networks.apart import (
     convolution,
     embedded,
     heads_of,
+    image_only,
     not_images,
 )
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
@@ -181,6 +182,5 @@ class UNet(Architecture):
         outputs: int | None = None,
         image: Image | None = None,
     ) -> UNetwork:
-        if image is None or outputs not in (None, dim):
-            raise ValueError("unet: it maps images to images of the same shape; 'mlp' serves everything else")
+        image = image_only("unet", dim, outputs, image)
         return UNetwork(image, width, depth, self.levels, self.attention, conditions)
