@@ -19,6 +19,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, Uniform
 from diffusion.grids import Grid, grids
 from diffusion.levels import Level, levels_of
+from diffusion.objectives.action_matching import Motion
 from diffusion.randomness import stream
 from diffusion.samplers import (
     DDIM,
@@ -27,6 +28,7 @@ from diffusion.samplers import (
     Ancestral,
     AnnealedLangevin,
     Churn,
+    Decode,
     Denoiser,
     DPMSolver2MSDE,
     ExponentialEuler,
@@ -64,6 +66,11 @@ _VARIANTS: tuple[Sampler, ...] = (
 # what needs another model has tests of its own
 _SERVED = [entry.cls() for entry in samplers if entry.cls.needs in ("denoiser", "density")]
 SAMPLERS: dict[str, Sampler] = {s.label(): s for s in (*_SERVED, *_VARIANTS)}
+OTHERS: dict[str, Sampler] = {
+    s.label(): s
+    for s in (*(entry.cls() for entry in samplers if entry.has_defaults), Decode(noise=False))
+    if s.label() not in SAMPLERS
+}
 # of the flow or its SDEs
 FOLLOWING: dict[str, Sampler] = {name: s for name, s in SAMPLERS.items() if s.order is not None}
 _LONG = {"ncsn": NCSN(levels=100, sigma_max=50.0)}  # whose own ten levels are too few to ask everything of
@@ -98,6 +105,39 @@ class Known:
 
 
 uniform = Known(Uniform())
+
+
+@dataclass(frozen=True)
+class Able(Known):
+    """Members that give whatever a sampler may ask for, each in its own measure; nothing is known of what is right.
+
+    The first, of number 0, perturbs nothing, and its action moves samples without noise; with `growth` it is the only one
+    whose weights stay equal.
+    """
+
+    members: tuple[int, ...]
+    dim: int
+    growth: bool
+
+    def _each(self, first: float, more: float) -> Tensor:
+        return first + more * torch.tensor(self.members, dtype=torch.float64)
+
+    def perturbation(self, time: Tensor) -> Tensor:
+        return self._each(0.0, 0.3) / torch.sqrt(time)
+
+    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
+        slope = self(x, alpha, sigma) - x
+        growth = self._each(0.0, float(self.growth))[:, None] * slope.sum(-1).sin()
+        return Motion(self._each(0.5, 0.1), self._each(0.0, 0.4), slope, growth)
+
+    def latent_dim(self) -> int:
+        return self.dim + 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self._each(1.0, 0.2)[:, None, None] * z.cumsum(-1)[..., 1:].sin()
+
+    def decoder_std(self) -> Tensor:
+        return self._each(0.1, 0.1)
 
 
 class Rough:

@@ -233,34 +233,55 @@ def test_nothing_is_clamped(sampler: Sampler) -> None:
 # --- neighbours -------------------------------------------------------------------------------------------------------
 
 
-@every_sampler
+# also of those that ask for more than a denoiser
+EVERY = {**SAMPLERS, **kit.OTHERS}
+every_name = pytest.mark.parametrize("sampler", EVERY.values(), ids=EVERY.keys())
+
+
+def members_of(sampler: Sampler) -> list[Schedule]:
+    """The schedule of each member of a stack: those that the sampler serves, or its only one several times."""
+    chosen = served(sampler)
+    return chosen[:3] if sampler.adaptive else chosen * (3 if len(chosen) == 1 else 1)
+
+
+def test_the_neighbours_of_every_registered_sampler_are_looked_at() -> None:
+    assert {sampler.registered_name for sampler in EVERY.values()} == set(samplers.names())
+    assert {sampler.needs for sampler in kit.OTHERS.values()} >= {"law", "action", "perturbation", "decoder"}
+
+
+@every_name
 def test_a_sample_does_not_change_when_the_batch_grows(sampler: Sampler) -> None:
-    chosen = served(sampler)[:1] if sampler.adaptive else served(sampler)
+    """But at the end of an unbalanced action, which draws samples again by their weights."""
+    chosen = members_of(sampler)[: 1 if sampler.adaptive else None]
     levels = own_stack(chosen, 7)
     keys = [("grow", m) for m in range(len(chosen))]
     spread = levels[0].sigma[:, None, None]
+    model = kit.Able(Uniform(), tuple(range(len(chosen))), 2, growth=False)
 
     def samples(n: int) -> Tensor:
         start = NoiseStreams([("start", *key) for key in keys], n, 2).fresh()
-        return run(sampler, uniform, spread * start, levels, NoiseStreams(keys, n, 2))
+        return run(sampler, model, spread * start, levels, NoiseStreams(keys, n, 2))
 
     many = samples(37)
     for n in (1, 6):
         assert alike(sampler, samples(n), many[:, :n])
 
 
-@every_sampler
+@every_name
 def test_a_member_does_not_change_when_others_join_the_stack(sampler: Sampler) -> None:
-    chosen = served(sampler)
-    if sampler.adaptive:
-        chosen = chosen[:3]
-    keys = [("join", schedule.registered_name) for schedule in chosen]
+    chosen = members_of(sampler)
+    numbers = tuple(range(len(chosen)))
+    keys = [("join", m) for m in numbers]
     x = standard((len(chosen), 11, 1), "join") * own_stack(chosen, 9)[0].sigma[:, None, None]
-    together = run(sampler, uniform, x, own_stack(chosen, 9), NoiseStreams(keys, 11, 1))
-    for m in range(len(chosen)):
-        some = slice(m, m + 1)
-        alone = run(sampler, uniform, x[some], own_stack(chosen[some], 9), NoiseStreams(keys[some], 11, 1))
-        assert alike(sampler, alone[0], together[m]), chosen[m].label()
+
+    def samples(which: slice) -> Tensor:
+        model = kit.Able(Uniform(), numbers[which], 1, growth=True)
+        return run(sampler, model, x[which], own_stack(chosen[which], 9), NoiseStreams(keys[which], 11, 1))
+
+    together = samples(slice(None))
+    assert torch.isfinite(together).all()
+    for m in numbers:
+        assert alike(sampler, samples(slice(m, m + 1))[0], together[m]), chosen[m].label()
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
