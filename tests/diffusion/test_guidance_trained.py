@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,22 +161,23 @@ CLASSIFIER = TrainedClassifier(1, steps=500, batch=256)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("dataset", [WIDE, EightGaussians(), GaussianMixture()], ids=["plane", "ring", "line"])
-def test_the_trained_classifiers_gradient_is_near_the_exact_one_at_every_level(dataset: Dataset) -> None:
+def test_the_trained_classifiers_gradient_is_near_the_exact_one_at_every_level(dataset: Dataset, seed: int) -> None:
     """The shift of the denoiser, root mean square over noised samples of the class, in units of the data's deviation.
 
-    Measured over two seeds and three targets: 0.16 or less (the shift itself is up to 1.4), less than 0.01 where nothing but noise is
-    left, up to alpha = 0; twice the measured is allowed.
+    As docs/guidance.md says: less than 0.2 (measured 0.165; the shift itself is up to 1.4), and 0.01 where nothing but noise is left, up
+    to alpha = 0 (0.005).
     """
-    truth = ClassLabel(1)
+    truth, learned = ClassLabel(1), replace(CLASSIFIER, seed=seed)
     for alpha, sigma in ((1.0, 0.2), (1.0, 1.0), (0.5, 1.0), (1.0, 5.0), (1.0, 20.0), (1.0, 1e4), (0.0, 1.0)):
         x = noised(dataset.of_class(1), 1000, alpha, sigma)
         level = numbers(alpha), numbers(sigma)
         true, found = (
-            Guided(g, exact(dataset), (dataset,))(x, *level) - exact(dataset)(x, *level) for g in (truth, CLASSIFIER)
+            Guided(g, exact(dataset), (dataset,))(x, *level) - exact(dataset)(x, *level) for g in (truth, learned)
         )
         missed = float((found - true).square().mean().sqrt()) / dataset.std
-        assert missed < (0.02 if sigma > 100 * alpha else 0.32), (alpha, sigma)
+        assert missed < (0.01 if sigma > 100 * alpha else 0.2), (alpha, sigma)
 
 
 @pytest.mark.slow
