@@ -139,6 +139,11 @@ class Curve:
         return {mean.steps: mean for mean in self.at}
 
 
+def _in_one_step(curve: Curve) -> bool:
+    """Whether a curve is one point that a trained model made in one step, from noise."""
+    return [mean.steps for mean in curve.at] == [1] and curve.from_noise and not curve.series.exact
+
+
 @dataclass(frozen=True)
 class Table:
     """Everything the report needs of the points, in a stable order."""
@@ -167,19 +172,12 @@ class Table:
         ]
 
     def baselines(self, dataset: str, metric: str) -> list[Curve]:
-        """The curves of one point at N = 1, alone in their panel, beside other panels."""
+        """The curves of panels that hold nothing but single points at N = 1, beside panels with more to see."""
         by_panel: dict[Panel, list[Curve]] = {}
         for curve in self.select(dataset, metric):
             by_panel.setdefault(curve.panel, []).append(curve)
-        found = [
-            own[0]
-            for own in by_panel.values()
-            if len(own) == 1
-            and [mean.steps for mean in own[0].at] == [1]
-            and own[0].from_noise
-            and not own[0].series.exact
-        ]
-        return found if len(found) < len(by_panel) else []
+        alone = [own for own in by_panel.values() if all(_in_one_step(curve) for curve in own)]
+        return [curve for own in alone for curve in own] if len(alone) < len(by_panel) else []
 
     def floor(self, dataset: str, metric: str, panel: Panel, series: Series) -> float | None:
         """The sampling floor of the law that one curve's samples should follow; None if it is not known."""

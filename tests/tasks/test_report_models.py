@@ -105,6 +105,17 @@ def test_what_samples_in_one_step_and_in_its_own_way_is_a_line_in_every_other_pa
     assert page.count('<th scope="row">vae, in 1 evaluation</th>') == 2  # below the rows of each sampler
 
 
+def test_several_of_them_are_a_line_each():
+    rows = [asked(formulation="edm", sampler="heun", steps=n, nfe=n) for n in (1, 8)]
+    rows += [
+        asked(formulation=f, sampler="decode", steps=1, nfe=1, w1=w1)
+        for f, w1 in (("vae", 0.3), ("vae(latent=4)", 0.4))
+    ]
+    (picture,) = quality(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
+    lines = {trace["name"]: trace["y"][0] for trace in picture.spec["data"] if trace["name"].startswith("vae")}
+    assert lines == {"vae": 0.3, "vae(latent=4)": 0.4}
+
+
 def test_a_study_of_nothing_else_has_its_own_picture():
     points = with_baseline()
     alone = points.isel(point=np.flatnonzero(points["formulation"].values == "vae"))
