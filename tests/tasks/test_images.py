@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Torus, Uniform, datasets, given_labels
+from diffusion.degradations import Mask
 from diffusion.formulations import Trained, formulations
-from diffusion.metrics import ModeCoverage, metrics
+from diffusion.metrics import ModeCoverage, RestorationError, metrics
 from diffusion.networks import architectures
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
@@ -27,7 +28,7 @@ from tasks.images.classifier import accuracy, as_images, held_out, look, seen, s
 from tasks.images.metrics import Moments, frechet
 from tasks.plan import Cell, Job, Shard, make_plan
 from tasks.study import Study
-from tasks.work import Wanted, data_key, run_shard, stack_of, training_set
+from tasks.work import Wanted, _clean, data_key, run_shard, stack_of, training_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -419,3 +420,43 @@ def test_every_network_for_images_can_be_told_a_label(network: str) -> None:
     assert 0 <= point.metrics["label-accuracy"] <= 1
     assert point.metrics["label-accuracy_floor"] >= 0.99
     assert math.isfinite(point.metrics["fid-digits"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("perturbation", [0.0, 0.3])
+def test_a_hole_in_a_digit_is_filled_better_than_with_grey(perturbation: float) -> None:
+    """A tiny U-Net restores 100 digits without their middle, in one step and in six: closer to the originals than what it was given.
+
+    Measured, as parts of the mean squared error of what it was given: 0.54 and 0.65 without a perturbation, 0.56 and 0.74 with one.
+    """
+    hidden = {"name": "mask", "hole": 4, "noise": 0.05}
+    spec = {
+        **STUDY,
+        "formulations": [{"name": "indi", "degradation": hidden, "perturbation": perturbation}],
+        "training": {**STUDY["training"], "steps": 150, "batch": 32, "width": 12, "learning_rate": 0.01, "data": 5000},
+        "samplers": ["indi"],
+        "steps": [1, 6],
+        "samples": 100,
+        "metrics": ["restoration-error"],
+    }
+    study = Study.from_spec(spec)
+    plan = make_plan(study, {}, ())
+    (shard,) = plan.shards(1)
+    data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs}
+    found = run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset(point.id for point in plan.points))).points
+    assert [answer.error for answer in found] == [None, None]
+    hole = Mask(hole=4).matrix(64).diagonal() == 0
+    for answer in found:
+        assert answer.trajectory is not None
+        assert answer.samples is not None
+        given, restored = (torch.from_numpy(x).double() for x in (answer.trajectory[0][0], answer.samples))
+        added = 0.05**2 + perturbation**2  # of 1600 numbers, five standard errors
+        assert float(given[:, hole].square().mean()) == pytest.approx(added, rel=5 * math.sqrt(2 / 1600))
+        clean = _clean(answer.point)
+        assert RestorationError().evaluate_pairs(restored, clean) == pytest.approx(answer.metrics["restoration-error"])
+        of_given = RestorationError().evaluate_pairs(given, clean)
+        assert answer.metrics["restoration-error_floor"] < answer.metrics["restoration-error"] < 0.9 * of_given
+        wrong = (restored - clean).square().mean(0)
+        assert float(wrong[~hole].mean()) < 0.5 * float(wrong[hole].mean())
+    one, six = (answer.metrics["restoration-error"] for answer in found)
+    assert one < six
