@@ -221,7 +221,7 @@ def _even(edges: Tensor) -> float:
     """The width of even cells."""
     widths = edges.diff()
     if edges.ndim != 1 or len(edges) < 3 or float(widths.min()) <= 0 or float(widths.max() / widths.min()) > 1 + 1e-6:
-        raise ValueError("the edges of at least two cells of one width are needed, in increasing order")
+        raise ValueError("the edges of at least two cells of one width are needed, in increasing order and in float64")
     return float(edges[-1] - edges[0]) / (len(edges) - 1)
 
 

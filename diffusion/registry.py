@@ -20,6 +20,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 
@@ -120,6 +121,12 @@ class Registry(Generic[C]):
         self.kind = kind
         self._entries: dict[str, Entry[C]] = {}
         self._aliases: dict[str, str] = {}
+
+    @cached_property
+    def base(self) -> type[Component]:
+        """What all classes of this kind have in common: the most special class that they all inherit from."""
+        lines = [entry.cls.__mro__ for entry in self._entries.values()]
+        return next(cls for cls in lines[0] if issubclass(cls, Component) and all(cls in line for line in lines))
 
     def alias(self, other: str, name: str) -> None:
         """Let `other` be understood as the registered `name`; ids, tables and the catalogue know the one name only."""

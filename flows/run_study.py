@@ -52,7 +52,7 @@ from tasks.results import Answers, UnknownStudy
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
 from tasks.tables import summary_records
-from tasks.warnings import kept_in_vain
+from tasks.warnings import kept_in_vain, measured_in_vain
 from tasks.work import DataKey, PointAnswer, ShardAnswer, Wanted, data_key, run_shard, training_set
 
 WORKER_DEATHS = 2
@@ -186,7 +186,7 @@ def _run(
                 f"study {plan.study.name}: {plan.missing} points to compute, {cells} cells to train, "
                 f"{len(plan.done)} points done; {len(shards)} shards on {slots} workers"
             )
-            for warning in kept_in_vain(plan.study):
+            for warning in (*kept_in_vain(plan.study), *measured_in_vain(plan)):
                 display.say(f"warning: {warning}")
             sweep(plan, shards, coordinator, outcome, display)
 

@@ -3,8 +3,9 @@
 As a rule samples should follow their data set. Some samplers have a target of their own (`diffusion.samplers.Sampler.target`), the law
 in noise, and its sampling floor is another one: in proportion to the law's width, a thousand times as large where variance explodes.
 
-Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves: whoever knows
-more errs less. Every row says in `start` what it set out from, and rankings compare rows that set out from noise.
+Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves:
+whoever knows more errs less. Nor does an answer in noise compare with one that is to be clean. Every row says in `start` what it
+set out from (and in how much noise it ends, if in any), and rankings compare rows that make samples of the data from noise.
 
 A metric of models, finally, is repeated by every row that asks the model anything: it counts once.
 """
@@ -16,14 +17,17 @@ import re
 from collections.abc import Iterable
 
 FROM_DATA, FROM_OBSERVATION = "data", "observation"
-"""What `start` says of rows that do not set out from noise."""
+"""How `start` begins for rows that do not set out from noise."""
+
+TO_NOISE = " to sigma/alpha = "
+"""What follows in `start` where samples end in noise, before how much."""
 
 _SAME = 0.05
 
 
-def sets_out_from_noise(sampler: str, start: str) -> bool:
-    """Whether a row's samples were made from noise, by what it set out from and the label of its sampler."""
-    return start not in (FROM_DATA, FROM_OBSERVATION) and not goes_to_noise(sampler)
+def makes_samples(sampler: str, start: str) -> bool:
+    """Whether a row makes samples of the data from noise, by its `start` and the label of its sampler."""
+    return not start.startswith((FROM_DATA, FROM_OBSERVATION)) and TO_NOISE not in start and not goes_to_noise(sampler)
 
 
 def goes_to_noise(sampler: str) -> bool:

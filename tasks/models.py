@@ -23,6 +23,7 @@ from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
 from diffusion.levels import Variance
 from diffusion.likelihood import log_likelihood
+from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.schedules import schedules
@@ -91,6 +92,8 @@ class Model:
         """
         if "denoiser" not in self.cell.formulation.gives:
             raise TypeError(f"{self.cell.formulation.registered_name!r} gives no denoiser, and no flow")
+        if reason := self.cell.formulation.refuses_metric(NegativeLogLikelihood()):
+            raise TypeError(reason)
         return log_likelihood(self._denoiser, x[None], self.cell.schedule, tolerance=tolerance)[0]
 
     def sample(self, sampler: str | dict[str, Any], steps: int, n: int = 10_000) -> Tensor:

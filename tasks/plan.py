@@ -192,6 +192,14 @@ class Point:
         return self.sampler.target(self.law, self.sampler.path(self.levels())[-1])
 
     @property
+    def noise_left(self) -> float:
+        """sigma / alpha of the noise that its samples are to end in; 0 where they are to follow the data's law."""
+        if type(self.sampler).target is Sampler.target:
+            return 0.0
+        last = self.sampler.path(self.levels())[-1]
+        return 0.0 if last.clean else float(last.nsr)
+
+    @property
     def has_limit(self) -> bool:
         """Whether its samples, if it asks the exact denoiser, tend to those of the probability flow as steps grow many."""
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None

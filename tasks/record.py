@@ -7,17 +7,21 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tasks.laws import FROM_DATA, FROM_OBSERVATION
+from tasks.laws import FROM_DATA, FROM_OBSERVATION, TO_NOISE
 from tasks.plan import Point
 from tasks.store import Rows
 from tasks.work import ShardAnswer
 
+_LITTLE = 0.02  # noise beside the data's deviation up to which samples are told as if there were none
 
-def _start(point: Point) -> str:
-    """What samples set out from: answers are compared with those that have the same."""
+
+def _start(point: Point, answered: bool) -> str:
+    """What samples set out from and, where they end in noise, how much of it: answers are compared with those that have the same."""
     if point.cell.formulation.restores:
-        return FROM_OBSERVATION
-    return FROM_DATA if point.sampler.from_data else point.start
+        return f"{FROM_OBSERVATION}: {point.cell.formulation.observation}"
+    start = FROM_DATA if point.sampler.from_data else point.start
+    noise = point.noise_left if answered else 0.0
+    return f"{start}{TO_NOISE}{noise:.3g}" if noise > _LITTLE * point.cell.dataset.std else start
 
 
 def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
         "status": status,
         "error": error,
         "spec": json.dumps(point.spec, sort_keys=True),
-        "start": _start(point),
+        "start": _start(point, status == "ok"),
         "nfe": 0,
         "dim": point.cell.dataset.dim,
         "samples": point.samples,

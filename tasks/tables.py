@@ -65,7 +65,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     is told in the title where all rows share it, and row by row where they follow different laws.
     """
     if of_models(metric):
-        return [_of_models(points, metric)]
+        return [_of_models(points, metric)] if points[metric].notnull().any() else []
     rows = summary(points, metric).assign(panel=_grids_apart)
     alone = _baselines(rows)
     beside = {str(dataset): _told(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
@@ -98,12 +98,17 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
             table.add_row(name, *cells, style="dim" if name.startswith("exact") else None)
         captions = [beside[dataset]] if dataset in beside else []
         if len(shown) < len(steps):
-            captions.append(
-                f"{len(shown)} of {len(steps)} step counts; all of them: diffatlas query --by formulation,steps"
-            )
+            captions.append(f"{len(shown)} of {len(steps)} step counts; all of them:\n{_command(points, metric)}")
         table.caption = "\n".join(captions) or None
         made.append(Group(title, table))
     return made
+
+
+def _command(points: xr.Dataset, metric: str) -> str:
+    """What tells all step counts of every table."""
+    study = points.attrs.get("study")
+    named = f" --study {study}" if study else ""
+    return f"diffatlas query{named} --by dataset,sampler,grid,formulation,schedule,steps --metric {metric}"
 
 
 def _of_models(points: xr.Dataset, metric: str) -> Group:
@@ -136,7 +141,10 @@ def _listed(floors: list[float]) -> str:
 
 def _entry(row: Any) -> str:
     """Mean and, of several seeds, its standard error."""
-    return number(row["mean"]) + (f" ±{number(row['sem'])}" if row["count"] > 1 else "")
+    rounding = 1e-12 * abs(row["mean"])
+    return number(row["mean"]) + (
+        f" ±{number(row['sem'] if row['sem'] > rounding else 0.0)}" if row["count"] > 1 else ""
+    )
 
 
 def _baselines(rows: pd.DataFrame) -> Any:

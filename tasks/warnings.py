@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from diffusion.datasets import Dataset
 from diffusion.schedules import Schedule
+from tasks.plan import Plan
 from tasks.study import Study
 
 
@@ -28,6 +29,21 @@ def kept_in_vain(study: Study) -> list[str]:
         for path in study.keep.trajectories
         if path not in asked
     ]
+
+
+def measured_in_vain(plan: Plan) -> list[str]:
+    """One line for each metric that no point of the plan can be measured by, with the reason."""
+    possible = [point for point in plan.points if point.id not in plan.impossible]
+    told = []
+    for metric in plan.study.metrics:
+        reason = None
+        for point in possible:
+            reason = point.refuses(metric)
+            if reason is None:
+                break
+        if reason is not None:
+            told.append(f"metric {metric.column!r} measures nothing that is asked: {reason}")
+    return told
 
 
 def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:

@@ -54,6 +54,11 @@ class Formulation(Component):
 
     restores: ClassVar[bool] = False  # starts from an observation of clean data, with which the answers can be compared
 
+    @property
+    def observation(self) -> str:
+        """What that observation is, in a label: answers to different ones do not compare. Empty where there is none."""
+        return ""
+
     def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why its models cannot be sampled by this rule on this schedule, which may be another than their own; or None."""
         return None

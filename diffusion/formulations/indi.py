@@ -83,6 +83,10 @@ class InDI(NoiseConditional):
         return not self.degradation.blind
 
     @property
+    def observation(self) -> str:
+        return self.degradation.label() if self.restores else ""
+
+    @property
     def _is_flow(self) -> bool:
         """Whether the observation is the schedule's own start noise, and the model a denoiser like any other."""
         return self.degradation.blind and self.degradation.noise == 1 and not self.perturbation

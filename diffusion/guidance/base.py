@@ -153,6 +153,8 @@ class LabelGuidance(Guidance):
         return None
 
     def target(self, dataset: Dataset) -> Dataset:
+        if dataset.classes == 0:
+            raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
         return law_of_labels(dataset, self.asked(dataset))
 
     def in_turn(self, shift: Callable[[int, Tensor], Tensor], dataset: Dataset, x: Tensor) -> Tensor:

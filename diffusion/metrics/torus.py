@@ -23,7 +23,7 @@ class _TorusMetric(Metric):
 @metrics.register(
     "torus-distance",
     formula="mean of |sqrt((rho - R)^2 + z^2) - r| / r",
-    source="elementary geometry; the seed's torus example",
+    source="elementary geometry; the lecture's torus",
     seed="S0",
 )
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TorusDistance(_TorusMetric):
 @metrics.register(
     "torus-moment",
     formula="|mean(x^2 + y^2) / E[x^2 + y^2] - 1|,  E = R^2 + 3 r^2 / 2 (area), R^2 + r^2 / 2 (angle)",
-    source="moments of R + r cos(theta); the seed's torus example",
+    source="moments of R + r cos(theta); the lecture's torus",
     seed="S0",
 )
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class ActionMatching(Objective):
 
     def passes(self, dim: int) -> float:
         """Three places on the way, a gradient that is differentiated again, and of the entropic kind a trace."""
-        return 3.5 + (0.8 * (self.probes or dim) if self.kind == "entropic" else 0.0)
+        return 3.5 + (0.5 * (self.probes or dim) if self.kind == "entropic" else 0.0)
 
     def lessons(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator

@@ -116,7 +116,7 @@ class InputLoss(DenoisingLoss):
 
     def passes(self, dim: int) -> float:
         """Each direction of the trace is a gradient that is differentiated again."""
-        return 1.0 + 0.8 * (self.probes or dim)
+        return 1.0 + 0.5 * (self.probes or dim)
 
     def told_of_noise(self, *lesson: Tensor) -> Tensor:
         return lesson[2]

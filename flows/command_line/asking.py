@@ -98,8 +98,8 @@ def query_command(
 def _remark(frame: pd.DataFrame) -> None:
     """What stderr says of an answer: what a ranking leaves out, and that nothing matches."""
     if left_out := frame.attrs.get("left_out"):
-        told = f"{', '.join(left_out)} (which set out from data or from an observation, not from noise)"
-        err.print(f"note: left out {told}; to rank it by itself choose it with --where", markup=False)
+        told = f"rows of {', '.join(left_out)} that do not make samples of the data from noise (see their `start`)"
+        err.print(f"note: left out {told}; to rank them by themselves choose them with --where", markup=False)
     if frame.empty:
         err.print("no point matches", markup=False)
 

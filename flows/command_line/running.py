@@ -252,7 +252,7 @@ def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
-    from tasks.warnings import end_warnings, kept_in_vain
+    from tasks.warnings import end_warnings, kept_in_vain, measured_in_vain
 
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for job in made.jobs:
@@ -289,6 +289,7 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
         "warnings": [
             *end_warnings((point.cell.dataset, point.schedule) for point in made.points if point.starts_from_noise),
             *kept_in_vain(made.study),
+            *measured_in_vain(made),
         ],
         "missing_points": [
             {**p.labels, "point_id": p.id, "cell_id": p.cell.id} for job in made.jobs for p in job.points

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.laws import sets_out_from_noise
+from tasks.laws import makes_samples
 from tasks.query.answers import chosen, measured
 from tasks.query.columns import Columns, Groups, check, factorize, frame_of
 from tasks.query.conditions import satisfied
@@ -84,7 +84,7 @@ def _knowing_beside_others(columns: Columns) -> np.ndarray:
     """Which rows do not set out from noise, in data sets that have rows that do ``[row]``."""
     codes, names = factorize(columns["sampler"])
     begun, starts = factorize(columns["start"]) if "start" in columns else (np.zeros_like(codes), np.array([""]))
-    table = np.array([[sets_out_from_noise(str(name), str(start)) for start in starts] for name in names], dtype=bool)
+    table = np.array([[makes_samples(str(name), str(start)) for start in starts] for name in names], dtype=bool)
     usual = table.reshape(len(names), len(starts))[codes, begun]
     owner, owners = factorize(columns["dataset"])
     beside: np.ndarray = ~usual & (np.bincount(owner[usual], minlength=len(owners)) > 0)[owner]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from tasks.laws import distinct, sets_out_from_noise
+from tasks.laws import distinct, makes_samples
 from tasks.laws import of_models as is_of_models
 from tasks.report.labels import short_labels
 from tasks.split import BESIDE
@@ -133,7 +133,7 @@ class Curve:
     @property
     def from_noise(self) -> bool:
         """Whether its samples were made from noise: what others know more is not compared with it."""
-        return sets_out_from_noise(self.panel.sampler, self.start)
+        return makes_samples(self.panel.sampler, self.start)
 
     def by_steps(self) -> dict[int, Mean]:
         return {mean.steps: mean for mean in self.at}
@@ -154,7 +154,9 @@ class Table:
     higher_is_better: frozenset[str]
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
-    floors: Mapping[tuple[str, str, str, str], float]  # of dataset, metric, sampler and schedule: see `tasks.laws`
+    floors: Mapping[
+        tuple[str, str, str, str, str], float
+    ]  # of dataset, metric, sampler, schedule, formulation: see `tasks.laws`
     of_models: tuple[str, ...] = ()
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     curves: tuple[Curve, ...] = field(default=())
@@ -181,13 +183,13 @@ class Table:
 
     def floor(self, dataset: str, metric: str, panel: Panel, series: Series) -> float | None:
         """The sampling floor of the law that one curve's samples should follow; None if it is not known."""
-        return self.floors.get((dataset, metric, panel.sampler, series.schedule))
+        return self.floors.get((dataset, metric, panel.sampler, series.schedule, series.formulation))
 
     def floors_of(self, dataset: str, metric: str, *names: str) -> list[float]:
         """The different sampling floors of some samplers on all schedules, ascending."""
         return distinct(
             floor
-            for (d, m, sampler, _), floor in self.floors.items()
+            for (d, m, sampler, *_), floor in self.floors.items()
             if (d, m) == (dataset, metric) and sampler in names
         )
 
@@ -329,14 +331,14 @@ def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str
     return tuple(made)
 
 
-def _floors(rows: Sequence[Point]) -> dict[tuple[str, str, str, str], float]:
-    """The median sampling floor of each dataset, metric, sampler and schedule."""
-    found: dict[tuple[str, str, str, str], list[float]] = {}
+def _floors(rows: Sequence[Point]) -> dict[tuple[str, str, str, str, str], float]:
+    """The median sampling floor of each dataset, metric, sampler, schedule and formulation (of restorations, by what was observed)."""
+    found: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
         for metric in row.values:
             floor = row.beside.get(f"{metric}_floor", math.nan)
             if math.isfinite(floor):
-                found.setdefault((row.dataset, metric, row.sampler, row.schedule), []).append(floor)
+                found.setdefault((row.dataset, metric, row.sampler, row.schedule, row.formulation), []).append(floor)
     return {key: float(np.median(floors)) for key, floors in found.items()}
 
 

@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.laws import FROM_DATA, FROM_OBSERVATION, goes_to_noise
+from tasks.laws import goes_to_noise
 from tasks.report.text import counted, number, plus_minus, some
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 FACTOR = 1.5
 MOST_BUDGETS = 14
 BEYOND = 100.0
-_RANKED = {
-    FROM_OBSERVATION: "Best at each budget, of what restores an observation",
-    FROM_DATA: "Best at each budget, of what sets out from data",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +291,10 @@ def _rankings(curves: Sequence[Curve], *, higher: bool) -> Iterable[tuple[str, t
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         if not goes_to_noise(curve.panel.sampler):
-            groups.setdefault(_RANKED.get(curve.start, "Best at each budget"), []).append(curve)
-    for what in sorted(groups, key=len):
-        yield what, tuple(_best(groups[what], higher=higher))
+            groups.setdefault("" if curve.from_noise else curve.start, []).append(curve)
+    for start in sorted(groups):
+        told = f", from {start}" if start else ""
+        yield f"Best at each budget{told}", tuple(_best(groups[start], higher=higher))
 
 
 def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:

@@ -44,9 +44,11 @@ def plain(name: str, registry: Registry[C]) -> C | None:
 
 def _built(registry: Registry[C], entry: str | dict[str, Any]) -> C | None:
     try:
-        return build(registry, entry)
+        found = build(registry, entry)
     except Exception:  # noqa: BLE001 - not of this kind; and a user's module may fail in any way
         return None
+    # a class of somebody's own is built from its address, whatever its kind is
+    return found if isinstance(found, registry.base) else None
 
 
 def _entries(value: Any) -> Iterator[str | dict[str, Any]]:

@@ -126,6 +126,7 @@ def test_a_row_says_what_its_samples_set_out_from() -> None:
                 "forward-chain",
                 {"name": "langevin", "start_from": "data"},
                 {"name": "langevin", "start_from": "box"},
+                {"name": "mala", "nsr": 0.5},
             ],
             "steps": [2],
             "seeds": 1,
@@ -145,7 +146,7 @@ def test_a_row_says_what_its_samples_set_out_from() -> None:
     assert found["exact", "langevin", False] == "random"
     assert found["exact", "langevin", True] == "data"
     assert found["exact", "forward-chain", False] == "data"
-    assert {start for (formulation, _, _), start in found.items() if formulation == "indi"} == {"observation"}
+    assert {start for (formulation, _, _), start in found.items() if formulation == "indi"} == {"observation: mask"}
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-5, 0.3])

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from diffusion.datasets import datasets
-from diffusion.formulations import ActionMatching, Exact, Trained, formulations
+from diffusion.degradations import Mask
+from diffusion.formulations import ActionMatching, Exact, InDI, Trained, formulations
 from diffusion.randomness import stream
 from diffusion.samplers import Heun
-from diffusion.schedules import DDPMLinear, schedules
+from diffusion.schedules import DDPMLinear, Flow, schedules
 from diffusion.training import Training
 from tasks.models import CannotBeMade, Model, cell_of, open_model
 from tasks.plan import Cell
@@ -77,6 +78,12 @@ def test_a_model_without_a_bound_says_so(store):
     unbalanced = Cell(datasets.create("uniform"), ActionMatching("unbalanced"), DDPMLinear(), 0, Training(steps=10))
     with pytest.raises(ValueError, match="neither a bound nor a denoiser: it gives action only"):
         Model(unbalanced, ExactDenoiser([unbalanced.dataset])).elbo(x)
+
+
+def test_what_knows_data_and_their_observation_has_no_likelihood_of_data_in_noise():
+    restoring = Cell(datasets.create("moons"), InDI(Mask()), Flow(), 0, Training(steps=10))
+    with pytest.raises(TypeError, match="this model knows data and their observation"):
+        Model(restoring, ExactDenoiser([restoring.dataset])).log_likelihood(torch.zeros(3, 2, dtype=torch.float64))
 
 
 def test_the_version_of_a_sampler_is_no_part_of_a_cell(store, monkeypatch):

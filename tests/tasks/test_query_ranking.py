@@ -263,7 +263,7 @@ def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_th
         assert found.attrs["left_out"] == (FORWARD,)
 
 
-@pytest.mark.parametrize("start", ["data", "observation"])
+@pytest.mark.parametrize("start", ["data", "observation: blur", "random to sigma/alpha = 0.5"])
 def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(start):
     """Also of samplers that can do both."""
     rows = [*asked({"heun": [0.5, 0.6]}, 10, start="random"), *asked({"own.module:Mover": [0.1, 0.1]}, 5, start=start)]

@@ -128,22 +128,24 @@ def test_a_study_of_nothing_else_has_its_own_picture():
 def test_whoever_knows_more_is_ranked_apart():
     rows = [
         asked(formulation="edm", sampler="heun", w1=0.2, start="random"),
-        asked(formulation="indi", sampler="indi", w1=0.1, start="observation"),
+        asked(formulation="indi", sampler="indi", w1=0.1, start="observation: blur"),
         asked(formulation="edm", sampler="langevin", w1=0.05, start="data"),
         asked(formulation="edm", sampler="forward-chain", w1=0.01, start="data", nfe=0),
+        asked(formulation="edm", sampler="langevin(nsr=0.5)", w1=0.02, start="random to sigma/alpha = 0.5"),
     ]
     found = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
     assert [(what, [best.who for best in ranking]) for what, ranking in found.rankings] == [
         ("Best at each budget", ["edm with heun"]),
-        ("Best at each budget, of what sets out from data", ["edm with langevin"]),
-        ("Best at each budget, of what restores an observation", ["indi with indi"]),
+        ("Best at each budget, from data", ["edm with langevin"]),
+        ("Best at each budget, from observation: blur", ["indi with indi"]),
+        ("Best at each budget, from random to sigma/alpha = 0.5", ["edm with langevin(nsr=0.5)"]),
     ]
     page = draw_report(MadeUp(dataset_of(rows, ("w1",)), {}))
     assert all(what in page for what, _ in found.rankings)
 
 
 def test_a_study_of_restorations_ranks_them():
-    rows = [asked(formulation="indi", sampler="indi", start="observation")]
+    rows = [asked(formulation="indi", sampler="indi", start="observation: blur")]
     found = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
     assert [best.who for best in found.best] == ["indi with indi"]
 

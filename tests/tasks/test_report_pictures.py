@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 from diffusion.datasets import datasets
+from diffusion.guidance import guidances
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from tasks.report import draw_report, parts, plane
@@ -587,3 +588,42 @@ def test_what_asks_no_model_is_drawn_against_steps():
     assert picture.spec["layout"]["xaxis"]["title"]["text"] == "steps N (no network is asked)"
     (marks,) = [trace for trace in picture.spec["data"] if trace.get("mode") == "markers"]
     assert marks["x"] == [3, 40]
+
+
+# --- parts of a study that the page has to build again ------------------------------------------------------------------
+
+
+def test_labels_that_a_target_does_not_have_are_no_law():
+    told = {"samplers": [{"name": "heun", "guidance": {"name": "class-label", "labels": "all"}}]}
+    assert target_of("eight_gaussians | all labels", told).law is not None
+    without = target_of("torus | all labels", told)
+    assert without.law is None
+    assert "has no labels" in without.missing
+
+
+def test_a_class_of_somebodys_own_is_of_its_own_kind_only():
+    own = "tests.tasks.own_parts:First"
+    study = {"samplers": [{"name": own}, {"name": "heun", "guidance": {"name": "class-label", "labels": 3}}]}
+    assert set(components_in(study, guidances)) == {"class-label(labels=3)"}
+    assert own in components_in(study, samplers)
+    assert target_of("eight_gaussians | label 3", study).law is not None
+
+
+def test_restorations_of_different_observations_have_floors_and_rankings_of_their_own():
+    rows = [
+        {
+            "formulation": f"indi({what})",
+            "sampler": "euler",
+            "start": f"observation: {what}",
+            "w1": floor + 0.1,
+            "w1_floor": floor,
+            "nfe": 10,
+        }
+        for what, floor in (("blur", 0.005), ("mask", 1.0))
+    ]
+    table = tabulate(dataset_of(rows, ("w1",)), {})
+    floors = [table.floor("uniform", "w1", curve.panel, curve.series) for curve in table.select("uniform", "w1")]
+    assert floors == [0.005, 1.0]
+    page = draw_report(MadeUp(dataset_of(rows, ("w1",)), {}))
+    assert "Best at each budget, from observation: blur" in page
+    assert "Best at each budget, from observation: mask" in page

@@ -11,7 +11,9 @@ from diffusion.datasets import datasets
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
-from tasks.warnings import end_warnings, root_mean_square
+from tasks.plan import make_plan
+from tasks.study import Study
+from tasks.warnings import end_warnings, measured_in_vain, root_mean_square
 
 
 def plain_datasets():
@@ -60,3 +62,17 @@ def test_only_what_starts_from_the_schedules_noise_is_told_that_it_is_wrong() ->
     from_noise = {entry.name for entry in samplers if entry.cls().from_noise}
     assert {"euler", "heun", "ancestral", "ddim", "euler-maruyama"} <= from_noise
     assert from_noise.isdisjoint({"langevin", "annealed-langevin", "mala", "forward-chain", "forward-sde"})
+
+
+def test_a_metric_that_measures_nothing_of_what_is_asked_is_told_with_the_reason() -> None:
+    def told(**parts):
+        study = Study.from_spec(
+            {"name": "vain", "seeds": 1, "samplers": ["heun"], "steps": [2], "samples": 10, **parts}
+        )
+        return measured_in_vain(make_plan(study, {}, ()))
+
+    (line,) = told(datasets=["uniform"], formulations=["edm"], metrics=["w1", "elbo"])
+    assert line.startswith("metric 'elbo' measures nothing that is asked: ")
+    assert told(datasets=["uniform"], formulations=["edm"], metrics=["w1", "nll"]) == []
+    (line,) = told(datasets=["moons"], formulations=["edm"], metrics=["energy", "restoration-error"])
+    assert "restores nothing" in line
