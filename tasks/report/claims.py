@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 FEW = 10
 AT_MOST = 3
+_APART = 10.0  # between the noise at a schedule's ends
 SAME = 1e-6  # relative; what rounding leaves of two ways to write one rule
 STOCHASTIC = ("churn", "ancestral", "dpmpp-2m-sde", "euler-maruyama")
 _WITHOUT_NOISE = {
@@ -260,9 +261,15 @@ def _edm_and_rivals(evidence: Evidence, dataset: str, sampler: str) -> Iterator[
     known = evidence.own_grid(dataset, sampler)
     for run in known:
         own = run.series.schedule if run.series.exact else run.series.formulation
-        if base(own) == "edm" and base(run.series.schedule) == "edm":
+        if base(own) == "edm" and base(run.series.schedule) == "edm" and _leads_somewhere(evidence, run):
             rivals = [other for other in known if other.series.exact == run.series.exact and other.series != run.series]
             yield run, rivals
+
+
+def _leads_somewhere(evidence: Evidence, run: Run) -> bool:
+    """Whether its schedule goes from noise to data, and does not stay at one level."""
+    schedule = evidence.schedule(run.series.schedule)
+    return schedule is None or schedule.terminal_nsr > _APART * float(schedule.nsr(torch.tensor([schedule.t_min])))
 
 
 def _bounded(evidence: Evidence, dataset: str) -> Iterator[Verdict]:

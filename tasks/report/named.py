@@ -11,6 +11,8 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
+
 from diffusion.registry import Component, Registry
 from tasks.components import build
 
@@ -37,9 +39,24 @@ def component_called(label: str, study: Any, registry: Registry[C]) -> C | None:
     return components_in(study, registry).get(label) or plain(label, registry)
 
 
-def plain(name: str, registry: Registry[C]) -> C | None:
-    """The component that a registered name alone stands for; None if it is not one."""
-    return _built(registry, name) if name in registry else None
+def plain(label: str, registry: Registry[C]) -> C | None:
+    """The component that a registered name, alone or with the parameters of a label, stands for; None if it is none.
+
+    Schedules are fitted to data and noise levels: their labels are not in the study.
+    """
+    name, bracket, inner = label.removesuffix(")").partition("(")
+    if name not in registry:
+        return None
+    if not bracket:
+        return _built(registry, name)
+    try:
+        parameters = {
+            key: yaml.safe_load(value) for key, _, value in (part.partition("=") for part in inner.split(","))
+        }
+    except yaml.YAMLError:
+        return None
+    found = _built(registry, {"name": name, **parameters})
+    return found if found is not None and found.label() == label else None
 
 
 def _built(registry: Registry[C], entry: str | dict[str, Any]) -> C | None:

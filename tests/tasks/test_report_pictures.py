@@ -256,7 +256,7 @@ def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
     assert np.abs(columns[:, 0] - columns[:, 1]).sum() < 0.2 * columns[:, 1].sum()
 
 
-@pytest.mark.parametrize(("sampler", "dim"), [("forward-chain", 2), ("langevin(tau=0.01)", 1)])
+@pytest.mark.parametrize(("sampler", "dim"), [("forward-chain", 2), ("langevin(unknown=1)", 1)])
 def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so(sampler, dim):
     name = "uniform" if dim == 1 else "moons"
     row = {"dataset": name, "formulation": "exact", "sampler": sampler, "grid": "edm", "point_id": "p", "w1": 0.1}
@@ -627,3 +627,14 @@ def test_restorations_of_different_observations_have_floors_and_rankings_of_thei
     page = draw_report(MadeUp(dataset_of(rows, ("w1",)), {}))
     assert "Best at each budget, from observation: blur" in page
     assert "Best at each budget, from observation: mask" in page
+
+
+def test_a_label_with_parameters_stands_for_its_component():
+    for schedule in (
+        schedules.create("edm", sigma_min=0.2997, sigma_max=0.3),
+        schedules.create("ncsn", levels=7),
+        schedules.create("vp-cosine"),
+    ):
+        assert component_called(schedule.label(), {}, schedules) == schedule
+    assert component_called("edm(sigma_min=0.1", {}, schedules) is None
+    assert component_called("edm(nothing=1)", {}, schedules) is None
