@@ -374,7 +374,7 @@ def test_a_trained_restoration_has_the_least_error_in_one_step_and_more_in_many(
         InDI(Noise(0.7)), data, [(Euler(), 1), (Euler(), 60), (Incremental(), 60), (DPMSolver2M(), 20)], 500
     )
     assert [row["error"] for row in rows] == [""] * 4
-    assert {row["start"] for row in rows} == {"observation"}
+    assert {row["start"] for row in rows} == {"observation: noise(noise=0.7)"}
     one, many, same, other = (row["restoration-error"] for row in rows)
     limit = 2 * 0.49 * (1 - math.sqrt(0.5))
     assert rows[0]["restoration-error_floor"] == pytest.approx(0.245)
