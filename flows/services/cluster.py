@@ -1,0 +1,226 @@
+"""A Ray to compute on: a cluster that runs already, or a local one on loopback that ends with its block.
+
+A local Ray ends with `ray.shutdown()` in `finally`, and what is left of its processes is ended with the run's folder.
+After SIGKILL its daemons end by themselves within three seconds, but for two agents: see `orphans`.
+
+`ray` is not imported with this module: it reads its environment when imported.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows.services.environment import ONE_THREAD, quiet_environment, temporary_environment
+from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
+from flows.services.orphans import MARK, end_orphans, run_folder
+from flows.services.signals import own_signal_handlers, signals_deferred
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Shards return metrics and a few samples; Ray's default is 30 % of the machine's memory."""
+
+
+@contextmanager
+def ray_cluster(address: str | None, workers: int | None, environment: Mapping[str, str]) -> Iterator[str]:
+    """Connect this process to Ray, and yield the address of its control service.
+
+    With an `address` (`host:port`, `ray://host:port`, `auto`; or `RAY_ADDRESS`) the cluster there is used as it is, and
+    `workers` says nothing about it. Without one (or with `local`) a Ray of our own starts, on loopback, with `workers`
+    CPUs, by default the cores this process may use; nothing can join it, and it ends with the block.
+
+    Workers compute with one thread each and have `environment` in theirs, as well as the present `PREFECT_API_URL`,
+    without which each would start a Prefect server of its own: enter `prefect_server` first. A flow's `RayTaskRunner()`
+    then uses this Ray.
+
+    Locally the workers inherit the environment from the daemon. A runtime environment would do the same, but the
+    workers that Ray starts in advance would not have it, and the first tasks would wait for others.
+
+    Entered within a block of its own, it gives that block's Ray again: the studies of one command share it.
+
+    Raises:
+        ServiceUnavailable: nothing, or no Ray, at the address; Ray does not start; or the cluster has other machines,
+            from which a Prefect server on 127.0.0.1 cannot be reached.
+        RuntimeError: this process is connected to a Ray already.
+    """
+    if _held:
+        yield _held[-1]
+        return
+    quiet_environment()
+    import ray
+
+    if ray.is_initialized():
+        raise RuntimeError("This process is connected to a Ray already. Leave that one first (`ray.shutdown()`).")
+    variables = {**ONE_THREAD, **environment}
+    if url := os.environ.get("PREFECT_API_URL"):
+        variables.setdefault("PREFECT_API_URL", url)
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    start = _local_ray(workers, variables) if target == "local" else _distant_ray(target, variables)
+    with start as found:
+        _held.append(found)
+        try:
+            yield found
+        finally:
+            _held.pop()
+
+
+_held: list[str] = []
+"""The address of the Ray that an open block of `ray_cluster` in this process holds."""
+
+
+@contextmanager
+def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[str]:
+    end_orphans()
+    with run_folder() as folder:
+        try:
+            # Also read by Ray's daemons, which is why it is set although `loopback` has been told.
+            marked = {**variables, MARK: str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+            with temporary_environment(marked), _loopback():
+                found = _connect(
+                    address="local",
+                    num_cpus=_available_cores() if workers is None else workers,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(folder),
+                    _node_ip_address="127.0.0.1",
+                )
+            yield found
+        finally:
+            _disconnect()
+
+
+@contextmanager
+def _distant_ray(address: str, variables: Mapping[str, str]) -> Iterator[str]:
+    target = _resolved(address)
+    _check_ray_answers(target, address)
+    try:
+        found = _connect(address=target, runtime_env={"env_vars": dict(variables)})
+        _check_reachable_from_workers(variables.get("PREFECT_API_URL"))
+        yield found
+    finally:
+        _disconnect()
+
+
+def _available_cores() -> int:
+    """Count the cores this process may use, which batch systems and containers restrict."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Keep a local Ray off the network also when `ray` was imported before we could set its environment variable."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _connect(**arguments: Any) -> str:
+    import ray
+
+    try:
+        with own_signal_handlers():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+            return str(ray.get_runtime_context().gcs_address)
+    except (Exception, SystemExit) as error:  # Ray ends with SystemExit when its control service does not answer
+        reasons: list[str] = []
+        cause: BaseException | None = error
+        while cause is not None:
+            reasons.append(f"{type(cause).__name__}: {cause}")
+            cause = cause.__cause__
+        where = arguments["address"]
+        if where == "local":
+            raise ServiceUnavailable(f"A local Ray did not start. {'; '.join(reasons)}") from error
+        raise ServiceUnavailable(
+            f"The Ray cluster at {where} refused the connection. Does it want a token (RAY_AUTH_MODE=token, and "
+            f"RAY_AUTH_TOKEN or ~/.ray/auth_token), and is it of our version of Ray? {'; '.join(reasons)}"
+        ) from error
+
+
+def _disconnect() -> None:
+    import ray
+
+    with signals_deferred(), own_signal_handlers():
+        ray.shutdown()
+
+
+def _resolved(address: str) -> str:
+    """Return what Ray makes of an address: `auto` is looked up, and localhost becomes this machine's own address."""
+    from ray._private import services
+
+    if "://" in address:
+        return address
+    try:
+        return str(services.canonicalize_bootstrap_address(address, None))
+    except ConnectionError as error:
+        raise ServiceUnavailable(
+            "There is no running Ray on this machine to find with `auto`. Start one (`ray start --head`), give its "
+            "address, or give none to have a local one."
+        ) from error
+    except ValueError as error:
+        raise _no_address(address) from error
+
+
+def _no_address(text: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"{text!r} is no address of a Ray cluster. Give host:port, ray://host:port or auto.")
+
+
+def _check_ray_answers(address: str, given: str) -> None:
+    """Say within seconds that there is no Ray at an address; `ray.init` takes two minutes and then ends the process.
+
+    Both of Ray's ports speak gRPC, which is HTTP/2: the answer to its greeting starts with a SETTINGS frame (RFC 9113,
+    3.4). With `RAY_USE_TLS` only the connection is tried.
+    """
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port or (10001 if parts.scheme == "ray" else None)
+    except ValueError:
+        host = port = None
+    if not host or port is None:
+        raise _no_address(address)
+    name = given if given == address else f"{given}, which is {address},"
+    advice = "Start it (`ray start --head`), correct --ray or RAY_ADDRESS, or leave both out to have a local Ray."
+    greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+    try:
+        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(greeting)
+            speaks = connection.makefile("rb").read(4)[3:] == b"\4"
+    except OSError as error:
+        raise ServiceUnavailable(f"No Ray cluster answers at {name} ({error}). {advice}") from error
+    if not speaks:
+        raise ServiceUnavailable(f"What answers at {name} is not Ray. {advice}")
+
+
+def _check_reachable_from_workers(url: str | None) -> None:
+    """Refuse a cluster whose other machines would look for the Prefect server on their own loopback interface."""
+    import ray
+
+    list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    if url is None or urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}:
+        return
+    nodes = {str(node["NodeManagerAddress"]) for node in list_nodes() if node["Alive"]}
+    others = sorted(node for node in nodes if not _is_this_machine(node))
+    if others:
+        raise ServiceUnavailable(
+            f"The Ray cluster has machines ({', '.join(others[:3])}) that cannot reach the Prefect server at {url}. "
+            "Start one that they reach (`prefect server start --host 0.0.0.0`) and set PREFECT_API_URL to its address."
+        )
+
+
+def _is_this_machine(address: str) -> bool:
+    """Whether an address belongs to an interface of this machine: only then can a socket be bound to it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

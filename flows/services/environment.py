@@ -1,0 +1,65 @@
+"""The environment variables of a run: Prefect, Ray and Icechunk offline and quiet, one thread a worker; and its home."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+QUIET_ENVIRONMENT: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    # Only the console handler: the level of the loggers stays, so that the API receives every line.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "1",  # without a limit, a shard that does not fit into memory is tried for ever
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "GRPC_VERBOSITY": "NONE",
+    "ICECHUNK_LOG": "error",
+}
+"""What keeps Prefect, Ray and Icechunk offline and off the console."""
+
+ONE_THREAD: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
+"""One worker, one thread: results then do not depend on how cells are packed, and n workers keep n cores busy."""
+
+
+def quiet_environment() -> None:
+    """Keep Prefect, Ray and Icechunk offline and quiet; call it before the first `import prefect` or `import ray`.
+
+    A variable that is already set wins: whoever debugs may ask for the noise. Prefect's log lines leave the console,
+    where our own progress is shown, but still reach its API.
+    """
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def temporary_environment(updates: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the duration of a block and put back what was there."""
+    before = {name: os.environ.get(name) for name in updates}
+    os.environ.update(updates)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def home() -> Path:
+    """Return where our temporary servers keep their databases: `DIFFATLAS_HOME`, or the user's cache folder."""
+    configured = os.environ.get("DIFFATLAS_HOME")
+    return Path(configured).expanduser().absolute() if configured else platformdirs.user_cache_path("diffatlas")

@@ -1,0 +1,8 @@
+"""What a run says when a service that it needs is not there."""
+
+ANSWER_SECONDS = 10.0
+"""How long a configured service may take to answer before we call it unavailable."""
+
+
+class ServiceUnavailable(RuntimeError):
+    """A service that the run needs does not answer or does not start; the text says what to do."""

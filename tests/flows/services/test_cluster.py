@@ -1,0 +1,94 @@
+"""A Ray is found or started, on loopback, and its absence is told. Real clusters."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.services import ServiceUnavailable, ray_cluster
+from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses, remaining
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
+    # Ray leaves the pipes and logs of its daemons to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def ray_address(server: str) -> Iterator[str]:  # noqa: ARG001
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_cluster(None, 2, {"DIFFATLAS_TEST": "passed on"}) as address:
+        assert signal.getsignal(signal.SIGTERM) is before
+        started = descendants(os.getpid())
+        yield address
+    # The server is still there: it belongs to the fixture around this one.
+    assert len(remaining(started, 5)) <= 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense"])
+def test_an_address_without_ray_is_reported_soon(address: str):
+    begin = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match=address), ray_cluster(address, 2, {}):
+        pass
+    assert time.monotonic() - begin < 20
+
+
+def test_an_address_of_something_else_is_reported_soon(server: str):
+    address = server.removeprefix("http://").removesuffix("/api")
+    begin = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match="is not Ray"), ray_cluster(f"ray://{address}", 2, {}):
+        pass
+    assert time.monotonic() - begin < 20
+
+
+def test_two_workers_are_two_processes_of_one_thread_with_the_environment(ray_address: str, server: str):  # noqa: ARG001
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def look() -> tuple[int, int, str | None, str | None]:
+        import torch
+
+        time.sleep(0.5)
+        variables = os.environ.get("DIFFATLAS_TEST"), os.environ.get("PREFECT_API_URL")
+        return os.getpid(), torch.get_num_threads(), *variables
+
+    seen = ray.get([look.remote() for _ in range(4)])
+    assert len({pid for pid, *_ in seen}) == 2
+    assert os.getpid() not in {pid for pid, *_ in seen}
+    assert {tuple(rest) for _, *rest in seen} == {(1, "passed on", server)}
+
+
+def test_ray_listens_on_loopback_only(ray_address: str):
+    assert ray_address.startswith("127.0.0.1:")
+    pids = {os.getpid()} | {pid for pid, _ in descendants(os.getpid())}
+    found = listening_addresses(pids)
+    assert found
+    assert found <= LOOPBACK
+
+
+def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str):  # noqa: ARG001
+    from prefect.client.orchestration import get_client
+
+    from tests.flows.services.sample_flow import sample_flow
+
+    state = sample_flow(10, return_state=True)
+    results = state.result()
+    assert [index for index, *_ in results] == list(range(10))
+    assert {url for *_, url in results} == {server}
+    deadline = time.monotonic() + 20
+    with get_client(sync_client=True) as client:
+        while True:  # task runs are recorded from events, a moment later
+            flow_run = client.read_flow_run(state.state_details.flow_run_id)
+            states = [run.state_type.value for run in client.read_task_runs() if run.flow_run_id == flow_run.id]
+            if states == ["COMPLETED"] * 10 or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+    assert flow_run.state_type.value == "COMPLETED"
+    assert states == ["COMPLETED"] * 10

@@ -1,0 +1,79 @@
+"""A Prefect server is found or started, answers on loopback, and its absence is told. Real servers."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flows.services import ServiceUnavailable, orphans, prefect_server
+from tests.flows.services.child import child, until_ready
+from tests.flows.services.processes import healthy, listening_addresses
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
+]
+
+
+def test_a_server_starts_on_loopback_and_answers(server: str, home: Path):
+    import prefect.settings
+
+    assert healthy(server)
+    assert os.environ["PREFECT_API_URL"] == server == prefect.settings.PREFECT_API_URL.value()
+    (database,) = home.glob("prefect/*/prefect.db")
+    (pid,) = orphans.processes_of(database.parent)
+    assert listening_addresses({pid}) == {"0100007F"}
+
+
+def test_a_server_that_runs_is_used_and_left_running(server: str):
+    with prefect_server() as url:
+        assert url == server
+    assert healthy(server)
+
+
+def test_a_configured_server_that_is_dead_is_reported(server: str, monkeypatch: pytest.MonkeyPatch):  # noqa: ARG001
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with (
+        temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(ServiceUnavailable, match=r"http://127.0.0.1:9/api does not answer.*PREFECT_API_URL"),
+        prefect_server(),
+    ):
+        pass
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:9/api"
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_log(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    (database,) = home.glob("prefect/*")
+    damaged = tmp_path / "prefect" / database.name
+    damaged.mkdir(parents=True)
+    (damaged / "prefect.db").write_text("this is no database" * 1000)
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ServiceUnavailable, match=r"(?s)ended with exit code.*file is not a database"),
+        prefect_server(),
+    ):
+        pass
+
+
+def test_a_second_run_has_a_server_of_its_own(server: str, home: Path):
+    process = child(home, "hold()")
+    try:
+        url = until_ready(process)
+        assert url != server
+        assert healthy(url)
+        assert healthy(server)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert not healthy(url)
+        assert healthy(server)
+    finally:
+        process.kill()
+        process.communicate()
