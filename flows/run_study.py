@@ -47,7 +47,7 @@ from tasks.known import is_recorded, plan_against
 from tasks.plan import Plan, Shard, keeps_trajectory, points_of
 from tasks.provenance import provenance
 from tasks.record import rows_of, skipped_rows
-from tasks.report.files import default_page, write_report
+from tasks.report.page.files import default_page, write_report
 from tasks.results import Answers, UnknownStudy
 from tasks.store import Coordinator, Store
 from tasks.study import load_study

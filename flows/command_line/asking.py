@@ -148,7 +148,7 @@ def report_command(
     file that names other studies, each of them that the store holds; --out is then a folder.
     """
     with clear_errors():
-        from tasks.report.files import default_page
+        from tasks.report.page.files import default_page
         from tasks.results import Answers, UnknownStudy
         from tasks.store import Store
 
@@ -166,7 +166,7 @@ def report_command(
                 err.print(f"not in the store yet: {', '.join(lacking)}", markup=False)
         each = {name: Answers(opened, name, as_of) for name in wanted}
         if as_json:
-            from tasks.report.claims import claims
+            from tasks.report.numbers.claims import claims
 
             told = {name: claims(answers.points, answers.study) for name, answers in each.items()}
             print(json.dumps(told[wanted[0]] if listed is None else told, indent=2))  # noqa: T201 - the document asked for
@@ -189,7 +189,7 @@ def _listed(study: str) -> list[str] | None:
 
 
 def _draw(answers: Answers, page: Path, told: TextIO) -> None:
-    from tasks.report.files import write_report
+    from tasks.report.page.files import write_report
 
     try:
         write_report(answers, page)

@@ -160,7 +160,7 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
         for table in tables(points, metric, console.width):
             console.print(table)
     if outcome is None:
-        from tasks.report.files import default_page, write_report
+        from tasks.report.page.files import default_page, write_report
 
         page = report or default_page(study.name)
         if report or not page.exists():

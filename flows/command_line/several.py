@@ -71,7 +71,7 @@ def run_each(
 
 
 def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:
-    from tasks.report.files import default_page, write_report
+    from tasks.report.page.files import default_page, write_report
     from tasks.results import Answers
     from tasks.store import Store
     from tasks.tables import failure_lines

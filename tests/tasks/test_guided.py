@@ -15,7 +15,7 @@ from diffusion.guidance import ClassLabel
 from diffusion.metrics import EnergyDistance
 from tasks.models import cell_of
 from tasks.plan import Job, Point, Shard, make_plan, points_of
-from tasks.report.targets import target_of
+from tasks.report.lookup.targets import target_of
 from tasks.study import Study, StudyError, load_study
 from tasks.work import ShardAnswer, Wanted, data_key, run_shard, training_set
 

@@ -15,10 +15,10 @@ import pytest
 import xarray as xr
 
 from tasks.report import Answers, draw_report
-from tasks.report.curves import Mean, tabulate
-from tasks.report.figures import quality
-from tasks.report.findings import failures, thin, verdicts
-from tasks.report.look import PALETTE, dash, plain, symbol
+from tasks.report.numbers.curves import Mean, tabulate
+from tasks.report.numbers.findings import failures, thin, verdicts
+from tasks.report.pictures.quality import quality
+from tasks.report.pictures.style import PALETTE, dash, plain, symbol
 from tasks.report.text import number, plus_minus
 from tests.tasks import report_fixture as fixture
 

@@ -10,10 +10,11 @@ import pytest
 
 from diffusion.schedules import schedules
 from tasks.report import draw_report
-from tasks.report.claims import CLAIMS, claims, straight
-from tasks.report.comparisons import CONFIDENCE, WORTH, compare_at_cost, compared, crossings, runs, spans
-from tasks.report.curves import tabulate
-from tasks.report.evidence import FAILS, HOLDS, OPEN, PART
+from tasks.report.numbers.claims import CLAIMS, claims
+from tasks.report.numbers.comparisons import CONFIDENCE, WORTH, compare_at_cost, compared, crossings, runs, spans
+from tasks.report.numbers.curves import tabulate
+from tasks.report.numbers.evidence import FAILS, HOLDS, OPEN, PART
+from tasks.report.numbers.sampler_claims import straight
 from tests.tasks import report_fixture as fixture
 
 MadeUp, dataset_of, study_of = (getattr(fixture, name) for name in ("MadeUp", "dataset_of", "study_of"))

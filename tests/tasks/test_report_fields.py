@@ -16,9 +16,10 @@ from diffusion.formulations import Exact, InDI
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
 from tasks.models import Model
 from tasks.plan import Cell
-from tasks.report import draw_report, fields
-from tasks.report.curves import tabulate
-from tasks.report.targets import target_of
+from tasks.report import draw_report
+from tasks.report.lookup.targets import target_of
+from tasks.report.numbers.curves import tabulate
+from tasks.report.pictures import fields
 from tasks.results import Answers
 from tasks.store import Store
 from tasks.work import ExactDenoiser

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tasks.images import Digits
-from tasks.report import draw_report, images
-from tasks.report.distributions import Kept
-from tasks.report.targets import Target, target_of
+from tasks.report import draw_report
+from tasks.report.lookup.targets import Target, target_of
+from tasks.report.pictures import images
+from tasks.report.pictures.kept import Kept
 from tests.tasks.report_fixture import realistic, with_images
 
 TARGET = Target("digits", Digits())

@@ -9,13 +9,13 @@ import pytest
 import xarray as xr
 
 from tasks.report import draw_report
-from tasks.report.curves import tabulate
-from tasks.report.figures import quality
-from tasks.report.findings import BEYOND, not_numbers, verdicts
-from tasks.report.look import log_ticks
-from tasks.report.models import of_models
-from tasks.report.space import clouds
-from tasks.report.targets import target_of
+from tasks.report.lookup.targets import target_of
+from tasks.report.numbers.curves import tabulate
+from tasks.report.numbers.findings import BEYOND, not_numbers, verdicts
+from tasks.report.numbers.models import of_models
+from tasks.report.pictures.quality import quality
+from tasks.report.pictures.space import clouds
+from tasks.report.pictures.style import log_ticks
 from tests.tasks import report_fixture as fixture
 
 MadeUp, dataset_of = fixture.MadeUp, fixture.dataset_of

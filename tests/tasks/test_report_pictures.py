@@ -17,15 +17,19 @@ from diffusion.datasets import datasets
 from diffusion.guidance import guidances
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
-from tasks.report import draw_report, parts, plane
-from tasks.report.curves import FEWEST_SEEDS, Panel, Series, tabulate
-from tasks.report.distributions import Kept, against_steps, kept_samples, window
-from tasks.report.figures import _Scale, quality
-from tasks.report.labels import short_labels
-from tasks.report.look import one_byte
-from tasks.report.named import component_called, components_in
-from tasks.report.score import score_errors
-from tasks.report.targets import Target, target_of
+from tasks.report import draw_report
+from tasks.report.lookup.labels import short_labels
+from tasks.report.lookup.named import component_called, components_in
+from tasks.report.lookup.targets import Target, target_of
+from tasks.report.numbers.curves import FEWEST_SEEDS, Panel, Series, tabulate
+from tasks.report.numbers.decomposition import metric_with_parts, origins, reading
+from tasks.report.pictures import plane
+from tasks.report.pictures.decomposition import picture as picture_of_parts
+from tasks.report.pictures.distributions import against_steps, window
+from tasks.report.pictures.kept import Kept, kept_samples
+from tasks.report.pictures.quality import _Scale, quality
+from tasks.report.pictures.score import score_errors
+from tasks.report.pictures.style import one_byte
 from tasks.report.text import counted, listing, some
 from tests.tasks import report_fixture as fixture
 
@@ -64,14 +68,14 @@ def split_rows(*, formulation="edm", steps, seeds=3, noise=0.0, floor=0.01, **la
 
 def origin_of(rows):
     table = tabulate(dataset_of(rows, ("w1",)), {})
-    assert parts.metric_with_parts(table, "uniform") == "w1"
-    (origin,) = parts.origins(table, "uniform", "w1")
+    assert metric_with_parts(table, "uniform") == "w1"
+    (origin,) = origins(table, "uniform", "w1")
     return origin
 
 
 def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
     rows = split_rows(steps=(1, 2), network=(0.3, -0.02), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
-    spec = parts.picture(origin_of(rows), "w1", "edm").spec
+    spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     bars = {trace["name"]: trace["y"] for trace in spec["data"] if trace["type"] == "bar"}
     assert bars == {
         "network": [0.3, -0.2],
@@ -87,7 +91,7 @@ def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
 
 def test_the_hover_gives_every_part_with_its_standard_error():
     rows = split_rows(steps=(2,), network=(0.3,), discretisation=(0.6,), prior=(0.09,), noise=0.1)
-    spec = parts.picture(origin_of(rows), "w1", "edm").spec
+    spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     assert spec["layout"]["hovermode"] == "x unified"
     assert [trace["text"] for trace in spec["data"]] == [
         ["network 0.300 ± 0.017"],
@@ -131,8 +135,8 @@ def test_the_sentence_says_what_dominates_where():
         formulation="vp", steps=(1, 10), network=(0.0, 0.0), discretisation=(0.9, 0.001), prior=(0.0, 0.0)
     )
     table = tabulate(dataset_of(rows, ("w1",)), study_of())
-    found = parts.origins(table, "uniform", "w1")
-    assert parts.reading(found, Panel("heun"), "w1") == (
+    found = origins(table, "uniform", "w1")
+    assert reading(found, Panel("heun"), "w1") == (
         "w1 with heun: at N = 1 the largest part is discretisation for all 2; at N = 10 the largest part is the sampling "
         "floor for vp, the network’s error for edm; the network’s error exceeds discretisation from N ≥ 10 on for edm, "
         "that cannot be told up to N = 10 for vp."

@@ -30,7 +30,8 @@ from tasks.report.text import counted, number, plus_minus, some
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tasks.report.curves import Curve, Mean, Panel, Point, Series, Table
+    from tasks.report.lookup.points import Row
+    from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation
 
 FACTOR = 1.5
 MOST_BUDGETS = 14
@@ -173,7 +174,7 @@ class Failure:
 
     status: str
     reason: str
-    points: tuple[Point, ...]
+    points: tuple[Row, ...]
 
     @property
     def count(self) -> int:
@@ -267,7 +268,7 @@ def _titles(ones: Sequence[Nearness]) -> str:
     return ", ".join(one.curve.panel.title for one in ones)
 
 
-def verdicts(table: Table, dataset: str, metric: str, point_mass: float = math.nan) -> Verdicts:
+def verdicts(table: Tabulation, dataset: str, metric: str, point_mass: float = math.nan) -> Verdicts:
     """Best per budget and nearness to exact, for one dataset and metric; `point_mass` is the error of samples at the mean."""
     curves = table.select(dataset, metric)
     higher = metric in table.higher_is_better
@@ -305,9 +306,9 @@ def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:
                 yield Beyond(curve, found, point_mass)
 
 
-def failures(table: Table) -> list[Failure]:
+def failures(table: Tabulation) -> list[Failure]:
     """Every point that did not answer, grouped by status and reason, the most frequent first."""
-    groups: dict[tuple[str, str], list[Point]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for point in table.points:
         if point.status != "ok":
             groups.setdefault((point.status, point.error or "no reason was recorded"), []).append(point)
@@ -315,7 +316,7 @@ def failures(table: Table) -> list[Failure]:
     return sorted(found, key=lambda failure: (failure.status, -len(failure.points)))
 
 
-def not_numbers(table: Table) -> list[tuple[Point, list[str]]]:
+def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
     """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and always shown.
 
     A metric that does not apply to a row (it compares with what was restored, and nothing was) has no floor there either.

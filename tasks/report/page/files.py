@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.report.page import draw_report
+from tasks.report.page.draw import draw_report
 
 if TYPE_CHECKING:
     from tasks.report.answers import Answers

@@ -18,14 +18,15 @@ from typing import Any
 
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
-from tasks.report.comparisons import DIVERGED, WORTH, Comparison, Run, compare_at_cost, crossings, runs, spans
-from tasks.report.curves import Series, Table
-from tasks.report.named import components_in, plain
-from tasks.report.targets import target_of
+from tasks.report.lookup.named import components_in, plain
+from tasks.report.lookup.targets import target_of
+from tasks.report.numbers.comparisons import DIVERGED, WORTH, Difference, Run, compare_at_cost, crossings, runs, spans
+from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.text import listing, number
 
 HOLDS, PART, FAILS, OPEN = "holds", "holds in part", "does not hold", "cannot be told"
 VERDICTS = (HOLDS, PART, FAILS, OPEN)
+FEW = 10  # steps, in what the literature says of few
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Verdict:
     text: str
     unit: str = "nfe"
     crossings: tuple[float, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Difference, ...] = ()
 
     @property
     def denoiser(self) -> str:
@@ -65,7 +66,7 @@ class Verdict:
         }
 
 
-def _comparison_as_dict(one: Comparison, unit: str) -> dict[str, Any]:
+def _comparison_as_dict(one: Difference, unit: str) -> dict[str, Any]:
     low, high = one.log_ratio - one.half, one.log_ratio + one.half
     return {
         unit: _plain(one.at),
@@ -92,7 +93,7 @@ def _plain(value: float) -> float | None:
 class Evidence:
     """The answers of a study as claims look at them."""
 
-    table: Table
+    table: Tabulation
     study: Mapping[str, Any]
     _runs: dict[str, list[Run]] = field(default_factory=dict, repr=False)
     _points: dict[str, float] = field(default_factory=dict, repr=False)
@@ -189,13 +190,13 @@ def verdict_of(favourable: bool, unfavourable: bool) -> str:
     return FAILS if unfavourable else OPEN
 
 
-def told_by(found: Iterable[Comparison]) -> str:
+def told_by(found: Iterable[Difference]) -> str:
     """The verdict on "the first errs less"."""
     signs = {one.told for one in found}
     return verdict_of(-1 in signs, 1 in signs)
 
 
-def _where(found: Sequence[Comparison], sign: int, unit: str) -> str:
+def _where(found: Sequence[Difference], sign: int, unit: str) -> str:
     """``from 9 to 63 NFE, by up to a factor of 6.3 (at 63: 0.0051 against 0.032)``."""
     parts = [f"at {low:g}" if low == high else f"from {low:g} to {high:g}" for low, high in spans(found, sign)]
     most = max((one for one in found if one.told == sign), key=lambda one: one.times)
@@ -207,7 +208,7 @@ def _where(found: Sequence[Comparison], sign: int, unit: str) -> str:
     return f"{listing(parts)} {unit}, {factor_text(most, up_to=not alone)} ({numbers})"
 
 
-def factor_text(one: Comparison, *, up_to: bool = False) -> str:
+def factor_text(one: Difference, *, up_to: bool = False) -> str:
     """``by a factor of 2.1``."""
     if math.isinf(one.times):
         return "without bound"
@@ -219,12 +220,12 @@ def error_text(value: float) -> str:
     return number(value) if value < DIVERGED else "diverged"
 
 
-def _range(found: Sequence[Comparison], unit: str) -> str:
+def _range(found: Sequence[Difference], unit: str) -> str:
     first, last = found[0].at, found[-1].at
     return f"at {first:g} {unit}" if first == last else f"from {first:g} to {last:g} {unit}"
 
 
-def sentence(found: Sequence[Comparison], first: str, second: str, unit: str = "NFE") -> str:
+def sentence(found: Sequence[Difference], first: str, second: str, unit: str = "NFE") -> str:
     """Who errs less where, by how much, and where they cross."""
     parts = [
         f"{who} errs less {_where(found, sign, unit)}"
@@ -246,8 +247,8 @@ def pair(
     dataset: str,
     first: Run,
     second: Run,
-    kind: Callable[[Sequence[Comparison]], str] = told_by,
-    note: Callable[[Sequence[Comparison]], str] | None = None,
+    kind: Callable[[Sequence[Difference]], str] = told_by,
+    note: Callable[[Sequence[Difference]], str] | None = None,
 ) -> Iterator[Verdict]:
     """The verdict on two samplers at equal cost, if there is any place at which they can be compared."""
     found = compare_at_cost(first, second, evidence.floor(dataset, first.sampler, second.sampler))

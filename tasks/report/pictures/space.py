@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.distributions import asked, default_panel
-from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
-from tasks.report.targets import followed
+from tasks.report.lookup.targets import followed
+from tasks.report.pictures.kept import asked, default_panel
+from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.report.answers import Answers
-    from tasks.report.curves import Panel, Point, Series, Table
-    from tasks.report.targets import Target
+    from tasks.report.lookup.points import Row
+    from tasks.report.lookup.targets import Target
+    from tasks.report.numbers.curves import Panel, Series, Tabulation
 
 Array = NDArray[np.float64]
 MOST_POINTS = 3000
@@ -37,11 +38,11 @@ class Cloud:
 
     series: Series
     panel: Panel
-    point: Point
+    point: Row
     values: Array
 
 
-def clouds(answers: Answers, table: Table, target: Target, dim: int) -> list[Cloud]:
+def clouds(answers: Answers, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
     """One cloud per series, of the favourite sampler that has kept samples, at the largest step count.
 
     Without samples that should follow another law than the data: beside the surface they would look wrong.

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from diffusion.schedules import schedules
-from tasks.report.curves import Mean, Point, Series, Table
-from tasks.report.named import component_called
-from tasks.report.targets import target_of
+from tasks.report.lookup.named import component_called
+from tasks.report.lookup.points import Row
+from tasks.report.lookup.targets import target_of
+from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.text import number, plus_minus
 
 
@@ -61,9 +62,9 @@ class OfModels:
         return any(one is not None and one.floor is not None for *_, told in self.rows for one in told)
 
 
-def of_models(table: Table, dataset: str, study: Mapping[str, Any]) -> OfModels | None:
+def of_models(table: Tabulation, dataset: str, study: Mapping[str, Any]) -> OfModels | None:
     """The table of a data set; None where nothing of the kind was measured."""
-    cells: dict[Series, dict[str, dict[str, Point]]] = {}
+    cells: dict[Series, dict[str, dict[str, Row]]] = {}
     for point in table.points:
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset != dataset or series is None:
@@ -91,7 +92,7 @@ def _least_noise(label: str, dataset: str, study: Mapping[str, Any]) -> float:
     return float(own.nsr(torch.tensor([own.t_min], dtype=torch.float64)))
 
 
-def _told(metric: str, found: dict[str, Point]) -> Told:
+def _told(metric: str, found: dict[str, Row]) -> Told:
     points = sorted(found.values(), key=lambda point: point.seed)
     floors = tuple(point.beside.get(f"{metric}_floor", math.nan) for point in points)
     known = all(math.isfinite(floor) for floor in floors) and any(floors)

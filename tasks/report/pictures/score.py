@@ -12,12 +12,13 @@ import math
 import numpy as np
 import xarray as xr
 
-from tasks.report.curves import EXACT, Mean, Series, Table
-from tasks.report.look import Picture, Spec, axis, color, layout, listed, log_ticks, plain, symbol
+from tasks.report.lookup.points import EXACT
+from tasks.report.numbers.curves import Mean, Series, Tabulation
+from tasks.report.pictures.style import Picture, Spec, axis, color, layout, listed, log_ticks, plain, symbol
 from tasks.report.text import counted, number
 
 
-def score_errors(found: xr.DataArray, table: Table, dataset: str) -> Picture | None:
+def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | None:
     """One curve per trained series of a data set, or None where nothing of the kind was measured."""
     curves = _curves(found, table, dataset)
     if not curves:
@@ -44,7 +45,7 @@ def score_errors(found: xr.DataArray, table: Table, dataset: str) -> Picture | N
     return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {told}.", spec, shape="tall")
 
 
-def _curves(found: xr.DataArray, table: Table, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
+def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
     """By series its noise levels, ascending, each with the logarithms of the seeds' errors."""
     if found.size == 0 or "cell" not in found.dims:
         return {}

@@ -25,36 +25,13 @@ from scipy.stats import t as student_t
 
 from tasks.laws import distinct, makes_samples
 from tasks.laws import of_models as is_of_models
-from tasks.report.labels import short_labels
-from tasks.split import BESIDE
+from tasks.report.lookup.labels import short_labels
+from tasks.report.lookup.points import EXACT, Row, metrics_in, points_in
 
 if TYPE_CHECKING:
     import xarray as xr
 
-EXACT = "exact"
 FEWEST_SEEDS = 3  # from which a spread can be told
-_NOT_METRICS = {"train_seconds", "sample_seconds"}
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One row of the answers, as plain values."""
-
-    dataset: str
-    formulation: str
-    schedule: str
-    sampler: str
-    grid: str
-    steps: int
-    nfe: int
-    seed: int
-    cell_id: str
-    point_id: str
-    status: str
-    error: str
-    start: str  # what it set out from, see `tasks.laws`
-    values: Mapping[str, float]
-    beside: Mapping[str, float] = field(default_factory=dict)  # ``<metric>_<part>``, see `tasks.split`
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +122,10 @@ def _in_one_step(curve: Curve) -> bool:
 
 
 @dataclass(frozen=True)
-class Table:
+class Tabulation:
     """Everything the report needs of the points, in a stable order."""
 
-    points: tuple[Point, ...]
+    points: tuple[Row, ...]
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
     higher_is_better: frozenset[str]
@@ -205,7 +182,7 @@ class Table:
                 return series
         return None
 
-    def panel_of(self, point: Point) -> Panel:
+    def panel_of(self, point: Row) -> Panel:
         for panel in self.panels[point.dataset]:
             if panel.sampler == point.sampler and panel.grid in (None, point.grid):
                 return panel
@@ -225,17 +202,17 @@ def in_order(found: Iterable[str], wanted: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in distinct] + [n for n in distinct if n not in wanted]
 
 
-def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
+def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Tabulation:
     """The answers in the order of the study, grouped into curves."""
-    named = in_order(_metric_names(points), names_of(study.get("metrics")))
+    named = in_order(metrics_in(points), names_of(study.get("metrics")))
     of_models = tuple(name for name in named if is_of_models(name))
     metrics = tuple(name for name in named if name not in of_models)
-    rows = _rows(points, (*metrics, *of_models))
+    rows = points_in(points, (*metrics, *of_models))
     datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
     kinds = ("dataset", "formulation", "schedule", "sampler")
     shorts = {k: v for kind in kinds for k, v in short_labels(getattr(row, kind) for row in rows).items()}
     panels = {name: _panels([row for row in rows if row.dataset == name], study, shorts) for name in datasets}
-    table = Table(
+    table = Tabulation(
         points=rows,
         datasets=datasets,
         metrics=metrics,
@@ -246,51 +223,10 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Table:
         of_models=of_models,
         shorts=shorts,
     )
-    return Table(**{**table.__dict__, "curves": tuple(_curves(table))})
+    return Tabulation(**{**table.__dict__, "curves": tuple(_curves(table))})
 
 
-def _metric_names(points: xr.Dataset) -> list[str]:
-    names = [str(name) for name in points.data_vars]
-    return [
-        name
-        for name in names
-        if name not in _NOT_METRICS and not name.endswith(BESIDE) and np.issubdtype(points[name].dtype, np.number)
-    ]
-
-
-def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
-    if name not in points.variables:
-        return [default] * points.sizes.get("point", 0)
-    values: list[Any] = points[name].values.tolist()
-    return values
-
-
-def _rows(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Point, ...]:
-    texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error", "start"]
-    text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
-    count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
-    values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
-    names = [f"{metric}{suffix}" for metric in metrics for suffix in BESIDE if f"{metric}{suffix}" in points]
-    beside = {name: [float(v) for v in _column(points, name, math.nan)] for name in names}
-    return tuple(
-        Point(
-            **{name: column[i] for name, column in text.items()},
-            steps=count["steps"][i],
-            nfe=count["nfe"][i],
-            seed=count["seed"][i],
-            values={metric: column[i] for metric, column in values.items()},
-            beside={name: column[i] for name, column in beside.items()},
-        )
-        for i in range(points.sizes.get("point", 0))
-    )
-
-
-def _integer(value: Any) -> int:
-    """A count, 0 where it is not known (the evaluations of a point that never ran)."""
-    return int(value) if value is not None and math.isfinite(value) else 0
-
-
-def _panels(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
+def _panels(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
     samplers = in_order((row.sampler for row in rows), names_of(study.get("samplers")))
     grids: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
@@ -301,7 +237,7 @@ def _panels(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str
     return tuple(Panel(sampler, grid, shorts[name]) for name in samplers for sampler, grid in pairs if sampler == name)
 
 
-def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Series, ...]:
+def _series(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Series, ...]:
     pairs = list(dict.fromkeys((row.formulation, row.schedule) for row in rows))
     order = in_order((formulation for formulation, _ in pairs), names_of(study.get("formulations")))
     trained = sorted((pair for pair in pairs if pair[0] != EXACT), key=lambda pair: order.index(pair[0]))
@@ -331,7 +267,7 @@ def _series(rows: Sequence[Point], study: Mapping[str, Any], shorts: Mapping[str
     return tuple(made)
 
 
-def _floors(rows: Sequence[Point]) -> dict[tuple[str, str, str, str, str], float]:
+def _floors(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
     """The median sampling floor of each dataset, metric, sampler, schedule and formulation (of restorations, by what was observed)."""
     found: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
@@ -342,13 +278,13 @@ def _floors(rows: Sequence[Point]) -> dict[tuple[str, str, str, str, str], float
     return {key: float(np.median(floors)) for key, floors in found.items()}
 
 
-def _curves(table: Table) -> Iterable[Curve]:
-    groups: dict[tuple[str, Panel, Series, int], list[Point]] = {}
+def _curves(table: Tabulation) -> Iterable[Curve]:
+    groups: dict[tuple[str, Panel, Series, int], list[Row]] = {}
     for row in table.points:
         series = table.series_of(row.formulation, row.schedule)
         if row.status == "ok" and series is not None:
             groups.setdefault((row.dataset, table.panel_of(row), series, row.steps), []).append(row)
-    lines: dict[tuple[str, Panel, Series], list[tuple[int, list[Point]]]] = {}
+    lines: dict[tuple[str, Panel, Series], list[tuple[int, list[Row]]]] = {}
     for (dataset, panel, series, steps), rows in groups.items():
         lines.setdefault((dataset, panel, series), []).append((steps, sorted(rows, key=lambda row: row.seed)))
     place = {(dataset, panel): i for dataset in table.datasets for i, panel in enumerate(table.panels[dataset])}

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from tasks.report.curves import FEWEST_SEEDS, Point, Series, Table
+from tasks.report.lookup.points import Row
+from tasks.report.numbers.curves import FEWEST_SEEDS, Series, Tabulation
 from tasks.split import LIMIT
 
 Array = NDArray[np.float64]
@@ -78,7 +79,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """The first against the second at one place, an NFE or a step count; errors are geometric means over seeds.
 
     `told` is -1 if the first errs less, 1 if more, 0 if that cannot be told. `excess` is the ratio of what exceeds the limit of
@@ -100,9 +101,9 @@ class Comparison:
         return math.exp(abs(self.log_ratio)) if max(self.first, self.second) < DIVERGED else math.inf
 
 
-def runs(table: Table, dataset: str, metric: str) -> list[Run]:
+def runs(table: Tabulation, dataset: str, metric: str) -> list[Run]:
     """Every sampler on every denoiser, in the table's order; adaptive samplers, whose cost does not grow with N, are left out."""
-    groups: dict[tuple[Series, str, str], list[Point]] = {}
+    groups: dict[tuple[Series, str, str], list[Row]] = {}
     for point in table.points:
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset == dataset and series is not None:
@@ -111,7 +112,7 @@ def runs(table: Table, dataset: str, metric: str) -> list[Run]:
     return [run for run in found if _ascending(run.nfe) and run.errors]
 
 
-def _run(key: tuple[Series, str, str], points: Sequence[Point], metric: str) -> Run:
+def _run(key: tuple[Series, str, str], points: Sequence[Row], metric: str) -> Run:
     steps = sorted({point.steps for point in points})
     cost: dict[int, list[int]] = {}
     values: dict[int, dict[int, float]] = {}
@@ -135,13 +136,13 @@ def _ascending(nfe: Sequence[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(known))
 
 
-def compare_at_cost(first: Run, second: Run, floor: float) -> list[Comparison]:
+def compare_at_cost(first: Run, second: Run, floor: float) -> list[Difference]:
     """At every NFE at which one was asked and both are known."""
     places = sorted({cost for run in (first, second) for cost in run.nfe if math.isfinite(cost)})
     return _compare(first, second, places, Run.at_cost, floor)
 
 
-def compare_at_steps(first: Run, second: Run, floor: float) -> list[Comparison]:
+def compare_at_steps(first: Run, second: Run, floor: float) -> list[Difference]:
     """At every step count that was asked of both."""
     places = sorted(set(first.steps) & set(second.steps))
     return _compare(first, second, places, Run.at_steps, floor)
@@ -149,7 +150,7 @@ def compare_at_steps(first: Run, second: Run, floor: float) -> list[Comparison]:
 
 def _compare(
     first: Run, second: Run, places: Iterable[float], read: Callable[..., float], floor: float
-) -> list[Comparison]:
+) -> list[Difference]:
     seeds = [seed for seed in first.errors if seed in second.errors]
     found = []
     for place in places:
@@ -164,7 +165,7 @@ def _compare(
     return found
 
 
-def compared(at: float, pairs: Array, floor: float, *, excess: float = math.nan, against: str = "") -> Comparison:
+def compared(at: float, pairs: Array, floor: float, *, excess: float = math.nan, against: str = "") -> Difference:
     """The comparison of positive errors ``[seed, 2]`` at one place, by the rule above; `floor` may be NaN (not known)."""
     first, second = (
         math.exp(float(np.log(column).mean())) if (column < DIVERGED).all() else DIVERGED for column in pairs.T
@@ -177,7 +178,7 @@ def compared(at: float, pairs: Array, floor: float, *, excess: float = math.nan,
         told = told and abs(first - second) > scale
     else:
         told = told and abs(mean) > half
-    return Comparison(at, first, second, mean, half, int(math.copysign(told, mean)), excess, against)
+    return Difference(at, first, second, mean, half, int(math.copysign(told, mean)), excess, against)
 
 
 def mean_and_half(values: Array) -> tuple[float, float]:
@@ -200,7 +201,7 @@ def _ratio_of_excess(excess: Array, floor: float) -> float:
     return means[0] / means[1]
 
 
-def crossings(found: Sequence[Comparison]) -> list[float]:
+def crossings(found: Sequence[Difference]) -> list[float]:
     """Where the difference changes sign between a place where the first is told to err less and one where it errs more.
 
     Between two places the difference of log errors is linear in the logarithm of the place. Of several changes of sign between
@@ -215,7 +216,7 @@ def crossings(found: Sequence[Comparison]) -> list[float]:
     return places
 
 
-def _zero(a: Comparison, b: Comparison) -> float | None:
+def _zero(a: Difference, b: Difference) -> float | None:
     """The place between two neighbours at which the difference vanishes."""
     if a.log_ratio * b.log_ratio > 0 or a.log_ratio == b.log_ratio:
         return None
@@ -223,7 +224,7 @@ def _zero(a: Comparison, b: Comparison) -> float | None:
     return float(a.at * (b.at / a.at) ** share)
 
 
-def spans(found: Sequence[Comparison], told: int) -> list[tuple[float, float]]:
+def spans(found: Sequence[Difference], told: int) -> list[tuple[float, float]]:
     """Stretches of places told this way; one at which nothing can be told does not end a stretch."""
     stretches: list[tuple[float, float]] = []
     fresh = True

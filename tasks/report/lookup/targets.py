@@ -25,10 +25,10 @@ from diffusion.randomness import stream
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from tasks.components import build
-from tasks.report.named import component_called, components_in
+from tasks.report.lookup.named import component_called, components_in
 
 if TYPE_CHECKING:
-    from tasks.report.curves import Point
+    from tasks.report.lookup.points import Row
 
 Array = NDArray[np.float64]
 _AT_THE_MEAN = 1000
@@ -143,14 +143,14 @@ def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array
     return densities
 
 
-def sampled_on(point: Point, target: Target, study: Mapping[str, Any]) -> Schedule | None:
+def sampled_on(point: Row, target: Target, study: Mapping[str, Any]) -> Schedule | None:
     """The schedule of a row's levels, as it is for its data set; None where it cannot be rebuilt."""
     _, _, other = point.sampler.partition(" on ")
     schedule = component_called(other or point.schedule, study, schedules)
     return None if target.law is None or schedule is None else schedule.fitted(target.law)
 
 
-def followed(target: Target, point: Point, study: Mapping[str, Any]) -> Target | None:
+def followed(target: Target, point: Row, study: Mapping[str, Any]) -> Target | None:
     """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
 
     A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.Sampler.target`).

@@ -25,13 +25,14 @@ from diffusion.formulations import Formulation
 from diffusion.grids import grids
 from diffusion.levels import Level, levels_of
 from diffusion.samplers import DDIM, Heun
-from tasks.report.curves import EXACT, Series, Table
-from tasks.report.look import Picture, Spec, axis, color, heat, layout, listed, packed, plain
+from tasks.report.lookup.points import EXACT
+from tasks.report.numbers.curves import Series, Tabulation
+from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, packed, plain
 from tasks.report.text import number
 
 if TYPE_CHECKING:
     from tasks.report.answers import Answers, Model
-    from tasks.report.targets import Target
+    from tasks.report.lookup.targets import Target
 
 Array = NDArray[np.float64]
 
@@ -78,7 +79,9 @@ class Asked:
         return found
 
 
-def fields(answers: Answers, table: Table, dataset: str, target: Target) -> tuple[list[Picture], list[Picture], int]:
+def fields(
+    answers: Answers, table: Tabulation, dataset: str, target: Target
+) -> tuple[list[Picture], list[Picture], int]:
     """The fields of the trained denoisers of a data set on the line and those of the exact ones; how many more there were."""
     if target.dim != 1:
         return [], [], 0
@@ -92,7 +95,7 @@ def fields(answers: Answers, table: Table, dataset: str, target: Target) -> tupl
     return trained, exact, len(found) - len(pictures)
 
 
-def _asked(answers: Answers, table: Table, dataset: str) -> Iterator[Asked]:
+def _asked(answers: Answers, table: Tabulation, dataset: str) -> Iterator[Asked]:
     """Every series whose denoiser of the first seed is there to be asked."""
     seen: set[Series] = set()
     tried: set[str] = set()

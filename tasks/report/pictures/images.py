@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.distributions import Kept, Trajectories, asked_for, kept_trajectories
-from tasks.report.findings import thin
-from tasks.report.look import Picture, Spec, one_byte, small_multiples
+from tasks.report.numbers.findings import thin
+from tasks.report.pictures.kept import Kept, Trajectories, asked_for, kept_trajectories
+from tasks.report.pictures.style import Picture, Spec, one_byte, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from tasks.report.answers import Answers
-    from tasks.report.curves import Series, Table
-    from tasks.report.targets import Target
+    from tasks.report.lookup.targets import Target
+    from tasks.report.numbers.curves import Series, Tabulation
 
 Array = NDArray[np.float64]
 MOST_STEPS = 4
@@ -97,7 +97,7 @@ def pictures(kept: Sequence[Kept], sheets: Sheets, *, by_panel: bool = False) ->
 
 
 def trajectories(
-    answers: Answers, table: Table, dataset: str, target: Target, sheets: Sheets
+    answers: Answers, table: Tabulation, dataset: str, target: Target, sheets: Sheets
 ) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, math.prod(sheets.shape))

@@ -1,13 +1,7 @@
 """Where an error comes from: network, discretisation, prior and floor against the number of steps.
 
-The parts of a metric add up to it (`tasks.split`), span decades as N grows, and may be negative, being differences of noisy
-numbers. A logarithmic axis cannot stack them and has no place for a negative one; a linear one shows the first columns only. So
-there are two pictures above each other: the metric itself, on a logarithmic axis, and its parts as *shares* of
-
-    |network| + |discretisation| + |prior| + floor,
-
-stacked upwards if positive and downwards if negative: every column is as tall as every other, whatever its size, and nothing
-is left out. Parts are means over seeds; the hover gives all of a column with their standard errors.
+The parts of a metric add up to it (`tasks.split`). They are means over seeds, and may be negative, being differences of noisy
+numbers.
 
 *Dominates.* The network's error is larger than the discretisation's at N if the difference of the two, seed by seed, is told by the
 rule of `comparisons`: its 99 % interval excludes zero, or, with fewer than three seeds, it exceeds the sampling floor. It
@@ -22,17 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.report.comparisons import mean_and_half
-from tasks.report.curves import Mean, Panel, Point, Series, Table
-from tasks.report.look import Picture, Spec, axis, layout, listed, log_ticks, plain
-from tasks.report.text import listing, number, plus_minus, some
+from tasks.report.lookup.points import Row
+from tasks.report.numbers.comparisons import mean_and_half
+from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation
+from tasks.report.text import listing, some
 from tasks.split import PARTS
 
 FLOOR = "floor"
 SHOWN = (*PARTS, FLOOR)
-WORDS = {"network": "network", "discretisation": "discretisation", "prior": "prior", FLOOR: "sampling floor"}
-HATCHES = {"network": "", "discretisation": "/", "prior": "x", FLOOR: "."}
-MOST_PICTURES = 40
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ def _told(split: Split, floor: float) -> int:
     return 0 if abs(mean) <= (floor if math.isnan(half) else half) else int(math.copysign(1, mean))
 
 
-def metric_with_parts(table: Table, dataset: str) -> str | None:
+def metric_with_parts(table: Tabulation, dataset: str) -> str | None:
     """The data set's first metric whose error is split; None where there is no exact denoiser to split it with."""
     rows = [point for point in table.points if point.dataset == dataset and point.status == "ok"]
     for metric in table.metrics_of(dataset):
@@ -99,15 +90,15 @@ def metric_with_parts(table: Table, dataset: str) -> str | None:
     return None
 
 
-def _parts(point: Point, metric: str) -> dict[str, float]:
+def _parts(point: Row, metric: str) -> dict[str, float]:
     """The parts of one point; empty where it was not split."""
     found = {part: point.beside.get(f"{metric}_{part}", math.nan) for part in SHOWN}
     return found if all(math.isfinite(value) for value in found.values()) else {}
 
 
-def origins(table: Table, dataset: str, metric: str) -> list[Origin]:
+def origins(table: Tabulation, dataset: str, metric: str) -> list[Origin]:
     """Every series whose error is split, by panel; exact ones only where no trained one is on their schedule."""
-    groups: dict[tuple[Panel, Series], dict[int, list[tuple[Point, dict[str, float]]]]] = {}
+    groups: dict[tuple[Panel, Series], dict[int, list[tuple[Row, dict[str, float]]]]] = {}
     for point in table.points:
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset == dataset and point.status == "ok" and series is not None:
@@ -127,115 +118,11 @@ def origins(table: Table, dataset: str, metric: str) -> list[Origin]:
     ]
 
 
-def _split(n: int, found: Sequence[tuple[Point, dict[str, float]]], metric: str) -> Split:
+def _split(n: int, found: Sequence[tuple[Row, dict[str, float]]], metric: str) -> Split:
     found = sorted(found, key=lambda item: item[0].seed)
     nfe = int(np.median([point.nfe for point, _ in found]))
     total = Mean(n, nfe, tuple(point.values[metric] for point, _ in found))
     return Split(total, {part: Mean(n, nfe, tuple(parts[part] for _, parts in found)) for part in SHOWN})
-
-
-def picture(origin: Origin, metric: str, title: str) -> Picture:
-    """The metric above, the shares of its parts below."""
-    steps = [str(split.steps) for split in origin.at]
-    shares = [split.shares() for split in origin.at]
-    traces: list[Spec] = [
-        {
-            "type": "bar",
-            "name": WORDS[part],
-            "x": steps,
-            "y": listed([share[part] for share in shares]),
-            "text": [f"{WORDS[part]} {_told_in_numbers(split.parts[part])}" for split in origin.at],
-            "textposition": "none",
-            "hovertemplate": "%{text}<extra></extra>",
-            "marker": {
-                "color": f"@part-{part}",
-                "line": {"color": "@page", "width": 0.5},
-                "pattern": {
-                    "shape": HATCHES[part],
-                    "fillmode": "overlay",
-                    "fgcolor": "@page",
-                    "fgopacity": 0.9,
-                    "size": 6,
-                    "solidity": 0.22,
-                },
-            },
-            "xaxis": "x",
-            "yaxis": "y",
-        }
-        for part in origin.shown
-    ]
-    totals = [split.total.mean for split in origin.at]
-    positive = [value for value in totals if value > 0]
-    scale = axis(plain(metric), domain=[0.7, 1], anchor="x2", nticks=4)
-    if len(positive) == len(totals) and max(positive) < 1e6 * min(positive):
-        scale |= _few_ticks(log_ticks(min(positive) / 1.5, max(positive) * 1.5))
-    elif positive:
-        scale |= _few_ticks(log_ticks(max(min(positive), max(positive) / 1e10) / 1.5, max(positive) * 1.5))
-    traces.append(
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "x": steps,
-            "y": listed(totals),
-            "text": [
-                f"NFE = {split.total.nfe}: {plain(metric)} {_told_in_numbers(split.total)}" for split in origin.at
-            ],
-            "hovertemplate": "%{text}<extra></extra>",
-            "line": {"color": "@ink", "width": 1.5},
-            "marker": {"color": "@ink", "size": 5},
-            "xaxis": "x2",
-            "yaxis": "y2",
-        }
-    )
-    zero = {
-        "type": "line",
-        "xref": "x domain",
-        "x0": 0,
-        "x1": 1,
-        "y0": 0,
-        "y1": 0,
-        "line": {"color": "@ink", "width": 1},
-    }
-    lowest = min(sum(min(value, 0.0) for value in share.values()) for share in shares)
-    highest = max(sum(max(value, 0.0) for value in share.values()) for share in shares)
-    spec = {
-        "data": traces,
-        "layout": layout(
-            barmode="relative",
-            hovermode="x unified",
-            bargap=0.12,
-            xaxis=axis("steps N", type="category", showgrid=False, tickangle=0, tickfont={"size": 10}),
-            xaxis2=axis("", type="category", matches="x", anchor="y2", showticklabels=False, ticks="", showgrid=False),
-            yaxis=axis(
-                "share", domain=[0, 0.62], range=listed([lowest - 0.02, highest + 0.02]), tickformat=".0%", nticks=5
-            ),
-            yaxis2=scale,
-            shapes=[zero],
-        ),
-    }
-    first, last = origin.at[0], origin.at[-1]
-    caption = f"At N = {first.steps}: {_in_words(first, origin.shown)}."
-    if last is not first:
-        caption += f" At N = {last.steps}: {_in_words(last, origin.shown)}."
-    return Picture(title, caption, spec, families=origin.series.shown_with)
-
-
-def _told_in_numbers(mean: Mean) -> str:
-    """Mean and standard error; the mean alone where all seeds have the same, as of the floor."""
-    return plus_minus(mean.mean, mean.sem if np.ptp(mean.values) > 0 else math.nan)
-
-
-def _few_ticks(ticks: Spec) -> Spec:
-    """At most four of the ticks, decades first: the upper picture is low."""
-    keep = [i for i, v in enumerate(ticks["tickvals"]) if abs(math.log10(v) - round(math.log10(v))) < 1e-9]
-    keep = keep or list(range(len(ticks["tickvals"])))
-    keep = keep[:: max(1, math.ceil(len(keep) / 4))]
-    return {**ticks, **{name: [ticks[name][i] for i in keep] for name in ("tickvals", "ticktext")}}
-
-
-def _in_words(split: Split, shown: Sequence[str]) -> str:
-    parts = ", ".join(f"{WORDS[part]} {number(split.parts[part].mean, 2)}" for part in shown)
-    return f"{number(split.total.mean)} = {parts}"
 
 
 def reading(found: Sequence[Origin], panel: Panel, metric: str) -> str:

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.distributions import Kept, Trajectories, asked_for, kept_trajectories
-from tasks.report.findings import thin
-from tasks.report.look import Picture, Spec, axis, listed, midpoints, one_byte, packed, small_multiples
+from tasks.report.numbers.findings import thin
+from tasks.report.pictures.kept import Kept, Trajectories, asked_for, kept_trajectories
+from tasks.report.pictures.style import Picture, Spec, axis, listed, midpoints, one_byte, packed, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from tasks.report.answers import Answers
-    from tasks.report.curves import Series, Table
-    from tasks.report.targets import Target
+    from tasks.report.lookup.targets import Target
+    from tasks.report.numbers.curves import Series, Tabulation
 
 Array = NDArray[np.float64]
 BINS = 60
@@ -124,7 +124,9 @@ def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> lis
     return found
 
 
-def trajectories(answers: Answers, table: Table, dataset: str, target: Target, view: View) -> tuple[Trajectories, int]:
+def trajectories(
+    answers: Answers, table: Tabulation, dataset: str, target: Target, view: View
+) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, view.axes.shape[1])
     pictures = [

@@ -1,0 +1,1 @@
+"""Pictures: what plotly draws, and in words what is to be seen."""

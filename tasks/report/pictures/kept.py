@@ -1,0 +1,119 @@
+"""Kept samples and trajectories of a data set, as pictures take them: one of each series, of one sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.lookup.targets import Target, followed
+from tasks.report.pictures.style import Picture
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tasks.report.answers import Answers
+    from tasks.report.lookup.points import Row
+    from tasks.report.numbers.curves import Panel, Series, Tabulation
+
+Array = NDArray[np.float64]
+
+
+_FAVOURITES = ("heun", "ddim", "euler")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Kept samples of one series in one panel by one seed: step count -> values ``[n]`` on the line, else ``[n, dim]``."""
+
+    panel: Panel
+    series: Series
+    seed: int
+    values: Mapping[int, Array]
+    target: Target | None = None  # what they should follow, where it is not the data set
+
+
+def preference(panel: Panel) -> int:
+    """How early a panel is shown: Heun's method, DDIM, and so on; others after them."""
+    return _FAVOURITES.index(panel.sampler) if panel.sampler in _FAVOURITES else len(_FAVOURITES)
+
+
+def default_panel(panels: Sequence[Panel]) -> Panel | None:
+    """The panel shown first: Heun's method where there is one, else DDIM, else whatever comes first."""
+    return min(panels, key=preference, default=None)
+
+
+def asked(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Row]]]:
+    """The answered points of a dataset by panel, series and seed, most steps first."""
+    groups: dict[tuple[Panel, Series, int], list[Row]] = {}
+    for point in table.points:
+        series = table.series_of(point.formulation, point.schedule)
+        if point.dataset == dataset and point.status == "ok" and series is not None:
+            groups.setdefault((table.panel_of(point), series, point.seed), []).append(point)
+    order = {panel: i for i, panel in enumerate(table.panels[dataset])}
+    for (panel, series, seed), points in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1].key, g[0][2])):
+        yield panel, series, seed, sorted(points, key=lambda point: -point.steps)
+
+
+def kept_samples(
+    answers: Answers, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
+) -> tuple[list[Kept], bool]:
+    """What was kept of a data set with one sampler, per series of the first seed that has any.
+
+    And whether some is left out, because it should follow another law than the data set, and that is not known or not on the line.
+    """
+    found: dict[Series, Kept] = {}
+    left_out = False
+    for asked_of, series, seed, points in asked(table, dataset):
+        if series in found or asked_of != panel:
+            continue
+        values = {}
+        for point in reversed(points):
+            samples = answers.samples(point.point_id)
+            if samples is not None and samples.sizes.get("coordinate", 1) == dim:
+                flat = samples.values.astype(float)
+                values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
+        if not values:
+            continue
+        law = followed(target, points[0], answers.study)  # of the most steps
+        if law is target:
+            found[series] = Kept(panel, series, seed, values)
+        elif law is not None and dim == 1:
+            found[series] = Kept(panel, series, seed, values, law)
+        else:
+            left_out = True
+    return list(found.values()), left_out
+
+
+def values_in(kept: Kept) -> str:
+    """How many samples a column holds."""
+    return f"{next(iter(kept.values.values())).size:,}"
+
+
+def asked_for(panel: Panel, point: Row) -> str:
+    """Sampler and step count."""
+    return f"{panel.title}, N = {point.steps}"
+
+
+Trajectories = list[tuple["Series", list[Picture]]]
+
+
+def kept_trajectories(
+    answers: Answers, table: Tabulation, dataset: str, dim: int
+) -> tuple[list[tuple[Series, Panel, Row, xr.DataArray]], int]:
+    """One kept trajectory of each series, of the panel that is shown first; and how many more were kept."""
+    found: dict[Series, tuple[Panel, Row, xr.DataArray]] = {}
+    seen = 0
+    for panel, series, _, points in asked(table, dataset):
+        for point in points:
+            kept = answers.trajectory(point.point_id)
+            if kept is None or kept.sizes.get("coordinate", 1) != dim or kept.sizes.get("level", 0) < 2:
+                continue
+            seen += 1
+            if series not in found or preference(panel) < preference(found[series][0]):
+                found[series] = (panel, point, kept)
+    chosen = sorted(found.items(), key=lambda item: item[0].key)
+    return [(series, *rest) for series, rest in chosen], seen - len(chosen)

@@ -1,0 +1,112 @@
+"""The histogram of a kept trajectory in motion, level after level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
+from tasks.report.pictures.style import Picture, Spec, axis, color, layout, listed, midpoints, packed
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tasks.report.lookup.targets import Target
+    from tasks.report.numbers.curves import Series
+
+Array = NDArray[np.float64]
+_BINS = 80
+
+
+_MOST_FRAMES = 60
+
+
+def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
+    """The histogram level after level, with a slider and a button that plays it; the exact density moves with it."""
+    chosen, values, alphas, sigmas = levels_of(kept, _MOST_FRAMES)
+    scales, standard = scales_of(target, alphas, sigmas)
+    scaled = values / scales[:, None]
+    edges = edges_around(scaled, _BINS)
+    widths = np.diff(edges)
+    densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / widths for row in scaled]
+    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
+    laws = [None if law is None else law * s for law, s in zip(exact, scales, strict=True)]
+    known = all(law is not None for law in laws)
+    x = packed(midpoints(edges))
+    step = {"color": color(series.style), "width": 1, "shape": "hvh"}
+    fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
+    line: Spec = {"type": "scatter", "mode": "lines", "x": x}
+    traces: list[Spec] = [
+        {**line, "y": _short(densities[0]), **fill, "line": step, "hovertemplate": "samples %{y:.3g}<extra></extra>"}
+    ]
+    if known:
+        dashed = {"color": "@ink", "width": 1.5, "dash": "dash"}
+        hover = "exact %{y:.3g}<extra></extra>"
+        traces.append({**line, "y": _short(laws[0]), "line": dashed, "hovertemplate": hover})
+    names = [f"{level}" for level in chosen.tolist()]
+    frames = [
+        {"name": name, "data": [{"y": _short(row)} for row in (density, *([law] if known else []))]}
+        for name, density, law in zip(names, densities, laws, strict=True)
+    ]
+    top = 1.15 * max(float(np.max(row)) for row in (*densities, *(law for law in laws if known and law is not None)))
+    at_once = {"mode": "immediate", "transition": {"duration": 0}}
+    plays: Spec = {**at_once, "fromcurrent": True, "frame": {"duration": 80, "redraw": False}}
+    button: Spec = {"method": "animate"}
+    passed = "move" if stays(sigmas) else "level"
+    axes: Spec = {
+        "xaxis": axis("x / standard deviation of pₜ" if standard else "x", range=listed([edges[0], edges[-1]])),
+        "yaxis": axis("density", range=listed([0, top])),
+        "margin": {"l": 52, "r": 12, "t": 10, "b": 100},
+        "sliders": [
+            {
+                "active": 0,
+                "steps": [
+                    {**button, "label": name, "args": [[name], {**at_once, "frame": {"duration": 0, "redraw": False}}]}
+                    for name in names
+                ],
+                "x": 0.16,
+                "len": 0.84,
+                "y": -0.32,
+                "yanchor": "top",
+                "pad": {"t": 0, "b": 0},
+                "currentvalue": {"prefix": f"{passed} ", "font": {"size": 12, "color": "@ink"}, "xanchor": "right"},
+                "font": {"size": 10, "color": "@muted"},
+                "bgcolor": "@grid",
+                "bordercolor": "@axis",
+                "tickcolor": "@axis",
+                "ticklen": 0,
+                "minorticklen": 0,
+            }
+        ],
+        "updatemenus": [
+            {
+                "type": "buttons",
+                "direction": "left",
+                "showactive": False,
+                "x": 0,
+                "y": -0.36,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 0, "r": 0},
+                "bgcolor": "@card",
+                "bordercolor": "@axis",
+                "font": {"size": 12, "color": "@ink"},
+                "buttons": [
+                    {**button, "label": "▶", "args": [None, plays]},
+                    {**button, "label": "❚❚", "args": [[None], at_once]},
+                ],
+            }
+        ],
+    }
+    caption = (
+        f"{series.label} with {sampled}: press ▶, or draw the slider. Histogram of {kept.sizes['sample']:,} samples"
+        f"{'; dashed: the exact density' if known else ''}."
+    )
+    spec = {"data": traces, "layout": layout(**axes), "frames": frames}
+    return Picture(f"{series.label}: histogram in motion", caption, spec, "tall", series.shown_with)
+
+
+def _short(values: Array | None) -> list[float | None]:
+    return [] if values is None else [float(f"{value:.3g}") for value in values.tolist()]
