@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tasks.study import StudyError, load_study
-from tasks.study_file import shipped_studies
+from tasks.study.document import shipped_studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ formula comes from. Three ways lead to an entry:
 - an installed entry point of the group ``diffatlas.<kind>s`` (``diffatlas.samplers``, ...);
 - a path ``package.module:Object``.
 
-Nothing here reads files or validates user input beyond names: `tasks.components` turns a line of YAML into parameters.
+Nothing here reads files or validates user input beyond names: `tasks.study.components` turns a line of YAML into parameters.
 """
 
 from __future__ import annotations

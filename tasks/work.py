@@ -23,7 +23,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
 from diffusion.guidance import Guided, exact_given_label
-from diffusion.limit import FlowLost, flow_limit
+from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric, ProfileMetric
 from diffusion.networks import Network
 from diffusion.objectives import Objective
@@ -32,7 +32,7 @@ from diffusion.samplers import Begin, CountingDenoiser, Denoiser, Level, NoiseSt
 from diffusion.training import Member, TrainedStack, train
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Point, Shard, without_signed_zeros
-from tasks.split import LIMIT, VERSION
+from tasks.results.error_decomposition import LIMIT, VERSION
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalogue import catalogue
-from tasks.study_file import shipped_studies
+from tasks.study.catalogue import catalogue
+from tasks.study.document import shipped_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "systems.md"

@@ -20,7 +20,7 @@ Mixtures and labelled point sets have *classes*. `diffusion.datasets.conditioned
 a label or some noisy coordinates are known.
 
 `PointSet` is the base of finite sets of points. A target that reads its points from a file lives outside this package,
-which has no files: `tasks.files`.
+which has no files: `tasks.data.from_file`.
 """
 
 from __future__ import annotations

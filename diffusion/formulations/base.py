@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.objectives import DenoisingLoss, NoiseLevels, NoiseTarget, Objective, Weighting
-from diffusion.parametrizations import Parametrization
+from diffusion.objectives.parametrizations import Parametrization
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion.formulations.base import Formulation, NoiseConditional, formulations
 from diffusion.formulations.denoising import ElucidatedDM
 from diffusion.objectives import DenoisingLoss, LabelledLoss, NoiseLevels, NoiseTarget, Objective, Weighting
-from diffusion.parametrizations import Parametrization
+from diffusion.objectives.parametrizations import Parametrization
 from diffusion.schedules import Schedule
 
 if TYPE_CHECKING:

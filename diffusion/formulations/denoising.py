@@ -44,7 +44,7 @@ from diffusion.objectives import (
     UnitVariance,
     Weighting,
 )
-from diffusion.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
+from diffusion.objectives.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPCosine, VPLinear
 
 

@@ -1,6 +1,6 @@
 r"""Inversion by direct iteration: from what was observed of the data back to the data, a little at a time.
 
-Between clean data x and an observation y of them (`diffusion.degradations`) lies the straight line
+Between clean data x and an observation y of them (`diffusion.datasets.degradations`) lies the straight line
 
     x_t = (1 - t) x + t y + t eps_t n,      0 <= t <= 1,
 
@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion.degradations import Degradation, Noise
+from diffusion.datasets.degradations import Degradation, Noise
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
-from diffusion.parametrizations import Data, Parametrization
+from diffusion.objectives.parametrizations import Data, Parametrization
 from diffusion.schedules import Flow, Schedule
 
 if TYPE_CHECKING:

@@ -37,9 +37,9 @@ from diffusion.objectives import (
     SlicedLoss,
     Weighting,
 )
-from diffusion.parametrizations import Parametrization, Score
+from diffusion.objectives.parametrizations import Parametrization, Score
 from diffusion.schedules import NCSN, Schedule
-from diffusion.score_matching import Probes
+from diffusion.analysis.score_matching import Probes
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset

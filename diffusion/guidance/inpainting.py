@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.guidance.base import guidances
-from diffusion.guidance.known import KnownCoordinates
+from diffusion.guidance.coordinates import KnownCoordinates
 
 if TYPE_CHECKING:
     from diffusion.samplers import Denoiser

@@ -39,7 +39,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, Gaussian
 from diffusion.datasets.conditioned import closed_form
 from diffusion.guidance.base import by_dataset, guidances, with_signal
-from diffusion.guidance.known import KnownCoordinates, law_of_observation
+from diffusion.guidance.coordinates import KnownCoordinates, law_of_observation
 from diffusion.metrics.base import law_of, remembered
 from diffusion.randomness import stream
 

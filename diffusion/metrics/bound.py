@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.elbo import evidence_bound, refuses_bound
-from diffusion.levels import Variance, check_variance
+from diffusion.analysis.elbo import evidence_bound, refuses_bound
+from diffusion.schedules.levels import Variance, check_variance
 from diffusion.metrics.base import DenoiserMetric, law_of, metrics, remembered
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
@@ -30,7 +30,7 @@ _NOTICED = 0.1  # nats; without a density there are ln 10 for each dimension tha
 )
 @dataclass(frozen=True)
 class NegativeBound(DenoiserMetric):
-    r"""Minus the evidence lower bound (`diffusion.elbo`): at least the model's negative log-likelihood, in nats per sample.
+    r"""Minus the evidence lower bound (`diffusion.analysis.elbo`): at least the model's negative log-likelihood, in nats per sample.
 
     Served are denoisers on discrete variance-preserving chains, whole chains, whatever steps a row samples in, with the reverse
     moves' `variance`; and autoencoders. The mean runs over `batch` draws of the target, each level with noise of its own, from

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample, remembered
-from diffusion.metrics.law import cramer_spectrum, integral_of_gap, mean_root
+from diffusion.metrics.cdf import cramer_spectrum, integral_of_gap, mean_root
 
 _ROWS, _COLUMNS = 64, 1024  # of a block of pairs, which is to stay in the cache
 _NARROW = 8  # dimensions up to which differences are squared one by one

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, Uniform
 from diffusion.metrics.base import Metric, metrics, remembered
-from diffusion.metrics.law import (
+from diffusion.metrics.cdf import (
     NEEDS_THE_LINE,
     atoms_of,
     binomial_mean,

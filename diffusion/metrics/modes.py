@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.metrics.base import Metric, metrics
-from diffusion.metrics.law import mean_deviation
+from diffusion.metrics.cdf import mean_deviation
 
 
 @metrics.register(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample, remembered
-from diffusion.metrics.law import atoms_of, gauss_legendre
+from diffusion.metrics.cdf import atoms_of, gauss_legendre
 from diffusion.randomness import stream
 
 _REFERENCE = 10  # points of the reference sample for each sample, in `sliced-w2`

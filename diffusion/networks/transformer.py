@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
-from diffusion.networks.apart import (
+from diffusion.networks.image_blocks import (
     ApartNetwork,
     Array,
     affine,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, interpolate, silu
 
-from diffusion.networks.apart import (
+from diffusion.networks.image_blocks import (
     ApartNetwork,
     Array,
     affine,

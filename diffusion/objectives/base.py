@@ -14,7 +14,7 @@ from diffusion.registry import Component
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
-    from diffusion.elbo import EvidenceBound
+    from diffusion.analysis.elbo import EvidenceBound
     from diffusion.networks import Network
     from diffusion.objectives.action_matching import Motion
     from diffusion.training import Member, Training

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusion.objectives.base import Objective
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
-from diffusion.parametrizations import Circle, Coefficients
+from diffusion.objectives.parametrizations import Circle, Coefficients
 
 if TYPE_CHECKING:
     from diffusion.networks import Network

@@ -8,7 +8,7 @@ a denoiser implies is -h. By Stein's identity ``E h.eps = b E tr dh/dz``, so tha
 the left side is denoising score matching (and the `DenoisingLoss`, halved), the right side the implicit objective with the weight
 ``lambda = sigma^2`` of the noise-conditional networks. d/2 is added to every loss here, which therefore has the value of the denoising
 one, and its floor. The trace is exact (d backward passes) or Hutchinson's, with probes drawn beforehand; the sliced objective
-replaces ``|h|^2`` by ``(v'h)^2`` too. `diffusion.score_matching` has the same objectives for any function.
+replaces ``|h|^2`` by ``(v'h)^2`` too. `diffusion.analysis.score_matching` has the same objectives for any function.
 
 In terms of a parametrization ``F = p x_0 + q eps`` with ``det = a q - b p``
 
@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from diffusion.objectives.denoising import DenoisingLoss
-from diffusion.parametrizations import Circle, Coefficients
-from diffusion.score_matching import Probes, coordinate_trace, draw_probes, probed_trace
+from diffusion.objectives.parametrizations import Circle, Coefficients
+from diffusion.analysis.score_matching import Probes, coordinate_trace, draw_probes, probed_trace
 
 if TYPE_CHECKING:
     from diffusion.networks import Network

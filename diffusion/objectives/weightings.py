@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.elbo import bound_weights, refuses_bound
+from diffusion.analysis.elbo import bound_weights, refuses_bound
 from diffusion.objectives.noise_targets import last_step_share
-from diffusion.parametrizations import Coefficients
+from diffusion.objectives.parametrizations import Coefficients
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule
 
@@ -119,7 +119,7 @@ class Likelihood(Weighting):
 )
 @dataclass(frozen=True)
 class ChainWeights(Weighting):
-    """The exact weights of a chain's lower bound: see `diffusion.elbo`, where the tutorial's two forms of them are.
+    """The exact weights of a chain's lower bound: see `diffusion.analysis.elbo`, where the tutorial's two forms of them are.
 
     On DDPM's chain of 1000 levels they run from 5000 to 4e-7, as weights of the predicted noise from 0.6 to 0.005.
     """

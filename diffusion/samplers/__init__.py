@@ -23,7 +23,7 @@ counted by wrapping the denoiser, never computed from a formula; `evaluations` s
 
 from __future__ import annotations
 
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
 from diffusion.samplers.base import (
     Begin,

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level, Variance, check_variance
+from diffusion.schedules.levels import Level, Variance, check_variance
 from diffusion.samplers.base import (
     Denoiser,
     Noise,

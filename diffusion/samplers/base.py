@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.randomness import BrownianPath, SampleNoise
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.samplers.base import Begin, Denoiser, HasDecoder, Noise, PathSampler, per_member, samplers
 
 

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.samplers.base import (
     Begin,
     Denoiser,

@@ -28,7 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.samplers.base import Denoiser, Noise, PathSampler, per_member, samplers
 
 

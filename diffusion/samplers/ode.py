@@ -29,7 +29,7 @@ import torch
 from scipy.integrate import RK45
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.samplers.base import (
     Denoiser,
     Noise,

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.objectives.action_matching import angle_and_scale
 from diffusion.samplers.base import (
     Denoiser,

@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.samplers.ancestral import Ancestral
 from diffusion.samplers.base import (
     Denoiser,

@@ -18,7 +18,7 @@ Probabilistic Models", NeurIPS 2020; Nichol & Dhariwal, "Improved Denoising Diff
 
 from __future__ import annotations
 
-from diffusion.levels import Level
+from diffusion.schedules.levels import Level
 from diffusion.schedules.base import (
     GAUSSIAN_ENOUGH,
     NoiseAsTime,

@@ -179,8 +179,8 @@ def report_command(
 
 def _listed(study: str) -> list[str] | None:
     """The names of the studies in a file that names studies; None if `study` is not such a file."""
-    from tasks.collection import load_collection
-    from tasks.study_file import shipped_studies
+    from tasks.study.collection import load_collection
+    from tasks.study.document import shipped_studies
 
     if not (study in shipped_studies() or Path(study).is_file()):
         return None
@@ -210,7 +210,7 @@ def export_command(
 ) -> None:
     """Write points as plain Zarr, netCDF or Parquet, which open without this package."""
     with clear_errors():
-        from tasks.export import export
+        from tasks.results.export import export
         from tasks.results import Answers
         from tasks.store import Store
 
@@ -228,7 +228,7 @@ def catalog(
 ) -> None:
     """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its formula's source."""
     with clear_errors():
-        from tasks.catalogue import catalogue
+        from tasks.study.catalogue import catalogue
         from tasks.query import QueryError
 
         listed = catalogue()

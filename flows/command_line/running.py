@@ -28,7 +28,7 @@ from flows.command_line.options import (
 from flows.command_line.several import run_each, sums
 
 if TYPE_CHECKING:
-    from tasks.collection import Collection, Member
+    from tasks.study.collection import Collection, Member
     from tasks.plan import Plan
     from tasks.study import Study
 
@@ -77,7 +77,7 @@ def run(
 
 def _collection(study: str, overrides: list[str] | None) -> tuple[Collection, list[str]]:
     """What is asked for, and the changes that each study of it takes."""
-    from tasks.collection import load_collection, of_each
+    from tasks.study.collection import load_collection, of_each
 
     collection = load_collection(study, overrides or ())
     return collection, list(overrides or ()) if collection.name is None else of_each(overrides or ())
@@ -101,14 +101,14 @@ def _plans(
 
 
 def _forced(study: Study, force: str | None) -> frozenset[str]:
-    from tasks.explain import matching
+    from tasks.results.explain import matching
     from tasks.plan import points_of
 
     return frozenset(matching(points_of(study), force)) if force else frozenset()
 
 
 def _plan_of(study: Study, store: str, retry_failed: bool, force: str | None) -> Plan:
-    from tasks.known import plan_against
+    from tasks.results.stored import plan_against
     from tasks.plan import make_plan
     from tasks.store import Store
 
@@ -119,7 +119,7 @@ def _plan_of(study: Study, store: str, retry_failed: bool, force: str | None) ->
 
 
 def _finished(store: str, plan: Plan) -> bool:
-    from tasks.known import is_recorded
+    from tasks.results.stored import is_recorded
     from tasks.store import Store
 
     return not plan.jobs and Store.exists(store) and is_recorded(Store.open(store), plan)
@@ -146,10 +146,10 @@ def _run_flow(*arguments: Any) -> Any:
 
 def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
-    from tasks.laws import of_models
+    from tasks.columns import of_models
     from tasks.results import Answers, metric_names
     from tasks.store import Store
-    from tasks.tables import failure_lines, tables
+    from tasks.query.tables import failure_lines, tables
 
     answers = Answers(Store.open(store), study.name)
     points = answers.points
@@ -244,7 +244,7 @@ def _tell_plan(told: dict[str, Any]) -> None:
 
 
 def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
-    from tasks.explain import explain
+    from tasks.results.explain import explain
     from tasks.results import Answers
     from tasks.store import Store
 
@@ -252,7 +252,7 @@ def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
-    from tasks.warnings import end_warnings, kept_in_vain, measured_in_vain
+    from tasks.plan.warnings import end_warnings, kept_in_vain, measured_in_vain
 
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for job in made.jobs:

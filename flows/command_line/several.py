@@ -19,7 +19,7 @@ from flows.command_line.options import FAILED, code_of, err, told_of, width
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.collection import Collection, Member
+    from tasks.study.collection import Collection, Member
 
 
 @dataclass
@@ -74,7 +74,7 @@ def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended
     from tasks.report.page.files import default_page, write_report
     from tasks.results import Answers
     from tasks.store import Store
-    from tasks.tables import failure_lines
+    from tasks.query.tables import failure_lines
 
     answers = Answers(Store.open(store), member.study.name)
     counts = Counter(map(str, answers.points["status"].values.tolist()))

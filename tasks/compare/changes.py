@@ -17,7 +17,7 @@ from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.compare.significance import CORRECTIONS
 from tasks.query import QueryError
 from tasks.results import PLACE, metric_names
-from tasks.words import nearest
+from tasks.messages import nearest
 
 _CELL = ("dataset", "formulation", "schedule", "seed")
 

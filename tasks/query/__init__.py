@@ -1,10 +1,10 @@
 """Asking stored results: filter, group, reduce, rank, and what no other point beats on several counts.
 
-`--where` and `--at` are a small language of their own (`tasks.query.language`), which is read and never executed.
+`--where` and `--at` are a small language of their own (`tasks.where.language`), which is read and never executed.
 """
 
 from tasks.query.answers import pooled, query, where
-from tasks.query.language import QueryError
+from tasks.where.language import QueryError
 from tasks.query.ranking import pareto, rank
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS
 

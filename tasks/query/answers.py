@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.laws import of_models
-from tasks.query.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
-from tasks.query.conditions import satisfied
+from tasks.columns import of_models
+from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
+from tasks.where.conditions import satisfied
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.results import CONFIGURATION, PLACE, metric_names
-from tasks.split import BESIDE
+from tasks.results.error_decomposition import BESIDE
 
 
 def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.ndarray:

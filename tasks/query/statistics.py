@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from tasks.split import BESIDE
+from tasks.results.error_decomposition import BESIDE
 
 DEFAULT_STATISTICS = ("mean", "sem", "count")
 LEVEL = 0.95

@@ -39,7 +39,7 @@ class Answers(Protocol):
         Coordinates `dataset`, `formulation`, `schedule`, `sampler`, `grid`, `steps`, `nfe`, `seed`, `cell_id`,
         `point_id`, `status` (``ok``, ``failed`` or ``skipped``) and `error` (empty if there was none); variables: one
         per metric, ``<metric>_floor`` for each (what a perfect sampler would score with as many samples), where there is
-        an exact row to compare with also the other parts and the limit of `tasks.split`, `train_seconds`,
+        an exact row to compare with also the other parts and the limit of `tasks.results.error_decomposition`, `train_seconds`,
         `sample_seconds`. A metric is better the lower it is, unless ``attrs["better"] == "higher"``.
         ``formulation == "exact"`` is the ideal denoiser: no network, same sampler, same schedule.
         """

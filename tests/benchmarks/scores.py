@@ -23,10 +23,10 @@ from rich.table import Table
 
 from diffusion.datasets import GaussianMixture
 from diffusion.formulations import Denoising, DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
-from diffusion.gradient_variance import gradient_variance
+from diffusion.training.gradient_variance import gradient_variance
 from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
-from diffusion.score_matching import fisher_divergence, score_of
+from diffusion.analysis.score_matching import fisher_divergence, score_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tests.benchmarks.pairs import Ratio, paired
 

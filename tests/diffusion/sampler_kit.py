@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Uniform
-from diffusion.grids import Grid, grids
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.grids import Grid, grids
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.objectives.action_matching import Motion
 from diffusion.randomness import stream
 from diffusion.samplers import (

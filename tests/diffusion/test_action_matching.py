@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Torus, Uniform
 from diffusion.formulations import ActionMatching
-from diffusion.grids import UniformTime
-from diffusion.levels import level_at, levels_of
+from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.levels import level_at, levels_of
 from diffusion.networks import Network
 from diffusion.objectives import ActionMatching as Action
 from diffusion.objectives import stratified

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import GaussianMixture
-from diffusion.grids import grids
-from diffusion.levels import Level, level_at, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.samplers import DDIM, Ancestral, DPMSolver2M, DPMSolver2MSDE, Euler, Heun, Sampler
 from diffusion.schedules import EDM, Chain, DDPMCosine, DDPMLinear, DDPMScaledLinear, Flow
 

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, PointSet, Torus, Uniform
-from diffusion.degradations import Blur, Degradation, Mask, Noise, Projection, _of_mixture, degradations
+from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Projection, _of_mixture, degradations
 from diffusion.randomness import stream
 
 EVERY: dict[str, Degradation] = {

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Uniform, datasets
-from diffusion.elbo import EvidenceBound, bound_weights, chain_bound, refuses_bound
+from diffusion.analysis.elbo import EvidenceBound, bound_weights, chain_bound, refuses_bound
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
-from diffusion.gaussians import divergence
-from diffusion.levels import Level, level_at
+from diffusion.analysis.gaussians import divergence
+from diffusion.schedules.levels import Level, level_at
 from diffusion.metrics import NegativeBound
-from diffusion.parametrizations import Circle
+from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral, Denoiser
 from diffusion.schedules import DDPMLinear, Schedule, VPConstant, schedules

@@ -15,7 +15,7 @@ from scipy.special import exprel
 from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Moons, Noised, Uniform, datasets
-from diffusion.fokker_planck import (
+from diffusion.analysis.fokker_planck import (
     continuity_residual,
     density_of,
     diffusion_of,

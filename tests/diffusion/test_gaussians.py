@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from diffusion.gaussians import divergence, divergence_from_standard, isotropic_divergence, log_normal_density
+from diffusion.analysis.gaussians import divergence, divergence_from_standard, isotropic_divergence, log_normal_density
 from diffusion.randomness import stream
 
 

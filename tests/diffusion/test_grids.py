@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.grids import Discrete, Grid, Leading, Linspace, PowerLaw, Quadratic, Trailing, UniformLogSNR, grids
+from diffusion.schedules.grids import Discrete, Grid, Leading, Linspace, PowerLaw, Quadratic, Trailing, UniformLogSNR, grids
 from diffusion.schedules import (
     EDM,
     IDDPM,

@@ -22,7 +22,7 @@ from diffusion.datasets import (
     datasets,
 )
 from diffusion.formulations import ElucidatedDM, Exact
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.guidance import Guidance, Guided, Inpainting, NoisyObservation
 from diffusion.metrics import EnergyDistance
 from diffusion.randomness import stream

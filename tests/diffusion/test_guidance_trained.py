@@ -20,7 +20,7 @@ from diffusion.formulations import (
     RectifiedFlow,
     Trained,
 )
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
 from diffusion.networks import FEATURES
 from diffusion.randomness import stream

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Torus, Uniform
-from diffusion.degradations import Blur, Degradation, Mask, Noise, Projection
+from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Projection
 from diffusion.formulations import Denoising, InDI
 from diffusion.formulations.indi import InDI as Formulation
-from diffusion.grids import UniformTime as UniformGrid
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.grids import UniformTime as UniformGrid
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import RestorationError, ScoreError
 from diffusion.objectives import DenoisingLoss, RestorationLoss, Simple, UniformTime
-from diffusion.parametrizations import Data, FlowVelocity
+from diffusion.objectives.parametrizations import Data, FlowVelocity
 from diffusion.randomness import stream
 from diffusion.samplers import DDIM, Ancestral, Begin, DPMSolver2M, Euler, Heun, Incremental, Sampler, samplers
 from diffusion.schedules import EDM, Flow, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, Shard
-from tasks.record import rows_of
+from tasks.results.rows import rows_of
 from tasks.work import Wanted, _to_bytes, generate, run_shard, stack_of
 from tests.diffusion import sampler_kit as kit
 

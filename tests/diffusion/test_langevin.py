@@ -18,8 +18,8 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
 from diffusion.formulations import Denoising, DenoisingScoreMatching
-from diffusion.grids import grids
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import metrics
 from diffusion.objectives import LogUniform, SingleLevel
 from diffusion.randomness import stream

@@ -23,7 +23,7 @@ from diffusion.datasets import (
     Uniform,
 )
 from diffusion.formulations import ActionMatching, ElucidatedDM, Trained, formulations
-from diffusion.likelihood import (
+from diffusion.analysis.likelihood import (
     MOST_EXACT,
     FlowLost,
     bits_per_dim,

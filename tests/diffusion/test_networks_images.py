@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion.datasets import PointSet, Torus, Uniform
 from diffusion.formulations import VP, ElucidatedDM
 from diffusion.networks import Transformer, UNet, architectures
-from diffusion.networks.apart import ApartNetwork, attention, attention_arrays
+from diffusion.networks.image_blocks import ApartNetwork, attention, attention_arrays
 from diffusion.networks.transformer import TransformerNetwork
 from diffusion.networks.unet import UNetwork
 from diffusion.randomness import stream

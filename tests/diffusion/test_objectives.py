@@ -31,7 +31,7 @@ from diffusion.objectives import (
     stratified,
     weightings,
 )
-from diffusion.parametrizations import Circle, Data, Epsilon, Preconditioned, Velocity, parametrizations
+from diffusion.objectives.parametrizations import Circle, Data, Epsilon, Preconditioned, Velocity, parametrizations
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear, schedules
 from diffusion.training import Member, Training, train

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.datasets import Uniform
 from diffusion.objectives import UnitVariance
-from diffusion.parametrizations import (
+from diffusion.objectives.parametrizations import (
     Circle,
     Epsilon,
     FlowVelocity,

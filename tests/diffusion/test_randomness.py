@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from diffusion.grids import grids
-from diffusion.levels import levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import levels_of
 from diffusion.randomness import BrownianPath, SampleNoise, clock, stream
 from diffusion.samplers import NoiseStreams
 from diffusion.schedules import EDM, Flow, Schedule, VPLinear, schedules

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.grids import Grid, grids
-from diffusion.levels import level_at
+from diffusion.schedules.grids import Grid, grids
+from diffusion.schedules.levels import level_at
 from diffusion.samplers import (
     DDIM,
     RK2,

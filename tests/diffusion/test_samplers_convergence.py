@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.grids import grids
-from diffusion.levels import Level, level_at, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.samplers import (
     DDIM,
     RK2,

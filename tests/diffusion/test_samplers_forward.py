@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Torus, Uniform
-from diffusion.fokker_planck import time_marginals
+from diffusion.analysis.fokker_planck import time_marginals
 from diffusion.formulations import Exact
-from diffusion.grids import grids
-from diffusion.levels import Level, level_at, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.randomness import stream
 from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, Sampler, samplers

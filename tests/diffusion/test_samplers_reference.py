@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.grids import grids
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import metrics
 from diffusion.samplers import (
     Ancestral,

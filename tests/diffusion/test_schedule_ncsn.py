@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 from diffusion.datasets import FourPoints, Gaussian, Uniform
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, NCSN
 from diffusion.schedules.geometric import largest_distance, overlap_ratio

@@ -23,7 +23,7 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion.datasets import FourPoints, Gaussian, GaussianMixture, Uniform
 from diffusion.randomness import stream
 from diffusion.schedules import VPLinear
-from diffusion.score_matching import (
+from diffusion.analysis.score_matching import (
     Probes,
     denoising_loss,
     draw_probes,

@@ -22,15 +22,15 @@ from diffusion.formulations import (
     SeparateScores,
     SlicedScoreMatching,
 )
-from diffusion.gradient_variance import gradient_variance
+from diffusion.training.gradient_variance import gradient_variance
 from diffusion.networks import Network, StackedMLP
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives import DenoisingLoss, ImplicitLoss, SeparateLoss, SingleLevel, SlicedLoss
 from diffusion.objectives.score_matching import InputLoss
-from diffusion.parametrizations import parametrizations
+from diffusion.objectives.parametrizations import parametrizations
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, NCSN, VPLinear
-from diffusion.score_matching import (
+from diffusion.analysis.score_matching import (
     ScoreFunction,
     denoising_loss,
     fisher_divergence,
@@ -133,7 +133,7 @@ def test_the_loss_is_that_of_the_score_that_the_model_implies(
 
 
 def _level(sigma: float) -> tuple[object, float]:
-    from diffusion.parametrizations import Circle
+    from diffusion.objectives.parametrizations import Circle
 
     return Circle.at(numbers(sigma)), PLANE.std
 

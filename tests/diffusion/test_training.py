@@ -28,7 +28,7 @@ from diffusion.formulations import (
 )
 from diffusion.networks import StackedMLP
 from diffusion.objectives import DenoisingLoss, stratified
-from diffusion.parametrizations import Circle
+from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, VELinear, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train

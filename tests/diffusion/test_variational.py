@@ -12,9 +12,9 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
-from diffusion.gaussians import divergence_from_standard, log_normal_density
-from diffusion.grids import UniformTime
-from diffusion.levels import levels_of
+from diffusion.analysis.gaussians import divergence_from_standard, log_normal_density
+from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.levels import levels_of
 from diffusion.networks import EncoderDecoder
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Decode, Heun, NoiseStreams

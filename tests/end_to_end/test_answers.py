@@ -181,7 +181,7 @@ def test_where_means_what_it_says(store):
 
 
 def test_the_catalogue_lists_every_registered_name_with_its_source():
-    from tasks.catalogue import REGISTRIES
+    from tasks.study.catalogue import REGISTRIES
 
     listed = json.loads(ask("catalog", "--json").stdout)
     for registry in REGISTRIES:

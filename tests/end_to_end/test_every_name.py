@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 
 from diffusion.datasets import datasets
-from diffusion.degradations import degradations
+from diffusion.datasets.degradations import degradations
 from diffusion.formulations import Denoising, Exact, Formulation, Trained, formulations
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.guidance import guidances
 from diffusion.metrics import DenoiserMetric, PairedMetric, metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
-from diffusion.parametrizations import parametrizations
+from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Registry
 from diffusion.samplers import samplers
 from diffusion.schedules import Schedule, VPLinear, schedules
-from tasks.catalogue import catalogue
-from tasks.components import build
-from tasks.models import cell_of
+from tasks.study.catalogue import catalogue
+from tasks.study.components import build
+from tasks.results.models import cell_of
 from tasks.results import Answers, open_results
 from tasks.store import Store
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import tasks.failpoints
 import tasks.work
-from tasks.export import export
+from tasks.results.export import export
 from tasks.results import Answers
 from tasks.store import Store
 from tests.tasks import tiny_store

@@ -1,7 +1,7 @@
 """Preloaded once by the process that the victims are forked from: imports, and a first computation that opens no store."""
 
 from tasks.plan import make_plan
-from tasks.provenance import provenance
+from tasks.results.provenance import provenance
 from tasks.study import Study
 from tasks.work import Wanted, generate, run_shard
 from tests.faults.scenarios import MIXED, ONE

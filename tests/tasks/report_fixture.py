@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from tasks.images import Digits
-from tasks.split import BESIDE, split
+from tasks.results.error_decomposition import BESIDE, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

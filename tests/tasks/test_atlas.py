@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import tasks.results  # noqa: F401 - what a user imports
-from tasks.atlas import MOST_PLACES
+from tasks.accessor import MOST_PLACES
 from tasks.compare import compare
 from tasks.query import pareto, rank
 from tests.tasks.test_query import points_of, random_points

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 from tasks import study_file
-from tasks.collection import load_collection
+from tasks.study.collection import load_collection
 from tasks.study import StudyError, load_study
 from tests.tasks.tiny_store import SPEC, answer
 

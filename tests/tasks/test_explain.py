@@ -4,8 +4,8 @@ import pytest
 
 from diffusion.metrics import Wasserstein1
 from diffusion.samplers import Heun
-from tasks.explain import explain, matching
-from tasks.known import plan_against
+from tasks.results.explain import explain, matching
+from tasks.results.stored import plan_against
 from tasks.plan import make_plan, points_of
 from tasks.query import QueryError
 from tasks.results import Answers

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from tasks import export as module
-from tasks.export import WRITERS, ExportError, export
+from tasks.results.export import WRITERS, ExportError, export
 from tasks.results import Answers
 from tasks.store import Rows, Store
 from tests.tasks.tiny_store import SPEC, answer
@@ -185,7 +185,7 @@ def test_a_rename_that_fails_puts_the_earlier_export_back(answers, study, tmp_pa
 
 def test_a_killed_export_leaves_nothing_at_its_path_and_the_next_one_goes_through(answers, tmp_path):
     program = (
-        "import sys; from tasks.export import export; from tasks.results import Answers; from tasks.store import Store\n"
+        "import sys; from tasks.results.export import export; from tasks.results import Answers; from tasks.store import Store\n"
         "export(Answers(Store.open(sys.argv[1])), 'zarr', sys.argv[2])"
     )
     path = tmp_path / "points.zarr"

@@ -17,13 +17,13 @@ import zarr
 from pydantic import ValidationError
 
 from diffusion.datasets import FourPoints, datasets
-from diffusion.degradations import Noise
+from diffusion.datasets.degradations import Noise
 from diffusion.guidance import NoisyObservation
 from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.schedules import EDM
-from tasks.components import build
-from tasks.files import FromFile
+from tasks.study.components import build
+from tasks.data.from_file import FromFile
 
 POINTS = np.random.default_rng(0).normal(size=(40, 2))
 

@@ -11,7 +11,7 @@ import pytest
 
 from diffusion.datasets import FourPoints, GaussianMixture
 from tasks.plan import keeps_trajectory, make_plan
-from tasks.record import rows_of, skipped_rows
+from tasks.results.rows import rows_of, skipped_rows
 from tasks.report.lookup.targets import Target
 from tasks.report.page.draw import draw_report
 from tasks.results import Answers

@@ -15,17 +15,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Torus, Uniform, datasets, given_labels
-from diffusion.degradations import Mask
+from diffusion.datasets.degradations import Mask
 from diffusion.formulations import Trained, formulations
 from diffusion.metrics import ModeCoverage, RestorationError, metrics
 from diffusion.networks import architectures
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
-from tasks.components import build
-from tasks.files import FromFile, Images
+from tasks.study.components import build
+from tasks.data.from_file import FromFile, Images
 from tasks.images import Digits, FrechetDigits, LabelAccuracy
-from tasks.images.classifier import accuracy, as_images, held_out, look, seen, stored_classifier, train_classifier
-from tasks.images.metrics import Moments, frechet
+from tasks.data.digits_classifier import accuracy, as_images, held_out, look, seen, stored_classifier, train_classifier
+from tasks.data.digits_metrics import Moments, frechet
 from tasks.plan import Cell, Job, Shard, make_plan
 from tasks.study import Study
 from tasks.work import Wanted, _clean, data_key, run_shard, stack_of, training_set

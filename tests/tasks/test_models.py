@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from diffusion.datasets import datasets
-from diffusion.degradations import Mask
+from diffusion.datasets.degradations import Mask
 from diffusion.formulations import ActionMatching, Exact, InDI, Trained, formulations
 from diffusion.randomness import stream
 from diffusion.samplers import Heun
 from diffusion.schedules import DDPMLinear, Flow, schedules
 from diffusion.training import Training
-from tasks.models import CannotBeMade, Model, cell_of, open_model
+from tasks.results.models import CannotBeMade, Model, cell_of, open_model
 from tasks.plan import Cell
 from tasks.results import open_results, open_samples
 from tasks.work import ExactDenoiser

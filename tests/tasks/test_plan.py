@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diffusion.networks import Perceptron
 from diffusion.objectives import LogitNormal, MinSignalToNoise, VariationalBound
-from diffusion.parametrizations import Velocity
+from diffusion.objectives.parametrizations import Velocity
 from tasks.plan import Known, make_plan, points_of
 from tasks.study import Study
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from diffusion.metrics import ModeCoverage
 from tasks.query import STATISTICS, QueryError, query
-from tasks.query.columns import Columns, Groups
+from tasks.where.columns import Columns, Groups
 from tasks.query.statistics import higher_is_better
 
 LABELS = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.query import QueryError, where
-from tasks.query.language import DEEPEST, LONGEST
+from tasks.where.language import DEEPEST, LONGEST
 
 FRAME = pd.DataFrame(
     {
@@ -234,7 +234,7 @@ def test_a_frame_without_rows_has_no_row_that_satisfies_anything():
 
 @pytest.mark.parametrize("kind", ["U", "O", "T"])
 def test_texts_compare_alike_however_they_are_held(kind):
-    from tasks.query.conditions import satisfied
+    from tasks.where.conditions import satisfied
 
     dtype = {"U": str, "O": object, "T": np.dtypes.StringDType()}[kind]
     columns = {"sampler": np.array(["heun", "ddim", "ä"], dtype=dtype)}

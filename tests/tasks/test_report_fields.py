@@ -14,7 +14,7 @@ import torch
 from diffusion.datasets import Uniform
 from diffusion.formulations import Exact, InDI
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
-from tasks.models import Model
+from tasks.results.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
 from tasks.report.lookup.targets import target_of

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from diffusion.metrics import metrics as known_metrics
-from tasks.collection import Member, load_collection
+from tasks.study.collection import Member, load_collection
 from tasks.plan import keeps_trajectory, make_plan
-from tasks.split import LIMIT, VERSION
+from tasks.results.error_decomposition import LIMIT, VERSION
 from tasks.study import Study
-from tasks.study_file import SHIPPED, shipped_studies
+from tasks.study.document import SHIPPED, shipped_studies
 from tasks.work import PointAnswer, Wanted, data_key, run_shard, training_set
 
 LITTLE = {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60}  # what trains in no time

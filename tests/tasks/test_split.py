@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.split import BESIDE, PARTS, split
+from tasks.results.error_decomposition import BESIDE, PARTS, split
 
 QUESTION = {
     "dataset": "uniform",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from diffusion.datasets import datasets
 from diffusion.formulations import formulations
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.metrics import metrics
 from diffusion.samplers import samplers
 from diffusion.schedules import EDM, schedules

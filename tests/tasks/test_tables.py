@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from tasks.tables import tables
+from tasks.query.tables import tables
 
 ROWS = [
     *((f, "edm", "heun", n, seed, 0.1 * n + seed) for f in ("edm", "exact") for n in (1, 5) for seed in (0, 1)),

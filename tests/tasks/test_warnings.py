@@ -13,7 +13,7 @@ from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
 from tasks.plan import make_plan
 from tasks.study import Study
-from tasks.warnings import end_warnings, measured_in_vain, root_mean_square
+from tasks.plan.warnings import end_warnings, measured_in_vain, root_mean_square
 
 
 def plain_datasets():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffusion.metrics import NegativeLogLikelihood
-from tasks.known import plan_against
+from tasks.results.stored import plan_against
 from tasks.plan import Job, Shard, make_plan
 from tasks.results import open_results
 from tasks.store import Store

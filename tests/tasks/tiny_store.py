@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tasks.known import plan_against
+from tasks.results.stored import plan_against
 from tasks.plan import Plan, keeps_trajectory
-from tasks.provenance import provenance
-from tasks.record import rows_of, skipped_rows
+from tasks.results.provenance import provenance
+from tasks.results.rows import rows_of, skipped_rows
 from tasks.results import Answers
 from tasks.store import Store
 from tasks.study import Study

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from diffusion.registry import Component, Registry
-from tasks.components import build
+from tasks.study.components import build
 
 C = TypeVar("C", bound=Component)
 _OF_THE_STUDY = {"grid", "schedule", "guidance"}  # keys that a study adds to those of a sampler

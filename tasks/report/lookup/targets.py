@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.datasets import Dataset, Torus, datasets, noised_law
-from diffusion.fokker_planck import time_marginals
-from diffusion.grids import grids
+from diffusion.analysis.fokker_planck import time_marginals
+from diffusion.schedules.grids import grids
 from diffusion.guidance import guidances
-from diffusion.levels import levels_of
+from diffusion.schedules.levels import levels_of
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
-from tasks.components import build
+from tasks.study.components import build
 from tasks.report.lookup.named import component_called, components_in
 
 if TYPE_CHECKING:

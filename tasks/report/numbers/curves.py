@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from tasks.laws import distinct, makes_samples
-from tasks.laws import of_models as is_of_models
+from tasks.columns import distinct, makes_samples
+from tasks.columns import of_models as is_of_models
 from tasks.report.lookup.labels import short_labels
 from tasks.report.lookup.points import EXACT, Row, metrics_in, points_in
 
@@ -133,7 +133,7 @@ class Tabulation:
     series: tuple[Series, ...]
     floors: Mapping[
         tuple[str, str, str, str, str], float
-    ]  # of dataset, metric, sampler, schedule, formulation: see `tasks.laws`
+    ]  # of dataset, metric, sampler, schedule, formulation: see `tasks.columns`
     of_models: tuple[str, ...] = ()
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     curves: tuple[Curve, ...] = field(default=())

@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.laws import goes_to_noise
+from tasks.columns import goes_to_noise
 from tasks.report.text import counted, number, plus_minus, some
 
 if TYPE_CHECKING:

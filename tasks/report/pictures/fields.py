@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.formulations import Formulation
-from diffusion.grids import grids
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.samplers import DDIM, Heun
 from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation

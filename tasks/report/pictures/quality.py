@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.laws import distinct
+from tasks.columns import distinct
 from tasks.report.numbers.curves import Curve, Tabulation
 from tasks.report.pictures.style import (
     Picture,

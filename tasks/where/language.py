@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.words import shown
+from tasks.messages import shown
 
 LONGEST = 10_000
 DEEPEST = 50

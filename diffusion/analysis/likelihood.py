@@ -37,7 +37,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from diffusion.limit import FlowLost
+from diffusion.analysis.flow_limit import FlowLost
 from diffusion.randomness import SampleNoise
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule

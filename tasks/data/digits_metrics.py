@@ -1,7 +1,7 @@
 r"""How good samples of digits look: the Frechet distance of features, and whether a digit that was asked for is one.
 
 Both look at samples as images (clipped to the range of the pixels, in the grey levels of the data) through the classifier that the
-package ships (`tasks.images.classifier`).
+package ships (`tasks.data.digits_classifier`).
 
 The Frechet distance between two laws of features, taken as normal ones with means m and covariances C, is
 
@@ -26,8 +26,8 @@ from diffusion.datasets import Dataset
 from diffusion.datasets.conditioned import EqualClasses
 from diffusion.metrics.base import Metric, metrics
 from diffusion.randomness import stream
-from tasks.images.classifier import seen
-from tasks.images.digits import CLASSES, Digits
+from tasks.data.digits_classifier import seen
+from tasks.data.digits import CLASSES, Digits
 
 _SPLITS = 64
 

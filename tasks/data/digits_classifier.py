@@ -5,7 +5,7 @@ logits, all with silu. It is trained by `train_classifier`, in seconds, from one
 weights come out on every machine but for rounding; those that the package ships beside this file (``classifier.safetensors``)
 are its result in float32. Every fifth image is held out.
 
-Run ``python -m tasks.images.classifier`` to train it again and write the file.
+Run ``python -m tasks.data.digits_classifier`` to train it again and write the file.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _main() -> None:
-    from tasks.images.digits import Digits
+    from tasks.data.digits import Digits
 
     images, labels = Digits().points, Digits().labels
     weights = train_classifier(images, labels)

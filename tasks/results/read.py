@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-import tasks.atlas  # noqa: F401 - registers points.atlas
-from tasks.split import LIMIT, VERSION, split
+import tasks.accessor  # noqa: F401 - registers points.atlas
+from tasks.results.error_decomposition import LIMIT, VERSION, split
 from tasks.store import (
     Store,
     read_cells,
@@ -30,7 +30,7 @@ from tasks.store import (
 )
 
 if TYPE_CHECKING:
-    from tasks.models import Model
+    from tasks.results.models import Model
 
 COORDINATES = (
     "dataset",
@@ -117,7 +117,7 @@ class Answers:
             columns.pop(name + VERSION, None)
         if self.name:  # a shared store may hold metrics that this study did not ask for
             from diffusion.metrics import metrics as known_metrics
-            from tasks.components import build
+            from tasks.study.components import build
 
             wanted = {build(known_metrics, metric).column for metric in self.study["metrics"]}
             for unwanted in (m for m in metrics if m not in wanted):
@@ -181,7 +181,7 @@ class Answers:
 
     def model(self, cell_id: str) -> Model | None:
         """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
-        from tasks.models import CannotBeMade, model_of
+        from tasks.results.models import CannotBeMade, model_of
 
         try:
             found = model_of(self, cell_id)

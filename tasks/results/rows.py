@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tasks.laws import FROM_DATA, FROM_OBSERVATION, TO_NOISE
+from tasks.columns import FROM_DATA, FROM_OBSERVATION, TO_NOISE
 from tasks.plan import Point
 from tasks.store import Rows
 from tasks.work import ShardAnswer

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.plan import Known, Plan, make_plan
 from tasks.results import Answers
-from tasks.split import VERSION
+from tasks.results.error_decomposition import VERSION
 from tasks.store import Store
 from tasks.study import Study
 

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationEr
 
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import Formulation, formulations
-from diffusion.grids import Grid, grids
+from diffusion.schedules.grids import Grid, grids
 from diffusion.guidance import Guidance, guidances
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.training import Training
-from tasks.components import (
+from tasks.study.components import (
     MISSING,
     Complaint,
     complaints_of,
@@ -31,7 +31,7 @@ from tasks.components import (
     read,
     refusal,
 )
-from tasks.words import shown
+from tasks.messages import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

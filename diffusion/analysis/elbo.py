@@ -41,8 +41,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffusion.gaussians import isotropic_divergence, log_normal_density
-from diffusion.levels import Variance, check_variance
+from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
+from diffusion.schedules.levels import Variance, check_variance
 from diffusion.schedules import Schedule
 
 if TYPE_CHECKING:

@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import datasets
-from diffusion.elbo import EvidenceBound, evidence_bound, refuses_bound
+from diffusion.analysis.elbo import EvidenceBound, evidence_bound, refuses_bound
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
-from diffusion.levels import Variance
-from diffusion.likelihood import log_likelihood
+from diffusion.schedules.levels import Variance
+from diffusion.analysis.likelihood import log_likelihood
 from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.schedules import schedules
 from diffusion.training import TrainedStack, Training
-from tasks.components import build, construct
+from tasks.study.components import build, construct
 from tasks.plan import ENGINE_VERSION, Cell, Point
 from tasks.results import Answers
 from tasks.store import Store
-from tasks.study_axes import SamplerChoice
+from tasks.study.axes import SamplerChoice
 from tasks.work import ExactDenoiser, stack_of, states
 
 
@@ -53,7 +53,7 @@ class Model:
         return self._denoiser(x[None], *level)[0]
 
     def elbo(self, x: Tensor, draws: int = 1, variance: Variance = "posterior", seed: int = 0) -> EvidenceBound:
-        """The evidence lower bound at data x ``[n, dim]``, term by term, averaged over draws of the noise: see `diffusion.elbo`.
+        """The evidence lower bound at data x ``[n, dim]``, term by term, averaged over draws of the noise: see `diffusion.analysis.elbo`.
 
         Of a denoiser on a discrete variance-preserving chain (`variance` is that of its reverse moves), or of an autoencoder.
         Raises ValueError if the model has no bound.
@@ -87,7 +87,7 @@ class Model:
     def log_likelihood(self, x: Tensor, tolerance: float = 1e-4) -> Tensor:
         """log p ``[n]``, in nats, of points ``[n, dim]`` at the t_min of the cell's schedule, by the probability flow.
 
-        It is the density of noised data: noise clean ones first (see `diffusion.likelihood`, which tells what is raised). Raises
+        It is the density of noised data: noise clean ones first (see `diffusion.analysis.likelihood`, which tells what is raised). Raises
         TypeError if the model is no denoiser.
         """
         if "denoiser" not in self.cell.formulation.gives:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tasks.files
+import tasks.data.from_file
 import tasks.images  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
-from diffusion.degradations import degradations
+from diffusion.datasets.degradations import degradations
 from diffusion.formulations import formulations
-from diffusion.grids import grids
+from diffusion.schedules.grids import grids
 from diffusion.guidance import guidances
 from diffusion.metrics import metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
-from diffusion.parametrizations import parametrizations
+from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.query.language import Among, Column, Comparison, Condition, Constant, Not, QueryError, Several, Side, parse
-from tasks.split import BESIDE
-from tasks.words import nearest, shown
+from tasks.where.language import Among, Column, Comparison, Condition, Constant, Not, QueryError, Several, Side, parse
+from tasks.results.error_decomposition import BESIDE
+from tasks.messages import nearest, shown
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,

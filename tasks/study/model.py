@@ -19,8 +19,8 @@ from pydantic import PlainValidator, ValidationError, model_validator
 from diffusion.formulations import Exact, Trained
 from diffusion.metrics import Metric, metrics
 from tasks import study_file
-from tasks.components import MISSING, Complaint, complaint_of, refusal
-from tasks.study_axes import (
+from tasks.study.components import MISSING, Complaint, complaint_of, refusal
+from tasks.study.axes import (
     MOST_SAMPLES,
     Axes,
     Block,
@@ -35,8 +35,8 @@ from tasks.study_axes import (
     read_training,
     whole,
 )
-from tasks.study_file import Document, StudyError, shipped_studies
-from tasks.words import nearest, unknown
+from tasks.study.document import Document, StudyError, shipped_studies
+from tasks.messages import nearest, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from diffusion.datasets import Dataset
     from diffusion.registry import Component
     from diffusion.schedules import Schedule
-    from tasks.components import Path as Keys
+    from tasks.study.components import Path as Keys
 
 __all__ = [
     "Axes",
@@ -131,7 +131,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """The study in a YAML file, or the shipped one of that name (`shipped_studies`), with ``key.path=value`` changes.
 
     Raises `StudyError`, whatever is wrong with the input: one message with the place of every problem, what was found
-    there and what would be accepted. A file that names other studies is not one (see `tasks.collection`).
+    there and what would be accepted. A file that names other studies is not one (see `tasks.study.collection`).
     """
     document = study_file.load(source, overrides)
     if "studies" in document.values:

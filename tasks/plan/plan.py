@@ -21,16 +21,16 @@ import torch
 
 from diffusion.datasets import Dataset, PointSet
 from diffusion.formulations import Exact, Formulation, NoiseConditional, Trained
-from diffusion.grids import Grid
+from diffusion.schedules.grids import Grid
 from diffusion.guidance import Guidance
-from diffusion.levels import Level, levels_of
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
 from diffusion.networks import Network
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.training import Training
 from tasks.study import Study
-from tasks.study_axes import Block, SamplerChoice
+from tasks.study.axes import Block, SamplerChoice
 
 ENGINE_VERSION = 2
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""

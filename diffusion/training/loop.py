@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.elbo import EvidenceBound
+from diffusion.analysis.elbo import EvidenceBound
 from diffusion.formulations import NoiseConditional, Trained
 from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
 from diffusion.objectives import Objective
 from diffusion.objectives.action_matching import Motion
-from diffusion.parametrizations import Circle, Coefficients
+from diffusion.objectives.parametrizations import Circle, Coefficients
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule
 

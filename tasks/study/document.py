@@ -28,9 +28,9 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
-from tasks.components import Complaint
-from tasks.components import Path as Keys
-from tasks.words import nearest, shown
+from tasks.study.components import Complaint
+from tasks.study.components import Path as Keys
+from tasks.messages import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

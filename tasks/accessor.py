@@ -33,7 +33,7 @@ class Atlas:
         Raises KeyError for an unknown metric or axis, and ValueError if two points fall on one place (name more axes then) or if the
         axes span more than `MOST_PLACES` places.
         """
-        from tasks.query.columns import factorize, of_points
+        from tasks.where.columns import factorize, of_points
         from tasks.results import metric_names
 
         if metric not in self._points:
@@ -83,6 +83,6 @@ class Atlas:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per point and all columns: labels first, then numbers."""
-        from tasks.query.columns import frame_of, of_points
+        from tasks.where.columns import frame_of, of_points
 
         return frame_of(of_points(self._points))

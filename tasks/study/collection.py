@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import PlainValidator, ValidationError
 
 from tasks import study_file
-from tasks.components import MISSING, Complaint, complaint_of
+from tasks.study.components import MISSING, Complaint, complaint_of
 from tasks.study import Study, load_study
-from tasks.study_axes import Frozen, Missing, axis, name_of_study, read_text, refuse
-from tasks.study_file import StudyError
-from tasks.words import shown, unknown
+from tasks.study.axes import Frozen, Missing, axis, name_of_study, read_text, refuse
+from tasks.study.document import StudyError
+from tasks.messages import shown, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tasks.study_file import Document
+    from tasks.study.document import Document
 
 LONGEST_PATH = 1000
 

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tasks.laws import distinct, of_models
+from tasks.columns import distinct, of_models
 from tasks.results import metric_names
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusion.grids import Grid
+    from diffusion.schedules.grids import Grid
     from diffusion.schedules import Schedule
 
 
