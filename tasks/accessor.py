@@ -33,8 +33,8 @@ class Atlas:
         Raises KeyError for an unknown metric or axis, and ValueError if two points fall on one place (name more axes then) or if the
         axes span more than `MOST_PLACES` places.
         """
-        from tasks.where.columns import factorize, of_points
         from tasks.results import metric_names
+        from tasks.where.columns import factorize, of_points
 
         if metric not in self._points:
             raise KeyError(f"no metric {metric!r}; there are {', '.join(metric_names(self._points))}")

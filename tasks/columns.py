@@ -24,6 +24,14 @@ TO_NOISE = " to sigma/alpha = "
 
 _SAME = 0.05
 
+PARTS = ("network", "discretisation", "prior")
+"""The parts of an error: see `tasks.results.error_decomposition`."""
+
+LIMIT = "limit"
+VERSION = "_version"  # of the metric that a stored value was measured by
+METRIC_SUFFIXES = tuple(f"_{part}" for part in (*PARTS, LIMIT, "floor"))
+"""What follows a metric's name in the variables that stand beside it."""
+
 
 def makes_samples(sampler: str, start: str) -> bool:
     """Whether a row makes samples of the data from noise, by its `start` and the label of its sampler."""

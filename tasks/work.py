@@ -20,19 +20,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Trained
 from diffusion.guidance import Guided, exact_given_label
-from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric, ProfileMetric
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.randomness import stream
 from diffusion.samplers import Begin, CountingDenoiser, Denoiser, Level, NoiseStreams, levels_of
 from diffusion.training import Member, TrainedStack, train
+from tasks.columns import LIMIT, VERSION
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Point, Shard, without_signed_zeros
-from tasks.results.error_decomposition import LIMIT, VERSION
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 

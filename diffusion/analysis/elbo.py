@@ -42,8 +42,8 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
-from diffusion.schedules.levels import Variance, check_variance
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Variance, check_variance
 
 if TYPE_CHECKING:
     from diffusion.samplers import Denoiser

@@ -41,10 +41,10 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.schedules.levels import level_at
 from diffusion.samplers import Denoiser
 from diffusion.samplers.base import implied_noise, velocity
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import level_at
 
 Field = Callable[[Tensor, float], Tensor]
 """A function of places ``[n]`` and a time, ``[n]``: a density, a velocity, a drift, a score."""

@@ -34,7 +34,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset, Gaussian
+from diffusion.datasets.base import Dataset
+from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.mixtures import MixtureDataset
 from diffusion.randomness import stream
 from diffusion.registry import Component, Registry

@@ -44,7 +44,14 @@ from diffusion.objectives import (
     UnitVariance,
     Weighting,
 )
-from diffusion.objectives.parametrizations import Epsilon, FlowVelocity, Parametrization, Preconditioned, Score, Velocity
+from diffusion.objectives.parametrizations import (
+    Epsilon,
+    FlowVelocity,
+    Parametrization,
+    Preconditioned,
+    Score,
+    Velocity,
+)
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPCosine, VPLinear
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffusion.analysis.score_matching import Probes
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.formulations.denoising import Denoising
 from diffusion.objectives import (
@@ -39,7 +40,6 @@ from diffusion.objectives import (
 )
 from diffusion.objectives.parametrizations import Parametrization, Score
 from diffusion.schedules import NCSN, Schedule
-from diffusion.analysis.score_matching import Probes
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset

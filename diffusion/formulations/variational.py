@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diffusion.formulations.base import NoiseConditional, Trained, formulations
 from diffusion.objectives import ChainWeights, NoiseLevels, OwnLevels, VariationalBound, Weighting
-from diffusion.objectives.variational import Posterior
 from diffusion.objectives.parametrizations import Data, Epsilon, Parametrization
+from diffusion.objectives.variational import Posterior
 from diffusion.samplers import Decode, Sampler
 from diffusion.schedules import DDPMLinear, Flow, Schedule
 

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset
 from diffusion.analysis.elbo import evidence_bound, refuses_bound
-from diffusion.schedules.levels import Variance, check_variance
+from diffusion.datasets import Dataset
 from diffusion.metrics.base import DenoiserMetric, law_of, metrics, remembered
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Variance, check_variance
 
 _MOST = 100_000
 _NEAR, _NEARER = 1e-5, 1e-6  # of the data's standard deviation: noise that a density does not notice

@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset
-from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
 from diffusion.analysis.flow_limit import FlowLost
+from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
+from diffusion.datasets import Dataset
 from diffusion.metrics.base import DenoiserMetric, law_of, metrics, name_of
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
     Array,
@@ -29,7 +30,6 @@ from diffusion.networks.image_blocks import (
     image_only,
     not_images,
 )
-from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset

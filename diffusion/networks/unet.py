@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, interpolate, silu
 
+from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
     Array,
@@ -33,7 +34,6 @@ from diffusion.networks.image_blocks import (
     image_only,
     not_images,
 )
-from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset

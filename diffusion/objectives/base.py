@@ -13,8 +13,8 @@ from torch import Tensor
 from diffusion.registry import Component
 
 if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
     from diffusion.analysis.elbo import EvidenceBound
+    from diffusion.datasets import Dataset
     from diffusion.networks import Network
     from diffusion.objectives.action_matching import Motion
     from diffusion.training import Member, Training

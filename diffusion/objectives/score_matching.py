@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffusion.analysis.score_matching import Probes, coordinate_trace, draw_probes, probed_trace
 from diffusion.objectives.denoising import DenoisingLoss
 from diffusion.objectives.parametrizations import Circle, Coefficients
-from diffusion.analysis.score_matching import Probes, coordinate_trace, draw_probes, probed_trace
 
 if TYPE_CHECKING:
     from diffusion.networks import Network

@@ -23,7 +23,6 @@ counted by wrapping the denoiser, never computed from a formula; `evaluations` s
 
 from __future__ import annotations
 
-from diffusion.schedules.levels import Level, levels_of
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
 from diffusion.samplers.base import (
     Begin,
@@ -47,6 +46,7 @@ from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
 from diffusion.samplers.paths import ActionSampler, Incremental
 from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, ReverseSDE
+from diffusion.schedules.levels import Level, levels_of
 
 __all__ = [
     "DDIM",

@@ -19,7 +19,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level, Variance, check_variance
 from diffusion.samplers.base import (
     Denoiser,
     Noise,
@@ -32,6 +31,7 @@ from diffusion.samplers.base import (
     without_data_at_the_start,
 )
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Level, Variance, check_variance
 
 
 @samplers.register(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.randomness import BrownianPath, SampleNoise
 from diffusion.registry import Component, Registry
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Level
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset

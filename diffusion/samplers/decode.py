@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.samplers.base import Begin, Denoiser, HasDecoder, Noise, PathSampler, per_member, samplers
+from diffusion.schedules.levels import Level
 
 
 @samplers.register(

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, noised_law
-from diffusion.schedules.levels import Level
 from diffusion.samplers.base import Begin, Denoiser, Noise, Sampler, per_member, samplers, transition_variance
+from diffusion.schedules.levels import Level
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
-from diffusion.schedules.levels import Level
 from diffusion.samplers.base import (
     Begin,
     Denoiser,
@@ -55,6 +54,7 @@ from diffusion.samplers.base import (
     without_data_at_the_start,
 )
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Level
 
 Unit = Literal["noise", "data"]
 Start = Literal["noise", "box", "data"]

@@ -28,8 +28,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.samplers.base import Denoiser, Noise, PathSampler, per_member, samplers
+from diffusion.schedules.levels import Level
 
 
 def _length(now: Level, then: Level) -> Tensor:

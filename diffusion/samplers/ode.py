@@ -29,7 +29,6 @@ import torch
 from scipy.integrate import RK45
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.samplers.base import (
     Denoiser,
     Noise,
@@ -42,6 +41,7 @@ from diffusion.samplers.base import (
     without_data_at_the_start,
 )
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Level
 
 Held = Literal["score", "noise"]
 

@@ -21,7 +21,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.objectives.action_matching import angle_and_scale
 from diffusion.samplers.base import (
     Denoiser,
@@ -34,6 +33,7 @@ from diffusion.samplers.base import (
     samplers,
 )
 from diffusion.schedules import Flow, Schedule
+from diffusion.schedules.levels import Level
 
 
 @samplers.register(

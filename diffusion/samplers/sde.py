@@ -24,7 +24,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.schedules.levels import Level
 from diffusion.samplers.ancestral import Ancestral
 from diffusion.samplers.base import (
     Denoiser,
@@ -38,6 +37,7 @@ from diffusion.samplers.base import (
 )
 from diffusion.samplers.ode import euler_step, heun_step
 from diffusion.schedules import Schedule
+from diffusion.schedules.levels import Level
 
 
 def _refuses_infinite_coefficients(sampler: Sampler, schedule: Schedule) -> str | None:

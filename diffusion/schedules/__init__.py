@@ -18,7 +18,6 @@ Probabilistic Models", NeurIPS 2020; Nichol & Dhariwal, "Improved Denoising Diff
 
 from __future__ import annotations
 
-from diffusion.schedules.levels import Level
 from diffusion.schedules.base import (
     GAUSSIAN_ENOUGH,
     NoiseAsTime,
@@ -28,6 +27,7 @@ from diffusion.schedules.base import (
     VariancePreserving,
     schedules,
 )
+from diffusion.schedules.levels import Level
 from diffusion.schedules.variance_preserving import SubVP, VPCosine, VPExponential, VPLinear, VPSigmoid
 
 # isort: split

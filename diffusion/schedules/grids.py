@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffusion.registry import Component, Registry
-from diffusion.schedules import Schedule
+from diffusion.schedules.base import Schedule
 
 grids: Registry[Grid] = Registry("grid")
 

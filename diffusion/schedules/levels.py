@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from diffusion.schedules.base import Schedule
     from diffusion.schedules.grids import Grid
-    from diffusion.schedules import Schedule
 
 
 Variance = Literal["posterior", "transition"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.networks import Network
-from diffusion.training import Member
+from diffusion.training.loop import Member
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset
 from diffusion.analysis.elbo import EvidenceBound
+from diffusion.datasets import Dataset
 from diffusion.formulations import NoiseConditional, Trained
 from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
 from diffusion.objectives import Objective

@@ -210,8 +210,8 @@ def export_command(
 ) -> None:
     """Write points as plain Zarr, netCDF or Parquet, which open without this package."""
     with clear_errors():
-        from tasks.results.export import export
         from tasks.results import Answers
+        from tasks.results.export import export
         from tasks.store import Store
 
         try:
@@ -228,8 +228,8 @@ def catalog(
 ) -> None:
     """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its formula's source."""
     with clear_errors():
-        from tasks.study.catalogue import catalogue
         from tasks.query import QueryError
+        from tasks.study.catalogue import catalogue
 
         listed = catalogue()
         if kind is not None:

@@ -28,9 +28,9 @@ from flows.command_line.options import (
 from flows.command_line.several import run_each, sums
 
 if TYPE_CHECKING:
-    from tasks.study.collection import Collection, Member
     from tasks.plan import Plan
     from tasks.study import Study
+    from tasks.study.collection import Collection, Member
 
 
 @app.command()
@@ -101,15 +101,15 @@ def _plans(
 
 
 def _forced(study: Study, force: str | None) -> frozenset[str]:
-    from tasks.results.explain import matching
     from tasks.plan import points_of
+    from tasks.results.explain import matching
 
     return frozenset(matching(points_of(study), force)) if force else frozenset()
 
 
 def _plan_of(study: Study, store: str, retry_failed: bool, force: str | None) -> Plan:
-    from tasks.results.stored import plan_against
     from tasks.plan import make_plan
+    from tasks.results.stored import plan_against
     from tasks.store import Store
 
     forced = _forced(study, force)
@@ -147,9 +147,9 @@ def _run_flow(*arguments: Any) -> Any:
 def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
     from tasks.columns import of_models
+    from tasks.query.tables import failure_lines, tables
     from tasks.results import Answers, metric_names
     from tasks.store import Store
-    from tasks.query.tables import failure_lines, tables
 
     answers = Answers(Store.open(store), study.name)
     points = answers.points
@@ -244,8 +244,8 @@ def _tell_plan(told: dict[str, Any]) -> None:
 
 
 def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
-    from tasks.results.explain import explain
     from tasks.results import Answers
+    from tasks.results.explain import explain
     from tasks.store import Store
 
     return [reason.value() for reason in explain(made, Answers(Store.open(store)) if Store.exists(store) else None)]

@@ -15,9 +15,9 @@ import xarray as xr
 from tasks.compare.groups import judged, rows
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.compare.significance import CORRECTIONS
+from tasks.messages import nearest
 from tasks.query import QueryError
 from tasks.results import PLACE, metric_names
-from tasks.messages import nearest
 
 _CELL = ("dataset", "formulation", "schedule", "seed")
 

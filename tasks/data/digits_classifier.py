@@ -2,7 +2,7 @@ r"""A small classifier of handwritten digits: the eyes of the image metrics.
 
 Two convolutions, a mean over 2 x 2 pixels, a layer of 32 units (the *features* that laws of images are compared in) and ten
 logits, all with silu. It is trained by `train_classifier`, in seconds, from one fixed stream and in float64, so that the same
-weights come out on every machine but for rounding; those that the package ships beside this file (``classifier.safetensors``)
+weights come out on every machine but for rounding; those that the package ships beside this file (``digits_classifier.safetensors``)
 are its result in float32. Every fifth image is held out.
 
 Run ``python -m tasks.data.digits_classifier`` to train it again and write the file.
@@ -23,7 +23,7 @@ from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, pad, silu
 from diffusion.randomness import stream
 
 FEATURES = 32
-WEIGHTS = Path(__file__).with_name("classifier.safetensors")
+WEIGHTS = Path(__file__).with_name("digits_classifier.safetensors")
 _SIDE = 8
 _CHANNELS = (16, 32)
 _EPOCHS, _BATCH, _RATE = 30, 96, 4e-3

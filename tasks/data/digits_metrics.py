@@ -26,8 +26,8 @@ from diffusion.datasets import Dataset
 from diffusion.datasets.conditioned import EqualClasses
 from diffusion.metrics.base import Metric, metrics
 from diffusion.randomness import stream
-from tasks.data.digits_classifier import seen
 from tasks.data.digits import CLASSES, Digits
+from tasks.data.digits_classifier import seen
 
 _SPLITS = 64
 

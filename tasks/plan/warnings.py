@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from diffusion.datasets import Dataset
 from diffusion.schedules import Schedule
-from tasks.plan import Plan
+from tasks.plan.plan import Plan
 from tasks.study import Study
 
 

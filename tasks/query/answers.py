@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import of_models
-from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
-from tasks.where.conditions import satisfied
+from tasks.columns import METRIC_SUFFIXES, of_models
 from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.results import CONFIGURATION, PLACE, metric_names
-from tasks.results.error_decomposition import BESIDE
+from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
+from tasks.where.conditions import satisfied
 
 
 def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.ndarray:
@@ -31,7 +30,7 @@ def chosen(points: xr.Dataset, expression: str | None) -> Columns:
 def measured(points: xr.Dataset) -> list[str]:
     """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
     known = metric_names(points)
-    return [*known, *(f"{m}{suffix}" for m in known for suffix in BESIDE if f"{m}{suffix}" in points)]
+    return [*known, *(f"{m}{suffix}" for m in known for suffix in METRIC_SUFFIXES if f"{m}{suffix}" in points)]
 
 
 def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
@@ -74,7 +73,7 @@ def query(
     columns = chosen(points, expression)
     asked_for = list(dict.fromkeys(metrics or known))
     if not by:
-        wanted = {*asked_for, *(m + suffix for m in asked_for for suffix in BESIDE)}
+        wanted = {*asked_for, *(m + suffix for m in asked_for for suffix in METRIC_SUFFIXES)}
         return frame_of({name: columns[name] for name in columns if name in wanted or name not in there})
     columns = columns.rows(columns["status"] == "ok")
     by = list(dict.fromkeys(by))
@@ -91,7 +90,7 @@ def query(
 
 def _without_part(column: str) -> str:
     """The metric that a column is of, or is beside."""
-    return next((column.removesuffix(part) for part in BESIDE if column.endswith(part)), column)
+    return next((column.removesuffix(part) for part in METRIC_SUFFIXES if column.endswith(part)), column)
 
 
 def _once(values: np.ndarray, groups: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ differences seed by seed, with their standard error; otherwise the difference of
 Welch's degrees of freedom). Two are *tied* if Student's 95 % interval around d holds zero. Nothing corrects for having chosen the
 best of many: of equals, the luckiest comes first, and ties say so.
 
-Rows that set out from data or from an observation (`tasks.columns`) know more than those that make samples from noise, or are measured against
-another law: beside these they are left out, and the table says so in ``attrs["left_out"]``.
+Rows that set out from data or from an observation (`tasks.columns`) know more than those that make samples from noise, or are measured
+against another law: beside these they are left out, and the table says so in ``attrs["left_out"]``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import pandas as pd
 import xarray as xr
 
 from tasks.columns import makes_samples
+from tasks.messages import shown
 from tasks.query.answers import chosen, measured
+from tasks.query.statistics import higher_is_better, reduced, student
+from tasks.results import CONFIGURATION
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
 from tasks.where.conditions import satisfied
 from tasks.where.language import QueryError
-from tasks.query.statistics import higher_is_better, reduced, student
-from tasks.results import CONFIGURATION
-from tasks.messages import shown
 
 BY = ("dataset", "formulation")
 _COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")

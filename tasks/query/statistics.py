@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from tasks.results.error_decomposition import BESIDE
+from tasks.columns import METRIC_SUFFIXES
 
 DEFAULT_STATISTICS = ("mean", "sem", "count")
 LEVEL = 0.95
@@ -50,10 +50,10 @@ STATISTICS: dict[str, Callable[[Any], Any]] = {
 
 def higher_is_better(name: str) -> bool:
     """Whether larger values of a column are better: of a metric that says so, and of the columns beside it."""
-    import tasks.images  # noqa: F401 - registers metrics
+    import tasks.data  # noqa: F401 - registers metrics
     from diffusion.metrics import metrics  # with torch, which other statistics need not wait for
 
-    for suffix in BESIDE:
+    for suffix in METRIC_SUFFIXES:
         name = name.removesuffix(suffix)
     try:
         metric = metrics.find(name.split("(")[0])

@@ -21,11 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-PARTS = ("network", "discretisation", "prior")
-VERSION = "_version"  # of the metric that a stored value was measured by
-LIMIT = "limit"
-BESIDE = tuple(f"_{part}" for part in (*PARTS, LIMIT, "floor"))
-"""What follows a metric's name in the variables that stand beside it."""
+from tasks.columns import LIMIT
 
 _QUESTION = ("dataset", "schedule", "sampler", "grid", "steps", "seed", "samples", "start")
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasks.plan import NEW, Plan, Point
 from tasks.query import where
-from tasks.results import PLACE, Answers
+from tasks.results.read import PLACE, Answers
 
 _ABSENT = "nothing"
 

@@ -27,7 +27,7 @@ import numpy as np
 import xarray as xr
 
 from tasks.failpoints import failpoint
-from tasks.results import Answers
+from tasks.results.read import Answers
 
 _BLOCK = 1 << 22  # bytes of samples that are read, and written as one chunk
 Shape = tuple[int, int]

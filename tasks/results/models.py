@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.datasets import datasets
 from diffusion.analysis.elbo import EvidenceBound, evidence_bound, refuses_bound
+from diffusion.analysis.likelihood import log_likelihood
+from diffusion.datasets import datasets
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
-from diffusion.schedules.levels import Variance
-from diffusion.analysis.likelihood import log_likelihood
 from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser, levels_of, samplers
 from diffusion.schedules import schedules
+from diffusion.schedules.levels import Variance
 from diffusion.training import TrainedStack, Training
-from tasks.study.components import build, construct
 from tasks.plan import ENGINE_VERSION, Cell, Point
-from tasks.results import Answers
+from tasks.results.read import Answers
 from tasks.store import Store
 from tasks.study.axes import SamplerChoice
+from tasks.study.components import build, construct
 from tasks.work import ExactDenoiser, stack_of, states
 
 

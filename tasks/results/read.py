@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 import tasks.accessor  # noqa: F401 - registers points.atlas
-from tasks.results.error_decomposition import LIMIT, VERSION, split
+from tasks.columns import LIMIT, VERSION
+from tasks.results.error_decomposition import split
 from tasks.store import (
     Store,
     read_cells,

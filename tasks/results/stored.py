@@ -6,14 +6,14 @@ from collections.abc import Collection
 
 import numpy as np
 
-from tasks.plan import Known, Plan, make_plan
-from tasks.results import Answers
-from tasks.results.error_decomposition import VERSION
+from tasks.columns import VERSION
+from tasks.plan import Plan, StoredPoint, make_plan
+from tasks.results.read import Answers
 from tasks.store import Store
 from tasks.study import Study
 
 
-def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, Known]:
+def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPoint]:
     """What the planner needs to know of every point.
 
     A metric that has a version and neither value nor floor could not be measured: that is known of it too, unless what failed
@@ -30,7 +30,7 @@ def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, Known]:
             told[name] = finite[name] | (np.isnan(table[name]) & tried)
     versions = {name: np.nan_to_num(table.get(name + VERSION, unknown), nan=1.0) for name in metrics}
     return {
-        str(table["point_id"][i]): Known(
+        str(table["point_id"][i]): StoredPoint(
             str(table["status"][i]),
             {name: int(versions[name][i]) for name in metrics if told[name][i]},
             bool(table["sample_row"][i] >= 0),

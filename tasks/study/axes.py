@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationEr
 
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import Formulation, formulations
-from diffusion.schedules.grids import Grid, grids
 from diffusion.guidance import Guidance, guidances
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
+from diffusion.schedules.grids import Grid, grids
 from diffusion.training import Training
+from tasks.messages import shown
 from tasks.study.components import (
     MISSING,
     Complaint,
@@ -31,7 +32,6 @@ from tasks.study.components import (
     read,
     refusal,
 )
-from tasks.messages import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tasks.data.from_file
-import tasks.images  # noqa: F401 - registers digits and their metrics
+import tasks.data  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.formulations import formulations
-from diffusion.schedules.grids import grids
 from diffusion.guidance import guidances
 from diffusion.metrics import metrics
 from diffusion.networks import architectures
@@ -19,6 +17,7 @@ from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
+from diffusion.schedules.grids import grids
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     datasets,

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PlainValidator, ValidationError
 
-from tasks import study_file
-from tasks.study.components import MISSING, Complaint, complaint_of
-from tasks.study import Study, load_study
-from tasks.study.axes import Frozen, Missing, axis, name_of_study, read_text, refuse
-from tasks.study.document import StudyError
 from tasks.messages import shown, unknown
+from tasks.study.axes import Frozen, Missing, axis, name_of_study, read_text, refuse
+from tasks.study.components import MISSING, Complaint, complaint_of
+from tasks.study.document import StudyError, load, shipped_studies
+from tasks.study.model import Study, load_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +79,7 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
     """
     rest = of_each(overrides)
     own = [override for override in overrides if override not in rest]
-    document = study_file.load(source)
+    document = load(source)
     if "studies" not in document.values and not any(override.startswith("studies") for override in own):
         study = load_study(source, overrides)
         return Collection(None, study.description, (Member(str(source), study),))
@@ -89,7 +88,7 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
     listed = _validated(document)
     members: list[Member] = []
     complaints: list[Complaint] = []
-    folder = None if source in study_file.shipped_studies() else Path(source).parent
+    folder = None if source in shipped_studies() else Path(source).parent
     for i, entry in enumerate(listed.studies):
         try:
             members.append(_member(entry, folder, rest, members))
@@ -102,7 +101,7 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
 
 def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: Sequence[Member]) -> Member:
     """One entry of the list; `folder` is None for a shipped list, whose studies are shipped ones."""
-    shipped = study_file.shipped_studies()
+    shipped = shipped_studies()
     if entry in shipped:
         source = entry
     elif folder is None:

@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-import tasks.data.from_file
-import tasks.images  # noqa: F401 - registers digits and their metrics
+import tasks.data  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.datasets.degradations import Degradation, degradations
 from diffusion.formulations import Formulation, formulations
-from diffusion.schedules.grids import Grid, grids
 from diffusion.guidance import Guidance, guidances
 from diffusion.networks import Architecture, architectures
 from diffusion.objectives import NoiseLevels, Weighting, noise_distributions, weightings
 from diffusion.objectives.parametrizations import Parametrization, parametrizations
 from diffusion.registry import Component, Registry, UnknownName
 from diffusion.schedules import Schedule, schedules
+from diffusion.schedules.grids import Grid, grids
 from tasks.messages import shown, unknown
 
 if TYPE_CHECKING:

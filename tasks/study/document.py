@@ -28,14 +28,14 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
+from tasks.messages import nearest, shown
 from tasks.study.components import Complaint
 from tasks.study.components import Path as Keys
-from tasks.messages import nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-SHIPPED = Path(__file__).resolve().parent.parent / "deployments" / "studies"
+SHIPPED = Path(__file__).resolve().parents[2] / "deployments" / "studies"
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 32
 MOST_DIGITS = 400

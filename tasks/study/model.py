@@ -18,8 +18,7 @@ from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Exact, Trained
 from diffusion.metrics import Metric, metrics
-from tasks import study_file
-from tasks.study.components import MISSING, Complaint, complaint_of, refusal
+from tasks.messages import nearest, unknown
 from tasks.study.axes import (
     MOST_SAMPLES,
     Axes,
@@ -35,8 +34,8 @@ from tasks.study.axes import (
     read_training,
     whole,
 )
-from tasks.study.document import Document, StudyError, shipped_studies
-from tasks.messages import nearest, unknown
+from tasks.study.components import MISSING, Complaint, complaint_of, refusal
+from tasks.study.document import Document, StudyError, load, shipped_studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -133,7 +132,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises `StudyError`, whatever is wrong with the input: one message with the place of every problem, what was found
     there and what would be accepted. A file that names other studies is not one (see `tasks.study.collection`).
     """
-    document = study_file.load(source, overrides)
+    document = load(source, overrides)
     if "studies" in document.values:
         told = "this file names other studies, where one study is expected (diffatlas run, plan and report take such a file)"
         raise document.error([Complaint(("studies",), told)])

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from tasks.messages import nearest, shown
 from tasks.where.conditions import listed
 from tasks.where.language import QueryError
-from tasks.messages import nearest, shown
 
 _MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
 

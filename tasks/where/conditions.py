@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.where.language import Among, Column, Comparison, Condition, Constant, Not, QueryError, Several, Side, parse
-from tasks.results.error_decomposition import BESIDE
+from tasks.columns import METRIC_SUFFIXES
 from tasks.messages import nearest, shown
+from tasks.where.language import Among, Column, Comparison, Condition, Constant, Not, QueryError, Several, Side, parse
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -96,5 +96,5 @@ def _column(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 def listed(names: Iterable[str]) -> str:
     """Names for a message; what stands beside a metric is left out, unless there is nothing else."""
     known = list(names)
-    short = [name for name in known if not name.endswith(BESIDE)]
+    short = [name for name in known if not name.endswith(METRIC_SUFFIXES)]
     return ", ".join(short or known) or "none yet"

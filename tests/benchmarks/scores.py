@@ -21,13 +21,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from diffusion.analysis.score_matching import fisher_divergence, score_of
 from diffusion.datasets import GaussianMixture
 from diffusion.formulations import Denoising, DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
-from diffusion.training.gradient_variance import gradient_variance
 from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
-from diffusion.analysis.score_matching import fisher_divergence, score_of
 from diffusion.training import Member, TrainedStack, Training, train
+from diffusion.training.gradient_variance import gradient_variance
 from tests.benchmarks.pairs import Ratio, paired
 
 DIMENSIONS = (1, 4, 16, 64)

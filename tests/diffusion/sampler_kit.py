@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Uniform
-from diffusion.schedules.grids import Grid, grids
-from diffusion.schedules.levels import Level, levels_of
 from diffusion.objectives.action_matching import Motion
 from diffusion.randomness import stream
 from diffusion.samplers import (
@@ -42,6 +40,8 @@ from diffusion.samplers import (
     samplers,
 )
 from diffusion.schedules import NCSN, DDPMLinear, Schedule, schedules
+from diffusion.schedules.grids import Grid, grids
+from diffusion.schedules.levels import Level, levels_of
 
 _VARIANTS: tuple[Sampler, ...] = (
     RK2(2 / 3),

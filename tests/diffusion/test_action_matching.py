@@ -16,8 +16,6 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Torus, Uniform
 from diffusion.formulations import ActionMatching
-from diffusion.schedules.grids import UniformTime
-from diffusion.schedules.levels import level_at, levels_of
 from diffusion.networks import Network
 from diffusion.objectives import ActionMatching as Action
 from diffusion.objectives import stratified
@@ -36,6 +34,8 @@ from diffusion.samplers import ActionSampler, NoiseStreams
 from diffusion.samplers.base import velocity
 from diffusion.samplers.paths import resampled
 from diffusion.schedules import EDM, Flow, Schedule, VPCosine, VPLinear, schedules
+from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.levels import level_at, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
 from tasks.work import _to_bytes, stack_of

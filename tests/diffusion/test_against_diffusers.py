@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import GaussianMixture
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.samplers import DDIM, Ancestral, DPMSolver2M, DPMSolver2MSDE, Euler, Heun, Sampler
 from diffusion.schedules import EDM, Chain, DDPMCosine, DDPMLinear, DDPMScaledLinear, Flow
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 
 # numpy 2 and the peer disagree about __array__; nothing of ours is concerned
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

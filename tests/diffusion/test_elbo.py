@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Uniform, datasets
 from diffusion.analysis.elbo import EvidenceBound, bound_weights, chain_bound, refuses_bound
-from diffusion.formulations import ChainElbo, VariationalAutoencoder
 from diffusion.analysis.gaussians import divergence
-from diffusion.schedules.levels import Level, level_at
+from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Uniform, datasets
+from diffusion.formulations import ChainElbo, VariationalAutoencoder
 from diffusion.metrics import NegativeBound
 from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral, Denoiser
 from diffusion.schedules import DDPMLinear, Schedule, VPConstant, schedules
+from diffusion.schedules.levels import Level, level_at
 
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}
 CHAINS = {name: schedule for name, schedule in SCHEDULES.items() if refuses_bound(schedule) is None}

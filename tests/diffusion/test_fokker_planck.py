@@ -14,7 +14,6 @@ import torch
 from scipy.special import exprel
 from torch import Tensor
 
-from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Moons, Noised, Uniform, datasets
 from diffusion.analysis.fokker_planck import (
     continuity_residual,
     density_of,
@@ -28,6 +27,7 @@ from diffusion.analysis.fokker_planck import (
     score_residual,
     time_marginals,
 )
+from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Moons, Noised, Uniform, datasets
 from diffusion.formulations import VP
 from diffusion.randomness import stream
 from diffusion.samplers import Denoiser

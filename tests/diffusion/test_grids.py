@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.schedules.grids import Discrete, Grid, Leading, Linspace, PowerLaw, Quadratic, Trailing, UniformLogSNR, grids
 from diffusion.schedules import (
     EDM,
     IDDPM,
@@ -25,6 +24,17 @@ from diffusion.schedules import (
     VPCosine,
     VPLinear,
     schedules,
+)
+from diffusion.schedules.grids import (
+    Discrete,
+    Grid,
+    Leading,
+    Linspace,
+    PowerLaw,
+    Quadratic,
+    Trailing,
+    UniformLogSNR,
+    grids,
 )
 
 GRIDS: dict[str, Grid] = {

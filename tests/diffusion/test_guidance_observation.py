@@ -22,12 +22,12 @@ from diffusion.datasets import (
     datasets,
 )
 from diffusion.formulations import ElucidatedDM, Exact
-from diffusion.schedules.grids import grids
 from diffusion.guidance import Guidance, Guided, Inpainting, NoisyObservation
 from diffusion.metrics import EnergyDistance
 from diffusion.randomness import stream
 from diffusion.samplers import DDIM, Ancestral, CountingDenoiser, Heun, NoiseStreams, Sampler, levels_of
 from diffusion.schedules import EDM, Flow, Schedule, VPCosine
+from diffusion.schedules.grids import grids
 from diffusion.training import Member, TrainedStack, Training, train
 from tests.diffusion.test_guidance import exact, noised, numbers
 

@@ -20,12 +20,12 @@ from diffusion.formulations import (
     RectifiedFlow,
     Trained,
 )
-from diffusion.schedules.grids import grids
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
 from diffusion.networks import FEATURES
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Heun, NoiseStreams, levels_of
 from diffusion.schedules import EDM
+from diffusion.schedules.grids import grids
 from diffusion.training import Member, TrainedStack, Training, train
 from tests.diffusion.test_guidance import WIDE, exact, noised, numbers
 

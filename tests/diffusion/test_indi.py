@@ -17,14 +17,14 @@ from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixtur
 from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Projection
 from diffusion.formulations import Denoising, InDI
 from diffusion.formulations.indi import InDI as Formulation
-from diffusion.schedules.grids import UniformTime as UniformGrid
-from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import RestorationError, ScoreError
 from diffusion.objectives import DenoisingLoss, RestorationLoss, Simple, UniformTime
 from diffusion.objectives.parametrizations import Data, FlowVelocity
 from diffusion.randomness import stream
 from diffusion.samplers import DDIM, Ancestral, Begin, DPMSolver2M, Euler, Heun, Incremental, Sampler, samplers
 from diffusion.schedules import EDM, Flow, schedules
+from diffusion.schedules.grids import UniformTime as UniformGrid
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, Shard
 from tasks.results.rows import rows_of

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
 from diffusion.formulations import Denoising, DenoisingScoreMatching
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import metrics
 from diffusion.objectives import LogUniform, SingleLevel
 from diffusion.randomness import stream
@@ -37,6 +35,8 @@ from diffusion.samplers import (
 )
 from diffusion.samplers.langevin import score_at
 from diffusion.schedules import EDM, IDDPM, Flow, Schedule, VELinear, VPLinear
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tests.diffusion import sampler_kit as kit
 

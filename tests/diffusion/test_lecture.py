@@ -17,11 +17,11 @@ from scipy.stats import norm, wasserstein_distance
 from torch import Tensor
 
 from diffusion.datasets import Gaussian, GaussianMixture, Torus, Uniform
-from diffusion.schedules.levels import Level
 from diffusion.metrics import metrics
 from diffusion.objectives.parametrizations import Circle, Score
 from diffusion.samplers import Ancestral, EulerMaruyama, Heun, NoiseStreams, ReverseSDE
 from diffusion.schedules import EDM, DDPMLinear, Schedule, VELinear, VPExponential, VPLinear
+from diffusion.schedules.levels import Level
 from tests.diffusion import sampler_kit as kit
 
 own_levels, uniform, number = kit.own_levels, kit.uniform, kit.number

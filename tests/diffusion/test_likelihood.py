@@ -11,6 +11,16 @@ import scipy.integrate
 import torch
 from torch import Tensor
 
+from diffusion.analysis.likelihood import (
+    MOST_EXACT,
+    FlowLost,
+    bits_per_dim,
+    divergence,
+    log_likelihood,
+    signs,
+    to_data,
+    to_noise,
+)
 from diffusion.datasets import (
     Checkerboard,
     Dataset,
@@ -23,16 +33,6 @@ from diffusion.datasets import (
     Uniform,
 )
 from diffusion.formulations import ActionMatching, ElucidatedDM, Trained, formulations
-from diffusion.analysis.likelihood import (
-    MOST_EXACT,
-    FlowLost,
-    bits_per_dim,
-    divergence,
-    log_likelihood,
-    signs,
-    to_data,
-    to_noise,
-)
 from diffusion.metrics import BitsPerDimension, NegativeLogLikelihood
 from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Gaussian, Uniform
 from diffusion.analysis.flow_limit import flow_limit
+from diffusion.datasets import Gaussian, Uniform
 from diffusion.metrics import Wasserstein1
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Schedule, VELinear, VPLinear, schedules
 

@@ -23,7 +23,7 @@ from diffusion.metrics import (
     SlicedWasserstein2,
     Wasserstein1,
     Wasserstein2,
-    law,
+    cdf,
 )
 from diffusion.randomness import stream
 
@@ -128,7 +128,7 @@ def test_w1_of_a_single_point_is_the_mean_distance_to_it() -> None:
 
 def test_w1_for_uniform_and_in_general_are_one_number() -> None:
     x = 1.2 * Uniform().sample(500, stream("general")) - 0.1
-    general = law.integral_of_gap(x[:, 0], Uniform(), torch.abs, (law.crossings(Uniform(), 500),))
+    general = cdf.integral_of_gap(x[:, 0], Uniform(), torch.abs, (cdf.crossings(Uniform(), 500),))
     assert general == pytest.approx(w1.evaluate(x, Uniform()), rel=1e-12)
 
 
@@ -238,7 +238,7 @@ def test_energy_and_mmd_floors_are_below_their_root_mean_squares_by_what_a_bridg
     """sqrt(E|X - X'| / n), sqrt((1 - E k) / n); a mean of roots is less, but a single chi-square has .798."""
     y = quantiles(target, 2000)
     gaps = (y[:, None] - y).abs()
-    assert law.mean_difference(target) == pytest.approx(float(gaps.mean()), rel=2e-3)
+    assert cdf.mean_difference(target) == pytest.approx(float(gaps.mean()), rel=2e-3)
     kernel = torch.stack([torch.exp(-gaps.square() / (2 * (h * target.std) ** 2)) for h in (0.1, 0.3, 1.0)])
     for metric, square in ((energy, float(gaps.mean())), (MaximumMeanDiscrepancy(), 1 - float(kernel.mean()))):
         assert 0.79 < metric.floor(target, 100) / math.sqrt(square / 100) < 1
@@ -249,17 +249,17 @@ def test_energy_floor_of_a_coin_is_that_of_one_normal_number() -> None:
 
 
 def test_cramer_spectrum_of_the_uniform_law_is_that_of_cramer_and_von_mises() -> None:
-    eigenvalues, rest = law.cramer_spectrum(Uniform())
+    eigenvalues, rest = cdf.cramer_spectrum(Uniform())
     known = 2 / (np.arange(1, 6) * math.pi) ** 2
     assert np.sort(eigenvalues)[:-6:-1] == pytest.approx(known, rel=5e-3)
     assert eigenvalues.sum() + rest == pytest.approx(1 / 3, rel=1e-3)
 
 
 def test_mean_root_of_known_forms() -> None:
-    assert law.mean_root(np.array([2.0])) == pytest.approx(2 / math.sqrt(math.pi), rel=1e-12)
-    assert law.mean_root(np.ones(3)) == pytest.approx(math.sqrt(8 / math.pi), rel=1e-12)  # chi with 3 degrees
-    assert law.mean_root(np.zeros(1), rest=4.0) == pytest.approx(2.0, rel=1e-12)
-    assert law.mean_root(np.zeros(4)) == 0
+    assert cdf.mean_root(np.array([2.0])) == pytest.approx(2 / math.sqrt(math.pi), rel=1e-12)
+    assert cdf.mean_root(np.ones(3)) == pytest.approx(math.sqrt(8 / math.pi), rel=1e-12)  # chi with 3 degrees
+    assert cdf.mean_root(np.zeros(1), rest=4.0) == pytest.approx(2.0, rel=1e-12)
+    assert cdf.mean_root(np.zeros(4)) == 0
 
 
 # --- kl-grid ----------------------------------------------------------------------------------------------------------
@@ -306,15 +306,15 @@ def test_kl_grid_floor_is_half_a_degree_of_freedom_per_sample() -> None:
 
 
 def test_atoms_are_found_and_continuous_laws_have_none() -> None:
-    found = law.atoms_of(LOADED)
+    found = cdf.atoms_of(LOADED)
     assert found is not None
     assert found[0].tolist() == [-1, 0, 5]
     assert found[1].tolist() == pytest.approx([0.6, 0.2, 0.2], rel=1e-12)
-    assert all(law.atoms_of(target) is None for target in CONTINUOUS.values())
+    assert all(cdf.atoms_of(target) is None for target in CONTINUOUS.values())
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.3), (10, 0.5), (400, 0.001), (10_000, 0.25)])
 def test_binomial_means_agree_with_the_sum_over_all_outcomes(n: int, p: float) -> None:
     k = np.arange(n + 1)
     pmf: Any = scipy.stats.binom.pmf(k, n, p)
-    assert law.mean_deviation(n, p) == pytest.approx(float(pmf @ np.abs(k / n - p)), rel=1e-10)
+    assert cdf.mean_deviation(n, p) == pytest.approx(float(pmf @ np.abs(k / n - p)), rel=1e-10)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import levels_of
 from diffusion.randomness import BrownianPath, SampleNoise, clock, stream
 from diffusion.samplers import NoiseStreams
 from diffusion.schedules import EDM, Flow, Schedule, VPLinear, schedules
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import levels_of
 
 SCHEDULES = [entry.cls() for entry in schedules]
 

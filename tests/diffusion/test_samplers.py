@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.schedules.grids import Grid, grids
-from diffusion.schedules.levels import level_at
 from diffusion.samplers import (
     DDIM,
     RK2,
@@ -32,6 +30,8 @@ from diffusion.samplers import (
     samplers,
 )
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
+from diffusion.schedules.grids import Grid, grids
+from diffusion.schedules.levels import level_at
 from tests.diffusion import sampler_kit as kit
 
 SAMPLERS, SCHEDULES, SILENCE = kit.SAMPLERS, kit.SCHEDULES, kit.SILENCE

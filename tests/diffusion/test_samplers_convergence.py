@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.samplers import (
     DDIM,
     RK2,
@@ -38,6 +36,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPExponential, VPLinear
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from tests.diffusion import sampler_kit as kit
 
 FOLLOWING, SCHEDULES, SILENCE, BIMODAL = kit.FOLLOWING, kit.SCHEDULES, kit.SILENCE, kit.BIMODAL

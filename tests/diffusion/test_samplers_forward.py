@@ -12,11 +12,9 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Torus, Uniform
 from diffusion.analysis.fokker_planck import time_marginals
+from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Torus, Uniform
 from diffusion.formulations import Exact
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.randomness import stream
 from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, Sampler, samplers
@@ -30,6 +28,8 @@ from diffusion.schedules import (
     VPLinear,
     schedules,
 )
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from tests.diffusion.sampler_kit import slope
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}

@@ -12,8 +12,6 @@ from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, level_at, levels_of
 from diffusion.samplers import (
     DDIM,
     RK2,
@@ -34,6 +32,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, SubVP, VELinear, VPLinear
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, level_at, levels_of
 from tests.diffusion import sampler_kit as kit
 
 SCHEDULES, SILENCE = kit.SCHEDULES, kit.SILENCE

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, levels_of
 from diffusion.metrics import metrics
 from diffusion.samplers import (
     Ancestral,
@@ -32,6 +30,8 @@ from diffusion.samplers import (
     Sampler,
 )
 from diffusion.schedules import EDM, DDPMLinear
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import Level, levels_of
 from tests.diffusion import sampler_kit as kit
 
 run, own_levels, uniform, number = kit.run, kit.own_levels, kit.uniform, kit.number

@@ -10,10 +10,10 @@ import torch
 from scipy.stats import norm
 
 from diffusion.datasets import FourPoints, Gaussian, Uniform
-from diffusion.schedules.grids import grids
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, NCSN
 from diffusion.schedules.geometric import largest_distance, overlap_ratio
+from diffusion.schedules.grids import grids
 
 
 def test_levels_are_geometric_and_are_the_only_times() -> None:

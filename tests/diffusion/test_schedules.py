@@ -23,7 +23,6 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.schedules.grids import grids
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral
@@ -51,6 +50,7 @@ from diffusion.schedules import (
     stationary_variance,
 )
 from diffusion.schedules.formulas import FUNCTIONS, Formula, path_of
+from diffusion.schedules.grids import grids
 
 
 def bell_alpha(t: Tensor) -> Tensor:

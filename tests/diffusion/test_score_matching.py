@@ -11,9 +11,6 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from diffusion.datasets import FourPoints, Gaussian, GaussianMixture, Uniform
-from diffusion.randomness import stream
-from diffusion.schedules import VPLinear
 from diffusion.analysis.score_matching import (
     Probes,
     denoising_loss,
@@ -26,6 +23,9 @@ from diffusion.analysis.score_matching import (
     sliced_loss,
     trace_of_jacobian,
 )
+from diffusion.datasets import FourPoints, Gaussian, GaussianMixture, Uniform
+from diffusion.randomness import stream
+from diffusion.schedules import VPLinear
 
 S = torch.tensor([[1.0, 0.3, 0.0], [0.3, 0.5, -0.1], [0.0, -0.1, 2.0]], dtype=torch.float64)
 MEAN = torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)

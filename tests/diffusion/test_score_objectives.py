@@ -12,6 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.analysis.score_matching import (
+    ScoreFunction,
+    denoising_loss,
+    fisher_divergence,
+    implicit_loss,
+    score_of,
+    sliced_loss,
+)
 from diffusion.datasets import Dataset, Gaussian, GaussianMixture, Torus, Uniform, datasets
 from diffusion.formulations import (
     Denoising,
@@ -22,23 +30,15 @@ from diffusion.formulations import (
     SeparateScores,
     SlicedScoreMatching,
 )
-from diffusion.training.gradient_variance import gradient_variance
 from diffusion.networks import Network, StackedMLP
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives import DenoisingLoss, ImplicitLoss, SeparateLoss, SingleLevel, SlicedLoss
-from diffusion.objectives.score_matching import InputLoss
 from diffusion.objectives.parametrizations import parametrizations
+from diffusion.objectives.score_matching import InputLoss
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, NCSN, VPLinear
-from diffusion.analysis.score_matching import (
-    ScoreFunction,
-    denoising_loss,
-    fisher_divergence,
-    implicit_loss,
-    score_of,
-    sliced_loss,
-)
 from diffusion.training import Member, TrainedStack, Training, train
+from diffusion.training.gradient_variance import gradient_variance
 from tasks.plan import Cell, make_plan
 from tasks.study import Study, StudyError
 from tasks.work import _to_bytes, stack_of

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.analysis.gaussians import divergence_from_standard, log_normal_density
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
-from diffusion.analysis.gaussians import divergence_from_standard, log_normal_density
-from diffusion.schedules.grids import UniformTime
-from diffusion.schedules.levels import levels_of
 from diffusion.networks import EncoderDecoder
 from diffusion.randomness import stream
 from diffusion.samplers import CountingDenoiser, Decode, Heun, NoiseStreams
 from diffusion.schedules import EDM, DDPMLinear, Flow
+from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.levels import levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Point
 from tasks.work import _to_bytes, stack_of, states

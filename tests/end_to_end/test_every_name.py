@@ -15,7 +15,6 @@ import pytest
 from diffusion.datasets import datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.formulations import Denoising, Exact, Formulation, Trained, formulations
-from diffusion.schedules.grids import grids
 from diffusion.guidance import guidances
 from diffusion.metrics import DenoiserMetric, PairedMetric, metrics
 from diffusion.networks import architectures
@@ -24,11 +23,12 @@ from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Registry
 from diffusion.samplers import samplers
 from diffusion.schedules import Schedule, VPLinear, schedules
+from diffusion.schedules.grids import grids
+from tasks.results import Answers, open_results
+from tasks.results.models import cell_of
+from tasks.store import Store
 from tasks.study.catalogue import catalogue
 from tasks.study.components import build
-from tasks.results.models import cell_of
-from tasks.results import Answers, open_results
-from tasks.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,8 @@ from typing import Any
 
 import tasks.failpoints
 import tasks.work
-from tasks.results.export import export
 from tasks.results import Answers
+from tasks.results.export import export
 from tasks.store import Store
 from tests.tasks import tiny_store
 from tests.tasks.tiny_store import SPEC, answer

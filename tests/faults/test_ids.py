@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from diffusion.datasets import Uniform
 from diffusion.registry import Component
-from tasks.study.catalogue import REGISTRIES
-from tasks.study.components import build
 from tasks.plan import points_of
 from tasks.study import Study, StudyError, load_study
+from tasks.study.catalogue import REGISTRIES
+from tasks.study.components import build
 
 DENOISING = {
     "name": "denoising",

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tasks.results.export import export
 from tasks.results import Answers
+from tasks.results.export import export
 from tasks.store import (
     Coordinator,
     Rows,

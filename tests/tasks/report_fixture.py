@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from tasks.images import Digits
-from tasks.results.error_decomposition import BESIDE, split
+from tasks.columns import METRIC_SUFFIXES
+from tasks.data import Digits
+from tasks.results.error_decomposition import split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def dataset_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> xr.
         )
         for name in names
     }
-    beside = [f"{metric}{suffix}" for metric in metrics for suffix in BESIDE]
+    beside = [f"{metric}{suffix}" for metric in metrics for suffix in METRIC_SUFFIXES]
     given = [name for name in beside if name.endswith("_floor") or any(name in row for row in full)]
     columns = {
         name: ("point", np.array([row.get(name, np.nan) for row in full], dtype=float)) for name in (*metrics, *given)

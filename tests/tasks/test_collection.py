@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from tasks import study_file
-from tasks.study.collection import load_collection
 from tasks.study import StudyError, load_study
+from tasks.study import document as study_file
+from tasks.study.collection import load_collection
 from tests.tasks.tiny_store import SPEC, answer
 
 runner = CliRunner()

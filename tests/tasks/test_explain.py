@@ -4,11 +4,11 @@ import pytest
 
 from diffusion.metrics import Wasserstein1
 from diffusion.samplers import Heun
-from tasks.results.explain import explain, matching
-from tasks.results.stored import plan_against
 from tasks.plan import make_plan, points_of
 from tasks.query import QueryError
 from tasks.results import Answers
+from tasks.results.explain import explain, matching
+from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
 from tests.tasks.tiny_store import SPEC, answer

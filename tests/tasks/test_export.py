@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from tasks import export as module
-from tasks.results.export import WRITERS, ExportError, export
 from tasks.results import Answers
+from tasks.results import export as module
+from tasks.results.export import WRITERS, ExportError, export
 from tasks.store import Rows, Store
 from tests.tasks.tiny_store import SPEC, answer
 

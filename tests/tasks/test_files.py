@@ -22,8 +22,8 @@ from diffusion.guidance import NoisyObservation
 from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
 from diffusion.schedules import EDM
-from tasks.study.components import build
 from tasks.data.from_file import FromFile
+from tasks.study.components import build
 
 POINTS = np.random.default_rng(0).normal(size=(40, 2))
 

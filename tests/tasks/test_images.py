@@ -21,13 +21,13 @@ from diffusion.metrics import ModeCoverage, RestorationError, metrics
 from diffusion.networks import architectures
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
-from tasks.study.components import build
-from tasks.data.from_file import FromFile, Images
-from tasks.images import Digits, FrechetDigits, LabelAccuracy
+from tasks.data import Digits, FrechetDigits, LabelAccuracy
 from tasks.data.digits_classifier import accuracy, as_images, held_out, look, seen, stored_classifier, train_classifier
 from tasks.data.digits_metrics import Moments, frechet
+from tasks.data.from_file import FromFile, Images
 from tasks.plan import Cell, Job, Shard, make_plan
 from tasks.study import Study
+from tasks.study.components import build
 from tasks.work import Wanted, _clean, data_key, run_shard, stack_of, training_set
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from diffusion.randomness import stream
 from diffusion.samplers import Heun
 from diffusion.schedules import DDPMLinear, Flow, schedules
 from diffusion.training import Training
-from tasks.results.models import CannotBeMade, Model, cell_of, open_model
 from tasks.plan import Cell
 from tasks.results import open_results, open_samples
+from tasks.results.models import CannotBeMade, Model, cell_of, open_model
 from tasks.work import ExactDenoiser
 from tests.tasks.tiny_store import SPEC, answer
 

@@ -18,7 +18,7 @@ from diffusion.formulations import Trained, formulations
 from diffusion.networks import architectures
 from diffusion.samplers import samplers
 from diffusion.training import Training
-from tasks.images import Digits
+from tasks.data import Digits
 from tasks.plan import Cell, Job, Plan, Shard, make_plan
 from tasks.study import Study
 from tasks.work import Wanted, _denoisers, data_key, run_shard, stack_of, training_set

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from diffusion.networks import Perceptron
 from diffusion.objectives import LogitNormal, MinSignalToNoise, VariationalBound
 from diffusion.objectives.parametrizations import Velocity
-from tasks.plan import Known, make_plan, points_of
+from tasks.plan import StoredPoint, make_plan, points_of
 from tasks.study import Study
 
 BASE = {
@@ -36,7 +36,7 @@ def ids(of):
 
 def known(of, **fields):
     values = {"status": "ok", "metrics": {"w1": 1, "ks": 1}, "samples": True, "trajectory": True, **fields}
-    return {i: Known(**values) for i in ids(of)}
+    return {i: StoredPoint(**values) for i in ids(of)}
 
 
 def test_exact_rows_are_added_once_for_each_schedule_in_the_study():

@@ -12,8 +12,8 @@ import xarray as xr
 
 from diffusion.metrics import ModeCoverage
 from tasks.query import STATISTICS, QueryError, query
-from tasks.where.columns import Columns, Groups
 from tasks.query.statistics import higher_is_better
+from tasks.where.columns import Columns, Groups
 
 LABELS = {
     "dataset": "uniform",

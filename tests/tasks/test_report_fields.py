@@ -14,13 +14,13 @@ import torch
 from diffusion.datasets import Uniform
 from diffusion.formulations import Exact, InDI
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
-from tasks.results.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
 from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
 from tasks.results import Answers
+from tasks.results.models import Model
 from tasks.store import Store
 from tasks.work import ExactDenoiser
 from tests.tasks.report_fixture import MadeUp, dataset_of, study_of

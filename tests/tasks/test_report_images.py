@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from tasks.images import Digits
+from tasks.data import Digits
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target, target_of
 from tasks.report.pictures import images

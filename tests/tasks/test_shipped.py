@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from diffusion.metrics import metrics as known_metrics
-from tasks.study.collection import Member, load_collection
+from tasks.columns import LIMIT, VERSION
 from tasks.plan import keeps_trajectory, make_plan
-from tasks.results.error_decomposition import LIMIT, VERSION
 from tasks.study import Study
+from tasks.study.collection import Member, load_collection
 from tasks.study.document import SHIPPED, shipped_studies
 from tasks.work import PointAnswer, Wanted, data_key, run_shard, training_set
 

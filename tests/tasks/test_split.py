@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.results.error_decomposition import BESIDE, PARTS, split
+from tasks.columns import METRIC_SUFFIXES, PARTS
+from tasks.results.error_decomposition import split
 
 QUESTION = {
     "dataset": "uniform",
@@ -43,7 +44,7 @@ def test_the_parts_are_the_differences_and_add_up_to_the_metric():
     assert found["w1_discretisation"].tolist() == [1.0, 1.0]
     assert found["w1_prior"].tolist() == [0.25, 0.25]
     assert found["w1_limit"].tolist() == [0.5, 0.5]
-    assert set(found) <= {f"w1{suffix}" for suffix in BESIDE}
+    assert set(found) <= {f"w1{suffix}" for suffix in METRIC_SUFFIXES}
 
 
 @pytest.mark.parametrize("name", QUESTION)

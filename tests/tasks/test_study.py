@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from diffusion.datasets import datasets
 from diffusion.formulations import formulations
-from diffusion.schedules.grids import grids
 from diffusion.metrics import metrics
 from diffusion.samplers import samplers
 from diffusion.schedules import EDM, schedules
-from tasks import study_file
+from diffusion.schedules.grids import grids
 from tasks.study import Study, StudyError, load_study
+from tasks.study import document as study_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
 from tasks.plan import make_plan
-from tasks.study import Study
 from tasks.plan.warnings import end_warnings, measured_in_vain, root_mean_square
+from tasks.study import Study
 
 
 def plain_datasets():

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from diffusion.metrics import NegativeLogLikelihood
-from tasks.results.stored import plan_against
 from tasks.plan import Job, Shard, make_plan
 from tasks.results import open_results
+from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import ShardAnswer, Wanted, generate, run_shard

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tasks.results.stored import plan_against
 from tasks.plan import Plan, keeps_trajectory
+from tasks.results import Answers
 from tasks.results.provenance import provenance
 from tasks.results.rows import rows_of, skipped_rows
-from tasks.results import Answers
+from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import Wanted, generate, run_shard

@@ -1,0 +1,91 @@
+"""One denoiser, and the hash that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.schedules import Schedule
+from diffusion.training import Training
+
+ENGINE_VERSION = 2
+
+"""Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
+
+
+def digest(value: Any) -> str:
+    """Content hash of plain values, 20 hexadecimal digits."""
+    text = json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def without_signed_zeros(value: Any) -> Any:
+    """The same plain values with 0.0 for -0.0, which JSON spells differently."""
+    match value:
+        case dict():
+            return {key: without_signed_zeros(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [without_signed_zeros(inner) for inner in value]
+        case float():
+            return value + 0.0
+        case _:
+            return value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One denoiser; `training` is None for the exact one."""
+
+    dataset: Dataset
+    formulation: Formulation
+    schedule: Schedule
+    seed: int
+    training: Training | None
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The canonical description that the id hashes."""
+        exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
+        objective = self.formulation.objective.version if isinstance(self.formulation, Trained) else 1
+        return {
+            "engine": ENGINE_VERSION,
+            "dataset": self.dataset.identity(),
+            "formulation": {"name": "exact", "version": self.formulation.version}
+            if exact
+            else self.formulation.identity(),
+            "schedule": self.schedule.identity(),
+            "seed": self.seed,
+            "training": self.training.identity(self.dataset.dim) if self.training else None,
+            **({"objective": objective} if objective > 1 else {}),
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash of the spec, 20 hexadecimal digits."""
+        return digest(self.spec)
+
+    def impossible(self) -> str | None:
+        """Why there can be no such model, or None."""
+        reason = self.formulation.refuses(self.schedule) or self.formulation.refuses_dataset(self.dataset)
+        if reason is None and self.training and isinstance(self.formulation, Trained):
+            reason = self.formulation.refuses_network(self.dataset, self.training)
+        return reason
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Short texts for the axes that the cell lies on."""
+        exact = isinstance(self.formulation, Exact)
+        return {
+            "dataset": self.dataset.label(),
+            "formulation": "exact" if exact else self.formulation.label(),
+            "schedule": self.schedule.label(),
+        }
+
+    def __str__(self) -> str:
+        labels = self.labels
+        return f"{labels['dataset']} {labels['formulation']} on {labels['schedule']}, seed {self.seed}"

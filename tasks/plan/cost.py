@@ -1,0 +1,32 @@
+"""What an answer costs, estimated in seconds of one core: sizes shards and weighs progress."""
+
+from __future__ import annotations
+
+from diffusion.datasets import PointSet
+from diffusion.formulations import Trained
+from diffusion.networks import Network
+from tasks.plan.cell import Cell
+
+_FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
+
+
+def network_of(cell: Cell) -> Network:
+    """The network of a trained cell."""
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
+    assert cell.training is not None  # noqa: S101
+    return cell.formulation.network(cell.dataset, cell.training)
+
+
+def seconds_per_evaluation(cell: Cell) -> float:
+    """For one sample, of the cell's denoiser."""
+    if cell.training is None:
+        if isinstance(cell.dataset, PointSet):  # every sample is compared with every point
+            return 1e-6 + 7e-10 * cell.dataset.points.numel()
+        return 2e-7 if cell.dataset.dim == 1 else 5e-6
+    return network_of(cell).flops() / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
+
+
+def seconds_per_example(cell: Cell) -> float:
+    """For one example of a training batch, there and back."""
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
+    return 4 * network_of(cell).flops() / _FLOPS_PER_SECOND * cell.formulation.objective.passes(cell.dataset.dim)

@@ -1,0 +1,74 @@
+"""From the axes of a study to its points: every combination once, exact rows included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule
+from tasks.plan.cell import Cell, digest
+from tasks.plan.point import Point
+from tasks.study import Study
+from tasks.study.axes import Block, SamplerChoice
+
+
+def points_of(study: Study) -> list[Point]:
+    """Every point of a study, exact rows included, without repetition."""
+    found: dict[str, Point] = {}
+    for block in study.blocks():
+        pairs = block.pairs()
+        for dataset in block.datasets:
+            for formulation, schedule in _models(pairs, dataset):
+                training = block.training if isinstance(formulation, Trained) else None
+                for seed in block.seeds:
+                    cell = Cell(dataset, formulation, schedule, seed, training)
+                    own = formulation.own_sampler
+                    for choice in _choices(block, own):
+                        other = choice.schedule.fitted(dataset) if choice.schedule else None
+                        grid = choice.grid_on(other or schedule)
+                        swapped = other if other != schedule else None
+                        for steps in (1,) if own else block.steps:
+                            point = Point(
+                                cell, choice.sampler, grid, steps, study.samples, study.start, swapped, choice.guidance
+                            )
+                            if not any(rule.matches(**_names(point)) for rule in block.exclude):
+                                found.setdefault(point.id, point)
+    return list(found.values())
+
+
+def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:
+    """The pairs of a block that are trained, and the exact answer on each of their schedules; schedules as the data set has them."""
+    fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
+    yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained))
+    if dataset.exact:
+        sampled = [schedule for f, schedule in fitted if f.own_sampler is None and not f.restores]
+        schedules = {digest(schedule.spec()): schedule for schedule in sampled}
+        yield from ((Exact(schedule), schedule) for schedule in schedules.values())
+
+
+def _choices(block: Block, own: Sampler | None) -> Sequence[SamplerChoice]:
+    """The samplers to ask: of a model with a way of its own that way, as the study writes it if it does."""
+    if own is None:
+        return block.samplers
+    return [one for one in block.samplers if type(one.sampler) is type(own)] or [SamplerChoice(own)]
+
+
+def _names(point: Point) -> dict[str, str | int]:
+    """The registered names that `exclude` patterns speak of."""
+    return {
+        "dataset": point.cell.dataset.registered_name,
+        "formulation": point.cell.formulation.registered_name,
+        "schedule": point.schedule.registered_name,  # the one that is sampled on
+        "sampler": point.sampler.registered_name,
+        "grid": point.grid.registered_name,
+        "guidance": point.guidance.registered_name if point.guidance else "none",
+        "steps": point.steps,
+        "seed": point.cell.seed,
+    }
+
+
+def keeps_trajectory(study: Study, point: Point) -> bool:
+    """Whether the study wants the point's path from noise to data stored."""
+    return f"{point.sampler.registered_name}@{point.steps}" in study.keep.trajectories

@@ -1,0 +1,90 @@
+"""Cells packed into shards: what one worker trains and answers in one go."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diffusion.formulations import Trained
+from tasks.plan.cell import Cell
+from tasks.plan.cost import network_of, seconds_per_example
+from tasks.plan.point import Point
+
+SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
+
+
+def stack_key(cell: Cell) -> str:
+    """What cells must agree in to share a shard: those of one stack, or exact answers of one target."""
+    if not isinstance(cell.formulation, Trained) or cell.training is None:
+        return json.dumps([cell.dataset.dim, cell.dataset.spec()])
+    return json.dumps([repr(network_of(cell)), repr(cell.formulation.objective), cell.training.spec()])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell with the questions to be asked of it now."""
+
+    cell: Cell
+    points: tuple[Point, ...]
+    train: bool  # False: the weights are in the store, or there are none
+
+    def work(self) -> float:
+        """Estimated seconds of one core."""
+        training = self.cell.training
+        seconds = sum(point.work() for point in self.points)
+        if training is None:
+            seconds += sum(point.limit_work() for point in {point.flow: point for point in self.points}.values())
+        if self.train and training is not None:
+            seconds += training.steps * training.batch * (seconds_per_example(self.cell) + 2e-7)
+        return seconds
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Cells that share a network's shape, trained and questioned together by one worker."""
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """A name a person recognises: ``uniform: edm x3`` or ``uniform: exact on edm x3, iddpm x2``."""
+        counts: dict[str, dict[str, int]] = {}
+        for job in self.jobs:
+            labels = job.cell.labels
+            exact = labels["formulation"] == "exact"
+            here = counts.setdefault(labels["dataset"] + (": exact on " if exact else ": "), {})
+            what = labels["schedule" if exact else "formulation"]
+            here[what] = here.get(what, 0) + 1
+        return "; ".join(
+            start + ", ".join(f"{what} x{count}" if count > 1 else what for what, count in here.items())
+            for start, here in counts.items()
+        )
+
+    @property
+    def points(self) -> int:
+        """Number of questions."""
+        return sum(len(job.points) for job in self.jobs)
+
+    @property
+    def trained(self) -> int:
+        """Number of cells to train."""
+        return sum(job.train for job in self.jobs)
+
+    def work(self) -> float:
+        """Estimated seconds of one core."""
+        return sum(job.work() for job in self.jobs)
+
+
+def packed(jobs: list[Job], target: float) -> Iterator[Shard]:
+    """Consecutive jobs in shards of about `target` seconds each."""
+    total = sum(job.work() for job in jobs)
+    count = min(len(jobs), max(1, math.ceil(total / target)))
+    done, start = 0.0, 0
+    for i, job in enumerate(jobs):
+        done += job.work()
+        left = len(jobs) - i - 1
+        if done >= total / count * (1 - 1e-9) or left == 0:
+            yield Shard(tuple(jobs[start : i + 1]))
+            total, count, done, start = total - done, max(count - 1, 1), 0.0, i + 1

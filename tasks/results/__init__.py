@@ -1,0 +1,31 @@
+"""Stored answers, read and written.
+
+- `read`: one snapshot of a store as labelled data; `models`: a stored cell as a denoiser again;
+- `rows`: from a shard's answers to rows of the store; `provenance`: where they come from;
+- `stored`: what a store says of a study's points; `explain`: why a point is computed again;
+- `error_decomposition`: where an error comes from; `export`: the whole as one file.
+"""
+
+from __future__ import annotations
+
+from tasks.results.read import (
+    CONFIGURATION,
+    COORDINATES,
+    PLACE,
+    Answers,
+    UnknownStudy,
+    metric_names,
+    open_results,
+    open_samples,
+)
+
+__all__ = [
+    "CONFIGURATION",
+    "COORDINATES",
+    "PLACE",
+    "Answers",
+    "UnknownStudy",
+    "metric_names",
+    "open_results",
+    "open_samples",
+]
