@@ -42,17 +42,17 @@ from rich.text import Text
 
 from flows.progress import Board, Display, reporter
 from tasks.compare import compare, summary, table
-from tasks.results.explain import matching
-from tasks.results.stored import is_recorded, plan_against
 from tasks.plan import Plan, Shard, keeps_trajectory, points_of
-from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of, skipped_rows
+from tasks.plan.warnings import kept_in_vain, measured_in_vain
+from tasks.query.tables import summary_records
 from tasks.report.page.files import default_page, write_report
 from tasks.results import Answers, UnknownStudy
+from tasks.results.explain import matching
+from tasks.results.provenance import provenance
+from tasks.results.rows import rows_of, skipped_rows
+from tasks.results.stored import is_recorded, plan_against
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
-from tasks.query.tables import summary_records
-from tasks.plan.warnings import kept_in_vain, measured_in_vain
 from tasks.work import DataKey, PointAnswer, ShardAnswer, Wanted, data_key, run_shard, training_set
 
 WORKER_DEATHS = 2

@@ -71,10 +71,10 @@ def run_each(
 
 
 def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:
+    from tasks.query.tables import failure_lines
     from tasks.report.page.files import default_page, write_report
     from tasks.results import Answers
     from tasks.store import Store
-    from tasks.query.tables import failure_lines
 
     answers = Answers(Store.open(store), member.study.name)
     counts = Counter(map(str, answers.points["status"].values.tolist()))

@@ -11,10 +11,10 @@ import pytest
 
 from diffusion.datasets import FourPoints, GaussianMixture
 from tasks.plan import keeps_trajectory, make_plan
-from tasks.results.rows import rows_of, skipped_rows
 from tasks.report.lookup.targets import Target
 from tasks.report.page.draw import draw_report
 from tasks.results import Answers
+from tasks.results.rows import rows_of, skipped_rows
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import PointAnswer, Wanted, generate, run_shard

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.split import BESIDE
+from tasks.columns import METRIC_SUFFIXES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,9 +37,11 @@ class Row:
     point_id: str
     status: str
     error: str
-    start: str  # what it set out from, see `tasks.laws`
+    start: str  # what it set out from, see `tasks.columns`
     values: Mapping[str, float]
-    beside: Mapping[str, float] = field(default_factory=dict)  # ``<metric>_<part>``, see `tasks.split`
+    beside: Mapping[str, float] = field(
+        default_factory=dict
+    )  # ``<metric>_<part>``, see `tasks.results.error_decomposition`
 
 
 def metrics_in(points: xr.Dataset) -> list[str]:
@@ -48,7 +50,9 @@ def metrics_in(points: xr.Dataset) -> list[str]:
     return [
         name
         for name in names
-        if name not in _NOT_METRICS and not name.endswith(BESIDE) and np.issubdtype(points[name].dtype, np.number)
+        if name not in _NOT_METRICS
+        and not name.endswith(METRIC_SUFFIXES)
+        and np.issubdtype(points[name].dtype, np.number)
     ]
 
 
@@ -58,7 +62,7 @@ def points_in(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Row, ...]:
     text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
     count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
     values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
-    names = [f"{metric}{suffix}" for metric in metrics for suffix in BESIDE if f"{metric}{suffix}" in points]
+    names = [f"{metric}{suffix}" for metric in metrics for suffix in METRIC_SUFFIXES if f"{metric}{suffix}" in points]
     beside = {name: [float(v) for v in _column(points, name, math.nan)] for name in names}
     return tuple(
         Row(

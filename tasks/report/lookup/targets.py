@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffusion.datasets import Dataset, Torus, datasets, noised_law
 from diffusion.analysis.fokker_planck import time_marginals
-from diffusion.schedules.grids import grids
+from diffusion.datasets import Dataset, Torus, datasets, noised_law
 from diffusion.guidance import guidances
-from diffusion.schedules.levels import levels_of
 from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
-from tasks.study.components import build
+from diffusion.schedules.grids import grids
+from diffusion.schedules.levels import levels_of
 from tasks.report.lookup.named import component_called, components_in
+from tasks.study.components import build
 
 if TYPE_CHECKING:
     from tasks.report.lookup.points import Row

@@ -2,7 +2,7 @@
 
 *What is compared.* The metric m itself, by its logarithm, seed by seed: seeds share start noise between samplers, formulations
 and schedules, and a paired difference is sharper than either mean. m is not reduced by its floor (the difference of two noisy
-numbers near zero has no logarithm). Nor by its limit of many steps, which exact rows know (`tasks.results.error_decomposition`): two samplers of one
+numbers near zero has no logarithm). Nor by its limit of many steps, which exact rows know (`error_decomposition`): two samplers of one
 denoiser have the same limit, so that subtracting it changes neither the sign nor the noise of their difference. Where it says
 more is in *how much*: the ratio of what exceeds the limit is given besides, where both excesses rise above their own noise.
 
@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from tasks.columns import LIMIT
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import FEWEST_SEEDS, Series, Tabulation
-from tasks.columns import LIMIT
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.99

@@ -1,6 +1,6 @@
 """Where an error comes from: network, discretisation, prior and floor against the number of steps.
 
-The parts of a metric add up to it (`tasks.results.error_decomposition`). They are means over seeds, and may be negative, being differences of noisy
+The parts of a metric add up to it (`error_decomposition`). They are means over seeds, and may be negative, being differences of noisy
 numbers.
 
 *Dominates.* The network's error is larger than the discretisation's at N if the difference of the two, seed by seed, is told by the
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.columns import PARTS
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.comparisons import mean_and_half
 from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation
 from tasks.report.text import listing, some
-from tasks.columns import PARTS
 
 FLOOR = "floor"
 SHOWN = (*PARTS, FLOOR)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
+from tasks.plan.warnings import end_warnings
 from tasks.report.lookup.named import components_in, plain
 from tasks.report.numbers.curves import Tabulation, names_of
 from tasks.report.pictures.style import PALETTE, dash, symbol
 from tasks.report.text import counted
-from tasks.warnings import end_warnings
 
 if TYPE_CHECKING:
     from tasks.report.answers import Answers

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.formulations import Formulation
+from diffusion.samplers import DDIM, Heun
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import Level, levels_of
-from diffusion.samplers import DDIM, Heun
 from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, packed, plain
