@@ -27,11 +27,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from diffusion.arguments import at_a_level, wrap_own
 from diffusion.registry import Component, Registry
 
 datasets: Registry[Dataset] = Registry("dataset")
@@ -41,7 +42,15 @@ Rows = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [n, dim], alpha [n], sig
 
 @dataclass(frozen=True)
 class Dataset(Component):
-    """A target distribution on R^dim."""
+    """A target distribution on R^dim.
+
+    What a subclass says of noised points (`denoise`, `log_density`, `score`, `posterior_variance`) is asked through
+    `diffusion.arguments.at_a_level`: plain numbers are taken, shapes and levels that cannot be right are refused.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        wrap_own(cls, ("denoise", "log_density", "score", "posterior_variance"), at_a_level)
 
     @property
     def exact(self) -> bool:
@@ -93,6 +102,7 @@ class Dataset(Component):
         """log p(x), ``[..., batch]``."""
         raise NotImplementedError(f"dataset {self.registered_name!r} has no exact density")
 
+    @at_a_level
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """grad log p(x), shaped like `x`; by Tweedie's formula from the denoiser."""
         a, s = alpha[..., None], sigma[..., None]

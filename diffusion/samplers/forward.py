@@ -23,6 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
 from diffusion.samplers.base import Begin, Denoiser, Noise, Sampler, per_member, samplers, transition_variance
 from diffusion.schedules.levels import Level
@@ -54,6 +55,15 @@ class Forward(Sampler):
         return noised_law(dataset, float(last.alpha), float(last.sigma))
 
 
+def _check_upwards(now: Level, then: Level) -> None:
+    """Raise Refused unless a move leads to more noise."""
+    if not bool((then.nsr > now.nsr).all()):
+        raise Refused(
+            f"the forward process was handed a move from sigma/alpha = {float(now.nsr.min()):.3g} to {float(then.nsr.min()):.3g}; "
+            "accepted: the levels of sampler.path(levels), which grow noisier, not the grid's"
+        )
+
+
 def _link(x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
     """``A x + B eps``, from `now` to the noisier level `then`."""
     shrink = then.alpha / now.alpha
@@ -74,6 +84,7 @@ class ForwardChain(Forward):
     order: ClassVar[int | None] = None  # no error falls with the number of steps
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:  # noqa: ARG002
+        _check_upwards(now, then)
         return _link(x, now, then, noise)
 
 
@@ -94,6 +105,7 @@ class ForwardSDE(Forward):
     order: ClassVar[int | None] = 1
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:  # noqa: ARG002
+        _check_upwards(now, then)
         if now.clean:
             return _link(x, now, then, noise)
         duration = then.time - now.time

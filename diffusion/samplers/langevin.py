@@ -39,6 +39,7 @@ from typing import ClassVar, Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
 from diffusion.samplers.base import (
@@ -70,6 +71,10 @@ def langevin_move(denoiser: Denoiser, x: Tensor, level: Level, tau: Tensor, z: T
 def score_at(denoiser: Denoiser, x: Tensor, level: Level) -> Tensor:
     """grad log p(x) at a level, by Tweedie's formula: ``[members, samples, dim]``."""
     return -implied_noise(x, denoiser(x, level.alpha, level.sigma), level) / per_member(level.sigma)
+
+
+def _least(level: Level) -> str:
+    return f"{float(level.nsr.min()):.3g}"
 
 
 def _check_tau(name: str, tau: float, unit: str) -> None:
@@ -166,9 +171,26 @@ class AtOneLevel(Sampler):
         return self.tau * (level.sigma if self.unit == "noise" else level.alpha) ** 2
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
+        self.check_move(now, then)
         if then.clean:
             return denoiser(x, now.alpha, now.sigma)
         return self.move(denoiser, x, now, noise)
+
+    def check_move(self, now: Level, then: Level) -> None:
+        """Refuse levels that are not those of `path`: moves made while the level changes follow the law of none.
+
+        Raises:
+            Refused: the level changes, or the noise ends and nothing was said of denoising, or elsewhere than at the own level.
+        """
+        if now is then:
+            return
+        stays = not then.clean and torch.equal(now.alpha, then.alpha) and torch.equal(now.sigma, then.sigma)
+        if stays or (then.clean and self.denoise and torch.equal(now.nsr, self.level(now).nsr)):
+            return
+        raise Refused(
+            f"{self.registered_name!r} makes its moves at one noise level and was handed a move from sigma/alpha = {_least(now)} to "
+            f"{_least(then)}; accepted: the levels of sampler.path(levels), not the grid's"
+        )
 
     @abstractmethod
     def move(self, denoiser: Denoiser, x: Tensor, level: Level, noise: Noise) -> Tensor:
@@ -235,6 +257,8 @@ class MALA(AtOneLevel, PathSampler):
         return 2 * (steps - self.denoise + 1) + self.denoise
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
+        for now, then in itertools.pairwise(levels):
+            self.check_move(now, then)
         moves = len(levels) - 1 - levels[-1].clean
         state = x
         for state, _ in self.walk(denoiser, x, levels[0], moves, noise):
@@ -336,6 +360,11 @@ class AnnealedLangevin(PathSampler):
         return dataset if last.clean else noised_law(dataset, float(last.alpha), float(last.sigma))
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
+        if levels[-1].clean != self.denoise:
+            raise Refused(
+                f"'annealed-langevin' with denoise = {self.denoise} was handed levels that end at sigma/alpha = {_least(levels[-1])}; "
+                f"accepted: the levels of sampler.path(levels), not the grid's"
+            )
         if self.denoise:
             x = self._moved(denoiser, x, levels[0], noise)
         for now, then in itertools.pairwise(levels):

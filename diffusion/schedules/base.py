@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.arguments import of_numbers, wrap_own
 from diffusion.registry import Component, Registry
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ ratio: 0.025 means that at most one draw in eighty can be told apart. (``N(0, 1)
 preserved, adds to the divergence a term of the order of alpha^4.)
 """
 
+_FUNCTIONS_OF_TIME = (
+    *("alpha", "sigma", "alpha_dot", "sigma_dot", "nsr", "time_of", "drift", "diffusion_squared"),
+    *("beta", "integrated_beta", "time_of_integrated_beta"),
+)
+
 LARGEST_EXPONENT = 700.0  # B up to here leaves alpha^2 = exp(-B) and its inverse within float64
 
 
@@ -42,7 +48,13 @@ class Schedule(Component):
 
     A schedule may end with ``alpha(t_max) = 0`` exactly. There nsr is infinite, f minus and g^2 plus infinity; the amplitudes
     and their derivatives are finite, `time_of` of an infinite ratio is t_max, and nothing is NaN.
+
+    Times and ratios are float64 tensors of any shape; a plain number is taken for a tensor without axes.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        wrap_own(cls, _FUNCTIONS_OF_TIME, of_numbers)
 
     own_grid: ClassVar[str] = "uniform-t"
     variance_preserving: ClassVar[bool] = False  # alpha^2 + sigma^2 = 1
@@ -114,14 +126,17 @@ class Schedule(Component):
     def time_of(self, nsr: Tensor) -> Tensor:
         """The inverse of `nsr`."""
 
+    @of_numbers
     def nsr(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma / alpha."""
         return self.sigma(t) / self.alpha(t)
 
+    @of_numbers
     def drift(self, t: Tensor) -> Tensor:
         """f(t) of ``dx = f x dt + g dw``."""
         return self.alpha_dot(t) / self.alpha(t)
 
+    @of_numbers
     def diffusion_squared(self, t: Tensor) -> Tensor:
         """g(t)^2 of ``dx = f x dt + g dw``."""
         sigma = self.sigma(t)

@@ -17,6 +17,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from diffusion.arguments import number
+
 Function = Callable[[Tensor], Tensor]
 
 FUNCTIONS: dict[str, Function] = {
@@ -51,7 +53,7 @@ class Formula(str):
     """Text that can be called: ``Formula("exp(-t)")(t)``, or ``Formula("package.module:function")(t)``.
 
     Takes a float64 tensor and returns one of the same shape. Raises ValueError, saying what is accepted, if the text is
-    neither an expression nor the path of something callable.
+    neither an expression nor the path of something callable. Plain numbers are taken as a schedule takes them.
     """
 
     __slots__ = ("_function",)
@@ -67,7 +69,7 @@ class Formula(str):
         return self
 
     def __call__(self, t: Tensor) -> Tensor:
-        return self._function(t)
+        return self._function(t if isinstance(t, Tensor) and t.is_floating_point() else number(str(self), t))
 
     def __reduce__(self) -> tuple[type[Formula], tuple[str]]:  # compiled anew wherever it is sent
         return Formula, (str(self),)

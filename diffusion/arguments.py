@@ -1,0 +1,119 @@
+"""Numbers and shapes at the door of data sets and schedules.
+
+Inside, everything is float64 tensors of agreed shapes. A plain number has one meaning and is taken; what could only give numbers
+that mean nothing is refused in one sentence, with what was found and what would be accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+S = TypeVar("S")
+OfTime = Callable[[S, Tensor], Tensor]
+OfNoisedPoints = Callable[[S, Tensor, Tensor, Tensor], Tensor]
+
+
+class Refused(ValueError):
+    """An argument that cannot be right. The message is one sentence: what was found, what would be accepted."""
+
+
+def of_numbers(method: OfTime[S]) -> OfTime[S]:
+    """Let a function of times or noise levels take plain numbers and arrays too, as float64 tensors.
+
+    Floating-point tensors pass as they are, at the cost of one comparison of types.
+
+    Raises:
+        Refused: what is given is no real number, is negative, or is not a number.
+    """
+
+    def taking_numbers(self: S, t: Any) -> Tensor:
+        if not (isinstance(t, Tensor) and t.is_floating_point()):
+            t = number(f"{_name(self)}.{method.__name__}", t)
+        return method(self, t)
+
+    return wraps(method)(taking_numbers)
+
+
+def number(what: str, value: Any) -> Tensor:
+    """A number, or an array of numbers, from 0 to infinity as a float64 tensor of its shape."""
+    try:
+        found = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Refused(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above") from None
+    if isinstance(value, bool) or not bool((found >= 0).all()):
+        raise Refused(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above")
+    return found
+
+
+def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
+    """Check the arguments of what a data set says of noised points: ``method(self, x, alpha, sigma)``.
+
+    Raises:
+        Refused: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes than ``[..., batch]``, so that they
+            would be spread along the batch; alpha is negative; sigma is not above 0.
+    """
+
+    def checked(self: Any, x: Any, alpha: Any, sigma: Any) -> Tensor:
+        if not (isinstance(x, Tensor) and isinstance(alpha, Tensor) and isinstance(sigma, Tensor)):
+            what = f"{_name(self)}.{method.__name__}"
+            x, alpha, sigma = points(what, x), number(f"{what}, alpha", alpha), number(f"{what}, sigma", sigma)
+        if x.ndim < 2 or x.shape[-1] != self.dim:
+            raise Refused(
+                f"{_name(self)}.{method.__name__}: x has shape {list(x.shape)}; accepted: [n, {self.dim}], or [..., n, {self.dim}]"
+            )
+        for name, level in (("alpha", alpha), ("sigma", sigma)):
+            if level.ndim < x.ndim - 1 and level.numel() != 1:
+                raise Refused(
+                    f"{_name(self)}.{method.__name__}: {name} has shape {list(level.shape)} and x {list(x.shape)}, so that it "
+                    f"would run along the samples; accepted: one number, or a shape that broadcasts against {list(x.shape[:-1])} axis "
+                    f"by axis, such as {[len(x)] + [1] * (x.ndim - 2)}"
+                )
+        if not (_least(sigma) > 0 and _least(alpha) >= 0):
+            raise Refused(
+                f"{_name(self)}.{method.__name__}: found alpha = {_least(alpha):g}, sigma = {_least(sigma):g}; accepted: alpha of 0 or "
+                f"above, sigma above 0 (what the data are without noise, `sample` says, and where there is one, `cdf`)"
+            )
+        return method(self, x, alpha, sigma)
+
+    return wraps(method)(checked)
+
+
+def points(what: str, x: Any) -> Tensor:
+    """An array of numbers as a float64 tensor of its shape."""
+    try:
+        return torch.as_tensor(x, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Refused(f"{what}: x is {_shown(x)}; accepted: a tensor or an array of numbers") from None
+
+
+def wrap_own(cls: type, names: tuple[str, ...], wrapper: Callable[[Any], Any]) -> None:
+    """Put `wrapper` around those of the named methods that a class itself defines."""
+    for name in names:
+        method = vars(cls).get(name)
+        if callable(method) and not getattr(method, "__isabstractmethod__", False):
+            setattr(cls, name, wrapper(method))
+
+
+def _name(component: Any) -> str:
+    return str(getattr(component, "registered_name", "") or type(component).__name__)
+
+
+def _least(level: Tensor) -> float:
+    """The least of the values; NaN if one of them is."""
+    return float(level) if level.numel() == 1 else float(level.min()) if level.numel() else math.inf
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Real):
+        return repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        return f"an array of shape {list(value.shape)} with values from {value.min():g} to {value.max():g}"
+    return f"{type(value).__name__} {str(value)[:40]!r}"
