@@ -9,7 +9,6 @@ import torch
 
 from diffusion.arguments import Refused
 from diffusion.datasets import EightGaussians, Gaussian, Uniform, datasets
-from diffusion.grids import grids
 from diffusion.samplers import (
     MALA,
     AnnealedLangevin,
@@ -22,6 +21,7 @@ from diffusion.samplers import (
     levels_of,
 )
 from diffusion.schedules import EDM, VPLinear, schedules
+from diffusion.schedules.grids import grids
 
 
 def tensor(*values):
