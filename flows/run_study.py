@@ -53,7 +53,7 @@ from tasks.results.rows import rows_of, skipped_rows
 from tasks.results.stored import is_recorded, plan_against
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
-from tasks.work import DataKey, PointAnswer, ShardAnswer, Wanted, data_key, run_shard, training_set
+from tasks.work import DataKey, PointAnswer, Requests, ShardAnswer, data_key, run_shard, training_set
 
 WORKER_DEATHS = 2
 """How often a shard is started again when its worker dies. Ray counts them; Prefect's retries stay off."""
@@ -78,7 +78,7 @@ class Outcome:
     started: Mapping[str, str] = field(default_factory=dict)  # by what: part of the provenance of every commit
 
 
-class Sealed:
+class Opaque:
     """A value that Prefect passes on without looking inside."""
 
     def __init__(self, content: Any) -> None:
@@ -86,18 +86,18 @@ class Sealed:
 
 
 @task(name="generate-data", task_run_name="data: {label} seed {seed}", cache_policy=NO_CACHE, persist_result=False)
-def generate_data(label: str, seed: int, size: int, cell: Sealed) -> Any:  # noqa: ARG001 - the label names the run
+def generate_data(label: str, seed: int, size: int, cell: Opaque) -> Any:  # noqa: ARG001 - the label names the run
     """The training set of one target and seed."""
     return training_set(cell.content)
 
 
 @task(name="train-and-sweep", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-def train_and_sweep(name: str, number: int, work: Sealed, keys: list[Any], data: list[Any], board: Sealed) -> Any:  # noqa: ARG001
+def train_and_sweep(name: str, number: int, work: Opaque, keys: list[Any], data: list[Any], board: Opaque) -> Any:  # noqa: ARG001
     """One shard: train its cells together, ask every question, measure."""
     shard, weights, wanted = work.content
     board.content.begin.remote(number)
     sets = {tuple(key): values for key, values in zip(keys, data, strict=True)}
-    return Sealed(run_shard(shard, sets, weights, wanted, reporter(board.content, number)))
+    return Opaque(run_shard(shard, sets, weights, wanted, reporter(board.content, number)))
 
 
 @flow(name="run-study", flow_run_name="{study}", validate_parameters=False)
@@ -220,7 +220,7 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
     log = get_run_logger()
     board = ray.remote(num_cpus=0)(Board).remote()
     answers = Answers(coordinator.store)
-    wanted = Wanted(
+    wanted = Requests(
         plan.study.metrics,
         plan.study.keep.samples,
         frozenset(point.id for point in plan.points if keeps_trajectory(plan.study, point)),
@@ -232,12 +232,12 @@ def _sweep(plan: Plan, shards: list[Shard], coordinator: Coordinator, outcome: O
             keys = sorted({data_key(job.cell) for job in shard.jobs if job.train})
             for job in shard.jobs:
                 if job.train and (key := data_key(job.cell)) not in sets:
-                    sets[key] = generate_data.submit(key[0], key[1], key[2], Sealed(job.cell))
+                    sets[key] = generate_data.submit(key[0], key[1], key[2], Opaque(job.cell))
             weights = {
                 job.cell.id: answers.weights(job.cell.id) for job in shard.jobs if job.cell.training and not job.train
             }
             future: Any = train_and_sweep.submit(
-                shard.name, number, Sealed((shard, weights, wanted)), keys, [sets[key] for key in keys], Sealed(board)
+                shard.name, number, Opaque((shard, weights, wanted)), keys, [sets[key] for key in keys], Opaque(board)
             )
             futures[future.wrapped_future] = (number, future)
     artifact: Any = create_progress_artifact(
@@ -309,7 +309,7 @@ def _answer_of(future: Any, shard: Shard) -> ShardAnswer:
     """The shard's answer; a shard that could not be run is an answer too: every point failed, with the reason."""
     try:
         with _signals_as_raised():
-            sealed: Sealed = future.result()
+            sealed: Opaque = future.result()
         answer: ShardAnswer = sealed.content
         return answer
     except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on

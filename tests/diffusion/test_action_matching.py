@@ -38,7 +38,8 @@ from diffusion.schedules.grids import UniformTime
 from diffusion.schedules.levels import level_at, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
-from tasks.work import _to_bytes, stack_of
+from tasks.work import stack_of
+from tasks.work.stacks import to_bytes
 from tests.diffusion import sampler_kit as kit
 
 if TYPE_CHECKING:
@@ -509,7 +510,7 @@ def test_weights_survive_storage_to_the_last_bit(kind: Kind) -> None:
     cells = [Cell(Uniform(), ActionMatching(kind), Flow(), seed, settings) for seed in range(2)]
     members = [Member(cell.dataset, ActionMatching(kind), cell.schedule, cell.id) for cell in cells]
     stack = trained(members, settings)
-    again = stack_of(cells, [_to_bytes(stack, m) for m in range(2)])
+    again = stack_of(cells, [to_bytes(stack, m) for m in range(2)])
     for key, parts in bits(again).items():
         assert bits(stack)[key][:3] == parts
 

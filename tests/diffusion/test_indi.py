@@ -28,7 +28,9 @@ from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, Shard
 from tasks.results.rows import rows_of
-from tasks.work import Wanted, _to_bytes, generate, run_shard, stack_of
+from tasks.work import Requests, run_shard, stack_of
+from tasks.work.data import generate
+from tasks.work.stacks import to_bytes
 from tests.diffusion import sampler_kit as kit
 
 if TYPE_CHECKING:
@@ -345,7 +347,7 @@ def test_members_with_other_observations_do_not_touch_and_survive_storage() -> N
     for part in ([0], [2, 1], [3, 0, 2]):
         some = bits(trained([members[j] for j in part], settings))
         assert all(some[key] == whole[key] for key in some)
-    assert bits(stack_of(cells, [_to_bytes(stack, m) for m in range(len(cells))])) == whole
+    assert bits(stack_of(cells, [to_bytes(stack, m) for m in range(len(cells))])) == whole
     assert len(set(whole.values())) == len(cells)
 
 
@@ -359,7 +361,7 @@ def answered(
     assert all(point.impossible() is None for point in points)
     shard = Shard([Job(cell, train=True, points=tuple(points))])
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}
-    answer = run_shard(shard, data, {}, Wanted((RestorationError(),), False, frozenset()))
+    answer = run_shard(shard, data, {}, Requests((RestorationError(),), False, frozenset()))
     return rows_of(answer, {}).points
 
 

@@ -17,7 +17,7 @@ import torch
 from diffusion.metrics import metrics
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
-from tasks.work import PointAnswer, Wanted, run_shard
+from tasks.work import PointAnswer, Requests, run_shard
 
 STEPS = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 
@@ -59,7 +59,7 @@ LONG_TABLE: dict[tuple[str, str], tuple[float, ...]] = {
     ("ddpm-linear(levels=1000)", "ddim"): (0.00455, 0.00201, 0.00128),
 }
 
-WANTED = Wanted(tuple(metrics.create(name) for name in ("w1", "ks")), samples=True, trajectories=frozenset())
+WANTED = Requests(tuple(metrics.create(name) for name in ("w1", "ks")), samples=True, trajectories=frozenset())
 
 
 def answers(spec: dict[str, Any]) -> list[PointAnswer]:

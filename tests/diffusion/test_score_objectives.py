@@ -41,7 +41,8 @@ from diffusion.training import Member, TrainedStack, Training, train
 from diffusion.training.gradient_variance import gradient_variance
 from tasks.plan import Cell, make_plan
 from tasks.study import Study, StudyError
-from tasks.work import _to_bytes, stack_of
+from tasks.work import stack_of
+from tasks.work.stacks import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -375,7 +376,7 @@ def test_weights_survive_storage_to_the_last_bit(formulation: NoiseConditional) 
     cells = [Cell(Torus(), formulation, schedule, seed, settings) for seed in range(2)]
     members = [Member(Torus(), formulation, schedule, cell.id) for cell in cells]
     stack = train(members, [Torus().sample(500, stream("bits"))] * 2, settings)
-    files = [_to_bytes(stack, m) for m in range(2)]
+    files = [to_bytes(stack, m) for m in range(2)]
     back = stack_of(cells, files)
     assert torch.equal(back.rows, stack.rows)
     one, other = ({key: D for key, (_, _, D) in bits(s).items()} for s in (replace(back, losses=stack.losses), stack))

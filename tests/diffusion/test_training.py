@@ -33,7 +33,8 @@ from diffusion.randomness import stream
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, VELinear, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
-from tasks.work import _to_bytes, stack_of
+from tasks.work import stack_of
+from tasks.work.stacks import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -424,12 +425,12 @@ def test_weights_survive_storage_to_the_last_bit(dataset: Dataset, width: int, d
         [Member(cell.dataset, TRAINED[cell.formulation.registered_name], cell.schedule, cell.id) for cell in cells],
         settings,
     )
-    files = [_to_bytes(stack, m) for m in range(len(cells))]
+    files = [to_bytes(stack, m) for m in range(len(cells))]
     back = stack_of(cells, files)
     assert torch.equal(back.rows, stack.rows)
     one = {key: (weights, D) for key, (weights, _, D) in bits_without_losses(back).items()}
     assert one == {key: (weights, D) for key, (weights, _, D) in bits(stack).items()}
-    assert [_to_bytes(back, m) for m in range(len(cells))] == files
+    assert [to_bytes(back, m) for m in range(len(cells))] == files
     assert torch.equal(stack_of(cells[2:3], files[2:3]).rows[0], stack.rows[2])
 
 

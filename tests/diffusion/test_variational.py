@@ -21,7 +21,8 @@ from diffusion.schedules.grids import UniformTime
 from diffusion.schedules.levels import levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Point
-from tasks.work import _to_bytes, stack_of, states
+from tasks.work import stack_of, states
+from tasks.work.stacks import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def test_weights_survive_storage_to_the_last_bit(formulation: VariationalAutoenc
     settings = Training(steps=2, batch=8, width=17, depth=2)
     cell = Cell(Torus(), formulation, formulation.own_schedule(), 0, settings)
     stack = trained(formulation, Torus(), settings, cell.id)
-    again = stack_of([cell], [_to_bytes(stack, 0)])
+    again = stack_of([cell], [to_bytes(stack, 0)])
     assert torch.equal(again.rows, stack.rows)
     assert again.objective == stack.objective
     z = normal(1, 5, formulation.latent)
@@ -428,9 +429,9 @@ def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAuto
     assert few.shape == (1, 100, 3)
     assert torch.equal(few, many[:, :100])
     point = asked(formulation, Torus(), 4000)
-    from tasks.work import _streams, start_noise
+    from tasks.work.sampling import noise_streams, start_noise
 
-    streams = _streams([point], "noise")
+    streams = noise_streams([point], "noise")
     z = start_noise([point])
     while z.shape[-1] < formulation.latent:
         z = torch.cat([z, streams.fresh()], -1)

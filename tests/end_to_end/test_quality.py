@@ -5,7 +5,7 @@ import pytest
 
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
-from tasks.work import Wanted, data_key, run_shard, training_set
+from tasks.work import Requests, data_key, run_shard, training_set
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def answers(study: Study):
     found = []
     for shard in plan.shards(1):
         data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
-        found += run_shard(shard, data, {}, Wanted(study.metrics, False, frozenset())).points
+        found += run_shard(shard, data, {}, Requests(study.metrics, False, frozenset())).points
     assert not [answer.error for answer in found if answer.error]
     return found
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import tasks.failpoints
-import tasks.work
+import tasks.work.shard
+import tasks.work.stacks
 from tasks.results import Answers
 from tasks.results.export import export
 from tasks.store import Store
@@ -150,7 +151,7 @@ def _count_into(log: Path) -> None:
         with log.open("a") as file:
             file.writelines(f"{kind} {key}\n" for key in keys)
 
-    generate, train, ask = tiny_store.generate, tasks.work.train, tasks.work._answers
+    generate, train, ask = tiny_store.generate, tasks.work.stacks.train, tasks.work.shard._answered_together
 
     def counted_generate(dataset: Any, seed: int, n: int) -> Any:
         told("generate", [f"{dataset.label()}/{seed}/{n}"])
@@ -164,4 +165,8 @@ def _count_into(log: Path) -> None:
         told("ask", [point.id for point in points])
         return ask(points, *more)
 
-    tiny_store.generate, tasks.work.train, tasks.work._answers = counted_generate, counted_train, counted_ask
+    tiny_store.generate, tasks.work.stacks.train, tasks.work.shard._answered_together = (
+        counted_generate,
+        counted_train,
+        counted_ask,
+    )

@@ -3,7 +3,8 @@
 from tasks.plan import make_plan
 from tasks.results.provenance import provenance
 from tasks.study import Study
-from tasks.work import Wanted, generate, run_shard
+from tasks.work import Requests, run_shard
+from tasks.work.data import generate
 from tests.faults.scenarios import MIXED, ONE
 
 provenance("warm")
@@ -12,4 +13,4 @@ for spec in (ONE, MIXED):
     for shard in make_plan(study, {}, ()).shards(1):
         settings = [(job.cell, job.cell.training) for job in shard.jobs if job.cell.training]
         sets = {(c.dataset.label(), c.seed, t.data): generate(c.dataset, c.seed, t.data) for c, t in settings}
-        run_shard(shard, sets, {}, Wanted(study.metrics, samples=False, trajectories=frozenset()))
+        run_shard(shard, sets, {}, Requests(study.metrics, samples=False, trajectories=frozenset()))

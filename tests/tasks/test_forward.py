@@ -17,7 +17,8 @@ from tasks.results import Answers
 from tasks.results.rows import rows_of, skipped_rows
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import PointAnswer, Wanted, generate, run_shard
+from tasks.work import PointAnswer, Requests, run_shard
+from tasks.work.data import generate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def answered() -> tuple[Study, Plan, list[ShardAnswer]]:
     plan = make_plan(study, {}, ())
     kept = frozenset(point.id for point in plan.points if keeps_trajectory(study, point))
     data = {("four_points", 0, 60): generate(FourPoints(), 0, 60)}
-    wanted = Wanted(study.metrics, True, kept)
+    wanted = Requests(study.metrics, True, kept)
     return study, plan, [run_shard(shard, data, {}, wanted) for shard in plan.shards(1)]
 
 

@@ -17,7 +17,7 @@ from tasks.plan import Job, Point, Shard, make_plan, points_of
 from tasks.report.lookup.targets import target_of
 from tasks.results.models import cell_of
 from tasks.study import Study, StudyError, load_study
-from tasks.work import ShardAnswer, Wanted, data_key, run_shard, training_set
+from tasks.work import Requests, ShardAnswer, data_key, run_shard, training_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def guided(of: Study) -> list[Point]:
 
 def answers(of: Study) -> ShardAnswer:
     (shard,) = make_plan(of, {}, ()).shards(1)
-    return run_shard(shard, {}, {}, Wanted(of.metrics, True, frozenset()))
+    return run_shard(shard, {}, {}, Requests(of.metrics, True, frozenset()))
 
 
 def test_a_sampler_takes_guidance_beside_grid_and_schedule() -> None:
@@ -189,7 +189,7 @@ def told_of(answer: ShardAnswer) -> dict[str, tuple[Any, ...]]:
 
 def answered(jobs: Sequence[Job], of: Study, weights: dict[str, bytes] | None = None) -> ShardAnswer:
     data = {data_key(job.cell): training_set(job.cell) for job in jobs if job.train}
-    return run_shard(Shard(tuple(jobs)), data, weights or {}, Wanted(of.metrics, True, frozenset()))
+    return run_shard(Shard(tuple(jobs)), data, weights or {}, Requests(of.metrics, True, frozenset()))
 
 
 def conditional_jobs(of: Study) -> list[Job]:

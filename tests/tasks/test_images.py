@@ -28,7 +28,8 @@ from tasks.data.from_file import FromFile, Images
 from tasks.plan import Cell, Job, Shard, make_plan
 from tasks.study import Study
 from tasks.study.components import build
-from tasks.work import Wanted, _clean, data_key, run_shard, stack_of, training_set
+from tasks.work import Requests, data_key, run_shard, stack_of, training_set
+from tasks.work.sampling import clean_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -385,7 +386,7 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
     study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})  # type: ignore[dict-item]
     (shard,) = {id(s): s for s in make_plan(study, {}, ()).shards(1) if any(job.train for job in s.jobs)}.values()
     data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
-    answer = run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset()))
+    answer = run_shard(shard, data, {}, Requests(study.metrics, True, frozenset()))
     assert not [point.error for point in answer.points if point.error]
     for point in answer.points:
         assert math.isfinite(point.metrics["fid-digits"])
@@ -399,7 +400,7 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
     trained = train([member], [torch.from_numpy(points)], study.blocks()[0].training)
     assert torch.equal(stack_of([cell.cell], [cell.weights]).rows, trained.rows)
     read = Shard(tuple(Job(job.cell, job.points, train=False) for job in shard.jobs))
-    again = run_shard(read, {}, {cell.cell.id: cell.weights}, Wanted(study.metrics, True, frozenset()))
+    again = run_shard(read, {}, {cell.cell.id: cell.weights}, Requests(study.metrics, True, frozenset()))
     for before, after in zip(answer.points, again.points, strict=True):
         np.testing.assert_array_equal(before.samples, after.samples)
         assert before.metrics == after.metrics
@@ -415,7 +416,7 @@ def test_every_network_for_images_can_be_told_a_label(network: str) -> None:
     )
     (shard,) = make_plan(study, {}, ()).shards(1)
     data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs}
-    (point,) = run_shard(shard, data, {}, Wanted(study.metrics, False, frozenset())).points
+    (point,) = run_shard(shard, data, {}, Requests(study.metrics, False, frozenset())).points
     assert point.error is None
     assert 0 <= point.metrics["label-accuracy"] <= 1
     assert point.metrics["label-accuracy_floor"] >= 0.99
@@ -443,7 +444,9 @@ def test_a_hole_in_a_digit_is_filled_better_than_with_grey(perturbation: float) 
     plan = make_plan(study, {}, ())
     (shard,) = plan.shards(1)
     data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs}
-    found = run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset(point.id for point in plan.points))).points
+    found = run_shard(
+        shard, data, {}, Requests(study.metrics, True, frozenset(point.id for point in plan.points))
+    ).points
     assert [answer.error for answer in found] == [None, None]
     hole = Mask(hole=4).matrix(64).diagonal() == 0
     for answer in found:
@@ -452,7 +455,7 @@ def test_a_hole_in_a_digit_is_filled_better_than_with_grey(perturbation: float) 
         given, restored = (torch.from_numpy(x).double() for x in (answer.trajectory[0][0], answer.samples))
         added = 0.05**2 + perturbation**2  # of 1600 numbers, five standard errors
         assert float(given[:, hole].square().mean()) == pytest.approx(added, rel=5 * math.sqrt(2 / 1600))
-        clean = _clean(answer.point)
+        clean = clean_data(answer.point)
         assert RestorationError().evaluate_pairs(restored, clean) == pytest.approx(answer.metrics["restoration-error"])
         of_given = RestorationError().evaluate_pairs(given, clean)
         assert answer.metrics["restoration-error_floor"] < answer.metrics["restoration-error"] < 0.9 * of_given

@@ -21,7 +21,8 @@ from diffusion.training import Training
 from tasks.data import Digits
 from tasks.plan import Cell, Job, Plan, Shard, make_plan
 from tasks.study import Study
-from tasks.work import Wanted, _denoisers, data_key, run_shard, stack_of, training_set
+from tasks.work import Requests, data_key, run_shard, stack_of, training_set
+from tasks.work.stacks import denoisers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -116,7 +117,7 @@ def run(network: str, shards: Iterable[Shard], weights: dict[str, bytes]) -> Run
     study, _ = plan_of(network)
     points, cells, unanswered, left = {}, {}, set(), {}
     for shard in shards:
-        found = run_shard(shard, sets_of(shard.jobs), weights, Wanted(study.metrics, True, frozenset()))
+        found = run_shard(shard, sets_of(shard.jobs), weights, Requests(study.metrics, True, frozenset()))
         unanswered |= set(found.unanswered)
         for a in found.points:
             samples = None if a.samples is None else a.samples.tobytes()
@@ -210,6 +211,6 @@ def test_stored_weights_give_the_same_rows_and_answers(network: str, formulation
         assert {point for point in points if whole.points[point] != again.points[point]} == set()
         assert whole.unanswered == again.unanswered
     cells: list[Cell] = [job.cell for job in jobs[:2]]
-    _, model = _denoisers(Shard(tuple(jobs[:2])), sets_of(jobs[:2]), {}, lambda *_: None)
+    _, model = denoisers_of(Shard(tuple(jobs[:2])), sets_of(jobs[:2]), {}, lambda *_: None)
     read = stack_of(cells, [whole.weights[cell.id] for cell in cells])
     assert torch.equal(read.rows, model(cells).rows)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from tasks.plan import keeps_trajectory, make_plan
 from tasks.study import Study
 from tasks.study.collection import Member, load_collection
 from tasks.study.document import SHIPPED, shipped_studies
-from tasks.work import PointAnswer, Wanted, data_key, run_shard, training_set
+from tasks.work import PointAnswer, Requests, data_key, run_shard, training_set
 
 LITTLE = {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60}  # what trains in no time
 ROUGH = {"batch": 2, "tolerance": 0.1}  # of a likelihood
@@ -125,7 +125,7 @@ def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
     plan = make_plan(study, {}, ())
     kept = frozenset(point.id for point in plan.points if keeps_trajectory(study, point))
     assert bool(kept) == bool(study.keep.trajectories)
-    wanted, answered = Wanted(study.metrics, study.keep.samples, kept), set()
+    wanted, answered = Requests(study.metrics, study.keep.samples, kept), set()
     threads = torch.get_num_threads()
     try:
         for shard in plan.shards(1):
@@ -141,7 +141,7 @@ def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
     assert answered == {point.id for point in plan.points} - set(plan.impossible)
 
 
-def _is_answered(answer: PointAnswer, study: Study, wanted: Wanted) -> None:
+def _is_answered(answer: PointAnswer, study: Study, wanted: Requests) -> None:
     """With a finite value and floor of each metric that is not refused, and of no other; with all that the study keeps."""
     point = answer.point
     told = (point.cell, point.labels["sampler"], point.steps, answer.metrics)

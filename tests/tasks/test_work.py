@@ -16,7 +16,8 @@ from tasks.results import open_results
 from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import ShardAnswer, Wanted, generate, run_shard
+from tasks.work import Requests, ShardAnswer, run_shard
+from tasks.work.data import generate
 from tests.tasks import tiny_store
 
 SPEC = {
@@ -51,7 +52,7 @@ def answers(shard: Shard, study: Study) -> ShardAnswer:
         for job in shard.jobs
         if job.cell.training
     }
-    return run_shard(shard, data, {}, Wanted(study.metrics, True, frozenset()))
+    return run_shard(shard, data, {}, Requests(study.metrics, True, frozenset()))
 
 
 def told(answer: ShardAnswer) -> dict[str, tuple[object, ...]]:

@@ -9,7 +9,8 @@ from tasks.results.rows import rows_of, skipped_rows
 from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Wanted, generate, run_shard
+from tasks.work import Requests, run_shard
+from tasks.work.data import generate
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -31,7 +32,7 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
     opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
     with opened.coordinate() as coordinator:
         plan = plan_against(opened, study, **asked)
-        wanted = Wanted(
+        wanted = Requests(
             study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
         )
         impossible = skipped_rows((p, plan.impossible[p.id]) for p in plan.points if p.id in plan.unrecorded)

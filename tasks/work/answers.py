@@ -1,0 +1,67 @@
+"""What a shard is asked and what it gives: plain values that travel between processes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffusion.metrics import Metric
+from tasks.plan import Cell, Point
+
+Progress = Callable[[float, int, int], None]
+"""Told of work done since the last call: estimated seconds, cells trained, points answered."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What the study wants of each point, besides its id."""
+
+    metrics: tuple[Metric, ...]
+    samples: bool
+    trajectories: frozenset[str]  # ids of the points whose path is kept
+
+
+@dataclass
+class CellAnswer:
+    """A trained (or failed) cell."""
+
+    cell: Cell
+    error: str | None
+    seconds: float
+    losses: list[float]
+    loss_steps: list[int]
+    weights: bytes | None
+
+
+@dataclass
+class PointAnswer:
+    """An answered (or failed) question."""
+
+    point: Point
+    error: str | None
+    nfe: int = -1
+    seconds: float = float("nan")
+    metrics: dict[str, float] = field(default_factory=dict)
+    samples: np.ndarray | None = None
+    trajectory: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass
+class ShardAnswer:
+    """All that a shard gives."""
+
+    cells: list[CellAnswer]
+    points: list[PointAnswer]
+    profiles: dict[str, tuple[list[float], list[float]]]  # by cell id: noise-to-signal ratios, errors of the score
+    device: str
+    seconds: float
+    unanswered: tuple[str, ...] = ()  # metrics of a denoiser that cannot be measured, each with cell and reason
+
+
+def reason_of(error: BaseException) -> str:
+    """What was raised, and where, on one line."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
