@@ -12,6 +12,6 @@ when and of which study is the caller's choice.
 from tasks.compare.changes import Comparison, compare
 from tasks.compare.match import LABELS
 from tasks.compare.show import document, summary, table
-from tasks.compare.significance import CORRECTIONS
+from tasks.statistics.corrections import CORRECTIONS
 
 __all__ = ["CORRECTIONS", "LABELS", "Comparison", "compare", "document", "summary", "table"]

@@ -14,10 +14,11 @@ import xarray as xr
 
 from tasks.compare.groups import judged, rows
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
-from tasks.compare.significance import CORRECTIONS
 from tasks.messages import nearest
 from tasks.query import QueryError
 from tasks.results import PLACE, metric_names
+from tasks.statistics.corrections import CORRECTIONS
+from tasks.statistics.decision import LEVEL
 
 _CELL = ("dataset", "formulation", "schedule", "seed")
 
@@ -87,7 +88,7 @@ def compare(
     after: xr.Dataset,
     metrics: Sequence[str] | None = None,
     by: Sequence[str] = LABELS,
-    level: float = 0.05,
+    level: float = LEVEL,
     correction: str = "holm",
 ) -> Comparison:
     """What moved from `before` to `after`, both as `tasks.results.open_results` returns them. Smaller values are better.

@@ -16,13 +16,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.compare.match import Codes, Columns, Mask, Pair
-from tasks.compare.significance import Array, Outcome, Values, corrected, tested
-from tasks.query.statistics import higher_is_better
+from tasks.query.reductions import higher_is_better
+from tasks.statistics.corrections import corrected
+from tasks.statistics.decision import FEWEST, Array, Contrasts, Values, contrasts_of
 
 BETTER, WORSE, UNCHANGED, NOISE, UNTESTABLE = "better", "worse", "unchanged", "within noise", "not testable"
 VERDICTS = (WORSE, BETTER, UNTESTABLE, NOISE, UNCHANGED)
 _NEAR = 2.0  # floors: below so many, a mean is mostly what perfect samples show too
-_FEWEST = 2  # seeds, without which there is no spread
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def rows(pair: Pair, metric: str, by: Sequence[str]) -> pd.DataFrame:
     left, right, group = found.before[both], found.after[both], groups[1][found.after[both]]
     common = _distinct(group, pair.axes["seed"].after[right], size)
     fewest = np.minimum(_distinct(first.group, first.seed, size), _distinct(second.group, second.seed, size))
-    paired = (common >= _FEWEST) | ((common == 1) & (fewest == 1))
+    paired = (common >= FEWEST) | ((common == 1) & (fewest == 1))
 
     on_both = np.zeros(places[2], dtype=bool)
     on_both[np.intersect1d(first.place, second.place)] = True
@@ -63,36 +63,36 @@ def rows(pair: Pair, metric: str, by: Sequence[str]) -> pd.DataFrame:
         side.only(np.where(paired[side.group], np.isin(side.row, matched), on_both[side.place] | alone[side.group]))
         for side, matched in ((first, left), (second, right))
     )
-    outcome = tested(first.values, second.values, size, paired)
+    contrasts = contrasts_of(first.values, second.values, size, paired)
     moved = _any(group[pair.before[metric][left] != pair.after[metric][right]], size)
     regular = _regular(first, size) & _regular(second, size)
-    verdict, reason = _told(outcome, paired, moved, regular)
+    verdict, reason = _told(contrasts, paired, moved, regular)
     floors = [_mean(side.group, side.floor, size) for side in (first, second)]
     frame = pd.DataFrame(
         {
             **_labels(pair, by, groups),
             "metric": metric,
             "verdict": verdict,
-            "before": outcome.before,
-            "after": outcome.after,
-            "change": outcome.change,
-            "factor": outcome.factor,
-            "error": outcome.error,
-            "spreads": outcome.spreads,
-            "seeds_before": outcome.seeds_before,
-            "seeds_after": outcome.seeds_after,
+            "before": contrasts.first,
+            "after": contrasts.second,
+            "change": contrasts.change,
+            "factor": contrasts.factor,
+            "error": contrasts.error,
+            "spreads": contrasts.spreads,
+            "seeds_before": contrasts.seeds_first,
+            "seeds_after": contrasts.seeds_second,
             "places": np.maximum(*(_distinct(side.group, side.place, size) for side in (first, second))),
-            "scale": np.where(outcome.logarithmic, "logarithmic", "linear"),
+            "scale": np.where(contrasts.logarithmic, "logarithmic", "linear"),
             "test": np.where(verdict != "", "", np.where(paired, "paired", "Welch")),
-            "p": np.where(verdict == "", outcome.p, np.nan),
+            "p": np.where(verdict == "", contrasts.p, np.nan),
             "reason": reason,
             "floor_before": floors[0],
             "floor_after": floors[1],
-            "near_floor": (outcome.before / _NEAR < floors[0]) & (outcome.after / _NEAR < floors[1]),
+            "near_floor": (contrasts.first / _NEAR < floors[0]) & (contrasts.second / _NEAR < floors[1]),
             "new_ids": np.where(paired, np.bincount(group[~found.same_id[both]], minlength=size), 0),
         }
     )
-    return frame[(outcome.seeds_before > 0) | (outcome.seeds_after > 0)]
+    return frame[(contrasts.seeds_first > 0) | (contrasts.seeds_second > 0)]
 
 
 def _side(pair: Pair, metric: str, group: Codes, place: Codes, other: Codes, *, after: bool) -> _Side:
@@ -134,20 +134,20 @@ def _regular(side: _Side, size: int) -> Mask:
     return np.asarray(_distinct(side.group, side.place * width + side.seed, size) == seeds * places)
 
 
-def _told(outcome: Outcome, paired: Mask, moved: Mask, regular: Mask) -> tuple[NDArray[Any], NDArray[Any]]:
+def _told(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[NDArray[Any], NDArray[Any]]:
     """The verdict of what is not tested, with its reason; both empty where there is a test to judge."""
-    fewest = np.minimum(outcome.seeds_before, outcome.seeds_after)
-    same = np.where(paired, ~moved, outcome.still & (outcome.change == 0))
+    fewest = np.minimum(contrasts.seeds_first, contrasts.seeds_second)
+    same = np.where(paired, ~moved, contrasts.same)
     cases = (
-        (outcome.seeds_after == 0, UNTESTABLE, "no value after"),
-        (outcome.seeds_before == 0, UNTESTABLE, "no value before"),
+        (contrasts.seeds_second == 0, UNTESTABLE, "no value after"),
+        (contrasts.seeds_first == 0, UNTESTABLE, "no value before"),
         (same, UNCHANGED, ""),
         (~paired & ~regular, UNTESTABLE, "other seeds, which do not all have a value at every place"),
         (paired & (fewest == 1), UNTESTABLE, "one seed"),
         (fewest == 1, UNTESTABLE, "one seed on a side, and another one than on the other"),
-        (outcome.still & (outcome.change == 0), UNTESTABLE, "points moved, and no seed's mean did"),
-        (outcome.still & paired, UNTESTABLE, "every seed moved by the same amount: no spread to hold it against"),
-        (outcome.still, UNTESTABLE, "the seeds of a side all agree: no spread to hold it against"),
+        (contrasts.same, UNTESTABLE, "points moved, and no seed's mean did"),
+        (contrasts.still & paired, UNTESTABLE, "every seed moved by the same amount: no spread to hold it against"),
+        (contrasts.still, UNTESTABLE, "the seeds of a side all agree: no spread to hold it against"),
     )
     conditions = [np.asarray(condition, dtype=bool) for condition, _, _ in cases]
     verdict = np.select(conditions, [np.full(len(fewest), v, dtype=object) for _, v, _ in cases], default="")

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from tasks.compare.changes import Comparison, Listing
 from tasks.compare.groups import BETTER, NOISE, UNCHANGED, UNTESTABLE, VERDICTS, WORSE
-from tasks.compare.significance import hurdle
 from tasks.query.tables import number
+from tasks.statistics.decision import hurdle
 
 _ERRORS = {"holm": "a family-wise level", "benjamini-hochberg": "a false discovery rate"}
 _SHORT = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}

@@ -5,7 +5,7 @@
 
 from tasks.query.answers import pooled, query, where
 from tasks.query.ranking import pareto, rank
-from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS
+from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS
 from tasks.where.language import QueryError
 
 __all__ = ["DEFAULT_STATISTICS", "STATISTICS", "QueryError", "pareto", "pooled", "query", "rank", "where"]

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from tasks.columns import METRIC_SUFFIXES, of_models
-from tasks.query.statistics import DEFAULT_STATISTICS, STATISTICS, reduced
+from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.results import CONFIGURATION, PLACE, metric_names
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
 from tasks.where.conditions import satisfied

@@ -3,10 +3,9 @@
 A *configuration* is data set, formulation, schedule, sampler, grid and steps; its value is the mean over its seeds. One with a failed
 point is left out, since its mean would be over the survivors.
 
-Behind the first by ``d``: where two configurations have the same seeds, which start from the same noise, d is the mean of the
-differences seed by seed, with their standard error; otherwise the difference of the means, with the errors added in squares (and
-Welch's degrees of freedom). Two are *tied* if Student's 95 % interval around d holds zero. Nothing corrects for having chosen the
-best of many: of equals, the luckiest comes first, and ties say so.
+Behind the first by ``d``: where two configurations share seeds, which start from the same noise, d is the mean of the
+differences seed by seed, with their standard error; otherwise the difference of the means, with the errors added in squares.
+One is *tied* if the rule of `tasks.statistics.decision` cannot tell it from the first: a group is one family of tests.
 
 Rows that set out from data or from an observation (`tasks.columns`) know more than those that make samples from noise, or are measured
 against another law: beside these they are left out, and the table says so in ``attrs["left_out"]``.
@@ -24,8 +23,9 @@ import xarray as xr
 from tasks.columns import makes_samples
 from tasks.messages import shown
 from tasks.query.answers import chosen, measured
-from tasks.query.statistics import higher_is_better, reduced, student
+from tasks.query.reductions import higher_is_better, reduced
 from tasks.results import CONFIGURATION
+from tasks.statistics.decision import against_first, by_seed
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
 from tasks.where.conditions import satisfied
 from tasks.where.language import QueryError
@@ -145,7 +145,7 @@ def rank(
     Returns:
         Columns: `by`, `rank` (from 1), `of`, the rest of its best configuration, `nfe`, ``<metric>_mean``, ``<metric>_sem``,
         ``<metric>_count`` (seeds), `behind` (to the first; positive is worse) with `behind_sem`, and `tied`: whether the first
-        place cannot be told from this one (for the first: from any other); missing where there is one seed only.
+        place cannot be told from this one (for the first: from any other); missing where that cannot be decided.
 
     Raises:
         QueryError: an unknown name, a condition that makes no sense, several data sets compared with each other, or several points
@@ -163,14 +163,20 @@ def rank(
     table = table[table["count"] > 0].assign(cost=lambda t: sign * t["mean"])
     best = table.sort_values([*by, "cost", "nfe", *CONFIGURATION], kind="stable").drop_duplicates([*by, of])
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
-    best = best.assign(rank=groups.cumcount() + 1, first=groups["place"].transform("first"))
-    behind, error, freedom = _behind(found, metric, best["place"].to_numpy(), best["first"].to_numpy())
+    best = best.assign(rank=groups.cumcount() + 1)
+    leads = best["rank"].to_numpy() == 1
+    first = np.maximum.accumulate(np.where(leads, np.arange(len(best)), 0))
+    values = _by_seed(found, metric, best["place"].to_numpy())
+    ties = against_first(values, first, more_is_better=sign < 0)
+    distance = by_seed(values[first], values, linear=True)
+    means = best["mean"].to_numpy()
+    behind = np.where(np.isnan(distance.change), means - means[first], distance.change)
     order = [*by, "rank", of, *(name for name in CONFIGURATION if name not in (of, *by)), "nfe"]
     best = best[[*order, "mean", "sem", "count"]].rename(columns=lambda n: f"{metric}_{n}" if n in told else n)
-    best = best.assign(behind=sign * behind, behind_sem=error, tied=_tied(behind, error, freedom))
+    tied = pd.arrays.BooleanArray(ties.tied, ties.unknown)
+    best = best.assign(behind=sign * behind, behind_sem=distance.error, tied=tied)
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
-    first = best["rank"] == 1
-    best.loc[first, "tied"] = groups["tied"].transform(_any_of_the_others)[first]
+    best.loc[leads, "tied"] = groups["tied"].transform(_any_of_the_others)[leads]
     best = best.reset_index(drop=True)
     best.attrs["left_out"] = found.left_out
     return best
@@ -183,44 +189,15 @@ def _any_of_the_others(tied: pd.Series) -> object:
     return pd.NA if others.isna().any() else False
 
 
-def _behind(
-    found: Configurations, metric: str, places: np.ndarray, firsts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How much more each of `places` has than its first, the standard error of that, and the degrees of freedom."""
-    chosen_ones, row = np.unique(places, return_inverse=True)
-    leader = np.searchsorted(chosen_ones, firsts)
+def _by_seed(found: Configurations, metric: str, places: np.ndarray) -> np.ndarray:
+    """The values of some configurations by seed ``[place, seed]``, NaN where a seed has none."""
     seeds, labels = factorize(found.columns["seed"])
-    mine = np.isin(found.codes, chosen_ones)
-    values = np.full((len(chosen_ones), len(labels)), np.nan)
-    values[np.searchsorted(chosen_ones, found.codes[mine]), seeds[mine]] = found.columns[metric][mine]
-    mean, sem, count = _moments(values)
-    with np.errstate(all="ignore"):
-        difference, paired_sem, paired_count = _moments(values[row] - values[leader])
-        squares = sem[row] ** 2, sem[leader] ** 2
-        parts = squares[0] ** 2 / (count[row] - 1) + squares[1] ** 2 / (count[leader] - 1)
-        welch = (squares[0] + squares[1]) ** 2 / parts
-        same = (np.isnan(values[row]) == np.isnan(values[leader])).all(axis=1)
-        behind = np.where(same, difference, mean[row] - mean[leader])
-        error = np.where(same, paired_sem, np.sqrt(squares[0] + squares[1]))
-        freedom = np.where(same, paired_count - 1, welch)
-    return behind, error, freedom
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard error and count over the last axis without NaN."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=1)
-    with np.errstate(all="ignore"):
-        mean = np.where(there, values, 0.0).sum(axis=1) / count
-        squares = np.where(there, values - mean[:, None], 0.0) ** 2
-        sem = np.sqrt(squares.sum(axis=1) / (count - 1) / count)
-    return mean, np.where(count > 1, sem, np.nan), count
-
-
-def _tied(behind: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> pd.arrays.BooleanArray:
-    with np.errstate(all="ignore"):
-        width = np.where(error == 0, 0.0, student(freedom) * error)
-    return pd.arrays.BooleanArray(np.abs(behind) <= width, np.isnan(width) | np.isnan(behind))
+    row = np.full(len(found), -1)
+    row[places] = np.arange(len(places))
+    mine = row[found.codes] >= 0
+    values = np.full((len(places), len(labels)), np.nan)
+    values[row[found.codes[mine]], seeds[mine]] = found.columns[metric][mine]
+    return values
 
 
 def pareto(

@@ -8,7 +8,8 @@ import xarray as xr
 from scipy import stats
 
 from tasks.compare import compare
-from tasks.compare.significance import corrected, hurdle
+from tasks.statistics.corrections import corrected
+from tasks.statistics.decision import hurdle
 
 SEEDS = 3
 RARELY = 1e-3

@@ -16,18 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from tasks.columns import METRIC_SUFFIXES
+from tasks.statistics.intervals import student
 
 DEFAULT_STATISTICS = ("mean", "sem", "count")
-LEVEL = 0.95
-
-
-def student(freedom: Any, level: float = LEVEL) -> Any:
-    """Half the width, in standard errors, of Student's interval of that level; NaN below one degree of freedom."""
-    freedom = np.asarray(freedom, dtype=float)
-    return stdtrit(np.where(freedom > 0, freedom, np.nan), 0.5 + level / 2)
 
 
 def ci95(groups: Any) -> Any:
