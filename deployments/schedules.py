@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from diffusion.errors import WrongInput
 from tasks.study import StudyError, load_study
 from tasks.study.document import shipped_studies
 
@@ -26,12 +27,17 @@ FORBIDDEN_IN_NAMES = "/%&<>"
 """Characters that Prefect refuses in the name of a deployment."""
 
 
-class ScheduleError(Exception):
+class ScheduleError(WrongInput):
     """A list that cannot be used. ``str()`` is the whole message; `problems` has one line for each."""
 
+    kind = "wrong-schedules"
+
     def __init__(self, label: str, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.label, self.problems = label, tuple(problems)
         super().__init__("\n  ".join([f"{label}: {len(self.problems)} problem(s)", *self.problems]))
+
+    def __reduce__(self) -> tuple[type[ScheduleError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.label, self.problems)
 
 
 class Entry(BaseModel):

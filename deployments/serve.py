@@ -21,7 +21,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from deployments.schedules import SHIPPED_LIST, Entry, ScheduleError, read_schedules
+from deployments.schedules import SHIPPED_LIST, Entry, read_schedules
+from diffusion.errors import DiffatlasError
+from flows.exit_codes import exit_code_of
 from flows.services import ServiceUnavailable, quiet_environment
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from prefect.deployments.runner import RunnerDeployment
 
-WRONG_INPUT, UNAVAILABLE = 2, 3
 WORK_POOL = "diffatlas"
 TAG = "diffatlas"
 
@@ -89,12 +90,9 @@ def read_and_check(description: str | None, arguments: Sequence[str] | None) -> 
     quiet_environment()
     try:
         return read_schedules(options.schedules), running_server()
-    except ScheduleError as error:
+    except DiffatlasError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the message for the person at the terminal
-        sys.exit(WRONG_INPUT)
-    except ServiceUnavailable as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(UNAVAILABLE)
+        sys.exit(exit_code_of(error))
 
 
 def serve(deployments: Sequence[RunnerDeployment]) -> None:

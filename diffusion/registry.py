@@ -23,19 +23,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
+from diffusion.errors import WrongInput
 
-class UnknownName(LookupError):
+
+class UnknownName(WrongInput, LookupError):
     """A name that no registry entry, entry point or importable object answers to."""
 
-    def __init__(self, kind: str, name: str, known: list[str], detail: str = "") -> None:
-        self.kind, self.name, self.known = kind, name, known
+    kind = "unknown-name"
+
+    def __init__(self, what: str, name: str, known: list[str], detail: str = "") -> None:
+        self.what, self.name, self.known, self.detail = what, name, known, detail
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         self.nearest = near[0] if near else None
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
         super().__init__(
-            f"unknown {kind} {name!r}{hint}{' ' + detail if detail else ''} (known: {', '.join(known)}; "
+            f"unknown {what} {name!r}{hint}{' ' + detail if detail else ''} (known: {', '.join(known)}; "
             f"your own class is named as package.module:Object)"
         )
+
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
+        return type(self), (self.what, self.name, self.known, self.detail)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from diffusion.errors import WrongValue
+
 AXES = ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 MOST_PLACES = 1 << 27  # of a cube: a gigabyte
 
@@ -30,30 +32,32 @@ class Atlas:
     def cube(self, metric: str, axes: Sequence[str] = AXES) -> xr.DataArray:
         """One metric over labelled axes; NaN where nothing was asked (or the point failed).
 
-        Raises KeyError for an unknown metric or axis, and ValueError if two points fall on one place (name more axes then) or if the
-        axes span more than `MOST_PLACES` places.
+        Raises:
+            UnknownColumn: an unknown metric or axis.
+            WrongValue: two points fall on one place (name more axes then), or the axes span more than `MOST_PLACES` places.
         """
         from tasks.results import metric_names
         from tasks.where.columns import factorize, of_points
+        from tasks.where.language import UnknownColumn
 
         if metric not in self._points:
-            raise KeyError(f"no metric {metric!r}; there are {', '.join(metric_names(self._points))}")
+            raise UnknownColumn(f"no metric {metric!r}; there are {', '.join(metric_names(self._points))}")
         columns = of_points(self._points)
         for axis in axes:
             if axis not in columns:
-                raise KeyError(f"no axis {axis!r}; there are {', '.join(columns)}")
+                raise UnknownColumn(f"no axis {axis!r}; there are {', '.join(columns)}")
         ok = columns.rows(columns["status"] == "ok")
         coded = {axis: factorize(ok[axis]) for axis in axes}
         shape = tuple(len(labels) for _, labels in coded.values())
         if math.prod(shape) > MOST_PLACES:
-            raise ValueError(
+            raise WrongValue(
                 f"{' x '.join(map(str, shape))} places are too many for a cube: select, or name fewer axes"
             )
         places = np.zeros(ok.size, dtype=np.int64)
         for codes, labels in coded.values():
             places = places * len(labels) + codes
         if len(np.unique(places)) < ok.size:
-            raise ValueError(
+            raise WrongValue(
                 f"several points share a place along {', '.join(axes)}: add an axis, such as grid, or select"
             )
         values = np.full(math.prod(shape), np.nan)

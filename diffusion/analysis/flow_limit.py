@@ -19,12 +19,15 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from diffusion.errors import DiffatlasError
 from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
 
 
-class FlowLost(Exception):
+class FlowLost(DiffatlasError):
     """The adaptive solver could not follow the flow to its end."""
+
+    kind = "flow-lost"
 
 
 def flow_limit(denoiser: Denoiser, x: Tensor, schedule: Schedule, scale: float, tolerance: float = 1e-6) -> Tensor:

@@ -12,19 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line.options import (
-    WRONG_INPUT,
     AsOfOption,
     ByOption,
     JsonOption,
     MetricOption,
     StoreOption,
     StudyOption,
+    WrongOption,
     app,
     clear_errors,
     err,
     split,
-    stop,
     width,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -60,26 +60,26 @@ def query_command(
 ) -> None:
     """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats (--pareto)."""
     with clear_errors():
-        from tasks.query import DEFAULT_STATISTICS, QueryError, pooled, rank
+        from tasks.query import DEFAULT_STATISTICS, pooled, rank
         from tasks.query import pareto as front
         from tasks.query import query as ask
         from tasks.results import open_results
 
         if form not in ("table", "csv", "json", "parquet"):
-            raise QueryError(f"--format {form!r} is unknown (there are: table, csv, json, parquet)")
+            raise WrongOption(f"--format {form!r} is unknown (there are: table, csv, json, parquet)")
         if form == "parquet" and out is None:
-            raise QueryError("--format parquet needs --out FILE")
+            raise WrongOption("--format parquet needs --out FILE")
         if best and pareto:
-            raise QueryError("--best and --pareto are two questions: ask one at a time")
+            raise WrongOption("--best and --pareto are two questions: ask one at a time")
         if stat and (best or pareto):
-            raise QueryError("--stat is for groups; --best and --pareto tell mean, sem and count")
+            raise WrongOption("--stat is for groups; --best and --pareto tell mean, sem and count")
         if at and not best:
-            raise QueryError("--at is a condition of --best; elsewhere it is --where")
+            raise WrongOption("--at is a condition of --best; elsewhere it is --where")
         if pareto and metric:
-            raise QueryError("--pareto names its metrics itself: leave --metric out")
+            raise WrongOption("--pareto names its metrics itself: leave --metric out")
         metrics = split(metric)
         if best and len(metrics) > 1:
-            raise QueryError(f"--best ranks by one metric; found {', '.join(metrics)}")
+            raise WrongOption(f"--best ranks by one metric; found {', '.join(metrics)}")
         points = open_results(store, study, as_of)
         if best:
             frame = rank(
@@ -105,7 +105,7 @@ def _remark(frame: pd.DataFrame) -> None:
 
 
 def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:
-    try:
+    with writing(out):
         if form == "parquet":
             frame.to_parquet(out, index=False)
             return
@@ -126,10 +126,6 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> 
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        stop(f"cannot write {out}: {error.strerror or error}", WRONG_INPUT)
 
 
 @app.command("report")
@@ -191,10 +187,8 @@ def _listed(study: str) -> list[str] | None:
 def _draw(answers: Answers, page: Path, told: TextIO) -> None:
     from tasks.report.page.files import write_report
 
-    try:
+    with writing(page):
         write_report(answers, page)
-    except OSError as error:
-        stop(f"cannot write {page}: {error.strerror or error}", WRONG_INPUT)
     print(f"report: {page}", file=told)
 
 
@@ -214,10 +208,8 @@ def export_command(
         from tasks.results.export import export
         from tasks.store import Store
 
-        try:
+        with writing(out):
             written = export(Answers(Store.open(store), study, as_of), form, out, samples=samples, overwrite=overwrite)
-        except OSError as error:
-            stop(f"cannot write {out}: {error.strerror or error}", WRONG_INPUT)
         print(f"exported: {written}")  # noqa: T201
 
 
@@ -228,14 +220,13 @@ def catalog(
 ) -> None:
     """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its formula's source."""
     with clear_errors():
-        from tasks.query import QueryError
         from tasks.study.catalogue import catalogue
 
         listed = catalogue()
         if kind is not None:
             plural = kind if kind in listed else f"{kind}s"
             if plural not in listed:
-                raise QueryError(f"catalog: no kind {kind!r} (there are: {', '.join(listed)})")
+                raise WrongOption(f"catalog: no kind {kind!r} (there are: {', '.join(listed)})")
             listed = {plural: listed[plural]}
         if as_json:
             print(json.dumps(listed, indent=2))  # noqa: T201

@@ -11,20 +11,19 @@ import typer
 from rich.console import Console
 
 from flows.command_line.options import (
-    FAILED,
-    WRONG_INPUT,
     ByOption,
     ForceUnlockOption,
     JsonOption,
     MetricOption,
     StoreOption,
     StudyOption,
+    WrongOption,
     app,
     clear_errors,
     split,
-    stop,
     width,
 )
+from flows.exit_codes import FAILED
 
 
 @app.command()
@@ -125,7 +124,6 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
-        stop(
-            f"--older-than {text!r}: expected an age such as 30d, 12h or 90m, or a time such as 2026-03-03", WRONG_INPUT
-        )
-        raise
+        raise WrongOption(
+            f"--older-than {text!r}: expected an age such as 30d, 12h or 90m, or a time such as 2026-03-03"
+        ) from None

@@ -7,10 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+from diffusion.errors import DiffatlasError, WrongInput
+from flows.exit_codes import INTERRUPTED, UNAVAILABLE, exit_code_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +39,6 @@ def _whole(
     pass
 
 
-FAILED, WRONG_INPUT, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 StudyArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped study.", metavar="STUDY")]
@@ -66,6 +69,12 @@ MetricOption = Annotated[str | None, typer.Option("--metric", help="Only these m
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+class WrongOption(WrongInput, ValueError):
+    """An option of the command line that cannot be used as given."""
+
+    kind = "wrong-option"
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn what can go wrong into one message and its exit code."""
@@ -74,37 +83,29 @@ def clear_errors() -> Iterator[None]:
     except BrokenPipeError:  # whoever read our output (head, less) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except DiffatlasError as error:
+        _stop(str(error), exit_code_of(error))
     except OSError as error:
-        stop(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), UNAVAILABLE)
+        _stop(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), UNAVAILABLE)
     except KeyboardInterrupt:
-        stop("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
-    except Exception as error:
-        code = code_of(error)
-        if code is None:
-            raise
-        stop(told_of(error), code)
+        _stop("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
 
 
-def told_of(error: Exception) -> str:
-    """What an error says."""
-    return str(error.args[0] if isinstance(error, LookupError) and error.args else error)
-
-
-def code_of(error: Exception) -> int | None:
-    """The exit code of an error that is the caller's or a service's; None of one that is ours.
-
-    By name, along the classes: importing the modules that define them takes seconds, and most commands need few of them.
-    """
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"StudyError", "QueryError", "UnknownStudy", "WrongReference", "ExportError"}:
-        return WRONG_INPUT
-    return UNAVAILABLE if names & {"StoreUnavailable", "ServiceUnavailable"} else None
-
-
-def stop(message: str, code: int) -> NoReturn:
+def _stop(message: str, code: int) -> NoReturn:
     """End the command with one message for eyes and an exit code."""
     err.print(message, markup=False)
     raise typer.Exit(code)
+
+
+@contextmanager
+def writing(path: Path | None) -> Iterator[None]:
+    """Say which path cannot be written, and why. Raises `WrongOption`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WrongOption(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def split(text: str | None) -> list[str]:

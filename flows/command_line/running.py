@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line.options import (
-    FAILED,
     ForceOption,
     ForceUnlockOption,
     JsonOption,
@@ -26,6 +25,7 @@ from flows.command_line.options import (
     width,
 )
 from flows.command_line.several import run_each, sums
+from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:
     from tasks.plan import Plan

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.command_line.options import FAILED, code_of, err, told_of, width
+from diffusion.errors import DiffatlasError
+from flows.command_line.options import err, width
+from flows.exit_codes import FAILED, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,13 +63,17 @@ def run_each(
             except Exception as error:  # noqa: BLE001 - whatever ended this study, the others go on
                 entered.close()
                 ready = False
-                code = code_of(error)
-                told = told_of(error) if code else f"{type(error).__name__}: {told_of(error)}"
-                one = Ended(member.study.name, code or FAILED, told)
+                one = _cut_short(member.study.name, error)
             one.seconds = time.monotonic() - begun
             ended.append(one)
             err.print(f"{number}/{len(collection.members)} {one.study}: {one.told}", markup=False)
     _show(collection.name or "", ended)
+
+
+def _cut_short(study: str, error: Exception) -> Ended:
+    if isinstance(error, DiffatlasError):
+        return Ended(study, exit_code_of(error), str(error))
+    return Ended(study, FAILED, f"{type(error).__name__}: {error}")
 
 
 def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:

@@ -42,8 +42,7 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
 
     Raises:
         ServiceUnavailable: nothing, or no Ray, at the address; Ray does not start; or the cluster has other machines,
-            from which a Prefect server on 127.0.0.1 cannot be reached.
-        RuntimeError: this process is connected to a Ray already.
+            from which a Prefect server on 127.0.0.1 cannot be reached; or this process is connected to a Ray already.
     """
     if _held:
         yield _held[-1]
@@ -52,7 +51,7 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
     import ray
 
     if ray.is_initialized():
-        raise RuntimeError("This process is connected to a Ray already. Leave that one first (`ray.shutdown()`).")
+        raise ServiceUnavailable("This process is connected to a Ray already. Leave that one first (`ray.shutdown()`).")
     variables = {**ONE_THREAD, **environment}
     if url := os.environ.get("PREFECT_API_URL"):
         variables.setdefault("PREFECT_API_URL", url)

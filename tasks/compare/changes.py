@@ -15,7 +15,7 @@ import xarray as xr
 from tasks.compare.groups import judged, rows
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.messages import nearest
-from tasks.query import QueryError
+from tasks.query import QueryError, UnknownColumn
 from tasks.results import PLACE, metric_names
 from tasks.statistics.corrections import CORRECTIONS
 from tasks.statistics.decision import LEVEL
@@ -146,7 +146,7 @@ def _check(
             if name not in accepted:
                 near = nearest(name, accepted)
                 hint = f"; did you mean {near!r}?" if near else ""
-                raise QueryError(f"{kind} {name!r} is unknown{hint} (there are: {', '.join(accepted) or 'none'})")
+                raise UnknownColumn(f"{kind} {name!r} is unknown{hint} (there are: {', '.join(accepted) or 'none'})")
     if not 0 < level < 1:
         raise QueryError(f"--level: found {level:g}, expected a number between 0 and 1, such as 0.05")
     if correction not in CORRECTIONS:

@@ -6,6 +6,16 @@
 from tasks.query.answers import pooled, query, where
 from tasks.query.ranking import pareto, rank
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS
-from tasks.where.language import QueryError
+from tasks.where.language import QueryError, UnknownColumn
 
-__all__ = ["DEFAULT_STATISTICS", "STATISTICS", "QueryError", "pareto", "pooled", "query", "rank", "where"]
+__all__ = [
+    "DEFAULT_STATISTICS",
+    "STATISTICS",
+    "QueryError",
+    "UnknownColumn",
+    "pareto",
+    "pooled",
+    "query",
+    "rank",
+    "where",
+]

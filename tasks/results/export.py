@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from diffusion.errors import WrongInput
 from tasks.failpoints import failpoint
 from tasks.results.read import Answers
 
@@ -33,8 +34,10 @@ _BLOCK = 1 << 22  # bytes of samples that are read, and written as one chunk
 Shape = tuple[int, int]
 
 
-class ExportError(ValueError):
+class ExportError(WrongInput, ValueError):
     """What cannot be written as asked; the message says why and what could be."""
+
+    kind = "wrong-export"
 
 
 def export(answers: Answers, form: str, path: str | Path, *, samples: bool = False, overwrite: bool = False) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffusion.analysis.elbo import EvidenceBound, evidence_bound, refuses_bound
 from diffusion.analysis.likelihood import log_likelihood
 from diffusion.datasets import datasets
+from diffusion.errors import Unavailable, WrongValue
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
 from diffusion.metrics import NegativeLogLikelihood
@@ -30,14 +31,16 @@ from diffusion.schedules.levels import Variance
 from diffusion.training import TrainedStack, Training
 from tasks.plan import ENGINE_VERSION, Cell, Point
 from tasks.results.read import Answers
-from tasks.store import Store
+from tasks.store import NotStored, Store
 from tasks.study.axes import SamplerChoice
 from tasks.study.components import build, construct
 from tasks.work import ExactDenoiser, stack_of, states
 
 
-class CannotBeMade(ValueError):
+class CannotBeMade(Unavailable, ValueError):
     """A stored cell that this version of the code does not make; the message says which one would."""
+
+    kind = "cannot-be-made"
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,15 @@ class Model:
         """The evidence lower bound at data x ``[n, dim]``, term by term, averaged over draws of the noise: see `diffusion.analysis.elbo`.
 
         Of a denoiser on a discrete variance-preserving chain (`variance` is that of its reverse moves), or of an autoencoder.
-        Raises ValueError if the model has no bound.
+        Raises `WrongValue` if the model has no bound.
         """
         gives, schedule = self.cell.formulation.gives, self.cell.schedule
         if "bound" not in gives:  # every trained stack looks like a model with a bound
             if reason := refuses_bound(schedule):
-                raise ValueError(reason)
+                raise WrongValue(reason)
             if "denoiser" not in gives:
                 name = self.cell.formulation.registered_name
-                raise ValueError(
+                raise WrongValue(
                     f"{name!r} gives neither a bound nor a denoiser: it gives {', '.join(sorted(gives))} only"
                 )
         generator = stream("elbo", self.cell.id, seed)
@@ -99,19 +102,19 @@ class Model:
     def sample(self, sampler: str | dict[str, Any], steps: int, n: int = 10_000) -> Tensor:
         """Samples ``[n, dim]`` as a study with this sampler (a name, or a mapping as in a study) would have them.
 
-        Raises ValueError if the sampler does not serve the cell's schedule, with the reason.
+        Raises `WrongValue` if the sampler does not serve the cell's schedule, with the reason.
         """
         parts = {"name": sampler} if isinstance(sampler, str) else dict(sampler)
         unknown = {"grid", "schedule"} & parts.keys()
         told = parts.pop("guidance", None)
         if unknown:
-            raise ValueError(f"sample uses the cell's own schedule and grid; found {', '.join(sorted(unknown))}")
+            raise WrongValue(f"sample uses the cell's own schedule and grid; found {', '.join(sorted(unknown))}")
         guidance = None if told is None else build(guidances, told)
         choice = SamplerChoice(build(samplers, parts), guidance=guidance)
         grid = choice.grid_on(self.cell.schedule)
         point = Point(self.cell, choice.sampler, grid, steps, n, "random", guidance=guidance)
         if reason := point.impossible():
-            raise ValueError(reason)
+            raise WrongValue(reason)
         x = torch.empty(0)
         for x in states([point], self._denoiser, levels_of([self.cell.schedule], [point.grid], steps)):  # noqa: B007
             pass
@@ -121,7 +124,7 @@ class Model:
 def open_model(store: str, cell_id: str, as_of: str | None = None) -> Model:
     """The denoiser of a stored cell.
 
-    Raises KeyError if the store does not hold the cell or its weights, and `CannotBeMade` if the versions of its
+    Raises `NotStored` if the store does not hold the cell or its weights, and `CannotBeMade` if the versions of its
     components are not those of this code.
     """
     return model_of(Answers(Store.open(store), None, as_of), cell_id)
@@ -130,7 +133,7 @@ def open_model(store: str, cell_id: str, as_of: str | None = None) -> Model:
 def model_of(answers: Answers, cell_id: str) -> Model:
     """The same of what is open already. Raises as `open_model` does."""
     if cell_id not in answers.cell_specs:
-        raise KeyError(f"store {answers.provenance['store']} holds no cell {cell_id!r}")
+        raise NotStored(f"store {answers.provenance['store']} holds no cell {cell_id!r}")
     cell = cell_of(answers.cell_specs[cell_id])
     if cell.id != cell_id:
         raise CannotBeMade(

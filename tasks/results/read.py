@@ -14,9 +14,11 @@ import numpy as np
 import xarray as xr
 
 import tasks.accessor  # noqa: F401 - registers points.atlas
+from diffusion.errors import WrongInput
 from tasks.columns import LIMIT, VERSION
 from tasks.results.error_decomposition import split
 from tasks.store import (
+    NotStored,
     Store,
     read_cells,
     read_curves,
@@ -60,8 +62,10 @@ def metric_names(points: xr.Dataset) -> list[str]:
     return sorted(str(name) for name in points.data_vars if f"{name}_floor" in points.data_vars)
 
 
-class UnknownStudy(LookupError):
+class UnknownStudy(WrongInput, LookupError):
     """The store knows no study of that name."""
+
+    kind = "unknown-study"
 
 
 class Answers:
@@ -147,7 +151,7 @@ class Answers:
 
     def _known(self, point_id: str) -> None:
         if point_id not in self._table["point_id"]:
-            raise KeyError(f"no point {point_id!r} here")
+            raise NotStored(f"no point {point_id!r} here")
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         """Final samples ``[sample, coordinate]``, or None if they were not kept."""
@@ -226,8 +230,8 @@ def open_results(store: str = "results", study: str | None = None, as_of: str | 
 
 
 def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.DataArray:
-    """The final samples of a point. Raises KeyError if there are none."""
+    """The final samples of a point. Raises `NotStored` if there are none."""
     found = Answers(Store.open(store), None, as_of).samples(point_id)
     if found is None:
-        raise KeyError(f"the samples of point {point_id!r} were not kept (keep: {{samples: true}} in the study)")
+        raise NotStored(f"the samples of point {point_id!r} were not kept (keep: {{samples: true}} in the study)")
     return found

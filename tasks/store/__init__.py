@@ -15,7 +15,15 @@ chunk carries a checksum that is verified when it is read.
 
 from tasks.failpoints import FAILPOINTS
 from tasks.store import _quiet as _quiet
-from tasks.store.errors import StoreUnavailable, WrongReference
+from tasks.store.errors import (
+    NotStored,
+    StoreDamaged,
+    StoreLocked,
+    StoreMissing,
+    StoreMoved,
+    StoreUnavailable,
+    WrongReference,
+)
 from tasks.store.history import Removed
 from tasks.store.reading import (
     point_columns,
@@ -39,9 +47,14 @@ __all__ = [
     "NO_ROW",
     "SCHEMA",
     "Coordinator",
+    "NotStored",
     "Removed",
     "Rows",
     "Store",
+    "StoreDamaged",
+    "StoreLocked",
+    "StoreMissing",
+    "StoreMoved",
     "StoreUnavailable",
     "WrongReference",
     "point_columns",

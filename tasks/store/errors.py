@@ -1,4 +1,4 @@
-"""What can be wrong with a store, in two exceptions, and the places where foreign errors become one of them."""
+"""What can be wrong with a store, and the places where foreign errors become `StoreUnavailable`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,49 @@ from collections.abc import Iterator
 import icechunk
 import zarr
 
-
-class StoreUnavailable(Exception):
-    """The store cannot be opened, read or written, or another coordinator holds it."""
+from diffusion.errors import DiffatlasError, Unavailable, WrongInput
 
 
-class WrongReference(LookupError):
+class StoreUnavailable(Unavailable):
+    """The store cannot be opened, read or written."""
+
+    kind = "store-unavailable"
+
+
+class StoreMissing(StoreUnavailable):
+    """There is no store at the address."""
+
+    kind = "store-missing"
+
+
+class StoreLocked(StoreUnavailable):
+    """Another run has the store, or may have it."""
+
+    kind = "store-locked"
+
+
+class StoreMoved(StoreUnavailable):
+    """Somebody else committed since this run's last commit; what this run had not committed is not written."""
+
+    kind = "store-moved"
+
+
+class StoreDamaged(StoreUnavailable):
+    """What is stored is not what was written, or is gone."""
+
+    kind = "store-damaged"
+
+
+class WrongReference(WrongInput, LookupError):
     """An address that no store can have, or a snapshot, tag or time that this store does not know."""
+
+    kind = "wrong-reference"
+
+
+class NotStored(WrongInput, KeyError):
+    """A point, cell or study that the store does not hold, or samples or weights of it that were not kept."""
+
+    kind = "not-stored"
 
 
 class Damaged(Exception):
@@ -55,11 +91,18 @@ def in_brief(error: BaseException) -> str:
     return re.sub(r" in store <[^>]*>( at path '')?", "", told)
 
 
-def remedy(error: BaseException, otherwise: str = "") -> str:
-    """What to do about a foreign error, in brackets; empty if nothing can be said."""
+def remedy(error: BaseException) -> str | None:
+    """What to do about a foreign error; None if nothing can be said."""
     text = str(error)
-    found = next((what for signs, what in _REMEDIES if any(sign in text for sign in signs)), otherwise)
-    return f" ({found})" if found else ""
+    return next((what for signs, what in _REMEDIES if any(sign in text for sign in signs)), None)
+
+
+def _unavailable(uri: str, doing: str, error: BaseException, *, damaged: bool) -> StoreUnavailable:
+    """What a foreign error says of the store: it is `damaged`, unless the error is known to mean something else."""
+    told, known = f"store {uri}: cannot {doing}: {in_brief(error)}", remedy(error)
+    if damaged and known is None:
+        return StoreDamaged(f"{told} ({_REPAIR})")
+    return StoreUnavailable(told if known is None else f"{told} ({known})")
 
 
 @contextlib.contextmanager
@@ -68,11 +111,11 @@ def speaking(uri: str, doing: str) -> Iterator[None]:
     try:
         yield
     except _NOT_OURS as error:
-        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)}{remedy(error)}") from error
+        raise _unavailable(uri, doing, error, damaged=isinstance(error, Damaged)) from error
     except BaseException as error:
         if not _panicked(error):
             raise
-        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)} ({_REPAIR})") from error
+        raise _unavailable(uri, doing, error, damaged=True) from error
 
 
 @contextlib.contextmanager
@@ -83,12 +126,12 @@ def reading_stored(uri: str, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (StoreUnavailable, WrongReference):
+    except DiffatlasError:
         raise
     except BaseException as error:
         if not isinstance(error, (*_NOT_OURS, *_CODECS)) and not _panicked(error):
             raise
-        raise StoreUnavailable(f"store {uri}: cannot {doing}: {in_brief(error)}{remedy(error, _REPAIR)}") from error
+        raise _unavailable(uri, doing, error, damaged=True) from error
 
 
 def _panicked(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.failpoints import failpoint
-from tasks.store.errors import StoreUnavailable, WrongReference, in_brief
+from tasks.store.errors import StoreDamaged, WrongReference, in_brief
 from tasks.store.storage import MAIN, Repository, Snapshot
 
 YOUNGEST = timedelta(hours=1)
@@ -159,7 +159,7 @@ def collect(
         repository.expire(current)
         remaining = {info.id for info in repository.ancestry()}
         if repository.tip() not in remaining:
-            raise StoreUnavailable(f"store {uri}: the newest snapshot is not in the history after gc")
+            raise StoreDamaged(f"store {uri}: the newest snapshot is not in the history after gc")
         expiring = tuple(snapshot for snapshot in expiring if snapshot not in remaining)
     failpoint("gc.before-collect")
     found = repository.collect(older_than, dry_run=False)

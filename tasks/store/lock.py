@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.failpoints import failpoint
-from tasks.store.errors import StoreUnavailable, speaking
+from tasks.store.errors import StoreLocked, speaking
 from tasks.store.holder import Holder
 from tasks.store.lease import Lease
 from tasks.store.storage import Place
@@ -49,7 +49,7 @@ class Held:
     lease: Lease | None = None
 
     def check(self) -> None:
-        """Raise `StoreUnavailable` if somebody has taken the store over by force."""
+        """Raise `StoreLocked` if somebody has taken the store over by force."""
         if self.lease is not None:
             with speaking(self.place.uri, "look at its lease"):
                 now, _ = self.lease.read()
@@ -59,14 +59,14 @@ class Held:
             )  # a note that somebody deleted takes nothing: the lock is the kernel's
         if now is None or now.token != self.me.token:
             who = f"by {now}" if now else "and nobody holds it now"
-            raise StoreUnavailable(
+            raise StoreLocked(
                 f"store {self.place.uri}: this run's lock was taken over {who}; what is committed stays, the rest is not written"
             )
 
 
 @contextlib.contextmanager
 def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
-    """The lock of a store, as long as the context lasts. Raises `StoreUnavailable` if another coordinator has it."""
+    """The lock of a store, as long as the context lasts. Raises `StoreLocked` if another coordinator has it."""
     with (_hold_folder if place.folder is not None else _hold_lease)(place, Holder.me(), force=force) as held:
         failpoint("lock.taken")
         yield held
@@ -105,7 +105,7 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
     try:
         before = _noted(note)
         if before is not None and not force and not before.here and shared_between_hosts(place.folder):
-            raise StoreUnavailable(
+            raise StoreLocked(
                 f"store {place.uri}: its note names {before}; this is another host on a file system that hosts share, whose "
                 f"locks need not reach here: see there whether it runs; if it does not, {_FORCE}"
             )
@@ -120,12 +120,12 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
 
 
 def _may_replace(place: Place, folder: Path, holder: Holder | None, *, force: bool) -> None:
-    """Raise `StoreUnavailable` unless a lock that somebody has may be taken away: one of another host, and by force."""
+    """Raise `StoreLocked` unless a lock that somebody has may be taken away: one of another host, and by force."""
     far = holder is not None and not holder.here and shared_between_hosts(folder)
     if not (far and force):
         who = f"another run ({holder})" if holder is not None and not holder.gone else "another run"
         more = f"; if it is sure to be gone, {_FORCE}" if far else ""
-        raise StoreUnavailable(f"store {place.uri}: in use by {who}; wait for it, or end it{more}")
+        raise StoreLocked(f"store {place.uri}: in use by {who}; wait for it, or end it{more}")
 
 
 def shared_between_hosts(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
@@ -148,12 +148,12 @@ def _hold_lease(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
         if not lease.take(me):
             before, version = lease.read()
             if version is not None and not force and (before is None or not before.gone):
-                raise StoreUnavailable(
+                raise StoreLocked(
                     f"store {place.uri}: in use by another run ({before or 'its lease cannot be read'}); wait for it, or end it; "
                     f"if it is sure to be gone, {_FORCE}"
                 )
             if not lease.take(me, instead_of=version):
-                raise StoreUnavailable(f"store {place.uri}: another run took the lease at the same moment; try again")
+                raise StoreLocked(f"store {place.uri}: another run took the lease at the same moment; try again")
     try:
         yield Held(place, me, _told(before) if before else None, lease)
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.store import large, schema1, tables
 from tasks.store.checks import crc
-from tasks.store.errors import Damaged
+from tasks.store.errors import Damaged, NotStored
 from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, key_of_study, study_of_key
 
 
@@ -63,16 +63,16 @@ def trained_cells(root: Any) -> set[str]:
 
 
 def read_weights(root: Any, cell_id: str) -> bytes:
-    """The safetensors file of a trained cell. Raises KeyError if there is none."""
+    """The safetensors file of a trained cell. Raises `NotStored` if there is none."""
     if _old(root):
         if cell_id not in trained_cells(root):
-            raise KeyError(f"no weights of cell {cell_id!r} here")
+            raise NotStored(f"no weights of cell {cell_id!r} here")
         return bytes(root["weights"][cell_id][:].tobytes())
     checks = ["weights_row", "weights_size", "weights_check"]
     cells = tables.read(root["cells"], CELLS.key, ["cell_id", *checks], hidden=True)
     found = np.flatnonzero((cells["cell_id"] == cell_id) & (cells["weights_row"] != NO_ROW))
     if not len(found):
-        raise KeyError(f"no weights of cell {cell_id!r} here")
+        raise NotStored(f"no weights of cell {cell_id!r} here")
     row, size, check = (int(cells[name][found[0]]) for name in checks)
     return large.read(root["weights"], [str(size)], row, check)[0].tobytes()
 
@@ -88,7 +88,7 @@ def read_places(root: Any) -> dict[str, np.ndarray]:
 
 
 def read_samples(root: Any, point_id: str, places: dict[str, np.ndarray] | None = None) -> np.ndarray | None:
-    """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept. Raises KeyError for no point."""
+    """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept. Raises `NotStored` for no point."""
     point = _point(places or read_places(root), point_id)
     if point["sample_row"] == NO_ROW:
         return None
@@ -112,7 +112,7 @@ def read_trajectory(
 def _point(places: dict[str, np.ndarray], point_id: str) -> dict[str, int]:
     found = np.flatnonzero(places["point_id"] == point_id)
     if not len(found):
-        raise KeyError(f"no point {point_id!r} here")
+        raise NotStored(f"no point {point_id!r} here")
     point = {name: int(values[found[0]]) for name, values in places.items() if name != "point_id"}
     if point["dim"] == UNKNOWN and max(point["sample_row"], point["trajectory_row"]) != NO_ROW:
         raise Damaged(f"the dimension of point {point_id} is not known: schema 1 did not record it")
@@ -126,9 +126,9 @@ def study_names(root: Any) -> list[str]:
 
 
 def read_study(root: Any, name: str) -> tuple[dict[str, Any], np.ndarray]:
-    """The canonical spec of a study and the ids of its points. Raises KeyError if there is no such study."""
+    """The canonical spec of a study and the ids of its points. Raises `NotStored` if there is no such study."""
     if name not in study_names(root):
-        raise KeyError(f"no study {name!r} here")
+        raise NotStored(f"no study {name!r} here")
     if _old(root):
         entry = root["studies"][name]
         return dict(entry.attrs["spec"]), np.array([str(point) for point in entry["point_id"][:]], dtype=str)

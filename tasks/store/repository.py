@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.failpoints import failpoint
 from tasks.store import history
-from tasks.store.errors import StoreUnavailable, reading_stored, speaking
+from tasks.store.errors import StoreMissing, StoreMoved, StoreUnavailable, reading_stored, speaking
 from tasks.store.history import YOUNGEST, Removed
 from tasks.store.lock import hold
 from tasks.store.migration import migrate
@@ -38,7 +38,7 @@ class Store:
     def open(cls, uri: str) -> Store:
         """The store at `uri`. Raises `StoreUnavailable` if there is none or its schema is not ours."""
         if not cls.exists(uri):
-            raise StoreUnavailable(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
+            raise StoreMissing(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
         with reading_stored(uri, "open it"):
             store = cls(uri, Repository.open(Place(uri)))
             schema_of(uri, store.group())
@@ -98,7 +98,7 @@ class Store:
     def coordinate(self, force_unlock: bool = False) -> Iterator[Coordinator]:
         """The only writer, as long as the context lasts. A store of an older schema is migrated first.
 
-        Raises `StoreUnavailable` if there is another one. `force_unlock` takes over a lock of which this host cannot know
+        Raises `StoreLocked` if there is another one. `force_unlock` takes over a lock of which this host cannot know
         that its holder is gone: one of another host, or a lease on object storage. A run that is alive here is never put out.
         """
         with hold(Place(self.uri), force=force_unlock) as held:
@@ -112,9 +112,7 @@ class Store:
             try:
                 migrate(self._repository)
             except Conflict as error:
-                raise StoreUnavailable(
-                    f"store {self.uri}: somebody else wrote while it was migrated; try again"
-                ) from error
+                raise StoreMoved(f"store {self.uri}: somebody else wrote while it was migrated; try again") from error
 
     def gc(
         self,

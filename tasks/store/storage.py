@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import icechunk
 import zarr
 
-from tasks.store.errors import Damaged, StoreUnavailable, WrongReference
+from tasks.store.errors import Damaged, StoreDamaged, StoreUnavailable, WrongReference
 
 MAIN = "main"
 _CHUNKS_PER_MANIFEST = 1024  # a commit rewrites the last manifest of an array: bounded, however long the array
@@ -128,7 +128,7 @@ class Repository:
         if icechunk.Repository.exists(place.storage()):
             return True
         if place.folder is not None and any((place.folder / "manifests").glob("*")):
-            raise StoreUnavailable(
+            raise StoreDamaged(
                 f"store {place.uri}: the branch that leads to its data is missing (refs/branch.{MAIN}); the store is damaged: "
                 "put the file back, or use another store"
             )

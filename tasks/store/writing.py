@@ -11,7 +11,7 @@ import numpy as np
 from tasks.failpoints import failpoint
 from tasks.store import large
 from tasks.store.checks import crc
-from tasks.store.errors import StoreUnavailable, reading_stored
+from tasks.store.errors import StoreMoved, reading_stored
 from tasks.store.lock import Held
 from tasks.store.reading import study_check
 from tasks.store.rows import Index, checked_id, id_bytes, prepared, put
@@ -81,7 +81,7 @@ class Coordinator:
         with reading_stored(uri, "write to it"):
             session, root, tip = self._repository.begin()
             if tip != self._tip:
-                raise StoreUnavailable(
+                raise StoreMoved(
                     f"store {uri}: somebody else has committed snapshot {tip} since this run's last one, {self._tip}; nothing is "
                     "lost: run the same command again, it goes on from there"
                 )
@@ -95,7 +95,7 @@ class Coordinator:
             try:
                 snapshot = self._repository.commit(session, message, metadata)
             except Conflict as error:
-                raise StoreUnavailable(
+                raise StoreMoved(
                     f"store {uri}: somebody else committed at the same moment ({error}); this commit is not in the store, "
                     "theirs is: run the same command again, it goes on from there"
                 ) from error

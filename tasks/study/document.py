@@ -28,6 +28,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
+from diffusion.errors import WrongInput
 from tasks.messages import nearest, shown
 from tasks.study.components import Complaint
 from tasks.study.components import Path as Keys
@@ -41,8 +42,10 @@ DEEPEST = 32
 MOST_DIGITS = 400
 
 
-class StudyError(Exception):
+class StudyError(WrongInput):
     """A study that cannot be used. ``str()`` is the whole message, made for eyes; `problems` has one line for each."""
+
+    kind = "wrong-study"
 
     def __init__(self, label: str, problems: Sequence[str]) -> None:
         self.label, self.problems = label, tuple(map(_one_line, problems))

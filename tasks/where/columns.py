@@ -14,7 +14,7 @@ import xarray as xr
 
 from tasks.messages import nearest, shown
 from tasks.where.conditions import listed
-from tasks.where.language import QueryError
+from tasks.where.language import UnknownColumn
 
 _MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
 
@@ -103,4 +103,4 @@ def check(kind: str, asked: Sequence[str], known: Sequence[str]) -> None:
         if name not in known:
             near = nearest(name[:200], known)
             hint = f"; did you mean {near!r}?" if near else ""
-            raise QueryError(f"{kind} {shown(name)} is unknown{hint} (there are: {listed(known)})")
+            raise UnknownColumn(f"{kind} {shown(name)} is unknown{hint} (there are: {listed(known)})")

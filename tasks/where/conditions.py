@@ -12,7 +12,19 @@ import pandas as pd
 
 from tasks.columns import METRIC_SUFFIXES
 from tasks.messages import nearest, shown
-from tasks.where.language import Among, Column, Comparison, Condition, Constant, Not, QueryError, Several, Side, parse
+from tasks.where.language import (
+    Among,
+    Column,
+    Comparison,
+    Condition,
+    Constant,
+    Not,
+    QueryError,
+    Several,
+    Side,
+    UnknownColumn,
+    parse,
+)
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -30,7 +42,7 @@ def satisfied(expression: str, columns: Mapping[str, np.ndarray], size: int, opt
         with np.errstate(all="ignore"):
             found = np.asarray(_holds(parse(expression), columns), dtype=bool)
     except QueryError as error:
-        raise QueryError(f"{option} {shown(expression)}: {error}") from error.__cause__
+        raise type(error)(f"{option} {shown(expression)}: {error}") from error.__cause__
     return np.broadcast_to(found, (size,)).copy()
 
 
@@ -89,7 +101,7 @@ def _column(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if name not in columns:
         near = nearest(name[:200], list(columns))
         hint = f"; did you mean {near!r}?" if near else ""
-        raise QueryError(f"no column {shown(name)}{hint} (texts are quoted; columns: {listed(columns)})")
+        raise UnknownColumn(f"no column {shown(name)}{hint} (texts are quoted; columns: {listed(columns)})")
     return columns[name]
 
 

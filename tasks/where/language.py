@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from diffusion.errors import WrongInput
 from tasks.messages import shown
 
 LONGEST = 10_000
@@ -42,8 +43,16 @@ _TOKEN = re.compile(
 )
 
 
-class QueryError(ValueError):
+class QueryError(WrongInput, ValueError):
     """A question that makes no sense; the message says where and what would."""
+
+    kind = "wrong-query"
+
+
+class UnknownColumn(QueryError, KeyError):
+    """A column, metric or axis that the results do not have."""
+
+    kind = "unknown-column"
 
 
 class _Token(NamedTuple):

@@ -17,7 +17,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from tasks.store import Store, StoreUnavailable
+from tasks.store import Store, StoreDamaged
 from tests.tasks.tiny_store import SPEC, answer
 
 pytestmark = pytest.mark.slow
@@ -123,5 +123,5 @@ def test_a_store_that_lost_the_name_of_its_newest_snapshot_is_not_taken_for_none
     shutil.rmtree(tmp_path / "results" / "refs")
     damaged = Commands(tmp_path, str(tmp_path / "results"))
     assert {name: damaged.ask(name)[0] for name in damaged.commands} == dict.fromkeys(damaged.commands, 3)
-    with pytest.raises(StoreUnavailable, match="damaged"):
+    with pytest.raises(StoreDamaged, match="damaged"):
         Store.create(damaged.uri)

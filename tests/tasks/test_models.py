@@ -12,8 +12,9 @@ from diffusion.samplers import Heun
 from diffusion.schedules import DDPMLinear, Flow, schedules
 from diffusion.training import Training
 from tasks.plan import Cell
-from tasks.results import open_results, open_samples
+from tasks.results import Answers, open_results, open_samples
 from tasks.results.models import CannotBeMade, Model, cell_of, open_model
+from tasks.store import NotStored, Store
 from tasks.work import ExactDenoiser
 from tests.tasks.tiny_store import SPEC, answer
 
@@ -57,6 +58,8 @@ def test_a_stored_cell_tells_the_likelihood_of_points(store):
 def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
     with pytest.raises(KeyError, match="holds no cell 'nothing'"):
         open_model(store, "nothing")
+    with pytest.raises(NotStored, match="no weights of cell 'nothing'"):  # the store is not damaged
+        Answers(Store.open(store)).weights("nothing")
     points = open_results(store)
     cell = str(points["cell_id"].values[points["formulation"].values == "edm"][0])
     with pytest.raises(ValueError, match="found grid"):

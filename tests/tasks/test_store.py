@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.results import Answers, UnknownStudy
-from tasks.store import Rows, Store, StoreUnavailable, WrongReference, point_columns, read_points
+from tasks.store import Rows, Store, StoreMissing, StoreUnavailable, WrongReference, point_columns, read_points
 from tests.tasks.store_kit import point
 
 
@@ -98,7 +98,7 @@ def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreUnavailable, match="is not a store"):
         Store.create(str(tmp_path))
-    with pytest.raises(StoreUnavailable, match="no store here"):
+    with pytest.raises(StoreMissing, match="no store here"):
         Store.open(str(tmp_path))
     with pytest.raises(WrongReference, match="expected a folder or s3"):
         Store.open("ftp://host/x")

@@ -13,6 +13,7 @@ from tasks.results import Answers
 from tasks.store import (
     Rows,
     Store,
+    StoreDamaged,
     StoreUnavailable,
     read_cells,
     read_curves,
@@ -118,7 +119,7 @@ def test_a_chunk_that_storage_loses_or_misplaces_is_told_by_the_rows_checksums(u
     root["points"][name][:] = lost if change == "lost" else values[::-1]
     session.commit("as if a manifest were damaged")
     with pytest.raises(
-        StoreUnavailable, match=r"points: 4 of 4 rows are not what was written, first row 0.*put the file back"
+        StoreDamaged, match=r"points: 4 of 4 rows are not what was written, first row 0.*put the file back"
     ):
         _ = Answers(Store.open(uri)).points
 
@@ -155,7 +156,7 @@ def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri):
     kept = new.read_bytes()
     new.unlink()
     answers = Answers(Store.open(uri))
-    with pytest.raises(StoreUnavailable, match=r"cannot read the samples of point x: .*put the file back.*--as-of"):
+    with pytest.raises(StoreDamaged, match=r"cannot read the samples of point x: .*put the file back.*--as-of"):
         answers.samples("x")
     np.testing.assert_array_equal(answers.samples(ids[0]).values, samples[ids[0]])
     assert answers.points.sizes["point"] == 5
@@ -174,9 +175,9 @@ def test_a_table_that_cannot_be_read_is_not_written_to_and_the_run_goes_on_once_
         largest = max(_files(uri, "chunks"), key=lambda path: path.stat().st_size)
         data = largest.read_bytes()
         largest.write_bytes(_flipped(data, len(data) // 2, 3))
-        with pytest.raises(StoreUnavailable, match=r"cannot write to it: .*the store is damaged"):
+        with pytest.raises(StoreDamaged, match=r"cannot write to it: .*the store is damaged"):
             coordinator.commit(Rows(points=[point(300)]), "not this", {})
-        with pytest.raises(StoreUnavailable, match="cannot read its points"):
+        with pytest.raises(StoreDamaged, match="cannot read its points"):
             _ = Answers(Store.open(uri)).points
         assert store.snapshot() == last
         largest.write_bytes(data)
@@ -192,7 +193,7 @@ def test_an_older_snapshot_answers_where_the_newest_is_damaged(uri):
         coordinator.commit(Rows(points=[point(1)]), "damaged", {})
     for path in set(_files(uri, "manifests", "chunks")) - known:
         path.unlink()
-    with pytest.raises(StoreUnavailable, match="--as-of"):
+    with pytest.raises(StoreDamaged, match="--as-of"):
         _ = Answers(Store.open(uri)).points
     assert read_points(Store.open(uri).group(before))["w1"].tolist() == [0.0]
 
@@ -202,7 +203,7 @@ def test_a_snapshot_whose_file_holds_another_one_is_told(uri):
     newest, before = (Path(uri) / "snapshots" / entry["snapshot"] for entry in store.history()[:2])
     newest.write_bytes(before.read_bytes())
     with pytest.raises(
-        StoreUnavailable, match=rf"the file of snapshot {newest.name} holds snapshot {before.name}.*--as-of"
+        StoreDamaged, match=rf"the file of snapshot {newest.name} holds snapshot {before.name}.*--as-of"
     ):
         everything(uri)
 

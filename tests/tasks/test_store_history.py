@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.store import (
     Rows,
     Store,
-    StoreUnavailable,
+    StoreLocked,
     WrongReference,
     read_points,
     read_samples,
@@ -222,7 +222,7 @@ def test_gc_removes_what_a_killed_or_failed_transaction_left(uri):
 
 def test_gc_is_refused_while_a_run_holds_the_store(uri):
     store, _, _ = three_commits(uri)
-    with store.coordinate(), pytest.raises(StoreUnavailable, match="in use by another run"):
+    with store.coordinate(), pytest.raises(StoreLocked, match="in use by another run"):
         store.gc(datetime.now(UTC) - timedelta(hours=2))
 
 

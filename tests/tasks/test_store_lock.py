@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store import Rows, Store, StoreUnavailable, lock, read_points
+from tasks.store import Rows, Store, StoreLocked, StoreMoved, lock, read_points
 from tasks.store.holder import Holder
 from tests.tasks.store_kit import held_by_another_process, point, python
 
@@ -28,11 +28,11 @@ def test_a_store_in_use_is_refused_and_its_holder_named(uri):
         told = json.loads(note(uri).read_text())
         assert told["pid"] == other.pid
         expected = f"in use by another run .host {told['host']}, process {other.pid}, started .*, since .*wait for it, or end it"
-        with pytest.raises(StoreUnavailable, match=expected), Store.open(uri).coordinate():
+        with pytest.raises(StoreLocked, match=expected), Store.open(uri).coordinate():
             pass
         # a run that is alive here is never put out
         with (
-            pytest.raises(StoreUnavailable, match="wait for it, or end it"),
+            pytest.raises(StoreLocked, match="wait for it, or end it"),
             Store.open(uri).coordinate(force_unlock=True),
         ):
             pass
@@ -83,7 +83,7 @@ def test_a_note_of_another_host_on_a_shared_file_system_needs_force(uri, monkeyp
     note(uri).write_text(replace(Holder.me(), host="far-away", machine="another", pid=77).note())
     monkeypatch.setattr(lock, "shared_between_hosts", lambda _: True)
     with (
-        pytest.raises(StoreUnavailable, match=r"names host far-away, process 77.*--force-unlock takes over"),
+        pytest.raises(StoreLocked, match=r"names host far-away, process 77.*--force-unlock takes over"),
         Store.open(uri).coordinate(),
     ):
         pass
@@ -100,19 +100,19 @@ def test_a_lock_that_another_host_has_is_taken_away_by_force_only(uri, monkeypat
         assert far.stdout.readline() == "held\n"
         # on a disk of our own somebody here has it
         with (
-            pytest.raises(StoreUnavailable, match=r"wait for it, or end it$"),
+            pytest.raises(StoreLocked, match=r"wait for it, or end it$"),
             Store.open(uri).coordinate(force_unlock=True),
         ):
             pass
         monkeypatch.setattr(lock, "shared_between_hosts", lambda _: True)
         with (
-            pytest.raises(StoreUnavailable, match=r"host far-away, process 77.*--force-unlock"),
+            pytest.raises(StoreLocked, match=r"host far-away, process 77.*--force-unlock"),
             Store.open(uri).coordinate(),
         ):
             pass
         with Store.open(uri).coordinate(force_unlock=True) as coordinator:
             coordinator.commit(Rows(points=[point(0)]), "taken over", {})
-            with pytest.raises(StoreUnavailable, match=f"process {os.getpid()}"), Store.open(uri).coordinate():
+            with pytest.raises(StoreLocked, match=f"process {os.getpid()}"), Store.open(uri).coordinate():
                 pass
         far.communicate()
 
@@ -121,7 +121,7 @@ def test_a_run_whose_lock_was_taken_over_commits_nothing_more(uri):
     with Store.open(uri).coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0)]), "mine", {})
         note(uri).write_text(replace(Holder.me(), host="far-away").note())
-        with pytest.raises(StoreUnavailable, match="taken over by host far-away"):
+        with pytest.raises(StoreLocked, match="taken over by host far-away"):
             coordinator.commit(Rows(points=[point(1)]), "too late", {})
     assert len(read_points(Store.open(uri).group())["point_id"]) == 1
     assert "far-away" in note(uri).read_text()  # the other's note is the other's
@@ -133,7 +133,7 @@ def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overw
         session, root, _ = Store.open(uri)._repository.begin()
         root.attrs["strange"] = True
         session.commit("theirs")
-        with pytest.raises(StoreUnavailable, match=r"somebody else has committed.*nothing is lost"):
+        with pytest.raises(StoreMoved, match=r"somebody else has committed.*nothing is lost"):
             coordinator.commit(Rows(points=[point(1)]), "too late", {})
     assert Store.open(uri).history()[0]["message"] == "theirs"
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tasks.results import Answers
-from tasks.store import Rows, Store, StoreUnavailable, WrongReference
+from tasks.store import Rows, Store, StoreLocked, StoreMoved, StoreUnavailable, WrongReference
 from tasks.store.holder import Holder
 from tasks.store.lease import Lease, LeaseError
 from tasks.store.storage import Place
@@ -110,7 +110,7 @@ def test_a_second_coordinator_is_refused_and_the_first_one_named(s3):
     store = Store.create(s3)
     with held_by_another_process(s3) as other:
         expected = rf"in use by another run .*process {other.pid}, started"
-        with pytest.raises(StoreUnavailable, match=expected), store.coordinate():
+        with pytest.raises(StoreLocked, match=expected), store.coordinate():
             pass
         assert Answers(Store.open(s3)).points.sizes["point"] == 0  # readers are not kept out
     with store.coordinate() as coordinator:
@@ -136,14 +136,14 @@ def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_mo
         mine, version = lease.read()
         far = replace(mine, host="far-away", machine="another", pid=77)
         assert lease.take(far, instead_of=version)  # as that host would have written it
-        with pytest.raises(StoreUnavailable, match=r"host far-away, process 77.*--force-unlock"), store.coordinate():
+        with pytest.raises(StoreLocked, match=r"host far-away, process 77.*--force-unlock"), store.coordinate():
             pass
         with Store.open(s3).coordinate(force_unlock=True) as second:
             assert "far-away" in second.before
-            with pytest.raises(StoreUnavailable, match="taken over"):
+            with pytest.raises(StoreLocked, match="taken over"):
                 first.commit(Rows(points=[point(0)]), "too late", {})
             second.commit(Rows(points=[point(1)]), "mine", {})
-        with pytest.raises(StoreUnavailable, match="nobody holds it now"):
+        with pytest.raises(StoreLocked, match="nobody holds it now"):
             first.commit(Rows(points=[point(0)]), "too late", {})
     assert Answers(Store.open(s3)).points["w1"].values.tolist() == [1.0]
 
@@ -159,7 +159,7 @@ def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is
             second.commit(Rows(points=[point(0)]), "second", {})
         assert lease.take(mine)
         assert version is not None
-        with pytest.raises(StoreUnavailable, match=r"somebody else has committed.*run the same command again"):
+        with pytest.raises(StoreMoved, match=r"somebody else has committed.*run the same command again"):
             first.commit(Rows(points=[point(1)]), "first", {})
     assert one.history()[0]["message"] == "second"
     assert Answers(one).points["w1"].values.tolist() == [0.0]
@@ -177,7 +177,7 @@ def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, m
             return real(session, message, metadata)
 
         monkeypatch.setattr(coordinator._repository, "commit", commit_after_another)
-        with pytest.raises(StoreUnavailable, match="somebody else committed at the same moment"):
+        with pytest.raises(StoreMoved, match="somebody else committed at the same moment"):
             coordinator.commit(Rows(points=[point(0)]), "mine", {})
     assert Store.open(s3).history()[0]["message"] == "the other"
     assert Answers(Store.open(s3)).points.sizes["point"] == 0
