@@ -190,7 +190,7 @@ class Answers:
 
         try:
             found = model_of(self, cell_id)
-        except (KeyError, CannotBeMade):
+        except (NotStored, CannotBeMade):
             return None
         return found if "denoiser" in found.cell.formulation.gives else None
 
