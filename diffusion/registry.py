@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.metadata
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +87,16 @@ class Component:
         reduced: Any = super().__reduce_ex__(2)
         _, arguments, *state = reduced
         return _made, (type(self).registered_name, *arguments), *state
+
+
+def spec_text(component: Component) -> str:
+    """The canonical text of a component, for the names of random streams."""
+    return json.dumps(component.spec(), sort_keys=True, default=str)
+
+
+def identity_text(component: Component) -> str:
+    """The canonical text of what a component's numbers follow from: of a file its content, not its place."""
+    return json.dumps(component.identity(), sort_keys=True, default=str)
 
 
 def _made(name: str, cls: type[Component], *arguments: Any) -> Component:

@@ -36,46 +36,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
+from diffusion.models import Denoiser, EvidenceBound, HasBound
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Variance, check_variance
-
-if TYPE_CHECKING:
-    from diffusion.samplers import Denoiser
-
-
-@dataclass(frozen=True)
-class EvidenceBound:
-    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations.
-
-    An autoencoder is a chain of one level: no consistency, and prior matching is the divergence of its code.
-    """
-
-    reconstruction: Tensor  # [n], log p(x_0 | x_1)
-    consistency: Tensor  # [T - 1, n], the divergences at t = 2 .. T
-    prior: Tensor  # [n], KL(q(x_T | x_0) || N(0, I)), without randomness
-
-    @property
-    def bound(self) -> Tensor:
-        """The evidence lower bound, ``[n]``: reconstruction minus the divergences."""
-        return self.reconstruction - self.consistency.sum(0) - self.prior
-
-
-@runtime_checkable
-class HasBound(Protocol):
-    """A stack of models with one latent variable and a bound of their own.
-
-    `bound` is that of data x ``[members, n, dim]`` for one draw of the latent noise ``[members, n, latent_dim()]``.
-    """
-
-    def latent_dim(self) -> int: ...
-
-    def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound: ...
 
 
 def refuses_bound(schedule: Schedule) -> str | None:

@@ -20,7 +20,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.errors import DiffatlasError
-from diffusion.samplers import Denoiser
+from diffusion.models import Denoiser
 from diffusion.schedules import Schedule
 
 

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.samplers import Denoiser
+from diffusion.models import Denoiser
 from diffusion.samplers.base import implied_noise, velocity
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import level_at

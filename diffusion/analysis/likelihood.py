@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost
+from diffusion.models import Denoiser, HasDivergence
 from diffusion.randomness import SampleNoise
-from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule
 
 MOST_EXACT = 16
@@ -49,13 +49,6 @@ Trace = Literal["auto", "exact", "hutchinson"]
 
 _MOST_EVALUATIONS = 20_000
 _RELATIVE = 1e-12  # of w, whose rounding errors are of that size where u is large: the tolerance is absolute
-
-
-@runtime_checkable
-class HasDivergence(Protocol):
-    """A denoiser that knows the divergence of its answer: ``div_x D`` ``[members, batch]``."""
-
-    def divergence(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor: ...
 
 
 def signs(key: tuple[object, ...], probes: int, samples: int, dim: int) -> Tensor:

@@ -39,7 +39,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From points ``[n, d]`` to scores ``[n, d]``; no row of the result depends on another point."""

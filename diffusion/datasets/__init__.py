@@ -16,8 +16,8 @@ noise level (see `diffusion.datasets.base` for the contract).
 | `torus` | a surface in space |
 | `noised` | any of these at one noise level |
 
-Mixtures and labelled point sets have *classes*. `diffusion.datasets.conditioned` makes of a target the law that is left when
-a label or some noisy coordinates are known.
+Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that is left when a
+label is known, `observed` that which is left when some noisy coordinates are.
 
 `PointSet` is the base of finite sets of points. A target that reads its points from a file lives outside this package,
 which has no files: `tasks.data.from_file`.
@@ -30,10 +30,11 @@ from diffusion.datasets.uniform import Uniform  # first in the catalogue
 
 # isort: split
 from diffusion.datasets.checkerboard import Checkerboard
-from diffusion.datasets.conditioned import Observation, given_labels, observed
+from diffusion.datasets.classes import given_labels
 from diffusion.datasets.curves import Moons, SwissRoll
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
+from diffusion.datasets.observed import Observation, observed
 from diffusion.datasets.points import FourPoints, PointSet
 from diffusion.datasets.torus import Torus
 

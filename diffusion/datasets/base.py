@@ -147,23 +147,19 @@ class Dataset(Component):
         """`n` draws, the same that `sample` makes with this generator, and the label of each, ``[n]`` int64."""
         raise NotImplementedError(f"dataset {self.registered_name!r} has no labels")
 
-    def of_class(self, label: int) -> Dataset:
-        """The law of the samples with this label.
+    def of_class(self, label: int) -> Dataset | None:  # noqa: ARG002
+        """The distribution of the samples with this label, where it has a form of its own; else None.
 
-        Where a class has no closed form of its own its samples are those draws of the whole that have the label.
+        See `diffusion.datasets.classes.given_labels`, which finds the samples of other classes among draws.
 
         Raises:
-            ValueError: there is no such label.
+            ValueError: There is no such label.
         """
-        from diffusion.datasets.conditioned import OneClass  # derives from this class
+        return None
 
-        return OneClass(self, label)
-
-    def of_classes(self, labels: Sequence[int]) -> Dataset:
-        """The law of the samples with one of several labels, each label as often as any other. Raises ValueError as `of_class`."""
-        from diffusion.datasets.conditioned import EqualClasses
-
-        return EqualClasses(self, tuple(labels))
+    def of_classes(self, labels: Sequence[int]) -> Dataset | None:  # noqa: ARG002
+        """The same for several labels, each as often as any other."""
+        return None
 
 
 @dataclass(frozen=True)

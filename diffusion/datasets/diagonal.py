@@ -7,7 +7,7 @@ The target is ``sum_k w_k N(mu_k, diag(s_k1^2 ... s_kd^2))``, widths of zero all
     D_j(x) = sum_k r_k m_kj,                               m_kj = (alpha s_kj^2 x_j + sigma^2 mu_kj) / v_kj
     E[|x_0 - D|^2 | x] = sum_k r_k sum_j (s_kj^2 sigma^2 / v_kj + (m_kj - D_j)^2)
 
-Without a name in studies: it is made by conditioning (`diffusion.datasets.conditioned`). Where all widths of a component are
+Without a name in studies: it is made by conditioning (`diffusion.datasets.observed`). Where all widths of a component are
 equal, `diffusion.datasets.mixtures` has more digits far away from the data.
 """
 

@@ -14,7 +14,7 @@ A new one is a subclass of `Guidance`: the guided denoiser, and the conditioned 
 from __future__ import annotations
 
 from diffusion.guidance.base import Guidance, Guided, LabelGuidance, guidances
-from diffusion.guidance.class_label import ClassLabel, exact_given_label, has_exact_classes
+from diffusion.guidance.class_label import ClassLabel
 
 # isort: split
 from diffusion.guidance.trained_classifier import TrainedClassifier
@@ -33,7 +33,5 @@ __all__ = [
     "LabelGuidance",
     "NoisyObservation",
     "TrainedClassifier",
-    "exact_given_label",
     "guidances",
-    "has_exact_classes",
 ]

@@ -28,12 +28,11 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, given_labels
-from diffusion.metrics.base import remembered
 from diffusion.registry import Component, Registry
 
 if TYPE_CHECKING:
     from diffusion.formulations import Formulation
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 guidances: Registry[Guidance] = Registry("guidance")
 
@@ -155,7 +154,7 @@ class LabelGuidance(Guidance):
     def target(self, dataset: Dataset) -> Dataset:
         if dataset.classes == 0:
             raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
-        return law_of_labels(dataset, self.asked(dataset))
+        return given_labels(dataset, self.asked(dataset))
 
     def in_turn(self, shift: Callable[[int, Tensor], Tensor], dataset: Dataset, x: Tensor) -> Tensor:
         """``shift(label, samples)`` of the samples of each label, put back in their places; x is ``[..., batch, dim]``."""
@@ -166,9 +165,3 @@ class LabelGuidance(Guidance):
         for i, label in enumerate(asked[: x.shape[-2]]):
             out[..., i :: len(asked), :] = shift(label, x[..., i :: len(asked), :])
         return out
-
-
-@remembered(256)
-def law_of_labels(dataset: Dataset, labels: tuple[int, ...]) -> Dataset:
-    """The law of x_0 given that its label is one of these, each as often as any other. Raises ValueError."""
-    return given_labels(dataset, labels)

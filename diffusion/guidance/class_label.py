@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset
-from diffusion.guidance.base import LabelGuidance, by_dataset, guidances, law_of_labels
+from diffusion.datasets import Dataset, given_labels
+from diffusion.datasets.classes import has_exact_classes
+from diffusion.guidance.base import LabelGuidance, by_dataset, guidances
 
 if TYPE_CHECKING:
     from diffusion.formulations import Formulation
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 
 @guidances.register(
@@ -45,7 +45,7 @@ class ClassLabel(LabelGuidance):
         """log p_t(y | x_t) of the first label asked, ``[..., batch]``; alpha and sigma broadcast against that."""
         (label, *_), weights = self.asked(dataset), dataset.class_weights
         assert weights is not None  # noqa: S101 - classes are known exactly
-        law = law_of_labels(dataset, (label,))
+        law = given_labels(dataset, (label,))
         share = law.log_density(x, alpha, sigma) - dataset.log_density(x, alpha, sigma)
         return math.log(weights[label]) + share
 
@@ -54,23 +54,8 @@ class ClassLabel(LabelGuidance):
     ) -> Tensor:
         def shift(dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
             def towards(label: int, x: Tensor) -> Tensor:
-                return law_of_labels(dataset, (label,)).denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
+                return given_labels(dataset, (label,)).denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
 
             return self.in_turn(towards, dataset, x)
 
         return denoiser(x, alpha, sigma) + self.weight * by_dataset(datasets, shift, x, alpha, sigma)
-
-
-def has_exact_classes(dataset: Dataset) -> bool:
-    """Whether the denoisers of a target and of each of its classes are known."""
-    return dataset.exact and dataset.classes > 0 and law_of_labels(dataset, (0,)).exact
-
-
-def exact_given_label(dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-    """E[x_0 | x_t, label] with a label for each sample, ``[batch]`` int64, -1 where it is not known; x ``[..., batch, dim]``."""
-    out = torch.empty_like(x)
-    for label in labels.unique().tolist():
-        law = dataset if label < 0 else law_of_labels(dataset, (label,))
-        rows = (labels == label).nonzero().squeeze(1)
-        out[..., rows, :] = law.denoise(x[..., rows, :], alpha, sigma)
-    return out

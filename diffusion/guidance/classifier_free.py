@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.datasets.classes import has_exact_classes
 from diffusion.formulations.exact import Exact
 from diffusion.guidance.base import LabelGuidance, guidances
-from diffusion.guidance.class_label import has_exact_classes
-from diffusion.samplers import HasLabels
+from diffusion.models import HasLabels
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
     from diffusion.formulations import Formulation
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 
 @guidances.register(

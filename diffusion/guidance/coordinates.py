@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Observation, observed
 from diffusion.guidance.base import Guidance
-from diffusion.metrics.base import law_of, remembered
 from diffusion.randomness import stream
+from diffusion.registry import identity_text
 
 if TYPE_CHECKING:
     from diffusion.formulations import Formulation
@@ -96,18 +97,12 @@ class KnownCoordinates(Guidance):
         return None
 
     def target(self, dataset: Dataset) -> Dataset:
-        return law_of_observation(dataset, self.observation(dataset))
-
-
-@remembered(256)
-def law_of_observation(dataset: Dataset, observation: Observation) -> Dataset:
-    """The law of x_0 given the observation. Raises ValueError where there is none: see `diffusion.datasets.observed`."""
-    return observed(dataset, observation)
+        return observed(dataset, self.observation(dataset))
 
 
 @remembered(256)
 def _example(dataset: Dataset, number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """A draw of the target that is part of no training set, and standard normal numbers of the same size."""
-    generator = stream("example", law_of(dataset), number)
+    generator = stream("example", identity_text(dataset), number)
     x = dataset.sample(1, generator)[0]
     return tuple(x.tolist()), tuple(torch.randn(len(x), generator=generator, dtype=torch.float64).tolist())

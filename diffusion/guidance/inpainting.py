@@ -22,7 +22,7 @@ from diffusion.guidance.base import guidances
 from diffusion.guidance.coordinates import KnownCoordinates
 
 if TYPE_CHECKING:
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 
 @guidances.register(

@@ -36,16 +36,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Gaussian
-from diffusion.datasets.conditioned import closed_form
+from diffusion.datasets.observed import closed_form, observed
 from diffusion.guidance.base import by_dataset, guidances, with_signal
-from diffusion.guidance.coordinates import KnownCoordinates, law_of_observation
-from diffusion.metrics.base import law_of, remembered
+from diffusion.guidance.coordinates import KnownCoordinates
 from diffusion.randomness import stream
+from diffusion.registry import identity_text
 
 if TYPE_CHECKING:
     from diffusion.formulations import Formulation
-    from diffusion.samplers import Denoiser
+    from diffusion.models import Denoiser
 
 _MOST_PULLS = 16  # coordinates up to which every row of the Jacobian is worked out
 _NOISY = 5.0  # noise beside the data's deviation from which on a Jacobian counts for less than half
@@ -116,7 +117,7 @@ class NoisyObservation(KnownCoordinates):
         return denoised + self.weight * shift
 
     def _exact_shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        law = law_of_observation(dataset, self.observation(dataset))
+        law = observed(dataset, self.observation(dataset))
         return law.denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
 
     def _approximate(
@@ -168,6 +169,8 @@ def _axes(dataset: Dataset) -> tuple[Tensor, Tensor]:
         return torch.tensor([s**2 for s in dataset.coordinates()[1]], dtype=torch.float64), torch.eye(
             dataset.dim
         ).double()
-    draws = dataset.sample(min(_DRAWS, _NUMBERS // dataset.dim) + dataset.dim, stream("covariance", law_of(dataset)))
+    draws = dataset.sample(
+        min(_DRAWS, _NUMBERS // dataset.dim) + dataset.dim, stream("covariance", identity_text(dataset))
+    )
     values, vectors = torch.linalg.eigh(draws.T.cov(correction=0).reshape(dataset.dim, dataset.dim))
     return values.clamp(min=0), vectors

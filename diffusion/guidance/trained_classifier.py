@@ -27,19 +27,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
-from diffusion.metrics.base import law_of, remembered
 from diffusion.networks import features
 from diffusion.objectives import Objective, stratified
 from diffusion.randomness import stream
+from diffusion.registry import identity_text
 from diffusion.schedules import EDM, Schedule
 from diffusion.training import Member, TrainedStack, Training, train
 
 if TYPE_CHECKING:
+    from diffusion.models import Denoiser
     from diffusion.networks import Network
-    from diffusion.samplers import Denoiser
 
 _LOW, _HIGH = 0.01, 10.0  # nsr beside the data's standard deviation
 _ROWS = 2048  # of a batch evaluated at once
@@ -140,7 +141,7 @@ class _Classes:
 @remembered(8)
 def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[TrainedStack, _Classes]:
     """The classifier of a target. Raises ValueError if its training diverged."""
-    named = (law_of(dataset), seed)
+    named = (identity_text(dataset), seed)
     x, labels = dataset.sample_labelled(settings.data, stream("classifier data", *named))
     member = Member(dataset, _Classifier(), EDM(), "classifier " + " ".join(map(str, named)))
     data = torch.cat([x, labels[:, None].double()], 1)

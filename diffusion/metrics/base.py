@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import ClassVar, Literal, ParamSpec, TypeVar, cast
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.registry import Component, Registry
-from diffusion.samplers import Denoiser
+from diffusion.registry import Component, Registry, spec_text
 from diffusion.schedules import Schedule
 
 metrics: Registry[Metric] = Registry("metric")
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def remembered(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Keep the last answers of a pure function of components; a component that cannot be hashed is asked every time."""
-
-    def wrap(function: Callable[P, R]) -> Callable[P, R]:
-        remembering = lru_cache(maxsize=most)(function)
-
-        @wraps(function)
-        def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                hash(args)
-            except TypeError:  # a user's dataset may hold lists
-                return function(*args, **kwargs)
-            return cast("Callable[P, R]", remembering)(*args, **kwargs)
-
-        return answer
-
-    return wrap
 
 
 @dataclass(frozen=True)
@@ -235,7 +211,7 @@ class SimulatedFloor(Metric):
 
 @remembered(512)
 def _simulated_floor(metric: SimulatedFloor, dataset: Dataset, n: int) -> float:
-    generator = stream("metric floor", name_of(metric), name_of(dataset), n)
+    generator = stream("metric floor", spec_text(metric), spec_text(dataset), n)
     repeats = metric._repeats(dataset, n)  # noqa: SLF001
     return float(np.mean([metric.evaluate(dataset.sample(n, generator), dataset) for _ in range(repeats)]))
 
@@ -248,14 +224,4 @@ def reference_sample(dataset: Dataset, m: int) -> np.ndarray:
     if dataset.has_cdf:
         quantiles = dataset.quantile((torch.arange(m, dtype=torch.float64) + 0.5) / m)
         return np.asarray(quantiles)[:, None]
-    return np.asarray(dataset.sample(m, stream("metric reference", name_of(dataset))))
-
-
-def name_of(component: Component) -> str:
-    """The canonical text of a component, for the names of streams."""
-    return json.dumps(component.spec(), sort_keys=True, default=str)
-
-
-def law_of(dataset: Dataset) -> str:
-    """The canonical text of what a target's numbers follow from, for the names of streams: not of where its file lies."""
-    return json.dumps(dataset.identity(), sort_keys=True, default=str)
+    return np.asarray(dataset.sample(m, stream("metric reference", spec_text(dataset))))

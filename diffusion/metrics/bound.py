@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.elbo import evidence_bound, refuses_bound
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import DenoiserMetric, law_of, metrics, remembered
+from diffusion.metrics.base import DenoiserMetric, metrics
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
+from diffusion.registry import identity_text
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Variance, check_variance
 
@@ -64,7 +66,7 @@ class NegativeBound(DenoiserMetric):
 
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         self._check(dataset)
-        noise = stream("elbo noise", law_of(dataset))
+        noise = stream("elbo noise", identity_text(dataset))
         terms = evidence_bound(denoiser, self._points(dataset), schedule, noise, variance=self.variance)
         bound = -float(terms.bound.mean())
         if not math.isfinite(bound):
@@ -76,7 +78,7 @@ class NegativeBound(DenoiserMetric):
         return -float(_log_density(dataset, self._points(dataset), _NEARER).mean())
 
     def _points(self, dataset: Dataset) -> Tensor:
-        return dataset.sample(self.batch, stream("elbo", law_of(dataset)))
+        return dataset.sample(self.batch, stream("elbo", identity_text(dataset)))
 
 
 def _log_density(dataset: Dataset, x: Tensor, noise: float) -> Tensor:
@@ -87,6 +89,6 @@ def _log_density(dataset: Dataset, x: Tensor, noise: float) -> Tensor:
 @remembered(256)
 def _has_density(dataset: Dataset) -> bool:
     """Whether the law of the clean data has a density: then a tenth of very little noise changes nothing."""
-    x = dataset.sample(64, stream("elbo density", law_of(dataset)))
+    x = dataset.sample(64, stream("elbo density", identity_text(dataset)))
     near, nearer = (_log_density(dataset, x, noise).median() for noise in (_NEAR, _NEARER))
     return abs(float(near - nearer)) < _NOTICED

@@ -15,8 +15,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import remembered
 
 NEEDS_THE_LINE = "it needs a target on the line with a known distribution function, not one of dimension {}"
 _MOST_ATOMS = 4096

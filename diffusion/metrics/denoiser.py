@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import ProfileMetric, metrics, name_of
+from diffusion.metrics.base import ProfileMetric, metrics
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
+from diffusion.registry import spec_text
 from diffusion.schedules import Schedule
 
 _MOST = 100_000
@@ -70,7 +71,7 @@ class ScoreError(ProfileMetric):
 
     def profile(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
         self._check(dataset)
-        generator = stream("score-error", name_of(dataset))
+        generator = stream("score-error", spec_text(dataset))
         clean = dataset.sample(self.batch, generator)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         times = self._times(schedule)

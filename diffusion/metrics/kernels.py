@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample, remembered
+from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample
 from diffusion.metrics.cdf import cramer_spectrum, integral_of_gap, mean_root
 
 _ROWS, _COLUMNS = 64, 1024  # of a block of pairs, which is to stay in the cache

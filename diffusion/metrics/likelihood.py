@@ -15,9 +15,10 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import FlowLost
 from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import DenoiserMetric, law_of, metrics, name_of
+from diffusion.metrics.base import DenoiserMetric, metrics
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
+from diffusion.registry import identity_text, spec_text
 from diffusion.schedules import Schedule
 
 _APART = 1.5  # between the ends of a schedule, of the ratio of noise to signal, if a flow is to lead anywhere
@@ -55,7 +56,7 @@ class _Likelihood(DenoiserMetric):
 
     def _points(self, dataset: Dataset, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
         """Points ``[batch, dim]`` at t_min, and alpha and sigma there."""
-        generator = stream("likelihood", law_of(dataset))
+        generator = stream("likelihood", identity_text(dataset))
         clean = dataset.sample(self.batch, generator)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         time = torch.tensor(schedule.t_min, dtype=torch.float64)
@@ -64,7 +65,7 @@ class _Likelihood(DenoiserMetric):
 
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         self._check(dataset)
-        asked = (law_of(dataset), name_of(schedule), self.batch, self.tolerance, self.probes)
+        asked = (identity_text(dataset), spec_text(schedule), self.batch, self.tolerance, self.probes)
         found = _LATEST.get(denoiser, asked)
         if found is None:
             found = self._log_densities(denoiser, dataset, schedule)
@@ -73,7 +74,7 @@ class _Likelihood(DenoiserMetric):
 
     def _log_densities(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
         x, _, _ = self._points(dataset, schedule)
-        key = ("likelihood probes", law_of(dataset))
+        key = ("likelihood probes", identity_text(dataset))
         for looser in _LOOSER:
             try:
                 found = log_likelihood(

@@ -12,8 +12,9 @@ import scipy.special
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Uniform
-from diffusion.metrics.base import Metric, metrics, remembered
+from diffusion.metrics.base import Metric, metrics
 from diffusion.metrics.cdf import (
     NEEDS_THE_LINE,
     atoms_of,

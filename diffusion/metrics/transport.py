@@ -11,8 +11,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample, remembered
+from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample
 from diffusion.metrics.cdf import atoms_of, gauss_legendre
 from diffusion.randomness import stream
 

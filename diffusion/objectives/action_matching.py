@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from diffusion.models import Motion, angle_and_scale
 from diffusion.objectives.base import Objective
 from diffusion.objectives.noise_levels import stratified
 
@@ -91,26 +92,6 @@ def density(
             return plain + 0.5 * value.square()
         case _:
             return plain
-
-
-@dataclass(frozen=True)
-class Motion:
-    """What an action says of points x_t at one noise level of each member, in the coordinates ``z(phi)``.
-
-    `std` of the data and entropic `noise`, ``[members]``; `slope` grad s ``[members, batch, dim]``; `growth` ``[members, batch]``, the
-    rate of log w of the unbalanced kind (zero of the others). All float64.
-    """
-
-    std: Tensor
-    noise: Tensor
-    slope: Tensor
-    growth: Tensor
-
-
-def angle_and_scale(alpha: Tensor, sigma: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """phi and the size of x_t, ``x_t = scale z(phi)``."""
-    signal = alpha * std
-    return torch.atan2(sigma, signal), torch.sqrt(signal**2 + sigma**2)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from torch import Tensor
 from diffusion.registry import Component
 
 if TYPE_CHECKING:
-    from diffusion.analysis.elbo import EvidenceBound
     from diffusion.datasets import Dataset
+    from diffusion.models import EvidenceBound, Motion
     from diffusion.networks import Network
-    from diffusion.objectives.action_matching import Motion
     from diffusion.training import Member, Training
 
 

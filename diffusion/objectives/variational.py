@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion.analysis.elbo import EvidenceBound
+from diffusion.models import EvidenceBound
 from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
 from diffusion.objectives.base import Objective
 

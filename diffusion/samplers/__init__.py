@@ -24,25 +24,12 @@ counted by wrapping the denoiser, never computed from a formula; `evaluations` s
 from __future__ import annotations
 
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
-from diffusion.samplers.base import (
-    Begin,
-    CountingDenoiser,
-    Denoiser,
-    HasAction,
-    HasDecoder,
-    HasDensity,
-    HasLabels,
-    HasPerturbation,
-    Noise,
-    NoiseStreams,
-    PathSampler,
-    Sampler,
-    samplers,
-)
+from diffusion.samplers.base import Begin, PathSampler, Sampler, samplers
 from diffusion.samplers.decode import Decode
 from diffusion.samplers.forward import Forward, ForwardChain, ForwardSDE
 from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
+from diffusion.samplers.noise import Noise, NoiseStreams
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
 from diffusion.samplers.paths import ActionSampler, Incremental
 from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, ReverseSDE
@@ -58,12 +45,10 @@ __all__ = [
     "AtOneLevel",
     "Begin",
     "Churn",
-    "CountingDenoiser",
     "DPMSolver2M",
     "DPMSolver2MSDE",
     "DPMSolver3M",
     "Decode",
-    "Denoiser",
     "DormandPrince",
     "Euler",
     "EulerMaruyama",
@@ -72,11 +57,6 @@ __all__ = [
     "ForwardChain",
     "ForwardSDE",
     "GradientAscent",
-    "HasAction",
-    "HasDecoder",
-    "HasDensity",
-    "HasLabels",
-    "HasPerturbation",
     "Heun",
     "Incremental",
     "Langevin",

@@ -19,9 +19,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.models import Denoiser
 from diffusion.samplers.base import (
-    Denoiser,
-    Noise,
     Sampler,
     implied_noise,
     per_member,
@@ -30,6 +29,7 @@ from diffusion.samplers.base import (
     transition_variance,
     without_data_at_the_start,
 )
+from diffusion.samplers.noise import Noise
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level, Variance, check_variance
 

@@ -6,129 +6,22 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor
 
-from diffusion.randomness import BrownianPath, SampleNoise
+from diffusion.models import Denoiser
 from diffusion.registry import Component, Registry
+from diffusion.samplers.noise import Noise
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level
 
 if TYPE_CHECKING:
     from diffusion.datasets import Dataset
-    from diffusion.objectives.action_matching import Motion
 
 samplers: Registry[Sampler] = Registry("sampler")
 
 _NO_DATA = 1e8  # alpha^2 beside sigma^2 is then below a rounding error
-
-
-class Denoiser(Protocol):
-    """E[x_0 | x_t] for a stack: x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
-
-    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class HasDensity(Protocol):
-    """A model that knows its own law: log p(x_t) for x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
-
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class HasDecoder(Protocol):
-    """A model that turns latent points ``[members, batch, latent]`` into data ``[members, batch, dim]``, the means of a normal law.
-
-    `latent_dim` is the number of their coordinates, `decoder_std` the standard deviation of that law, ``[members]``.
-    """
-
-    def latent_dim(self) -> int: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
-
-    def decoder_std(self) -> Tensor: ...
-
-
-@runtime_checkable
-class HasPerturbation(Protocol):
-    """A model of incremental restoration: eps_t of its stochastic form at times ``[members]``."""
-
-    def perturbation(self, time: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class HasAction(Protocol):
-    """A model whose samples follow the gradient of an action: x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
-
-    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion: ...
-
-
-@runtime_checkable
-class HasLabels(Protocol):
-    """A model that can be told labels ``[batch]`` int64, -1 for a sample of which nothing is known: E[x_0 | x_t, label]."""
-
-    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor: ...
-
-
-class CountingDenoiser:
-    """A model that counts in `nfe` how often it is evaluated, whichever of the things it gives is asked for."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self.nfe = 0
-
-    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        self.nfe += 1
-        return self.denoiser(x, alpha, sigma)
-
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """See `HasDensity`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasDensity):
-            raise TypeError("the model has no density")
-        self.nfe += 1
-        return self.denoiser.log_density(x, alpha, sigma)
-
-    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """See `HasLabels`. Raises TypeError if the model knows no labels."""
-        if not isinstance(self.denoiser, HasLabels):
-            raise TypeError("the model knows no labels")
-        self.nfe += 1
-        return self.denoiser.labelled(x, alpha, sigma, labels)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """See `HasDecoder`. Raises TypeError if the model has none."""
-        decoder = self._decoder()
-        self.nfe += 1
-        return decoder.decode(z)
-
-    def latent_dim(self) -> int:
-        """See `HasDecoder`."""
-        return self._decoder().latent_dim()
-
-    def decoder_std(self) -> Tensor:
-        """See `HasDecoder`."""
-        return self._decoder().decoder_std()
-
-    def _decoder(self) -> HasDecoder:
-        if not isinstance(self.denoiser, HasDecoder):
-            raise TypeError("the model has no decoder")
-        return self.denoiser
-
-    def perturbation(self, time: Tensor) -> Tensor:
-        """See `HasPerturbation`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasPerturbation):
-            raise TypeError("the model has no perturbation")
-        return self.denoiser.perturbation(time)
-
-    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
-        """See `HasAction`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasAction):
-            raise TypeError("the model has no action")
-        self.nfe += 1
-        return self.denoiser.action(x, alpha, sigma)
 
 
 @dataclass(frozen=True)
@@ -156,43 +49,6 @@ class Begin:
             datasets=self.datasets[rows],
             clean=lambda: self.clean()[rows],
         )
-
-
-class Noise(Protocol):
-    """Standard normal numbers ``[members, batch, dim]`` for stochastic samplers; sample i's do not depend on the batch."""
-
-    def between(self, now: Level, then: Level) -> Tensor:
-        """The normalised increment of one Brownian path over the move from `now` to `then`.
-
-        Moves that do not overlap are independent; the same move has the same numbers on every grid that makes it, and a move
-        that is divided has its parts' sum (see `diffusion.randomness`).
-        """
-
-    def fresh(self) -> Tensor:
-        """The next draw, independent of the path and of every draw before."""
-
-
-class NoiseStreams:
-    """`Noise` for a stack: one stream for each member's key; members of one key see the same numbers."""
-
-    def __init__(self, keys: Sequence[tuple[object, ...]], samples: int, dim: int) -> None:
-        self._streams = {key: SampleNoise(key, samples, dim) for key in keys}
-        self._keys = tuple(keys)
-        self._paths = [BrownianPath(self._streams[key]) for key in keys]
-        self._drawn = 0
-
-    def between(self, now: Level, then: Level) -> Tensor:
-        """See `Noise`."""
-        rows = []
-        for path, start, end in zip(self._paths, now.nsr.tolist(), then.nsr.tolist(), strict=True):
-            rows.append(path.move(start, end))
-        return torch.stack(rows)
-
-    def fresh(self) -> Tensor:
-        """See `Noise`."""
-        drawn = {key: source.draw(self._drawn) for key, source in self._streams.items()}
-        self._drawn += 1
-        return torch.stack([drawn[key] for key in self._keys])
 
 
 @dataclass(frozen=True)

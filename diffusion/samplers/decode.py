@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.samplers.base import Begin, Denoiser, HasDecoder, Noise, PathSampler, per_member, samplers
+from diffusion.models import Denoiser, HasDecoder
+from diffusion.samplers.base import Begin, PathSampler, per_member, samplers
+from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
 
 

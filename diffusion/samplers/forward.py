@@ -25,7 +25,9 @@ from torch import Tensor
 
 from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
-from diffusion.samplers.base import Begin, Denoiser, Noise, Sampler, per_member, samplers, transition_variance
+from diffusion.models import Denoiser
+from diffusion.samplers.base import Begin, Sampler, per_member, samplers, transition_variance
+from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
 
 

@@ -42,11 +42,9 @@ from torch import Tensor
 from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
+from diffusion.models import Denoiser, HasDensity
 from diffusion.samplers.base import (
     Begin,
-    Denoiser,
-    HasDensity,
-    Noise,
     PathSampler,
     Sampler,
     implied_noise,
@@ -54,6 +52,7 @@ from diffusion.samplers.base import (
     samplers,
     without_data_at_the_start,
 )
+from diffusion.samplers.noise import Noise
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level
 

@@ -28,7 +28,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.samplers.base import Denoiser, Noise, PathSampler, per_member, samplers
+from diffusion.models import Denoiser
+from diffusion.samplers.base import PathSampler, per_member, samplers
+from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
 
 

@@ -29,9 +29,8 @@ import torch
 from scipy.integrate import RK45
 from torch import Tensor
 
+from diffusion.models import Denoiser
 from diffusion.samplers.base import (
-    Denoiser,
-    Noise,
     PathSampler,
     Sampler,
     implied_noise,
@@ -40,6 +39,7 @@ from diffusion.samplers.base import (
     velocity,
     without_data_at_the_start,
 )
+from diffusion.samplers.noise import Noise
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level
 

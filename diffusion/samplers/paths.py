@@ -21,17 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.objectives.action_matching import angle_and_scale
-from diffusion.samplers.base import (
-    Denoiser,
-    HasAction,
-    HasPerturbation,
-    Noise,
-    PathSampler,
-    Sampler,
-    per_member,
-    samplers,
-)
+from diffusion.models import Denoiser, HasAction, HasPerturbation, angle_and_scale
+from diffusion.samplers.base import PathSampler, Sampler, per_member, samplers
+from diffusion.samplers.noise import Noise
 from diffusion.schedules import Flow, Schedule
 from diffusion.schedules.levels import Level
 

@@ -24,17 +24,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.models import Denoiser
 from diffusion.samplers.ancestral import Ancestral
-from diffusion.samplers.base import (
-    Denoiser,
-    Noise,
-    PathSampler,
-    Sampler,
-    implied_noise,
-    per_member,
-    samplers,
-    without_data_at_the_start,
-)
+from diffusion.samplers.base import PathSampler, Sampler, implied_noise, per_member, samplers, without_data_at_the_start
+from diffusion.samplers.noise import Noise
 from diffusion.samplers.ode import euler_step, heun_step
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level

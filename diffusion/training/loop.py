@@ -20,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.analysis.elbo import EvidenceBound
 from diffusion.datasets import Dataset
 from diffusion.formulations import NoiseConditional, Trained
+from diffusion.models import EvidenceBound, Motion
 from diffusion.networks import FEATURES, Architecture, Network, Perceptron, features
 from diffusion.objectives import Objective
-from diffusion.objectives.action_matching import Motion
 from diffusion.objectives.parametrizations import Circle, Coefficients
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule

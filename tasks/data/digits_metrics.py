@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.datasets.conditioned import EqualClasses
+from diffusion.datasets.classes import EqualClasses
 from diffusion.metrics.base import Metric, metrics
 from diffusion.randomness import stream
 from tasks.data.digits import CLASSES, Digits

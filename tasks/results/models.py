@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.analysis.elbo import EvidenceBound, evidence_bound, refuses_bound
+from diffusion.analysis.elbo import evidence_bound, refuses_bound
 from diffusion.analysis.likelihood import log_likelihood
 from diffusion.datasets import datasets
 from diffusion.errors import Unavailable, WrongValue
 from diffusion.formulations import Exact, formulations
 from diffusion.guidance import guidances
 from diffusion.metrics import NegativeLogLikelihood
+from diffusion.models import Denoiser, EvidenceBound, ExactDenoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser, levels_of, samplers
+from diffusion.samplers import levels_of, samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.levels import Variance
 from diffusion.training import TrainedStack, Training
@@ -34,7 +35,7 @@ from tasks.results.read import Answers
 from tasks.store import NotStored, Store
 from tasks.study.axes import SamplerChoice
 from tasks.study.components import build, construct
-from tasks.work import ExactDenoiser, stack_of, states
+from tasks.work import stack_of, states
 
 
 class CannotBeMade(Unavailable, ValueError):

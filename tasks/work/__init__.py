@@ -13,12 +13,11 @@ from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, Shar
 from tasks.work.data import DataKey, data_key, training_set
 from tasks.work.sampling import states
 from tasks.work.shard import run_shard
-from tasks.work.stacks import ExactDenoiser, stack_of
+from tasks.work.stacks import stack_of
 
 __all__ = [
     "CellAnswer",
     "DataKey",
-    "ExactDenoiser",
     "PointAnswer",
     "Progress",
     "Requests",

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.formulations import Exact
 from diffusion.metrics import DenoiserMetric, PairedMetric, ProfileMetric
-from diffusion.samplers import Denoiser
+from diffusion.models import Denoiser
 from tasks.columns import LIMIT, VERSION
 from tasks.plan import Cell, Point
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import Guided
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Begin, Denoiser, Level, NoiseStreams
+from diffusion.samplers import Begin, Level, NoiseStreams
 from tasks.plan import Point
 from tasks.work.data import stream_name
 

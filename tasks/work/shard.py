@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.samplers import CountingDenoiser, Denoiser, Level, levels_of
+from diffusion.models import CountingDenoiser, Denoiser
+from diffusion.samplers import Level, levels_of
 from tasks.plan import Cell, Point, Shard
 from tasks.work.answers import PointAnswer, Progress, Requests, ShardAnswer, reason_of
 from tasks.work.measuring import ModelMeasurements, measured

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
 
-from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
-from diffusion.guidance import exact_given_label
+from diffusion.models import Denoiser, ExactDenoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
-from diffusion.samplers import Denoiser
 from diffusion.training import Member, TrainedStack, train
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Shard
@@ -113,45 +110,3 @@ def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
     nothing = torch.zeros(len(members), 0)
     errors = tuple(e for s in stacks for e in s.errors)
     return TrainedStack(first.objective, first.network, members, rows, torch.zeros(0), nothing, errors)
-
-
-class ExactDenoiser:
-    """The ideal denoisers of a stack of targets."""
-
-    def __init__(self, targets: Sequence[Dataset]) -> None:
-        self._groups: list[tuple[Dataset, list[int]]] = []
-        for m, target in enumerate(targets):
-            for known, rows in self._groups:
-                if known == target:
-                    rows.append(m)
-                    break
-            else:
-                self._groups.append((target, [m]))
-
-    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x_t], ``[members, batch, dim]``."""
-        out = torch.empty_like(x)
-        for target, rows in self._groups:
-            out[rows] = target.denoise(x[rows], alpha[rows, None], sigma[rows, None])
-        return out
-
-    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """E[x_0 | x_t, label] for labels ``[batch]``, -1 where it is not known."""
-        out = torch.empty_like(x)
-        for target, rows in self._groups:
-            out[rows] = exact_given_label(target, x[rows], alpha[rows, None], sigma[rows, None], labels)
-        return out
-
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """log p(x_t), ``[members, batch]``."""
-        out = torch.empty(x.shape[:-1], dtype=x.dtype)
-        for target, rows in self._groups:
-            out[rows] = target.log_density(x[rows], alpha[rows, None], sigma[rows, None])
-        return out
-
-    def divergence(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``div_x E[x_0 | x_t] = alpha / sigma^2`` times the posterior variance, ``[members, batch]``."""
-        out = torch.empty(x.shape[:-1], dtype=x.dtype)
-        for target, rows in self._groups:
-            out[rows] = target.posterior_variance(x[rows], alpha[rows, None], sigma[rows, None])
-        return (alpha / sigma**2)[:, None] * out

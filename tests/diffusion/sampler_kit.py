@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Uniform
-from diffusion.objectives.action_matching import Motion
+from diffusion.models import Denoiser, Motion
 from diffusion.randomness import stream
 from diffusion.samplers import (
     DDIM,
@@ -27,7 +27,6 @@ from diffusion.samplers import (
     AnnealedLangevin,
     Churn,
     Decode,
-    Denoiser,
     DPMSolver2MSDE,
     ExponentialEuler,
     GradientAscent,

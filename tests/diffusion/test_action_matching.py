@@ -16,19 +16,11 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Torus, Uniform
 from diffusion.formulations import ActionMatching
+from diffusion.models import Motion, angle_and_scale
 from diffusion.networks import Network
 from diffusion.objectives import ActionMatching as Action
 from diffusion.objectives import stratified
-from diffusion.objectives.action_matching import (
-    Kind,
-    Motion,
-    _ends,
-    _told,
-    _told_rate,
-    angle_and_scale,
-    denoised,
-    density,
-)
+from diffusion.objectives.action_matching import Kind, _ends, _told, _told_rate, denoised, density
 from diffusion.randomness import stream
 from diffusion.samplers import ActionSampler, NoiseStreams
 from diffusion.samplers.base import velocity

@@ -25,7 +25,7 @@ from diffusion.datasets import (
     given_labels,
     observed,
 )
-from diffusion.datasets.conditioned import EqualClasses, OneClass
+from diffusion.datasets.classes import EqualClasses, OneClass
 from diffusion.datasets.diagonal import DiagonalMixture
 from diffusion.randomness import stream
 

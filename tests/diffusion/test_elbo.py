@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.analysis.elbo import EvidenceBound, bound_weights, chain_bound, refuses_bound
+from diffusion.analysis.elbo import bound_weights, chain_bound, refuses_bound
 from diffusion.analysis.gaussians import divergence
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Uniform, datasets
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
 from diffusion.metrics import NegativeBound
+from diffusion.models import Denoiser, EvidenceBound
 from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
-from diffusion.samplers import Ancestral, Denoiser
+from diffusion.samplers import Ancestral
 from diffusion.schedules import DDPMLinear, Schedule, VPConstant, schedules
 from diffusion.schedules.levels import Level, level_at
 

@@ -29,8 +29,8 @@ from diffusion.analysis.fokker_planck import (
 )
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Moons, Noised, Uniform, datasets
 from diffusion.formulations import VP
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.samplers import Denoiser
 from diffusion.schedules import Schedule, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
 from tests.diffusion.sampler_kit import slope

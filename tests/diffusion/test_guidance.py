@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, GaussianMixture
+from diffusion.datasets.classes import exact_given_label
 from diffusion.formulations import Exact
-from diffusion.guidance import ClassLabel, Guidance, Guided, exact_given_label, guidances
+from diffusion.guidance import ClassLabel, Guidance, Guided, guidances
 from diffusion.randomness import stream
 
 if TYPE_CHECKING:

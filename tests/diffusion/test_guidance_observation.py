@@ -24,8 +24,9 @@ from diffusion.datasets import (
 from diffusion.formulations import ElucidatedDM, Exact
 from diffusion.guidance import Guidance, Guided, Inpainting, NoisyObservation
 from diffusion.metrics import EnergyDistance
+from diffusion.models import CountingDenoiser
 from diffusion.randomness import stream
-from diffusion.samplers import DDIM, Ancestral, CountingDenoiser, Heun, NoiseStreams, Sampler, levels_of
+from diffusion.samplers import DDIM, Ancestral, Heun, NoiseStreams, Sampler, levels_of
 from diffusion.schedules import EDM, Flow, Schedule, VPCosine
 from diffusion.schedules.grids import grids
 from diffusion.training import Member, TrainedStack, Training, train

@@ -21,9 +21,10 @@ from diffusion.formulations import (
     Trained,
 )
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
+from diffusion.models import CountingDenoiser
 from diffusion.networks import FEATURES
 from diffusion.randomness import stream
-from diffusion.samplers import CountingDenoiser, Heun, NoiseStreams, levels_of
+from diffusion.samplers import Heun, NoiseStreams, levels_of
 from diffusion.schedules import EDM
 from diffusion.schedules.grids import grids
 from diffusion.training import Member, TrainedStack, Training, train

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
 from diffusion.formulations import Denoising, DenoisingScoreMatching
 from diffusion.metrics import metrics
+from diffusion.models import CountingDenoiser, Denoiser
 from diffusion.objectives import LogUniform, SingleLevel
 from diffusion.randomness import stream
 from diffusion.samplers import (
@@ -26,8 +27,6 @@ from diffusion.samplers import (
     AnnealedLangevin,
     AtOneLevel,
     Begin,
-    CountingDenoiser,
-    Denoiser,
     GradientAscent,
     Langevin,
     NoiseStreams,

@@ -34,12 +34,11 @@ from diffusion.datasets import (
 )
 from diffusion.formulations import ActionMatching, ElucidatedDM, Trained, formulations
 from diffusion.metrics import BitsPerDimension, NegativeLogLikelihood
+from diffusion.models import CountingDenoiser, Denoiser, ExactDenoiser
 from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
-from diffusion.samplers import CountingDenoiser, Denoiser
 from diffusion.schedules import EDM, Flow, Schedule, VEGeometric, VPCosine, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
-from tasks.work import ExactDenoiser
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
 PLANE = GaussianMixture((0.2, 0.5, 0.3), ((0.0, 0.0), (1.0, 0.5), (-1.0, 1.0)), (0.3, 0.2, 0.4))

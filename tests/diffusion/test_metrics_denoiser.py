@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, Gaussian, Torus, Uniform, datasets
 from diffusion.metrics import DenoiserMetric, ScoreError, metrics
-from diffusion.samplers import Denoiser
+from diffusion.models import Denoiser
 from diffusion.schedules import EDM, Schedule, schedules
 
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}

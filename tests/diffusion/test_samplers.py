@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
+from diffusion.models import CountingDenoiser
 from diffusion.samplers import (
     DDIM,
     RK2,
     Ancestral,
     AnnealedLangevin,
     Churn,
-    CountingDenoiser,
     DormandPrince,
     DPMSolver2MSDE,
     EulerMaruyama,

@@ -12,12 +12,12 @@ from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
 from diffusion.datasets import Uniform
+from diffusion.models import CountingDenoiser
 from diffusion.samplers import (
     DDIM,
     RK2,
     Ancestral,
     Churn,
-    CountingDenoiser,
     DormandPrince,
     DPMSolver2M,
     DPMSolver2MSDE,

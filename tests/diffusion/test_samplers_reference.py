@@ -19,16 +19,8 @@ from torch import Tensor
 
 from diffusion.datasets import Uniform
 from diffusion.metrics import metrics
-from diffusion.samplers import (
-    Ancestral,
-    Churn,
-    Denoiser,
-    DPMSolver2M,
-    Heun,
-    LevelOne,
-    NoiseStreams,
-    Sampler,
-)
+from diffusion.models import Denoiser
+from diffusion.samplers import Ancestral, Churn, DPMSolver2M, Heun, LevelOne, NoiseStreams, Sampler
 from diffusion.schedules import EDM, DDPMLinear
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import Level, levels_of

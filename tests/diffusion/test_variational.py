@@ -13,9 +13,10 @@ from torch import Tensor
 from diffusion.analysis.gaussians import divergence_from_standard, log_normal_density
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
+from diffusion.models import CountingDenoiser
 from diffusion.networks import EncoderDecoder
 from diffusion.randomness import stream
-from diffusion.samplers import CountingDenoiser, Decode, Heun, NoiseStreams
+from diffusion.samplers import Decode, Heun, NoiseStreams
 from diffusion.schedules import EDM, DDPMLinear, Flow
 from diffusion.schedules.grids import UniformTime
 from diffusion.schedules.levels import levels_of

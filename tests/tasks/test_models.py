@@ -7,6 +7,7 @@ import torch
 from diffusion.datasets import datasets
 from diffusion.datasets.degradations import Mask
 from diffusion.formulations import ActionMatching, Exact, InDI, Trained, formulations
+from diffusion.models import ExactDenoiser
 from diffusion.randomness import stream
 from diffusion.samplers import Heun
 from diffusion.schedules import DDPMLinear, Flow, schedules
@@ -15,7 +16,6 @@ from tasks.plan import Cell
 from tasks.results import Answers, open_results, open_samples
 from tasks.results.models import CannotBeMade, Model, cell_of, open_model
 from tasks.store import NotStored, Store
-from tasks.work import ExactDenoiser
 from tests.tasks.tiny_store import SPEC, answer
 
 

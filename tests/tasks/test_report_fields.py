@@ -13,6 +13,7 @@ import torch
 
 from diffusion.datasets import Uniform
 from diffusion.formulations import Exact, InDI
+from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
 from tasks.plan import Cell
 from tasks.report import draw_report
@@ -22,7 +23,6 @@ from tasks.report.pictures import fields
 from tasks.results import Answers
 from tasks.results.models import Model
 from tasks.store import Store
-from tasks.work import ExactDenoiser
 from tests.tasks.report_fixture import MadeUp, dataset_of, study_of
 from tests.tasks.test_report import Page, check_with_plotly
 from tests.tasks.tiny_store import answer

@@ -1,25 +1,26 @@
-r"""Targets given something that is known of a sample: its label, or a noisy observation of some of its coordinates.
+r"""Targets given a noisy observation of some of their coordinates.
 
-Given a label, Bayes' rule takes the samples of that class. Given ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``, where A picks
-coordinates, it weighs the law of x_0 with ``N(y; A x_0, s^2 I)``. `observed` gives the conditioned law in the best form there is:
+Given ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``, where A picks coordinates, Bayes' rule weighs the distribution of
+x_0 with ``N(y; A x_0, s^2 I)``. `observed` gives the conditioned distribution in the best form there is:
 
-- of normal laws and of mixtures of them in closed form (`Gaussian`, `DiagonalMixture`; s = 0 is allowed): component k keeps the
-  weight ``w_k N(y; A mu_k, s_k^2 + s^2)``, and its observed coordinates have precision ``1/s_k^2 + 1/s^2``;
-- where *every* coordinate is observed, from the exact answers of the whole law: x_t and y together are one observation of x_0
-  of precision ``alpha^2 / sigma^2 + 1 / s^2`` in every direction, that is, another noise level,
+- of normal distributions and mixtures of them in closed form (`Gaussian`, `DiagonalMixture`; s = 0 is allowed):
+  component k keeps the weight ``w_k N(y; A mu_k, s_k^2 + s^2)``, and its observed coordinates have precision
+  ``1/s_k^2 + 1/s^2``;
+- where *every* coordinate is observed, from the exact answers of the whole: x_t and y together are one
+  observation of x_0 of precision ``alpha^2 / sigma^2 + 1 / s^2`` in every direction, that is, another noise level,
 
       D(x_t | y) = D(m; 1, P^(-1/2)),   P = alpha^2 / sigma^2 + 1 / s^2,   m = (alpha x_t / sigma^2 + y / s^2) / P;
 
-- of any other law as its samples: draws of the whole that are accepted with probability ``exp(-|y - A x_0|^2 / 2 s^2)``, which are
-  independent draws of the conditioned law. Mean and standard deviation are averages over a fixed large sample of the whole
-  with self-normalised weights ``N(y; A x_0, s^2)`` (Owen, Monte Carlo Theory, Methods and Examples, 2013, section 9.2).
+- of any other target as its samples: draws of the whole that are accepted with probability
+  ``exp(-|y - A x_0|^2 / 2 s^2)``, which are independent draws of the conditioned distribution. Mean and standard
+  deviation are averages over a fixed large sample of the whole with self-normalised weights ``N(y; A x_0, s^2)``
+  (Owen, Monte Carlo Theory, Methods and Examples, 2013, section 9.2).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
@@ -27,115 +28,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.datasets.base import Dataset, check_label
+from diffusion.caches import remembered
+from diffusion.datasets.base import Dataset
 from diffusion.datasets.diagonal import DiagonalMixture
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import Mixture, MixtureDataset
+from diffusion.datasets.rejection import BLOCK, accepted_draws
 from diffusion.datasets.torus import Torus
 from diffusion.randomness import stream
 
-_BLOCK = 1 << 16  # draws at a time, of which some are kept
-_MOST_BLOCKS = 1000
 _REFERENCE = 1 << 18  # draws that stand for the whole
 RAREST = 1e-4
 """Share of the draws of the whole that must be acceptable: fewer would take too long to find."""
 _CIRCLE = 1024  # nodes of each angle of the torus
-
-
-# --- classes ----------------------------------------------------------------------------------------------------------
-
-
-def given_labels(dataset: Dataset, labels: Sequence[int]) -> Dataset:
-    """The law of the samples with one of these labels, each label as often as any other.
-
-    Raises:
-        ValueError: the data set has no labels, or not one of these.
-    """
-    for label in labels:
-        check_label(dataset, label)
-    return dataset.of_class(labels[0]) if len(labels) == 1 else dataset.of_classes(labels)
-
-
-@dataclass(frozen=True)
-class _ByDraws(Dataset):
-    """A law of which samples are known, and nothing else; its moments are those of a fixed large sample."""
-
-    @cached_property
-    def _moments(self) -> tuple[tuple[float, ...], float]:
-        x = self.sample(1 << 14, stream("moments", self.identity()))
-        mean = x.mean(0)
-        return tuple(mean.tolist()), float((x - mean).square().mean().sqrt())
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        return self._moments[0]
-
-    @property
-    def std(self) -> float:
-        return self._moments[1]
-
-
-def _accepted(n: int, told: str, draw: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
-    """The first `n` samples that were accepted, of draws ``(samples, accepted)``. Raises ValueError if that takes too long."""
-    kept: list[Tensor] = []
-    found = 0
-    for _ in range(_MOST_BLOCKS):
-        x, accepted = draw()
-        kept.append(x[accepted])
-        found += len(kept[-1])
-        if found >= n:
-            return torch.cat(kept)[:n]
-    raise ValueError(f"{told}: {found} of {_MOST_BLOCKS * _BLOCK} draws, {n} are needed")
-
-
-@dataclass(frozen=True)
-class OneClass(_ByDraws):
-    """The samples of a labelled target that have one label, found among its draws."""
-
-    registered_name: ClassVar[str] = "one-class"
-
-    of: Dataset
-    label_of: int
-
-    def __post_init__(self) -> None:
-        check_label(self.of, self.label_of)
-
-    @property
-    def dim(self) -> int:
-        return self.of.dim
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        def draw() -> tuple[Tensor, Tensor]:
-            x, labels = self.of.sample_labelled(_BLOCK, generator)
-            return x, labels == self.label_of
-
-        return _accepted(n, f"samples of {self.of.registered_name!r} hardly ever have label {self.label_of}", draw)
-
-
-@dataclass(frozen=True)
-class EqualClasses(_ByDraws):
-    """The samples of a labelled target that have one of several labels, each label as often as any other."""
-
-    registered_name: ClassVar[str] = "equal-classes"
-
-    of: Dataset
-    labels_of: tuple[int, ...]
-
-    @property
-    def dim(self) -> int:
-        return self.of.dim
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        which = torch.randint(len(self.labels_of), (n,), generator=generator)
-        x = torch.empty(n, self.dim, dtype=torch.float64)
-        for i, label in enumerate(self.labels_of):
-            rows = (which == i).nonzero().squeeze(1)
-            x[rows] = self.of.of_class(label).sample(len(rows), generator)
-        return x
-
-
-# --- observations -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,6 +86,7 @@ class Observation:
         return None
 
 
+@remembered(256)
 def observed(dataset: Dataset, observation: Observation) -> Dataset:
     """The law of x_0 given the observation, in the best form there is; see the module's text.
 
@@ -432,8 +339,8 @@ def _check_observation(dataset: Dataset, observation: Observation) -> None:
 
 def _accepted_draws(dataset: Dataset, observation: Observation, n: int, generator: torch.Generator) -> Tensor:
     def draw() -> tuple[Tensor, Tensor]:
-        x = dataset.sample(_BLOCK, generator)
-        u = torch.rand(_BLOCK, generator=generator, dtype=torch.float64)
+        x = dataset.sample(BLOCK, generator)
+        u = torch.rand(BLOCK, generator=generator, dtype=torch.float64)
         return x, u < torch.exp(observation.log_likelihood(x))
 
-    return _accepted(n, f"the observation hardly ever follows from a sample of {dataset.registered_name!r}", draw)
+    return accepted_draws(n, f"the observation hardly ever follows from a sample of {dataset.registered_name!r}", draw)
