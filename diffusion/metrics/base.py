@@ -27,6 +27,7 @@ class Metric(Component):
     """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
 
     axis_label: ClassVar[str] = ""  # text for an axis
+    higher_is_better: ClassVar[bool] = False
     of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "samples"  # what it looks at; see the subclasses
 
     @property

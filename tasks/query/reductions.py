@@ -52,7 +52,7 @@ def higher_is_better(name: str) -> bool:
         metric = metrics.find(name.split("(")[0])
     except Exception:  # noqa: BLE001 - times and counts, and a user's metric that cannot be imported here
         return False
-    return bool(getattr(metric, "higher_is_better", False))
+    return metric.higher_is_better
 
 
 def reduced(name: str, values: np.ndarray, codes: np.ndarray, statistics: Iterable[str]) -> dict[str, np.ndarray]:

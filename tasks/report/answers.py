@@ -40,7 +40,7 @@ class Answers(Protocol):
         `point_id`, `status` (``ok``, ``failed`` or ``skipped``) and `error` (empty if there was none); variables: one
         per metric, ``<metric>_floor`` for each (what a perfect sampler would score with as many samples), where there is
         an exact row to compare with also the other parts and the limit of `tasks.results.error_decomposition`, `train_seconds`,
-        `sample_seconds`. A metric is better the lower it is, unless ``attrs["better"] == "higher"``.
+        `sample_seconds`.
         ``formulation == "exact"`` is the ideal denoiser: no network, same sampler, same schedule.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -20,7 +21,11 @@ from tasks.report.numbers.findings import failures, thin, verdicts
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import PALETTE, dash, plain, symbol
 from tasks.report.text import number, plus_minus
+from tasks.results import Answers as StoredAnswers
+from tasks.store import Store
 from tests.tasks import report_fixture as fixture
+from tests.tasks.chosen import Told, chosen
+from tests.tasks.tiny_store import answer
 
 MadeUp, dataset_of, realistic, study_of = (
     getattr(fixture, name) for name in ("MadeUp", "dataset_of", "realistic", "study_of")
@@ -246,12 +251,29 @@ def test_the_best_at_a_budget_costs_no_more_than_the_budget():
     assert [(one.budget, one.who) for one in best] == [(10, "a with ddim"), (19, "b with heun")]
 
 
-def test_a_metric_that_is_better_when_higher_is_ranked_so():
-    points = dataset_of([{"formulation": "a", "coverage": 0.4}, {"formulation": "b", "coverage": 0.9}], ("coverage",))
-    points["coverage"].attrs["better"] = "higher"
-    (best,) = verdicts(tabulate(points, {}), "uniform", "coverage").best
-    assert best.curve.series.formulation == "b"
-    assert "higher is better" in draw(MadeUp(points, study_of(metrics=["coverage"]))).text
+def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path):
+    def guided(weight):
+        return {"name": "ddim", "guidance": {"name": "class-label", "labels": [2, 3], "weight": weight}}
+
+    spec = {
+        "name": "asked",
+        "datasets": ["digits"],
+        "formulations": [{"name": "exact", "schedule": "edm"}],
+        "samplers": [guided(0.0), guided(1.0)],
+        "steps": [5],
+        "samples": 10,
+        "metrics": ["label-accuracy"],
+    }
+    answer(str(tmp_path / "results"), spec)
+    answers = StoredAnswers(Store.open(str(tmp_path / "results")), "asked")
+    ignored, heeded = answers.points["label-accuracy"].values.tolist()
+    assert ignored < 0.5 < heeded
+    (dataset,) = set(answers.points["dataset"].values.tolist())
+    (best,) = verdicts(tabulate(answers.points, answers.study), dataset, "label-accuracy").best
+    assert best.at.mean == heeded
+    page = draw(answers)
+    assert "higher is better" in page.text
+    assert f", label-accuracy {number(heeded)} at N = 5" in page.text
 
 
 def test_floors_of_different_laws_are_not_pooled():
@@ -318,6 +340,23 @@ def test_the_interval_is_student_s():
     low, high = Mean(1, 1, (1.0, 2.0, 3.0)).interval
     assert (high - low) / 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
     assert Mean(1, 1, (1.0,)).interval is None
+
+
+def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms():
+    w1 = {2: (0.01, 0.02, 0.09), 8: (0.002, 0.002, 0.006)}
+    spec = {"formulations": [{"name": "exact", "schedule": "edm"}], "samplers": ["euler"], "steps": [2, 8], "seeds": 3}
+    answers = chosen(spec, lambda point: Told({"w1": w1[point.steps][point.cell.seed]}))
+    (picture,) = quality(tabulate(answers.points, answers.study), "uniform", "w1")
+    assert picture.spec["layout"]["yaxis"]["type"] == "log"
+    (band,) = [trace for trace in picture.spec["data"] if trace.get("fill") == "toself"]
+    (marks,) = [trace for trace in picture.spec["data"] if trace["mode"] == "markers"]
+    logs = np.log([w1[2], w1[8]])
+    half = 4.302653 * logs.std(axis=1, ddof=1) / math.sqrt(3)  # Student's t of two degrees of freedom
+    low, high = (10.0**edge for edge in picture.spec["layout"]["yaxis"]["range"])
+    assert marks["y"] == pytest.approx(np.exp(logs.mean(axis=1)), rel=1e-4)
+    expected = [*np.exp(logs.mean(axis=1) + half), *np.exp(logs.mean(axis=1) - half)[::-1]]
+    assert band["y"] == pytest.approx(np.clip(expected, low, high), rel=1e-3)
+    assert 0.002 - 4.3 * np.std(w1[8], ddof=1) / math.sqrt(3) < 0  # what the mean of the numbers would have
 
 
 def test_the_footer_says_how_to_ask_for_the_same_numbers():

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from diffusion.analysis.fokker_planck import time_marginals
 from diffusion.datasets import Dataset, Torus, datasets, noised_law
 from diffusion.guidance import guidances
-from diffusion.metrics import metrics
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import levels_of
+from tasks.report.lookup.metrics import metrics_asked
 from tasks.report.lookup.named import component_called, components_in
 from tasks.study.components import build
 
@@ -74,8 +74,7 @@ class Target:
 
         NaN where target or metric is not known, or they do not go together.
         """
-        known = components_in(study.get("metrics"), metrics)
-        found = next((one for one in known.values() if one.registered_name == metric), None)
+        found = metrics_asked(study).get(metric)
         if found is None or self.law is None or found.of != "samples" or found.refuses(self.law) is not None:
             return math.nan
         mean = torch.tensor(self.law.mean, dtype=torch.float64)

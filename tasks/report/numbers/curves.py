@@ -5,6 +5,9 @@ variance, and the 95 % interval of the mean is ``mean +- t_{0.975, n-1} sem`` (S
 1.96 would promise too much). Fewer than three seeds have no interval: one has no spread, and from two it would be thirteen
 times their standard error.
 
+On a logarithmic axis the same is said of ``log x_i``: the curve is the geometric mean, and its band ``exp`` of the interval of the
+mean logarithm. The interval of the mean itself reaches down to zero and below as soon as three seeds differ by a factor of two.
+
 A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
 A *panel* is a sampler (and its grid, where a study asks for several). A *baseline* is a model that samples in its own way at one cost
 (an autoencoder's decoder): it has no curve, and stands as a level line in the panels of others.
@@ -24,8 +27,8 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from tasks.columns import distinct, makes_samples
-from tasks.columns import of_models as is_of_models
 from tasks.report.lookup.labels import short_labels
+from tasks.report.lookup.metrics import metrics_asked
 from tasks.report.lookup.points import EXACT, Row, metrics_in, points_in
 
 if TYPE_CHECKING:
@@ -94,6 +97,23 @@ class Mean:
             return None
         half = float(student_t.ppf(0.975, n - 1)) * self.sem
         return self.mean - half, self.mean + half
+
+    @property
+    def logarithms(self) -> Mean:
+        """The logarithms of the values, of which all must be positive."""
+        return Mean(self.steps, self.nfe, tuple(math.log(value) for value in self.values))
+
+    @property
+    def geometric_mean(self) -> float:
+        """``exp(mean log x)``; 0 if one of the values is 0, NaN if one is negative."""
+        least = min(self.values)
+        return math.exp(self.logarithms.mean) if least > 0 else 0.0 if least == 0 else math.nan
+
+    @property
+    def geometric_interval(self) -> tuple[float, float] | None:
+        """``exp`` of the 95 % interval of the mean of ``log x``; None for fewer than three seeds, and if one is not positive."""
+        interval = self.logarithms.interval if min(self.values) > 0 else None
+        return None if interval is None else (math.exp(interval[0]), math.exp(min(interval[1], 700.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +224,9 @@ def in_order(found: Iterable[str], wanted: Sequence[str]) -> list[str]:
 
 def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Tabulation:
     """The answers in the order of the study, grouped into curves."""
-    named = in_order(metrics_in(points), names_of(study.get("metrics")))
-    of_models = tuple(name for name in named if is_of_models(name))
+    asked = metrics_asked(study)
+    named = in_order(metrics_in(points), list(asked))
+    of_models = tuple(name for name in named if name in asked and asked[name].of == "denoiser")
     metrics = tuple(name for name in named if name not in of_models)
     rows = points_in(points, (*metrics, *of_models))
     datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
@@ -216,7 +237,7 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Tabulation:
         points=rows,
         datasets=datasets,
         metrics=metrics,
-        higher_is_better=frozenset(m for m in metrics if points[m].attrs.get("better") == "higher"),
+        higher_is_better=frozenset(m for m in metrics if m in asked and asked[m].higher_is_better),
         panels=panels,
         series=_series(rows, study, shorts),
         floors=_floors(rows),

@@ -1,6 +1,8 @@
 """Curves: quality against network evaluations.
 
 Quality is drawn on two logarithmic axes: a sampler of order p is a straight line of slope -p until it meets a floor.
+A curve goes through the geometric means over seeds, and its band is the 95 % interval of the mean logarithm (`Mean.geometric_interval`).
+A metric that has a negative value is drawn on a linear axis, with arithmetic means and their intervals.
 All panels of a dataset and metric share their axes, so that samplers can be compared by eye. A run that explodes (VE
 with Heun's method and two steps errs by 10^8) would flatten everything else: what lies far above the rest is drawn as
 a triangle on the upper edge, with its value on hover and in the table. Lines leave the picture where they cross its edge
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.columns import distinct
-from tasks.report.numbers.curves import Curve, Tabulation
+from tasks.report.numbers.curves import Curve, Mean, Tabulation
 from tasks.report.pictures.style import (
     Picture,
     Spec,
@@ -85,12 +87,14 @@ class _Scale:
 
     @classmethod
     def around(cls, curves: Sequence[Curve], floors: Sequence[float]) -> _Scale:
-        means = np.array([mean.mean for curve in curves for mean in curve.at])
-        if (means < 0).any():
+        values = np.concatenate([mean.values for curve in curves for mean in curve.at])
+        if (values < 0).any():
+            means = np.array([mean.mean for curve in curves for mean in curve.at])
             middle, reach = float(np.median(means)), float(np.median(np.abs(means - np.median(means)))) or 1.0
             low, high = max(means.min(), middle - 30 * reach), min(means.max(), middle + 30 * reach)
             margin = 0.06 * (high - low) or 1.0
             return cls(low - margin, high + margin, logarithmic=False)
+        means = np.array([mean.geometric_mean for curve in curves for mean in curve.at])
         positive = means[means > 0]
         positive = np.append(positive, [floor for floor in floors if floor > 0])
         if not positive.size:
@@ -99,6 +103,14 @@ class _Scale:
         bottom = float(np.median(positive)) / 10 ** (2 * _DECADES_ABOVE_MEDIAN)
         inside = positive[(positive <= top) & (positive >= bottom)]
         return cls(float(inside.min()) / 2.2, float(inside.max()) * 1.8, logarithmic=True)
+
+    def mean(self, at: Mean) -> float:
+        """What is drawn of the seeds: the geometric mean on a logarithmic axis."""
+        return at.geometric_mean if self.logarithmic else at.mean
+
+    def interval(self, at: Mean) -> tuple[float, float] | None:
+        """The 95 % interval of what is drawn."""
+        return at.geometric_interval if self.logarithmic else at.interval
 
     def axis(self) -> Spec:
         return log_ticks(self.low, self.high) if self.logarithmic else {"range": listed([self.low, self.high])}
@@ -148,19 +160,21 @@ def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps
     paint = color(series.style)
     meta = {"families": list(series.shown_with), "exact": series.exact}
     x = [mean.steps if by_steps else mean.nfe for mean in curve.at]
-    means = [mean.mean for mean in curve.at]
+    means = [scale.mean(mean) for mean in curve.at]
     inside = [value if scale.low <= value <= scale.high else None for value in means]
     hover = [
         f"{name}<br>N = {m.steps}, NFE = {m.nfe}<br>{plain(curve.metric)} {plus_minus(m.mean, m.sem)}"
-        f"<br>{counted(len(m.values), 'seed')}"
+        f"{_as_drawn(m, scale)}<br>{counted(len(m.values), 'seed')}"
         for m in curve.at
     ]
     common = {"type": "scatter", "name": name, "meta": meta}
     traces: list[Spec] = []
-    intervals = [(at, mean.interval) for at, mean in zip(x, curve.at, strict=True) if mean.interval is not None]
+    intervals = [
+        (at, interval) for at, m in zip(x, curve.at, strict=True) if (interval := scale.interval(m)) is not None
+    ]
     if len(intervals) > 1 and banded and not beside:
-        lower = [scale.clip(interval[0]) for _, interval in intervals if interval]
-        upper = [scale.clip(interval[1]) for _, interval in intervals if interval]
+        lower = [scale.clip(low) for _, (low, _) in intervals]
+        upper = [scale.clip(high) for _, (_, high) in intervals]
         cost = [nfe for nfe, _ in intervals]
         band = {"x": cost + cost[::-1], "y": listed(upper + lower[::-1]), "mode": "lines", "line": {"width": 0}}
         traces.append({**common, **band, "fill": "toself", "fillcolor": color(series.style, 0.16), "hoverinfo": "skip"})
@@ -196,13 +210,19 @@ def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps
     return traces
 
 
+def _as_drawn(mean: Mean, scale: _Scale) -> str:
+    """The geometric mean, where that is drawn and another number than the mean."""
+    apart = scale.logarithmic and len(set(mean.values)) > 1
+    return f"<br>geometric mean {number(scale.mean(mean))}" if apart else ""
+
+
 def _level_trace(curve: Curve, scale: _Scale, first: int, last: int) -> Spec:
     """A baseline: what a model scores that samples in its own way, at one cost."""
     (at,) = curve.at
     series = curve.series
     name = plain(series.label)
-    words = f"{name}, in its own way: NFE = {at.nfe}<br>{plain(curve.metric)} {plus_minus(at.mean, at.sem)}"
-    height = scale.clip(at.mean)
+    words = f"{name}, in its own way: NFE = {at.nfe}<br>{plain(curve.metric)} {plus_minus(at.mean, at.sem)}{_as_drawn(at, scale)}"
+    height = scale.clip(scale.mean(at))
     return {
         "type": "scatter",
         "name": name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import xarray as xr
 
 from tasks.report.lookup.points import EXACT
@@ -24,7 +23,7 @@ def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Pictur
     if not curves:
         return None
     traces = [trace for series, levels in curves.items() for trace in _traces(series, levels)]
-    everything = [(nsr, math.exp(mean.mean)) for levels in curves.values() for nsr, mean in levels]
+    everything = [(nsr, mean.geometric_mean) for levels in curves.values() for nsr, mean in levels]
     across = [nsr for nsr, _ in everything]
     upwards = [error for _, error in everything]
     bottom = max(min(upwards), max(upwards) * 1e-9)  # one level that is right by chance shall not flatten the rest
@@ -37,16 +36,16 @@ def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Pictur
             ),
         ),
     }
-    worst = [max(levels, key=lambda one: one[1].mean) for levels in curves.values()]
+    worst = [max(levels, key=lambda one: one[1].geometric_mean) for levels in curves.values()]
     told = "; ".join(
-        f"{series.label} {number(math.exp(mean.mean))} at σ/α = {number(nsr, 2)}"
+        f"{series.label} {number(mean.geometric_mean)} at σ/α = {number(nsr, 2)}"
         for series, (nsr, mean) in zip(curves, worst, strict=True)
     )
     return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {told}.", spec, shape="tall")
 
 
 def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
-    """By series its noise levels, ascending, each with the logarithms of the seeds' errors."""
+    """By series its noise levels, ascending, each with the errors of its seeds."""
     if found.size == 0 or "cell" not in found.dims:
         return {}
     values = found.transpose("cell", "level").values.astype(float)
@@ -59,9 +58,9 @@ def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series
             continue
         for nsr, value in zip(levels[i].tolist(), values[i].tolist(), strict=True):
             if math.isfinite(nsr) and nsr > 0 and math.isfinite(value) and value > 0:
-                groups.setdefault(series, {}).setdefault(float(f"{nsr:.9g}"), []).append(math.log(value))
+                groups.setdefault(series, {}).setdefault(float(f"{nsr:.9g}"), []).append(value)
     return {
-        series: [(nsr, Mean(0, 0, tuple(logs))) for nsr, logs in sorted(own.items())]
+        series: [(nsr, Mean(0, 0, tuple(errors))) for nsr, errors in sorted(own.items())]
         for series, own in sorted(groups.items(), key=lambda item: item[0].key)
     }
 
@@ -70,14 +69,14 @@ def _traces(series: Series, levels: list[tuple[float, Mean]]) -> list[Spec]:
     name = plain(series.label)
     common: Spec = {"type": "scatter", "name": name, "meta": {"families": list(series.shown_with), "exact": False}}
     traces: list[Spec] = []
-    banded = [(nsr, interval) for nsr, mean in levels if (interval := mean.interval) is not None]
+    banded = [(nsr, interval) for nsr, mean in levels if (interval := mean.geometric_interval) is not None]
     if len(banded) > 1:
         x = [nsr for nsr, _ in banded]
-        y = np.exp([high for _, (_, high) in banded] + [low for _, (low, _) in banded][::-1])
+        y = [high for _, (_, high) in banded] + [low for _, (low, _) in banded][::-1]
         band = {"x": listed(x + x[::-1]), "y": listed(y), "mode": "lines", "line": {"width": 0}, "fill": "toself"}
         traces.append({**common, **band, "fillcolor": color(series.style, 0.14), "hoverinfo": "skip"})
     hover = [
-        f"{name}<br>σ/α = {number(nsr)}<br>{number(math.exp(mean.mean))}<br>{counted(len(mean.values), 'seed')}"
+        f"{name}<br>σ/α = {number(nsr)}<br>{number(mean.geometric_mean)}<br>{counted(len(mean.values), 'seed')}"
         for nsr, mean in levels
     ]
     traces.append(
@@ -85,7 +84,7 @@ def _traces(series: Series, levels: list[tuple[float, Mean]]) -> list[Spec]:
             **common,
             "mode": "lines+markers",
             "x": listed([nsr for nsr, _ in levels]),
-            "y": listed([math.exp(mean.mean) for _, mean in levels]),
+            "y": listed([mean.geometric_mean for _, mean in levels]),
             "line": {"color": color(series.style), "width": 2},
             "marker": {"symbol": symbol(series.style), "color": color(series.style), "size": 6},
             "text": hover,
