@@ -48,6 +48,7 @@ from tasks.query.tables import summary_records
 from tasks.report.page.files import default_page, write_report
 from tasks.results import Answers, UnknownStudy
 from tasks.results.explain import matching
+from tasks.results.models import ModelledAnswers
 from tasks.results.provenance import provenance
 from tasks.results.rows import rows_of, skipped_rows
 from tasks.results.stored import is_recorded, plan_against
@@ -132,7 +133,7 @@ def run_study(
         _record_study(coordinator, plan, outcome)
         if plan.jobs:
             _run(plan, coordinator, outcome, ray_address=ray_address, workers=workers, quiet=quiet)
-    answers = Answers(opened, loaded.name)
+    answers = ModelledAnswers(opened, loaded.name)
     outcome.snapshot = answers.provenance["snapshot"]
     outcome.failed = failures(answers)
     page = Path(report) if report else default_page(loaded.name)

@@ -36,7 +36,7 @@ class Atlas:
             UnknownColumn: an unknown metric or axis.
             WrongValue: two points fall on one place (name more axes then), or the axes span more than `MOST_PLACES` places.
         """
-        from tasks.results import metric_names
+        from tasks.columns import metric_names
         from tasks.where.columns import factorize, of_points
         from tasks.where.language import UnknownColumn
 

@@ -14,7 +14,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FROM_DATA, FROM_OBSERVATION = "data", "observation"
 """How `start` begins for rows that do not set out from noise."""
@@ -27,10 +32,80 @@ _SAME = 0.05
 PARTS = ("network", "discretisation", "prior")
 """The parts of an error: see `tasks.results.error_decomposition`."""
 
+COORDINATES = (
+    "dataset",
+    "formulation",
+    "schedule",
+    "sampler",
+    "grid",
+    "steps",
+    "nfe",
+    "seed",
+    "cell_id",
+    "point_id",
+    "status",
+)
+CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
+"""What a mean over seeds is of."""
+
+PLACE = (*CONFIGURATION, "seed")
+"""The labels of a point; of one study, no two points have the same."""
+
 LIMIT = "limit"
 VERSION = "_version"  # of the metric that a stored value was measured by
 METRIC_SUFFIXES = tuple(f"_{part}" for part in (*PARTS, LIMIT, "floor"))
 """What follows a metric's name in the variables that stand beside it."""
+
+
+@dataclass(frozen=True)
+class MetricColumns:
+    """The names of a metric's columns: its values under its own name, and what stands beside them.
+
+    Args:
+        name: the metric's column, such as ``w1`` or ``sliced-w2(projections=32)``.
+    """
+
+    name: str
+
+    @property
+    def floor(self) -> str:
+        """What as many perfect samples, or the ideal model, would have."""
+        return f"{self.name}_floor"
+
+    @property
+    def limit(self) -> str:
+        """The exact model's flow without discretisation error."""
+        return f"{self.name}_limit"
+
+    @property
+    def version(self) -> str:
+        """The version of the metric that the value was measured by; stored, and no variable of a dataset."""
+        return f"{self.name}_version"
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The column of each of `PARTS`."""
+        return {part: f"{self.name}_{part}" for part in PARTS}
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The variables of a dataset that stand beside the values."""
+        return (*self.parts.values(), self.limit, self.floor)
+
+
+def metrics_among(names: Collection[str]) -> list[str]:
+    """The metrics among the names of columns, in their order: those that have a floor."""
+    return [name for name in names if MetricColumns(name).floor in names]
+
+
+def metric_names(points: xr.Dataset) -> list[str]:
+    """The metrics among the variables of a dataset of points, in alphabetical order."""
+    return sorted(metrics_among({str(name): None for name in points.data_vars}))
+
+
+def metric_of(column: str, metrics: Iterable[str]) -> str | None:
+    """The one of some metrics that a column is of, or is beside; None if it is of none."""
+    return next((name for name in metrics if column == name or column in MetricColumns(name).beside), None)
 
 
 def makes_samples(sampler: str, start: str) -> bool:

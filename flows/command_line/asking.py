@@ -30,7 +30,7 @@ from flows.command_line.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tasks.results import Answers
+    from tasks.results.models import ModelledAnswers
 
 
 @app.command("query")
@@ -146,6 +146,7 @@ def report_command(
     with clear_errors():
         from tasks.report.page.files import default_page
         from tasks.results import Answers, UnknownStudy
+        from tasks.results.models import ModelledAnswers
         from tasks.store import Store
 
         opened = Store.open(store)
@@ -160,7 +161,7 @@ def report_command(
                 raise UnknownStudy(f"store {store} holds no study of {study}: {', '.join(lacking)}")
             if lacking:
                 err.print(f"not in the store yet: {', '.join(lacking)}", markup=False)
-        each = {name: Answers(opened, name, as_of) for name in wanted}
+        each = {name: ModelledAnswers(opened, name, as_of) for name in wanted}
         if as_json:
             from tasks.report.numbers.claims import claims
 
@@ -184,7 +185,7 @@ def _listed(study: str) -> list[str] | None:
     return None if collection.name is None else [member.study.name for member in collection.members]
 
 
-def _draw(answers: Answers, page: Path, told: TextIO) -> None:
+def _draw(answers: ModelledAnswers, page: Path, told: TextIO) -> None:
     from tasks.report.page.files import write_report
 
     with writing(page):

@@ -146,12 +146,12 @@ def _run_flow(*arguments: Any) -> Any:
 
 def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
-    from tasks.columns import of_models
+    from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables
-    from tasks.results import Answers, metric_names
+    from tasks.results.models import ModelledAnswers
     from tasks.store import Store
 
-    answers = Answers(Store.open(store), study.name)
+    answers = ModelledAnswers(Store.open(store), study.name)
     points = answers.points
     console = Console(width=width())
     wanted = [m.column for m in study.metrics if m.column in metric_names(points)]

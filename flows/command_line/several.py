@@ -79,10 +79,10 @@ def _cut_short(study: str, error: Exception) -> Ended:
 def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:
     from tasks.query.tables import failure_lines
     from tasks.report.page.files import default_page, write_report
-    from tasks.results import Answers
+    from tasks.results.models import ModelledAnswers
     from tasks.store import Store
 
-    answers = Answers(Store.open(store), member.study.name)
+    answers = ModelledAnswers(Store.open(store), member.study.name)
     counts = Counter(map(str, answers.points["status"].values.tolist()))
     if outcome is None:
         path = page or default_page(member.study.name)

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from tasks.columns import PLACE, metric_names
 from tasks.compare.groups import judged, rows
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.messages import nearest
 from tasks.query import QueryError, UnknownColumn
-from tasks.results import PLACE, metric_names
 from tasks.statistics.corrections import CORRECTIONS
 from tasks.statistics.decision import LEVEL
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tasks.columns import MetricColumns
 from tasks.compare.match import Codes, Columns, Mask, Pair
 from tasks.query.reductions import higher_is_better
 from tasks.statistics.corrections import corrected
@@ -107,7 +108,9 @@ def _side(pair: Pair, metric: str, group: Codes, place: Codes, other: Codes, *, 
     row = np.flatnonzero(np.isfinite(columns[metric]) & np.isin(place, other) & (matched | alone))
     row = row[np.argsort(key[row], kind="stable")]
     seed = pair.axes["seed"].after if after else pair.axes["seed"].before
-    return _Side(row, group[row], place[row], seed[row], columns[metric][row], columns[f"{metric}_floor"][row])
+    return _Side(
+        row, group[row], place[row], seed[row], columns[metric][row], columns[MetricColumns(metric).floor][row]
+    )
 
 
 def _distinct(group: Codes, item: Codes, size: int) -> Codes:

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from tasks.results import CONFIGURATION, PLACE
+from tasks.columns import CONFIGURATION, PLACE, MetricColumns
 
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -108,10 +108,10 @@ def _columns(points: xr.Dataset, metrics: Sequence[str]) -> Columns:
     for name in metrics:
         values, floors = (
             np.asarray(points[n].values if n in points else unknown, dtype=np.float64)[rows]
-            for n in (name, f"{name}_floor")
+            for n in (name, MetricColumns(name).floor)
         )
         columns[name] = np.where(np.isfinite(values) & (columns["status"] == "ok"), values, np.nan)
-        columns[f"{name}_floor"] = floors
+        columns[MetricColumns(name).floor] = floors
     return columns
 
 

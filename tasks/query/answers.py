@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import METRIC_SUFFIXES, of_models
+from tasks.columns import CONFIGURATION, PLACE, MetricColumns, metric_names, metric_of, of_models
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS, reduced
-from tasks.results import CONFIGURATION, PLACE, metric_names
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
 from tasks.where.conditions import satisfied
 
@@ -30,7 +29,7 @@ def chosen(points: xr.Dataset, expression: str | None) -> Columns:
 def measured(points: xr.Dataset) -> list[str]:
     """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
     known = metric_names(points)
-    return [*known, *(f"{m}{suffix}" for m in known for suffix in METRIC_SUFFIXES if f"{m}{suffix}" in points)]
+    return [*known, *(name for m in known for name in MetricColumns(m).beside if name in points)]
 
 
 def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
@@ -73,7 +72,7 @@ def query(
     columns = chosen(points, expression)
     asked_for = list(dict.fromkeys(metrics or known))
     if not by:
-        wanted = {*asked_for, *(m + suffix for m in asked_for for suffix in METRIC_SUFFIXES)}
+        wanted = {*asked_for, *(name for m in asked_for for name in MetricColumns(m).beside)}
         return frame_of({name: columns[name] for name in columns if name in wanted or name not in there})
     columns = columns.rows(columns["status"] == "ok")
     by = list(dict.fromkeys(by))
@@ -81,16 +80,11 @@ def query(
     told = dict(groups.labels)
     for metric in asked_for:
         values = columns[metric]
-        if of_models(_without_part(metric)) and "cell_id" in columns:
+        if of_models(metric_of(metric, known) or metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])
         numbers = reduced(metric, values, groups.codes, statistics)
         told |= {f"{metric}_{name}": values for name, values in numbers.items()}
     return frame_of(told)
-
-
-def _without_part(column: str) -> str:
-    """The metric that a column is of, or is beside."""
-    return next((column.removesuffix(part) for part in METRIC_SUFFIXES if column.endswith(part)), column)
 
 
 def _once(values: np.ndarray, groups: np.ndarray, cells: np.ndarray) -> np.ndarray:

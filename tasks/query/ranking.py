@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import makes_samples
+from tasks.columns import CONFIGURATION, makes_samples, metrics_among
 from tasks.messages import shown
 from tasks.query.answers import chosen, measured
 from tasks.query.reductions import higher_is_better, reduced
-from tasks.results import CONFIGURATION
 from tasks.statistics.decision import against_first, by_seed
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
 from tasks.where.conditions import satisfied
@@ -116,7 +115,7 @@ def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: 
 def _metric(points: xr.Dataset, metric: str | None) -> str:
     there = measured(points)
     if metric is None:
-        plain = [name for name in there if f"{name}_floor" in there]
+        plain = metrics_among(there)
         if "w1" not in plain and len(plain) != 1:
             raise QueryError(f"--metric NAME is needed (there are: {', '.join(plain) or 'none yet'})")
         return "w1" if "w1" in plain else plain[0]

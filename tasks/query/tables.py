@@ -12,8 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tasks.columns import distinct, of_models
-from tasks.results import metric_names
+from tasks.columns import MetricColumns, distinct, metric_names, of_models
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
 
@@ -24,7 +23,7 @@ def summary(points: xr.Dataset, metric: str) -> pd.DataFrame:
     frame = frame[(frame["status"] == "ok") & frame[metric].notna()]
     groups = frame.groupby(list(_NAMES), sort=False)
     return groups.agg(
-        mean=(metric, "mean"), sem=(metric, "sem"), count=(metric, "count"), floor=(f"{metric}_floor", "mean")
+        mean=(metric, "mean"), sem=(metric, "sem"), count=(metric, "count"), floor=(MetricColumns(metric).floor, "mean")
     ).reset_index()
 
 
@@ -115,9 +114,8 @@ def _of_models(points: xr.Dataset, metric: str) -> Group:
     """A metric that every point of a model repeats: one row for each model, with the floor and what it is above that."""
     frame = points.to_dataframe().reset_index(drop=True)
     frame = frame[(frame["status"] == "ok") & frame[metric].notna()].drop_duplicates("cell_id")
-    frame = frame.assign(
-        value=frame[metric], floor=frame[f"{metric}_floor"], above=frame[metric] - frame[f"{metric}_floor"]
-    )
+    floor = frame[MetricColumns(metric).floor]
+    frame = frame.assign(value=frame[metric], floor=floor, above=frame[metric] - floor)
     table = Table()
     for name in ("dataset", "formulation", "schedule"):
         table.add_column(name, overflow="fold")

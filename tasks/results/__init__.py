@@ -8,24 +8,6 @@
 
 from __future__ import annotations
 
-from tasks.results.read import (
-    CONFIGURATION,
-    COORDINATES,
-    PLACE,
-    Answers,
-    UnknownStudy,
-    metric_names,
-    open_results,
-    open_samples,
-)
+from tasks.results.read import Answers, UnknownStudy, open_results, open_samples
 
-__all__ = [
-    "CONFIGURATION",
-    "COORDINATES",
-    "PLACE",
-    "Answers",
-    "UnknownStudy",
-    "metric_names",
-    "open_results",
-    "open_samples",
-]
+__all__ = ["Answers", "UnknownStudy", "open_results", "open_samples"]

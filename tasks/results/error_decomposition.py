@@ -21,26 +21,25 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from tasks.columns import LIMIT
+from tasks.columns import PARTS, MetricColumns
 
 _QUESTION = ("dataset", "schedule", "sampler", "grid", "steps", "seed", "samples", "start")
 
 
 def split(table: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The columns ``<metric>_<part>`` and ``<metric>_limit`` of every metric; NaN where there is no exact row to compare with."""
-    split_metrics = [m for m in metrics if f"{m}_{LIMIT}" in table]
+    split_metrics = [m for m in map(MetricColumns, metrics) if m.limit in table]
     if not split_metrics:
         return {}
-    names = [*split_metrics, *(f"{m}_{LIMIT}" for m in split_metrics)]
+    names = [name for m in split_metrics for name in (m.name, m.limit)]
     frame = pd.DataFrame({name: table[name] for name in (*_QUESTION, *names)})
     exact = frame[(table["formulation"] == "exact") & (table["status"] == "ok")].drop_duplicates(list(_QUESTION))
     paired = frame[list(_QUESTION)].merge(exact, on=list(_QUESTION), how="left")
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for m in split_metrics:
-        own, floor = table[m], table[f"{m}_floor"]
-        at_steps, limit = paired[m].to_numpy(), paired[f"{m}_{LIMIT}"].to_numpy()
-        columns[f"{m}_network"] = own - at_steps
-        columns[f"{m}_discretisation"] = np.where(np.isnan(own), np.nan, at_steps - limit)
-        columns[f"{m}_prior"] = np.where(np.isnan(own), np.nan, limit - floor)
-        columns[f"{m}_{LIMIT}"] = np.where(np.isnan(own), np.nan, limit)
+        own, floor = table[m.name], table[m.floor]
+        at_steps, limit = paired[m.name].to_numpy(), paired[m.limit].to_numpy()
+        known = [own - at_steps, at_steps - limit, limit - floor]  # in the order of `PARTS`
+        found = dict(zip((*(m.parts[part] for part in PARTS), m.limit), (*known, limit), strict=True))
+        columns |= {name: np.where(np.isnan(own), np.nan, values) for name, values in found.items()}
     return columns

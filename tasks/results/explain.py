@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.columns import PLACE
 from tasks.plan import NEW, Plan, Point
-from tasks.query import where
-from tasks.results.read import PLACE, Answers
+from tasks.results.read import Answers
+from tasks.where.columns import of_frame
+from tasks.where.conditions import satisfied
 
 _ABSENT = "nothing"
 
@@ -90,6 +92,7 @@ def _brief(value: Any) -> str:
 
 
 def matching(points: Sequence[Point], expression: str) -> frozenset[str]:
-    """Ids of the points that satisfy an expression of the `--where` language. Raises `tasks.query.QueryError`."""
-    frame = pd.DataFrame([{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for p in points])
-    return frozenset(frame["point_id"].to_numpy()[np.flatnonzero(where(frame, expression, "--force"))].tolist())
+    """Ids of the points that satisfy an expression of the `--where` language. Raises `tasks.where.language.QueryError`."""
+    columns = of_frame(pd.DataFrame([{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for p in points]))
+    fit = satisfied(expression, columns, columns.size, "--force")
+    return frozenset(columns["point_id"][np.flatnonzero(fit)].tolist())

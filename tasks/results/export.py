@@ -29,6 +29,7 @@ import xarray as xr
 from diffusion.errors import WrongInput
 from tasks.failpoints import failpoint
 from tasks.results.read import Answers
+from tasks.where.columns import frame_of, of_points
 
 _BLOCK = 1 << 22  # bytes of samples that are read, and written as one chunk
 Shape = tuple[int, int]
@@ -163,7 +164,7 @@ def _write_netcdf(points: xr.Dataset, path: Path) -> None:
 
 
 def _write_parquet(points: xr.Dataset, path: Path) -> None:
-    frame = points.atlas.to_dataframe()
+    frame = frame_of(of_points(points))
     frame.attrs = dict(points.attrs)
     frame.to_parquet(path, engine="pyarrow", index=False)
 

@@ -146,6 +146,18 @@ def model_of(answers: Answers, cell_id: str) -> Model:
     return Model(cell, stack_of([cell], [answers.weights(cell_id)]))
 
 
+class ModelledAnswers(Answers):
+    """The answers of a store with the denoisers that gave them: what a page asks for."""
+
+    def model(self, cell_id: str) -> Model | None:
+        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
+        try:
+            found = model_of(self, cell_id)
+        except (NotStored, CannotBeMade):
+            return None
+        return found if "denoiser" in found.cell.formulation.gives else None
+
+
 def cell_of(spec: dict[str, Any]) -> Cell:
     """The cell that a canonical spec describes, with the versions of the present code. Raises `CannotBeMade`."""
     try:

@@ -1,21 +1,20 @@
 """Reading a store: labelled data for comparison. No Prefect, no Ray.
 
 points = open_results("results", study="uniform")      # xarray.Dataset along dimension "point"
-cube = points.atlas.cube("w1")                         # dataset x formulation x schedule x sampler x steps x seed
+samples = open_samples("results", point_id)            # xarray.DataArray [sample, coordinate]
 """
 
 from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-import tasks.accessor  # noqa: F401 - registers points.atlas
 from diffusion.errors import WrongInput
-from tasks.columns import LIMIT, VERSION
+from tasks.columns import COORDINATES, MetricColumns, metrics_among
 from tasks.results.error_decomposition import split
 from tasks.store import (
     NotStored,
@@ -32,34 +31,7 @@ from tasks.store import (
     trained_cells,
 )
 
-if TYPE_CHECKING:
-    from tasks.results.models import Model
-
-COORDINATES = (
-    "dataset",
-    "formulation",
-    "schedule",
-    "sampler",
-    "grid",
-    "steps",
-    "nfe",
-    "seed",
-    "cell_id",
-    "point_id",
-    "status",
-)
-CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
-"""What a mean over seeds is of."""
-
-PLACE = (*CONFIGURATION, "seed")
-"""The labels of a point; of one study, no two points have the same."""
-
 _HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"}
-
-
-def metric_names(points: xr.Dataset) -> list[str]:
-    """The metrics among the variables of a dataset of points, in alphabetical order."""
-    return sorted(str(name) for name in points.data_vars if f"{name}_floor" in points.data_vars)
 
 
 class UnknownStudy(WrongInput, LookupError):
@@ -117,16 +89,16 @@ class Answers:
     def points(self) -> xr.Dataset:
         """One entry per point: coordinates, metrics, floors, seconds; provenance in the attributes."""
         columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
-        metrics = [name for name in columns if f"{name}_floor" in columns]
+        metrics = metrics_among(columns)
         for name in metrics:
-            columns.pop(name + VERSION, None)
+            columns.pop(MetricColumns(name).version, None)
         if self.name:  # a shared store may hold metrics that this study did not ask for
             from diffusion.metrics import metrics as known_metrics
             from tasks.study.components import build
 
             wanted = {build(known_metrics, metric).column for metric in self.study["metrics"]}
             for unwanted in (m for m in metrics if m not in wanted):
-                for name in (unwanted, f"{unwanted}_floor", f"{unwanted}_{LIMIT}"):
+                for name in (unwanted, *MetricColumns(unwanted).beside):
                     columns.pop(name, None)
             metrics = [m for m in metrics if m in wanted]
         columns |= split(self._table, tuple(metrics))
@@ -183,16 +155,6 @@ class Answers:
         with self._store.reading("its cells"):
             cells = read_cells(self._root, ["cell_id", "spec"])
         return {str(i): json.loads(str(s)) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)}
-
-    def model(self, cell_id: str) -> Model | None:
-        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
-        from tasks.results.models import CannotBeMade, model_of
-
-        try:
-            found = model_of(self, cell_id)
-        except (NotStored, CannotBeMade):
-            return None
-        return found if "denoiser" in found.cell.formulation.gives else None
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from tasks.columns import VERSION
+from tasks.columns import MetricColumns, metrics_among
 from tasks.plan import Plan, StoredPoint, make_plan
 from tasks.results.read import Answers
 from tasks.store import Store
@@ -20,15 +20,16 @@ def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPo
     is to be tried again.
     """
     table = answers.table()
-    metrics = [name for name in table if f"{name}_floor" in table]
+    metrics = metrics_among(table)
+    of = {name: MetricColumns(name) for name in metrics}
     finite = {name: np.isfinite(table[name]) for name in metrics}
     unknown = np.full(len(table["point_id"]), np.nan)  # stored before versions were: the first ones
     told = dict(finite)
     if not retry_failed:
         for name in metrics:
-            tried = np.isfinite(table.get(name + VERSION, unknown)) & np.isnan(table[f"{name}_floor"])
+            tried = np.isfinite(table.get(of[name].version, unknown)) & np.isnan(table[of[name].floor])
             told[name] = finite[name] | (np.isnan(table[name]) & tried)
-    versions = {name: np.nan_to_num(table.get(name + VERSION, unknown), nan=1.0) for name in metrics}
+    versions = {name: np.nan_to_num(table.get(of[name].version, unknown), nan=1.0) for name in metrics}
     return {
         str(table["point_id"][i]): StoredPoint(
             str(table["status"][i]),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.columns import METRIC_SUFFIXES
+from tasks.columns import MetricColumns, metrics_among
 from tasks.messages import nearest, shown
 from tasks.where.language import (
     Among,
@@ -107,6 +107,7 @@ def _column(name: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def listed(names: Iterable[str]) -> str:
     """Names for a message; what stands beside a metric is left out, unless there is nothing else."""
-    known = list(names)
-    short = [name for name in known if not name.endswith(METRIC_SUFFIXES)]
+    known = dict.fromkeys(names)
+    beside = {name for metric in metrics_among(known) for name in MetricColumns(metric).beside}
+    short = [name for name in known if name not in beside]
     return ", ".join(short or known) or "none yet"

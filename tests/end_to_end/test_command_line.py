@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import tasks.accessor  # noqa: F401 - points.atlas
 from tasks.results import Answers, open_results
 from tasks.store import Store
 from tests.end_to_end.conftest import processes, wait_for

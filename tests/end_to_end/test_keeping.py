@@ -13,6 +13,7 @@ import xarray as xr
 import yaml
 from typer.testing import CliRunner
 
+import tasks.accessor  # noqa: F401 - points.atlas
 from diffusion.metrics import Wasserstein1
 from flows.command_line import app
 from tasks.results import open_results

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import tasks.results  # noqa: F401 - what a user imports
 from tasks.accessor import MOST_PLACES
 from tasks.compare import compare
 from tasks.query import pareto, rank

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tasks.columns import COORDINATES
 from tasks.compare import compare, document, summary, table
 from tasks.query import QueryError
-from tasks.results import COORDINATES, open_results
+from tasks.results import open_results
 from tasks.store import Rows, Store
 
 LABELS = {

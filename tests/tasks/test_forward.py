@@ -13,7 +13,7 @@ from diffusion.datasets import FourPoints, GaussianMixture
 from tasks.plan import keeps_trajectory, make_plan
 from tasks.report.lookup.targets import Target
 from tasks.report.page.draw import draw_report
-from tasks.results import Answers
+from tasks.results.models import ModelledAnswers
 from tasks.results.rows import rows_of, skipped_rows
 from tasks.store import Store
 from tasks.study import Study
@@ -110,7 +110,7 @@ def test_such_a_study_is_stored_and_drawn(tmp_path: Path) -> None:
         coordinator.commit_study(study.name, study.spec(), [p.id for p in plan.points], rows, {"study": study.name})
         for answer in answers:
             coordinator.commit(rows_of(answer, {}), "shard", {})
-    page = draw_report(Answers(store, study.name))
+    page = draw_report(ModelledAnswers(store, study.name))
     assert "level 0 is the data, level k has been through k moves" in page
     assert "forward-chain" in page
 

@@ -20,8 +20,7 @@ from tasks.report import draw_report
 from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
-from tasks.results import Answers
-from tasks.results.models import Model
+from tasks.results.models import Model, ModelledAnswers
 from tasks.store import Store
 from tests.tasks.report_fixture import MadeUp, dataset_of, study_of
 from tests.tasks.test_report import Page, check_with_plotly
@@ -152,7 +151,7 @@ def test_without_stored_denoisers_there_is_no_such_section() -> None:
 
 def test_the_page_of_a_store_has_the_trained_field_and_the_exact_one_folded_away(tmp_path: Path) -> None:
     answer(str(tmp_path / "results"))
-    answers = Answers(Store.open(str(tmp_path / "results")), "tiny")
+    answers = ModelledAnswers(Store.open(str(tmp_path / "results")), "tiny")
     trained, ideal, more = drawn(answers)
     assert (len(trained), len(ideal), more) == (1, 1, 0)
     page = Page(draw_report(answers))
