@@ -217,6 +217,7 @@ def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
 def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n():
     answers = realistic(seeds=3, samplers=("heun",))
     answers.points = answers.points.assign({"score-error": ("point", np.full(answers.points.sizes["point"], 0.01))})
+    answers.study = study_of(metrics=["w1", "ks", "score-error"])
     html = draw_report(answers)
     assert "Error of the learned score by noise level" in sections_of(html)
     assert not [title for title in sections_of(html) if title.startswith("score-error")]
