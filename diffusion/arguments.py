@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
+
 S = TypeVar("S")
 OfTime = Callable[[S, Tensor], Tensor]
 OfNoisedPoints = Callable[[S, Tensor, Tensor, Tensor], Tensor]
-
-
-class Refused(ValueError):
-    """An argument that cannot be right. The message is one sentence: what was found, what would be accepted."""
 
 
 def of_numbers(method: OfTime[S]) -> OfTime[S]:
@@ -31,7 +29,7 @@ def of_numbers(method: OfTime[S]) -> OfTime[S]:
     Floating-point tensors pass as they are, at the cost of one comparison of types.
 
     Raises:
-        Refused: what is given is no real number, is negative, or is not a number.
+        WrongValue: what is given is no real number, is negative, or is not a number.
     """
 
     def taking_numbers(self: S, t: Any) -> Tensor:
@@ -47,9 +45,11 @@ def number(what: str, value: Any) -> Tensor:
     try:
         found = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise Refused(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above") from None
+        raise WrongValue(
+            f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above"
+        ) from None
     if isinstance(value, bool) or not bool((found >= 0).all()):
-        raise Refused(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above")
+        raise WrongValue(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above")
     return found
 
 
@@ -57,7 +57,7 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
     """Check the arguments of what a data set says of noised points: ``method(self, x, alpha, sigma)``.
 
     Raises:
-        Refused: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes than ``[..., batch]``, so that they
+        WrongValue: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes than ``[..., batch]``, so that they
             would be spread along the batch; alpha is negative; sigma is not above 0.
     """
 
@@ -66,18 +66,18 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
             what = f"{_name(self)}.{method.__name__}"
             x, alpha, sigma = points(what, x), number(f"{what}, alpha", alpha), number(f"{what}, sigma", sigma)
         if x.ndim < 2 or x.shape[-1] != self.dim:
-            raise Refused(
+            raise WrongValue(
                 f"{_name(self)}.{method.__name__}: x has shape {list(x.shape)}; accepted: [n, {self.dim}], or [..., n, {self.dim}]"
             )
         for name, level in (("alpha", alpha), ("sigma", sigma)):
             if level.ndim < x.ndim - 1 and level.numel() != 1:
-                raise Refused(
+                raise WrongValue(
                     f"{_name(self)}.{method.__name__}: {name} has shape {list(level.shape)} and x {list(x.shape)}, so that it "
                     f"would run along the samples; accepted: one number, or a shape that broadcasts against {list(x.shape[:-1])} axis "
                     f"by axis, such as {[len(x)] + [1] * (x.ndim - 2)}"
                 )
         if not (_least(sigma) > 0 and _least(alpha) >= 0):
-            raise Refused(
+            raise WrongValue(
                 f"{_name(self)}.{method.__name__}: found alpha = {_least(alpha):g}, sigma = {_least(sigma):g}; accepted: alpha of 0 or "
                 f"above, sigma above 0 (what the data are without noise, `sample` says, and where there is one, `cdf`)"
             )
@@ -91,7 +91,7 @@ def points(what: str, x: Any) -> Tensor:
     try:
         return torch.as_tensor(x, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise Refused(f"{what}: x is {_shown(x)}; accepted: a tensor or an array of numbers") from None
+        raise WrongValue(f"{what}: x is {_shown(x)}; accepted: a tensor or an array of numbers") from None
 
 
 def wrap_own(cls: type, names: tuple[str, ...], wrapper: Callable[[Any], Any]) -> None:

@@ -23,8 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import Begin, Sampler, per_member, samplers, transition_variance
 from diffusion.samplers.noise import Noise
@@ -58,9 +58,9 @@ class Forward(Sampler):
 
 
 def _check_upwards(now: Level, then: Level) -> None:
-    """Raise Refused unless a move leads to more noise."""
+    """Raise WrongValue unless a move leads to more noise."""
     if not bool((then.nsr > now.nsr).all()):
-        raise Refused(
+        raise WrongValue(
             f"the forward process was handed a move from sigma/alpha = {float(now.nsr.min()):.3g} to {float(then.nsr.min()):.3g}; "
             "accepted: the levels of sampler.path(levels), which grow noisier, not the grid's"
         )

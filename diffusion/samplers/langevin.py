@@ -39,9 +39,9 @@ from typing import ClassVar, Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from diffusion.arguments import Refused
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, HasDensity
 from diffusion.samplers.base import (
     Begin,
@@ -179,14 +179,14 @@ class AtOneLevel(Sampler):
         """Refuse levels that are not those of `path`: moves made while the level changes follow the law of none.
 
         Raises:
-            Refused: the level changes, or the noise ends and nothing was said of denoising, or elsewhere than at the own level.
+            WrongValue: the level changes, or the noise ends and nothing was said of denoising, or elsewhere than at the own level.
         """
         if now is then:
             return
         stays = not then.clean and torch.equal(now.alpha, then.alpha) and torch.equal(now.sigma, then.sigma)
         if stays or (then.clean and self.denoise and torch.equal(now.nsr, self.level(now).nsr)):
             return
-        raise Refused(
+        raise WrongValue(
             f"{self.registered_name!r} makes its moves at one noise level and was handed a move from sigma/alpha = {_least(now)} to "
             f"{_least(then)}; accepted: the levels of sampler.path(levels), not the grid's"
         )
@@ -360,7 +360,7 @@ class AnnealedLangevin(PathSampler):
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         if levels[-1].clean != self.denoise:
-            raise Refused(
+            raise WrongValue(
                 f"'annealed-langevin' with denoise = {self.denoise} was handed levels that end at sigma/alpha = {_least(levels[-1])}; "
                 f"accepted: the levels of sampler.path(levels), not the grid's"
             )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.arguments import Refused
 from diffusion.datasets import EightGaussians, Gaussian, Uniform, datasets
+from diffusion.errors import WrongValue
 from diffusion.samplers import (
     MALA,
     AnnealedLangevin,
@@ -39,7 +39,7 @@ def noise(members, samples, dim):
 @pytest.mark.parametrize("target", [Uniform(), Gaussian(dim=2), EightGaussians()], ids=repr)
 def test_a_denoiser_of_one_target_handed_to_a_sampler_of_two_members_is_refused(target):
     x = torch.randn(2, 2, target.dim, dtype=torch.float64)  # as many samples as members: broadcasting has two readings
-    with pytest.raises(Refused, match=r"alpha has shape \[2\] and x \[2, 2, .\].*such as \[2, 1\]"):
+    with pytest.raises(WrongValue, match=r"alpha has shape \[2\] and x \[2, 2, .\].*such as \[2, 1\]"):
         list(Heun().trajectory(target.denoise, x, levels(EDM(), members=2), noise(2, 2, target.dim)))
 
 
@@ -52,7 +52,7 @@ def test_members_have_their_own_levels_whatever_is_asked_and_plain_numbers_are_l
     stacked = getattr(target, ask)(x, alpha[:, None], sigma[:, None])
     alone = [getattr(target, ask)(x[m], float(alpha[m]), float(sigma[m])) for m in range(2)]
     assert torch.equal(stacked, torch.stack(alone))
-    with pytest.raises(Refused, match="run along the samples"):
+    with pytest.raises(WrongValue, match="run along the samples"):
         getattr(target, ask)(x, alpha, sigma)
 
 
@@ -62,22 +62,22 @@ def test_nothing_is_said_of_points_without_noise(entry, ask):
     target = entry.cls()
     x = torch.zeros(3, target.dim, dtype=torch.float64)
     for sigma in (0.0, -1.0, float("nan")):
-        with pytest.raises(Refused, match="sigma"):
+        with pytest.raises(WrongValue, match="sigma"):
             getattr(target, ask)(x, 1.0, sigma)
-        with pytest.raises(Refused, match=r"sigma = .*accepted: .*sigma above 0"):
+        with pytest.raises(WrongValue, match=r"sigma = .*accepted: .*sigma above 0"):
             getattr(target, ask)(x, tensor(1.0), tensor(sigma))
 
 
 def test_points_of_another_shape_are_refused_and_not_cut():
     for shape in ((5,), (5, 2), (0, 3)):
-        with pytest.raises(Refused, match=r"x has shape .*; accepted: \[n, 1\]"):
+        with pytest.raises(WrongValue, match=r"x has shape .*; accepted: \[n, 1\]"):
             Uniform().score(torch.zeros(shape, dtype=torch.float64), tensor(1.0), tensor(0.5))
     assert torch.equal(Uniform().denoise([[0.2]], 1, np.float64(0.3)), Uniform().denoise(tensor(0.2)[None], 1.0, 0.3))
 
 
 def test_a_class_of_ones_own_is_checked_as_the_shipped_ones_and_still_travels():
     assert pickle.loads(pickle.dumps(Shifted())) == Shifted()  # noqa: S301 - our own bytes
-    with pytest.raises(Refused, match="sigma = 0"):
+    with pytest.raises(WrongValue, match="sigma = 0"):
         Shifted().denoise(torch.zeros(1, 1), 1.0, 0.0)
 
 
@@ -103,7 +103,7 @@ def test_a_schedule_takes_plain_numbers(entry):
 
 @pytest.mark.parametrize("wrong", [-0.5, float("nan"), "half", None, True, [0.1, -0.1], 1j])
 def test_what_is_no_time_is_refused(wrong):
-    with pytest.raises(Refused, match=r"vp-linear\.alpha: found .*; accepted: a number"):
+    with pytest.raises(WrongValue, match=r"vp-linear\.alpha: found .*; accepted: a number"):
         VPLinear().alpha(wrong)
 
 
@@ -117,7 +117,7 @@ def test_langevin_dynamics_whose_path_was_not_asked_are_refused(sampler, steps):
     grid = levels(EDM(), steps)
     x = torch.zeros(1, 3, 1, dtype=torch.float64)
     exact = _Exact()
-    with pytest.raises(Refused, match=r"accepted: the levels of sampler.path\(levels\)"):
+    with pytest.raises(WrongValue, match=r"accepted: the levels of sampler.path\(levels\)"):
         list(sampler.trajectory(exact, x, grid, noise(1, 3, 1)))
     assert len(list(sampler.trajectory(exact, x, sampler.path(grid), noise(1, 3, 1)))) == steps
 
@@ -126,7 +126,7 @@ def test_langevin_dynamics_whose_path_was_not_asked_are_refused(sampler, steps):
 def test_the_forward_process_is_refused_on_its_way_back(sampler):
     grid = levels(VPLinear())
     x = torch.zeros(1, 3, 1, dtype=torch.float64)
-    with pytest.raises(Refused, match=r"accepted: the levels of sampler.path\(levels\), which grow noisier"):
+    with pytest.raises(WrongValue, match=r"accepted: the levels of sampler.path\(levels\), which grow noisier"):
         list(sampler.trajectory(_Exact(), x, grid, noise(1, 3, 1)))
     for now, then in itertools.pairwise(sampler.path(grid)):
         x = sampler.step(_Exact(), x, now, then, noise(1, 3, 1))
