@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from diffusion.datasets import Dataset
-from diffusion.formulations import NoiseConditional
 from diffusion.guidance import Guidance
+from diffusion.inference import unanswerable
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
@@ -21,16 +19,6 @@ from tasks.plan.cell import Cell, digest
 from tasks.plan.cost import seconds_per_evaluation
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
-
-_ASKED = {  # what samplers need, in words
-    "denoiser": "the clean data behind a noisy point",
-    "density": "the density of noisy data",
-    "law": "the law of the data",
-    "decoder": "a decoder of latent points",
-    "action": "the gradient of an action",
-    "perturbation": "the noise of stochastic restoration",
-    "labelled": "answers that depend on a label",
-}
 
 
 @dataclass(frozen=True)
@@ -136,34 +124,17 @@ class Point:
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
-        schedule = self.schedule
-        reason = self.cell.impossible() or self._unserved()
-        reason = reason or self.sampler.refuses(schedule) or self.grid.refuses(schedule)
-        if reason is None and self.swapped is not None:
-            reason = _unknown_noise(self.cell, self.swapped)
-        return reason or self.grid.refuses_steps(schedule, self.steps)
-
-    def _unserved(self) -> str | None:
-        """Why the sampler gets nothing from the formulation's models that it could use, or None."""
-        formulation, sampler = self.cell.formulation, self.sampler
-        if formulation.own_sampler is not None:
-            return (
-                None
-                if type(sampler) is type(formulation.own_sampler)
-                else f"{formulation.registered_name!r} is sampled in its own way"
-            )
-        if self.guidance is not None:
-            if sampler.needs != "denoiser":
-                asked = _ASKED.get(sampler.needs, sampler.needs)
-                return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} asks for {asked}"
-            if formulation.restores:
-                return f"guidance steers a denoiser of data in noise, and {formulation.registered_name!r} knows data and their observation"
-            if reason := self.guidance.refuses(self.cell.dataset, formulation):
-                return reason
-        if sampler.needs in formulation.gives:
-            return formulation.refuses_sampler(sampler, self.schedule)
-        asked = _ASKED.get(sampler.needs, f"its {sampler.needs}")
-        return f"sampler {sampler.registered_name!r} asks a model for {asked}, and {formulation.registered_name!r} gives none"
+        cell = self.cell
+        return cell.impossible() or unanswerable(
+            cell.formulation,
+            cell.dataset,
+            cell.schedule,
+            self.sampler,
+            self.schedule,
+            self.grid,
+            self.steps,
+            self.guidance,
+        )
 
     @property
     def flow(self) -> str:
@@ -181,24 +152,3 @@ class Point:
 
     def _seconds_per_evaluation(self) -> float:
         return seconds_per_evaluation(self.cell) * (self.guidance.cost if self.guidance else 1.0)
-
-
-def _unknown_noise(cell: Cell, schedule: Schedule) -> str | None:
-    """Why a network trained on the cell's schedule cannot be asked on another one, or None."""
-    formulation, own = cell.formulation, cell.schedule
-    known = formulation.noise_range(own)
-    if known is None:
-        return None
-    if own.max_steps is not None and isinstance(formulation, NoiseConditional):
-        return (
-            f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
-        )
-    low, high = known
-    asked = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
-    if float(asked[0]) >= low * (1 - 1e-9) and float(asked[1]) <= high * (1 + 1e-9):
-        return None
-    return (
-        f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {float(asked[0]):.3g} to "
-        f"{float(asked[1]):.3g}; the network of {formulation.registered_name!r} on {own.registered_name!r} was trained "
-        f"from {low:.3g} to {high:.3g}"
-    )

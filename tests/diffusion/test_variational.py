@@ -430,9 +430,10 @@ def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAuto
     assert few.shape == (1, 100, 3)
     assert torch.equal(few, many[:, :100])
     point = asked(formulation, Torus(), 4000)
-    from tasks.work.sampling import noise_streams, start_noise
+    from diffusion.inference import noise_streams
+    from tasks.work.sampling import question_of, start_noise, subjects_of
 
-    streams = noise_streams([point], "noise")
+    streams = noise_streams(question_of([point]), subjects_of([point]), "noise")
     z = start_noise([point])
     while z.shape[-1] < formulation.latent:
         z = torch.cat([z, streams.fresh()], -1)

@@ -1,0 +1,92 @@
+"""Why a model cannot be asked a question: what does not fit together, in one sentence."""
+
+from __future__ import annotations
+
+import torch
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Formulation, NoiseConditional
+from diffusion.guidance import Guidance
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule
+from diffusion.schedules.grids import Grid
+
+_NEEDED = {  # what samplers need, in words
+    "denoiser": "the clean data behind a noisy point",
+    "density": "the density of noisy data",
+    "law": "the law of the data",
+    "decoder": "a decoder of latent points",
+    "action": "the gradient of an action",
+    "perturbation": "the noise of stochastic restoration",
+    "labelled": "answers that depend on a label",
+}
+
+
+def unanswerable(
+    formulation: Formulation,
+    dataset: Dataset,
+    own: Schedule,
+    sampler: Sampler,
+    schedule: Schedule,
+    grid: Grid,
+    steps: int,
+    guidance: Guidance | None = None,
+) -> str | None:
+    """Why models of a formulation on a target have no answer, or None.
+
+    Args:
+        formulation: what the models were trained as.
+        dataset: the target.
+        own: the schedule that they were trained on.
+        sampler: the rule of a step.
+        schedule: the schedule that is sampled on; another one than `own` is a question whether its noise is known.
+        grid: how the steps are spent on it.
+        steps: how many.
+        guidance: what is known of the samples, if anything.
+    """
+    reason = _unserved(formulation, dataset, sampler, schedule, guidance)
+    reason = reason or sampler.refuses(schedule) or grid.refuses(schedule)
+    if reason is None and schedule != own:
+        reason = unknown_noise(formulation, own, schedule)
+    return reason or grid.refuses_steps(schedule, steps)
+
+
+def _unserved(
+    formulation: Formulation, dataset: Dataset, sampler: Sampler, schedule: Schedule, guidance: Guidance | None
+) -> str | None:
+    """Why the sampler gets nothing from the formulation's models that it could use, or None."""
+    name = formulation.registered_name
+    if formulation.own_sampler is not None:
+        return None if type(sampler) is type(formulation.own_sampler) else f"{name!r} is sampled in its own way"
+    if guidance is not None:
+        if sampler.needs != "denoiser":
+            needed = _NEEDED.get(sampler.needs, sampler.needs)
+            return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} asks for {needed}"
+        if formulation.restores:
+            return f"guidance steers a denoiser of data in noise, and {name!r} knows data and their observation"
+        if reason := guidance.refuses(dataset, formulation):
+            return reason
+    if sampler.needs in formulation.gives:
+        return formulation.refuses_sampler(sampler, schedule)
+    needed = _NEEDED.get(sampler.needs, f"its {sampler.needs}")
+    return f"sampler {sampler.registered_name!r} asks a model for {needed}, and {name!r} gives none"
+
+
+def unknown_noise(formulation: Formulation, own: Schedule, schedule: Schedule) -> str | None:
+    """Why a network trained on its own schedule cannot be asked on another one, or None."""
+    known = formulation.noise_range(own)
+    if known is None:
+        return None
+    if own.max_steps is not None and isinstance(formulation, NoiseConditional):
+        return (
+            f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
+        )
+    low, high = known
+    asked = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
+    if float(asked[0]) >= low * (1 - 1e-9) and float(asked[1]) <= high * (1 + 1e-9):
+        return None
+    return (
+        f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {float(asked[0]):.3g} to "
+        f"{float(asked[1]):.3g}; the network of {formulation.registered_name!r} on {own.registered_name!r} was trained "
+        f"from {low:.3g} to {high:.3g}"
+    )

@@ -1,0 +1,117 @@
+"""From start noise to samples: the states that a sampler goes through, for a stack of models that are asked the same.
+
+Streams of random numbers are named by what is sampled (`Subject.stream`) and the seed alone, so that whatever is compared, formulation,
+schedule or sampler, starts from the same noise and is driven by the same path. A sample does not change when more are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.formulations import Formulation
+from diffusion.guidance import Guidance, Guided
+from diffusion.models import Denoiser
+from diffusion.randomness import stream
+from diffusion.samplers import Begin, Level, NoiseStreams, Sampler, levels_of
+from diffusion.schedules import Schedule
+from diffusion.schedules.grids import Grid
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every member of a stack.
+
+    `start` lays out the start noise: drawn (``random``), or on the line the normal quantiles of (i + 1/2) / n (``quantiles``).
+    """
+
+    sampler: Sampler
+    steps: int
+    samples: int
+    start: str = "random"
+    guidance: Guidance | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One member of a stack: what it knows, where it is sampled, and what its random streams are named by."""
+
+    dataset: Dataset
+    formulation: Formulation
+    schedule: Schedule
+    grid: Grid
+    stream: str
+    seed: int
+
+
+def levels_for(question: Question, subjects: Sequence[Subject]) -> list[Level]:
+    """The N + 1 levels of the stack, noisiest first."""
+    return levels_of([one.schedule for one in subjects], [one.grid for one in subjects], question.steps)
+
+
+def states(
+    denoiser: Denoiser, question: Question, subjects: Sequence[Subject], levels: Sequence[Level]
+) -> Iterator[Tensor]:
+    """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise to samples."""
+    sampler = question.sampler
+    x = _start(question, subjects, levels)
+    yield x
+    noise = noise_streams(question, subjects, "noise")
+    yield from sampler.trajectory(guided(denoiser, question, subjects), x, sampler.path(levels), noise)
+
+
+def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
+    """Standard start noise ``[members, samples, dim]``: of what is sampled and seed alone, or the normal quantiles."""
+    n, dim = question.samples, subjects[0].dataset.dim
+    if question.start == "quantiles":
+        u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        quantiles: Tensor = torch.special.ndtri(u)[None, :, None]
+        return quantiles.expand(len(subjects), n, dim).clone()
+    return noise_streams(question, subjects, "start").fresh()
+
+
+def guided(denoiser: Denoiser, question: Question, subjects: Sequence[Subject]) -> Denoiser:
+    """The denoiser as the question's guidance has it."""
+    guidance = question.guidance
+    return Guided(guidance, denoiser, tuple(one.dataset for one in subjects)) if guidance else denoiser
+
+
+def clean_data(subject: Subject, samples: int) -> Tensor:
+    """Data that are no part of any training set, ``[samples, dim]``: of what is sampled and seed alone."""
+    return subject.dataset.sample(samples, stream("clean", subject.stream, subject.seed))
+
+
+def noise_streams(question: Question, subjects: Sequence[Subject], purpose: str) -> NoiseStreams:
+    """The numbers of one purpose (``start``, ``noise``): subjects of one stream and seed see the same."""
+    keys = [(purpose, one.stream, one.seed) for one in subjects]
+    return NoiseStreams(keys, question.samples, subjects[0].dataset.dim)
+
+
+def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Tensor:
+    """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or the schedule's noise."""
+    begin = Begin(
+        start_noise(question, subjects),
+        _spread(subjects, levels[0]),
+        levels,
+        tuple(one.dataset for one in subjects),
+        lambda: torch.stack([clean_data(one, question.samples) for one in subjects]),
+    )
+    asked = question.sampler.start(begin)
+    if asked is not None:
+        return asked
+    x = begin.noise * begin.spread[:, None, None]
+    for m, one in enumerate(subjects):
+        own = one.formulation.start(begin.of_member(m))
+        if own is not None:
+            x[m] = own
+    return x
+
+
+def _spread(subjects: Sequence[Subject], first: Level) -> Tensor:
+    """Standard deviation of each member's start noise: that of the grid's first level, or 1 if variance is preserved."""
+    kept = torch.tensor([one.schedule.variance_preserving for one in subjects])
+    return torch.where(kept, torch.ones_like(first.sigma), first.sigma)
