@@ -32,14 +32,13 @@ Sources besides: Hutchinson, Communications in Statistics 18, 1989; Song, Garg, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.models import Denoiser
+from diffusion.datasets import Dataset
+from diffusion.models import Denoiser
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From points ``[n, d]`` to scores ``[n, d]``; no row of the result depends on another point."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,10 +12,8 @@ from diffusion.formulations.base import Trained, formulations
 from diffusion.objectives import ActionMatching as ActionLoss
 from diffusion.objectives import Objective
 from diffusion.objectives.action_matching import Kind
+from diffusion.objectives.settings import Training
 from diffusion.schedules import Flow, Schedule
-
-if TYPE_CHECKING:
-    from diffusion.training import Training
 
 
 @formulations.register(

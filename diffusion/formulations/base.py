@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from diffusion.objectives import DenoisingLoss, NoiseLevels, NoiseTarget, Objective, Weighting
-from diffusion.objectives.parametrizations import Parametrization
+from diffusion.datasets import Dataset
+from diffusion.metrics import DenoiserMetric
+from diffusion.objectives import DenoisingLoss, Objective
+from diffusion.objectives.base import Trainable
+from diffusion.objectives.recipe import Recipe
+from diffusion.objectives.settings import Training
 from diffusion.registry import Component, Registry
+from diffusion.samplers import Begin, Sampler
 from diffusion.schedules import Schedule
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.metrics import DenoiserMetric
-    from diffusion.networks import Network
-    from diffusion.samplers import Begin, Sampler
-    from diffusion.training import Training
 
 formulations: Registry[Formulation] = Registry("formulation")
 
@@ -81,19 +79,10 @@ class Formulation(Component):
 
 
 @dataclass(frozen=True)
-class Trained(Formulation):
+class Trained(Formulation, Trainable):
     """A formulation with a network."""
 
     labelled: ClassVar[bool] = False  # learns from data with their labels
-
-    @property
-    @abstractmethod
-    def objective(self) -> Objective:
-        """The program that training minimises; formulations with equal objectives are trained in one stack."""
-
-    def network(self, dataset: Dataset, settings: Training) -> Network:
-        """The shape of its network for a target."""
-        return self.objective.network(dataset, settings)
 
     def refuses_network(self, dataset: Dataset, settings: Training) -> str | None:
         """Why the architecture that the settings name cannot serve it on the target, or None: then `network` builds one."""
@@ -101,42 +90,21 @@ class Trained(Formulation):
 
 
 @dataclass(frozen=True)
-class NoiseConditional(Trained):
-    """A network that is told the noise level: one denoiser for all levels, trained by regression unless a subclass says otherwise."""
+class NoiseConditional(Trained, Recipe):
+    """One denoiser for all noise levels, by a network that is conditioned on the level.
+
+    It is trained by regression unless a subclass says otherwise.
+    """
 
     @property
     def objective(self) -> Objective:
         return DenoisingLoss()
-
-    @property
-    @abstractmethod
-    def parametrization(self) -> Parametrization:
-        """What the network predicts."""
-
-    @property
-    @abstractmethod
-    def noise_levels(self) -> NoiseLevels:
-        """Distribution of noise-to-signal ratios in training."""
-
-    @property
-    @abstractmethod
-    def weighting(self) -> Weighting:
-        """lambda of the loss."""
-
-    @property
-    def noise_target(self) -> NoiseTarget:
-        """What stands for the noise in the loss."""
-        return NoiseTarget()
 
     def identity(self) -> dict[str, Any]:
         """With the versions of the parts; without the schedule, which is told beside the formulation."""
         parts = (self.parametrization, self.noise_levels, self.weighting)
         told = {key: value for key, value in super().identity().items() if key != "schedule"}
         return {**told, "parts": [part.identity() for part in parts]}
-
-    @abstractmethod
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
-        """c_noise: what the network is told of the noise level, any shape."""
 
     def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:
         trained = self.noise_levels.quantile(torch.tensor([1e-5, 1 - 1e-5], dtype=torch.float64), schedule)

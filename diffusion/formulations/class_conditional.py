@@ -7,18 +7,16 @@ sampled as a model of the whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.formulations.base import Formulation, NoiseConditional, formulations
 from diffusion.formulations.denoising import ElucidatedDM
 from diffusion.objectives import DenoisingLoss, LabelledLoss, NoiseLevels, NoiseTarget, Objective, Weighting
 from diffusion.objectives.parametrizations import Parametrization
 from diffusion.schedules import Schedule
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 
 @formulations.register(

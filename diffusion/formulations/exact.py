@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from diffusion.datasets import Dataset
 from diffusion.formulations.base import Formulation, formulations
 from diffusion.schedules import EDM, Schedule
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 
 @formulations.register(

@@ -28,21 +28,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.datasets.degradations import Degradation, Noise
 from diffusion.formulations.base import NoiseConditional, formulations
+from diffusion.metrics import DenoiserMetric
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
 from diffusion.objectives.parametrizations import Data, Parametrization
+from diffusion.samplers import Begin, Sampler
 from diffusion.schedules import Flow, Schedule
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.metrics import DenoiserMetric
-    from diffusion.samplers import Begin, Sampler
 
 
 @formulations.register(

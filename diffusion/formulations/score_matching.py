@@ -20,12 +20,13 @@ checkerboard, points, surfaces) these objectives have no lower bound: the steepe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion.analysis.score_matching import Probes
+from diffusion.datasets import Dataset
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.formulations.denoising import Denoising
 from diffusion.objectives import (
@@ -40,9 +41,6 @@ from diffusion.objectives import (
 )
 from diffusion.objectives.parametrizations import Parametrization, Score
 from diffusion.schedules import NCSN, Schedule
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 _MOST_PROBES = 4096
 

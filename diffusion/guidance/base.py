@@ -22,17 +22,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, given_labels
+from diffusion.formulations import Formulation
+from diffusion.models import Denoiser
 from diffusion.registry import Component, Registry
-
-if TYPE_CHECKING:
-    from diffusion.formulations import Formulation
-    from diffusion.models import Denoiser
 
 guidances: Registry[Guidance] = Registry("guidance")
 

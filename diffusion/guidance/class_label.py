@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from diffusion.datasets import Dataset, given_labels
 from diffusion.datasets.classes import has_exact_classes
+from diffusion.formulations import Formulation
 from diffusion.guidance.base import LabelGuidance, by_dataset, guidances
-
-if TYPE_CHECKING:
-    from diffusion.formulations import Formulation
-    from diffusion.models import Denoiser
+from diffusion.models import Denoiser
 
 
 @guidances.register(

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.datasets.classes import has_exact_classes
+from diffusion.formulations import Formulation
 from diffusion.formulations.exact import Exact
 from diffusion.guidance.base import LabelGuidance, guidances
-from diffusion.models import HasLabels
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.formulations import Formulation
-    from diffusion.models import Denoiser
+from diffusion.models import Denoiser, HasLabels
 
 
 @guidances.register(

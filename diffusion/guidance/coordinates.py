@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Observation, observed
+from diffusion.formulations import Formulation
 from diffusion.guidance.base import Guidance
 from diffusion.randomness import stream
 from diffusion.registry import identity_text
-
-if TYPE_CHECKING:
-    from diffusion.formulations import Formulation
 
 Coordinates = int | tuple[int, ...] | Literal["first-half", "second-half"]
 Values = float | tuple[float, ...] | None

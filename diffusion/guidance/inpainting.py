@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.guidance.base import guidances
 from diffusion.guidance.coordinates import KnownCoordinates
-
-if TYPE_CHECKING:
-    from diffusion.models import Denoiser
+from diffusion.models import Denoiser
 
 
 @guidances.register(

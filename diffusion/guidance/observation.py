@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,14 +39,12 @@ from torch import Tensor
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Gaussian
 from diffusion.datasets.observed import closed_form, observed
+from diffusion.formulations import Formulation
 from diffusion.guidance.base import by_dataset, guidances, with_signal
 from diffusion.guidance.coordinates import KnownCoordinates
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
 from diffusion.registry import identity_text
-
-if TYPE_CHECKING:
-    from diffusion.formulations import Formulation
-    from diffusion.models import Denoiser
 
 _MOST_PULLS = 16  # coordinates up to which every row of the Jacobian is worked out
 _NOISY = 5.0  # noise beside the data's deviation from which on a Jacobian counts for less than half

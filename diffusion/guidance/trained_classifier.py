@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,16 +31,13 @@ from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
-from diffusion.networks import features
+from diffusion.models import Denoiser
+from diffusion.networks import Network, features
 from diffusion.objectives import Objective, stratified
 from diffusion.randomness import stream
 from diffusion.registry import identity_text
 from diffusion.schedules import EDM, Schedule
 from diffusion.training import Member, TrainedStack, Training, train
-
-if TYPE_CHECKING:
-    from diffusion.models import Denoiser
-    from diffusion.networks import Network
 
 _LOW, _HIGH = 0.01, 10.0  # nsr beside the data's standard deviation
 _ROWS = 2048  # of a batch evaluated at once

@@ -19,15 +19,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.registry import Component, Registry
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 architectures: Registry[Architecture] = Registry("architecture")
 

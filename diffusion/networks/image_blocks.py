@@ -14,16 +14,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
+from diffusion.datasets import Dataset
 from diffusion.networks.base import Image, Network, Parameters, padded
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 
 @dataclass(frozen=True)

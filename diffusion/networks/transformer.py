@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from diffusion.datasets import Dataset
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
@@ -30,9 +31,6 @@ from diffusion.networks.image_blocks import (
     image_only,
     not_images,
 )
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 _EMBEDDING = 64
 _WIDER = 2  # hidden units of a block's perceptron, per unit of a token

@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, interpolate, silu
 
+from diffusion.datasets import Dataset
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
@@ -34,9 +35,6 @@ from diffusion.networks.image_blocks import (
     image_only,
     not_images,
 )
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 _EMBEDDING = 64
 _MOST_LEVELS = 6

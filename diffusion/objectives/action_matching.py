@@ -48,20 +48,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.models import Motion, angle_and_scale
+from diffusion.networks import Network
 from diffusion.objectives.base import Objective
+from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.networks import Network
-    from diffusion.schedules import Schedule
-    from diffusion.training import Member, Training
+from diffusion.objectives.settings import Training
+from diffusion.schedules import Schedule
 
 Kind = Literal["plain", "entropic", "unbalanced"]
 

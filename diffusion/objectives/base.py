@@ -5,18 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
+from diffusion.models import EvidenceBound, Motion
+from diffusion.networks import Network
+from diffusion.objectives.member import Member
+from diffusion.objectives.settings import Training
 from diffusion.registry import Component
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.models import EvidenceBound, Motion
-    from diffusion.networks import Network
-    from diffusion.training import Member, Training
 
 
 @dataclass(frozen=True)
@@ -111,3 +109,16 @@ class Objective(Component):
     ) -> EvidenceBound:
         """An evidence lower bound, its terms ``[..., members, batch]``, for formulations that give one of their own."""
         raise TypeError(f"models of {type(self).__name__} have no evidence lower bound of their own")
+
+
+class Trainable:
+    """What training asks of a formulation: the program that is minimised, and the network."""
+
+    @property
+    @abstractmethod
+    def objective(self) -> Objective:
+        """The program that training minimises; formulations with equal objectives are trained in one stack."""
+
+    def network(self, dataset: Dataset, settings: Training) -> Network:
+        """The shape of its network for a target."""
+        return self.objective.network(dataset, settings)

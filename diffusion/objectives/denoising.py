@@ -10,19 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffusion.networks import Network
 from diffusion.objectives.base import Objective
+from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle, Coefficients
-
-if TYPE_CHECKING:
-    from diffusion.networks import Network
-    from diffusion.training import Member
 
 _ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations stay in the cache
 
@@ -41,7 +38,7 @@ class DenoisingLoss(Objective):
 
     def lessons_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The lessons for these data ``[steps, batch, dim]`` at these noise levels ``[steps, batch]``."""
-        formulation, schedule, std = member.noisy, member.schedule, member.dataset.std
+        formulation, schedule, std = member.recipe, member.schedule, member.dataset.std
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
         c = member.coefficients(level)
@@ -52,11 +49,11 @@ class DenoisingLoss(Objective):
 
     def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
         """Noise-to-signal ratios of the lessons, ``[steps, batch]``: the quantiles of a stratified batch."""
-        return member.noisy.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
+        return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at levels ``[steps, batch]``."""
-        target = member.noisy.noise_target
+        target = member.recipe.noise_target
         share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, member.schedule)
         return target.draw(share, tuple(x.shape), generator)
 

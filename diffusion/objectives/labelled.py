@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffusion.networks import FEATURES
+from diffusion.datasets import Dataset
+from diffusion.networks import FEATURES, Network
 from diffusion.objectives.denoising import DenoisingLoss
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.networks import Network
-    from diffusion.training import Member, Training
+from diffusion.objectives.member import Member
+from diffusion.objectives.settings import Training
 
 NOT_TOLD = -1
 """The label of a sample of which the network is to know nothing."""

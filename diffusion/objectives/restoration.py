@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from diffusion.objectives.denoising import DenoisingLoss
-
-if TYPE_CHECKING:
-    from diffusion.training import Member
+from diffusion.objectives.member import Member
 
 
 @runtime_checkable

@@ -26,18 +26,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffusion.analysis.score_matching import Probes, coordinate_trace, draw_probes, probed_trace
+from diffusion.networks import Network
 from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.member import Member
 from diffusion.objectives.parametrizations import Circle, Coefficients
-
-if TYPE_CHECKING:
-    from diffusion.networks import Network
-    from diffusion.training import Member
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class _Frame:
 
 def _frame(member: Member, level: Circle) -> _Frame:
     std = member.dataset.std
-    p, q = member.noisy.parametrization.mixture(level, std)
+    p, q = member.recipe.parametrization.mixture(level, std)
     det = level.a * q - level.b * p
-    noised = p / det, -level.a / det, member.noisy.parametrization.input_scale(level, std), level.b
+    noised = p / det, -level.a / det, member.recipe.parametrization.input_scale(level, std), level.b
     clean = -1 / std, 1.0, 1 / std, std
     at_zero = level.b == 0
     return _Frame(
@@ -78,7 +75,7 @@ class InputLoss(DenoisingLoss):
 
         The numbers: lead; what multiplies v'v and v' dF/d(input) v in the trace; the weight.
         """
-        formulation, std = member.noisy, member.dataset.std
+        formulation, std = member.recipe, member.dataset.std
         nsr = self.levels(member, steps, batch, generator)
         x = data[torch.randint(len(data), (steps, batch), generator=generator)]
         eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -122,7 +119,7 @@ class InputLoss(DenoisingLoss):
         return lesson[2]
 
     def coefficients(self, member: Member, level: Circle) -> Coefficients:
-        if member.noisy.noise_levels.only != 0:
+        if member.recipe.noise_levels.only != 0:
             return super().coefficients(member, level)
         std = torch.full_like(level.a, member.dataset.std)
         # D = x + sigma^2 h / std for x_t = alpha x, in coordinates of the circle: alpha = 1 on the schedule of clean data

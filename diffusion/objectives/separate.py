@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
+from diffusion.networks import Network
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives.denoising import DenoisingLoss
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.networks import Network
-    from diffusion.training import Member, Training
+from diffusion.objectives.member import Member
+from diffusion.objectives.settings import Training
 
 
 @dataclass(frozen=True)

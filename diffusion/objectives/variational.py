@@ -24,19 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.models import EvidenceBound
+from diffusion.networks import Network
 from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
 from diffusion.objectives.base import Objective
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
-    from diffusion.networks import Network
-    from diffusion.training import Member, Training
+from diffusion.objectives.member import Member
+from diffusion.objectives.settings import Training
 
 Posterior = Literal["isotropic", "diagonal"]
 

@@ -6,18 +6,16 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.models import Denoiser
 from diffusion.registry import Component, Registry
 from diffusion.samplers.noise import Noise
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 samplers: Registry[Sampler] = Registry("sampler")
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion.arguments import of_numbers, wrap_own
+from diffusion.datasets import Dataset
 from diffusion.registry import Component, Registry
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 schedules: Registry[Schedule] = Registry("schedule")
 

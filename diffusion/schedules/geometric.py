@@ -23,7 +23,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,11 +31,9 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 from torch import Tensor
 
+from diffusion.datasets import Dataset
 from diffusion.randomness import stream
 from diffusion.schedules.base import NoiseAsTime, Schedule, check_sigmas, require, schedules
-
-if TYPE_CHECKING:
-    from diffusion.datasets import Dataset
 
 FEW_DIMENSIONS = 10
 """How many levels there are where the overlap rule has no solution."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from diffusion.schedules.base import Schedule
-    from diffusion.schedules.grids import Grid
-
+from diffusion.schedules.base import Schedule
+from diffusion.schedules.grids import Grid
 
 Variance = Literal["posterior", "transition"]
 """Of a reverse move from t to s: that of x_s given x_t and x_0, or that of x_t given x_s."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from diffusion.networks import Network
-from diffusion.training.loop import Member
+from diffusion.objectives.base import Trainable
+from diffusion.objectives.member import Member
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def gradient_variance(
     """
     if draws < 2:
         raise ValueError(f"a variance needs at least 2 draws, found {draws}")
+    if not isinstance(member.formulation, Trainable):
+        raise TypeError(f"formulation {member.formulation.registered_name!r} has nothing to train")
     objective = member.formulation.objective
     lessons = objective.lessons(member, data, draws, batch, generator)
     rows = row[None].detach().clone().requires_grad_()

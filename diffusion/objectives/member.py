@@ -1,0 +1,58 @@
+"""One model of a stack, before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Dataset
+from diffusion.networks import features
+from diffusion.objectives.parametrizations import Circle, Coefficients
+from diffusion.objectives.recipe import Recipe
+from diffusion.registry import Component
+from diffusion.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one model of a stack learns, and the key that names its random streams."""
+
+    dataset: Dataset
+    formulation: Component
+    schedule: Schedule
+    key: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The formulation of a network that is conditioned on the noise level.
+
+        Raises:
+            TypeError: The formulation is of another kind.
+        """
+        if not isinstance(self.formulation, Recipe):
+            raise TypeError(f"formulation {self.formulation.registered_name!r} has no noise levels")
+        return self.formulation
+
+    def condition(self, nsr: Tensor) -> Tensor:
+        """The network's input for the noise level: features of the label, the schedule's range scaled to [-1, 1].
+
+        A label that is the same at both ends says nothing and becomes 0.
+
+        Args:
+            nsr: Noise-to-signal ratios ``[...]``.
+
+        Returns:
+            ``[..., FEATURES]``.
+        """
+        recipe = self.recipe
+        ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
+        low, high = recipe.noise_label(self.schedule.nsr(ends), self.schedule)
+        label = recipe.noise_label(nsr, self.schedule)
+        half = (high - low).abs() / 2
+        return features((label - (low + high) / 2) / torch.where(half > 0, half, torch.ones_like(half)))
+
+    def coefficients(self, level: Circle) -> Coefficients:
+        """c_skip, c_out and c_in of the member's parametrization, shaped like the level."""
+        return self.recipe.parametrization.coefficients(level, self.dataset.std)
