@@ -51,7 +51,7 @@ class CrossEntropy(Objective):
     def network(self, dataset: Dataset, settings: Training) -> Network:
         return settings.network.build(dataset.dim, settings.width, settings.depth, outputs=dataset.classes)
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """z ``[steps, batch, dim]``, features of the level, the part of the logits that is known, the rest's weight, labels."""
@@ -64,13 +64,13 @@ class CrossEntropy(Objective):
         parts = (place.z, place.features, classes.logits(place), place.rest, drawn[..., -1])
         return tuple(part.float() for part in parts)
 
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        z, conditions, known, rest, labels = lesson
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        z, conditions, known, rest, labels = batch
         logits = known + rest[..., None] * network(rows, z, conditions)
         return -torch.log_softmax(logits, -1).gather(-1, labels.long()[..., None])[..., 0]
 
-    def trivial(self, *lessons: Tensor) -> Tensor:
-        return torch.full((lessons[0].shape[1],), math.inf)
+    def zero_loss(self, *batches: Tensor) -> Tensor:
+        return torch.full((batches[0].shape[1],), math.inf)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class ActionMatching(Objective):
         """Three places on the way, a gradient that is differentiated again, and of the entropic kind a trace."""
         return 3.5 + (0.5 * (self.probes or dim) if self.kind == "entropic" else 0.0)
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Points on the way and at its two ends, drawn apart from each other; what the network is told; its change with tau.
@@ -143,8 +143,8 @@ class ActionMatching(Objective):
             )
         )
 
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        z, noise_end, data_end, told, told_rate, told_ends, spread, probes, duration = lesson
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        z, noise_end, data_end, told, told_rate, told_ends, spread, probes, duration = batch
         z, told = z.detach().requires_grad_(), told.detach().requires_grad_()
         value = network(rows, z, told)[..., 0]
         slope, by_told = torch.autograd.grad(value.sum(), (z, told), create_graph=True)
@@ -165,9 +165,9 @@ class ActionMatching(Objective):
         each = [(second((slope * v).sum(-1)) * v).sum(-1) for v in probes.unbind(2)]
         return torch.stack(each).mean(0)
 
-    def trivial(self, *lessons: Tensor) -> Tensor:
+    def zero_loss(self, *batches: Tensor) -> Tensor:
         """A network that answers zero has no loss; the size of things is that of z moving once around the unit circle's quarter."""
-        z, duration = lessons[0], lessons[-1]
+        z, duration = batches[0], batches[-1]
         return z.shape[-1] * duration.mean((0, 2))
 
     def action(

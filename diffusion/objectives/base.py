@@ -1,4 +1,4 @@
-"""What an objective owes the training loop: lessons drawn beforehand, a loss of each member, and the model that comes out."""
+"""What an objective owes the training loop: batches drawn beforehand, a loss of each member, and the model that comes out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffusion.registry import Component
 
 @dataclass(frozen=True)
 class Objective(Component):
-    """A program of loss. Members of a stack share it; what differs between them is in their lessons.
+    """A program of loss. Members of a stack share it; what differs between them is in their batches.
 
     Its fields are what changes the program itself (how many probes, which kind), not what a member may have its own of.
     """
@@ -29,7 +29,7 @@ class Objective(Component):
         return settings.network.build(dataset.dim, settings.width, settings.depth, image=dataset.image_shape)
 
     @abstractmethod
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """What a member learns from in a number of steps: float32 tensors ``[steps, batch, ...]``.
@@ -38,24 +38,24 @@ class Objective(Component):
         """
 
     @abstractmethod
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        """Each example's loss ``[members, batch]``, differentiable in the rows; parts of a lesson are ``[members, batch, ...]``.
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        """Each example's loss ``[members, batch]``, differentiable in the rows; parts of a batch are ``[members, batch, ...]``.
 
         Nothing here may mix members.
         """
 
     @abstractmethod
-    def trivial(self, *lessons: Tensor) -> Tensor:
+    def zero_loss(self, *batches: Tensor) -> Tensor:
         """The size of loss ``[members]`` beyond ten times of which training counts as diverged.
 
-        That of a model that answers zero, from lessons ``[steps, members, batch, ...]``; infinite where there is no such scale.
+        That of a model that answers zero, from batches ``[steps, members, batch, ...]``; infinite where there is no such scale.
         """
 
     def passes(self, dim: int) -> float:
         """How often it takes what a regression takes (one evaluation and one gradient), for planning."""
         return 1.0
 
-    def told_of_noise(self, *lesson: Tensor) -> Tensor:
+    def noise_features(self, *batch: Tensor) -> Tensor:
         """Features of the noise level ``[members, batch, n]``, for weightings that learn how hard each level is."""
         raise TypeError(f"{type(self).__name__} has no noise levels to balance")
 
@@ -122,3 +122,19 @@ class Trainable:
     def network(self, dataset: Dataset, settings: Training) -> Network:
         """The shape of its network for a target."""
         return self.objective.network(dataset, settings)
+
+
+def trainable(member: Member) -> Trainable:
+    """The member's formulation as what training asks of it.
+
+    Raises:
+        TypeError: The formulation has no network.
+    """
+    if not isinstance(member.formulation, Trainable):
+        raise TypeError(f"formulation {member.formulation.registered_name!r} has nothing to train")
+    return member.formulation
+
+
+def batches_of(member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """What a member learns from in a number of steps, by its own objective: see `Objective.batches`."""
+    return trainable(member).objective.batches(member, data, steps, batch, generator)

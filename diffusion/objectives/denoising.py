@@ -28,16 +28,16 @@ _ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations sta
 class DenoisingLoss(Objective):
     """Weighted regression of the network on what its parametrization makes of data and noise."""
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
         nsr = self.levels(member, steps, batch, generator)
         x = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
-        return self.lessons_on(member, x, nsr, generator)
+        return self.batches_on(member, x, nsr, generator)
 
-    def lessons_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The lessons for these data ``[steps, batch, dim]`` at these noise levels ``[steps, batch]``."""
+    def batches_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The batches of these data ``[steps, batch, dim]`` at these noise levels ``[steps, batch]``."""
         formulation, schedule, std = member.recipe, member.schedule, member.dataset.std
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
@@ -45,10 +45,10 @@ class DenoisingLoss(Objective):
         z = level.a[..., None] * x + level.b[..., None] * eps
         answer = formulation.parametrization.predict(x, stand_in, level, std)
         weight = formulation.weighting.on_target(nsr, c, schedule, std)
-        return tuple(part.float() for part in (c.into[..., None] * z, answer, member.condition(nsr), weight))
+        return tuple(part.float() for part in (c.c_in[..., None] * z, answer, member.condition(nsr), weight))
 
     def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
-        """Noise-to-signal ratios of the lessons, ``[steps, batch]``: the quantiles of a stratified batch."""
+        """Noise-to-signal ratios of the examples, ``[steps, batch]``: the quantiles of a stratified batch."""
         return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -57,16 +57,16 @@ class DenoisingLoss(Objective):
         share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, member.schedule)
         return target.draw(share, tuple(x.shape), generator)
 
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        inputs, targets, conditions, weights = lesson
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        inputs, targets, conditions, weights = batch
         return weights * (network(rows, inputs, conditions) - targets).square().sum(-1)
 
-    def trivial(self, *lessons: Tensor) -> Tensor:
-        _, targets, _, weights = lessons
+    def zero_loss(self, *batches: Tensor) -> Tensor:
+        _, targets, _, weights = batches
         return (weights * targets.square().sum(-1)).mean((0, 2))
 
-    def told_of_noise(self, *lesson: Tensor) -> Tensor:
-        return lesson[2]
+    def noise_features(self, *batch: Tensor) -> Tensor:
+        return batch[2]
 
     def coefficients(self, member: Member, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in with which a member is asked."""
@@ -91,13 +91,13 @@ class DenoisingLoss(Objective):
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
         each = [self.coefficients(member, Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
-        skip, out, into = (
-            torch.stack([getattr(one, part) for one in each])[:, None, None] for part in ("skip", "out", "into")
-        )
+        c_skip = torch.stack([one.c_skip for one in each])[:, None, None]
+        c_out = torch.stack([one.c_out for one in each])[:, None, None]
+        c_in = torch.stack([one.c_in for one in each])[:, None, None]
         c = torch.stack([m.condition(s[None]) for m, s in zip(members, nsr, strict=True)]).float()
         if told is not None:
             c = torch.cat([c, told.expand(len(members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
-        inputs = (into * z).float()
+        inputs = (c_in * z).float()
         raw = torch.cat([network(rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
-        return skip * z + out * raw.double()
+        return c_skip * z + c_out * raw.double()

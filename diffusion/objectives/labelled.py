@@ -44,10 +44,10 @@ class LabelledLoss(DenoisingLoss):
             image=dataset.image_shape,
         )
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """As `DenoisingLoss.lessons`; conditions are ``[steps, batch, FEATURES + classes]``."""
+        """As `DenoisingLoss.batches`; conditions are ``[steps, batch, FEATURES + classes]``."""
         dataset = member.dataset
         if data.shape[-1] != dataset.dim + 1:
             raise ValueError(
@@ -57,7 +57,7 @@ class LabelledLoss(DenoisingLoss):
         drawn = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
         told = torch.rand(nsr.shape, generator=generator) >= self.drop
         labels = torch.where(told, drawn[..., -1].long(), NOT_TOLD)
-        inputs, targets, conditions, weights = self.lessons_on(member, drawn[..., :-1], nsr, generator)
+        inputs, targets, conditions, weights = self.batches_on(member, drawn[..., :-1], nsr, generator)
         return inputs, targets, torch.cat([conditions, one_hot(labels, dataset.classes)], -1), weights
 
     def denoise(

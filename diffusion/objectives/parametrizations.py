@@ -71,9 +71,9 @@ class Circle:
 class Coefficients:
     """c_skip, c_out and c_in, shaped like the level they were asked for."""
 
-    skip: Tensor
-    out: Tensor
-    into: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,11 @@ from diffusion.objectives.parametrizations import Circle, Coefficients
 
 @dataclass(frozen=True)
 class _Frame:
-    """``h = tilt z + lead F(into z)``, h being `unit` times the score of z; float64, shaped like the level."""
+    """``h = tilt z + lead F(c_in z)``, h being `unit` times the score of z; float64, shaped like the level."""
 
     tilt: Tensor
     lead: Tensor
-    into: Tensor
+    c_in: Tensor
     unit: Tensor
 
 
@@ -68,7 +68,7 @@ class InputLoss(DenoisingLoss):
 
     law: Probes = "rademacher"
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Inputs and ``tilt z`` ``[steps, batch, dim]``, conditions, four numbers ``[steps, batch, 4]``, and the probes if there are any.
@@ -85,38 +85,38 @@ class InputLoss(DenoisingLoss):
         on_target = formulation.weighting.on_target(nsr, member.coefficients(level), member.schedule, std)
         weight = torch.where(nsr == 0, torch.ones_like(nsr), on_target / frame.lead**2)
         numbers = torch.stack(
-            [frame.lead, frame.unit * frame.tilt, frame.unit * frame.lead * frame.into, weight], dim=-1
+            [frame.lead, frame.unit * frame.tilt, frame.unit * frame.lead * frame.c_in, weight], dim=-1
         )
         told = torch.where(nsr == 0, torch.full_like(nsr, member.schedule.t_max), nsr)  # where clean networks are asked
-        parts = [frame.into[..., None] * z, frame.tilt[..., None] * z, member.condition(told), numbers]
+        parts = [frame.c_in[..., None] * z, frame.tilt[..., None] * z, member.condition(told), numbers]
         if self.probes is not None:
             parts.append(draw_probes(self.law, (steps, batch, self.probes, x.shape[-1]), generator))
         return tuple(part.float() for part in parts)
 
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        inputs, tilted, conditions, numbers = lesson[:4]
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        inputs, tilted, conditions, numbers = batch[:4]
         lead, known, learned, weight = numbers.unbind(-1)
         with torch.enable_grad():
             u = inputs.detach().requires_grad_()
             answer = network(rows, u, conditions)
             h = tilted + lead[..., None] * answer
-            loss = self.of(h, answer, u, known, learned, *lesson[4:])
+            loss = self.of(h, answer, u, known, learned, *batch[4:])
         return weight * (loss + 0.5 * inputs.shape[-1])
 
     @abstractmethod
     def of(self, h: Tensor, answer: Tensor, u: Tensor, known: Tensor, learned: Tensor, *probes: Tensor) -> Tensor:
         """The loss of each example ``[members, batch]``: the trace of dh/dz times its unit is ``known d + learned tr d(answer)/du``."""
 
-    def trivial(self, *lessons: Tensor) -> Tensor:
+    def zero_loss(self, *batches: Tensor) -> Tensor:
         """The loss of the score that is zero everywhere."""
-        return (0.5 * lessons[0].shape[-1] * lessons[3][..., 3]).mean((0, 2))
+        return (0.5 * batches[0].shape[-1] * batches[3][..., 3]).mean((0, 2))
 
     def passes(self, dim: int) -> float:
         """Each direction of the trace is a gradient that is differentiated again."""
         return 1.0 + 0.5 * (self.probes or dim)
 
-    def told_of_noise(self, *lesson: Tensor) -> Tensor:
-        return lesson[2]
+    def noise_features(self, *batch: Tensor) -> Tensor:
+        return batch[2]
 
     def coefficients(self, member: Member, level: Circle) -> Coefficients:
         if member.recipe.noise_levels.only != 0:

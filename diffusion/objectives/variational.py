@@ -67,7 +67,7 @@ class VariationalBound(Objective):
             StackedLayers(self.latent, settings.width, depth, dataset.dim),
         )
 
-    def lessons(
+    def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Standardised data ``[steps, batch, dim]``, noise ``[steps, batch, latent]``, and ``[steps, batch, 2]``: r^2 and its logarithm."""
@@ -77,8 +77,8 @@ class VariationalBound(Objective):
         told = torch.tensor([variance, math.log(variance)]).expand(steps, batch, 2)
         return x.float(), eps, told
 
-    def errors(self, network: Network, rows: Tensor, *lesson: Tensor) -> Tensor:
-        x, eps, fixed = lesson
+    def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
+        x, eps, fixed = batch
         both = _both(network)
         mean, std, log_std = self._encode(both, rows, x)
         distance = (x - both(rows, mean + std * eps)).square().sum(-1)
@@ -87,9 +87,9 @@ class VariationalBound(Objective):
         divergence = 0.5 * (std.square() + mean.square() - 1 - 2 * log_std).sum(-1)
         return divergence - reconstruction
 
-    def trivial(self, *lessons: Tensor) -> Tensor:
+    def zero_loss(self, *batches: Tensor) -> Tensor:
         """Of networks that answer zero, with the decoder's variance as it is at the start."""
-        x, _, fixed = lessons
+        x, _, fixed = batches
         first = torch.tensor(FIRST_SPREAD**2)
         variance, log_variance = (first, first.log()) if self._learned else fixed.unbind(-1)
         return 0.5 * (x.square().sum(-1) / variance + x.shape[-1] * (log_variance + _LOG_TWO_PI)).mean((0, 2))

@@ -39,7 +39,7 @@ class Weighting(Component):
 
     def on_target(self, nsr: Tensor, c: Coefficients, schedule: Schedule, sigma_data: float) -> Tensor:
         """The weight of the squared error of the network's own target, ``lambda c_out^2``."""
-        return self.weight(nsr, schedule, sigma_data) * c.out**2
+        return self.weight(nsr, schedule, sigma_data) * c.c_out**2
 
 
 @weightings.register(
@@ -56,7 +56,7 @@ class Simple(Weighting):
         raise ValueError("'simple' weighs the network's target, not the denoiser: its lambda is 1 / c_out^2")
 
     def on_target(self, nsr: Tensor, c: Coefficients, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
-        return torch.ones_like(c.out)
+        return torch.ones_like(c.c_out)
 
 
 @weightings.register(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.networks import Network
-from diffusion.objectives.base import Trainable
+from diffusion.objectives.base import trainable
 from diffusion.objectives.member import Member
 
 
@@ -38,20 +38,18 @@ def gradient_variance(
     batch: int = 128,
     draws: int = 200,
 ) -> GradientVariance:
-    """From `draws` minibatches of a member's own lessons, at the weights ``row [network.size]``; `data` is its training set.
+    """From `draws` minibatches of a member's own examples, at the weights ``row [network.size]``; `data` is its training set.
 
     Padding, which has no gradient, does not count as parameters. Raises ValueError for fewer than two draws.
     """
     if draws < 2:
         raise ValueError(f"a variance needs at least 2 draws, found {draws}")
-    if not isinstance(member.formulation, Trainable):
-        raise TypeError(f"formulation {member.formulation.registered_name!r} has nothing to train")
-    objective = member.formulation.objective
-    lessons = objective.lessons(member, data, draws, batch, generator)
+    objective = trainable(member).objective
+    batches = objective.batches(member, data, draws, batch, generator)
     rows = row[None].detach().clone().requires_grad_()
     gradients = []
     for k in range(draws):
-        loss = objective.errors(network, rows, *(part[k][None] for part in lessons)).mean()
+        loss = objective.losses(network, rows, *(part[k][None] for part in batches)).mean()
         (gradient,) = torch.autograd.grad(loss, rows)
         gradients.append(torch.cat([value.flatten() for value in network.unpack(gradient).values()]))
     found = torch.stack(gradients).double()

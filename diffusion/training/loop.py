@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.networks import FEATURES, Network
 from diffusion.objectives import Objective
-from diffusion.objectives.base import Trainable
+from diffusion.objectives.base import trainable
 from diffusion.objectives.member import Member
 from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
@@ -59,26 +59,26 @@ def train(
     bins = min(LOSS_BINS, settings.steps)
     edges = [round(i * settings.steps / bins) for i in range(bins + 1)]
     losses = torch.zeros(len(members), bins)
-    trivial = torch.zeros(len(members))
+    zero_loss = torch.zeros(len(members))
     for b, (first, end) in enumerate(itertools.pairwise(edges)):
         drawn = [
-            objective.lessons(member, samples, end - first, settings.batch, generator)
+            objective.batches(member, samples, end - first, settings.batch, generator)
             for member, samples, generator in zip(members, data, generators, strict=True)
         ]
-        lessons = [torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True)]
+        batches = [torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True)]
         for step in range(first, end):
-            lesson = [part[step - first] for part in lessons]
-            errors = objective.errors(network, rows, *lesson)
-            loss = errors.mean(1)
+            batch = [part[step - first] for part in batches]
+            example_losses = objective.losses(network, rows, *batch)
+            loss = example_losses.mean(1)
             optimiser.zero_grad()
-            balance(errors, lesson).sum().backward()
+            balance(example_losses, batch).sum().backward()
             _clip_each(rows)
             optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
             optimiser.step()
             with torch.no_grad():
                 average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
                 losses[:, b] += loss.detach() / (end - first)
-        trivial = objective.trivial(*lessons)
+        zero_loss = objective.zero_loss(*batches)
         progress(end)
 
     return TrainedStack(
@@ -88,7 +88,7 @@ def train(
         average,
         torch.tensor(edges[1:]),
         losses,
-        tuple(_verdict(losses[m], float(trivial[m]), edges[1:]) for m in range(len(members))),
+        tuple(_verdict(losses[m], float(zero_loss[m]), edges[1:]) for m in range(len(members))),
     )
 
 
@@ -104,34 +104,32 @@ def _common(members: Sequence[Member], settings: Training) -> tuple[Objective, N
 
 
 def _program(member: Member, settings: Training) -> tuple[Objective, Network]:
-    formulation = member.formulation
-    if not isinstance(formulation, Trainable):
-        raise TypeError(f"formulation {formulation.registered_name!r} has nothing to train")
+    formulation = trainable(member)
     return formulation.objective, formulation.network(member.dataset, settings)
 
 
 class _Balance:
-    """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[errors / e^u + u]``, u linear in the features.
+    """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[loss / e^u + u]``, u linear in the features.
 
     Members without it see their own loss, bit for bit, whoever is in the stack.
     """
 
     def __init__(self, members: Sequence[Member], objective: Objective) -> None:
         self._objective = objective
-        told = [isinstance(member.formulation, Recipe) and member.formulation.weighting.learned for member in members]
-        self._learned = [m for m, learned in enumerate(told) if learned]
+        asked = [isinstance(member.formulation, Recipe) and member.formulation.weighting.learned for member in members]
+        self._learned = [m for m, learned in enumerate(asked) if learned]
         # two columns, because batched products of a single one take another path
         self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]
 
-    def __call__(self, errors: Tensor, lesson: Sequence[Tensor]) -> Tensor:
-        """Loss of each member ``[members]`` from weighted errors ``[members, batch]``."""
+    def __call__(self, example_losses: Tensor, batch: Sequence[Tensor]) -> Tensor:
+        """Loss of each member ``[members]`` from weighted losses ``[members, batch]``."""
         if not self._learned:
-            return errors.mean(1)
-        conditions = self._objective.told_of_noise(*lesson)[..., :FEATURES]
-        losses = list(errors.mean(1))
+            return example_losses.mean(1)
+        conditions = self._objective.noise_features(*batch)[..., :FEATURES]
+        losses = list(example_losses.mean(1))
         for m, row in zip(self._learned, self.rows, strict=True):
             u = torch.bmm(conditions[m : m + 1], row)[0, :, 0]
-            losses[m] = (errors[m].clone() / torch.exp(u) + u).mean()
+            losses[m] = (example_losses[m].clone() / torch.exp(u) + u).mean()
         return torch.stack(losses)
 
 
@@ -141,13 +139,13 @@ def _clip_each(rows: Tensor) -> None:
         rows.grad *= (_CLIP / rows.grad.square().sum(1).sqrt()).clamp(max=1)[:, None]
 
 
-def _verdict(losses: Tensor, trivial: float, ends: Sequence[int]) -> str | None:
+def _verdict(losses: Tensor, zero_loss: float, ends: Sequence[int]) -> str | None:
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         return f"training diverged: the loss is not finite by step {ends[int(bad[0])]} of {ends[-1]} (lower training.learning_rate)"
-    if float(losses[-1]) > _DIVERGED * trivial:
+    if float(losses[-1]) > _DIVERGED * zero_loss:
         return (
-            f"training diverged: the loss ends at {float(losses[-1]):.3g}, a network that always answers zero has {trivial:.3g} "
+            f"training diverged: the loss ends at {float(losses[-1]):.3g}, a network that always answers zero has {zero_loss:.3g} "
             "(lower training.learning_rate)"
         )
     return None

@@ -18,6 +18,7 @@ from rich.table import Table
 from diffusion.datasets import Uniform
 from diffusion.formulations import formulations
 from diffusion.networks import StackedMLP, features
+from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
@@ -59,7 +60,7 @@ def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> 
         optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
         generator = stream("train", member.key)
         for _ in range(settings.steps):
-            z, target, c, weight = (part[0] for part in member.lessons(data, 1, settings.batch, generator))
+            z, target, c, weight = (part[0] for part in batches_of(member, data, 1, settings.batch, generator))
             loss = (weight * (model(z, c) - target).square().sum(-1)).mean()
             optimiser.zero_grad()
             loss.backward()

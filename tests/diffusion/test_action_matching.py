@@ -225,16 +225,16 @@ def asked(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_000)
     data, schedule = Gaussian(means=1.5, stds=0.75), VPCosine()
     objective = Action(kind, noise, probes)
     member = Member(data, ActionMatching(kind), schedule, "asked")
-    lesson = objective.lessons(member, data.sample(400_000, stream("asked")), 1, batch, stream("asked, lesson"))
+    examples = objective.batches(member, data.sample(400_000, stream("asked")), 1, batch, stream("asked, lesson"))
     network = KnownAction(kind, noise, *_ends(schedule, data.std), 2.0)
-    parts = [part[0][None].double() for part in lesson]
+    parts = [part[0][None].double() for part in examples]
     groups = []
     for piece in range(20):  # batches of batches, for standard errors
         rows = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
         take = slice(piece, None, 20)
         told_ends = parts[5]
         split = [part if part is told_ends else part[:, take] for part in parts]
-        errors = objective.errors(network, rows, *split)
+        errors = objective.losses(network, rows, *split)
         (gradient,) = torch.autograd.grad(errors.mean(), rows)
         groups.append(torch.cat([errors.mean().detach()[None], gradient[0]]))
     found = torch.stack(groups)
@@ -267,10 +267,10 @@ def test_the_objective_is_not_stationary_at_an_action_of_another_kind() -> None:
     data, schedule = Gaussian(means=1.5, stds=0.75), VPCosine()
     objective = Action("entropic", 1.2)
     member = Member(data, ActionMatching("entropic"), schedule, "asked")
-    lesson = objective.lessons(member, data.sample(100_000, stream("asked")), 1, 50_000, stream("asked, lesson"))
+    examples = objective.batches(member, data.sample(100_000, stream("asked")), 1, 50_000, stream("asked, lesson"))
     rows = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     network = KnownAction("plain", 0.0, *_ends(schedule, data.std), 2.0)
-    errors = objective.errors(network, rows, *(part[0][None].double() for part in lesson))
+    errors = objective.losses(network, rows, *(part[0][None].double() for part in examples))
     (gradient,) = torch.autograd.grad(errors.mean(), rows)
     assert float(gradient[0, 1]) > 0.3  # of x^2: 1/2 g^2 lap = g^2 on average, 0.72 times the quarter turn's sines
 
@@ -288,10 +288,10 @@ def test_what_the_network_is_told_changes_with_tau_as_autograd_says() -> None:
 # --- the path ---------------------------------------------------------------------------------------------------------
 
 
-def lesson(dataset: Dataset, kind: Kind = "plain", steps: int = 1, batch: int = 4000, key: str = "") -> list[Tensor]:
+def examples(dataset: Dataset, kind: Kind = "plain", steps: int = 1, batch: int = 4000, key: str = "") -> list[Tensor]:
     member = Member(dataset, ActionMatching(kind), Flow(), "lesson")
     data = dataset.sample(50_000, stream("lesson, data"))
-    return [part.double() for part in Action(kind).lessons(member, data, steps, batch, stream("lesson", key))]
+    return [part.double() for part in Action(kind).batches(member, data, steps, batch, stream("lesson", key))]
 
 
 def angles(told: Tensor, dataset: Dataset) -> Tensor:
@@ -299,10 +299,10 @@ def angles(told: Tensor, dataset: Dataset) -> Tensor:
     return 0.5 * (first + last + (last - first) * told[..., 0])
 
 
-def test_a_lesson_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
+def test_an_example_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
     """Kolmogorov-Smirnov of normal data: false alarms 1e-3 for each of three, with a fixed seed."""
     data = Gaussian(means=1.0, stds=2.0)
-    z, noise_end, data_end, told, *_ = lesson(data)
+    z, noise_end, data_end, told, *_ = examples(data)
     phi = angles(told, data)
     first, last = _ends(Flow(), 2.0)
     for drawn, angle in ((z, phi), (noise_end, torch.full_like(phi, last)), (data_end, torch.full_like(phi, first))):
@@ -312,7 +312,7 @@ def test_a_lesson_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
 def test_no_draw_of_one_marginal_is_paired_with_a_draw_of_another() -> None:
     """Signs of two far atoms at the end, and on the way close to it: independent, 4.5 standard errors (seed fixed)."""
     data = FourPoints()
-    z, _, data_end, told, *_ = lesson(data, batch=20_000)
+    z, _, data_end, told, *_ = examples(data, batch=20_000)
     near = angles(told, data)[0] < 0.3
     here, there = z[0, near, 0].sign(), data_end[0, near, 0].sign()
     here, there = here - here.mean(), there - there.mean()
@@ -322,7 +322,7 @@ def test_no_draw_of_one_marginal_is_paired_with_a_draw_of_another() -> None:
 
 def test_times_cover_every_stratum_in_every_step_and_never_come_back() -> None:
     data = Uniform()
-    told = lesson(data, steps=40, batch=32)[3]
+    told = examples(data, steps=40, batch=32)[3]
     first, last = _ends(Flow(), data.std)
     u = (last - angles(told, data)) / (last - first)
     places = (u * 32).floor()

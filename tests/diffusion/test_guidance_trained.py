@@ -23,6 +23,7 @@ from diffusion.formulations import (
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
 from diffusion.models import CountingDenoiser
 from diffusion.networks import FEATURES
+from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
 from diffusion.samplers import Heun, NoiseStreams, levels_of
 from diffusion.schedules import EDM
@@ -64,8 +65,8 @@ def test_the_network_is_told_a_one_hot_label_or_nothing() -> None:
     dataset, formulation = EightGaussians(), ClassConditional(drop=0.25)
     data = labelled(dataset, 500)
     data[:, 0] = 10 * data[:, 2]  # what the network sees tells the label
-    lesson = member(formulation, "one-hot").lessons(data, 40, 100, stream("lesson"))
-    inputs, _, conditions, _ = lesson
+    examples = batches_of(member(formulation, "one-hot"), data, 40, 100, stream("lesson"))
+    inputs, _, conditions, _ = examples
     told = conditions[..., FEATURES:]
     assert conditions.shape == (40, 100, FEATURES + 8)
     assert set(told.unique().tolist()) == {0.0, 1.0}

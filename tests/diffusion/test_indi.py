@@ -222,17 +222,17 @@ def test_an_observation_that_is_noise_alone_is_rectified_flow(steps: int) -> Non
 
 
 def test_it_is_even_trained_on_the_same_numbers_as_rectified_flow_that_predicts_the_data() -> None:
-    """So that it is one method, and not two: the lessons are equal to the last bit."""
+    """So that it is one method, and not two: the batches are equal to the last bit."""
     same = Denoising(Flow(), Data(), UniformTime(), Simple(), told="time")
     data = Torus().sample(500, stream("same lessons"))
-    lessons = []
+    batches = []
     for formulation in (InDI(Noise(1.0, alone=True)), same):
         member = Member(Torus(), formulation, Flow(), "same")
         objective = formulation.objective
         assert type(objective) is (RestorationLoss if isinstance(formulation, InDI) else DenoisingLoss)
         assert isinstance(objective, DenoisingLoss)
-        lessons.append(objective.lessons(member, data, 3, 50, stream("same lessons, drawn")))
-    for mine, theirs in zip(*lessons, strict=True):
+        batches.append(objective.batches(member, data, 3, 50, stream("same examples, drawn")))
+    for mine, theirs in zip(*batches, strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -258,12 +258,12 @@ def test_both_right_hand_sides_of_its_equation_are_equal(target: Dataset) -> Non
 @pytest.mark.parametrize(
     "degradation", [Noise(0.5), Mask(0.1, (0, 2)), Noise(2.0, alone=True)], ids=lambda d: d.label()
 )
-def test_a_lesson_is_a_point_between_data_and_observation(degradation: Degradation, perturbation: float) -> None:
+def test_an_example_is_a_point_between_data_and_observation(degradation: Degradation, perturbation: float) -> None:
     """Mean and variance of x_t given x at three bands of t: 5 standard errors of 4000 points (seed fixed)."""
     formulation = InDI(degradation, perturbation)
     clean = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
     member = Member(Gaussian(dim=3), formulation, Flow(), "lesson")
-    inputs, targets, told, weights = RestorationLoss().lessons(member, clean, 1, 12_000, stream("observed"))
+    inputs, targets, told, weights = RestorationLoss().batches(member, clean, 1, 12_000, stream("observed"))
     assert torch.equal(targets[0].double(), clean.float().double().expand(12_000, 3))
     assert bool((weights == 1).all())
     t = 0.5 * (told[0, :, 0].double() * (1 - 1e-3) + 1 + 1e-3)

@@ -31,6 +31,7 @@ from diffusion.objectives import (
     stratified,
     weightings,
 )
+from diffusion.objectives.base import batches_of
 from diffusion.objectives.parametrizations import Circle, Data, Epsilon, Preconditioned, Velocity, parametrizations
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear, schedules
@@ -122,7 +123,7 @@ def test_unweighted_targets_weigh_the_data_as_the_literature_says() -> None:
     }
     for parametrization, weight in expected.items():
         c = parametrization.coefficients(Circle.at(NSR), 0.5)
-        torch.testing.assert_close(1 / c.out**2, weight, rtol=1e-12, atol=0)
+        torch.testing.assert_close(1 / c.c_out**2, weight, rtol=1e-12, atol=0)
 
 
 def test_min_snr_is_the_smaller_of_the_two() -> None:
@@ -276,7 +277,7 @@ def test_one_draw_of_noise_has_a_smaller_gradient_variance_than_two() -> None:
 
     def gradient_variance(refinement: int) -> float:
         member = Member(Uniform(), LevelOne(refinement), CHAIN, "gradient")
-        inputs, targets, conditions, weights = member.lessons(data, 400, 64, stream("gradient, lessons"))
+        inputs, targets, conditions, weights = batches_of(member, data, 400, 64, stream("gradient, lessons"))
         gradients = []
         for z, answer, c, w in zip(inputs, targets, conditions, weights, strict=True):
             loss = (w * (network(rows, z[None], c[None])[0] - answer).square().sum(-1)).mean()

@@ -64,8 +64,8 @@ def test_data_and_noise_come_back_from_the_prediction_of_known_ones(parametrizat
 def test_the_denoiser_of_a_perfect_prediction_is_the_data(parametrization: Parametrization) -> None:
     c = parametrization.coefficients(LEVEL, 0.5)
     prediction = parametrization.predict(DATA, NOISE, LEVEL, 0.5)
-    denoised = c.skip[:, None] * Z + c.out[:, None] * prediction
-    size = c.skip.abs() + c.out.abs()
+    denoised = c.c_skip[:, None] * Z + c.c_out[:, None] * prediction
+    size = c.c_skip.abs() + c.c_out.abs()
     assert ((denoised - DATA).abs() <= 1e-14 * (1 + size[:, None])).all()
 
 
@@ -89,7 +89,7 @@ def test_pure_noise_is_an_ordinary_level_unless_the_parametrization_says_that_it
     parametrization: Parametrization,
 ) -> None:
     c = parametrization.coefficients(Circle(numbers(0.0), numbers(1.0)), 0.5)
-    finite = bool(torch.isfinite(torch.stack([c.skip, c.out, c.into])).all())
+    finite = bool(torch.isfinite(torch.stack([c.c_skip, c.c_out, c.c_in])).all())
     assert finite is not parametrization.needs_signal
 
 
@@ -98,9 +98,9 @@ def test_the_coefficients_of_edm_are_those_of_table_1(sigma_data: float) -> None
     """On ``x / alpha = z / a``: c_skip a, c_out, c_in a. With its weight, the loss of the raw network is unweighted."""
     c = Preconditioned().coefficients(LEVEL, sigma_data)
     total = torch.sqrt(NSR**2 + sigma_data**2)
-    torch.testing.assert_close(c.skip * LEVEL.a, sigma_data**2 / total**2, rtol=1e-13, atol=0)
-    torch.testing.assert_close(c.out, NSR * sigma_data / total, rtol=1e-13, atol=0)
-    torch.testing.assert_close(c.into * LEVEL.a, 1 / total, rtol=1e-13, atol=0)
+    torch.testing.assert_close(c.c_skip * LEVEL.a, sigma_data**2 / total**2, rtol=1e-13, atol=0)
+    torch.testing.assert_close(c.c_out, NSR * sigma_data / total, rtol=1e-13, atol=0)
+    torch.testing.assert_close(c.c_in * LEVEL.a, 1 / total, rtol=1e-13, atol=0)
     weight = UnitVariance().on_target(NSR, c, EDM(), sigma_data)
     torch.testing.assert_close(weight, torch.ones_like(NSR), rtol=1e-12, atol=0)
 
@@ -108,8 +108,8 @@ def test_the_coefficients_of_edm_are_those_of_table_1(sigma_data: float) -> None
 @pytest.mark.parametrize("sigma_data", [0.1, 0.5, 2.0])
 def test_edm_passes_clean_data_through_and_predicts_data_from_noise(sigma_data: float) -> None:
     tiny, huge = (Preconditioned().coefficients(Circle.at(numbers(nsr)), sigma_data) for nsr in (1e-9, torch.inf))
-    assert (float(tiny.skip), float(tiny.out)) == (pytest.approx(1, abs=1e-12), pytest.approx(0, abs=1e-8))
-    assert (float(huge.skip), float(huge.out)) == (0, pytest.approx(sigma_data, rel=1e-12))
+    assert (float(tiny.c_skip), float(tiny.c_out)) == (pytest.approx(1, abs=1e-12), pytest.approx(0, abs=1e-8))
+    assert (float(huge.c_skip), float(huge.c_out)) == (0, pytest.approx(sigma_data, rel=1e-12))
 
 
 def test_inputs_and_targets_of_edm_have_unit_variance() -> None:
@@ -124,8 +124,8 @@ def test_inputs_and_targets_of_edm_have_unit_variance() -> None:
 def test_noise_and_score_prediction_have_the_coefficients_of_table_1() -> None:
     for kind, sign in ((Epsilon(), -1), (Score(), 1)):
         c = kind.coefficients(LEVEL, 0.5)
-        torch.testing.assert_close(c.skip * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0)
-        torch.testing.assert_close(c.out, sign * NSR, rtol=1e-14, atol=0)
+        torch.testing.assert_close(c.c_skip * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0)
+        torch.testing.assert_close(c.c_out, sign * NSR, rtol=1e-14, atol=0)
     torch.testing.assert_close(Epsilon().input_scale(LEVEL, 0.5) * LEVEL.a, (NSR**2 + 1) ** -0.5, rtol=1e-13, atol=0)
     torch.testing.assert_close(Score().input_scale(LEVEL, 0.5) * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0)
 

@@ -33,6 +33,7 @@ from diffusion.formulations import (
 from diffusion.networks import Network, StackedMLP
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives import DenoisingLoss, ImplicitLoss, SeparateLoss, SingleLevel, SlicedLoss
+from diffusion.objectives.base import batches_of
 from diffusion.objectives.parametrizations import parametrizations
 from diffusion.objectives.score_matching import InputLoss
 from diffusion.randomness import stream
@@ -115,21 +116,21 @@ def test_the_loss_is_that_of_the_score_that_the_model_implies(
     one = member(asked, PLANE)
     network = StackedMLP(2, 16, 2)
     rows = awake(network)
-    lesson = [part[0][None] for part in one.lessons(PLANE.sample(200, stream("data")), 1, 40, stream("lesson"))]
-    found = asked.objective.errors(network, rows, *lesson)[0]
+    examples = [part[0][None] for part in batches_of(one, PLANE.sample(200, stream("data")), 1, 40, stream("lesson"))]
+    found = asked.objective.losses(network, rows, *examples)[0]
     unit = levels.sigma or PLANE.std
     alpha, sigma = 1.0, levels.sigma
     scale = math.hypot(alpha, sigma)
     into = asked.parametrization.input_scale(*_level(sigma)) if sigma else numbers(1 / PLANE.std)
-    x = (lesson[0][0].double() / into) * scale
+    x = (examples[0][0].double() / into) * scale
     score = network_score(asked, PLANE, network, rows)
     match asked.objective:
         case ImplicitLoss(probes=None):
             expected = implicit_loss(score, x)
         case ImplicitLoss():
-            expected = implicit_loss(score, x, lesson[4][0].double())
+            expected = implicit_loss(score, x, examples[4][0].double())
         case _:
-            expected = sliced_loss(score, x, lesson[4][0].double())
+            expected = sliced_loss(score, x, examples[4][0].double())
     torch.testing.assert_close(found.double(), unit**2 * expected + 1.0, rtol=2e-4, atol=2e-3 if sigma else 2e-2)
 
 
@@ -145,12 +146,12 @@ def test_denoising_score_matching_is_the_denoising_loss_halved() -> None:
     one, network = member(asked, PLANE), StackedMLP(2, 16, 2)
     rows = awake(network)
     data = PLANE.sample(1, stream("one point"))  # one point, so that the noise is known from the input
-    lesson = [part[0][None] for part in one.lessons(data, 1, 40, stream("lesson"))]
+    examples = [part[0][None] for part in batches_of(one, data, 1, 40, stream("lesson"))]
     c = asked.parametrization.input_scale(*_level(0.4))  # type: ignore[arg-type]
-    x = lesson[0][0].double() / c * math.hypot(1, 0.4)
+    x = examples[0][0].double() / c * math.hypot(1, 0.4)
     eps = (x - data) / 0.4
     expected = 0.4**2 * denoising_loss(network_score(asked, PLANE, network, rows), data, eps, 0.4)
-    found = 0.5 * asked.objective.errors(network, rows, *lesson)[0]
+    found = 0.5 * asked.objective.losses(network, rows, *examples)[0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -159,14 +160,14 @@ def test_denoising_score_matching_is_the_denoising_loss_halved() -> None:
 def test_on_noised_data_every_objective_has_the_value_of_the_denoising_one(
     formulation: Denoising, target: Dataset
 ) -> None:
-    """At all levels of its noise distribution, for a network that is not the optimum: within 4 standard errors of 40 000 lessons each."""
+    """At all levels of its noise distribution, for a network that is not the optimum: within 4 standard errors of 40 000 examples each."""
     network = StackedMLP(target.dim, 16, 2)
     rows, data = awake(network), target.sample(20_000, stream("data"))
     values = []
     for asked in (formulation, DenoisingScoreMatching()):
         one = member(asked, target)
-        lesson = [part[0][None] for part in one.lessons(data, 1, 40_000, stream("value", asked.registered_name))]
-        values.append(asked.objective.errors(network, rows, *lesson)[0].detach().double())
+        examples = [part[0][None] for part in batches_of(one, data, 1, 40_000, stream("value", asked.registered_name))]
+        values.append(asked.objective.losses(network, rows, *examples)[0].detach().double())
     mine, theirs = values[0], 0.5 * values[1]
     error = math.hypot(*(float(v.std()) / math.sqrt(len(v)) for v in (mine, theirs)))
     assert abs(float(mine.mean() - theirs.mean())) <= 4 * error
@@ -193,15 +194,15 @@ class Linear(Network):
         return 0
 
 
-def linear_optimum(formulation: NoiseConditional, lesson: list[Tensor]) -> tuple[Linear, Tensor]:
-    """The linear network at which the mean loss of a lesson, a quadratic function, is least: one Newton step in float64."""
+def linear_optimum(formulation: NoiseConditional, examples: list[Tensor]) -> tuple[Linear, Tensor]:
+    """The linear network at which the mean loss of a batch, a quadratic function, is least: one Newton step in float64."""
     network = Linear(2)
     active = 6  # weights and biases; the rest of the row is padding
     zero = torch.zeros(1, network.size, dtype=torch.float64)
 
     def mean(theta: Tensor) -> Tensor:
         rows = torch.cat([theta[None], zero[:, active:]], 1)
-        return formulation.objective.errors(network, rows, *(part.double() for part in lesson)).mean()
+        return formulation.objective.losses(network, rows, *(part.double() for part in examples)).mean()
 
     start = torch.zeros(active, dtype=torch.float64)
     gradient = torch.autograd.functional.jacobian(mean, start)
@@ -220,28 +221,30 @@ def linear_score(formulation: NoiseConditional, dataset: Dataset, network: Netwo
 def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covariance_of_the_sample(
     levels: SingleLevel,
 ) -> None:
-    """To rounding of float32 lessons, whatever was drawn; at its value ``-1/2 tr S_n^-1`` in the units of the loss."""
+    """To rounding of float32 batches, whatever was drawn; at its value ``-1/2 tr S_n^-1`` in the units of the loss."""
     asked = ImplicitScoreMatching(noise_levels=levels)
     one = member(asked, PLANE)
-    lesson = [part[0][None] for part in one.lessons(PLANE.sample(500, stream("d")), 1, 300, stream("l"))]
-    network, rows = linear_optimum(asked, lesson)
+    examples = [part[0][None] for part in batches_of(one, PLANE.sample(500, stream("d")), 1, 300, stream("l"))]
+    network, rows = linear_optimum(asked, examples)
     into = asked.parametrization.input_scale(*_level(0.4)) if levels.sigma else numbers(1 / PLANE.std)  # type: ignore[arg-type]
-    x = lesson[0][0].double() / into * math.hypot(1, levels.sigma)
+    x = examples[0][0].double() / into * math.hypot(1, levels.sigma)
     inverse = torch.linalg.inv(torch.cov(x.T, correction=0))
     a = linear_score(asked, PLANE, network, rows)
     torch.testing.assert_close(a, -inverse, rtol=0, atol=1e-4 if levels.sigma else 2e-2)
-    value = float(asked.objective.errors(network, rows, *(part.double() for part in lesson)).mean().detach())
+    value = float(asked.objective.losses(network, rows, *(part.double() for part in examples)).mean().detach())
     unit = levels.sigma or PLANE.std
     assert value == pytest.approx(1 - 0.5 * unit**2 * float(inverse.trace()), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
 def test_a33_a35_a36_every_objective_has_the_noised_score_as_its_linear_optimum(name: str) -> None:
-    """``-(S + sigma^2)^-1``, S = diag(1, .25), sigma = .4, from 40 000 lessons: largest error of any objective over 20 streams 0.066."""
+    """``-(S + sigma^2)^-1``, S = diag(1, .25), sigma = .4, from 40 000 examples: largest error of any objective over 20 streams 0.066."""
     asked = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
     one = member(asked, PLANE)
-    lesson = [part[0][None] for part in one.lessons(PLANE.sample(50_000, stream("d")), 1, 40_000, stream("l", name))]
-    network, rows = linear_optimum(asked, lesson)
+    examples = [
+        part[0][None] for part in batches_of(one, PLANE.sample(50_000, stream("d")), 1, 40_000, stream("l", name))
+    ]
+    network, rows = linear_optimum(asked, examples)
     a = linear_score(asked, PLANE, network, rows)
     torch.testing.assert_close(a, torch.diag(-1 / numbers(1 + 0.16, 0.25 + 0.16)), rtol=0, atol=0.1)
     assert (a - torch.diag(-1 / numbers(1.0, 0.25))).abs().max() > 1  # the score of the data is another
@@ -253,7 +256,7 @@ def test_a40_at_every_level_the_optimum_of_ncsn_is_the_exact_score() -> None:
     levels = one.schedule.noise_levels
     n = 4000 * len(levels)
     inputs, targets, _, weights = (
-        part[0].double() for part in one.lessons(PLANE.sample(100_000, stream("d")), 1, n, stream("l"))
+        part[0].double() for part in batches_of(one, PLANE.sample(100_000, stream("d")), 1, n, stream("l"))
     )
     assert torch.equal(weights, torch.ones(n, dtype=torch.float64))  # sigma^2 on the score: none on its own target
     for k, sigma in enumerate(levels):
@@ -297,14 +300,14 @@ def test_a32_trained_at_one_level_each_objective_has_the_least_value_of_the_clos
     """The mean of what was minimised, in its units (denoising: halved): d/2 - sigma^2/2 tr (S + sigma^2)^-1 = 0.7359, and above it
     sigma^2 times the Fisher divergence of what was learned.
 
-    On 200 000 fresh lessons, within 4.5 standard errors (for each of six objectives false alarms 7e-6, seed fixed), which are less than
+    On 200 000 fresh examples, within 4.5 standard errors (for each of six objectives false alarms 7e-6, seed fixed), which are less than
     0.008; the value of an untrained network is 0.08 above.
     """
     asked, stack = trained_at_one_level(name)
     data = PLANE.sample(200_000, stream("fresh"))
-    lesson = [part[0][None] for part in stack.members[0].lessons(data, 1, 200_000, stream("fresh", name))]
+    examples = [part[0][None] for part in batches_of(stack.members[0], data, 1, 200_000, stream("fresh", name))]
     share = 0.5 if name == "denoising" else 1.0
-    errors = share * asked.objective.errors(stack.network, stack.rows, *lesson)[0].detach().double()
+    errors = share * asked.objective.losses(stack.network, stack.rows, *examples)[0].detach().double()
     error = float(errors.std()) / math.sqrt(len(errors))
     least = 1 - 0.5 * 0.16 * (1 / 1.16 + 1 / 0.41)
     assert least == pytest.approx(0.7359, abs=1e-4)
@@ -681,6 +684,6 @@ def test_a_mixture_at_one_level_is_learned_by_signs_as_by_the_trace() -> None:
     losses = []
     for asked in (ImplicitScoreMatching(noise_levels=ONE), ImplicitScoreMatching(noise_levels=ONE, trace="hutchinson")):
         one, network = member(asked, target), StackedMLP(1, 16, 2)
-        lesson = [part[0][None] for part in one.lessons(target.sample(100, stream("d")), 1, 50, stream("l"))]
-        losses.append(asked.objective.errors(network, awake(network), *lesson).detach())
+        examples = [part[0][None] for part in batches_of(one, target.sample(100, stream("d")), 1, 50, stream("l"))]
+        losses.append(asked.objective.losses(network, awake(network), *examples).detach())
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)

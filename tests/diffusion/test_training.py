@@ -28,6 +28,7 @@ from diffusion.formulations import (
 )
 from diffusion.networks import StackedMLP
 from diffusion.objectives import DenoisingLoss, stratified
+from diffusion.objectives.base import batches_of
 from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, VELinear, VPLinear, schedules
@@ -142,23 +143,23 @@ def test_noise_labels_are_those_of_table_1() -> None:
 
 
 @every_formulation
-def test_a_lesson_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulation: NoiseConditional) -> None:
+def test_an_example_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulation: NoiseConditional) -> None:
     """Unit noise at every level would not do: the noise in an input is as large as its level says (5 sd of 2000)."""
     taught, batch = member(formulation), 2000
     data = torch.full((3, 1), 0.3, dtype=torch.float64)
-    inputs, targets, conditions, weights = taught.lessons(data, 1, batch, stream("lesson"))
+    inputs, targets, conditions, weights = batches_of(taught, data, 1, batch, stream("lesson"))
     assert all(part.dtype == torch.float32 for part in (inputs, targets, conditions, weights))
     assert inputs.shape == targets.shape == (1, batch, 1)
     nsr = formulation.noise_levels.quantile(stratified(1, batch, stream("lesson")), taught.schedule)[0]
     level = Circle.at(nsr)
     c = taught.coefficients(level)
-    z = inputs[0, :, 0].double() / c.into
+    z = inputs[0, :, 0].double() / c.c_in
     eps = (z - 0.3 * level.a) / level.b
     large = nsr > 1e-2  # below, float32 inputs have rounded the noise away
     assert float(eps[large].var()) == pytest.approx(1, abs=5 * math.sqrt(2 / int(large.sum())))
-    answer = c.skip * z + c.out * targets[0, :, 0].double()
+    answer = c.c_skip * z + c.c_out * targets[0, :, 0].double()
     if formulation.noise_target.refinement == 3:  # otherwise the target is right in the mean only
-        assert ((answer - 0.3).abs() <= 1e-6 * (1 + c.skip.abs() + c.out.abs())).all()
+        assert ((answer - 0.3).abs() <= 1e-6 * (1 + c.c_skip.abs() + c.c_out.abs())).all()
     expected = formulation.weighting.on_target(nsr, c, taught.schedule, taught.dataset.std)
     torch.testing.assert_close(weights[0], expected.float())
     torch.testing.assert_close(conditions[0], taught.condition(nsr).float())
@@ -242,26 +243,26 @@ def taught() -> TrainedStack:
 
 
 def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
-    """The loss of member m and of the ideal denoiser for `n` lessons that neither has seen."""
+    """The loss of member m and of the ideal denoiser for `n` examples that neither has seen."""
     taught = stack.members[m]
     generator = stream("fresh", m)
     data = Uniform().sample(n, generator)
-    inputs, targets, conditions, weights = (part[0] for part in taught.lessons(data, 1, n, stream("lessons", m)))
+    inputs, targets, conditions, weights = (part[0] for part in batches_of(taught, data, 1, n, stream("lessons", m)))
     with torch.no_grad():
         answer = stack.network(stack.rows[m : m + 1], inputs[None], conditions[None])[0]
     nsr = taught.formulation.noise_levels.quantile(stratified(1, n, stream("lessons", m)), taught.schedule)[0]
     level = Circle.at(nsr)
     c = taught.coefficients(level)
-    z = inputs[:, 0].double() / c.into
+    z = inputs[:, 0].double() / c.c_in
     D = Uniform().denoise(z[:, None, None], level.a[:, None], level.b[:, None])[:, 0, 0]
-    ideal = (D - c.skip * z) / c.out
+    ideal = (D - c.c_skip * z) / c.c_out
     return weights * (answer - targets).square()[:, 0], weights * (ideal - targets[:, 0].double()).square()
 
 
 @pytest.mark.parametrize("m", [0, 1], ids=["ddpm", "edm"])
 def test_trained_loss_lies_above_the_irreducible_one_and_within_five_percent(taught: TrainedStack, m: int) -> None:
-    """On 400 000 fresh lessons: the ideal denoiser has the floor of the quadrature (4.5 standard errors, 7e-6), the
-    network is worse than the ideal denoiser on the same lessons, by less than 5 %.
+    """On 400 000 fresh examples: the ideal denoiser has the floor of the quadrature (4.5 standard errors, 7e-6), the
+    network is worse than the ideal denoiser on the same examples, by less than 5 %.
     """
     n = 400_000
     floor = ddpm_floor(100) if m == 0 else edm_floor(Uniform(), Uniform().std)
@@ -270,7 +271,7 @@ def test_trained_loss_lies_above_the_irreducible_one_and_within_five_percent(tau
     assert abs(float(ideal.mean()) - floor) <= 4.5 * float(ideal.std()) / math.sqrt(n)
     assert float(ideal.mean()) < float(network.mean()) < float(ideal.mean()) + 0.05 * floor
     late = float(taught.losses[m, -8:].mean())
-    assert late == pytest.approx(floor, rel=0.10)  # the loss as training tells it, over 48 000 lessons
+    assert late == pytest.approx(floor, rel=0.10)  # the loss as training tells it, over 48 000 examples
 
 
 def test_the_trained_denoiser_is_close_to_the_exact_one(taught: TrainedStack) -> None:
@@ -520,9 +521,9 @@ def multiplications(formulation: Trained, dataset: Dataset, settings: Training) 
     if isinstance(formulation, ClassConditional):
         data, labels = dataset.sample_labelled(100, stream("passes"))
         data = torch.cat([data, labels[:, None].double()], 1)
-    lesson = taught.lessons(data, 1, settings.batch, stream("train", taught.key))
+    examples = batches_of(taught, data, 1, settings.batch, stream("train", taught.key))
     with FlopCounterMode(display=False) as counted:
-        formulation.objective.errors(network, rows, *lesson).mean(1).sum().backward()
+        formulation.objective.losses(network, rows, *examples).mean(1).sum().backward()
     return counted.get_total_flops() / network.flops()
 
 

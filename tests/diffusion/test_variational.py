@@ -15,6 +15,7 @@ from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
 from diffusion.models import CountingDenoiser
 from diffusion.networks import EncoderDecoder
+from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
 from diffusion.samplers import Decode, Heun, NoiseStreams
 from diffusion.schedules import EDM, DDPMLinear, Flow
@@ -157,9 +158,9 @@ def test_the_two_terms_are_those_that_training_minimises_in_the_units_of_the_dat
     dataset = Gaussian(3.0, (2.0, 1.0, 4.0), 3)
     stack = trained(formulation, dataset, Training(steps=3, batch=16, width=16, depth=2), "units")
     x, eps = dataset.sample(9, stream("units"))[None], normal(1, 9, formulation.latent)
-    _, _, fixed = stack.members[0].lessons(x[0], 1, 9, stream("units"))
+    _, _, fixed = batches_of(stack.members[0], x[0], 1, 9, stream("units"))
     standardised = (x - 3.0) / dataset.std
-    loss = stack.objective.errors(stack.network, stack.rows, standardised.float(), eps.float(), fixed)
+    loss = stack.objective.losses(stack.network, stack.rows, standardised.float(), eps.float(), fixed)
     bound = stack.bound(x, eps)
     reconstruction, price = bound.reconstruction, bound.prior
     assert bound.consistency.shape == (0, 1, 9)
@@ -332,11 +333,11 @@ def mean_loss(posterior: Posterior) -> Callable[[Theta], Tensor]:
     places = torch.cartesian_prod(*[u] * 7)
     share = torch.cartesian_prod(*[w] * 7).prod(1)
     x = places[:, :5] * torch.tensor(EIGENVALUES, dtype=torch.float64).sqrt() / NORMAL.std
-    _, _, fixed = member(formulation, NORMAL).lessons(x, 1, len(x), stream("mean loss"))
+    _, _, fixed = batches_of(member(formulation, NORMAL), x, 1, len(x), stream("mean loss"))
 
     def mean(theta: Theta) -> Tensor:
         rows = network.pack({name: value[None] for name, value in theta.items()})
-        errors = formulation.objective.errors(network, rows, x[None], places[None, :, 5:], fixed.double())
+        errors = formulation.objective.losses(network, rows, x[None], places[None, :, 5:], fixed.double())
         return errors[0] @ share
 
     return mean
