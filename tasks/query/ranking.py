@@ -24,7 +24,7 @@ from tasks.columns import CONFIGURATION, makes_samples, metrics_among
 from tasks.messages import shown
 from tasks.query.answers import chosen, measured
 from tasks.query.reductions import higher_is_better, reduced
-from tasks.statistics.decision import against_first, by_seed
+from tasks.statistics.decision import LINEAR, against_first, by_seed
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
 from tasks.where.conditions import satisfied
 from tasks.where.language import QueryError
@@ -167,7 +167,7 @@ def rank(
     first = np.maximum.accumulate(np.where(leads, np.arange(len(best)), 0))
     values = _by_seed(found, metric, best["place"].to_numpy())
     ties = against_first(values, first, more_is_better=sign < 0)
-    distance = by_seed(values[first], values, linear=True)
+    distance = by_seed(values[first], values, scale=LINEAR)
     means = best["mean"].to_numpy()
     behind = np.where(np.isnan(distance.change), means - means[first], distance.change)
     order = [*by, "rank", of, *(name for name in CONFIGURATION if name not in (of, *by)), "nfe"]

@@ -1,7 +1,7 @@
 r"""The one rule for "cannot be told apart": two configurations, or two sides of a comparison, by their seeds.
 
 *The test.* Let x_s and y_s be the values of the two by seed s; where all of them are positive and the largest exceeds ten
-times the smallest (`DECADE`), their logarithms.
+times the smallest (`DECADE`), their logarithms; always these where a factor is stated (the claims of the page).
 
     paired   d_s = y_s - x_s,  t = mean(d) / (sd(d) / sqrt n),  n - 1 degrees of freedom
     Welch    t = (mean(y) - mean(x)) / sqrt(v_x / n_x + v_y / n_y),  degrees of freedom by Satterthwaite's formula
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,11 @@ from tasks.statistics.corrections import corrected
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+Scale = Literal["auto", "linear", "logarithmic"]
+AUTO: Scale = "auto"
+LINEAR: Scale = "linear"
+LOGARITHMIC: Scale = "logarithmic"
 
 LEVEL = 0.05
 """Of a family of tests: the chance of any false alarm among them."""
@@ -110,7 +116,7 @@ class Decision:
 
 
 def decided(
-    contrasts: Contrasts, family: Codes | None = None, level: float = LEVEL, *, nothing_random: bool = False
+    contrasts: Contrasts, family: Codes | None = None, level: float = LEVEL, *, nothing_random: Mask | bool = False
 ) -> Decision:
     """The rule, for tests that were made.
 
@@ -118,7 +124,7 @@ def decided(
         contrasts: the tests.
         family: whose statement each pair serves ``[pair]``; all serve one, unless it is given.
         level: of each family.
-        nothing_random: whether seeds change nothing, so that every difference is one.
+        nothing_random: of which pairs seeds change nothing, so that every difference is one ``[pair]``.
 
     Returns:
         Which pairs are told apart.
@@ -130,16 +136,20 @@ def decided(
     for member in np.unique(family[tested]):
         rows = np.flatnonzero(tested & (family == member))
         p[rows] = corrected(contrasts.p[rows])
-    apart, same = p <= level, contrasts.same
-    if nothing_random:
-        size_of = np.maximum(np.abs(contrasts.first), np.abs(contrasts.second))
-        same = np.abs(contrasts.change) <= _ROUNDING * size_of
-        apart = np.isfinite(contrasts.change) & ~same
+    size_of = np.maximum(np.abs(contrasts.first), np.abs(contrasts.second))
+    fact = nothing_random & np.isfinite(contrasts.change)
+    same = np.where(fact, np.abs(contrasts.change) <= _ROUNDING * size_of, contrasts.same)
+    apart = np.where(fact, ~same, p <= level)
     return Decision(p, apart, ~apart & (tested | same))
 
 
 def against_first(
-    values: Array, first: Codes, *, more_is_better: bool = False, level: float = LEVEL, nothing_random: bool = False
+    values: Array,
+    first: Codes,
+    *,
+    more_is_better: bool = False,
+    level: float = LEVEL,
+    nothing_random: Mask | bool = False,
 ) -> Decision:
     """Rankings: who can be told from the first of them.
 
@@ -148,28 +158,29 @@ def against_first(
         first: the row that comes first in each row's ranking ``[row]``.
         more_is_better: of the metric.
         level: of each ranking.
-        nothing_random: as in `decided`.
+        nothing_random: of which rows seeds change nothing ``[row]``.
 
     Returns:
         For each row whether it is told apart from its first, and worse ``[row]``; a first is never told from itself.
     """
     rows = np.flatnonzero(first != np.arange(len(first)))
     contrasts = by_seed(values[first[rows]], values[rows])
-    found = decided(contrasts, first[rows], level, nothing_random=nothing_random)
+    fixed = np.broadcast_to(nothing_random, len(first))
+    found = decided(contrasts, first[rows], level, nothing_random=fixed[rows] & fixed[first[rows]])
     worse = contrasts.sign == (-1.0 if more_is_better else 1.0)  # the shared seeds, or logarithms, may say otherwise
     p, apart, tied = np.full(len(first), np.nan), np.zeros(len(first), dtype=bool), np.ones(len(first), dtype=bool)
     p[rows], apart[rows], tied[rows] = found.p, found.apart & worse, found.tied | (found.apart & ~worse)
     return Decision(p, apart, tied)
 
 
-def by_seed(first: Array, second: Array, *, margin: Array | None = None, linear: bool = False) -> Contrasts:
+def by_seed(first: Array, second: Array, *, margin: Array | None = None, scale: Scale = AUTO) -> Contrasts:
     """The second against the first, in pairs where two seeds or more are shared, otherwise by Welch's test.
 
     Args:
         first: by pair and seed ``[pair, seed]``, NaN where a seed has none.
         second: the same.
         margin: as in `contrasts_of`.
-        linear: as in `contrasts_of`.
+        scale: as in `contrasts_of`.
 
     Returns:
         A contrast for each pair; one with an infinite value has no p.
@@ -184,7 +195,7 @@ def by_seed(first: Array, second: Array, *, margin: Array | None = None, linear:
     for values, known in zip((first, second), there, strict=True):
         pair, seed = np.nonzero(np.where(paired[:, None], shared, known))
         sides.append(Values(pair, seed, values[pair, seed]))
-    found = contrasts_of(sides[0], sides[1], size, paired, margin=margin, linear=linear)
+    found = contrasts_of(sides[0], sides[1], size, paired, margin=margin, scale=scale)
     return replace(found, p=np.where(infinite, np.nan, found.p), change=np.where(infinite, np.nan, found.change))
 
 
@@ -205,7 +216,7 @@ def moments(groups: Codes, values: Array, size: int) -> tuple[Codes, Array, Arra
 
 
 def contrasts_of(
-    first: Values, second: Values, size: int, paired: Mask, *, margin: Array | None = None, linear: bool = False
+    first: Values, second: Values, size: int, paired: Mask, *, margin: Array | None = None, scale: Scale = AUTO
 ) -> Contrasts:
     """Each pair's change and its p value.
 
@@ -214,8 +225,8 @@ def contrasts_of(
         second: of the other side.
         size: how many pairs there are.
         paired: which are compared by seed ``[pair]``: both sides then have the same seeds.
-        margin: a difference that counts as none, in the metric's units ``[pair]``; what is tested is the rest.
-        linear: no logarithms; a margin implies it.
+        margin: a difference that counts as none, in the metric's units ``[pair]``; what is tested is the rest, on their scale.
+        scale: that of the values or that of their logarithms, which are positive then; `AUTO` by their range.
 
     Returns:
         A contrast for each pair; p is NaN where a side has too few seeds, or where these have no spread.
@@ -224,7 +235,9 @@ def contrasts_of(
     low, high = extremes(groups, values, size)
     known = np.isfinite(low)
     low, high = np.where(known, low, 1.0), np.where(known, high, 1.0)
-    logarithmic = (low > 0) & (high / DECADE > low) & (not linear and margin is None)
+    logarithmic = (low > 0) & (high / DECADE > low)
+    if margin is not None or scale != AUTO:
+        logarithmic = np.full(size, scale == LOGARITHMIC and margin is None) & known
     # otherwise in units of a power of two near the largest value: no square is then lost to the range of numbers
     unit = np.where(logarithmic, 0, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1])
     ends = [np.abs(np.log(np.where(logarithmic, end, 1.0))) for end in (low, high)]

@@ -25,6 +25,7 @@ from scipy.special import stdtrit
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 """From which an interval is shown: one seed has no spread, and of two it is thirteen times their standard error."""
+_LARGEST = math.log(np.finfo(np.float64).max)
 
 
 def student(freedom: Any, confidence: float = CONFIDENCE) -> Any:
@@ -81,6 +82,4 @@ def geometric_interval(
     found = mean_interval(np.log(numbers), confidence, fewest)
     if found is None:
         return None
-    with np.errstate(over="ignore"):
-        low, high = np.exp(found)
-    return float(low), float(high)
+    return math.exp(found[0]), math.exp(min(found[1], _LARGEST))

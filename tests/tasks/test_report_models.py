@@ -159,7 +159,10 @@ def test_one_answer_that_is_best_at_several_budgets_is_told_once():
         asked(formulation="b", sampler="ddim", steps=8, nfe=8, w1=0.9),
     ]
     ((_, (sentence,)),) = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1").ranked()
-    assert sentence == "Budget of 1 to 8 evaluations: best is a with ddim, w1 0.477 at N = 1 (1 NFE)."
+    assert (
+        sentence
+        == "Budget of 1 to 8 evaluations: best is a with ddim, w1 0.477 at N = 1 (1 NFE); undecided against b with ddim."
+    )
 
 
 def test_samples_that_ran_away_are_named_although_their_points_are_ok():

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from diffusion.registry import Component, Registry
+from diffusion.samplers import Sampler, samplers
 from tasks.study.components import build
 
 C = TypeVar("C", bound=Component)
@@ -37,6 +38,11 @@ def components_in(study: Any, registry: Registry[C]) -> dict[str, C]:
 def component_called(label: str, study: Any, registry: Registry[C]) -> C | None:
     """The component with this label, from the study or, for a plain name, with its defaults; None if there is none."""
     return components_in(study, registry).get(label) or plain(label, registry)
+
+
+def sampler_called(label: str, study: Any) -> Sampler | None:
+    """The sampler with this label; None if there is none."""
+    return component_called(label, study, samplers)
 
 
 def plain(label: str, registry: Registry[C]) -> C | None:

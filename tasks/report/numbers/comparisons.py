@@ -12,10 +12,9 @@ which either of the two was asked and both are known. Two curves of straight pie
 that a crossing is found exactly where these cross. Samples that diverged count as an error beyond all others (`DIVERGED`);
 what failed for other reasons has no error.
 
-*Told.* Let d_s be the difference of log m at one NFE by seed s. The first errs less, or more, if the 99 % interval of the mean of d
-by Student's t excludes zero (a verdict rests on a dozen comparisons: at 95 % every other one would contain a false alarm), and
-if the means differ by more than 5 % (less is of little use to anybody). With fewer than three seeds there is no interval; then the
-means of m must differ by more than the sampling floor, or by 10 % where the floor is not known.
+*Told.* The first errs less, or more, if the rule of `tasks.statistics.decision` tells the two apart, and if the means of log m differ
+by more than 5 % (less is of little use to anybody). The comparisons of one verdict are a family of tests: there are a dozen, and at 5 %
+each every other verdict would contain a false alarm.
 """
 
 from __future__ import annotations
@@ -23,20 +22,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from tasks.columns import LIMIT
 from tasks.report.lookup.points import Row
-from tasks.report.numbers.curves import FEWEST_SEEDS, Series, Tabulation
+from tasks.report.numbers.curves import Series, Tabulation
+from tasks.statistics import decision
+from tasks.statistics.intervals import mean_interval
 
 Array = NDArray[np.float64]
-CONFIDENCE = 0.99
 WORTH = 1.05
-WITHOUT_FLOOR = 0.1
 DIVERGED = 1e300
 
 
@@ -45,7 +43,7 @@ class Run:
     """One sampler on one denoiser: the error at each step count asked, steps ascending, by seed.
 
     `nfe[i]` is NaN where no seed has an answer, `errors[s][i]` where seed s has none (or one that has no logarithm).
-    `limits[s]` is the metric at the limit of many steps, for exact denoisers.
+    `limits[s]` is the metric at the limit of many steps, for exact denoisers. `fixed` where seeds change nothing.
     """
 
     series: Series
@@ -56,6 +54,7 @@ class Run:
     errors: Mapping[int, tuple[float, ...]]
     limits: Mapping[int, float]
     name: str = ""  # what the page calls the sampler
+    fixed: bool = False
 
     def mean(self, i: int) -> float:
         """Mean error over the seeds that have an answer at place i; NaN if none has."""
@@ -82,8 +81,9 @@ class Run:
 class Difference:
     """The first against the second at one place, an NFE or a step count; errors are geometric means over seeds.
 
-    `told` is -1 if the first errs less, 1 if more, 0 if that cannot be told. `excess` is the ratio of what exceeds the limit of
-    many steps, or NaN.
+    `log_ratio` is the mean of the difference of their logarithms, `half` half of its 95 % interval (NaN for fewer than three seeds).
+    `pairs` are the errors by seed ``[seed, 2]``, and `fixed` says that seeds change nothing. `told` is -1 if the first errs less, 1 if
+    more, 0 if that cannot be told (`judged`). `excess` is the ratio of what exceeds the limit of many steps, or NaN.
     """
 
     at: float
@@ -91,7 +91,9 @@ class Difference:
     second: float
     log_ratio: float
     half: float
-    told: int
+    pairs: Array = field(repr=False, compare=False)
+    fixed: bool = False
+    told: int = 0
     excess: float = math.nan
     against: str = ""
 
@@ -108,7 +110,10 @@ def runs(table: Tabulation, dataset: str, metric: str) -> list[Run]:
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset == dataset and series is not None:
             groups.setdefault((series, point.sampler, point.grid), []).append(point)
-    found = [replace(_run(key, points, metric), name=table.short(key[1])) for key, points in groups.items()]
+    found = [
+        replace(_run(key, points, metric), name=table.short(key[1]), fixed=table.nothing_random(key[1], key[0]))
+        for key, points in groups.items()
+    ]
     return [run for run in found if _ascending(run.nfe) and run.errors]
 
 
@@ -136,69 +141,69 @@ def _ascending(nfe: Sequence[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(known))
 
 
-def compare_at_cost(first: Run, second: Run, floor: float) -> list[Difference]:
+def compare_at_cost(first: Run, second: Run) -> list[Difference]:
     """At every NFE at which one was asked and both are known."""
     places = sorted({cost for run in (first, second) for cost in run.nfe if math.isfinite(cost)})
-    return _compare(first, second, places, Run.at_cost, floor)
+    return _compare(first, second, places, Run.at_cost)
 
 
-def compare_at_steps(first: Run, second: Run, floor: float) -> list[Difference]:
+def compare_at_steps(first: Run, second: Run) -> list[Difference]:
     """At every step count that was asked of both."""
     places = sorted(set(first.steps) & set(second.steps))
-    return _compare(first, second, places, Run.at_steps, floor)
+    return _compare(first, second, places, Run.at_steps)
 
 
-def _compare(
-    first: Run, second: Run, places: Iterable[float], read: Callable[..., float], floor: float
-) -> list[Difference]:
+def _compare(first: Run, second: Run, places: Iterable[float], read: Callable[..., float]) -> list[Difference]:
     seeds = [seed for seed in first.errors if seed in second.errors]
+    fixed = first.fixed and second.fixed
     found = []
     for place in places:
         pairs = np.array([(read(first, place, seed), read(second, place, seed)) for seed in seeds]).reshape(-1, 2)
         known = np.isfinite(pairs).all(axis=1)
         if known.any():
             limits = np.array([first.limits.get(seed, math.nan) for seed in seeds])[known]
-            excess = (
-                _ratio_of_excess(pairs[known] - limits[:, None], floor) if first.series == second.series else math.nan
-            )
-            found.append(compared(place, pairs[known], floor, excess=excess, against=second.series.label))
-    return found
+            excess = math.nan
+            if first.series == second.series:
+                excess = _ratio_of_excess(pairs[known], limits, fixed=fixed)
+            one = compared(place, pairs[known], fixed=fixed)
+            found.append(replace(one, excess=excess, against=second.series.label))
+    return judged(found)
 
 
-def compared(at: float, pairs: Array, floor: float, *, excess: float = math.nan, against: str = "") -> Difference:
-    """The comparison of positive errors ``[seed, 2]`` at one place, by the rule above; `floor` may be NaN (not known)."""
+def compared(at: float, pairs: Array, *, fixed: bool = False) -> Difference:
+    """The comparison of positive errors ``[seed, 2]`` at one place, not yet `judged`."""
     first, second = (
         math.exp(float(np.log(column).mean())) if (column < DIVERGED).all() else DIVERGED for column in pairs.T
     )
     logs = np.log(pairs[:, 0]) - np.log(pairs[:, 1])
-    mean, half = mean_and_half(logs)
-    told = abs(mean) > math.log(WORTH)
-    if math.isnan(half):
-        scale = floor if math.isfinite(floor) else WITHOUT_FLOOR * min(first, second)
-        told = told and abs(first - second) > scale
-    else:
-        told = told and abs(mean) > half
-    return Difference(at, first, second, mean, half, int(math.copysign(told, mean)), excess, against)
+    interval = mean_interval(logs)
+    half = math.nan if interval is None else (interval[1] - interval[0]) / 2
+    return Difference(at, first, second, float(logs.mean()), half, pairs, fixed)
 
 
-def mean_and_half(values: Array) -> tuple[float, float]:
-    """Mean of independent numbers and half of its interval (`CONFIDENCE`); NaN for fewer than three."""
-    n = len(values)
-    if n < FEWEST_SEEDS:
-        return float(values.mean()), math.nan
-    width = float(student_t.ppf(0.5 + CONFIDENCE / 2, n - 1))
-    return float(values.mean()), width * float(values.std(ddof=1)) / math.sqrt(n)
+def judged(found: Sequence[Difference]) -> list[Difference]:
+    """The comparisons with what is told of each, as one family of tests."""
+    if not found:
+        return []
+    values = np.full((2, len(found), max(len(one.pairs) for one in found)), np.nan)
+    for i, one in enumerate(found):
+        values[:, i, : len(one.pairs)] = one.pairs.T
+    contrasts = decision.by_seed(values[1], values[0], scale=decision.LOGARITHMIC)
+    decided = decision.decided(contrasts, nothing_random=np.array([one.fixed for one in found]))
+    sign = np.sign([one.log_ratio for one in found])
+    useful = np.abs([one.log_ratio for one in found]) > math.log(WORTH)
+    told = np.where(decided.apart & useful & (contrasts.sign == sign), sign, 0)
+    return [replace(one, told=int(way)) for one, way in zip(found, told, strict=True)]
 
 
-def _ratio_of_excess(excess: Array, floor: float) -> float:
-    """Ratio of the seed means of ``[seed, 2]``; NaN unless both rise above their own noise."""
-    means = []
-    for column in excess.T:
-        mean, half = mean_and_half(column)
-        if not mean > (floor if math.isnan(half) else half):  # false where one of them is NaN
-            return math.nan
-        means.append(mean)
-    return means[0] / means[1]
+def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
+    """Ratio of what the errors ``[seed, 2]`` have above the limit ``[seed]``; NaN unless both rise above their own noise."""
+    contrasts = decision.by_seed(np.stack([limits, limits]), pairs.T, scale=decision.LINEAR)
+    told = decision.decided(contrasts, np.arange(2), nothing_random=np.full(2, fixed))
+    if not (told.apart & (contrasts.sign > 0)).all():
+        return math.nan
+    above = (pairs - limits[:, None]).mean(axis=0)
+    return float(above[0] / above[1])
 
 
 def crossings(found: Sequence[Difference]) -> list[float]:

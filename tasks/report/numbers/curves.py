@@ -1,12 +1,9 @@
 """Points to curves: seeds become a mean, a standard error and an interval.
 
 For n seeds with values x_i at one question, ``mean = sum x_i / n``, ``sem = s / sqrt(n)`` with s^2 the unbiased
-variance, and the 95 % interval of the mean is ``mean +- t_{0.975, n-1} sem`` (Student's t: three seeds are few, and
-1.96 would promise too much). Fewer than three seeds have no interval: one has no spread, and from two it would be thirteen
-times their standard error.
+variance, and the interval of the mean is Student's (`tasks.statistics.intervals`).
 
-On a logarithmic axis the same is said of ``log x_i``: the curve is the geometric mean, and its band ``exp`` of the interval of the
-mean logarithm. The interval of the mean itself reaches down to zero and below as soon as three seeds differ by a factor of two.
+On a logarithmic axis the same is said of ``log x_i``: the curve is the geometric mean, and its band that mean's interval.
 
 A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
 A *panel* is a sampler (and its grid, where a study asks for several). A *baseline* is a model that samples in its own way at one cost
@@ -24,17 +21,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from numpy.typing import NDArray
 
 from tasks.columns import distinct, makes_samples
 from tasks.report.lookup.labels import short_labels
 from tasks.report.lookup.metrics import metrics_asked
+from tasks.report.lookup.named import sampler_called
 from tasks.report.lookup.points import EXACT, Row, metrics_in, points_in
+from tasks.statistics.intervals import geometric_interval, mean_interval
 
 if TYPE_CHECKING:
     import xarray as xr
-
-FEWEST_SEEDS = 3  # from which a spread can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +70,13 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The seeds at one step count."""
+    """The seeds at one step count, with a value each; `lost` is how many failed to answer."""
 
     steps: int
     nfe: int
     values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+    lost: int = 0
 
     @property
     def mean(self) -> float:
@@ -92,28 +91,29 @@ class Mean:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean; None for fewer than three seeds."""
-        n = len(self.values)
-        if n < FEWEST_SEEDS:
-            return None
-        half = float(student_t.ppf(0.975, n - 1)) * self.sem
-        return self.mean - half, self.mean + half
-
-    @property
-    def logarithms(self) -> Mean:
-        """The logarithms of the values, of which all must be positive."""
-        return Mean(self.steps, self.nfe, tuple(math.log(value) for value in self.values))
+        return mean_interval(self.values)
 
     @property
     def geometric_mean(self) -> float:
         """``exp(mean log x)``; 0 if one of the values is 0, NaN if one is negative."""
         least = min(self.values)
-        return math.exp(self.logarithms.mean) if least > 0 else 0.0 if least == 0 else math.nan
+        return math.exp(float(np.log(self.values).mean())) if least > 0 else 0.0 if least == 0 else math.nan
 
     @property
     def geometric_interval(self) -> tuple[float, float] | None:
         """``exp`` of the 95 % interval of the mean of ``log x``; None for fewer than three seeds, and if one is not positive."""
-        interval = self.logarithms.interval if min(self.values) > 0 else None
-        return None if interval is None else (math.exp(interval[0]), math.exp(min(interval[1], 700.0)))
+        return geometric_interval(self.values)
+
+
+def by_seed(means: Sequence[Mean]) -> NDArray[np.float64]:
+    """The values of each by seed ``[mean, seed]``, NaN where a seed has none."""
+    known = sorted({seed for mean in means for seed in mean.seeds})
+    total, count = np.zeros((len(means), len(known))), np.zeros((len(means), len(known)))
+    for i, mean in enumerate(means):
+        places = np.searchsorted(known, mean.seeds)
+        np.add.at(total[i], places, mean.values)
+        np.add.at(count[i], places, 1)
+    return total / np.where(count > 0, count, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +156,16 @@ class Tabulation:
     ]  # of dataset, metric, sampler, schedule, formulation: see `tasks.columns`
     of_models: tuple[str, ...] = ()
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
+    fixed: frozenset[str] = frozenset()  # samplers that draw nothing at random, where the start is none either
     curves: tuple[Curve, ...] = field(default=())
 
     def short(self, label: str) -> str:
         """What the page calls a dataset, schedule, formulation or sampler."""
         return self.shorts.get(label, label)
+
+    def nothing_random(self, sampler: str, series: Series) -> bool:
+        """Whether seeds change nothing: an exact denoiser, a deterministic sampler, quantiles to start from."""
+        return series.exact and sampler in self.fixed
 
     def select(self, dataset: str, metric: str, panel: Panel | None = None) -> list[Curve]:
         """The curves of one figure, trained ones first."""
@@ -243,8 +248,17 @@ def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Tabulation:
         floors=_floors(rows),
         of_models=of_models,
         shorts=shorts,
+        fixed=_fixed({row.sampler for row in rows}, study),
     )
     return Tabulation(**{**table.__dict__, "curves": tuple(_curves(table))})
+
+
+def _fixed(samplers: Iterable[str], study: Mapping[str, Any]) -> frozenset[str]:
+    """Those that are known and deterministic, in a study whose samples start from quantiles."""
+    if study.get("start") != "quantiles":
+        return frozenset()
+    found = {label: sampler_called(label, study) for label in samplers}
+    return frozenset(label for label, sampler in found.items() if sampler is not None and not sampler.stochastic)
 
 
 def _panels(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
@@ -301,10 +315,14 @@ def _floors(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
 
 def _curves(table: Tabulation) -> Iterable[Curve]:
     groups: dict[tuple[str, Panel, Series, int], list[Row]] = {}
+    lost: dict[tuple[str, Panel, Series, int], int] = {}
     for row in table.points:
         series = table.series_of(row.formulation, row.schedule)
-        if row.status == "ok" and series is not None:
-            groups.setdefault((row.dataset, table.panel_of(row), series, row.steps), []).append(row)
+        if series is not None:
+            key = (row.dataset, table.panel_of(row), series, row.steps)
+            lost[key] = lost.get(key, 0) + (row.status == "failed")
+            if row.status == "ok":
+                groups.setdefault(key, []).append(row)
     lines: dict[tuple[str, Panel, Series], list[tuple[int, list[Row]]]] = {}
     for (dataset, panel, series, steps), rows in groups.items():
         lines.setdefault((dataset, panel, series), []).append((steps, sorted(rows, key=lambda row: row.seed)))
@@ -315,8 +333,10 @@ def _curves(table: Tabulation) -> Iterable[Curve]:
         for metric in table.metrics:
             means = []
             for steps, rows in sorted(found, key=lambda one: one[0]):
-                values = tuple(row.values[metric] for row in rows if math.isfinite(row.values[metric]))
-                if values:
-                    means.append(Mean(steps, int(np.median([row.nfe for row in rows])), values))
+                own = [row for row in rows if math.isfinite(row.values[metric])]
+                if own:
+                    values, seeds = tuple(row.values[metric] for row in own), tuple(row.seed for row in own)
+                    failed = lost[dataset, panel, series, steps]
+                    means.append(Mean(steps, int(np.median([row.nfe for row in rows])), values, seeds, failed))
             if means:
                 yield Curve(dataset, metric, panel, series, tuple(means), found[0][1][0].start)

@@ -3,9 +3,9 @@
 The parts of a metric add up to it (`error_decomposition`). They are means over seeds, and may be negative, being differences of noisy
 numbers.
 
-*Dominates.* The network's error is larger than the discretisation's at N if the difference of the two, seed by seed, is told by the
-rule of `comparisons`: its 99 % interval excludes zero, or, with fewer than three seeds, it exceeds the sampling floor. It
-dominates from the least N on from which that is so and after which the opposite is told nowhere.
+*Dominates.* The network's error is larger than the discretisation's at N if the rule of `tasks.statistics.decision` tells the two apart,
+seed by seed; the step counts of one series are a family of tests. It dominates from the least N on from which that is so and after
+which the opposite is told nowhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from tasks.columns import PARTS
 from tasks.report.lookup.points import Row
-from tasks.report.numbers.comparisons import mean_and_half
-from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation
+from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation, by_seed
 from tasks.report.text import listing, some
+from tasks.statistics import decision
 
 FLOOR = "floor"
 SHOWN = (*PARTS, FLOOR)
@@ -55,7 +55,6 @@ class Origin:
     panel: Panel
     series: Series
     at: tuple[Split, ...]
-    floor: float
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -64,21 +63,18 @@ class Origin:
 
     def network_from(self) -> int | None:
         """The least N from which on the network's error is larger than the discretisation's; None if there is none."""
+        network, discretisation = (
+            by_seed([split.parts[part] for split in self.at]) for part in ("network", "discretisation")
+        )
+        contrasts = decision.by_seed(discretisation, network, scale=decision.LINEAR)
+        told = np.where(decision.decided(contrasts).apart, contrasts.sign, 0)
         start = None
-        for split in self.at:
-            told = _told(split, self.floor)
-            if told < 0:
+        for split, way in zip(self.at, told, strict=True):
+            if way < 0:
                 start = None
-            elif told > 0 and start is None:
+            elif way > 0 and start is None:
                 start = split.steps
         return start
-
-
-def _told(split: Split, floor: float) -> int:
-    """1 if the network's part is larger than the discretisation's, -1 if it is smaller, 0 if that cannot be told."""
-    difference = np.subtract(split.parts["network"].values, split.parts["discretisation"].values)
-    mean, half = mean_and_half(difference)
-    return 0 if abs(mean) <= (floor if math.isnan(half) else half) else int(math.copysign(1, mean))
 
 
 def metric_with_parts(table: Tabulation, dataset: str) -> str | None:
@@ -112,7 +108,6 @@ def origins(table: Tabulation, dataset: str, metric: str) -> list[Origin]:
             panel,
             series,
             tuple(_split(n, steps[n], metric) for n in sorted(steps)),
-            math.inf if (floor := table.floor(dataset, metric, panel, series)) is None else floor,
         )
         for (panel, series), steps in sorted(groups.items(), key=lambda item: (place[item[0][0]], item[0][1].key))
     ]
@@ -121,8 +116,9 @@ def origins(table: Tabulation, dataset: str, metric: str) -> list[Origin]:
 def _split(n: int, found: Sequence[tuple[Row, dict[str, float]]], metric: str) -> Split:
     found = sorted(found, key=lambda item: item[0].seed)
     nfe = int(np.median([point.nfe for point, _ in found]))
-    total = Mean(n, nfe, tuple(point.values[metric] for point, _ in found))
-    return Split(total, {part: Mean(n, nfe, tuple(parts[part] for _, parts in found)) for part in SHOWN})
+    seeds = tuple(point.seed for point, _ in found)
+    total = Mean(n, nfe, tuple(point.values[metric] for point, _ in found), seeds)
+    return Split(total, {part: Mean(n, nfe, tuple(parts[part] for _, parts in found), seeds) for part in SHOWN})
 
 
 def reading(found: Sequence[Origin], panel: Panel, metric: str) -> str:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from tasks.report.lookup.named import components_in, plain
 from tasks.report.lookup.targets import target_of
@@ -62,11 +61,11 @@ class Verdict:
             "verdict": self.verdict,
             "text": self.text,
             "crossings": [_plain(place) for place in self.crossings],
-            "comparisons": [_comparison_as_dict(one, self.unit) for one in self.comparisons],
+            "comparisons": [_as_dict(one, self.unit) for one in self.comparisons],
         }
 
 
-def _comparison_as_dict(one: Difference, unit: str) -> dict[str, Any]:
+def _as_dict(one: Difference, unit: str) -> dict[str, Any]:
     low, high = one.log_ratio - one.half, one.log_ratio + one.half
     return {
         unit: _plain(one.at),
@@ -129,26 +128,9 @@ class Evidence:
                 if (a.series, a.grid) == (b.series, b.grid) and base(a.sampler) in wanted and b.sampler == second:
                     yield a, b
 
-    def floor(self, dataset: str, *names: str) -> float:
-        """The sampling floor, for what fewer than three seeds can tell; 0 where start and samplers draw nothing at random.
-
-        The largest of the samplers' floors, where these differ.
-        """
-        if self.study.get("start") == "quantiles" and not any(self._stochastic(name) for name in names):
-            return 0.0
-        return max(self.table.floors_of(dataset, self.metric(dataset) or "", *names), default=math.nan)
-
-    def _stochastic(self, sampler: str) -> bool:
-        found = self._samplers.get(sampler) or plain(sampler, samplers)
-        return found is None or bool(found.stochastic)
-
     def schedule(self, label: str) -> Schedule | None:
         """The schedule with this label, where it can be built."""
         return self._schedules.get(label) or plain(label, schedules)
-
-    @cached_property
-    def _samplers(self) -> dict[str, Sampler]:
-        return components_in(self.study, samplers)
 
     @cached_property
     def _schedules(self) -> dict[str, Schedule]:
@@ -251,7 +233,7 @@ def pair(
     note: Callable[[Sequence[Difference]], str] | None = None,
 ) -> Iterator[Verdict]:
     """The verdict on two samplers at equal cost, if there is any place at which they can be compared."""
-    found = compare_at_cost(first, second, evidence.floor(dataset, first.sampler, second.sampler))
+    found = compare_at_cost(first, second)
     if found:
         yield Verdict(
             dataset,

@@ -7,12 +7,14 @@ floor. The trained one lies *near* its exact curve when
     |x - e| <= (FACTOR - 1) min(|x|, |e|) + f,      FACTOR = 1.5,
 
 that is: within a factor of 1.5, allowing for what so many samples cannot tell apart. (A metric that is better the higher it
-is has no floor to allow for.) If the difference is larger, but by no more than two standard errors sqrt(s_x^2 + s_e^2), so
-few seeds cannot tell, and that is what is said.
+is has no floor to allow for.) If the difference is larger, but what it is beyond that cannot be told from nothing, so few
+seeds cannot tell, and that is what is said: by the rule of `tasks.statistics.decision`, the step counts of a curve being a
+family.
 
 *Best.* What makes samples from noise is ranked by itself, and so is what restores them from an observation and what sets out from data:
-whoever knows more errs less. What goes from the data to the noise asks no model and is measured against another law: it is not ranked. A
-curve ties with the best at a budget when the difference of the means is within two standard errors.
+whoever knows more errs less. What goes from the data to the noise asks no model and is measured against another distribution: it is not
+ranked, and neither is a mean over the seeds that did not fail. Who ties with the best at a budget is decided by the same rule, those
+ranked being a family.
 
 *Beyond.* Samples that all lie on the target's mean have some error. One a hundred times as large says that samples left the
 data altogether, whatever comes of it at other step counts: `Beyond` lists such answers.
@@ -24,8 +26,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tasks.columns import goes_to_noise
+from tasks.report.numbers.curves import by_seed
 from tasks.report.text import counted, number, plus_minus, some
+from tasks.statistics import decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,12 +144,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best answer that costs at most `budget` network evaluations."""
+    """The best answer that costs at most `budget` network evaluations.
+
+    `ties` are those that are not told apart from it, `undecided` those of whom the seeds cannot say.
+    """
 
     budget: int
     curve: Curve
     at: Mean
     ties: tuple[str, ...]
+    undecided: tuple[str, ...] = ()
 
     @property
     def who(self) -> str:
@@ -218,6 +228,8 @@ class Verdicts:
                 else f"from {plus_minus(first.at.mean, first.at.sem)} at N = {first.at.steps} to "
             )
             ties = f"; not told apart from {some(last.ties)}" if last.ties else ""
+            if last.undecided:
+                ties += f"; undecided against {some(last.undecided)}"
             sentences.append(
                 f"Budget of {budget} evaluation{'' if budget == '1' else 's'}: best is {last.who}, "
                 f"{self.metric} {from_}{plus_minus(last.at.mean, last.at.sem)} at N = {last.at.steps} "
@@ -282,20 +294,20 @@ def verdicts(table: Tabulation, dataset: str, metric: str, point_mass: float = m
     return Verdicts(
         dataset,
         metric,
-        tuple(_rankings(trained or curves, higher=higher)),
+        tuple(_rankings(table, trained or curves, higher=higher)),
         tuple(nearness),
         () if higher else tuple(_beyond(curves, point_mass)),
     )
 
 
-def _rankings(curves: Sequence[Curve], *, higher: bool) -> Iterable[tuple[str, tuple[Best, ...]]]:
+def _rankings(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterable[tuple[str, tuple[Best, ...]]]:
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         if not goes_to_noise(curve.panel.sampler):
             groups.setdefault("" if curve.from_noise else curve.start, []).append(curve)
     for start in sorted(groups):
         told = f", from {start}" if start else ""
-        yield f"Best at each budget{told}", tuple(_best(groups[start], higher=higher))
+        yield f"Best at each budget{told}", tuple(_best(table, groups[start], higher=higher))
 
 
 def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:
@@ -336,46 +348,46 @@ def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
 
 
 def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) -> tuple[Ratio, ...]:
-    if exact is None:
+    """The trained means against the exact ones at the step counts of both, which are one family of tests."""
+    reference = {} if exact is None else exact.by_steps()
+    pairs = [(mean, reference[mean.steps]) for mean in curve.at if mean.steps in reference]
+    if not pairs:
         return ()
-    reference = exact.by_steps()
+    allowed = np.array([(FACTOR - 1) * min(abs(x.mean), abs(e.mean)) + floor for x, e in pairs])
+    values = by_seed([mean for pair in pairs for mean in pair])
+    contrasts = decision.by_seed(values[1::2], values[::2], margin=allowed)
+    away = np.array([abs(x.mean - e.mean) for x, e in pairs]) > allowed
+    decided = decision.decided(contrasts, np.where(away, 0, 1))
+    told = ["better" if (x.mean > e.mean) == higher else "worse" for x, e in pairs]
     return tuple(
-        Ratio(mean, reference[mean.steps], _verdict(mean, reference[mean.steps], floor, higher=higher))
-        for mean in curve.at
-        if mean.steps in reference
+        Ratio(x, e, "near" if not far else word if apart else "unsure")
+        for (x, e), far, word, apart in zip(pairs, away, told, decided.apart, strict=True)
     )
 
 
-def _verdict(trained: Mean, exact: Mean, floor: float, *, higher: bool) -> str:
-    x, e = trained.mean, exact.mean
-    beyond = abs(x - e) - (FACTOR - 1) * min(abs(x), abs(e)) - floor
-    if beyond <= 0:
-        return "near"
-    if beyond <= 2 * _sem_of_difference(trained, exact):
-        return "unsure"
-    return "better" if (x > e) == higher else "worse"
-
-
-def _sem_of_difference(a: Mean, b: Mean) -> float:
-    return math.hypot(*(0.0 if math.isnan(mean.sem) else mean.sem for mean in (a, b)))
-
-
-def _best(curves: Sequence[Curve], *, higher: bool) -> Iterable[Best]:
+def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterable[Best]:
     sign = -1.0 if higher else 1.0
-    costs = sorted({mean.nfe for curve in curves for mean in curve.at})
+    costs = sorted({mean.nfe for curve in curves for mean in curve.at if not mean.lost})
     for budget in thin(costs, MOST_BUDGETS):
         champions = []
         for curve in curves:
-            affordable = [mean for mean in curve.at if mean.nfe <= budget]
+            affordable = [mean for mean in curve.at if mean.nfe <= budget and not mean.lost]
             if affordable:
                 champions.append((curve, min(affordable, key=lambda mean: sign * mean.mean)))
-        curve, at = min(champions, key=lambda champion: sign * champion[1].mean)
-        ties = tuple(
-            f"{other.series.label} with {other.panel.title}"
-            for other, mean in champions
-            if other is not curve and abs(mean.mean - at.mean) <= 2 * _sem_of_difference(mean, at)
+        first = min(range(len(champions)), key=lambda i: sign * champions[i][1].mean)
+        fixed = np.array([table.nothing_random(curve.panel.sampler, curve.series) for curve, _ in champions])
+        found = decision.against_first(
+            by_seed([mean for _, mean in champions]),
+            np.full(len(champions), first),
+            more_is_better=higher,
+            nothing_random=fixed,
         )
-        yield Best(budget, curve, at, ties)
+        names = [f"{curve.series.label} with {curve.panel.title}" for curve, _ in champions]
+        ties, undecided = (
+            tuple(name for i, name in enumerate(names) if i != first and which[i])
+            for which in (found.tied, found.unknown)
+        )
+        yield Best(budget, *champions[first], ties, undecided)
 
 
 def thin(values: Sequence[int], most: int) -> list[int]:

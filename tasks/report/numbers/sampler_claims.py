@@ -58,7 +58,7 @@ def variances(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     for first in known:
         for second in large:
             if first not in large and (first.series, first.grid) == (second.series, second.grid):
-                found = compare_at_steps(first, second, evidence.floor(dataset, first.sampler, second.sampler))
+                found = compare_at_steps(first, second)
                 few, many = [one for one in found if one.at <= FEW], [one for one in found if one.at > FEW]
                 if few and many:
                     yield Verdict(
@@ -111,7 +111,7 @@ def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
                 if same
                 else f"alpha and sigma are linear in t, and yet the two differ by up to {100 * apart:.2g} %.",
                 "steps",
-                comparisons=tuple(compare_at_steps(ddim, euler, evidence.floor(dataset, "ddim", "euler"))),
+                comparisons=tuple(compare_at_steps(ddim, euler)),
             )
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tasks.report.numbers.comparisons import Difference, Run, compare_at_steps, compared
+from tasks.report.numbers.comparisons import Difference, Run, compare_at_steps, compared, judged
 from tasks.report.numbers.evidence import (
     FAILS,
     FEW,
@@ -45,15 +45,14 @@ def straight_paths(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
             rivals = [
                 run for run in known if run.series.exact == first.series.exact and base(run.series.schedule) != "flow"
             ]
-            floor = evidence.floor(dataset, sampler)
-            found = [one for run in rivals for one in _against(first, run, floor) if one.at <= AT_MOST]
+            found = judged([one for run in rivals for one in _against(first, run) if one.at <= AT_MOST])
             if found:
                 yield _few_steps(evidence, dataset, sampler, first, found)
 
 
-def _against(first: Run, second: Run, floor: float) -> list[Difference]:
+def _against(first: Run, second: Run) -> list[Difference]:
     """At equal steps, the second by its name beside other schedules."""
-    return [replace(one, against=_short(second)) for one in compare_at_steps(first, second, floor)]
+    return [replace(one, against=_short(second)) for one in compare_at_steps(first, second)]
 
 
 def _short(run: Run) -> str:
@@ -128,11 +127,11 @@ def bounded(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
                 ).reshape(-1, 2)
                 pairs = pairs[np.isfinite(pairs).all(axis=1)]
                 if steps and len(pairs):
-                    floor = evidence.floor(dataset, sampler)
-                    found.append(compared(max(steps), pairs, floor, against=_short(rival)))
+                    one = compared(max(steps), pairs, fixed=run.fixed and rival.fixed)
+                    found.append(replace(one, against=_short(rival)))
                     worst.append((rival, steps))
             if found:
-                yield _bounded_verdict(evidence, dataset, sampler, run, worst, found)
+                yield _bounded_verdict(evidence, dataset, sampler, run, worst, judged(found))
 
 
 def _worst(run: Run, steps: Sequence[int], seed: int) -> float:
@@ -179,8 +178,7 @@ def accurate(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     """EDM against each rival, at every step count."""
     for sampler in ("heun", "euler"):
         for run, rivals in _edm_and_rivals(evidence, dataset, sampler):
-            floor = evidence.floor(dataset, sampler)
-            found = [one for rival in rivals for one in _against(run, rival, floor)]
+            found = judged([one for rival in rivals for one in _against(run, rival)])
             if found:
                 yield _accurate_verdict(evidence, dataset, sampler, run, found)
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tasks.report.numbers import claims, evidence
-from tasks.report.numbers.comparisons import CONFIDENCE, WITHOUT_FLOOR, WORTH
+from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, FACTOR, failures, not_numbers
 from tasks.report.page.datasets import of_dataset
@@ -27,6 +27,7 @@ from tasks.report.pictures.decomposition import WORDS
 from tasks.report.pictures.quality import MOST_BANDS
 from tasks.report.pictures.style import DASHES, PALETTE, SYMBOLS
 from tasks.report.text import counted, number, plus_minus
+from tasks.statistics.decision import LEVEL
 
 if TYPE_CHECKING:
     from tasks.report.answers import Answers
@@ -64,7 +65,7 @@ def draw_report(answers: Answers) -> str:
         warnings=warnings(answers, table, {one.name: one.target for one in data}),
         claims=[one for one in weighed if one.verdicts],
         unweighed=[one.claim for one in weighed if not one.verdicts],
-        rule={"confidence": f"{CONFIDENCE:.0%}", "worth": f"{WORTH - 1:.0%}", "unknown": f"{WITHOUT_FLOOR:.0%}"},
+        rule={"level": f"{LEVEL:.0%}", "worth": f"{WORTH - 1:.0%}"},
         signs=_SIGNS,
         shortened=[(short, label) for label, short in table.shorts.items() if short != label],
         learned=any(not series.exact for series in table.series),
