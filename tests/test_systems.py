@@ -45,7 +45,8 @@ def named(cell: str) -> list[str]:
 @functools.cache
 def names_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-    inside = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test"))]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]
+    inside: list[ast.Module | ast.ClassDef] = [tree, *classes]
     return {node.name for part in inside for node in part.body if isinstance(node, ast.FunctionDef)}
 
 

@@ -136,7 +136,8 @@ def against_mlflow(number: int = 1000) -> Ratio | None:
                 )
                 frame = frame.rename(columns=lambda name: name.split(".", 1)[-1]).astype({"steps": int})
                 groups = frame[frame["steps"] <= 20].groupby(list(BY))[METRIC]
-                return groups.agg(w1_mean="mean", w1_sem="sem", w1_count="count").reset_index()
+                answer: pd.DataFrame = groups.agg(w1_mean="mean", w1_sem="sem", w1_count="count").reset_index()
+                return answer
 
             _same(ours(uri), theirs())
             return paired(lambda: ours(uri), theirs, rounds=3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusion.datasets import Uniform
-from diffusion.formulations import formulations
+from diffusion.formulations import ElucidatedDM
 from diffusion.networks import StackedMLP, features
 from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
@@ -27,7 +28,7 @@ from tests.benchmarks.pairs import Ratio, paired
 
 
 def _members(n: int) -> list[Member]:
-    edm = formulations.create("edm")
+    edm = ElucidatedDM()
     return [Member(Uniform(), edm, edm.own_schedule(), f"member {i}") for i in range(n)]
 
 
@@ -49,7 +50,8 @@ class _Plain(torch.nn.Module):
         h = act((self.first(z) + self.shift(e)) * (1 + self.gains[0](e)))
         for layer, gain in zip(self.hidden, list(self.gains)[1:], strict=True):
             h = act(layer(h) * (1 + gain(e)))
-        return self.last(h)
+        out: torch.Tensor = self.last(h)
+        return out
 
 
 def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> None:
@@ -146,7 +148,7 @@ def main() -> None:
     """Measure and print."""
     torch.set_num_threads(1)
     table = Table("what", "ratio", "from", "to")
-    for name, measure in (
+    measures: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
         ("training 10 models separately / stacked (width 32, batch 128)", lambda: stacking(32, 128)),
         ("training 10 models separately / stacked (width 128, batch 512)", lambda: stacking(128, 512)),
         ("network evaluation: share of the core's matrix-product rate", matrix_rate),
@@ -155,7 +157,8 @@ def main() -> None:
         ("a commit of 100 points: after 1,000 commits / after 10", growth),
         *scores.MEASURES,
         *query.MEASURES,
-    ):
+    )
+    for name, measure in measures:
         found = measure()
         if found is None:
             table.add_row(name, "not installed", "", "")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def diffatlas(tmp_path: Path, prefect_url: str) -> Command:
     return Command(tmp_path, prefect_url)
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

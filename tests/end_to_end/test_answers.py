@@ -3,13 +3,14 @@
 import contextlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from flows.command_line import app
 from tasks.query import QueryError, query, where
@@ -21,19 +22,19 @@ runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("answers") / "results")
     answer(uri)
     return uri
 
 
-def ask(*arguments: str, code: int = 0):
+def ask(*arguments: str, code: int = 0) -> Result:
     result = runner.invoke(app, list(arguments))
     assert result.exit_code == code, result.output
     return result
 
 
-def test_query_gives_the_group_columns_and_then_the_statistics(store):
+def test_query_gives_the_group_columns_and_then_the_statistics(store: str) -> None:
     records = json.loads(
         ask("query", "--store", store, "--by", "formulation,steps", "--metric", "w1", "--stat", "mean,sem,count",
             "--where", "sampler == 'heun'", "--format", "json").stdout
@@ -49,7 +50,7 @@ def test_query_gives_the_group_columns_and_then_the_statistics(store):
     assert got["w1_count"] == 2
 
 
-def test_query_without_groups_gives_a_record_per_point_in_every_format(store, tmp_path):
+def test_query_without_groups_gives_a_record_per_point_in_every_format(store: str, tmp_path: Path) -> None:
     as_json = json.loads(ask("query", "--store", store, "--format", "json").stdout)
     assert len(as_json) == 16
     ask("query", "--store", store, "--format", "csv", "--out", str(tmp_path / "p.csv"))
@@ -74,13 +75,13 @@ def test_query_without_groups_gives_a_record_per_point_in_every_format(store, tm
         (["--study", "nope"], "no study 'nope'"),
     ],
 )
-def test_a_question_that_makes_no_sense_exits_2_with_one_message(store, arguments, told):
+def test_a_question_that_makes_no_sense_exits_2_with_one_message(store: str, arguments: list[str], told: str) -> None:
     result = ask("query", "--store", store, *arguments, code=2)
     assert told in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_missing_store_exits_3_and_a_wrong_reference_2(store, tmp_path):
+def test_a_missing_store_exits_3_and_a_wrong_reference_2(store: str, tmp_path: Path) -> None:
     assert "no store here" in ask("query", "--store", str(tmp_path / "none"), code=3).output
     (tmp_path / "file").write_text("mine")
     assert "this is a file" in ask("query", "--store", str(tmp_path / "file"), code=3).output
@@ -92,7 +93,7 @@ def test_a_missing_store_exits_3_and_a_wrong_reference_2(store, tmp_path):
 
 @pytest.mark.parametrize("damage", ["delete", "truncate"])
 @pytest.mark.parametrize("kind", ["chunks", "manifests", "snapshots"])
-def test_a_damaged_store_gives_one_clear_error_and_exits_3(store, tmp_path, kind, damage):
+def test_a_damaged_store_gives_one_clear_error_and_exits_3(store: str, tmp_path: Path, kind: str, damage: str) -> None:
     shutil.copytree(store, tmp_path / "copy")
     for file in (tmp_path / "copy" / kind).iterdir():
         if damage == "delete":
@@ -110,15 +111,15 @@ def test_a_damaged_store_gives_one_clear_error_and_exits_3(store, tmp_path, kind
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_device_is_not_replaced_by_a_report(store):
+def test_a_device_is_not_replaced_by_a_report(store: str) -> None:
     assert "not a regular file" in ask("report", "--store", store, "--out", "/dev/null", code=2).output
 
 
-def test_a_question_that_nothing_matches_says_so(store):
+def test_a_question_that_nothing_matches_says_so(store: str) -> None:
     assert "no point matches" in ask("query", "--store", store, "--where", "steps > 1000").output
 
 
-def test_an_older_snapshot_answers_with_what_was_known_then(store):
+def test_an_older_snapshot_answers_with_what_was_known_then(store: str) -> None:
     snapshots = [entry["snapshot"] for entry in Store.open(store).history()]
     assert open_results(store, as_of=snapshots[0]).sizes["point"] == 16
     assert open_results(store, as_of=snapshots[1]).sizes["point"] == 8
@@ -126,7 +127,7 @@ def test_an_older_snapshot_answers_with_what_was_known_then(store):
         open_samples(store, "0" * 20)
 
 
-def test_samples_are_those_that_the_metric_was_computed_from(store):
+def test_samples_are_those_that_the_metric_was_computed_from(store: str) -> None:
     from diffusion.datasets import Uniform
     from diffusion.metrics import metrics
 
@@ -141,7 +142,7 @@ def test_samples_are_those_that_the_metric_was_computed_from(store):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=60))
-def test_no_text_in_where_raises_anything_but_a_query_error(text):
+def test_no_text_in_where_raises_anything_but_a_query_error(text: str) -> None:
     frame = pd.DataFrame({"steps": [1, 2], "sampler": ["a", "b"]})
     with contextlib.suppress(QueryError):
         assert where(frame, text).shape == (2,)
@@ -165,13 +166,13 @@ _expression = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(_expression)
-def test_sentences_of_the_where_language_are_answered_or_refused(text):
+def test_sentences_of_the_where_language_are_answered_or_refused(text: str) -> None:
     frame = pd.DataFrame({"steps": [1, 2], "w1": [0.1, np.nan], "sampler": ["a", "b"], "torus-distance": [1.0, 2.0]})
     with contextlib.suppress(QueryError):
         assert where(frame, text).dtype == bool
 
 
-def test_where_means_what_it_says(store):
+def test_where_means_what_it_says(store: str) -> None:
     points = open_results(store)
     frame = query(points, "(sampler in ['heun'] and steps <= 2) or not formulation == 'exact' and 2 < steps")
     expected = (
@@ -180,7 +181,7 @@ def test_where_means_what_it_says(store):
     assert len(frame) == expected.sum()
 
 
-def test_the_catalogue_lists_every_registered_name_with_its_source():
+def test_the_catalogue_lists_every_registered_name_with_its_source() -> None:
     from tasks.study.catalogue import REGISTRIES
 
     listed = json.loads(ask("catalog", "--json").stdout)
@@ -192,7 +193,7 @@ def test_the_catalogue_lists_every_registered_name_with_its_source():
     assert "no kind" in ask("catalog", "nonsense", code=2).output
 
 
-def test_a_report_of_a_store_with_one_study_needs_no_name(store, tmp_path):
+def test_a_report_of_a_store_with_one_study_needs_no_name(store: str, tmp_path: Path) -> None:
     ask("report", "--store", store, "--out", str(tmp_path / "page.html"))
     text = (tmp_path / "page.html").read_text()
     assert "tiny" in text
@@ -220,7 +221,9 @@ def test_a_report_of_a_store_with_one_study_needs_no_name(store, tmp_path):
         ),
     ],
 )
-def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(tmp_path, monkeypatch, text, told):
+def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text(text.replace("TRANSITION", "{name: ancestral, variance: transition}"))
     result = ask("run", "bad.yaml", code=2)
@@ -230,7 +233,7 @@ def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(tmp_path, monkeyp
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.yaml"]
 
 
-def test_a_missing_study_lists_the_shipped_ones(tmp_path, monkeypatch):
+def test_a_missing_study_lists_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = ask("run", "unifrom", code=2)
     assert "uniform" in result.output

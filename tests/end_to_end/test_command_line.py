@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import xarray as xr
 import tasks.accessor  # noqa: F401 - points.atlas
 from tasks.results import Answers, open_results
 from tasks.store import Store
-from tests.end_to_end.conftest import processes, wait_for
+from tests.end_to_end.conftest import Command, processes, wait_for
 from tests.tasks import own_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
@@ -35,14 +36,14 @@ keep: {samples: true, trajectories: [heun@5]}
 DURATIONS = ["train_seconds", "sample_seconds"]
 
 
-def numbers(store) -> xr.Dataset:
+def numbers(store: Path) -> xr.Dataset:
     """All that a store says of its points, durations left out, in an order of its own."""
     points = open_results(str(store)).drop_vars(DURATIONS)
     points.attrs = {}
     return points.sortby("point_id")
 
 
-def large(store) -> dict[str, bytes]:
+def large(store: Path) -> dict[str, bytes]:
     """Weights and samples of a store, byte for byte."""
     answers = Answers(Store.open(str(store)))
     found = {f"weights {cell}": answers.weights(cell) for cell in sorted(answers.trained())}
@@ -57,18 +58,19 @@ def large(store) -> dict[str, bytes]:
 WORKERS = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
 
 
-def until_workers_run(process) -> None:
+def until_workers_run(process: "subprocess.Popen[str]") -> None:
     """Until this run (not the remains of one before it) has its Ray, and workers have taken shards."""
+    assert process.stderr is not None
     assert process.stderr.readline().startswith("study small: 32 points to compute")
     wait_for(lambda: len(processes(WORKERS)) > 0)
 
 
-def same(one, other) -> None:
+def same(one: Path, other: Path) -> None:
     xr.testing.assert_identical(numbers(one), numbers(other))
     assert large(one) == large(other)
 
 
-def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas):
+def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
     first = diffatlas("run", "small.yaml")
     assert "report: reports/small.html" in first.stdout
@@ -92,7 +94,7 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas):
     assert Store.open(str(diffatlas.folder / "results")).history() == before
 
 
-def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas):
+def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
     diffatlas("run", "small.yaml")
     store = diffatlas.folder / "results"
@@ -124,7 +126,7 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas):
     assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 
 
-def test_numbers_do_not_depend_on_workers_or_packing(diffatlas):
+def test_numbers_do_not_depend_on_workers_or_packing(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
     diffatlas("run", "small.yaml", "--store", "one", "--workers", "1")
     diffatlas("run", "small.yaml", "--store", "two", "--workers", "2")
@@ -135,7 +137,7 @@ def test_numbers_do_not_depend_on_workers_or_packing(diffatlas):
     same(diffatlas.folder / "one", diffatlas.folder / "pieces")
 
 
-def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas):
+def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "killed")
     until_workers_run(process)
@@ -152,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffat
     wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
 
 
-def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffatlas):
+def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 6000"))
     process = diffatlas.start("run", "small.yaml")
     assert process.stderr is not None
@@ -169,7 +171,7 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     assert open_results(str(diffatlas.folder / "results"), "small").sizes["point"] > 0
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas):
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
     process = diffatlas.start("run", "small.yaml", "--store", "hurt")
     until_workers_run(process)
@@ -182,7 +184,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas):
     same(diffatlas.folder / "hurt", diffatlas.folder / "whole")
 
 
-def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diffatlas):
+def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diffatlas: Command) -> None:
     (diffatlas.folder / "wild.yaml").write_text(
         SMALL.replace("name: small", "name: wild").replace("formulations: [edm, ddpm]", "")
         + "grids:\n  - {formulations: [edm]}\n  - {formulations: [ddpm], training: {learning_rate: 1.0e+6}}\n"
@@ -202,7 +204,7 @@ def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diff
     assert "nothing to compute" in again.stderr
 
 
-def test_impossible_points_are_recorded_as_skipped_with_the_reason(diffatlas):
+def test_impossible_points_are_recorded_as_skipped_with_the_reason(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: [2, 5]", "steps: [2, 5, 200]"))
     diffatlas("run", "small.yaml", "--set", "seeds=1", "--set", "samplers=[heun]")
     points = open_results(str(diffatlas.folder / "results"), "small")
@@ -212,7 +214,7 @@ def test_impossible_points_are_recorded_as_skipped_with_the_reason(diffatlas):
     assert "has 100 levels, fewer than 200 steps" in str(skipped["error"].values[0])
 
 
-def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas):
+def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
     store = Store.create(str(diffatlas.folder / "results"))
     with store.coordinate():
@@ -252,7 +254,7 @@ class Faulty(Sampler):
 '''
 
 
-def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas):
+def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas: Command) -> None:
     (diffatlas.folder / "mine.py").write_text(DEADLY)
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("[heun, ancestral]", '[heun, "mine:Faulty"]'))
     told = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
@@ -264,7 +266,7 @@ def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas):
     assert failed.sum() == 8
 
 
-def test_classes_of_ones_own_are_themselves_on_the_workers_too(diffatlas):
+def test_classes_of_ones_own_are_themselves_on_the_workers_too(diffatlas: Command) -> None:
     (diffatlas.folder / "own.py").write_text(Path(own_parts.__file__).read_text())
     (diffatlas.folder / "own.yaml").write_text("""
 name: own
@@ -284,9 +286,10 @@ metrics: [w1, "own:Hundredfold"]
     failed = points["status"].values == "failed"
     assert set(points["sampler"].values[failed]) == {"own:Leaving", "own:Flat"}
     w1 = {
-        place: float(value)
-        for *place, value in zip(*(points[n].values for n in ("dataset", "formulation", "sampler", "w1")), strict=True)
-        for place in [tuple(place)]
+        (dataset, formulation, sampler): float(value)
+        for dataset, formulation, sampler, value in zip(
+            *(points[n].values for n in ("dataset", "formulation", "sampler", "w1")), strict=True
+        )
     }
     for dataset in ("uniform", "own:Wide"):
         for formulation in ("edm", "exact"):
@@ -300,7 +303,7 @@ metrics: [w1, "own:Hundredfold"]
     assert json.loads(again.stdout)["points"]["missing"] == 0
 
 
-def test_a_shard_whose_workers_keep_dying_is_recorded_as_failed_and_the_others_finish(diffatlas):
+def test_a_shard_whose_workers_keep_dying_is_recorded_as_failed_and_the_others_finish(diffatlas: Command) -> None:
     (diffatlas.folder / "mine.py").write_text(DEADLY)
     (diffatlas.folder / "small.yaml").write_text(
         SMALL.replace("formulations: [edm, ddpm]\n", "").replace("samplers: [heun, ancestral]\n", "")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import tasks.accessor  # noqa: F401 - points.atlas
 from diffusion.metrics import Wasserstein1
@@ -22,7 +22,7 @@ from tests.tasks.tiny_store import SPEC, answer
 runner = CliRunner()
 
 
-def ask(*arguments: str, code: int = 0):
+def ask(*arguments: object, code: int = 0) -> Result:
     result = runner.invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
@@ -30,7 +30,7 @@ def ask(*arguments: str, code: int = 0):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two snapshots of one study: in the second `w1` is worse, by about a half and not for every seed the same; `ks` is as it was."""
     uri = str(tmp_path_factory.mktemp("keeping") / "results")
     spec = {**SPEC, "seeds": 4, "formulations": ["exact"]}
@@ -44,7 +44,7 @@ def store(tmp_path_factory) -> str:
     return uri
 
 
-def test_a_tag_names_a_snapshot_for_every_command_that_takes_one(store):
+def test_a_tag_names_a_snapshot_for_every_command_that_takes_one(store: str) -> None:
     tagged = next(entry for entry in json.loads(ask("history", "--store", store, "--json").stdout) if entry["tags"])
     assert tagged["tags"] == ["before"]
     assert open_results(store, as_of="before").attrs["snapshot"] == tagged["snapshot"]
@@ -56,7 +56,7 @@ def test_a_tag_names_a_snapshot_for_every_command_that_takes_one(store):
     assert "there is no tag 'for-now'" in ask("tag", "for-now", "--delete", "--store", store, code=2).output
 
 
-def test_diff_tells_what_moved_and_ends_with_1_only_if_asked_to(store):
+def test_diff_tells_what_moved_and_ends_with_1_only_if_asked_to(store: str) -> None:
     told = json.loads(ask("diff", "before", "--store", store, "--metric", "w1,ks", "--json").stdout)
     moved = [row for row in told["groups"] if row["verdict"] == "worse"]
     assert moved
@@ -86,11 +86,15 @@ def test_diff_tells_what_moved_and_ends_with_1_only_if_asked_to(store):
         (("query", "--best", "sampler", "--metric", "w1,ks"), "one metric"),
     ],
 )
-def test_a_question_that_makes_no_sense_exits_2_and_says_why(store, arguments, told):
+def test_a_question_that_makes_no_sense_exits_2_and_says_why(
+    store: str,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
     assert told in ask(*arguments, "--store", store, code=2).output
 
 
-def test_rank_and_front_are_tables_like_any_other(store):
+def test_rank_and_front_are_tables_like_any_other(store: str) -> None:
     best = json.loads(
         ask(
             "query", "--store", store, "--best", "sampler", "--at", "nfe <= 3", "--metric", "ks", "--format", "json"
@@ -105,18 +109,18 @@ def test_rank_and_front_are_tables_like_any_other(store):
     assert [nfe for _, nfe in values] == sorted((nfe for _, nfe in values), reverse=True)
 
 
-def test_an_export_opens_without_this_package(store, tmp_path):
+def test_an_export_opens_without_this_package(store: str, tmp_path: Path) -> None:
     points = open_results(store)
     for form, name in (("zarr", "p.zarr"), ("netcdf", "p.nc"), ("parquet", "p.parquet")):
         ask("export", "--store", store, "--format", form, "--out", tmp_path / name)
     assert "exists" in ask("export", "--store", store, "--out", tmp_path / "p.zarr", code=2).output
     for opened in (xr.open_zarr(tmp_path / "p.zarr"), xr.open_dataset(tmp_path / "p.nc")):
-        assert (opened["w1"].values == points["w1"].values).all()
+        np.testing.assert_array_equal(opened["w1"].values, points["w1"].values)
         assert list(opened["sampler"].values) == list(points["sampler"].values)
-    assert (pd.read_parquet(tmp_path / "p.parquet")["w1"].values == points["w1"].values).all()
+    np.testing.assert_array_equal(pd.read_parquet(tmp_path / "p.parquet")["w1"].to_numpy(), points["w1"].values)
 
 
-def test_plan_explains_and_force_chooses_by_the_same_language(store, tmp_path):
+def test_plan_explains_and_force_chooses_by_the_same_language(store: str, tmp_path: Path) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump({**SPEC, "seeds": 4, "formulations": ["exact"]}))
     told = json.loads(ask("plan", study, "--store", store, "--explain", "--json").stdout)
@@ -131,13 +135,13 @@ def test_plan_explains_and_force_chooses_by_the_same_language(store, tmp_path):
     assert "stps" in ask("plan", study, "--store", store, "--force", "stps == 4", code=2).output
 
 
-def test_gc_keeps_what_is_young_and_tells_what_would_go(store):
+def test_gc_keeps_what_is_young_and_tells_what_would_go(store: str) -> None:
     told = json.loads(ask("gc", "--store", store, "--older-than", "90m", "--dry-run", "--json").stdout)
     assert told["snapshots"] == []
     assert told["dry_run"]
 
 
-def test_a_reader_that_has_had_enough_is_no_error(store):
+def test_a_reader_that_has_had_enough_is_no_error(store: str) -> None:
     command = [sys.executable, "-m", "flows", "query", "--store", store, "--format", "csv"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -148,7 +152,9 @@ def test_a_reader_that_has_had_enough_is_no_error(store):
 
 
 @pytest.mark.parametrize(("form", "name"), [("zarr", "x.zarr"), ("netcdf", "x.nc"), ("parquet", "x.parquet")])
-def test_overwrite_replaces_an_earlier_export_and_nothing_else(store, tmp_path, form, name):
+def test_overwrite_replaces_an_earlier_export_and_nothing_else(
+    store: str, tmp_path: Path, form: str, name: str
+) -> None:
     mine = tmp_path / name
     arguments = ("export", "--store", store, "--format", form, "--out", mine)
     xr.Dataset({"a": ("x", [1.0])}).to_zarr(mine, zarr_format=3, consolidated=False) if form == "zarr" else None
@@ -167,7 +173,7 @@ def test_overwrite_replaces_an_earlier_export_and_nothing_else(store, tmp_path, 
     ask(*arguments[:-1], other, "--overwrite")
 
 
-def test_a_mean_over_differently_trained_networks_is_told(tmp_path):
+def test_a_mean_over_differently_trained_networks_is_told(tmp_path: Path) -> None:
     uri = str(tmp_path / "results")
     answer(uri, {**SPEC, "seeds": 1})
     question = ("query", "--store", uri, "--by", "formulation,sampler,steps", "--metric", "w1")
@@ -180,7 +186,7 @@ def test_a_mean_over_differently_trained_networks_is_told(tmp_path):
     assert "warning" not in ask(*question, "--where", "formulation == 'exact'").stderr
 
 
-def test_a_path_that_is_kept_in_vain_is_told(tmp_path):
+def test_a_path_that_is_kept_in_vain_is_told(tmp_path: Path) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump({**SPEC, "keep": {"trajectories": ["heun@3", "heun@9"]}}))
     told = json.loads(ask("plan", study, "--store", tmp_path / "none", "--json").stdout)["warnings"]
@@ -189,7 +195,7 @@ def test_a_path_that_is_kept_in_vain_is_told(tmp_path):
     ]
 
 
-def test_the_sampler_that_the_guide_shows_works(tmp_path, monkeypatch):
+def test_the_sampler_that_the_guide_shows_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     shown = next(code for code in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class HalfEuler" in code)
     (tmp_path / "from_the_guide.py").write_text(shown)
@@ -197,5 +203,5 @@ def test_the_sampler_that_the_guide_shows_works(tmp_path, monkeypatch):
     own = {"name": "from_the_guide:HalfEuler", "part": 1.0}
     answer(str(tmp_path / "results"), {**SPEC, "formulations": ["exact"], "samplers": ["ddim", own], "keep": {}})
     w1 = open_results(str(tmp_path / "results")).atlas.cube("w1").squeeze()
-    by = [w1.sel(sampler=name).values for name in ("ddim", "from_the_guide:HalfEuler(part=1.0)")]
-    np.testing.assert_allclose(*by, rtol=1e-9)
+    ddim, euler = (w1.sel(sampler=name).values for name in ("ddim", "from_the_guide:HalfEuler(part=1.0)"))
+    np.testing.assert_allclose(ddim, euler, rtol=1e-9)

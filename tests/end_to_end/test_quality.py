@@ -5,19 +5,19 @@ import pytest
 
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
-from tasks.work import Requests, data_key, run_shard, training_set
+from tasks.work import PointAnswer, Requests, data_key, run_shard, training_set
 
 pytestmark = pytest.mark.slow
 
 
-def answers_of(name: str, *overrides: str):
+def answers_of(name: str, *overrides: str) -> list[PointAnswer]:
     """The trained answers of a shipped study, cut down; by the same functions that the flow calls."""
     return answers(load_study(name, overrides))
 
 
-def answers(study: Study):
+def answers(study: Study) -> list[PointAnswer]:
     plan = make_plan(study, {}, ())
-    found = []
+    found: list[PointAnswer] = []
     for shard in plan.shards(1):
         data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
         found += run_shard(shard, data, {}, Requests(study.metrics, False, frozenset())).points
@@ -25,7 +25,7 @@ def answers(study: Study):
     return found
 
 
-def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_and_near_its_exact_curve():
+def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_and_near_its_exact_curve() -> None:
     found = answers_of("uniform", "formulations=[edm]", "samplers=[heun]", "steps=[20, 100]")
     scores = {
         (trained, steps): np.mean([
@@ -43,7 +43,7 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
         assert abs(scores[True, steps] - scores[False, steps]) <= floor
 
 
-def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked():
+def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> None:
     """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the weight 1.5, the autoencoder."""
     shipped = load_study("digits").spec()
     by_name = {block["formulations"][0]["name"]: block for block in shipped["grids"] if "formulations" in block}
@@ -72,7 +72,7 @@ def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked():
     assert found["class-conditional", 1.5]["label-accuracy"] >= 0.95
 
 
-def test_edm_samples_of_the_torus_lie_on_it_and_are_spread_as_its_area_is():
+def test_edm_samples_of_the_torus_lie_on_it_and_are_spread_as_its_area_is() -> None:
     found = [
         a for a in answers_of("torus", "seeds=1", "samplers=[heun]", "steps=[50]") if a.point.cell.training is not None
     ]

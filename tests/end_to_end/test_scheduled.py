@@ -75,7 +75,7 @@ def url(folder: Path) -> Iterator[str]:
 
     def healthy() -> bool:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:  # noqa: S310
-            return answer.status == 200
+            return bool(answer.status == 200)
         return False
 
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
@@ -133,7 +133,7 @@ def ended(client: Any, run: Any, log: Path) -> Any:
     return until(lambda: (now := client.read_flow_run(run.id)).state.is_final() and now, 120, log, f"end of {run.name}")
 
 
-def test_a_run_that_is_due_while_the_one_before_runs_is_cancelled(client: Any, scheduled: Any, serve_log: Path):
+def test_a_run_that_is_due_while_the_one_before_runs_is_cancelled(client: Any, scheduled: Any, serve_log: Path) -> None:
     second = client.create_flow_run_from_deployment(scheduled.deployment_id)
     outcome = ended(client, second, serve_log)
     assert outcome.state_type.value == "CANCELLED"
@@ -141,7 +141,9 @@ def test_a_run_that_is_due_while_the_one_before_runs_is_cancelled(client: Any, s
     assert client.read_flow_run(scheduled.id).state_type.value == "RUNNING"
 
 
-def test_the_schedule_fires_and_its_pages_are_filled(client: Any, scheduled: Any, folder: Path, serve_log: Path):
+def test_the_schedule_fires_and_its_pages_are_filled(
+    client: Any, scheduled: Any, folder: Path, serve_log: Path
+) -> None:
     uri = str(folder / "answers")
     assert scheduled.parameters == {"study": "smoke", "store": uri, "overrides": TINY}
 
@@ -182,7 +184,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(client: Any, scheduled: Any
 
 def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothing(
     client: Any, scheduled: Any, folder: Path, serve_log: Path
-):
+) -> None:
     ended(client, scheduled, serve_log)
     store = Store.open(str(folder / "answers"))
     before = store.history()
@@ -198,8 +200,9 @@ def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothin
 
 def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     client: Any, scheduled: Any, folder: Path, serving: Any, serve_log: Path
-):
-    long = {"study": "smoke", "store": str(folder / "other"), "overrides": [*TINY, "training.steps=1000000"]}
+) -> None:
+    store = str(folder / "other")
+    long = {"study": "smoke", "store": store, "overrides": [*TINY, "training.steps=1000000"]}
     run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=long)
 
     def parts() -> list[Any]:
@@ -216,5 +219,5 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     states = [client.read_flow_run(run.id).state_type.value, *(part.state_type.value for part in parts())]
     assert states == ["CANCELLED", "CANCELLED"]
     assert end_orphans() == []
-    with Store.open(long["store"]).coordinate():  # its lock is free
+    with Store.open(store).coordinate():  # its lock is free
         pass

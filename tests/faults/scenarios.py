@@ -18,9 +18,11 @@ from typing import Any
 import tasks.failpoints
 import tasks.work.shard
 import tasks.work.stacks
+from diffusion.training import train as train_stack
 from tasks.results import Answers
 from tasks.results.export import export
 from tasks.store import Store
+from tasks.work.data import generate as generate_data
 from tests.tasks import tiny_store
 from tests.tasks.tiny_store import SPEC, answer
 
@@ -151,7 +153,8 @@ def _count_into(log: Path) -> None:
         with log.open("a") as file:
             file.writelines(f"{kind} {key}\n" for key in keys)
 
-    generate, train, ask = tiny_store.generate, tasks.work.stacks.train, tasks.work.shard._answered_together
+    shard = tasks.work.shard
+    generate, train, ask = generate_data, train_stack, shard._answered_together
 
     def counted_generate(dataset: Any, seed: int, n: int) -> Any:
         told("generate", [f"{dataset.label()}/{seed}/{n}"])
@@ -165,8 +168,9 @@ def _count_into(log: Path) -> None:
         told("ask", [point.id for point in points])
         return ask(points, *more)
 
-    tiny_store.generate, tasks.work.stacks.train, tasks.work.shard._answered_together = (
-        counted_generate,
-        counted_train,
-        counted_ask,
-    )
+    for module, name, counted in (
+        (tiny_store, "generate", counted_generate),
+        (tasks.work.stacks, "train", counted_train),
+        (shard, "_answered_together", counted_ask),
+    ):
+        setattr(module, name, counted)

@@ -74,7 +74,7 @@ class Commands:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Commands, dict[str, tuple[int, str]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Commands, dict[str, tuple[int, str]]]:
     """A small store, and what it answers."""
     folder = tmp_path_factory.mktemp("whole")
     answer(str(folder / "results"), STUDY)
@@ -86,7 +86,9 @@ def whole(tmp_path_factory) -> tuple[Commands, dict[str, tuple[int, str]]]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(whole, damage):
+def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
+    whole: tuple[Commands, dict[str, tuple[int, str]]], damage: str
+) -> None:
     commands, expected = whole
     files = [file for file in sorted(Path(commands.uri).rglob("*")) if file.is_file()]
     assert {"chunks", "manifests", "refs", "snapshots", "transactions"} <= {
@@ -117,7 +119,9 @@ def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(whole, da
     assert {name: commands.ask(name) for name in commands.commands} == expected
 
 
-def test_a_store_that_lost_the_name_of_its_newest_snapshot_is_not_taken_for_none(whole, tmp_path):
+def test_a_store_that_lost_the_name_of_its_newest_snapshot_is_not_taken_for_none(
+    whole: tuple[Commands, dict[str, tuple[int, str]]], tmp_path: Path
+) -> None:
     commands, _ = whole
     shutil.copytree(commands.uri, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "refs")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from diffusion.datasets import Uniform
-from diffusion.registry import Component
+from diffusion.registry import Component, Entry
 from tasks.plan import points_of
 from tasks.study import Study, StudyError, load_study
 from tasks.study.catalogue import REGISTRIES
@@ -85,7 +85,7 @@ def spellings(number: float) -> list[str]:
 
 @every_example
 @given(st.data(), st.sampled_from(["a parameter", "a parameter of a part", "a list", "the grid", "training"]))
-def test_a_number_is_one_number_however_it_is_written(tmp_path, data, place):
+def test_a_number_is_one_number_however_it_is_written(tmp_path: Path, data: st.DataObject, place: str) -> None:
     number = data.draw(st.sampled_from([1.0, 2.0, 7.0, 0.5, 0.1, 0.25]) | st.floats(0.01, 10.0))
     ways = [way for way in spellings(number) if float(way) == number]
     one, other = data.draw(st.sampled_from(ways)), data.draw(st.sampled_from(ways))
@@ -96,20 +96,20 @@ def test_a_number_is_one_number_however_it_is_written(tmp_path, data, place):
 @given(
     st.floats(0.01, 10.0), st.sampled_from(["a parameter", "a parameter of a part", "a list", "the grid", "training"])
 )
-def test_the_next_number_is_another_id(tmp_path, number, place):
+def test_the_next_number_is_another_id(tmp_path: Path, number: float, place: str) -> None:
     after = repr(math.nextafter(number, 100))
     assert ids_of_text(tmp_path, with_number(place, repr(number))) != ids_of_text(tmp_path, with_number(place, after))
 
 
 @pytest.mark.parametrize("place", ["a parameter", "a list", "the grid", "training", "a count", "steps"])
 @pytest.mark.parametrize("spelled", ['"1"', "'1e0'", '"1.0"', "1_0", "true", "١", "１", ".nan", "0x", "1e400"])
-def test_what_only_looks_like_a_number_is_refused(tmp_path, place, spelled):
+def test_what_only_looks_like_a_number_is_refused(tmp_path: Path, place: str, spelled: str) -> None:
     with pytest.raises(StudyError, match=r"expected|study\.yaml"):
         ids_of_text(tmp_path, with_number(place, spelled))
 
 
 @pytest.mark.parametrize("place", ["a count", "steps"])
-def test_a_count_written_as_a_fraction_is_refused_and_never_another_id(tmp_path, place):
+def test_a_count_written_as_a_fraction_is_refused_and_never_another_id(tmp_path: Path, place: str) -> None:
     assert ids_of_text(tmp_path, with_number(place, "2"))
     for spelled in ("2.0", "2e0", "2.5"):
         with pytest.raises(StudyError, match="integer"):
@@ -118,7 +118,7 @@ def test_a_count_written_as_a_fraction_is_refused_and_never_another_id(tmp_path,
 
 @every_example
 @given(st.data())
-def test_zero_has_no_sign_wherever_it_stands(tmp_path, data):
+def test_zero_has_no_sign_wherever_it_stands(tmp_path: Path, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(["a parameter", "a parameter of a part", "a list"]))
     one, other = (data.draw(st.sampled_from(["0", "-0", "0.0", "-0.0", "0e5", "-0.0e-3", "+0"])) for _ in range(2))
     first, second = (ids_of_text(tmp_path, with_number(place, zero)) for zero in (one, other))
@@ -139,14 +139,14 @@ def shuffled_and_bare(data: st.DataObject, value: Any) -> Any:
 
 @every_example
 @given(st.data())
-def test_ids_depend_neither_on_the_order_of_keys_nor_on_spelled_defaults_at_any_depth(data):
+def test_ids_depend_neither_on_the_order_of_keys_nor_on_spelled_defaults_at_any_depth(data: st.DataObject) -> None:
     assert ids(Study.from_spec(shuffled_and_bare(data, FULL))) == ids(Study.from_spec(FULL))
 
 
 @pytest.mark.parametrize(
     "entry", [entry for registry in REGISTRIES for entry in registry if entry.has_defaults], ids=str
 )
-def test_every_component_is_the_same_with_its_defaults_spelled_in_any_order(entry):
+def test_every_component_is_the_same_with_its_defaults_spelled_in_any_order(entry: Entry[Any]) -> None:
     registry = next(registry for registry in REGISTRIES if entry.name in registry.names() and entry in list(registry))
     bare: Component = registry.create(entry.name)
     spelled = json.loads(json.dumps(bare.spec()))
@@ -169,7 +169,7 @@ globals()["Größe"] = Accented
 @given(
     st.sampled_from(["heun", "uniform", "edm", "w1"]), st.sampled_from(["NFC", "NFD", "wide", "soft hyphen", "space"])
 )
-def test_a_name_that_only_looks_like_a_registered_one_is_refused(name, kind):
+def test_a_name_that_only_looks_like_a_registered_one_is_refused(name: str, kind: str) -> None:
     disguised = {
         "wide": "".join(chr(ord(c) + 0xFEE0) for c in name),
         "soft hyphen": name[0] + "\u00ad" + name[1:],
@@ -181,7 +181,7 @@ def test_a_name_that_only_looks_like_a_registered_one_is_refused(name, kind):
         Study.from_spec({**FULL, axes[name]: [disguised]})
 
 
-def test_a_class_of_ones_own_has_one_id_whichever_way_its_accents_are_written():
+def test_a_class_of_ones_own_has_one_id_whichever_way_its_accents_are_written() -> None:
     names = {unicodedata.normalize(form, f"{__name__}:Größe") for form in ("NFC", "NFD")}
     assert len(names) == 2
     found = set()

@@ -43,7 +43,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[str, Undisturbed]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Undisturbed]:
     return {name: _undisturbed(name, tmp_path_factory.mktemp(name)) for name in SCENARIOS}
 
 
@@ -53,7 +53,8 @@ def _undisturbed(name: str, folder: Path) -> Undisturbed:
     assert in_a_process(prepare, name, before) == 0
     shutil.copytree(before, after)
     assert in_a_process(take_census, name, after, folder / "log", census) == 0
-    versions, studies = {}, set()
+    versions: dict[str, set[Row]] = {}
+    studies = set()
     for place in (before, after):
         for _, found in snapshots(Store.open(uri(place))) if Store.exists(uri(place)) else ():
             for key, row in {**found.points, **found.cells}.items():
@@ -79,7 +80,7 @@ def _passage(undisturbed: dict[str, Undisturbed], place: str, time: int) -> tupl
     return all_of_them[(time * (len(all_of_them) - 1)) // (TIMES - 1)]
 
 
-def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undisturbed):
+def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undisturbed: dict[str, Undisturbed]) -> None:
     for told in undisturbed.values():
         ok = [dict(row) for row in told.final.points.values() if dict(row)["status"] == "ok"]
         assert all("w1" in row or "energy" in row for row in ok)
@@ -91,8 +92,8 @@ def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undistu
 @pytest.mark.parametrize("time", range(TIMES))
 @pytest.mark.parametrize("place", FAILPOINTS)
 def test_a_killed_run_leaves_whole_snapshots_and_the_next_repeats_nothing_that_was_committed(
-    undisturbed, tmp_path, place, time
-):
+    undisturbed: dict[str, Undisturbed], tmp_path: Path, place: str, time: int
+) -> None:
     name, passage = _passage(undisturbed, place, time)
     reference, folder = undisturbed[name], tmp_path / "folder"
     shutil.copytree(reference.before, folder)

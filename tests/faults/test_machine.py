@@ -345,21 +345,23 @@ TestMachine.settings = settings(
 
 
 @pytest.fixture
-def old(tmp_path) -> tuple[Store, list[str]]:
+def old(tmp_path: Path) -> tuple[Store, list[str]]:
     """A store with four commits, and their snapshots."""
     store = Store.create(str(tmp_path / "store"))
     with store.coordinate() as coordinator:
         return store, [coordinator.commit(Rows([answer(str(i), "ok", w1=0.0)]), str(i), {}) for i in range(4)]
 
 
-def test_a_tagged_snapshot_stays_in_the_history_when_those_around_it_are_collected(old):
+def test_a_tagged_snapshot_stays_in_the_history_when_those_around_it_are_collected(
+    old: tuple[Store, list[str]],
+) -> None:
     store, snapshots = old
     store.tag("kept", snapshots[1])
     store.gc(datetime.now(UTC), youngest=timedelta(0))
     assert [entry["snapshot"] for entry in store.history() if entry["tags"] == ["kept"]] == [snapshots[1]]
 
 
-def test_a_dry_run_of_gc_names_the_snapshots_that_would_go_and_no_others(old):
+def test_a_dry_run_of_gc_names_the_snapshots_that_would_go_and_no_others(old: tuple[Store, list[str]]) -> None:
     store, snapshots = old
     then = next(info.time for info in store._repository.ancestry() if info.id == snapshots[2])
     told = store.gc(then, dry_run=True, youngest=timedelta(0))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def race(pipe: Any, uri: str, who: str, barrier: Any) -> None:
     pipe.send((os.getpid(), told))
 
 
-def test_of_two_that_race_for_a_store_no_reported_commit_is_lost_and_none_is_doubled(tmp_path):
+def test_of_two_that_race_for_a_store_no_reported_commit_is_lost_and_none_is_doubled(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     store, barrier = Store.create(uri), _processes.Barrier(2)
     with running(race, uri, "a", barrier) as one, running(race, uri, "b", barrier) as other:
@@ -109,8 +110,9 @@ def write_in_steps(pipe: Any, uri: str) -> None:
         pipe.send(place)
         pipe.recv()
 
-    writing.failpoint = wait
-    write(pipe, uri, lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "failpoint", wait)
+        write(pipe, uri, lambda: None)
 
 
 def look(uri: str) -> int:
@@ -125,7 +127,7 @@ def look(uri: str) -> int:
     return int(count)
 
 
-def test_a_reader_in_the_midst_of_every_step_of_a_commit_sees_the_commit_before_it(tmp_path):
+def test_a_reader_in_the_midst_of_every_step_of_a_commit_sees_the_commit_before_it(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     Store.create(uri)
     seen = []
@@ -143,7 +145,7 @@ def test_a_reader_in_the_midst_of_every_step_of_a_commit_sees_the_commit_before_
     assert seen.count("commit.after") == len(SIZES)
 
 
-def test_a_reader_that_never_rests_sees_only_whole_commits_in_their_order(tmp_path):
+def test_a_reader_that_never_rests_sees_only_whole_commits_in_their_order(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     Store.create(uri)
     seen = [0]

@@ -1,12 +1,14 @@
 """What a person at the terminal is told while a run works."""
 
 import re
+import time
 
-from flows import progress
+import pytest
+
 from flows.progress import Board, Display
 
 
-def test_a_shard_that_starts_again_counts_from_nothing():
+def test_a_shard_that_starts_again_counts_from_nothing() -> None:
     board = Board()
     board.begin(0)
     board.add(0, 5.0, 1, 10)
@@ -18,9 +20,11 @@ def test_a_shard_that_starts_again_counts_from_nothing():
     assert latest == 0
 
 
-def test_time_left_is_told_from_the_moment_that_work_began(capsys, monkeypatch):
+def test_time_left_is_told_from_the_moment_that_work_began(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with Display(100.0, 4, 20) as display:
         clock[0] = 10.0  # workers have started
         display.update((0.001, 0, 0), "uniform: edm")

@@ -27,11 +27,11 @@ def refusal(file: Path) -> str:
     return str(raised.value)
 
 
-def test_the_shipped_list_is_good():
+def test_the_shipped_list_is_good() -> None:
     assert read_schedules()
 
 
-def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path):
+def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path) -> None:
     found = read_schedules(listed(tmp_path, GOOD, GOOD | {"name": "other"}))
     assert [entry.title for entry in found] == ["smoke", "other"]
 
@@ -53,7 +53,7 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
         ({"study": "seeds"}, "this file names other studies, where one study is expected"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: str, tmp_path: Path):
+def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: str, tmp_path: Path) -> None:
     entry = GOOD | {"name": "nightly"} | change
     message = refusal(listed(tmp_path, GOOD, entry))
     assert f"entry 2 ({entry['name']}): " in message
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: s
         raise AssertionError(message)
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path):
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     message = refusal(listed(tmp_path, {"study": "smoke"}, "smoke", GOOD, GOOD))
     assert "entry 1 (smoke): store: missing" in message
     assert "entry 1 (smoke): cron: missing" in message
@@ -79,17 +79,17 @@ def test_every_problem_is_told_at_once(tmp_path: Path):
         ("- !!python/object:os.system {}", "not YAML"),
     ],
 )
-def test_what_is_no_list_is_refused(text: str, told: str, tmp_path: Path):
+def test_what_is_no_list_is_refused(text: str, told: str, tmp_path: Path) -> None:
     file = tmp_path / "schedules.yaml"
     file.write_text(text)
     assert told in refusal(file)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path):
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "none.yaml")
 
 
-def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path):
+def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path) -> None:
     entry = Entry(study="mine.yaml", store="answers", cron="0 2 * * *", overrides=("seeds=2",))
     assert entry.parameters(tmp_path) == {
         "study": str(tmp_path / "mine.yaml"),
@@ -102,7 +102,7 @@ def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path):
 
 # Ray and Prefect leave sockets to the garbage collector when they are imported and used without a server.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_the_file_of_prefect_says_what_the_list_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_file_of_prefect_says_what_the_list_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.utilities.templating import apply_values
 
@@ -111,29 +111,29 @@ def test_the_file_of_prefect_says_what_the_list_says(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PWD", str(tmp_path))
     written = apply_values(YAML(typ="safe").load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"], {})
     expected = [deployment_of(entry, tmp_path, WORK_POOL) for entry in read_schedules()]
-    assert written == [
-        {
-            "name": deployment.name,
-            "entrypoint": deployment.entrypoint,
-            "tags": deployment.tags,
-            "parameters": deployment.parameters,
-            "schedules": [
-                {"cron": given.schedule.cron} | ({"timezone": given.schedule.timezone} if entry.timezone else {})
-                for given in deployment.schedules
-                if isinstance(given.schedule, CronSchedule)
-            ],
-            "concurrency_limit": {
-                "limit": deployment.concurrency_limit,
-                "collision_strategy": deployment.concurrency_options.collision_strategy.value,
-            },
-            "work_pool": {"name": deployment.work_pool_name, "job_variables": deployment.job_variables},
-        }
-        for entry, deployment in zip(read_schedules(), expected, strict=True)
-    ]
+    deployments: list[dict[str, object]] = []
+    for entry, deployment in zip(read_schedules(), expected, strict=True):
+        assert deployment.schedules
+        assert deployment.concurrency_options
+        crons = [given.schedule for given in deployment.schedules if isinstance(given.schedule, CronSchedule)]
+        zones = [{"timezone": given.timezone} if entry.timezone else {} for given in crons]
+        limit = deployment.concurrency_limit, deployment.concurrency_options.collision_strategy.value
+        deployments.append(
+            {
+                "name": deployment.name,
+                "entrypoint": deployment.entrypoint,
+                "tags": deployment.tags,
+                "parameters": deployment.parameters,
+                "schedules": [{"cron": given.cron, **zone} for given, zone in zip(crons, zones, strict=True)],
+                "concurrency_limit": dict(zip(("limit", "collision_strategy"), limit, strict=True)),
+                "work_pool": {"name": deployment.work_pool_name, "job_variables": deployment.job_variables},
+            }
+        )
+    assert written == deployments
 
 
 @pytest.mark.parametrize("program", ["serve.py", "deploy.py"])
-def test_without_a_server_it_is_said_how_to_start_one(program: str, tmp_path: Path):
+def test_without_a_server_it_is_said_how_to_start_one(program: str, tmp_path: Path) -> None:
     outcome = started(program, tmp_path, listed(tmp_path, GOOD))
     assert outcome.returncode == 3
     assert "prefect server start" in outcome.stderr
@@ -141,7 +141,7 @@ def test_without_a_server_it_is_said_how_to_start_one(program: str, tmp_path: Pa
     assert "Traceback" not in outcome.stderr
 
 
-def test_a_wrong_list_is_told_before_a_server_is_looked_for(tmp_path: Path):
+def test_a_wrong_list_is_told_before_a_server_is_looked_for(tmp_path: Path) -> None:
     outcome = started("serve.py", tmp_path, listed(tmp_path, GOOD | {"cron": "never"}))
     assert outcome.returncode == 2
     assert "entry 1 (smoke): cron: " in outcome.stderr

@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from diffusion.datasets import Uniform
+from torch import Generator, Tensor
+
+from diffusion.datasets import Dataset, Uniform
 from diffusion.metrics import Wasserstein1
-from diffusion.samplers import DDIM, Heun, Sampler
+from diffusion.models import Denoiser
+from diffusion.samplers import DDIM, Heun, Noise, Sampler
+from diffusion.schedules import Level
 
 
 @dataclass(frozen=True)
 class Wide(Uniform):
     """U[0, 1] by another name, drawn twice as wide."""
 
-    def sample(self, n, generator):
+    def sample(self, n: int, generator: Generator) -> Tensor:
         return 2 * super().sample(n, generator)
 
 
@@ -20,7 +24,7 @@ class Wide(Uniform):
 class HalfHeun(Heun):
     """Heun's rule, but only half of each step."""
 
-    def step(self, denoiser, x, now, then, noise):
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         return x + 0.5 * (super().step(denoiser, x, now, then, noise) - x)
 
 
@@ -30,7 +34,7 @@ class First(Sampler):
 
     order: ClassVar[int] = 1
 
-    def step(self, denoiser, x, now, then, noise):
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         return DDIM().step(denoiser, x, now, then, noise)
 
 
@@ -38,7 +42,7 @@ class First(Sampler):
 class Second(First):
     """DDIM's rule, then halved: the parameters are those of `First`, the numbers are not."""
 
-    def step(self, denoiser, x, now, then, noise):
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         return 0.5 * super().step(denoiser, x, now, then, noise)
 
 
@@ -46,7 +50,7 @@ class Second(First):
 class Leaving(First):
     """Ends the process."""
 
-    def step(self, denoiser, x, now, then, noise):  # noqa: ARG002
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:  # noqa: ARG002
         raise SystemExit(3)
 
 
@@ -54,7 +58,7 @@ class Leaving(First):
 class Flat(First):
     """Forgets a dimension."""
 
-    def step(self, denoiser, x, now, then, noise):
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         return super().step(denoiser, x, now, then, noise)[..., 0]
 
 
@@ -62,5 +66,5 @@ class Flat(First):
 class Hundredfold(Wasserstein1):
     """A hundred times W1."""
 
-    def _measure(self, samples, dataset):
+    def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         return 100 * super()._measure(samples, dataset)

@@ -55,6 +55,6 @@ def listening_addresses(pids: set[int]) -> set[str]:
 def healthy(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
-            return answer.read() == b"true"
+            return bool(answer.read() == b"true")
     except OSError:
         return False

@@ -33,14 +33,14 @@ def ray_address(server: str) -> Iterator[str]:  # noqa: ARG001
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense"])
-def test_an_address_without_ray_is_reported_soon(address: str):
+def test_an_address_without_ray_is_reported_soon(address: str) -> None:
     begin = time.monotonic()
     with pytest.raises(ServiceUnavailable, match=address), ray_cluster(address, 2, {}):
         pass
     assert time.monotonic() - begin < 20
 
 
-def test_an_address_of_something_else_is_reported_soon(server: str):
+def test_an_address_of_something_else_is_reported_soon(server: str) -> None:
     address = server.removeprefix("http://").removesuffix("/api")
     begin = time.monotonic()
     with pytest.raises(ServiceUnavailable, match="is not Ray"), ray_cluster(f"ray://{address}", 2, {}):
@@ -48,7 +48,7 @@ def test_an_address_of_something_else_is_reported_soon(server: str):
     assert time.monotonic() - begin < 20
 
 
-def test_two_workers_are_two_processes_of_one_thread_with_the_environment(ray_address: str, server: str):  # noqa: ARG001
+def test_two_workers_are_two_processes_of_one_thread_with_the_environment(ray_address: str, server: str) -> None:  # noqa: ARG001
     import ray
 
     @ray.remote(num_cpus=1)
@@ -65,7 +65,7 @@ def test_two_workers_are_two_processes_of_one_thread_with_the_environment(ray_ad
     assert {tuple(rest) for _, *rest in seen} == {(1, "passed on", server)}
 
 
-def test_ray_listens_on_loopback_only(ray_address: str):
+def test_ray_listens_on_loopback_only(ray_address: str) -> None:
     assert ray_address.startswith("127.0.0.1:")
     pids = {os.getpid()} | {pid for pid, _ in descendants(os.getpid())}
     found = listening_addresses(pids)
@@ -73,8 +73,9 @@ def test_ray_listens_on_loopback_only(ray_address: str):
     assert found <= LOOPBACK
 
 
-def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str):  # noqa: ARG001
+def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str) -> None:  # noqa: ARG001
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
 
     from tests.flows.services.sample_flow import sample_flow
 
@@ -85,10 +86,11 @@ def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str):  # no
     deadline = time.monotonic() + 20
     with get_client(sync_client=True) as client:
         while True:  # task runs are recorded from events, a moment later
+            assert state.state_details.flow_run_id is not None
             flow_run = client.read_flow_run(state.state_details.flow_run_id)
-            states = [run.state_type.value for run in client.read_task_runs() if run.flow_run_id == flow_run.id]
-            if states == ["COMPLETED"] * 10 or time.monotonic() > deadline:
+            states = [run.state_type for run in client.read_task_runs() if run.flow_run_id == flow_run.id]
+            if states == [StateType.COMPLETED] * 10 or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
-    assert flow_run.state_type.value == "COMPLETED"
-    assert states == ["COMPLETED"] * 10
+    assert flow_run.state_type is StateType.COMPLETED
+    assert states == [StateType.COMPLETED] * 10

@@ -22,7 +22,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("how", ["exception", "SIGINT", "SIGTERM"])
-def test_nothing_is_left_after(how: str, home: Path):
+def test_nothing_is_left_after(how: str, home: Path) -> None:
     process = child(home, WITH_RAY, "time.sleep(2); raise OSError" if how == "exception" else "time.sleep(600)")
     try:
         url = until_ready(process)
@@ -40,7 +40,7 @@ def test_nothing_is_left_after(how: str, home: Path):
         process.communicate()
 
 
-def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_silence(home: Path):
+def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_silence(home: Path) -> None:
     process = child(home, WITH_RAY)
     until_ready(process)
     started = descendants(process.pid)
@@ -68,7 +68,7 @@ def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_
     assert not [folder for folder in folders if orphans.is_abandoned(folder)]
 
 
-def test_a_process_without_our_mark_or_with_a_living_owner_is_spared(home: Path):  # noqa: ARG001
+def test_a_process_without_our_mark_or_with_a_living_owner_is_spared(home: Path) -> None:  # noqa: ARG001
     unmarked = subprocess.Popen(["sleep", "60"])
     with orphans.run_folder() as folder:
         marked = subprocess.Popen(["sleep", "60"], env={orphans.MARK: str(folder), "PATH": os.environ["PATH"]})

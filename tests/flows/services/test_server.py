@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_a_server_starts_on_loopback_and_answers(server: str, home: Path):
+def test_a_server_starts_on_loopback_and_answers(server: str, home: Path) -> None:
     import prefect.settings
 
     assert healthy(server)
@@ -27,13 +27,13 @@ def test_a_server_starts_on_loopback_and_answers(server: str, home: Path):
     assert listening_addresses({pid}) == {"0100007F"}
 
 
-def test_a_server_that_runs_is_used_and_left_running(server: str):
+def test_a_server_that_runs_is_used_and_left_running(server: str) -> None:
     with prefect_server() as url:
         assert url == server
     assert healthy(server)
 
 
-def test_a_configured_server_that_is_dead_is_reported(server: str, monkeypatch: pytest.MonkeyPatch):  # noqa: ARG001
+def test_a_configured_server_that_is_dead_is_reported(server: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
@@ -46,7 +46,9 @@ def test_a_configured_server_that_is_dead_is_reported(server: str, monkeypatch: 
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:9/api"
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_log(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path):
+def test_a_server_that_does_not_start_is_reported_with_its_log(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     (database,) = home.glob("prefect/*")
@@ -63,7 +65,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_log(home: Path, monke
         pass
 
 
-def test_a_second_run_has_a_server_of_its_own(server: str, home: Path):
+def test_a_second_run_has_a_server_of_its_own(server: str, home: Path) -> None:
     process = child(home, "hold()")
     try:
         url = until_ready(process)

@@ -8,7 +8,7 @@ from flows.services import Terminated, terminate_as_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_termination_signal_is_an_interrupt(number: signal.Signals):
+def test_a_termination_signal_is_an_interrupt(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Terminated) as raised, terminate_as_interrupt():
         signal.raise_signal(number)
