@@ -28,7 +28,7 @@ def tensor(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def levels(schedule, steps=4, members=1):
+def levels(schedule, steps: int = 4, members: int = 1):
     return levels_of([schedule] * members, [grids.create(schedule.own_grid)] * members, steps)
 
 
@@ -37,7 +37,9 @@ def noise(members, samples, dim):
 
 
 @pytest.mark.parametrize("target", [Uniform(), Gaussian(dim=2), EightGaussians()], ids=repr)
-def test_a_denoiser_of_one_target_handed_to_a_sampler_of_two_members_is_refused(target):
+def test_a_denoiser_of_one_target_handed_to_a_sampler_of_two_members_is_refused(
+    target: Uniform | Gaussian | EightGaussians,
+) -> None:
     x = torch.randn(2, 2, target.dim, dtype=torch.float64)  # as many samples as members: broadcasting has two readings
     with pytest.raises(WrongValue, match=r"alpha has shape \[2\] and x \[2, 2, .\].*such as \[2, 1\]"):
         list(Heun().trajectory(target.denoise, x, levels(EDM(), members=2), noise(2, 2, target.dim)))
@@ -45,7 +47,7 @@ def test_a_denoiser_of_one_target_handed_to_a_sampler_of_two_members_is_refused(
 
 @pytest.mark.parametrize("ask", ["denoise", "score", "log_density", "posterior_variance"])
 @pytest.mark.parametrize("entry", [e for e in datasets if e.has_defaults and e.cls().exact], ids=lambda e: e.name)
-def test_members_have_their_own_levels_whatever_is_asked_and_plain_numbers_are_levels(entry, ask):
+def test_members_have_their_own_levels_whatever_is_asked_and_plain_numbers_are_levels(entry, ask: str) -> None:
     target = entry.cls()
     x = torch.linspace(-1, 1, 4 * target.dim, dtype=torch.float64).reshape(2, 2, target.dim)
     alpha, sigma = tensor(0.9, 0.5), tensor(0.4, 0.8)
@@ -58,7 +60,7 @@ def test_members_have_their_own_levels_whatever_is_asked_and_plain_numbers_are_l
 
 @pytest.mark.parametrize("ask", ["denoise", "score", "log_density", "posterior_variance"])
 @pytest.mark.parametrize("entry", [e for e in datasets if e.has_defaults and e.cls().exact], ids=lambda e: e.name)
-def test_nothing_is_said_of_points_without_noise(entry, ask):
+def test_nothing_is_said_of_points_without_noise(entry, ask: str) -> None:
     target = entry.cls()
     x = torch.zeros(3, target.dim, dtype=torch.float64)
     for sigma in (0.0, -1.0, float("nan")):
@@ -68,14 +70,14 @@ def test_nothing_is_said_of_points_without_noise(entry, ask):
             getattr(target, ask)(x, tensor(1.0), tensor(sigma))
 
 
-def test_points_of_another_shape_are_refused_and_not_cut():
+def test_points_of_another_shape_are_refused_and_not_cut() -> None:
     for shape in ((5,), (5, 2), (0, 3)):
         with pytest.raises(WrongValue, match=r"x has shape .*; accepted: \[n, 1\]"):
             Uniform().score(torch.zeros(shape, dtype=torch.float64), tensor(1.0), tensor(0.5))
     assert torch.equal(Uniform().denoise([[0.2]], 1, np.float64(0.3)), Uniform().denoise(tensor(0.2)[None], 1.0, 0.3))
 
 
-def test_a_class_of_ones_own_is_checked_as_the_shipped_ones_and_still_travels():
+def test_a_class_of_ones_own_is_checked_as_the_shipped_ones_and_still_travels() -> None:
     assert pickle.loads(pickle.dumps(Shifted())) == Shifted()  # noqa: S301 - our own bytes
     with pytest.raises(WrongValue, match="sigma = 0"):
         Shifted().denoise(torch.zeros(1, 1), 1.0, 0.0)
@@ -87,7 +89,7 @@ class Shifted(Uniform):
 
 
 @pytest.mark.parametrize("entry", [e for e in schedules if e.has_defaults], ids=lambda e: e.name)
-def test_a_schedule_takes_plain_numbers(entry):
+def test_a_schedule_takes_plain_numbers(entry) -> None:
     schedule = entry.cls()
     middle = schedule.t_max if schedule.max_steps else (schedule.t_min + schedule.t_max) / 2
     for name in ("alpha", "sigma", "alpha_dot", "sigma_dot", "nsr", "drift", "diffusion_squared"):
@@ -102,7 +104,7 @@ def test_a_schedule_takes_plain_numbers(entry):
 
 
 @pytest.mark.parametrize("wrong", [-0.5, float("nan"), "half", None, True, [0.1, -0.1], 1j])
-def test_what_is_no_time_is_refused(wrong):
+def test_what_is_no_time_is_refused(wrong: str | bool | list[float] | complex | None) -> None:
     with pytest.raises(WrongValue, match=r"vp-linear\.alpha: found .*; accepted: a number"):
         VPLinear().alpha(wrong)
 
@@ -113,7 +115,9 @@ def test_what_is_no_time_is_refused(wrong):
     ids=lambda s: s.label(),
 )
 @pytest.mark.parametrize("steps", [1, 4])
-def test_langevin_dynamics_whose_path_was_not_asked_are_refused(sampler, steps):
+def test_langevin_dynamics_whose_path_was_not_asked_are_refused(
+    sampler: Langevin | GradientAscent | MALA | AnnealedLangevin, steps: int
+) -> None:
     grid = levels(EDM(), steps)
     x = torch.zeros(1, 3, 1, dtype=torch.float64)
     exact = _Exact()
@@ -123,7 +127,7 @@ def test_langevin_dynamics_whose_path_was_not_asked_are_refused(sampler, steps):
 
 
 @pytest.mark.parametrize("sampler", [ForwardChain(), ForwardSDE()], ids=repr)
-def test_the_forward_process_is_refused_on_its_way_back(sampler):
+def test_the_forward_process_is_refused_on_its_way_back(sampler: ForwardChain | ForwardSDE) -> None:
     grid = levels(VPLinear())
     x = torch.zeros(1, 3, 1, dtype=torch.float64)
     with pytest.raises(WrongValue, match=r"accepted: the levels of sampler.path\(levels\), which grow noisier"):

@@ -23,7 +23,7 @@ def sweep(shift: float = 0.0):
     )
 
 
-def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_the_point_failed():
+def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_the_point_failed() -> None:
     points = random_points()
     axes = ("formulation", "sampler", "steps", "seed")
     cube = points.atlas.cube("ks", axes)
@@ -37,7 +37,7 @@ def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_
     assert all((np.sort(cube[axis].values) == cube[axis].values).all() for axis in axes)
 
 
-def test_a_cube_of_a_sweep_has_the_six_axes_and_keeps_where_the_numbers_come_from():
+def test_a_cube_of_a_sweep_has_the_six_axes_and_keeps_where_the_numbers_come_from() -> None:
     points = sweep().assign_attrs(snapshot="ABC")
     cube = points.atlas.cube("w1")
     assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
@@ -48,7 +48,7 @@ def test_a_cube_of_a_sweep_has_the_six_axes_and_keeps_where_the_numbers_come_fro
     assert points.isel(point=slice(0)).atlas.cube("w1").size == 0
 
 
-def test_a_cube_in_which_points_would_share_a_place_or_that_would_not_fit_is_refused():
+def test_a_cube_in_which_points_would_share_a_place_or_that_would_not_fit_is_refused() -> None:
     points = points_of([{"grid": "edm", "w1": 1.0}, {"grid": "uniform-t", "w1": 2.0}], "w1")
     with pytest.raises(ValueError, match="add an axis, such as grid"):
         points.atlas.cube("w1")
@@ -59,14 +59,14 @@ def test_a_cube_in_which_points_would_share_a_place_or_that_would_not_fit_is_ref
         sparse.atlas.cube("w1", ("steps", "seed", "nfe"))
 
 
-def test_an_unknown_metric_or_axis_is_refused_and_the_known_ones_are_named():
+def test_an_unknown_metric_or_axis_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(KeyError, match=r"no metric 'w2'; there are w1"):
         sweep().atlas.cube("w2")
     with pytest.raises(KeyError, match=r"no axis 'smapler'; there are .*sampler"):
         sweep().atlas.cube("w1", ("smapler",))
 
 
-def test_the_other_views_are_the_functions_they_are_named_after():
+def test_the_other_views_are_the_functions_they_are_named_after() -> None:
     before, after = sweep(), sweep(0.5)
     pd.testing.assert_frame_equal(before.atlas.best("sampler", at="nfe <= 2"), rank(before, "sampler", at="nfe <= 2"))
     assert before.atlas.best(by=())["sampler"].tolist() == ["heun", "euler"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ LABELS = {
 }
 
 
-def row(seed=0, w1=1.0, *, version=1, **more):
+def row(seed: int = 0, w1: float = 1.0, *, version: int = 1, **more):
     """A point whose id, like a real one, is made of its labels, its seed and a version."""
     labels = {name: more.pop(name, default) for name, default in LABELS.items()}
     cell = "/".join(str(x) for x in (version, labels["dataset"], labels["formulation"], labels["schedule"], seed))
@@ -39,7 +40,7 @@ def row(seed=0, w1=1.0, *, version=1, **more):
     return {**labels, "seed": seed, **beside, "w1": w1, **more}
 
 
-def failed(seed=0, why="samples diverged", status="failed", **more):
+def failed(seed: int = 0, why: str = "samples diverged", status: str = "failed", **more):
     return row(seed, np.nan, status=status, error=why, **more)
 
 
@@ -60,7 +61,7 @@ def only(comparison):
     return comparison.groups.iloc[0]
 
 
-def shown(comparison, width=120):
+def shown(comparison, width: int = 120):
     console = Console(width=width, file=io.StringIO())
     console.print(table(comparison, width))
     return console.file.getvalue()
@@ -69,7 +70,7 @@ def shown(comparison, width=120):
 # what is compared with what
 
 
-def test_points_whose_id_changed_are_found_by_their_labels_and_seed():
+def test_points_whose_id_changed_are_found_by_their_labels_and_seed() -> None:
     found = compare(points(group([1.0, 1.1, 1.3])), points(group([2.0, 2.1, 2.2], version=2)))
     assert only(found)["change"] == pytest.approx(2.1 - 3.4 / 3)
     assert only(found)["new_ids"] == 3
@@ -78,7 +79,7 @@ def test_points_whose_id_changed_are_found_by_their_labels_and_seed():
     assert len(found.points.appeared) == len(found.points.vanished) == 0
 
 
-def test_cells_that_were_trained_again_under_the_same_labels_are_told_with_both_ids():
+def test_cells_that_were_trained_again_under_the_same_labels_are_told_with_both_ids() -> None:
     before = points(group([1.0, 1.1]) + group([1.0, 1.2], steps=20))
     after = points(group([1.0, 1.1], version=2) + group([1.0, 1.2], steps=20, version=2))
     cells = compare(before, after).cells
@@ -87,7 +88,7 @@ def test_cells_that_were_trained_again_under_the_same_labels_are_told_with_both_
     assert cells.renamed["cell_id_after"].tolist() == ["2/uniform/edm/edm/0", "2/uniform/edm/edm/1"]
 
 
-def test_cells_that_appear_vanish_or_fail_are_told():
+def test_cells_that_appear_vanish_or_fail_are_told() -> None:
     before = points(group([1.0, 1.1]) + group([1.0], formulation="vp"))
     after = points([row(0, 1.0), failed(1), *group([1.0], formulation="flow")])
     cells = compare(before, after).cells
@@ -96,7 +97,7 @@ def test_cells_that_appear_vanish_or_fail_are_told():
     assert cells.status[["seed", "status_before", "status_after"]].to_numpy().tolist() == [[1, "ok", "failed"]]
 
 
-def test_a_label_spelled_otherwise_under_the_same_id_is_the_same_point():
+def test_a_label_spelled_otherwise_under_the_same_id_is_the_same_point() -> None:
     before = points(group([1.0, 1.1, 1.2]))
     after = before.assign_coords(formulation=("point", np.array(["edm(sigma_data=0.5)"] * 3)))
     found = compare(before, after)
@@ -104,7 +105,7 @@ def test_a_label_spelled_otherwise_under_the_same_id_is_the_same_point():
     assert only(found)["formulation"] == "edm(sigma_data=0.5)"
 
 
-def test_points_that_labels_do_not_tell_apart_are_matched_by_id_or_not_at_all():
+def test_points_that_labels_do_not_tell_apart_are_matched_by_id_or_not_at_all() -> None:
     few, many = group([1.0, 1.1]), [{**r, "point_id": "many " + r["point_id"]} for r in group([0.5, 0.6])]
     found = compare(points(few + many), points(many + few))
     assert only(found)["verdict"] == "unchanged"
@@ -118,7 +119,7 @@ def test_points_that_labels_do_not_tell_apart_are_matched_by_id_or_not_at_all():
     assert "8 points share their labels and seed" in shown(found)
 
 
-def test_an_old_point_that_stays_beside_its_successor_is_no_change():
+def test_an_old_point_that_stays_beside_its_successor_is_no_change() -> None:
     old = group([1.0, 1.1, 1.2])
     found = compare(points(old), points(old + group([5.0, 5.1, 5.2], version=2)))
     assert only(found)["verdict"] == "unchanged"
@@ -127,7 +128,7 @@ def test_an_old_point_that_stays_beside_its_successor_is_no_change():
     assert compare(points(old), points([*old, *group([5.0], steps=2)])).beside == 0
 
 
-def test_a_mean_does_not_move_because_a_point_was_added_to_its_group():
+def test_a_mean_does_not_move_because_a_point_was_added_to_its_group() -> None:
     before = group([1.0, 1.1, 1.2])
     after = before + group([5.0, 5.1, 5.2], steps=2) + [row(3, 7.0)]
     found = compare(points(before), points(after), by=["dataset"])
@@ -136,7 +137,7 @@ def test_a_mean_does_not_move_because_a_point_was_added_to_its_group():
     assert len(found.points.appeared) == 4
 
 
-def test_other_seeds_are_compared_over_the_places_that_both_sides_know():
+def test_other_seeds_are_compared_over_the_places_that_both_sides_know() -> None:
     before = [*group([1.0, 1.1, 1.2]), *group([2.0, 2.2, 2.1], steps=20)]
     after = [{**r, "seed": r["seed"] + 3, "point_id": "b" + r["point_id"]} for r in before]
     added = [{**r, "steps": 50, "w1": 9.0, "point_id": "c" + r["point_id"]} for r in after[:3]]
@@ -151,14 +152,14 @@ def test_other_seeds_are_compared_over_the_places_that_both_sides_know():
     assert only(ragged)["reason"] == "other seeds, which do not all have a value at every place"
 
 
-def test_what_a_failed_point_left_behind_is_not_a_value():
+def test_what_a_failed_point_left_behind_is_not_a_value() -> None:
     before = group([1.0, 1.1, 1.2])
     found = compare(points(before), points([*before[:2], {**before[2], "w1": 50.0, "status": "failed"}]))
     assert only(found)["verdict"] == "unchanged"
     assert only(found)["seeds_after"] == 2
 
 
-def test_without_labels_to_group_by_all_points_are_one_group():
+def test_without_labels_to_group_by_all_points_are_one_group() -> None:
     before = points(group([1.0, 1.1, 1.3]) + group([2.0, 2.1, 2.0], steps=20))
     found = compare(before, points(group([1.0, 1.1, 1.3]) + group([2.2, 2.4, 2.1], steps=20)), by=())
     assert only(found)["change"] == pytest.approx(0.1)
@@ -169,7 +170,7 @@ def test_without_labels_to_group_by_all_points_are_one_group():
 # what is told
 
 
-def test_identical_values_are_unchanged_and_no_test_is_made_of_them():
+def test_identical_values_are_unchanged_and_no_test_is_made_of_them() -> None:
     still = [r for steps in range(1, 50) for r in group([1.0, 2.0, 3.0], steps=steps)]
     before = points(still + group([1.0, 1.1, 1.2], steps=99))
     found = compare(before, points(still + group([2.01, 2.12, 2.2], steps=99)))
@@ -179,7 +180,7 @@ def test_identical_values_are_unchanged_and_no_test_is_made_of_them():
     assert found.groups["p_corrected"].iloc[0] == found.groups["p"].iloc[0]
 
 
-def test_a_change_of_one_seed_is_not_testable_and_listed_with_its_size():
+def test_a_change_of_one_seed_is_not_testable_and_listed_with_its_size() -> None:
     found = compare(points([row(0, 1.0)]), points([row(0, 1.5)]))
     told = only(found)
     assert told["verdict"] == "not testable"
@@ -190,7 +191,7 @@ def test_a_change_of_one_seed_is_not_testable_and_listed_with_its_size():
     assert "+0.5" in shown(found)
 
 
-def test_a_change_without_any_spread_is_not_called_significant_and_not_silent():
+def test_a_change_without_any_spread_is_not_called_significant_and_not_silent() -> None:
     x = np.array([1.1, 1.7, 2.3])
     y = x + 0.6
     assert np.std(y - x) > 0  # by rounding, which is no spread
@@ -205,7 +206,7 @@ def test_a_change_without_any_spread_is_not_called_significant_and_not_silent():
     assert np.isnan(only(constant)["spreads"])
 
 
-def test_points_that_cancel_out_in_every_seed_are_not_called_unchanged():
+def test_points_that_cancel_out_in_every_seed_are_not_called_unchanged() -> None:
     before = points(group([1.0, 2.0], steps=1) + group([2.0, 3.0], steps=2))
     after = points(group([2.0, 3.0], steps=1) + group([1.0, 2.0], steps=2))
     found = compare(before, after, by=["dataset"])
@@ -214,7 +215,7 @@ def test_points_that_cancel_out_in_every_seed_are_not_called_unchanged():
     assert len(found.values) == 4
 
 
-def test_points_that_appeared_vanished_or_changed_status_are_listed_with_their_reason():
+def test_points_that_appeared_vanished_or_changed_status_are_listed_with_their_reason() -> None:
     before = points([*group([1.0, 1.1, 1.2]), failed(0, steps=2), row(0, steps=3), row(0, steps=5)])
     after = points(
         [
@@ -241,7 +242,7 @@ def test_points_that_appeared_vanished_or_changed_status_are_listed_with_their_r
     assert "ok -> failed (diverged: |x| = 1e9)" in shown(compare(before, after))
 
 
-def test_a_group_that_lost_all_its_values_keeps_its_row():
+def test_a_group_that_lost_all_its_values_keeps_its_row() -> None:
     found = compare(points(group([1.0, 1.1])), points([failed(0), failed(1)]))
     assert only(found)["verdict"] == "not testable"
     assert only(found)["reason"] == "no value after"
@@ -250,7 +251,7 @@ def test_a_group_that_lost_all_its_values_keeps_its_row():
     assert only(back)["reason"] == "no value before"
 
 
-def test_values_that_moved_are_listed_point_by_point_and_those_of_an_old_id_pointed_out():
+def test_values_that_moved_are_listed_point_by_point_and_those_of_an_old_id_pointed_out() -> None:
     before = points(group([1.0, 1.1, np.nan]))
     after = points([row(0, 1.0), row(1, 1.3), row(2, 4.0)])
     found = compare(before, after)
@@ -262,7 +263,7 @@ def test_values_that_moved_are_listed_point_by_point_and_those_of_an_old_id_poin
     assert "1 value changed under the same id" in shown(found)
 
 
-def test_a_metric_of_one_side_is_named_and_not_compared():
+def test_a_metric_of_one_side_is_named_and_not_compared() -> None:
     before = points([row(0, 1.0, ks=0.1, ks_floor=0.01), row(1, 1.0, ks=0.2, ks_floor=0.01)])
     found = compare(before, points(group([1.0, 1.0])))
     assert found.metrics == ("w1",)
@@ -271,14 +272,14 @@ def test_a_metric_of_one_side_is_named_and_not_compared():
     assert compare(before, points(group([1.0, 1.0])), metrics=["ks"]).only_before == ("ks",)
 
 
-def test_a_change_below_two_floors_is_marked():
+def test_a_change_below_two_floors_is_marked() -> None:
     before = group([0.0015, 0.0016, 0.0017]) + group([0.015, 0.016, 0.017], steps=20)
     after = group([0.0012, 0.0015, 0.0011]) + group([0.0012, 0.0015, 0.0011], steps=20)
     told = compare(points(before), points(after)).groups.set_index("steps")["near_floor"]
     assert told.to_dict() == {10: True, 20: False}
 
 
-def test_another_sampling_floor_is_pointed_out():
+def test_another_sampling_floor_is_pointed_out() -> None:
     after = group([1.0, 1.2, 1.3], version=2, w1_floor=0.01)
     found = compare(points(group([1.0, 1.1, 1.2])), points(after))
     assert only(found)[["floor_before", "floor_after"]].tolist() == pytest.approx([0.001, 0.01])
@@ -286,7 +287,7 @@ def test_another_sampling_floor_is_pointed_out():
     assert "sampling floors" not in shown(compare(points(after), points(after)))
 
 
-def test_the_summary_is_one_sentence_of_counts():
+def test_the_summary_is_one_sentence_of_counts() -> None:
     before = [r for n in range(1, 9) for r in group([1.0, 1.1, 1.2, 1.3], steps=n)]
     after = [r for n in range(4, 9) for r in group([1.0, 1.1, 1.2, 1.3], steps=n)]
     after += group([3.01, 3.1, 3.2, 3.3], steps=1) + group([0.101, 0.2, 0.3, 0.4], steps=2)
@@ -300,7 +301,7 @@ def test_the_summary_is_one_sentence_of_counts():
     assert "at a false discovery rate of 10 %" in summary(rate)
 
 
-def test_nothing_in_common_is_said_so():
+def test_nothing_in_common_is_said_so() -> None:
     found = compare(points(group([1.0, 1.1])), points(group([1.0, 1.1], dataset="torus")))
     assert summary(found).startswith("nothing to compare")
     assert len(found.points.appeared) == len(found.points.vanished) == 2
@@ -308,7 +309,7 @@ def test_nothing_in_common_is_said_so():
     assert "2 points appeared" in shown(found)
 
 
-def test_what_moved_comes_first_then_what_cannot_be_tested_then_the_noise_then_the_rest():
+def test_what_moved_comes_first_then_what_cannot_be_tested_then_the_noise_then_the_rest() -> None:
     before, after = [], []
     for steps, x, y in (
         (1, [1.0, 1.1, 1.2], [1.0, 1.1, 1.2]),
@@ -328,7 +329,7 @@ def test_what_moved_comes_first_then_what_cannot_be_tested_then_the_noise_then_t
 # promises about order and form
 
 
-def _world(seed=7):
+def _world(seed: int = 7):
     """Two sides with a bit of everything."""
     draw = np.random.default_rng(seed)
     before, after = [], []
@@ -348,7 +349,7 @@ def _world(seed=7):
     return before[:-1], after[4:]
 
 
-def test_the_order_of_points_and_variables_changes_nothing():
+def test_the_order_of_points_and_variables_changes_nothing() -> None:
     before, after = _world()
     told = json.dumps(document(compare(points(before), points(after))))
     draw = np.random.default_rng(0)
@@ -358,7 +359,7 @@ def test_the_order_of_points_and_variables_changes_nothing():
 
 
 @pytest.mark.parametrize("by", [("dataset", "steps"), tuple(LABELS), ("sampler",)])
-def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by):
+def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by) -> None:
     before, after = _world()
     there = compare(points(before), points(after), by=by)
     back = compare(points(after), points(before), by=by)
@@ -386,7 +387,7 @@ def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by):
         pd.testing.assert_frame_equal(one.vanished, other.appeared)
 
 
-def test_the_document_is_plain_json_and_the_table_fits_its_width():
+def test_the_document_is_plain_json_and_the_table_fits_its_width() -> None:
     before, after = _world()
     found = compare(points(before), points(after))
     told = json.loads(json.dumps(document(found), allow_nan=False))
@@ -410,12 +411,14 @@ def test_the_document_is_plain_json_and_the_table_fits_its_width():
         ({"correction": "bonferroni"}, "there are: holm, benjamini-hochberg"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused_with_what_would(asked, message):
+def test_a_question_that_makes_no_sense_is_refused_with_what_would(
+    asked: dict[str, list[str]] | dict[str, int] | dict[str, float] | dict[str, str], message: str
+) -> None:
     with pytest.raises(QueryError, match=message):
         compare(points(group([1.0])), points(group([1.0])), **asked)
 
 
-def test_a_dataset_that_is_not_one_of_points_is_refused():
+def test_a_dataset_that_is_not_one_of_points_is_refused() -> None:
     with pytest.raises(QueryError, match="the dataset after has no dataset, formulation"):
         compare(points(group([1.0])), xr.Dataset({"w1": ("x", [1.0])}))
 
@@ -444,7 +447,7 @@ _rows = st.lists(_row, max_size=25, unique_by=lambda r: r["point_id"])
 @given(
     _rows, _rows, st.lists(st.sampled_from(list(LABELS)), max_size=3), st.sampled_from(["holm", "benjamini-hochberg"])
 )
-def test_no_points_however_ragged_raise_or_lose_a_change(before, after, by, correction):
+def test_no_points_however_ragged_raise_or_lose_a_change(before, after, by, correction) -> None:
     found = compare(points(before), points(after), by=by, correction=correction)
     json.dumps(document(found), allow_nan=False)
     assert shown(found)
@@ -476,7 +479,7 @@ def stored(r):
     }
 
 
-def test_two_snapshots_of_a_store_are_compared(tmp_path):
+def test_two_snapshots_of_a_store_are_compared(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     store = Store.create(uri)
     first = [*group([1.0, 1.1, 1.2]), *group([0.5, 0.6, 0.7], steps=20), failed(0, steps=5), row(0, steps=2)]

@@ -35,7 +35,7 @@ def by_steps(before, after, **more):
     return compare(before, after, **more).groups.set_index("steps").sort_index()
 
 
-def test_more_is_better_of_a_metric_that_says_so():
+def test_more_is_better_of_a_metric_that_says_so() -> None:
     draw = np.random.default_rng(2)
     x = 0.5 + 0.001 * draw.normal(size=(2, 5))
     up = x + np.array([[0.2], [0.0]]) + 1e-4 * draw.normal(size=x.shape)
@@ -45,7 +45,7 @@ def test_more_is_better_of_a_metric_that_says_so():
         assert by_steps(before, after)["verdict"][0] == verdict
 
 
-def test_the_same_seeds_are_tested_in_pairs():
+def test_the_same_seeds_are_tested_in_pairs() -> None:
     draw = np.random.default_rng(1)
     x = 10 + draw.normal(size=(20, 4))
     y = x + 0.3 * draw.normal(size=(20, 4)) + 0.2
@@ -62,7 +62,7 @@ def test_the_same_seeds_are_tested_in_pairs():
     assert (told["scale"] == "linear").all()
 
 
-def test_other_seeds_are_tested_by_welch():
+def test_other_seeds_are_tested_by_welch() -> None:
     draw = np.random.default_rng(2)
     x, y = 10 + draw.normal(size=(20, 4)), 11 + 3 * draw.normal(size=(20, 6))
     told = by_steps(points(x), points(y, seeds=np.arange(4, 10)))
@@ -75,7 +75,7 @@ def test_other_seeds_are_tested_by_welch():
     assert told[["seeds_before", "seeds_after"]].to_numpy().tolist() == [[4, 6]] * 20
 
 
-def test_seeds_that_were_added_do_not_spoil_the_pairs():
+def test_seeds_that_were_added_do_not_spoil_the_pairs() -> None:
     draw = np.random.default_rng(3)
     x, y = 10 + draw.normal(size=(5, 3)), 10 + draw.normal(size=(5, 6))
     told = by_steps(points(x), points(y))
@@ -83,7 +83,7 @@ def test_seeds_that_were_added_do_not_spoil_the_pairs():
     assert (told["seeds_after"] == 3).all()
 
 
-def test_one_seed_in_common_does_not_stand_in_for_two_of_each_side():
+def test_one_seed_in_common_does_not_stand_in_for_two_of_each_side() -> None:
     draw = np.random.default_rng(4)
     x, y = 10 + draw.normal(size=(5, 3)), 10 + draw.normal(size=(5, 3))
     told = by_steps(points(x), points(y, seeds=[2, 3, 4]))
@@ -96,7 +96,7 @@ def test_one_seed_in_common_does_not_stand_in_for_two_of_each_side():
     np.testing.assert_allclose(told["change"], y[:, 0] - x.mean(axis=1))
 
 
-def test_values_over_more_than_a_decade_are_compared_by_their_logarithms():
+def test_values_over_more_than_a_decade_are_compared_by_their_logarithms() -> None:
     draw = np.random.default_rng(5)
     x = 10.0 ** draw.uniform(-3, 3, size=(20, 4))
     y = x * 10 ** draw.normal(0.3, 0.2, size=(20, 4))
@@ -114,12 +114,14 @@ def test_values_over_more_than_a_decade_are_compared_by_their_logarithms():
     ("values", "scale"),
     [([1, 2, 9.9], "linear"), ([1, 2, 10.1], "logarithmic"), ([0, 2, 50], "linear"), ([-1, 2, 50], "linear")],
 )
-def test_logarithms_are_for_positive_values_over_more_than_a_factor_ten(values, scale):
+def test_logarithms_are_for_positive_values_over_more_than_a_factor_ten(
+    values: list[float] | list[int], scale: str
+) -> None:
     before = points(np.array([[3.0, 4.0, 5.0]]))
     assert by_steps(before, points(np.array([values], dtype=float)))["scale"].tolist() == [scale]
 
 
-def test_holm_and_benjamini_hochberg_agree_with_an_example_worked_by_hand():
+def test_holm_and_benjamini_hochberg_agree_with_an_example_worked_by_hand() -> None:
     p = np.array([0.01, 0.04, 0.03, 0.005])
     np.testing.assert_allclose(corrected(p, "holm"), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(corrected(p, "benjamini-hochberg"), [0.02, 0.04, 0.04, 0.02])
@@ -127,7 +129,7 @@ def test_holm_and_benjamini_hochberg_agree_with_an_example_worked_by_hand():
     assert len(corrected(np.zeros(0), "holm")) == len(corrected(np.zeros(0), "benjamini-hochberg")) == 0
 
 
-def test_the_family_is_all_tests_of_all_metrics():
+def test_the_family_is_all_tests_of_all_metrics() -> None:
     draw = np.random.default_rng(6)
     x, y = (points(10 + draw.normal(size=(10, 4))) for _ in range(2))
     for side in (x, y):
@@ -149,7 +151,7 @@ def _over_decades(draw, shape):
 
 @pytest.mark.parametrize("seeds", [range(SEEDS), range(SEEDS, 2 * SEEDS)], ids=["paired", "Welch"])
 @pytest.mark.parametrize("law", [_normal, _over_decades])
-def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(law, seeds):
+def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(law, seeds) -> None:
     # false-alarm rate of this test: below 0.001, were the rate exactly the level
     families, size, level = 2000, 20, 0.05
     draw = np.random.default_rng(7)
@@ -159,7 +161,7 @@ def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_le
     assert alarms <= stats.binom.isf(RARELY, families, level)
 
 
-def test_in_pairs_the_rate_is_the_level_and_not_far_below():
+def test_in_pairs_the_rate_is_the_level_and_not_far_below() -> None:
     # one test a family; false-alarm rate of this test: below 0.002
     n, level = 20_000, 0.05
     draw = np.random.default_rng(8)
@@ -168,7 +170,7 @@ def test_in_pairs_the_rate_is_the_level_and_not_far_below():
     assert low <= (p <= level).sum() <= high
 
 
-def test_a_shift_of_many_spreads_is_found_among_many_groups_that_did_not_move():
+def test_a_shift_of_many_spreads_is_found_among_many_groups_that_did_not_move() -> None:
     # misses with probability below 1e-6: the shift is 40 times the hurdle of three seeds in 120 tests
     draw = np.random.default_rng(9)
     x, y = 10 + draw.normal(size=(120, SEEDS)), 10 + draw.normal(size=(120, SEEDS))
@@ -181,7 +183,7 @@ def test_a_shift_of_many_spreads_is_found_among_many_groups_that_did_not_move():
     assert compare(points(x), points(y)).groups["steps"].iloc[:2].isin([17, 18]).all()
 
 
-def test_the_hurdle_is_where_the_first_verdict_turns():
+def test_the_hurdle_is_where_the_first_verdict_turns() -> None:
     noise = np.array([-1.0, 0.0, 1.0])  # standard deviation 1
     x = np.tile([100.0, 200.0, 300.0], (12, 1))
     y = x + np.random.default_rng(10).normal(size=x.shape)
@@ -190,7 +192,7 @@ def test_the_hurdle_is_where_the_first_verdict_turns():
         assert by_steps(points(x), points(y))["verdict"].iloc[0] == verdict
 
 
-def test_shared_noise_makes_a_small_change_visible():
+def test_shared_noise_makes_a_small_change_visible() -> None:
     draw = np.random.default_rng(11)
     x = 10 + draw.normal(size=(1, 5))
     y = x + 0.1 + 0.01 * draw.normal(size=(1, 5))
@@ -198,7 +200,7 @@ def test_shared_noise_makes_a_small_change_visible():
     assert by_steps(points(x), points(y, seeds=range(5, 10)))["verdict"].tolist() == ["within noise"]
 
 
-def test_no_range_of_numbers_is_lost_to_overflow_or_underflow():
+def test_no_range_of_numbers_is_lost_to_overflow_or_underflow() -> None:
     x = np.array([[1.0, 1.5, 2.0, 2.2]])
     y = np.array([[1.3, 1.6, 2.4, 2.9]])
     p = by_steps(points(x), points(y))["p"].iloc[0]

@@ -1,5 +1,7 @@
 """The planner says why a point is to be computed."""
 
+from pathlib import Path
+
 import pytest
 
 from diffusion.metrics import Wasserstein1
@@ -15,7 +17,7 @@ from tests.tasks.tiny_store import SPEC, answer
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     uri = str(tmp_path_factory.mktemp("explain") / "results")
     answer(uri)
     return Store.open(uri)
@@ -26,17 +28,17 @@ def told(store, changes=None, **asked):
     return {reason.text: len(reason.points) for reason in explain(plan, Answers(store))}
 
 
-def test_without_a_store_everything_is_new():
+def test_without_a_store_everything_is_new() -> None:
     plan = make_plan(Study.from_spec(SPEC), {}, ())
     assert [(reason.text, len(reason.points)) for reason in explain(plan, None)] == [("new", 16)]
 
 
-def test_a_grown_axis_is_new_and_nothing_else_is_asked(store):
+def test_a_grown_axis_is_new_and_nothing_else_is_asked(store: Store) -> None:
     assert told(store) == {}
     assert told(store, {"steps": [1, 3, 7]}) == {"new": 8}
 
 
-def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store):
+def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store: Store) -> None:
     other = Study.from_spec({**SPEC, "name": "other", "steps": [3, 7], "keep": {}})
     plan = plan_against(store, other)
     assert {point.steps for job in plan.jobs for point in job.points} == {7}
@@ -44,17 +46,19 @@ def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store):
     assert {point.steps for point in plan.points if point.id in plan.done} == {3}
 
 
-def test_what_the_axes_do_not_show_is_named(store):
+def test_what_the_axes_do_not_show_is_named(store: Store) -> None:
     assert told(store, {"samples": 500}) == {"changed: samples 400 -> 500": 16}
     assert told(store, {"training": {**SPEC["training"], "steps": 11}}) == {"changed: training.steps 10 -> 11": 8}
 
 
-def test_a_component_whose_version_was_raised_is_named(store, monkeypatch):
+def test_a_component_whose_version_was_raised_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Heun, "version", 2)
     assert told(store) == {"changed: sampler.version 1 -> 2": 8}
 
 
-def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays(tmp_path, monkeypatch):
+def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri = str(tmp_path / "results")
     answer(uri)
     monkeypatch.setattr(Wasserstein1, "version", 2)
@@ -68,12 +72,12 @@ def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays
     assert told(Store.open(uri)) == {}
 
 
-def test_what_was_not_kept_or_measured_is_named(store):
+def test_what_was_not_kept_or_measured_is_named(store: Store) -> None:
     changes = {"metrics": ["w1", "ks", "energy"], "keep": {"samples": True, "trajectories": ["heun@3", "euler@3"]}}
     assert told(store, changes) == {"energy not measured": 12, "energy not measured; trajectory not kept": 4}
 
 
-def test_forced_points_are_computed_again_and_their_cells_trained(store):
+def test_forced_points_are_computed_again_and_their_cells_trained(store: Store) -> None:
     points = points_of(Study.from_spec(SPEC))
     forced = matching(points, "formulation == 'edm' and sampler == 'heun' and seed == 1")
     plan = plan_against(store, Study.from_spec(SPEC), forced=forced)

@@ -37,7 +37,7 @@ print(json.dumps([len(found["w1"]), float(found["w1"].sum()), str(found["sampler
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> Answers:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     uri = str(tmp_path_factory.mktemp("export") / "store")
     answer(uri)
     answer(uri, SPEC | {"name": "short", "samples": 30, "formulations": ["exact"], "metrics": ["w1"]})
@@ -45,7 +45,7 @@ def answers(tmp_path_factory) -> Answers:
 
 
 @pytest.fixture
-def study(answers) -> Answers:
+def study(answers: Answers) -> Answers:
     return Answers(answers._store, "tiny")
 
 
@@ -57,7 +57,7 @@ def read(form: str, path: Path) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_an_export_opens_without_this_package_and_without_warnings(answers, tmp_path, form):
+def test_an_export_opens_without_this_package_and_without_warnings(answers: Answers, tmp_path: Path, form) -> None:
     path = export(answers, form, tmp_path / f"points.{_SUFFIX[form]}", samples=form != "parquet")
     program = _ELSEWHERE.format(_OPEN[form])
     done = subprocess.run(
@@ -70,7 +70,9 @@ def test_an_export_opens_without_this_package_and_without_warnings(answers, tmp_
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(study, tmp_path, form):
+def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(
+    study: Answers, tmp_path: Path, form
+) -> None:
     points, found = study.points, read(form, export(study, form, tmp_path / "points"))
     assert set(found.variables) == set(points.variables)
     for name in points.variables:
@@ -88,7 +90,9 @@ def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(s
 
 
 @pytest.mark.parametrize("form", ["zarr", "netcdf"])
-def test_kept_samples_come_in_one_group_per_shape_with_the_ids_of_their_points(answers, tmp_path, monkeypatch, form):
+def test_kept_samples_come_in_one_group_per_shape_with_the_ids_of_their_points(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     monkeypatch.setattr(module, "_BLOCK", 3 * 4 * 400)  # three points at once: several blocks, the last one short
     path = export(answers, form, tmp_path / "points", samples=True)
     seen = 0
@@ -103,12 +107,12 @@ def test_kept_samples_come_in_one_group_per_shape_with_the_ids_of_their_points(a
     assert seen == answers.points.sizes["point"]
 
 
-def test_samples_of_a_study_are_its_own(study, tmp_path):
+def test_samples_of_a_study_are_its_own(study: Answers, tmp_path: Path) -> None:
     path = export(study, "zarr", tmp_path / "points", samples=True)
     assert sorted(entry.name for entry in (path / "samples").iterdir() if entry.is_dir()) == ["400x1"]
 
 
-def test_parquet_refuses_samples_and_says_what_takes_them(answers, tmp_path):
+def test_parquet_refuses_samples_and_says_what_takes_them(answers: Answers, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="export them as zarr or netcdf"):
         export(answers, "parquet", tmp_path / "points", samples=True)
     with pytest.raises(ExportError, match="there are: zarr, netcdf, parquet"):
@@ -117,7 +121,9 @@ def test_parquet_refuses_samples_and_says_what_takes_them(answers, tmp_path):
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_an_earlier_export_is_replaced_only_if_asked_for(answers, study, tmp_path, form):
+def test_an_earlier_export_is_replaced_only_if_asked_for(
+    answers: Answers, study: Answers, tmp_path: Path, form
+) -> None:
     path = export(answers, form, tmp_path / "new" / "points")
     with pytest.raises(ExportError, match="--overwrite"):
         export(study, form, path)
@@ -128,7 +134,7 @@ def test_an_earlier_export_is_replaced_only_if_asked_for(answers, study, tmp_pat
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_what_no_export_made_is_never_replaced(answers, tmp_path, form):
+def test_what_no_export_made_is_never_replaced(answers: Answers, tmp_path: Path, form) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     with pytest.raises(ExportError, match="choose another path"):
@@ -147,7 +153,9 @@ def test_what_no_export_made_is_never_replaced(answers, tmp_path, form):
 
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("there", [False, True])
-def test_an_export_that_fails_leaves_nothing_or_what_was_there(answers, tmp_path, form, there, monkeypatch):
+def test_an_export_that_fails_leaves_nothing_or_what_was_there(
+    answers: Answers, tmp_path: Path, form, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "points"
     if there:
         export(answers, form, path)
@@ -167,7 +175,9 @@ def test_an_export_that_fails_leaves_nothing_or_what_was_there(answers, tmp_path
         assert read(form, path).equals(before)
 
 
-def test_a_rename_that_fails_puts_the_earlier_export_back(answers, study, tmp_path, monkeypatch):
+def test_a_rename_that_fails_puts_the_earlier_export_back(
+    answers: Answers, study: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = export(answers, "zarr", tmp_path / "points")
     rename = Path.rename
 
@@ -183,7 +193,9 @@ def test_a_rename_that_fails_puts_the_earlier_export_back(answers, study, tmp_pa
     assert read("zarr", path).sizes["point"] == answers.points.sizes["point"]
 
 
-def test_a_killed_export_leaves_nothing_at_its_path_and_the_next_one_goes_through(answers, tmp_path):
+def test_a_killed_export_leaves_nothing_at_its_path_and_the_next_one_goes_through(
+    answers: Answers, tmp_path: Path
+) -> None:
     program = (
         "import sys; from tasks.results.export import export; from tasks.results import Answers; from tasks.store import Store\n"
         "export(Answers(Store.open(sys.argv[1])), 'zarr', sys.argv[2])"
@@ -197,7 +209,7 @@ def test_a_killed_export_leaves_nothing_at_its_path_and_the_next_one_goes_throug
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_a_store_without_points_exports_as_none(tmp_path, form):
+def test_a_store_without_points_exports_as_none(tmp_path: Path, form) -> None:
     empty = Answers(Store.create(str(tmp_path / "store")))
     found = read(form, export(empty, form, tmp_path / "points", samples=form != "parquet"))
     assert found["point_id"].values.tolist() == []
@@ -205,7 +217,7 @@ def test_a_store_without_points_exports_as_none(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_errors_in_any_script_and_names_of_metrics_with_parameters_come_through(tmp_path, form):
+def test_errors_in_any_script_and_names_of_metrics_with_parameters_come_through(tmp_path: Path, form) -> None:
     store = Store.create(str(tmp_path / "store"))
     metric = "sliced-w2(projections=64;points=100)"
     rows = [

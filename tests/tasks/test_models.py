@@ -1,5 +1,7 @@
 """A stored cell can be taken out and asked: weights, samples and specs lead back to the same numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -20,13 +22,13 @@ from tests.tasks.tiny_store import SPEC, answer
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("models") / "results")
     answer(uri, {**SPEC, "seeds": 1})
     return uri
 
 
-def test_a_stored_cell_gives_the_samples_that_the_sweep_stored_to_the_last_bit(store):
+def test_a_stored_cell_gives_the_samples_that_the_sweep_stored_to_the_last_bit(store: str) -> None:
     points = open_results(store)
     for row in range(points.sizes["point"]):
         point = points.isel(point=row)
@@ -36,7 +38,7 @@ def test_a_stored_cell_gives_the_samples_that_the_sweep_stored_to_the_last_bit(s
         assert torch.equal(samples.float(), torch.from_numpy(stored.values))
 
 
-def test_a_stored_cell_is_a_denoiser(store):
+def test_a_stored_cell_is_a_denoiser(store: str) -> None:
     points = open_results(store)
     exact = points.isel(point=points["formulation"].values == "exact")
     model = open_model(store, str(exact["cell_id"].values[0]))
@@ -45,7 +47,7 @@ def test_a_stored_cell_is_a_denoiser(store):
     assert torch.equal(model.denoise(x, 1.0, 0.5), target.denoise(x, torch.tensor(1.0), torch.tensor(0.5)))
 
 
-def test_a_stored_cell_tells_the_likelihood_of_points(store):
+def test_a_stored_cell_tells_the_likelihood_of_points(store: str) -> None:
     points = open_results(store)
     exact = points.isel(point=points["formulation"].values == "exact")
     model = open_model(store, str(exact["cell_id"].values[0]))
@@ -55,7 +57,7 @@ def test_a_stored_cell_tells_the_likelihood_of_points(store):
     assert torch.allclose(model.log_likelihood(x), target.log_density(x, *level), rtol=0, atol=0.05)
 
 
-def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
+def test_what_is_not_there_or_does_not_serve_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyError, match="holds no cell 'nothing'"):
         open_model(store, "nothing")
     with pytest.raises(NotStored, match="no weights of cell 'nothing'"):  # the store is not damaged
@@ -71,7 +73,7 @@ def test_what_is_not_there_or_does_not_serve_is_told(store, monkeypatch):
         open_model(store, cell)
 
 
-def test_a_model_without_a_bound_says_so(store):
+def test_a_model_without_a_bound_says_so(store: str) -> None:
     points = open_results(store)
     x = torch.zeros(3, 1, dtype=torch.float64)
     for name in ("edm", "exact"):
@@ -83,13 +85,13 @@ def test_a_model_without_a_bound_says_so(store):
         Model(unbalanced, ExactDenoiser([unbalanced.dataset])).elbo(x)
 
 
-def test_what_knows_data_and_their_observation_has_no_likelihood_of_data_in_noise():
+def test_what_knows_data_and_their_observation_has_no_likelihood_of_data_in_noise() -> None:
     restoring = Cell(datasets.create("moons"), InDI(Mask()), Flow(), 0, Training(steps=10))
     with pytest.raises(TypeError, match="this model knows data and their observation"):
         Model(restoring, ExactDenoiser([restoring.dataset])).log_likelihood(torch.zeros(3, 2, dtype=torch.float64))
 
 
-def test_the_version_of_a_sampler_is_no_part_of_a_cell(store, monkeypatch):
+def test_the_version_of_a_sampler_is_no_part_of_a_cell(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = str(open_results(store)["cell_id"].values[0])
     monkeypatch.setattr(Heun, "version", 9)
     assert open_model(store, cell).cell.id == cell
@@ -113,12 +115,12 @@ CELLS = [
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell):
+def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell) -> None:
     assert cell_of(cell.spec) == cell
     assert cell_of(cell.spec).id == cell.id
 
 
-def test_a_stored_autoencoder_encodes_decodes_samples_and_tells_its_bound(tmp_path):
+def test_a_stored_autoencoder_encodes_decodes_samples_and_tells_its_bound(tmp_path: Path) -> None:
     uri = str(tmp_path / "results")
     spec = {**SPEC, "seeds": 1, "formulations": ["vae", "ddpm-elbo"], "samplers": ["heun"], "steps": [2]}
     answer(uri, {**spec, "metrics": ["w1", "score-error"]})

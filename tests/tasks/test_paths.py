@@ -27,14 +27,14 @@ def labels(of):
     return [point.labels["formulation"] for point in points_of(of)]
 
 
-def test_the_exact_flow_from_noise_stands_beside_what_starts_from_noise_only():
+def test_the_exact_flow_from_noise_stands_beside_what_starts_from_noise_only() -> None:
     """It answers another question than a restoration: it knows nothing of the observation."""
     assert labels(study()) == ["indi(degradation=mask(seen=(0, 2)))"]
     assert "exact" in labels(study(formulations=[BLIND]))
     assert "exact" in labels(study(formulations=[*BASE["formulations"], "flow"]))
 
 
-def test_only_restorations_are_compared_with_originals_and_only_denoisers_of_noise_with_the_exact_one():
+def test_only_restorations_are_compared_with_originals_and_only_denoisers_of_noise_with_the_exact_one() -> None:
     (restoring,) = points_of(study())
     blind = next(p for p in points_of(study(formulations=[BLIND])) if p.labels["formulation"] != "exact")
     assert restoring.refuses(RestorationError()) is None
@@ -46,7 +46,7 @@ def test_only_restorations_are_compared_with_originals_and_only_denoisers_of_noi
     assert "do not give" in str(unbalanced[0].refuses(ScoreError()))
 
 
-def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told():
+def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told() -> None:
     kinds = [{"name": "action-matching", "kind": kind} for kind in ("plain", "entropic", "unbalanced")]
     asked = study(
         datasets=["eight_gaussians"],
@@ -77,7 +77,7 @@ def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told():
     assert all(plan.impossible.values())
 
 
-def test_members_of_one_shard_share_the_whole_objective():
+def test_members_of_one_shard_share_the_whole_objective() -> None:
     """Objectives have no names, and two without parameters must not pass for one."""
     kinds = [{"name": "action-matching", "kind": kind} for kind in ("plain", "entropic", "unbalanced")]
     plan = make_plan(study(formulations=[*kinds, *BASE["formulations"], BLIND, "flow"]), known={}, trained=())

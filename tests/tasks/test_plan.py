@@ -1,6 +1,7 @@
 """What is to be done is a pure function of study and store; ids depend on content only."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def known(of, **fields):
     return {i: StoredPoint(**values) for i in ids(of)}
 
 
-def test_exact_rows_are_added_once_for_each_schedule_in_the_study():
+def test_exact_rows_are_added_once_for_each_schedule_in_the_study() -> None:
     cells = {
         p.cell.id: p.cell for p in points_of(study(formulations=["edm", "ve", {"name": "exact", "schedule": "edm"}]))
     }
@@ -49,7 +50,7 @@ def test_exact_rows_are_added_once_for_each_schedule_in_the_study():
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data):
+def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data) -> None:
     shuffled = {key: BASE[key] for key in data.draw(st.permutations(list(BASE)))}
     for axis in ("formulations", "samplers", "steps"):
         shuffled[axis] = data.draw(st.permutations(BASE[axis]))
@@ -67,7 +68,7 @@ def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data):
         {"name": "another", "description": "told otherwise", "metrics": ["ks"]},
     ],
 )
-def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change):
+def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change) -> None:
     assert ids(study(**change)) == ids(study())
 
 
@@ -83,7 +84,7 @@ def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change):
         {"seeds": [5, 6]},
     ],
 )
-def test_ids_change_with_what_is_asked(change):
+def test_ids_change_with_what_is_asked(change) -> None:
     other, same = set(ids(study(**change))), set(ids(study()))
     if "formulations" in change or "training" in change:  # the exact rows and the other formulation stay
         assert 0 < len(other - same) < len(same)
@@ -91,7 +92,7 @@ def test_ids_change_with_what_is_asked(change):
         assert not other & same
 
 
-def test_a_new_component_version_is_a_new_cell(monkeypatch):
+def test_a_new_component_version_is_a_new_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusion.samplers import Heun
 
     before = set(ids(study()))
@@ -100,7 +101,7 @@ def test_a_new_component_version_is_a_new_cell(monkeypatch):
     assert len(before & after) == len(before) / 2  # the ddim half
 
 
-def test_only_what_is_missing_is_planned():
+def test_only_what_is_missing_is_planned() -> None:
     plan = make_plan(study(), {}, ())
     assert plan.missing == len(plan.points) == 2 * 2 * 2 * 2 * 2
     assert sum(job.train for job in plan.jobs) == 4
@@ -114,7 +115,7 @@ def test_only_what_is_missing_is_planned():
     assert sum(job.train for job in without_weights.jobs) == 4
 
 
-def test_a_stored_point_that_lacks_what_the_study_wants_is_asked_again():
+def test_a_stored_point_that_lacks_what_the_study_wants_is_asked_again() -> None:
     weights = {point.cell.id for point in points_of(study())}
     assert make_plan(study(metrics=["w1", "ks"]), known(study(), metrics={"w1": 1}), weights).missing == 32
     assert make_plan(study(keep={"samples": True}), known(study(), samples=False), weights).missing == 32
@@ -123,14 +124,14 @@ def test_a_stored_point_that_lacks_what_the_study_wants_is_asked_again():
     assert make_plan(wants_path, known(study(), trajectory=False), weights).missing == 8
 
 
-def test_failed_points_are_left_alone_unless_asked_for():
+def test_failed_points_are_left_alone_unless_asked_for() -> None:
     stored = known(study(), status="failed")
     assert make_plan(study(), stored, ()).missing == 0
     assert len(make_plan(study(), stored, ()).failed) == 32
     assert make_plan(study(), stored, (), retry_failed=True).missing == 32
 
 
-def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist():
+def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist() -> None:
     made = make_plan(study(steps=[1, 101]), {}, ())
     reasons = {p.cell.schedule.registered_name: made.impossible[p.id] for p in made.points if p.id in made.impossible}
     assert reasons == {"ddpm-linear": "schedule 'ddpm-linear' has 100 levels, fewer than 101 steps"}
@@ -138,7 +139,7 @@ def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist():
     assert len(fewer.points) == 32 - 4
 
 
-def test_blocks_are_a_union_of_crosses():
+def test_blocks_are_a_union_of_crosses() -> None:
     union = study(grids=[{"formulations": ["edm"]}, {"formulations": ["edm", "ddpm"], "seeds": [1]}])
     assert set(ids(union)) < set(ids(study()))
     # edm and its exact rows with seeds 0 and 1; ddpm and its exact rows with seed 1 only; two samplers, two step counts
@@ -146,7 +147,7 @@ def test_blocks_are_a_union_of_crosses():
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 100])
-def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers):
+def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers: int) -> None:
     plan = make_plan(study(), {}, ())
     shards = plan.shards(workers)
     asked = [point.id for shard in shards for job in shard.jobs for point in job.points]
@@ -154,7 +155,7 @@ def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers):
     assert all(len({job.cell.training for job in shard.jobs}) == 1 for shard in shards)
 
 
-def test_specs_are_plain_json():
+def test_specs_are_plain_json() -> None:
     for point in points_of(study()):
         assert json.loads(json.dumps(point.spec)) == point.spec
         assert json.loads(json.dumps(point.cell.spec)) == point.cell.spec
@@ -163,7 +164,7 @@ def test_specs_are_plain_json():
 # --- another schedule after training ----------------------------------------------------------------------------------
 
 
-def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows():
+def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows() -> None:
     choice = [{"name": "heun", "schedule": "edm"}, {"name": "heun", "schedule": "ve-geometric"}, "heun"]
     points = points_of(study(formulations=["vp"], samplers=choice, steps=[3], seeds=1))
     trained = {p.labels["sampler"]: p for p in points if p.cell.training}
@@ -179,13 +180,15 @@ def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows(
 @pytest.mark.parametrize(
     ("own", "other", "told"), [("edm", "ve-linear", "to 100;"), ("ve", "ve-geometric", "from sigma/alpha = 0.000131")]
 )
-def test_noise_outside_of_what_a_network_was_trained_on_is_impossible_at_either_end(own, other, told):
+def test_noise_outside_of_what_a_network_was_trained_on_is_impossible_at_either_end(
+    own: str, other: str, told: str
+) -> None:
     points = points_of(study(formulations=[own], samplers=[{"name": "heun", "schedule": other}], steps=[3], seeds=1))
     (reason,) = {p.impossible() for p in points if p.cell.training}
     assert told in reason
 
 
-def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible():
+def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible() -> None:
     points = points_of(study(formulations=["vp", "edm"], schedules=["vp-linear", "edm"], steps=[2]))
     reasons = {p.labels["schedule"]: p.impossible() for p in points if p.labels["formulation"] == "vp"}
     assert reasons["vp-linear"] is None
@@ -193,7 +196,9 @@ def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible():
 
 
 @pytest.mark.parametrize("part", [Velocity, MinSignalToNoise, LogitNormal])
-def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(part, monkeypatch):
+def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(
+    part, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = {"parametrization": "v", "weighting": "min-snr", "noise_levels": "logit-normal", "schedule": "vp-linear"}
     asked = study(formulations=[{"name": "denoising", **parts}, "v-prediction", "edm"], steps=[2], seeds=1)
     before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
@@ -205,8 +210,8 @@ def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(p
 
 @pytest.mark.parametrize(("part", "changed"), [(Perceptron, {"edm", "vae"}), (VariationalBound, {"vae"})])
 def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_what_is_trained_with_it(
-    part, changed, monkeypatch
-):
+    part, changed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = study(datasets=["eight_gaussians"], metrics=["energy"], formulations=["edm", "vae"], steps=[2], seeds=1)
     before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
     monkeypatch.setattr(part, "version", 2)
@@ -215,7 +220,7 @@ def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_wha
     assert before["exact"] == after["exact"]
 
 
-def test_points_on_the_line_have_the_networks_second_version_and_others_its_first():
+def test_points_on_the_line_have_the_networks_second_version_and_others_its_first() -> None:
     versions = {}
     for dataset in ("uniform", "torus"):
         asked = study(datasets=[dataset], metrics=["energy"], formulations=["edm"], steps=[2], seeds=1)
@@ -224,7 +229,7 @@ def test_points_on_the_line_have_the_networks_second_version_and_others_its_firs
     assert versions == {"uniform": 2, "torus": 1}
 
 
-def test_what_changes_no_number_changes_no_id(tmp_path, monkeypatch):
+def test_what_changes_no_number_changes_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("points.npy", np.arange(6.0).reshape(3, 2))
     (tmp_path / "other").mkdir()
@@ -241,18 +246,18 @@ def test_what_changes_no_number_changes_no_id(tmp_path, monkeypatch):
     assert one == other
 
 
-def test_a_network_of_discrete_levels_cannot_be_sampled_between_them():
+def test_a_network_of_discrete_levels_cannot_be_sampled_between_them() -> None:
     points = points_of(study(formulations=["ddpm"], samplers=[{"name": "ddim", "schedule": "vp-linear"}], steps=[3]))
     (reason,) = {p.impossible() for p in points if p.cell.training}
     assert "knows the discrete levels of 'ddpm-linear' only" in reason
 
 
-def test_naming_a_models_own_schedule_changes_nothing():
+def test_naming_a_models_own_schedule_changes_nothing() -> None:
     spelled = study(formulations=["edm"], samplers=[{"name": "heun", "schedule": "edm", "grid": "edm"}])
     assert ids(spelled) == ids(study(formulations=["edm"], samplers=["heun"]))
 
 
-def test_more_steps_than_a_grid_has_levels_are_impossible_and_say_so():
+def test_more_steps_than_a_grid_has_levels_are_impossible_and_say_so() -> None:
     points = points_of(study(formulations=["ddpm"], samplers=[{"name": "ddim", "grid": "quadratic"}], steps=[2, 99]))
     reasons = {p.steps: p.impossible() for p in points if p.cell.training}
     assert reasons[2] is None

@@ -74,7 +74,7 @@ def random_points(n: int = 500) -> xr.Dataset:
     )
 
 
-def test_every_statistic_of_every_group_is_what_its_rows_give():
+def test_every_statistic_of_every_group_is_what_its_rows_give() -> None:
     points = random_points()
     by = ["steps", "formulation"]
     found = query(points, "steps > 1", by, ["w1", "ks"], list(STATISTICS))
@@ -93,13 +93,13 @@ def test_every_statistic_of_every_group_is_what_its_rows_give():
             np.testing.assert_allclose([row[f"{metric}_{s}"] for s in STATISTICS], told, rtol=1e-10)
 
 
-def test_of_one_row_there_is_a_mean_and_no_spread():
+def test_of_one_row_there_is_a_mean_and_no_spread() -> None:
     found = query(points_of([{"w1": 0.25}], "w1"), None, ["sampler"], ["w1"], list(STATISTICS)).iloc[0]
     assert [found[f"w1_{s}"] for s in ("mean", "min", "max", "median", "best", "count")] == [0.25] * 5 + [1]
     assert all(np.isnan(found[f"w1_{s}"]) for s in ("std", "sem", "ci95"))
 
 
-def test_the_95_percent_interval_holds_the_mean_95_times_in_100():
+def test_the_95_percent_interval_holds_the_mean_95_times_in_100() -> None:
     # 4000 groups of 3: the share has standard deviation 0.0034; more than 5 of them off happens once in 1.7 million seeds
     draws = np.random.default_rng(1).normal(1.0, 0.3, size=(4000, 3))
     rows = [{"steps": i, "seed": s, "w1": draws[i, s]} for i in range(4000) for s in range(3)]
@@ -108,7 +108,7 @@ def test_the_95_percent_interval_holds_the_mean_95_times_in_100():
     assert abs(inside - 0.95) < 5 * 0.0034
 
 
-def test_best_is_the_largest_where_the_metric_says_so_and_the_smallest_otherwise():
+def test_best_is_the_largest_where_the_metric_says_so_and_the_smallest_otherwise() -> None:
     rows = [{"seed": i, HITS: x, "w1": x} for i, x in enumerate([0.1, 0.3, 0.2])]
     found = query(points_of(rows, HITS, "w1"), None, ["sampler"], [HITS, "w1"], ["best"])
     assert found.iloc[0].tolist() == ["heun", 0.3, 0.1]
@@ -117,7 +117,7 @@ def test_best_is_the_largest_where_the_metric_says_so_and_the_smallest_otherwise
     assert not higher_is_better("no.such.module:Metric")
 
 
-def test_failed_points_are_records_and_no_part_of_a_group():
+def test_failed_points_are_records_and_no_part_of_a_group() -> None:
     points = points_of(
         [
             {"w1": 1.0},
@@ -130,7 +130,7 @@ def test_failed_points_are_records_and_no_part_of_a_group():
     assert query(points)["status"].tolist() == ["ok", "failed", "skipped"]
 
 
-def test_numbers_without_a_mean_give_no_warning():
+def test_numbers_without_a_mean_give_no_warning() -> None:
     points = points_of([{"seed": i, "w1": x} for i, x in enumerate([np.inf, -np.inf, np.nan, 1e308, 1e308])], "w1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -139,7 +139,7 @@ def test_numbers_without_a_mean_give_no_warning():
     assert found["w1_max"] == np.inf
 
 
-def test_a_metric_of_models_counts_once_for_each_model_whoever_asks_it():
+def test_a_metric_of_models_counts_once_for_each_model_whoever_asks_it() -> None:
     """Its points repeat it; some, such as guided ones, have none. What stands beside it counts as it does."""
     likelihoods = {"a": 1.0, "b": 2.0, "c": 4.0}
     rows = [
@@ -162,7 +162,7 @@ def test_a_metric_of_models_counts_once_for_each_model_whoever_asks_it():
     assert dict(zip(apart["sampler"], apart["nll_count"], strict=True)) == {"ddim": 3, "guided": 0, "heun": 3}
 
 
-def test_without_groups_a_record_has_its_labels_first_and_only_the_metrics_that_were_asked_for():
+def test_without_groups_a_record_has_its_labels_first_and_only_the_metrics_that_were_asked_for() -> None:
     points = points_of([{"w1": 1.0, "ks": 2.0, "w1_network": 0.1, "ks_network": 0.2}], "w1", "ks")
     assert list(query(points))[:6] == ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
     beside = {"w1", "w1_floor", "w1_network"}
@@ -170,7 +170,7 @@ def test_without_groups_a_record_has_its_labels_first_and_only_the_metrics_that_
     assert set(query(points)) == set(points.variables)
 
 
-def test_a_question_that_nothing_satisfies_gives_the_columns_without_rows():
+def test_a_question_that_nothing_satisfies_gives_the_columns_without_rows() -> None:
     points = random_points(20)
     found = query(points, "steps > 1000", ["sampler", "steps"], ["w1"])
     assert list(found) == ["sampler", "steps", "w1_mean", "w1_sem", "w1_count"]
@@ -179,14 +179,14 @@ def test_a_question_that_nothing_satisfies_gives_the_columns_without_rows():
     assert len(query(points.isel(point=slice(0)), "sampler == 'heun'", ["sampler"])) == 0
 
 
-def test_a_group_named_twice_is_one_and_one_labelled_nan_is_kept():
+def test_a_group_named_twice_is_one_and_one_labelled_nan_is_kept() -> None:
     points = points_of([{"w1": np.nan, "ks": 1.0}, {"seed": 1, "w1": 0.5, "ks": 2.0}], "w1", "ks")
     found = query(points, None, ["w1", "sampler", "w1"], ["ks"], ["mean"])
     assert list(found) == ["w1", "sampler", "ks_mean"]
     assert found["ks_mean"].tolist() == [2.0, 1.0]
 
 
-def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one():
+def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one() -> None:
     points = points_of([{"w1": 0.3, "w1_network": 0.1}], "w1")
     assert query(points, None, ["sampler"], ["w1_network"], ["mean"])["w1_network_mean"].tolist() == [0.1]
 
@@ -200,14 +200,14 @@ def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one():
         ({"metrics": ["x" * 5000]}, "is unknown"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(asked, told):
+def test_an_unknown_name_is_refused_with_the_nearest_one(asked: dict[str, list[str]], told: str) -> None:
     with pytest.raises(QueryError) as refusal:
         query(points_of([{"w1": 1.0}], "w1"), **asked)
     assert told in str(refusal.value)
     assert len(str(refusal.value)) < 500
 
 
-def test_only_columns_that_a_question_names_are_read():
+def test_only_columns_that_a_question_names_are_read() -> None:
     read = []
 
     def reader(name: str) -> np.ndarray:
@@ -221,7 +221,7 @@ def test_only_columns_that_a_question_names_are_read():
     assert read == ["a", "b"]
 
 
-def test_groups_of_more_places_than_an_integer_counts_are_told_apart():
+def test_groups_of_more_places_than_an_integer_counts_are_told_apart() -> None:
     draw = np.random.default_rng(0)
     columns = {f"axis {k}": draw.permutation(5000) // 2 for k in range(12)}  # 2500^12 places
     groups = Groups(columns, list(columns), 5000)

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def rows(expression: str) -> list[int]:
         ("  steps\n==\t5  ", [1]),
     ],
 )
-def test_an_expression_means_what_it_says(expression, expected):
+def test_an_expression_means_what_it_says(expression: str, expected) -> None:
     assert rows(expression) == expected
 
 
@@ -135,7 +136,7 @@ def test_an_expression_means_what_it_says(expression, expected):
         ("steps.__class__ == 1", "found '.'"),
     ],
 )
-def test_an_expression_that_makes_no_sense_is_refused_with_its_reason(expression, told):
+def test_an_expression_that_makes_no_sense_is_refused_with_its_reason(expression: str, told: str) -> None:
     with pytest.raises(QueryError) as refusal:
         where(FRAME, expression)
     assert told in str(refusal.value)
@@ -143,7 +144,7 @@ def test_an_expression_that_makes_no_sense_is_refused_with_its_reason(expression
     assert len(str(refusal.value)) < 600
 
 
-def test_conditions_as_deep_and_as_long_as_is_allowed_are_answered():
+def test_conditions_as_deep_and_as_long_as_is_allowed_are_answered() -> None:
     assert rows("(" * DEEPEST + "steps < 5" + ")" * DEEPEST) == [0]
     assert rows("not " * DEEPEST + "steps < 5") == [0]
     long = "steps==5 or " * (LONGEST // 12 - 1) + "steps==1"
@@ -162,7 +163,7 @@ def _refused_or_answered(expression: str) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(st.characters(exclude_categories=[]), max_size=80))
-def test_whatever_is_written_is_answered_or_refused(text):
+def test_whatever_is_written_is_answered_or_refused(text) -> None:
     _refused_or_answered(text)
 
 
@@ -174,13 +175,13 @@ _pieces = st.sampled_from(
 
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(_pieces, max_size=25), st.sampled_from(["", " "]))
-def test_whatever_is_made_of_the_language_s_own_words_is_answered_or_refused(pieces, between):
+def test_whatever_is_made_of_the_language_s_own_words_is_answered_or_refused(pieces, between) -> None:
     _refused_or_answered(between.join(pieces))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(_pieces, min_size=1, max_size=4), st.integers(1, 10_000))
-def test_repetition_up_to_the_longest_expression_is_answered_or_refused(pieces, times):
+def test_repetition_up_to_the_longest_expression_is_answered_or_refused(pieces, times) -> None:
     _refused_or_answered((" ".join(pieces) + " ") * min(times, LONGEST // (len(" ".join(pieces)) + 1)))
 
 
@@ -206,7 +207,7 @@ _conditions = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(_conditions)
-def test_conditions_say_of_each_row_what_python_says_of_its_values(expression):
+def test_conditions_say_of_each_row_what_python_says_of_its_values(expression) -> None:
     names = {"torus-distance": "torus_distance", "and": "and_"}
     as_python = expression.replace("`torus-distance`", "torus_distance").replace("torus-distance", "torus_distance")
     as_python = as_python.replace("`and`", "and_")
@@ -217,7 +218,7 @@ def test_conditions_say_of_each_row_what_python_says_of_its_values(expression):
     assert where(FRAME, expression).tolist() == said
 
 
-def test_a_condition_runs_nothing(tmp_path):
+def test_a_condition_runs_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     for expression in (
         f"open('{mark}', 'w') == 1",
@@ -228,12 +229,12 @@ def test_a_condition_runs_nothing(tmp_path):
     assert not mark.exists()
 
 
-def test_a_frame_without_rows_has_no_row_that_satisfies_anything():
+def test_a_frame_without_rows_has_no_row_that_satisfies_anything() -> None:
     assert where(FRAME.iloc[:0], "steps < 5 or 1 < 2").shape == (0,)
 
 
 @pytest.mark.parametrize("kind", ["U", "O", "T"])
-def test_texts_compare_alike_however_they_are_held(kind):
+def test_texts_compare_alike_however_they_are_held(kind: str) -> None:
     from tasks.where.conditions import satisfied
 
     dtype = {"U": str, "O": object, "T": np.dtypes.StringDType()}[kind]

@@ -35,7 +35,7 @@ def a_sweep():
     ]
 
 
-def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_of_their_means():
+def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_of_their_means() -> None:
     rows = a_sweep()
     found = rank(points_of(rows, "w1", "ks"), "sampler", "w1", at="nfe <= 10")
     frame = pd.DataFrame(rows).query("nfe <= 10")
@@ -67,7 +67,7 @@ def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_o
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_place_is_tied_exactly_where_a_t_test_at_5_percent_sees_no_difference(shared):
+def test_a_place_is_tied_exactly_where_a_t_test_at_5_percent_sees_no_difference(shared: bool) -> None:
     draw = np.random.default_rng(5)
     seen = set()
     for trial in range(60):
@@ -87,7 +87,7 @@ def test_a_place_is_tied_exactly_where_a_t_test_at_5_percent_sees_no_difference(
     assert seen == {True, False}
 
 
-def test_a_small_steady_difference_is_seen_through_a_large_spread_that_seeds_share():
+def test_a_small_steady_difference_is_seen_through_a_large_spread_that_seeds_share() -> None:
     seeds = np.random.default_rng(0).normal(10.0, 3.0, 5)
     rows = values_of({"b": list(seeds + np.array([0.1, 0.11, 0.09, 0.1, 0.1])), "a": list(seeds)})
     found = rank(points_of(rows, "w1"), by=())
@@ -96,7 +96,7 @@ def test_a_small_steady_difference_is_seen_through_a_large_spread_that_seeds_sha
     assert found["tied"].tolist() == [False, False]
 
 
-def test_the_first_is_tied_if_any_other_is_and_of_one_seed_nothing_is_said():
+def test_the_first_is_tied_if_any_other_is_and_of_one_seed_nothing_is_said() -> None:
     found = rank(points_of(values_of({"a": [1.0, 1.2, 0.8], "b": [1.1, 0.9, 1.15], "c": [5.0, 5.2, 4.9]}), "w1"), by=())
     assert found["tied"].tolist() == [True, True, False]
     alone = rank(points_of(values_of({"a": [1.0], "b": [2.0]}), "w1"), by=())
@@ -107,7 +107,7 @@ def test_the_first_is_tied_if_any_other_is_and_of_one_seed_nothing_is_said():
     assert rank(points_of(values_of({"a": [1.0, 1.0]}), "w1"), by=())["tied"].tolist() == [False]
 
 
-def test_a_configuration_with_a_failed_point_is_not_ranked_by_its_survivors():
+def test_a_configuration_with_a_failed_point_is_not_ranked_by_its_survivors() -> None:
     rows = [
         *values_of({"heun": [0.1, 0.1]}),
         {"sampler": "heun", "seed": 2, "w1": np.nan, "status": "failed", "nfe": 0},
@@ -118,7 +118,7 @@ def test_a_configuration_with_a_failed_point_is_not_ranked_by_its_survivors():
     assert pareto(points_of(rows, "w1"), ("w1",))["sampler"].tolist() == ["euler"]
 
 
-def test_at_holds_for_all_points_of_a_configuration_and_where_for_each():
+def test_at_holds_for_all_points_of_a_configuration_and_where_for_each() -> None:
     rows = [{"sampler": "rk45", "seed": s, "nfe": n, "w1": 0.1} for s, n in enumerate([18, 22])]
     rows += [{"sampler": "heun", "seed": s, "nfe": 19, "w1": 0.2} for s in range(2)]
     points = points_of(rows, "w1")
@@ -127,7 +127,7 @@ def test_at_holds_for_all_points_of_a_configuration_and_where_for_each():
     assert rank(points, by=())["nfe"].tolist() == [20, 19]
 
 
-def test_of_a_metric_of_which_more_is_better_the_largest_comes_first():
+def test_of_a_metric_of_which_more_is_better_the_largest_comes_first() -> None:
     rows = [
         {"sampler": name, "seed": s, HITS: x + 0.01 * s, "steps": n}
         for name, x, n in (("a", 0.2, 1), ("b", 0.9, 5), ("c", 0.8, 9))
@@ -140,7 +140,7 @@ def test_of_a_metric_of_which_more_is_better_the_largest_comes_first():
     assert pareto(points, (HITS, "nfe"))["sampler"].tolist() == ["b", "a"]
 
 
-def test_equal_means_stand_in_the_order_of_their_cost():
+def test_equal_means_stand_in_the_order_of_their_cost() -> None:
     rows = values_of({"a": [0.5, 0.5]}, steps=20) + values_of({"b": [0.5, 0.5]}, steps=5)
     assert rank(points_of(rows, "w1"), by=())["sampler"].tolist() == ["b", "a"]
 
@@ -156,13 +156,15 @@ def test_equal_means_stand_in_the_order_of_their_cost():
         ({"by": ["formulation"]}, "w1 of different data sets does not compare (moons, uniform): add dataset to --by"),
     ],
 )
-def test_a_ranking_that_makes_no_sense_is_refused_with_its_reason(asked, told):
+def test_a_ranking_that_makes_no_sense_is_refused_with_its_reason(
+    asked: dict[str, str] | dict[str, list[str]], told: str
+) -> None:
     with pytest.raises(QueryError) as refusal:
         rank(points_of(a_sweep(), "w1"), **asked)
     assert told in str(refusal.value)
 
 
-def test_points_of_differently_trained_networks_are_not_averaged():
+def test_points_of_differently_trained_networks_are_not_averaged() -> None:
     rows = values_of({"heun": [0.1, 0.2]}) + values_of({"heun": [0.3, 0.4]}, cell_id="trained longer")
     with pytest.raises(
         QueryError,
@@ -172,7 +174,7 @@ def test_points_of_differently_trained_networks_are_not_averaged():
     assert len(rank(points_of(rows, "w1"), where="cell_id == 'c'")) == 1
 
 
-def test_without_a_metric_it_is_w1_or_the_only_one():
+def test_without_a_metric_it_is_w1_or_the_only_one() -> None:
     two = points_of([{"ks": 1.0, "energy": 2.0}], "ks", "energy")
     with pytest.raises(QueryError, match="--metric NAME is needed"):
         rank(two)
@@ -180,7 +182,7 @@ def test_without_a_metric_it_is_w1_or_the_only_one():
     assert "w1_mean" in rank(points_of([{"ks": 1.0, "w1": 1.0}], "ks", "w1"))
 
 
-def test_where_nothing_is_left_there_are_columns_without_rows():
+def test_where_nothing_is_left_there_are_columns_without_rows() -> None:
     points = points_of(a_sweep(), "w1")
     assert len(rank(points, at="nfe < 0")) == 0
     assert "tied" in rank(points, at="nfe < 0")
@@ -196,7 +198,7 @@ _small = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan, np.inf])
     st.lists(st.tuples(_small, _small, st.integers(1, 4), st.sampled_from("ab")), min_size=1, max_size=12),
     st.integers(1, 3),
 )
-def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(found, many):
+def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(found, many) -> None:
     rows = [{"sampler": f"s{i}", "w1": a, "ks": b, "nfe": n, "formulation": f} for i, (a, b, n, f) in enumerate(found)]
     objectives = ["w1", "nfe", "ks"][:many]
     front = pareto(points_of(rows, "w1", "ks"), objectives, by=["formulation"])
@@ -217,7 +219,7 @@ def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_
     assert front["formulation"].is_monotonic_increasing
 
 
-def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spread():
+def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spread() -> None:
     points = points_of([{"steps": n, "seed": s, "w1": 1 / n + 0.01 * s} for n in (1, 2, 4) for s in range(3)], "w1")
     front = pareto(points)
     assert list(front) == [*CONFIGURATION, "nfe", "w1_mean", "w1_sem", "w1_count"]
@@ -230,12 +232,12 @@ def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spr
     ("objectives", "told"),
     [((), "needs objectives"), (("w1", "neff"), "did you mean 'nfe'"), (("w1", "sampler"), "unknown")],
 )
-def test_a_front_of_what_is_no_objective_is_refused(objectives, told):
+def test_a_front_of_what_is_no_objective_is_refused(objectives, told: str) -> None:
     with pytest.raises(QueryError, match=told):
         pareto(points_of([{"w1": 1.0}], "w1"), objectives)
 
 
-def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart():
+def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() -> None:
     points = points_of(a_sweep(), "w1")
     with pytest.raises(QueryError, match="add dataset to --by"):
         pareto(points)
@@ -256,7 +258,7 @@ def with_forward(name: str) -> list[dict]:
     return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0)]
 
 
-def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_the_answer_says_so():
+def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_the_answer_says_so() -> None:
     points = points_of(with_forward("heun"), "w1")
     for found in (rank(points), rank(points, "schedule", by=["dataset"]), pareto(points)):
         assert found["sampler"].tolist() == ["heun"]
@@ -264,7 +266,7 @@ def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_th
 
 
 @pytest.mark.parametrize("start", ["data", "observation: blur", "random to sigma/alpha = 0.5"])
-def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(start):
+def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(start: str) -> None:
     """Also of samplers that can do both."""
     rows = [*asked({"heun": [0.5, 0.6]}, 10, start="random"), *asked({"own.module:Mover": [0.1, 0.1]}, 5, start=start)]
     found = rank(points_of(rows, "w1"))
@@ -274,13 +276,13 @@ def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(sta
 
 
 @pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain-of-mine"])
-def test_samplers_that_are_not_registered_are_ranked_as_any(name):
+def test_samplers_that_are_not_registered_are_ranked_as_any(name: str) -> None:
     found = rank(points_of(values_of({"heun": [0.5], name: [0.1]}), "w1"))
     assert found["sampler"].tolist() == [name, "heun"]
     assert found.attrs["left_out"] == ()
 
 
-def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_samplers_are_apart():
+def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_samplers_are_apart() -> None:
     points = points_of([*with_forward("heun"), *asked({"forward-sde": [0.3]}, 0, dataset="moons")], "w1")
     assert pareto(points, where=f"sampler == '{FORWARD}'")["sampler"].tolist() == [FORWARD]
     assert rank(points, where="dataset == 'moons'")["sampler"].tolist() == ["forward-sde"]

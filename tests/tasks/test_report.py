@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -48,18 +49,18 @@ class Page(HTMLParser):
         self.feed(html)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, key, value or "") for key, value in attrs]
         self.ids += [value for key, value in attrs if key == "id"]
         if tag in {"script", "style"}:
             self._within.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag) -> None:
         if tag in {"script", "style"}:
             self._within.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data) -> None:
         if not self._within:
             self.words.append(data)
         elif self._within[-1][0] == "style":
@@ -84,19 +85,19 @@ def full_html() -> str:
 
 
 @pytest.fixture(scope="module")
-def full(full_html) -> Page:
+def full(full_html: str) -> Page:
     return Page(full_html)
 
 
 # --- one file, no network ---------------------------------------------------------------------------------------------
 
 
-def test_answers_made_by_hand_are_answers():
+def test_answers_made_by_hand_are_answers() -> None:
     answers: Answers = realistic(keep=False)
     assert answers.points.sizes["point"] > 0
 
 
-def test_nothing_is_loaded_from_anywhere(full):
+def test_nothing_is_loaded_from_anywhere(full: Page) -> None:
     for tag, key, value in full.attributes:
         if key in {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href"}:
             pytest.fail(f"<{tag} {key}={value!r}>")
@@ -111,14 +112,14 @@ def test_nothing_is_loaded_from_anywhere(full):
         assert call not in own
 
 
-def test_a_policy_in_the_page_forbids_every_connection(full):
+def test_a_policy_in_the_page_forbids_every_connection(full: Page) -> None:
     (policy,) = [value for tag, key, value in full.attributes if tag == "meta" and key == "content" and "-src" in value]
     assert policy.startswith("default-src 'none'")
     assert "http" not in policy
     assert "connect-src" not in policy
 
 
-def test_plotly_is_inside_once_and_the_data_beside_it_is_small(full_html, full):
+def test_plotly_is_inside_once_and_the_data_beside_it_is_small(full_html: str, full: Page) -> None:
     assert sum(len(script) > 1_000_000 for script in full.scripts) == 1
     assert len(full_html) - max(map(len, full.scripts)) < 2_500_000
 
@@ -126,7 +127,7 @@ def test_plotly_is_inside_once_and_the_data_beside_it_is_small(full_html, full):
 def check_with_plotly(spec: dict) -> None:
     """Plotly's own validation, with tokens of colours replaced as the page does."""
 
-    def painted(value, key=""):
+    def painted(value, key: str = ""):
         if key == "colorscale":
             return "Blues"
         if isinstance(value, dict):
@@ -138,13 +139,13 @@ def check_with_plotly(spec: dict) -> None:
     go.Figure(painted(spec))
 
 
-def test_every_picture_is_valid_plotly(full):
+def test_every_picture_is_valid_plotly(full: Page) -> None:
     assert len(full.specs) > 30
     for spec in full.specs:
         check_with_plotly(spec)
 
 
-def test_pictures_have_a_title_a_caption_and_a_spoken_label(full):
+def test_pictures_have_a_title_a_caption_and_a_spoken_label(full: Page) -> None:
     plots = [value for tag, key, value in full.attributes if tag == "div" and key == "aria-label"]
     labels = [value for value in plots if ". " in value]
     assert full.tags.count("figure") == full.tags.count("figcaption") == full.tags.count("h5") == len(full.specs)
@@ -152,7 +153,7 @@ def test_pictures_have_a_title_a_caption_and_a_spoken_label(full):
     assert len(set(full.ids)) == len(full.ids)
 
 
-def test_series_differ_by_symbol_and_dash_and_not_by_colour_alone():
+def test_series_differ_by_symbol_and_dash_and_not_by_colour_alone() -> None:
     looks = {(style % PALETTE, symbol(style)) for style in range(24)}
     assert len(looks) == 24
     assert len({symbol(style) for style in range(PALETTE)}) == len({dash(style) for style in range(PALETTE)}) == PALETTE
@@ -163,7 +164,7 @@ def test_series_differ_by_symbol_and_dash_and_not_by_colour_alone():
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 
 
-def test_names_and_errors_are_text_and_never_markup():
+def test_names_and_errors_are_text_and_never_markup() -> None:
     rows = [
         {"dataset": HOSTILE, "formulation": HOSTILE, "sampler": HOSTILE, "point_id": HOSTILE, "steps": n, "w1": 0.1 / n}
         for n in (1, 2)
@@ -186,14 +187,14 @@ def test_names_and_errors_are_text_and_never_markup():
         assert not any("<" in name for name in names)
 
 
-def test_plotly_does_not_read_tags_or_fields_in_names():
+def test_plotly_does_not_read_tags_or_fields_in_names() -> None:
     assert plain("<b>&%{x}$") == "&lt;b&gt;&amp;%&#123;x}&#36;"
 
 
 # --- what the numbers say ---------------------------------------------------------------------------------------------
 
 
-def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not():
+def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not() -> None:
     answers = realistic(worse={"edm": 5.0}, keep=False)
     table = tabulate(answers.points, answers.study)
     found = verdicts(table, "uniform", "w1")
@@ -204,7 +205,7 @@ def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not():
     assert "does NOT lie near its exact curve" in text
 
 
-def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_numbers_where_it_is_not():
+def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_numbers_where_it_is_not() -> None:
     rows = []
     for n, trained, exact in ((1, 0.08, 0.02), (2, 0.06, 0.02), (4, 0.021, 0.02), (8, 0.011, 0.01)):
         for seed in range(3):
@@ -220,7 +221,7 @@ def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_nu
     )
 
 
-def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near():
+def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near() -> None:
     spread = [0.02, 0.02, 0.14]
     rows = [{"seed": seed, "w1": w1} for seed, w1 in enumerate(spread)]
     rows += [{"formulation": "exact", "seed": seed, "w1": 0.02} for seed in range(3)]
@@ -231,7 +232,7 @@ def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near():
     assert near.ratios[0].value == pytest.approx(3)
 
 
-def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with():
+def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with() -> None:
     rows = [{"w1": 0.1}, {"formulation": "exact", "schedule": "vp-linear", "w1": 0.01}]
     (near,) = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1").nearness
     assert near.ratios == ()
@@ -241,7 +242,7 @@ def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with():
     assert [ratio.verdict for ratio in other.ratios] == ["near"]
 
 
-def test_the_best_at_a_budget_costs_no_more_than_the_budget():
+def test_the_best_at_a_budget_costs_no_more_than_the_budget() -> None:
     rows = [
         {"formulation": "a", "sampler": "ddim", "steps": 10, "nfe": 10, "w1": 0.05},
         {"formulation": "b", "sampler": "heun", "steps": 10, "nfe": 19, "w1": 0.01},
@@ -251,7 +252,7 @@ def test_the_best_at_a_budget_costs_no_more_than_the_budget():
     assert [(one.budget, one.who) for one in best] == [(10, "a with ddim"), (19, "b with heun")]
 
 
-def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path):
+def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path: Path) -> None:
     def guided(weight):
         return {"name": "ddim", "guidance": {"name": "class-label", "labels": [2, 3], "weight": weight}}
 
@@ -276,7 +277,7 @@ def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path):
     assert f", label-accuracy {number(heeded)} at N = 5" in page.text
 
 
-def test_floors_of_different_laws_are_not_pooled():
+def test_floors_of_different_laws_are_not_pooled() -> None:
     laws = {("forward-chain", "vp-linear"): 0.02, ("forward-chain", "ve-geometric"): 1.02, ("ddim", "vp-linear"): 0.003}
     rows = [
         {"formulation": f, "schedule": on, "sampler": by, "w1": w1, "w1_floor": floor, "nfe": 0 if by != "ddim" else 10}
@@ -306,7 +307,7 @@ def test_floors_of_different_laws_are_not_pooled():
     assert f'<tr class="floor"><th scope="row">floor</th><td>{number(0.003)}</td></tr>' in page
 
 
-def test_every_point_without_an_answer_is_mentioned_with_its_reason():
+def test_every_point_without_an_answer_is_mentioned_with_its_reason() -> None:
     answers = realistic(failed={"ve": "OutOfMemory <at step 3>"}, keep=False)
     points = answers.points.copy(deep=True)
     points["status"].values[0], points["error"].values[0] = "skipped", "heun does not take this grid"
@@ -321,7 +322,7 @@ def test_every_point_without_an_answer_is_mentioned_with_its_reason():
     assert sum(len(group.points) for group in groups) == len(wrong)
 
 
-def test_an_answer_that_is_no_number_is_called_a_bug():
+def test_an_answer_that_is_no_number_is_called_a_bug() -> None:
     page = draw(
         MadeUp(dataset_of([{"w1": 0.1}, {"w1": np.nan, "w1_floor": 0.01, "point_id": "lost"}], ("w1",)), study_of())
     )
@@ -329,20 +330,20 @@ def test_an_answer_that_is_no_number_is_called_a_bug():
     assert "lost (w1)" in page.text
 
 
-def test_the_tables_give_mean_and_standard_error_of_the_seeds():
+def test_the_tables_give_mean_and_standard_error_of_the_seeds() -> None:
     rows = [{"seed": seed, "w1": w1, "w1_floor": 0.003} for seed, w1 in enumerate([0.01, 0.02, 0.03])]
     text = draw(MadeUp(dataset_of(rows, ("w1",)), study_of())).text
     assert "0.0200 ± 0.0058" in text
     assert "floor 0.00300" in text
 
 
-def test_the_interval_is_student_s():
+def test_the_interval_is_student_s() -> None:
     low, high = Mean(1, 1, (1.0, 2.0, 3.0)).interval
     assert (high - low) / 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
     assert Mean(1, 1, (1.0,)).interval is None
 
 
-def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms():
+def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms() -> None:
     w1 = {2: (0.01, 0.02, 0.09), 8: (0.002, 0.002, 0.006)}
     spec = {"formulations": [{"name": "exact", "schedule": "edm"}], "samplers": ["euler"], "steps": [2, 8], "seeds": 3}
     answers = chosen(spec, lambda point: Told({"w1": w1[point.steps][point.cell.seed]}))
@@ -359,7 +360,7 @@ def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms():
     assert 0.002 - 4.3 * np.std(w1[8], ddof=1) / math.sqrt(3) < 0  # what the mean of the numbers would have
 
 
-def test_the_footer_says_how_to_ask_for_the_same_numbers():
+def test_the_footer_says_how_to_ask_for_the_same_numbers() -> None:
     text = draw(realistic(keep=False)).text
     assert "diffatlas query --store results --study uniform --as-of K7Q2M4T0 --by dataset,formulation" in text
     assert "no samples were kept" in text
@@ -443,7 +444,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_whatever_is_missing_the_rest_is_drawn(case):
+def test_whatever_is_missing_the_rest_is_drawn(case) -> None:
     page = draw(CASES[case]())
     assert "What the numbers say" in page.text
     assert page.tags.count("h1") == 1
@@ -453,11 +454,11 @@ def test_whatever_is_missing_the_rest_is_drawn(case):
         check_with_plotly(spec)
 
 
-def test_a_study_without_an_answer_says_so():
+def test_a_study_without_an_answer_says_so() -> None:
     assert "No point has an answer yet" in draw(all_failed()).text
 
 
-def test_a_value_far_above_the_rest_is_a_triangle_on_the_edge_and_does_not_flatten_the_others():
+def test_a_value_far_above_the_rest_is_a_triangle_on_the_edge_and_does_not_flatten_the_others() -> None:
     page = draw(realistic(samplers=("heun",), keep=False))
     heun = page.specs[0]
     low, high = heun["layout"]["yaxis"]["range"]
@@ -467,7 +468,7 @@ def test_a_value_far_above_the_rest_is_a_triangle_on_the_edge_and_does_not_flatt
     assert any("1.2" in text and "×10⁸" in text for trace in triangles for text in trace["text"])
 
 
-def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside():
+def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside() -> None:
     answers = realistic(samplers=("heun",), formulations=("ve",), seeds=1)
     page = draw(answers)
     sweep = next(
@@ -478,7 +479,7 @@ def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside(
     assert "100" in sweep["data"][1]["text"]
 
 
-def test_numbers_are_read_as_people_write_them():
+def test_numbers_are_read_as_people_write_them() -> None:
     assert [number(x) for x in (0.0, 1.23456, 0.00313, 123e6, -0.5, float("nan"), float("inf"))] == [
         "0",
         "1.23",
@@ -528,7 +529,7 @@ const watch = setInterval(() => {
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-def test_a_browser_draws_every_picture_without_a_complaint(tmp_path):
+def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path) -> None:
     html = draw_report(realistic(torus=True, plane=True, samplers=("heun", "ddim"), steps=(1, 3, 10, 50)))
     path = tmp_path / "report.html"
     path.write_text(html.replace("</body>", CLICK), encoding="utf-8")

@@ -32,14 +32,14 @@ def html(answers):
     return draw_report(answers)
 
 
-def kept_of(values, steps=(18,)):
+def kept_of(values, steps: tuple[int] = (18,)):
     class Label:
         label, title, shown_with = "edm", "heun", ()
 
     return [Kept(Label, Label, 0, dict.fromkeys(steps, values))]  # type: ignore[arg-type]
 
 
-def test_every_pixel_is_where_it_belongs():
+def test_every_pixel_is_where_it_belongs() -> None:
     values = Digits().points.numpy()[:40]
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
     assert (sheets.low, sheets.high) == (-1, 1)
@@ -55,7 +55,7 @@ def test_every_pixel_is_where_it_belongs():
     assert set(lines.ravel().tolist()) == {int(np.ceil(255 * 0.12))}
 
 
-def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap():
+def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap() -> None:
     values = np.full((4, 64), 7.0)
     values[1], values[2] = -7.0, np.nan
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
@@ -63,7 +63,7 @@ def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is
     assert [int(sheet[0, 9 * k]) for k in range(4)] == [255, 0, 31, 255]
 
 
-def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
+def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers() -> None:
     values = np.random.default_rng(0).normal(size=(9, 3 * 96 * 96))
     sheets = images.sheets_of(Target("mine", None), kept_of(values), (3, 96, 96))
     assert sheets.across == 1
@@ -73,7 +73,7 @@ def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
     np.testing.assert_allclose(sheets.first(values), shares.clip(0, 1), rtol=0, atol=1e-12)
 
 
-def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
+def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html) -> None:
     assert "<h3>Samples as images</h3>" in html
     assert "25 of the data, drawn at random; 8 x 8 pixels." in html
     assert "edm with heun, seed 0: the first 25 samples." in html
@@ -84,14 +84,14 @@ def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
     assert "Fréchet distance of classifier features" in html or "fid-digits" in html
 
 
-def test_the_page_stays_one_file_without_addresses(html):
+def test_the_page_stays_one_file_without_addresses(html) -> None:
     own = html[: html.index("plotly.js v")] if "plotly.js v" in html else html
     assert "default-src 'none'" in own
     assert "<img" not in own
     assert 'src="http' not in own
 
 
-def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread(answers):
+def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread(answers) -> None:
     target = target_of("digits", answers.study)
     path = answers.trajectory("i-edm-edm-50")
     sheets = images.sheets_of(target, [], (1, 8, 8))
@@ -114,7 +114,7 @@ def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_sa
         ("digits | second-half of example 0", {"name": "inpainting", "coordinates": "second-half"}),
     ],
 )
-def test_samples_given_something_of_an_image_are_images_too(label, guidance):
+def test_samples_given_something_of_an_image_are_images_too(label: str, guidance: dict[str, str]) -> None:
     study = {"datasets": ["digits"], "samplers": [{"name": "heun", "guidance": guidance}]}
     target = target_of(label, study)
     assert target.law is not None

@@ -50,7 +50,7 @@ def with_likelihoods(values: list[float], floors: list[float]) -> xr.Dataset:
     return dataset_of(rows, ("w1", "nll", "score-error"))
 
 
-def test_a_metric_of_models_counts_once_for_each_model_and_is_compared_with_its_floor_seed_by_seed():
+def test_a_metric_of_models_counts_once_for_each_model_and_is_compared_with_its_floor_seed_by_seed() -> None:
     table = tabulate(with_likelihoods([1.1, 1.4, 1.2], [1.0, 1.2, 1.1]), OF_MODELS)
     assert table.metrics == ("w1",)
     found = of_models(table, "uniform", {})
@@ -65,7 +65,7 @@ def test_a_metric_of_models_counts_once_for_each_model_and_is_compared_with_its_
     assert score.lines()[1] == ""
 
 
-def test_the_page_has_a_table_of_the_models_and_no_picture_of_such_a_metric():
+def test_the_page_has_a_table_of_the_models_and_no_picture_of_such_a_metric() -> None:
     answers = MadeUp(with_likelihoods([1.1, 1.4, 1.2], [1.0, 1.2, 1.1]), OF_MODELS)
     page = draw_report(answers)
     assert "What each model answers by itself" in page
@@ -74,7 +74,7 @@ def test_the_page_has_a_table_of_the_models_and_no_picture_of_such_a_metric():
     assert [picture.title for picture in quality(tabulate(answers.points, OF_MODELS), "uniform", "nll")] == []
 
 
-def test_there_is_no_such_table_where_nothing_of_the_kind_was_measured():
+def test_there_is_no_such_table_where_nothing_of_the_kind_was_measured() -> None:
     points = dataset_of([asked()], ("w1",))
     assert of_models(tabulate(points, {}), "uniform", {}) is None
     assert "What each model answers by itself" not in draw_report(MadeUp(points, {}))
@@ -97,7 +97,7 @@ def with_baseline() -> xr.Dataset:
     return dataset_of(rows, ("w1",))
 
 
-def test_what_samples_in_one_step_and_in_its_own_way_is_a_line_in_every_other_panel():
+def test_what_samples_in_one_step_and_in_its_own_way_is_a_line_in_every_other_panel() -> None:
     points = with_baseline()
     pictures = quality(tabulate(points, {}), "uniform", "w1")
     assert [picture.title for picture in pictures] == ["ddim", "heun"]
@@ -108,7 +108,7 @@ def test_what_samples_in_one_step_and_in_its_own_way_is_a_line_in_every_other_pa
     assert page.count('<th scope="row">vae, in 1 evaluation</th>') == 2  # below the rows of each sampler
 
 
-def test_several_of_them_are_a_line_each():
+def test_several_of_them_are_a_line_each() -> None:
     rows = [asked(formulation="edm", sampler="heun", steps=n, nfe=n) for n in (1, 8)]
     rows += [
         asked(formulation=f, sampler="decode", steps=1, nfe=1, w1=w1)
@@ -119,7 +119,7 @@ def test_several_of_them_are_a_line_each():
     assert lines == {"vae": 0.3, "vae(latent=4)": 0.4}
 
 
-def test_a_study_of_nothing_else_has_its_own_picture():
+def test_a_study_of_nothing_else_has_its_own_picture() -> None:
     points = with_baseline()
     alone = points.isel(point=np.flatnonzero(points["formulation"].values == "vae"))
     assert [picture.title for picture in quality(tabulate(alone, {}), "uniform", "w1")] == ["decode"]
@@ -128,7 +128,7 @@ def test_a_study_of_nothing_else_has_its_own_picture():
 # --- rankings ---------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_knows_more_is_ranked_apart():
+def test_whoever_knows_more_is_ranked_apart() -> None:
     rows = [
         asked(formulation="edm", sampler="heun", w1=0.2, start="random"),
         asked(formulation="indi", sampler="indi", w1=0.1, start="observation: blur"),
@@ -147,13 +147,13 @@ def test_whoever_knows_more_is_ranked_apart():
     assert all(what in page for what, _ in found.rankings)
 
 
-def test_a_study_of_restorations_ranks_them():
+def test_a_study_of_restorations_ranks_them() -> None:
     rows = [asked(formulation="indi", sampler="indi", start="observation: blur")]
     found = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
     assert [best.who for best in found.best] == ["indi with indi"]
 
 
-def test_one_answer_that_is_best_at_several_budgets_is_told_once():
+def test_one_answer_that_is_best_at_several_budgets_is_told_once() -> None:
     rows = [
         asked(formulation="a", sampler="ddim", steps=1, nfe=1, w1=0.477),
         asked(formulation="b", sampler="ddim", steps=8, nfe=8, w1=0.9),
@@ -165,7 +165,7 @@ def test_one_answer_that_is_best_at_several_budgets_is_told_once():
     )
 
 
-def test_samples_that_ran_away_are_named_although_their_points_are_ok():
+def test_samples_that_ran_away_are_named_although_their_points_are_ok() -> None:
     alone = target_of("uniform", {}).error_of_its_mean("w1", {"metrics": ["w1"]})
     rows = [
         asked(formulation=f, sampler="langevin", steps=n, nfe=n, w1=alone * times)
@@ -179,7 +179,7 @@ def test_samples_that_ran_away_are_named_although_their_points_are_ok():
     assert page.count(beyond.sentence()) == 1
 
 
-def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row():
+def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row() -> None:
     rows = [
         asked(formulation="edm", w1=0.2, w1_floor=0.1),
         asked(
@@ -195,14 +195,14 @@ def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row():
 # --- small things -----------------------------------------------------------------------------------------------------
 
 
-def test_a_logarithmic_axis_has_a_tick_where_there_is_something():
+def test_a_logarithmic_axis_has_a_tick_where_there_is_something() -> None:
     assert log_ticks(18 / 1.2, 18 * 1.2, [18])["tickvals"] == [18.0]
     assert log_ticks(30 / 1.2, 45 * 1.2, [30, 45])["tickvals"] == [30.0, 45.0]
     assert log_ticks(0.8, 120, [1, 100])["tickvals"] == [1, 2, 5, 10, 20, 50, 100]
 
 
 @pytest.mark.parametrize(("sampler", "drawn"), [("heun", 1), ("forward-chain", 0)])
-def test_samples_of_another_law_do_not_stand_beside_the_torus(sampler, drawn):
+def test_samples_of_another_law_do_not_stand_beside_the_torus(sampler: str, drawn: int) -> None:
     row = asked(dataset="torus", formulation="exact", sampler=sampler, grid="edm", point_id="p")
     answers = MadeUp(dataset_of([row], ("w1",)), {})
     answers.kept_samples["p"] = xr.DataArray(np.zeros((10, 3)), dims=("sample", "coordinate"))

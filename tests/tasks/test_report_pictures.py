@@ -53,7 +53,7 @@ def sections_of(html: str) -> list[str]:
 # --- where the error comes from ---------------------------------------------------------------------------------------
 
 
-def split_rows(*, formulation="edm", steps, seeds=3, noise=0.0, floor=0.01, **laws):
+def split_rows(*, formulation: str = "edm", steps, seeds: int = 3, noise: float = 0.0, floor: float = 0.01, **laws):
     """Rows whose parts are given by step count, with the same relative noise on every part of a seed."""
     rows = []
     for i, n in enumerate(steps):
@@ -73,7 +73,7 @@ def origin_of(rows):
     return origin
 
 
-def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
+def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs() -> None:
     rows = split_rows(steps=(1, 2), network=(0.3, -0.02), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
     spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     bars = {trace["name"]: trace["y"] for trace in spec["data"] if trace["type"] == "bar"}
@@ -89,7 +89,7 @@ def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
     assert high > 1
 
 
-def test_the_hover_gives_every_part_with_its_standard_error():
+def test_the_hover_gives_every_part_with_its_standard_error() -> None:
     rows = split_rows(steps=(2,), network=(0.3,), discretisation=(0.6,), prior=(0.09,), noise=0.1)
     spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     assert spec["layout"]["hovermode"] == "x unified"
@@ -112,13 +112,15 @@ def test_the_hover_gives_every_part_with_its_standard_error():
         ((0.1, 0.1, 0.1, 0.0), None),
     ],
 )
-def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(network, start):
+def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(
+    network: tuple[float, ...], start: int | None
+) -> None:
     steps = (1, 2, 5, 8)
     laws = {"network": network, "discretisation": tuple(0.4 / n for n in steps), "prior": (0.0,) * 4}
     assert origin_of(split_rows(steps=steps, noise=1e-6, **laws)).network_from() == start
 
 
-def test_what_noise_hides_does_not_dominate():
+def test_what_noise_hides_does_not_dominate() -> None:
     laws = {"network": (0.101,) * 2, "discretisation": (0.1,) * 2, "prior": (0.0,) * 2}
     rows = split_rows(steps=(1, 2), **laws)
     for row in rows:
@@ -129,7 +131,7 @@ def test_what_noise_hides_does_not_dominate():
     assert origin_of(split_rows(steps=(1, 2), seeds=1, **laws)).network_from() is None  # what is the noise of one?
 
 
-def test_the_sentence_says_what_dominates_where():
+def test_the_sentence_says_what_dominates_where() -> None:
     edm = {"network": (0.1, 0.1), "discretisation": (0.9, 0.01), "prior": (0.0, 0.0)}
     vp = {"network": (0.0, 0.0), "discretisation": (0.9, 0.001), "prior": (0.0, 0.0)}
     rows = split_rows(steps=(1, 10), noise=1e-6, **edm)
@@ -143,7 +145,7 @@ def test_the_sentence_says_what_dominates_where():
     )
 
 
-def test_an_exact_denoiser_has_no_network_to_blame():
+def test_an_exact_denoiser_has_no_network_to_blame() -> None:
     rows = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(0.9, 0.01), prior=(0, 0))
     html = draw_report(MadeUp(dataset_of(rows, ("w1",)), study_of()))
     assert "Where the error comes from" in sections_of(html)
@@ -152,13 +154,13 @@ def test_an_exact_denoiser_has_no_network_to_blame():
     assert "network’s error" not in html
 
 
-def test_without_an_exact_row_nothing_is_split_and_the_page_says_so():
+def test_without_an_exact_row_nothing_is_split_and_the_page_says_so() -> None:
     html = draw_report(realistic(exact=False, keep=False))
     assert "Where the error comes from" not in sections_of(html)
     assert "errors are not split" in html
 
 
-def test_many_samplers_of_few_denoisers_stand_side_by_side():
+def test_many_samplers_of_few_denoisers_stand_side_by_side() -> None:
     rows = []
     for name in ("a", "b", "c"):
         more = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(1, 0.1), prior=(0, 0))
@@ -188,7 +190,7 @@ def errors_of(values, nsr, **more):
 TABLE = tabulate(dataset_of([{"w1": 0.1}, {"formulation": "exact", "w1": 0.1}], ("w1",)), {})
 
 
-def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band():
+def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band() -> None:
     found = score_errors(errors_of([[1, 4], [2, 4], [4, 4]], [[0.1, 10]] * 3), TABLE, "uniform")
     band, curve = found.spec["data"]
     assert curve["x"] == [0.1, 10]
@@ -198,12 +200,12 @@ def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band():
     assert found.spec["layout"]["xaxis"]["type"] == found.spec["layout"]["yaxis"]["type"] == "log"
 
 
-def test_from_two_seeds_no_band_is_drawn():
+def test_from_two_seeds_no_band_is_drawn() -> None:
     found = score_errors(errors_of([[1, 4], [2, 4]], [[0.1, 10]] * 2), TABLE, "uniform")
     assert len(found.spec["data"]) == 1
 
 
-def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
+def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out() -> None:
     values, nsr = [[1e-30, 1e-30], [1.0, 2.0], [np.nan, 3.0]], [[0.1, 10], [0.1, 10], [np.nan, 10]]
     more = {"formulation": ["exact", "edm", "edm"], "dataset": ["uniform", "torus", "uniform"]}
     found = score_errors(errors_of(values, nsr, **more), TABLE, "uniform")
@@ -213,7 +215,7 @@ def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
     assert score_errors(xr.DataArray(np.empty((0, 0)), dims=("cell", "level")), TABLE, "uniform") is None
 
 
-def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n():
+def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n() -> None:
     answers = realistic(seeds=3, samplers=("heun",))
     answers.points = answers.points.assign({"score-error": ("point", np.full(answers.points.sizes["point"], 0.01))})
     answers.study = study_of(metrics=["w1", "ks", "score-error"])
@@ -228,7 +230,7 @@ def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n():
 
 
 @pytest.mark.parametrize("name", ["four_points", "uniform", "gaussian_mixture"])
-def test_the_target_s_own_samples_look_like_its_column(name):
+def test_the_target_s_own_samples_look_like_its_column(name: str) -> None:
     target = target_of(name, {})
     kept = Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {10: target.sample(40_000)[:, 0]})
     trace = against_steps(kept, target, window([kept], target)).spec["data"][0]
@@ -242,7 +244,7 @@ def test_the_target_s_own_samples_look_like_its_column(name):
     ("sampler", "nsr"),
     [("forward-chain", None), ("langevin(nsr=2.0)", 2.0), ("ddim", 0.0), ("own.module:Sampler", 0.0)],
 )
-def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
+def test_samples_stand_beside_the_law_that_they_should_follow(sampler: str, nsr: float | None) -> None:
     top = schedules.create("edm").terminal_nsr if nsr is None else nsr
     target = target_of("uniform", {})
     drawn = target.sample(4000)[:, 0] + top * np.random.default_rng(0).normal(size=4000)
@@ -261,7 +263,7 @@ def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
 
 
 @pytest.mark.parametrize(("sampler", "dim"), [("forward-chain", 2), ("langevin(unknown=1)", 1)])
-def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so(sampler, dim):
+def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so(sampler: str, dim: int) -> None:
     name = "uniform" if dim == 1 else "moons"
     row = {"dataset": name, "formulation": "exact", "sampler": sampler, "grid": "edm", "point_id": "p", "w1": 0.1}
     answers = MadeUp(dataset_of([row], ("w1",)), {})
@@ -272,7 +274,7 @@ def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so(sa
 # --- samples in the plane ---------------------------------------------------------------------------------------------
 
 
-def kept_of(values, n=10):
+def kept_of(values, n: int = 10):
     return [Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {n: values})]
 
 
@@ -281,7 +283,7 @@ def decoded(trace):
     return np.frombuffer(base64.b64decode(trace["z"]["bdata"]), np.uint8).reshape(shape)
 
 
-def test_the_target_and_its_own_samples_look_alike():
+def test_the_target_and_its_own_samples_look_alike() -> None:
     target = target_of("eight_gaussians", {})
     samples = target.sample(5000)
     view = plane.view_of(target, kept_of(samples), 2)
@@ -295,7 +297,7 @@ def test_the_target_and_its_own_samples_look_alike():
     assert drawn[:, middle - 3 : middle + 3].sum() == pytest.approx(drawn[middle - 3 : middle + 3, :].sum(), rel=0.2)
 
 
-def test_the_picture_is_the_right_way_round():
+def test_the_picture_is_the_right_way_round() -> None:
     values = np.random.default_rng(0).normal([3.0, 0.0], [1.0, 0.1], (4000, 2))
     view = plane.view_of(Target("mine", None), kept_of(values), 2)
     (picture,) = plane.pictures(kept_of(values), view)
@@ -305,7 +307,7 @@ def test_the_picture_is_the_right_way_round():
     assert plane.target_picture(view) is None
 
 
-def test_what_lies_outside_is_counted():
+def test_what_lies_outside_is_counted() -> None:
     target = target_of("checkerboard", {})
     samples = np.concatenate([target.sample(900), np.full((50, 2), 1e5), np.full((50, 2), np.nan)])
     view = plane.view_of(target, kept_of(samples), 2)
@@ -314,7 +316,7 @@ def test_what_lies_outside_is_counted():
 
 
 @pytest.mark.parametrize("dim", [4, 7])
-def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim):
+def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim: int) -> None:
     rng = np.random.default_rng(dim)
     rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     scales = np.array([3.0, 2.0] + [0.1] * (dim - 2))
@@ -328,7 +330,7 @@ def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim):
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
-def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim):
+def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim: int) -> None:
     rng = np.random.default_rng(0)
     rows = [{"dataset": "mine", "steps": n, "nfe": n, "point_id": f"{n}", "w1": 0.1} for n in (1, 4)]
     kept = {f"{n}": xr.DataArray(rng.standard_normal((300, dim)), dims=("sample", "coordinate")) for n in (1, 4)}
@@ -355,7 +357,7 @@ def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim):
     assert ("On the way between noise and data" in sections_of(html)) == (dim != 3)
 
 
-def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples():
+def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples() -> None:
     """Langevin dynamics, with or without a last step to the data: lines over the map, which a way through the levels has not."""
     rng = np.random.default_rng(0)
     states = 0.5 + rng.standard_normal((5, 300, 1)).cumsum(0)
@@ -382,7 +384,7 @@ def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples():
         assert ("noise on the left" in html) is (lines == 0)
 
 
-def test_bytes_keep_what_is_small_visible_and_end_at_the_top():
+def test_bytes_keep_what_is_small_visible_and_end_at_the_top() -> None:
     found = one_byte(np.array([[0.0, 1e-9, 0.5], [1.0, 7.0, 0.25]]))
     assert decoded({"z": found}).tolist() == [[0, 1, 128], [255, 255, 64]]
 
@@ -407,14 +409,16 @@ def test_bytes_keep_what_is_small_visible_and_end_at_the_top():
         (["a(first=1234567890,second=1234567890)", "a"], None),
     ],
 )
-def test_long_labels_lose_what_tells_nothing_and_different_ones_stay_different(labels, wanted):
+def test_long_labels_lose_what_tells_nothing_and_different_ones_stay_different(
+    labels: list[str], wanted: list[str] | None
+) -> None:
     found = short_labels(labels)
     assert list(found) == labels
     assert len(set(found.values())) == len(labels)
     assert wanted is None or list(found.values()) == wanted
 
 
-def test_the_page_has_short_names_and_says_what_they_stand_for():
+def test_the_page_has_short_names_and_says_what_they_stand_for() -> None:
     label = "denoising(parametrization=v,noise_levels=uniform-t,weighting=simple)"
     rows = [{"formulation": label, "schedule": s, "steps": n, "nfe": n, "w1": 1 / n} for s in "ab" for n in (1, 2)]
     html = draw_report(MadeUp(dataset_of(rows, ("w1",)), study_of()))
@@ -425,7 +429,7 @@ def test_the_page_has_short_names_and_says_what_they_stand_for():
 # --- targets with parameters ------------------------------------------------------------------------------------------
 
 
-def test_a_target_is_found_by_the_label_that_points_carry():
+def test_a_target_is_found_by_the_label_that_points_carry() -> None:
     study = {"datasets": [{"name": "uniform", "low": 0.0, "high": 1.0}, {"name": "uniform", "low": -1.0, "high": 1.0}]}
     labels = list(components_in(study["datasets"], datasets))
     assert len(labels) == 2
@@ -433,7 +437,7 @@ def test_a_target_is_found_by_the_label_that_points_carry():
     assert target_of("no such thing", study).missing
 
 
-def test_components_are_found_wherever_a_study_names_them():
+def test_components_are_found_wherever_a_study_names_them() -> None:
     study = {
         "description": "edm, heun: package.module:Object and other text",
         "formulations": [{"name": "exact", "schedule": {"name": "edm", "sigma_max": 40.0}}, {"name": "vp"}],
@@ -445,7 +449,7 @@ def test_components_are_found_wherever_a_study_names_them():
     assert component_called("nothing", study, schedules) is None
 
 
-def test_a_target_on_the_line_need_not_be_scalar_by_its_class():
+def test_a_target_on_the_line_need_not_be_scalar_by_its_class() -> None:
     mixture = target_of("gaussian_mixture", {})
     low, high = mixture.support()
     assert -3 < low < -2 < 2 < high < 6
@@ -455,7 +459,7 @@ def test_a_target_on_the_line_need_not_be_scalar_by_its_class():
         assert (density * np.diff(edges)).sum() == pytest.approx(1, abs=0.02)
 
 
-def test_the_error_of_a_single_point_is_what_the_metric_says_of_it():
+def test_the_error_of_a_single_point_is_what_the_metric_says_of_it() -> None:
     study = study_of()
     assert target_of("uniform", study).error_of_its_mean("w1", study) == pytest.approx(0.25)
     assert target_of("uniform", study).error_of_its_mean("ks", study) == pytest.approx(0.5)
@@ -466,7 +470,7 @@ def test_the_error_of_a_single_point_is_what_the_metric_says_of_it():
 # --- warnings and wishes ----------------------------------------------------------------------------------------------
 
 
-def test_a_schedule_that_does_not_end_in_noise_is_pointed_out():
+def test_a_schedule_that_does_not_end_in_noise_is_pointed_out() -> None:
     study = study_of(datasets=[{"name": "uniform", "low": 100.0, "high": 101.0}])
     label = "uniform(low=100.0,high=101.0)"
     points = dataset_of([{"dataset": label, "w1": 0.1}], ("w1",))
@@ -476,7 +480,7 @@ def test_a_schedule_that_does_not_end_in_noise_is_pointed_out():
     assert 'class="warnings"' not in draw_report(realistic(seeds=1, steps=(1,), samplers=("heun",), keep=False))
 
 
-def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it():
+def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it() -> None:
     scale = _Scale(0.01, 1.0, logarithmic=True)
     x, y = scale.line([1, 2, 4, 8, 16, 32, 64], [0.1, 10.0, 1000.0, 100.0, 0.1, 1e-5, 0.1])
     gaps = [i for i, value in enumerate(y) if math.isnan(value)]
@@ -491,13 +495,13 @@ def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it():
     assert y == pytest.approx([0.5] * len(y))
 
 
-def test_a_line_that_crosses_the_whole_picture_is_drawn():
+def test_a_line_that_crosses_the_whole_picture_is_drawn() -> None:
     x, y = _Scale(0.0, 1.0, logarithmic=False).line([1, math.e**4], [-1.0, 3.0])
     assert x == pytest.approx([math.e, math.e**2])
     assert y == pytest.approx([0, 1])
 
 
-def test_bands_are_drawn_from_three_seeds_on():
+def test_bands_are_drawn_from_three_seeds_on() -> None:
     def banded(seeds):
         html = draw_report(realistic(seeds=seeds, samplers=("heun",), keep=False))
         return any(trace.get("fill") == "toself" for trace in pictures_of(html)["heun"][0]["data"])
@@ -505,7 +509,7 @@ def test_bands_are_drawn_from_three_seeds_on():
     assert [banded(seeds) for seeds in (1, 2, 3)] == [False, False, True]
 
 
-def test_one_is_singular():
+def test_one_is_singular() -> None:
     html = draw_report(MadeUp(dataset_of([{"w1": 0.1}], ("w1",)), study_of()))
     assert "<b>1 point</b>" in html
     text = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
@@ -555,7 +559,7 @@ def a_way(levels: int, n: int = 400, *, forward: bool) -> MadeUp:
     )
 
 
-def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_agrees_with_the_formula():
+def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_agrees_with_the_formula() -> None:
     html = draw_report(a_way(41, forward=True))
     (spec,) = pictures_of(html)["exact on vp-constant: histograms on the way"]
     lines: dict[str, dict[str, np.ndarray]] = {}
@@ -571,7 +575,7 @@ def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_
     assert "Fokker-Planck" not in draw_report(a_way(41, forward=False))
 
 
-def test_histograms_can_be_played_level_by_level():
+def test_histograms_can_be_played_level_by_level() -> None:
     (spec,) = pictures_of(draw_report(a_way(81, forward=False)))["exact on vp-constant: histogram in motion"]
     frames = spec["frames"]
     (slider,) = spec["layout"]["sliders"]
@@ -587,7 +591,7 @@ def test_histograms_can_be_played_level_by_level():
     assert spec["layout"]["updatemenus"][0]["buttons"][0]["method"] == "animate"
 
 
-def test_what_asks_no_model_is_drawn_against_steps():
+def test_what_asks_no_model_is_drawn_against_steps() -> None:
     (picture,) = quality(tabulate(a_way(41, forward=True).points, {}), "four_points", "w1")
     assert picture.spec["layout"]["xaxis"]["title"]["text"] == "steps N (no network is asked)"
     (marks,) = [trace for trace in picture.spec["data"] if trace.get("mode") == "markers"]
@@ -597,7 +601,7 @@ def test_what_asks_no_model_is_drawn_against_steps():
 # --- parts of a study that the page has to build again ------------------------------------------------------------------
 
 
-def test_labels_that_a_target_does_not_have_are_no_law():
+def test_labels_that_a_target_does_not_have_are_no_law() -> None:
     told = {"samplers": [{"name": "heun", "guidance": {"name": "class-label", "labels": "all"}}]}
     assert target_of("eight_gaussians | all labels", told).law is not None
     without = target_of("torus | all labels", told)
@@ -605,7 +609,7 @@ def test_labels_that_a_target_does_not_have_are_no_law():
     assert "has no labels" in without.missing
 
 
-def test_a_class_of_somebodys_own_is_of_its_own_kind_only():
+def test_a_class_of_somebodys_own_is_of_its_own_kind_only() -> None:
     own = "tests.tasks.own_parts:First"
     study = {"samplers": [{"name": own}, {"name": "heun", "guidance": {"name": "class-label", "labels": 3}}]}
     assert set(components_in(study, guidances)) == {"class-label(labels=3)"}
@@ -613,7 +617,7 @@ def test_a_class_of_somebodys_own_is_of_its_own_kind_only():
     assert target_of("eight_gaussians | label 3", study).law is not None
 
 
-def test_restorations_of_different_observations_have_floors_and_rankings_of_their_own():
+def test_restorations_of_different_observations_have_floors_and_rankings_of_their_own() -> None:
     rows = [
         {
             "formulation": f"indi({what})",
@@ -633,7 +637,7 @@ def test_restorations_of_different_observations_have_floors_and_rankings_of_thei
     assert "Best at each budget, from observation: mask" in page
 
 
-def test_a_label_with_parameters_stands_for_its_component():
+def test_a_label_with_parameters_stands_for_its_component() -> None:
     for schedule in (
         schedules.create("edm", sigma_min=0.2997, sigma_max=0.3),
         schedules.create("ncsn", levels=7),

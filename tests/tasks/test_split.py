@@ -22,7 +22,7 @@ QUESTION = {
 }
 
 
-def row(formulation, w1, limit=np.nan, *, status="ok", floor=0.25, **question):
+def row(formulation, w1, limit=np.nan, *, status: str = "ok", floor: float = 0.25, **question):
     return {
         **QUESTION,
         "formulation": formulation,
@@ -34,11 +34,11 @@ def row(formulation, w1, limit=np.nan, *, status="ok", floor=0.25, **question):
     }
 
 
-def parts_of(*rows, metrics=("w1",)):
+def parts_of(*rows, metrics: tuple[str] = ("w1",)):
     return split({name: np.array([r[name] for r in rows]) for name in rows[0]}, metrics)
 
 
-def test_the_parts_are_the_differences_and_add_up_to_the_metric():
+def test_the_parts_are_the_differences_and_add_up_to_the_metric() -> None:
     found = parts_of(row("edm", 4.0), row("exact", 1.5, 0.5))
     assert found["w1_network"].tolist() == [2.5, 0.0]
     assert found["w1_discretisation"].tolist() == [1.0, 1.0]
@@ -48,7 +48,7 @@ def test_the_parts_are_the_differences_and_add_up_to_the_metric():
 
 
 @pytest.mark.parametrize("name", QUESTION)
-def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name):
+def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name) -> None:
     other = {"dataset": "torus", "start": "quantiles"}.get(name, "other" if isinstance(QUESTION[name], str) else 77)
     found = parts_of(row("edm", 4.0), row("exact", 1.5, 0.5, **{name: other}))
     assert np.isnan(found["w1_network"][0])
@@ -56,20 +56,20 @@ def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name):
     assert found["w1_network"][1] == 0
 
 
-def test_a_row_without_an_answer_has_no_parts_and_gives_none():
+def test_a_row_without_an_answer_has_no_parts_and_gives_none() -> None:
     found = parts_of(row("edm", np.nan, status="failed"), row("exact", 1.5, 0.5))
     assert all(np.isnan(found[f"w1_{part}"][0]) for part in PARTS)
     found = parts_of(row("edm", 4.0), row("exact", 1.5, 0.5, status="failed"))
     assert all(np.isnan(found[f"w1_{part}"][0]) for part in PARTS)
 
 
-def test_where_there_is_no_limit_nothing_is_split():
+def test_where_there_is_no_limit_nothing_is_split() -> None:
     rows = [{name: value for name, value in r.items() if name != "w1_limit"} for r in (row("edm", 4.0),)]
     assert parts_of(*rows) == {}
     assert parts_of(row("edm", 4.0), metrics=()) == {}
 
 
-def test_an_empty_table_has_empty_parts():
+def test_an_empty_table_has_empty_parts() -> None:
     texts = ("dataset", "schedule", "sampler", "grid", "start", "formulation", "status")
     table = {name: np.array([], dtype=str if name in texts else float) for name in row("edm", 1.0)}
     assert {name: len(values) for name, values in split(table, ("w1",)).items()} == {
@@ -89,7 +89,7 @@ NUMBERS = st.floats(1e-3, 1e3)
     ),
     st.randoms(use_true_random=False),
 )
-def test_rows_are_paired_whatever_their_order(answers, random):
+def test_rows_are_paired_whatever_their_order(answers, random) -> None:
     rows = []
     for (steps, seed, sampler), (own, exact, limit, floor, has_exact) in answers.items():
         question = {"steps": steps, "seed": seed, "sampler": sampler, "floor": floor}

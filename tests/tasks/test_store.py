@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from tests.tasks.store_kit import point
 
 
 @pytest.fixture
-def uri(tmp_path) -> str:
+def uri(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
-def test_rows_come_back_as_they_were_written_and_grow_by_commits(uri):
+def test_rows_come_back_as_they_were_written_and_grow_by_commits(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0), point(1, error="ein langer Grund " * 40)]), "two", {})
@@ -30,7 +31,7 @@ def test_rows_come_back_as_they_were_written_and_grow_by_commits(uri):
     assert points["cell_id"].values.tolist() == ["c", "cc", "ccc"]
 
 
-def test_a_row_computed_again_replaces_the_old_one_and_the_old_snapshot_keeps_it(uri):
+def test_a_row_computed_again_replaces_the_old_one_and_the_old_snapshot_keeps_it(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         before = coordinator.commit(Rows(points=[point(0, status="failed"), point(1)]), "first", {})
@@ -40,7 +41,7 @@ def test_a_row_computed_again_replaces_the_old_one_and_the_old_snapshot_keeps_it
     assert Answers(store, as_of=before).points["status"].values.tolist() == ["failed", "ok"]
 
 
-def test_large_arrays_come_back_bit_for_bit(uri):
+def test_large_arrays_come_back_bit_for_bit(uri: str) -> None:
     store = Store.create(uri)
     draws = np.random.default_rng(0).normal(size=(5, 1)).astype(np.float32)
     path = (np.random.default_rng(1).normal(size=(3, 4, 1)).astype(np.float32), np.arange(9.0).reshape(3, 3))
@@ -63,7 +64,7 @@ def test_large_arrays_come_back_bit_for_bit(uri):
     assert answers.losses().values.tolist() == [[3.0, 2.0]]
 
 
-def test_a_commit_that_fails_leaves_nothing_behind(uri):
+def test_a_commit_that_fails_leaves_nothing_behind(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0)]), "good", {})
@@ -74,7 +75,7 @@ def test_a_commit_that_fails_leaves_nothing_behind(uri):
     assert Answers(Store.open(uri)).points["w1"].values.tolist() == [0.0, 1.0]
 
 
-def test_a_reader_sees_whole_commits_only(uri):
+def test_a_reader_sees_whole_commits_only(uri: str) -> None:
     store = Store.create(uri)
     stop, seen = threading.Event(), []
 
@@ -94,7 +95,7 @@ def test_a_reader_sees_whole_commits_only(uri):
     assert set(seen) <= set(range(0, 101, 10))
 
 
-def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path):
+def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreUnavailable, match="is not a store"):
         Store.create(str(tmp_path))
@@ -107,7 +108,7 @@ def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path):
     assert not Store.exists(str(tmp_path / "none"))
 
 
-def test_an_unknown_study_names_those_there_are(uri):
+def test_an_unknown_study_names_those_there_are(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit_study("one", {"metrics": []}, [], Rows(), {})
@@ -115,7 +116,7 @@ def test_an_unknown_study_names_those_there_are(uri):
         Answers(store, "two")
 
 
-def test_history_is_newest_first_and_a_time_finds_the_snapshot_of_then(uri):
+def test_history_is_newest_first_and_a_time_finds_the_snapshot_of_then(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0)]), "first", {"who": "me"})
@@ -129,13 +130,13 @@ def test_history_is_newest_first_and_a_time_finds_the_snapshot_of_then(uri):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")
-def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(StoreUnavailable, match="cannot create it"):
         Store.create(str(tmp_path / "closed" / "store"))
 
 
-def test_columns_are_read_by_name_and_rows_by_choice(uri):
+def test_columns_are_read_by_name_and_rows_by_choice(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit(
@@ -152,7 +153,7 @@ def test_columns_are_read_by_name_and_rows_by_choice(uri):
         read_points(root, ["nonsense"])
 
 
-def test_two_entries_of_one_point_in_one_commit_are_one_row(uri):
+def test_two_entries_of_one_point_in_one_commit_are_one_row(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0, w1=1.0), point(1), point(0, w1=2.0)]), "twice", {})
@@ -164,7 +165,7 @@ def test_two_entries_of_one_point_in_one_commit_are_one_row(uri):
 
 
 @pytest.mark.parametrize("wrong", ["", "x" * 25, "ü", "a\0b", 7])
-def test_an_id_that_the_tables_cannot_hold_is_refused(uri, wrong):
+def test_an_id_that_the_tables_cannot_hold_is_refused(uri: str, wrong: str | int) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         with pytest.raises(ValueError, match="expected 1 to 24 ASCII characters"):
@@ -189,7 +190,7 @@ ROW = st.fixed_dictionaries(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commits=st.lists(st.lists(ROW, max_size=6), max_size=4))
-def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(tmp_path, commits):
+def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(tmp_path: Path, commits) -> None:
     uri = str(tmp_path / f"store{len(list(tmp_path.iterdir()))}")
     expected: dict[str, dict[str, object]] = {}
     with Store.create(uri).coordinate() as coordinator:

@@ -28,7 +28,7 @@ from tests.tasks.store_kit import point, small_store
 
 
 @pytest.fixture
-def uri(tmp_path) -> str:
+def uri(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
@@ -63,7 +63,7 @@ def _flipped(data: bytes, at: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_a_flipped_byte_anywhere_never_changes_an_answer(uri):
+def test_a_flipped_byte_anywhere_never_changes_an_answer(uri: str) -> None:
     """In every file of the store, at two places; some bytes (of old snapshots, say) matter to nobody.
 
     The names in the files are other ones in each run, so the seed fixes the places and not what is there.
@@ -84,7 +84,7 @@ def test_a_flipped_byte_anywhere_never_changes_an_answer(uri):
     assert everything(uri) == good
 
 
-def test_a_file_that_is_lost_cut_or_exchanged_never_changes_an_answer(uri):
+def test_a_file_that_is_lost_cut_or_exchanged_never_changes_an_answer(uri: str) -> None:
     """Every file of the store, damaged in two of four ways chosen with a fixed seed."""
     small_store(uri)
     good, choose, told = everything(uri), np.random.default_rng(20261122), 0
@@ -108,7 +108,9 @@ def test_a_file_that_is_lost_cut_or_exchanged_never_changes_an_answer(uri):
 
 @pytest.mark.parametrize("change", ["lost", "swapped"])
 @pytest.mark.parametrize("name", ["id", "labels", "integers", "numbers"])
-def test_a_chunk_that_storage_loses_or_misplaces_is_told_by_the_rows_checksums(uri, name, change):
+def test_a_chunk_that_storage_loses_or_misplaces_is_told_by_the_rows_checksums(
+    uri: str, name: str, change: str
+) -> None:
     """As a damaged manifest would read: every chunk is sound, and not where it belongs."""
     store = Store.create(uri)
     with store.coordinate() as coordinator:
@@ -124,7 +126,7 @@ def test_a_chunk_that_storage_loses_or_misplaces_is_told_by_the_rows_checksums(u
         _ = Answers(Store.open(uri)).points
 
 
-def test_the_checksum_of_a_row_sees_every_single_change_and_ignores_new_columns():
+def test_the_checksum_of_a_row_sees_every_single_change_and_ignores_new_columns() -> None:
     draw = np.random.default_rng(0)
     ids = draw.integers(0, 256, (50, 24), dtype=np.uint8)
     blocks = {
@@ -145,7 +147,7 @@ def test_the_checksum_of_a_row_sees_every_single_change_and_ignores_new_columns(
     assert (row_checks(ids[:, ::-1], blocks) != good).all()
 
 
-def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri):
+def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri: str) -> None:
     store, samples = small_store(uri)
     ids = list(samples)
     before = set(_files(uri, "chunks"))
@@ -167,7 +169,7 @@ def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri):
     assert Answers(Store.open(uri)).points.sizes["point"] == 5
 
 
-def test_a_table_that_cannot_be_read_is_not_written_to_and_the_run_goes_on_once_it_is_repaired(uri):
+def test_a_table_that_cannot_be_read_is_not_written_to_and_the_run_goes_on_once_it_is_repaired(uri: str) -> None:
     store = Store.create(uri)
     many = [point(i, w2=float(i) ** 0.5, w2_floor=0.1) for i in range(300)]
     with store.coordinate() as coordinator:
@@ -185,7 +187,7 @@ def test_a_table_that_cannot_be_read_is_not_written_to_and_the_run_goes_on_once_
     assert read_points(Store.open(uri).group())["w1"].tolist() == [float(i) for i in range(301)]
 
 
-def test_an_older_snapshot_answers_where_the_newest_is_damaged(uri):
+def test_an_older_snapshot_answers_where_the_newest_is_damaged(uri: str) -> None:
     store = Store.create(uri)
     with store.coordinate() as coordinator:
         before = coordinator.commit(Rows(points=[point(0)]), "sound", {})
@@ -198,7 +200,7 @@ def test_an_older_snapshot_answers_where_the_newest_is_damaged(uri):
     assert read_points(Store.open(uri).group(before))["w1"].tolist() == [0.0]
 
 
-def test_a_snapshot_whose_file_holds_another_one_is_told(uri):
+def test_a_snapshot_whose_file_holds_another_one_is_told(uri: str) -> None:
     store, _ = small_store(uri)
     newest, before = (Path(uri) / "snapshots" / entry["snapshot"] for entry in store.history()[:2])
     newest.write_bytes(before.read_bytes())
@@ -237,7 +239,7 @@ def _read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_loses_the_commit_in_flight_only_and_the_run_goes_on_once_there_is_room(tmp_path):
+def test_a_full_disk_loses_the_commit_in_flight_only_and_the_run_goes_on_once_there_is_room(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with _mounted(disk, "3m"):
         store, samples = small_store(str(disk / "store"))
@@ -254,7 +256,7 @@ def test_a_full_disk_loses_the_commit_in_flight_only_and_the_run_goes_on_once_th
         assert len(samples) == 4
 
 
-def test_a_read_only_disk_is_read_and_a_run_on_it_is_refused_with_what_to_do(tmp_path):
+def test_a_read_only_disk_is_read_and_a_run_on_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with _mounted(disk, "20m"):
         store, _ = small_store(str(disk / "store"))
@@ -278,7 +280,7 @@ def test_a_read_only_disk_is_read_and_a_run_on_it_is_refused_with_what_to_do(tmp
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads what it may not")
-def test_a_folder_that_may_not_be_read_is_refused_with_what_to_do(uri):
+def test_a_folder_that_may_not_be_read_is_refused_with_what_to_do(uri: str) -> None:
     small_store(uri)
     Path(uri).chmod(0)
     try:
@@ -288,7 +290,9 @@ def test_a_folder_that_may_not_be_read_is_refused_with_what_to_do(uri):
         Path(uri).chmod(0o700)
 
 
-def test_documents_on_standard_output_are_not_mixed_with_a_damaged_stores_log(uri, capfd):
+def test_documents_on_standard_output_are_not_mixed_with_a_damaged_stores_log(
+    uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     small_store(uri)
     for path in _files(uri, "snapshots"):
         data = path.read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 from tasks.store import Rows, Store
 
 
-def test_files_per_commit_are_bounded_and_do_not_grow(tmp_path):
+def test_files_per_commit_are_bounded_and_do_not_grow(tmp_path: Path) -> None:
     uri = tmp_path / "results"
     store = Store.create(str(uri))
     added, before = [], 0

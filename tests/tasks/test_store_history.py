@@ -26,7 +26,7 @@ SOON = -timedelta(minutes=1)  # also what is younger than the call may go
 
 
 @pytest.fixture
-def uri(tmp_path) -> str:
+def uri(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
@@ -45,7 +45,7 @@ def three_commits(uri: str) -> tuple[Store, list[str], list[datetime]]:
     return store, ids, times
 
 
-def test_a_snapshot_is_found_by_tag_id_beginning_of_its_id_and_time(uri):
+def test_a_snapshot_is_found_by_tag_id_beginning_of_its_id_and_time(uri: str) -> None:
     store, ids, times = three_commits(uri)
     assert store.tag("draft", ids[0]) == ids[0]
     assert store.tag("v1.0") == ids[2]
@@ -59,7 +59,7 @@ def test_a_snapshot_is_found_by_tag_id_beginning_of_its_id_and_time(uri):
     assert store.history()[0]["tags"] == ["v1.0"]
 
 
-def test_a_beginning_that_fits_several_snapshots_names_them(uri, monkeypatch):
+def test_a_beginning_that_fits_several_snapshots_names_them(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, _, _ = three_commits(uri)
     real = list(store._repository.ancestry())
     alike = [type(info)("ABCD" + info.id[4:], info.time, info.message, info.metadata) for info in real]
@@ -69,13 +69,13 @@ def test_a_beginning_that_fits_several_snapshots_names_them(uri, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["nosuchtag", "0000", "0" * 20, "", "Z" * 20, "yesterday", "../main", "main"])
-def test_what_names_no_snapshot_is_refused_with_what_would_be_accepted(uri, wrong):
+def test_what_names_no_snapshot_is_refused_with_what_would_be_accepted(uri: str, wrong: str) -> None:
     store, _, _ = three_commits(uri)
     with pytest.raises(WrongReference, match=r"neither a snapshot, a tag nor a time|nothing is older"):
         store.snapshot(wrong)
 
 
-def test_a_tag_is_for_good_and_a_name_is_used_once(uri):
+def test_a_tag_is_for_good_and_a_name_is_used_once(uri: str) -> None:
     store, ids, _ = three_commits(uri)
     store.tag("paper", ids[0])
     with pytest.raises(WrongReference, match=f"already, of snapshot {ids[0]}; tags do not move: choose another name"):
@@ -92,14 +92,14 @@ def test_a_tag_is_for_good_and_a_name_is_used_once(uri):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "ü", "a b", "x\n", "x\0", "-x", "a" * 65])
-def test_a_tag_that_could_leave_the_folder_or_be_misread_is_refused(uri, name):
+def test_a_tag_that_could_leave_the_folder_or_be_misread_is_refused(uri: str, name: str) -> None:
     store = Store.create(uri)
     with pytest.raises(WrongReference, match="expected 1 to 64 letters"):
         store.tag(name)
 
 
 @pytest.mark.parametrize("name", ["2026-03-03", "20260303", "0123456789ABCDEFGHJK"])
-def test_a_tag_that_reads_as_a_time_or_a_snapshot_is_refused(uri, name):
+def test_a_tag_that_reads_as_a_time_or_a_snapshot_is_refused(uri: str, name: str) -> None:
     with pytest.raises(WrongReference, match="choose another name"):
         Store.create(uri).tag(name)
 
@@ -113,7 +113,7 @@ AWKWARD = st.one_of(
 
 
 @given(AWKWARD, AWKWARD)
-def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one, two):
+def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one, two) -> None:
     key = key_of_study(one)
     assert study_of_key(key) == one
     assert key
@@ -126,7 +126,7 @@ def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one, two):
 @given(name=AWKWARD.filter(lambda text: text.isprintable() or text.isascii()), cell=AWKWARD, tag=AWKWARD)
 @example("../../study", "../cell", "../tag")
 @example("zarr.json", "a/b", "x\0y")
-def test_no_name_leaves_the_folder_of_the_store(tmp_path, name, cell, tag):
+def test_no_name_leaves_the_folder_of_the_store(tmp_path: Path, name, cell, tag) -> None:
     place = tmp_path / f"n{len(list(tmp_path.iterdir()))}"
     store = Store.create(str(place / "store"))
     with store.coordinate() as coordinator:
@@ -151,7 +151,7 @@ def _later() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=1)
 
 
-def test_gc_keeps_the_newest_and_the_tagged_and_tells_what_it_removed(uri):
+def test_gc_keeps_the_newest_and_the_tagged_and_tells_what_it_removed(uri: str) -> None:
     store, ids, _ = three_commits(uri)
     store.tag("kept", ids[0])
     created = next(entry["snapshot"] for entry in store.history() if entry["message"] == "create the store")
@@ -178,7 +178,7 @@ def test_gc_keeps_the_newest_and_the_tagged_and_tells_what_it_removed(uri):
     assert store.gc(_later(), dry_run=True, youngest=SOON).snapshots == (ids[2],)
 
 
-def test_gc_keeps_the_state_of_its_time_however_old_it_was_then(uri):
+def test_gc_keeps_the_state_of_its_time_however_old_it_was_then(uri: str) -> None:
     store, ids, times = three_commits(uri)
     root = store.group(ids[1])  # somebody opened it when it was the newest
     removed = store.gc(times[1], youngest=SOON)
@@ -191,7 +191,7 @@ def test_gc_keeps_the_state_of_its_time_however_old_it_was_then(uri):
         Store.open(uri).snapshot(ids[0])
 
 
-def test_gc_refuses_what_someone_may_still_be_reading(uri):
+def test_gc_refuses_what_someone_may_still_be_reading(uri: str) -> None:
     store, ids, _ = three_commits(uri)
     with pytest.raises(
         WrongReference, match=r"younger than an hour, since someone may be reading it; .*expected .* or before"
@@ -203,7 +203,7 @@ def test_gc_refuses_what_someone_may_still_be_reading(uri):
     assert [steps(store, snapshot) for snapshot in ids] == [[0], [0, 1], [0, 1, 2]]
 
 
-def test_gc_removes_what_a_killed_or_failed_transaction_left(uri):
+def test_gc_removes_what_a_killed_or_failed_transaction_left(uri: str) -> None:
     store, samples = small_store(uri)
     before = set(_sizes(uri))
     with store.coordinate():
@@ -220,13 +220,13 @@ def test_gc_removes_what_a_killed_or_failed_transaction_left(uri):
         assert (read_samples(root, name) == values).all()
 
 
-def test_gc_is_refused_while_a_run_holds_the_store(uri):
+def test_gc_is_refused_while_a_run_holds_the_store(uri: str) -> None:
     store, _, _ = three_commits(uri)
     with store.coordinate(), pytest.raises(StoreLocked, match="in use by another run"):
         store.gc(datetime.now(UTC) - timedelta(hours=2))
 
 
-def test_a_reader_keeps_its_snapshot_while_others_are_committed(uri):
+def test_a_reader_keeps_its_snapshot_while_others_are_committed(uri: str) -> None:
     store, ids, _ = three_commits(uri)
     root = store.group()
     with Store.open(uri).coordinate() as coordinator:

@@ -14,7 +14,7 @@ from tests.tasks.store_kit import held_by_another_process, point, python
 
 
 @pytest.fixture
-def uri(tmp_path) -> str:
+def uri(tmp_path: Path) -> str:
     Store.create(str(tmp_path / "store"))
     return str(tmp_path / "store")
 
@@ -23,7 +23,7 @@ def note(uri: str) -> Path:
     return Path(uri + ".coordinator.json")
 
 
-def test_a_store_in_use_is_refused_and_its_holder_named(uri):
+def test_a_store_in_use_is_refused_and_its_holder_named(uri: str) -> None:
     with held_by_another_process(uri) as other:
         told = json.loads(note(uri).read_text())
         assert told["pid"] == other.pid
@@ -42,7 +42,7 @@ def test_a_store_in_use_is_refused_and_its_holder_named(uri):
     assert not note(uri).exists()
 
 
-def test_the_lock_of_a_killed_run_is_free_and_its_end_is_told(uri):
+def test_the_lock_of_a_killed_run_is_free_and_its_end_is_told(uri: str) -> None:
     with held_by_another_process(uri) as other:
         other.kill()
         other.wait()
@@ -54,7 +54,7 @@ def test_the_lock_of_a_killed_run_is_free_and_its_end_is_told(uri):
         assert coordinator.before is None
 
 
-def test_a_note_that_names_a_later_process_of_the_same_number_is_stale():
+def test_a_note_that_names_a_later_process_of_the_same_number_is_stale() -> None:
     mine = Holder.me()
     assert mine.here
     assert not mine.gone
@@ -63,7 +63,7 @@ def test_a_note_that_names_a_later_process_of_the_same_number_is_stale():
     assert not replace(mine, machine="before the last boot", birth="1").gone
 
 
-def test_a_killed_process_that_nobody_has_collected_yet_is_gone():
+def test_a_killed_process_that_nobody_has_collected_yet_is_gone() -> None:
     with python("import sys; sys.stdin.read()") as process:
         birth = Path(f"/proc/{process.pid}/stat")
         if not birth.exists():
@@ -76,7 +76,7 @@ def test_a_killed_process_that_nobody_has_collected_yet_is_gone():
         assert holder.gone
 
 
-def test_a_note_of_another_host_on_a_shared_file_system_needs_force(uri, monkeypatch):
+def test_a_note_of_another_host_on_a_shared_file_system_needs_force(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     note(uri).write_text(replace(Holder.me(), host="far-away", machine="another", pid=77).note())
     with Store.open(uri).coordinate() as coordinator:  # this disk is only ours, and the kernel's lock was free
         assert "far-away" in coordinator.before
@@ -93,7 +93,7 @@ def test_a_note_of_another_host_on_a_shared_file_system_needs_force(uri, monkeyp
     assert not note(uri).exists()
 
 
-def test_a_lock_that_another_host_has_is_taken_away_by_force_only(uri, monkeypatch):
+def test_a_lock_that_another_host_has_is_taken_away_by_force_only(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
     note(uri).write_text(replace(Holder.me(), host="far-away", machine="another", pid=77).note())
     with python(code, uri + ".lock") as far:  # as a file system that passes locks on would show that host
@@ -117,7 +117,7 @@ def test_a_lock_that_another_host_has_is_taken_away_by_force_only(uri, monkeypat
         far.communicate()
 
 
-def test_a_run_whose_lock_was_taken_over_commits_nothing_more(uri):
+def test_a_run_whose_lock_was_taken_over_commits_nothing_more(uri: str) -> None:
     with Store.open(uri).coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0)]), "mine", {})
         note(uri).write_text(replace(Holder.me(), host="far-away").note())
@@ -127,7 +127,7 @@ def test_a_run_whose_lock_was_taken_over_commits_nothing_more(uri):
     assert "far-away" in note(uri).read_text()  # the other's note is the other's
 
 
-def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overwritten(uri):
+def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overwritten(uri: str) -> None:
     with Store.open(uri).coordinate() as coordinator:
         coordinator.commit(Rows(points=[point(0)]), "mine", {})
         session, root, _ = Store.open(uri)._repository.begin()
@@ -138,7 +138,7 @@ def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overw
     assert Store.open(uri).history()[0]["message"] == "theirs"
 
 
-def test_two_that_create_a_store_at_once_make_one(tmp_path):
+def test_two_that_create_a_store_at_once_make_one(tmp_path: Path) -> None:
     code = "import sys\nfrom tasks.store import Store\nStore.create(sys.argv[1])"
     both = [python(code, str(tmp_path / "store")) for _ in range(2)]
     told = [process.communicate()[1] for process in both]
@@ -148,7 +148,7 @@ def test_two_that_create_a_store_at_once_make_one(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["create.before-commit", "commit.before"])
-def test_a_run_killed_at_a_failpoint_leaves_a_store_that_the_next_one_uses(tmp_path, place):
+def test_a_run_killed_at_a_failpoint_leaves_a_store_that_the_next_one_uses(tmp_path: Path, place: str) -> None:
     code = """
 import sys
 from tasks.store import Rows, Store
@@ -165,7 +165,7 @@ with Store.create(sys.argv[1]).coordinate() as coordinator:
     assert [entry["message"] for entry in store.history()][:1] == ["goes on"]
 
 
-def test_a_store_that_was_copied_without_its_lock_is_free(uri, tmp_path):
+def test_a_store_that_was_copied_without_its_lock_is_free(uri: str, tmp_path: Path) -> None:
     with Store.open(uri).coordinate():
         shutil.copytree(uri, tmp_path / "copy")
         with Store.open(str(tmp_path / "copy")).coordinate() as coordinator:
@@ -176,7 +176,7 @@ def test_a_store_that_was_copied_without_its_lock_is_free(uri, tmp_path):
     ("mount", "shared"),
     [("ext4", False), ("tmpfs", False), ("nfs4", True), ("fuse.sshfs", True), ("cifs", True), ("overlay", False)],
 )
-def test_a_file_system_tells_whether_other_hosts_write_to_it(tmp_path, mount, shared):
+def test_a_file_system_tells_whether_other_hosts_write_to_it(tmp_path: Path, mount: str, shared: bool) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x /data/our\\040store {mount} rw 0 0\n")
     assert lock.shared_between_hosts(Path("/data/our store/results"), mounts) == shared

@@ -44,7 +44,7 @@ def server():
 
 
 @pytest.fixture
-def s3(server, monkeypatch, request):
+def s3(server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     """The address of a store that is not there yet, each test's its own."""
     told = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     for name, value in (told | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
@@ -58,7 +58,7 @@ def point(i: int, **more):
     return {"point_id": f"{i:020d}", "cell_id": "c", "status": "ok", "w1": float(i), "w1_floor": 0.5, **more}
 
 
-def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3):
+def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3) -> None:
     assert not Store.exists(s3)
     store = Store.create(s3)
     with store.coordinate() as coordinator:
@@ -72,7 +72,7 @@ def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3
         Store.create(s3)
 
 
-def test_the_server_keeps_conditional_puts_over_http(s3):
+def test_the_server_keeps_conditional_puts_over_http(s3) -> None:
     """What everything here rests on; a server that fails this cannot hold a store."""
     lease = Lease.of(Place(s3))
     one, two = Holder.me(), Holder.me()
@@ -87,7 +87,7 @@ def test_the_server_keeps_conditional_puts_over_http(s3):
     assert lease.read() == (None, None)
 
 
-def test_of_many_coordinators_at_once_one_gets_the_lease(s3):
+def test_of_many_coordinators_at_once_one_gets_the_lease(s3) -> None:
     place, won = Place(s3), []
     barrier = threading.Barrier(8)
 
@@ -106,7 +106,7 @@ def test_of_many_coordinators_at_once_one_gets_the_lease(s3):
     assert Lease.of(place).read()[0] == won[0]
 
 
-def test_a_second_coordinator_is_refused_and_the_first_one_named(s3):
+def test_a_second_coordinator_is_refused_and_the_first_one_named(s3) -> None:
     store = Store.create(s3)
     with held_by_another_process(s3) as other:
         expected = rf"in use by another run .*process {other.pid}, started"
@@ -117,7 +117,7 @@ def test_a_second_coordinator_is_refused_and_the_first_one_named(s3):
         assert coordinator.before is None
 
 
-def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3):
+def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3) -> None:
     store = Store.create(s3)
     with held_by_another_process(s3) as other:
         other.kill()
@@ -129,7 +129,7 @@ def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3):
         assert coordinator.before is None
 
 
-def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_more(s3):
+def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_more(s3) -> None:
     store = Store.create(s3)
     with store.coordinate() as first:
         lease = Lease.of(Place(s3))
@@ -148,7 +148,7 @@ def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_mo
     assert Answers(Store.open(s3)).points["w1"].values.tolist() == [1.0]
 
 
-def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is_lost(s3):
+def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is_lost(s3) -> None:
     one, two = Store.create(s3), Store.open(s3)
     with one.coordinate() as first:
         lease = Lease.of(Place(s3))
@@ -165,7 +165,7 @@ def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is
     assert Answers(one).points["w1"].values.tolist() == [0.0]
 
 
-def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, monkeypatch):
+def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.create(s3)
     with store.coordinate() as coordinator:
         real = coordinator._repository.commit
@@ -183,7 +183,7 @@ def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, m
     assert Answers(Store.open(s3)).points.sizes["point"] == 0
 
 
-def test_names_of_tags_and_studies_stay_within_the_prefix(s3):
+def test_names_of_tags_and_studies_stay_within_the_prefix(s3) -> None:
     store = Store.create(s3)
     with store.coordinate() as coordinator:
         coordinator.commit_study("../../über/alles", {}, [], Rows(), {})
@@ -206,7 +206,9 @@ def test_names_of_tags_and_studies_stay_within_the_prefix(s3):
         ({"bucket": "there-is-none"}, "make the bucket first"),
     ],
 )
-def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(s3, monkeypatch, change, told):
+def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
+    s3, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
+) -> None:
     if "bucket" in change:
         s3 = s3.replace(BUCKET, change["bucket"])
     else:
@@ -216,7 +218,7 @@ def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(s3, monkey
         Store.create(s3)
 
 
-def test_a_server_that_ignores_conditions_is_found_out(s3):
+def test_a_server_that_ignores_conditions_is_found_out(s3) -> None:
     class Careless:
         """The server as it is, but for the condition of a put."""
 

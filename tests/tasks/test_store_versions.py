@@ -17,14 +17,14 @@ CELL = "c0ffee0000000000c0de"
 
 
 @pytest.fixture(params=sorted(GOLDEN.glob("schema-*.tar.gz")), ids=lambda path: path.name.split(".")[0])
-def golden(request, tmp_path) -> str:
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with tarfile.open(request.param) as packed:
         packed.extractall(tmp_path, filter="data")
     return str(tmp_path / "store")
 
 
 @pytest.fixture
-def oldest(tmp_path) -> str:
+def oldest(tmp_path: Path) -> str:
     with tarfile.open(GOLDEN / "schema-1.tar.gz") as packed:
         packed.extractall(tmp_path, filter="data")
     return str(tmp_path / "store")
@@ -51,12 +51,12 @@ def everything(uri: str) -> dict[str, object]:
     }
 
 
-def test_there_is_a_golden_store_of_every_schema_that_is_read():
+def test_there_is_a_golden_store_of_every_schema_that_is_read() -> None:
     assert {path.name for path in GOLDEN.glob("*.tar.gz")} == {f"schema-{schema}.tar.gz" for schema in READABLE}
     assert max(READABLE) == SCHEMA
 
 
-def test_a_store_of_any_version_answers_the_same_without_being_written_to(golden):
+def test_a_store_of_any_version_answers_the_same_without_being_written_to(golden: str) -> None:
     files = {path: path.read_bytes() for path in Path(golden).rglob("*") if path.is_file()}
     told = everything(golden)
     table = told["table"]
@@ -75,7 +75,7 @@ def test_a_store_of_any_version_answers_the_same_without_being_written_to(golden
     assert {path: path.read_bytes() for path in Path(golden).rglob("*") if path.is_file()} == files
 
 
-def test_the_next_coordinator_migrates_in_one_commit_and_nothing_changes(golden):
+def test_the_next_coordinator_migrates_in_one_commit_and_nothing_changes(golden: str) -> None:
     before, length = everything(golden), len(Store.open(golden).history())
     old = Store.open(golden).group().attrs["schema"] < SCHEMA
     with Store.open(golden).coordinate():
@@ -93,7 +93,7 @@ def test_the_next_coordinator_migrates_in_one_commit_and_nothing_changes(golden)
     assert len(table["w1"]) == 10
 
 
-def test_snapshots_from_before_a_migration_stay_readable(oldest):
+def test_snapshots_from_before_a_migration_stay_readable(oldest: str) -> None:
     before = Store.open(oldest).snapshot()
     with Store.open(oldest).coordinate() as coordinator:
         coordinator.commit(Rows(points=[{"point_id": IDS[0], "w1": 7.0}]), "later", {})
@@ -104,7 +104,7 @@ def test_snapshots_from_before_a_migration_stay_readable(oldest):
 
 
 @pytest.mark.parametrize("place", ["migrate.before-commit", "write.array:5", "migrate.after-commit"])
-def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(oldest, place):
+def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(oldest: str, place: str) -> None:
     code = "import sys\nfrom tasks.store import Store\nwith Store.open(sys.argv[1]).coordinate():\n    pass"
     before = everything(oldest)
     with python(code, oldest, env={"DIFFATLAS_FAILPOINT": place}) as run:
@@ -126,7 +126,7 @@ def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(oldest, p
         (True, "not a store"),
     ],
 )
-def test_a_schema_that_is_not_known_is_refused_with_what_to_do(tmp_path, schema, told):
+def test_a_schema_that_is_not_known_is_refused_with_what_to_do(tmp_path: Path, schema, told: str) -> None:
     store = Store.create(str(tmp_path / "store"))
     session, root, _ = store._repository.begin()
     root.attrs["schema"] = schema
@@ -138,7 +138,7 @@ def test_a_schema_that_is_not_known_is_refused_with_what_to_do(tmp_path, schema,
     assert Store(store.uri, store._repository).history()[0]["message"] == "from elsewhere"
 
 
-def test_the_format_is_what_the_documentation_says_to_plain_zarr_and_xarray(tmp_path):
+def test_the_format_is_what_the_documentation_says_to_plain_zarr_and_xarray(tmp_path: Path) -> None:
     """Read with neither `tasks.store` nor `tasks.results`, as docs/store.md shows."""
     with tarfile.open(GOLDEN / f"schema-{SCHEMA}.tar.gz") as packed:
         packed.extractall(tmp_path, filter="data")
@@ -157,7 +157,7 @@ def test_the_format_is_what_the_documentation_says_to_plain_zarr_and_xarray(tmp_
     assert np.shape(names["samples"]) == (5, 1)
 
 
-def test_an_empty_study_and_an_unknown_one_are_told_apart(tmp_path):
+def test_an_empty_study_and_an_unknown_one_are_told_apart(tmp_path: Path) -> None:
     store = Store.create(str(tmp_path / "store"))
     with store.coordinate() as coordinator:
         coordinator.commit_study("none", {"a": 1}, [], Rows(), {})

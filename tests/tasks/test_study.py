@@ -555,7 +555,7 @@ def test_any_override_is_taken_or_refused(tmp_path: Path, override: str) -> None
         load_study(path, [override])
 
 
-def test_a_trajectory_that_a_narrowed_study_does_not_ask_for_keeps_nothing_and_is_no_mistake(tmp_path):
+def test_a_trajectory_that_a_narrowed_study_does_not_ask_for_keeps_nothing_and_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "{name: s, datasets: [uniform], formulations: [edm], samplers: [heun], steps: [50], metrics: [w1],"
         " keep: {trajectories: [heun@50]}}"

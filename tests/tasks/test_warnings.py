@@ -27,21 +27,21 @@ def plain_datasets():
 
 
 @pytest.mark.parametrize("dataset", plain_datasets(), ids=lambda dataset: dataset.registered_name)
-def test_the_root_mean_square_is_that_of_samples(dataset):
+def test_the_root_mean_square_is_that_of_samples(dataset) -> None:
     """Six standard errors: a false alarm in 5e8 per data set."""
     squares = dataset.sample(20_000, torch.Generator().manual_seed(1)).double().square().mean(dim=1)
     error = float(squares.std()) / math.sqrt(len(squares))
     assert abs(root_mean_square(dataset) ** 2 - float(squares.mean())) <= 6 * error + 1e-12
 
 
-def test_data_of_unit_interval_are_noise_at_the_end_of_the_usual_schedules():
+def test_data_of_unit_interval_are_noise_at_the_end_of_the_usual_schedules() -> None:
     uniform = datasets.create("uniform")
     assert root_mean_square(uniform) == pytest.approx(math.sqrt(1 / 3))
     usual = ("edm", "ve-linear", "vp-linear", "flow", "iddpm", "ddpm-linear")
     assert end_warnings((uniform, schedules.create(name)) for name in usual) == []
 
 
-def test_the_warning_begins_where_the_data_are_too_large_for_the_schedule():
+def test_the_warning_begins_where_the_data_are_too_large_for_the_schedule() -> None:
     edm = schedules.create("edm")
     edge = GAUSSIAN_ENOUGH * 80 * math.sqrt(3)  # the root mean square of U[-a, a] is a / sqrt(3)
     inside, beyond = (datasets.create("uniform", low=-f * edge, high=f * edge) for f in (0.999, 1.001))
@@ -50,7 +50,7 @@ def test_the_warning_begins_where_the_data_are_too_large_for_the_schedule():
     assert line.startswith(f"{beyond.label()}: schedule edm does not end in noise")
 
 
-def test_the_mean_counts_and_lines_come_once_and_in_order():
+def test_the_mean_counts_and_lines_come_once_and_in_order() -> None:
     edm, flow = schedules.create("edm"), schedules.create("flow")
     far = datasets.create("uniform", low=100.0, high=101.0)
     farther = datasets.create("uniform", low=200.0, high=201.0)
