@@ -71,7 +71,8 @@ class Contrasts:
     `first` and `second` are means in the metric's units, geometric ones where `logarithmic`; `change` is their difference
     (of the shared seeds, where `paired`). On the scale that was tested, `error` is the standard error of the change, and
     `spreads` is the change in pooled standard deviations of the seeds; `factor` is the change as a factor, of logarithmic
-    pairs. `still` pairs have no spread beyond rounding. `p` is that of one test, NaN where none can be made.
+    pairs. `still` pairs have no spread beyond rounding, and pairs that are the `same` no change either. `p` is that of one
+    test, NaN where none can be made.
     """
 
     paired: Mask
@@ -85,12 +86,8 @@ class Contrasts:
     error: Array
     spreads: Array
     still: Mask
+    same: Mask
     p: Array
-
-    @property
-    def same(self) -> Mask:
-        """Which pairs have neither a change nor a spread."""
-        return np.asarray(self.still & (self.change == 0))
 
     @property
     def sign(self) -> Array:
@@ -278,6 +275,7 @@ def contrasts_of(
         error,
         spreads,
         still,
+        still & (np.abs(difference) <= _ROUNDING * magnitude),
         2 * stdtr(df, -t),
     )
 
