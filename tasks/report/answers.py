@@ -24,8 +24,8 @@ class Model(Protocol):
         """What it was made for."""
         ...
 
-    def denoise(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """``E[x_0 | x_t = x]``, x ``[n, dim]``."""
+    def denoise(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
+        """``E[x_0 | alpha x_0 + sigma eps = x]``, x ``[n, dim]``."""
         ...
 
 

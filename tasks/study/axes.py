@@ -150,7 +150,8 @@ BESIDE_A_SAMPLER: dict[str, tuple[Registry[Any], type, tuple[str, ...]]] = {
 """Keys that a study's samplers take besides their own parameters, with the words that stand for none."""
 
 
-def _sampler(entry: Any) -> SamplerChoice:
+def read_sampler(entry: Any) -> SamplerChoice:
+    """The validator of an entry of `samplers`: a sampler and what stands beside it."""
     if isinstance(entry, SamplerChoice):
         return entry
     parts: dict[str, Any] = {}
@@ -332,7 +333,7 @@ DatasetAxis = Annotated[tuple[Dataset, ...] | None, PlainValidator(components(da
 FormulationAxis = Annotated[tuple[Formulation, ...] | None, PlainValidator(components(formulations, Formulation))]
 ScheduleAxis = Annotated[tuple[Schedule, ...] | None, PlainValidator(_schedules)]
 SamplerAxis = Annotated[
-    tuple[SamplerChoice, ...] | None, PlainValidator(axis("samplers", _sampler, SamplerChoice.spec))
+    tuple[SamplerChoice, ...] | None, PlainValidator(axis("samplers", read_sampler, SamplerChoice.spec))
 ]
 StepAxis = Annotated[tuple[int, ...] | None, PlainValidator(axis("steps", whole(1, MOST_STEPS), lambda count: count))]
 

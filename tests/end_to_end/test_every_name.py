@@ -24,8 +24,8 @@ from diffusion.registry import Registry
 from diffusion.samplers import samplers
 from diffusion.schedules import Schedule, VPLinear, schedules
 from diffusion.schedules.grids import grids
+from tasks.models import cell_of
 from tasks.results import Answers, open_results
-from tasks.results.models import cell_of
 from tasks.store import Store
 from tasks.study.catalogue import catalogue
 from tasks.study.components import build

@@ -13,9 +13,9 @@ import torch
 from diffusion.datasets import EightGaussians, GaussianMixture
 from diffusion.guidance import ClassLabel
 from diffusion.metrics import EnergyDistance
+from tasks.models import cell_of
 from tasks.plan import Job, Point, Shard, make_plan, points_of
 from tasks.report.lookup.targets import target_of
-from tasks.results.models import cell_of
 from tasks.study import Study, StudyError, load_study
 from tasks.work import Requests, ShardAnswer, data_key, run_shard, training_set
 

@@ -15,12 +15,13 @@ from diffusion.datasets import Uniform
 from diffusion.formulations import Exact, InDI
 from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
+from tasks.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
 from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
-from tasks.results.models import Model, ModelledAnswers
+from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.tasks.report_fixture import MadeUp, dataset_of, study_of
 from tests.tasks.test_report import Page, check_with_plotly
@@ -33,7 +34,7 @@ SCHEDULES: list[Schedule] = [VPLinear(), VELinear(), EDM(), DDPMLinear()]
 
 
 def exact(schedule: Schedule) -> Model:
-    return Model(Cell(Uniform(), Exact(schedule), schedule, 0, None), ExactDenoiser([Uniform()]))
+    return Model.of(Cell(Uniform(), Exact(schedule), schedule, 0, None), ExactDenoiser([Uniform()]))
 
 
 def made_up(models: dict[str, Any]) -> MadeUp:
@@ -130,7 +131,7 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float) -> None:
     class Broken:
         cell = exact(EDM()).cell
 
-        def denoise(self, x: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:  # noqa: ARG002
+        def denoise(self, x: torch.Tensor, sigma: float, *, alpha: float) -> torch.Tensor:  # noqa: ARG002
             return torch.full_like(x, value)
 
     assert drawn(made_up({"edm": Broken(), "vp-linear": exact(VPLinear())}))[1:] != ([], 0)
@@ -139,7 +140,7 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float) -> None:
 
 def test_a_restoration_that_begins_with_an_observation_has_no_flow_from_noise() -> None:
     model = exact(Flow())
-    restoring = Model(dataclasses.replace(model.cell, formulation=InDI()), ExactDenoiser([Uniform()]))
+    restoring = Model.of(dataclasses.replace(model.cell, formulation=InDI()), ExactDenoiser([Uniform()]))
     assert drawn(made_up({"flow": restoring})) == ([], [], 0)
     assert len(drawn(made_up({"flow": model}))[1]) == 1
 

@@ -74,7 +74,7 @@ class Asked:
         alpha, sigma, alpha_dot, sigma_dot = (
             float(part) for part in (now.alpha, now.sigma, now.alpha_dot, now.sigma_dot)
         )
-        denoised = self.model.denoise(torch.from_numpy(x)[:, None], alpha, sigma)[:, 0].double().numpy()
+        denoised = self.model.denoise(torch.from_numpy(x)[:, None], sigma, alpha=alpha)[:, 0].double().numpy()
         found: Array = alpha_dot * denoised + sigma_dot * (x - alpha * denoised) / sigma
         return found
 
@@ -130,7 +130,7 @@ def _paths(model: Model) -> tuple[list[Level], Array]:
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], steps)
 
     def denoiser(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return model.denoise(x[0], float(alpha), float(sigma))[None]
+        return model.denoise(x[0], float(sigma), alpha=float(alpha))[None]
 
     share = (torch.arange(_PATHS, dtype=torch.float64) + 0.5) / _PATHS
     start = (schedule.prior_std * torch.special.ndtri(share))[None, :, None]

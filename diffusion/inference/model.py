@@ -1,0 +1,201 @@
+"""One model, trained, exact or somebody's own, and what it can be asked.
+
+Points are ``[n, dim]`` and answers float64; noise is told by sigma, as in ``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is
+named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion import arguments
+from diffusion.analysis.likelihood import Trace, log_likelihood
+from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
+from diffusion.formulations import Formulation
+from diffusion.guidance import Guidance
+from diffusion.inference.refusals import unanswerable
+from diffusion.inference.sampling import Question, Subject, levels_for, states
+from diffusion.metrics import NegativeLogLikelihood
+from diffusion.models import Denoiser, HasDensity
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule
+from diffusion.schedules.grids import Grid, grids
+
+MOST_SAMPLES = 100_000_000
+MOST_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A model that can be asked: `denoiser` as a stack of one, and what it was made for.
+
+    `stream` names the random numbers of its samples: models of one stream and seed start from the same noise.
+    """
+
+    dataset: Dataset
+    formulation: Formulation
+    schedule: Schedule
+    seed: int
+    denoiser: Denoiser
+    stream: str
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """`denoise` at ``alpha = 1``: a model is a denoiser ``f(x [n, dim], sigma)``, as `diffusion.models.own` takes one."""
+        return self.denoise(x, sigma)
+
+    def denoise(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
+        """``E[x_0 | x]`` where ``x = alpha x_0 + sigma eps``.
+
+        Args:
+            x: points ``[n, dim]``.
+            sigma: the noise in them, a number.
+            alpha: the amplitude of the data in them, a number.
+
+        Returns:
+            ``[n, dim]`` float64, differentiable in x where x asks for it.
+
+        Raises:
+            WrongValue: another shape of x, sigma not above 0, or the model gives no denoiser.
+        """
+        self._needs("denoiser", "clean data behind noisy points")
+        points, level = self._points(x, "x"), self._level(alpha, sigma)
+        return self.denoiser(points[None], *level)[0]
+
+    def score(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
+        """``grad log p(x) = (alpha E[x_0 | x] - x) / sigma^2`` of ``x = alpha x_0 + sigma eps``; arguments as of `denoise`."""
+        a, s = self._level(alpha, sigma)
+        points = self._points(x, "x")
+        return (a * self.denoise(points, sigma, alpha=alpha) - points) / s**2
+
+    def log_density(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
+        """``log p(x)`` ``[n]``, in nats, of ``x = alpha x_0 + sigma eps``, of exact models; arguments as of `denoise`."""
+        self._needs("density", "densities (log_likelihood follows the flow of any denoiser)")
+        points, level = self._points(x, "x"), self._level(alpha, sigma)
+        assert isinstance(self.denoiser, HasDensity)  # noqa: S101 - the formulation gives one
+        return self.denoiser.log_density(points[None], *level)[0]
+
+    def log_likelihood(self, x: Tensor, *, tolerance: float = 1e-4, trace: Trace = "auto") -> Tensor:
+        """``log p(x)`` ``[n]``, in nats, by the probability flow: the density of noised data, at the schedule's t_min.
+
+        Args:
+            x: points ``[n, dim]`` with the noise of t_min in them, ``alpha x_0 + sigma eps``: noise clean ones first.
+            tolerance: the solver's error, in units of the noise and in nats.
+            trace: ``exact``, ``hutchinson``, or ``auto``, which is exact up to 16 dimensions.
+
+        Raises:
+            WrongValue: another shape of x, a model without a denoiser, or a denoiser that is no answer to this question.
+            FlowLost: the solver gives up or leaves the numbers.
+        """
+        self._needs("denoiser", "a probability flow")
+        if reason := self.formulation.refuses_metric(NegativeLogLikelihood()):
+            raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
+        points = self._points(x, "x")
+        try:
+            return log_likelihood(self.denoiser, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
+        except TypeError as error:
+            raise WrongValue(f"log_likelihood: {error}") from error
+
+    def states(
+        self,
+        sampler: Sampler,
+        *,
+        steps: int = 18,
+        n: int = 10_000,
+        seed: int | None = None,
+        schedule: Schedule | None = None,
+        grid: Grid | None = None,
+        guidance: Guidance | None = None,
+        start: str = "random",
+    ) -> Iterator[Tensor]:
+        """The samples ``[n, dim]`` at each level of the sampler's path, from the start noise on; arguments as of `draw`."""
+        on = schedule or self.schedule
+        if not isinstance(sampler, Sampler):
+            raise WrongValue(f"sampler: found {sampler!r}; accepted: a sampler")
+        on_grid = grid or grids.create(on.own_grid)
+        _check_count("n", n, MOST_SAMPLES)
+        _check_count("steps", steps, MOST_STEPS)
+        if start not in ("random", "quantiles") or (start == "quantiles" and self.dataset.dim != 1):
+            raise WrongValue(f"start: found {start!r}; accepted: random, and in one dimension quantiles")
+        seed = self.seed if seed is None else seed
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise WrongValue(f"seed: found {seed!r}; accepted: a whole number")
+        reason = unanswerable(self.formulation, self.dataset, self.schedule, sampler, on, on_grid, steps, guidance)
+        if reason:
+            raise WrongValue(reason)
+        question = Question(sampler, steps, n, start, guidance)
+        subjects = [Subject(self.dataset, self.formulation, on, on_grid, self.stream, seed)]
+        return (x[0] for x in states(self.denoiser, question, subjects, levels_for(question, subjects)))
+
+    def draw(
+        self,
+        sampler: Sampler,
+        *,
+        steps: int = 18,
+        n: int = 10_000,
+        seed: int | None = None,
+        schedule: Schedule | None = None,
+        grid: Grid | None = None,
+        guidance: Guidance | None = None,
+        start: str = "random",
+    ) -> Tensor:
+        """Samples ``[n, dim]`` float64.
+
+        Args:
+            sampler: the rule of a step.
+            steps: how many there are.
+            n: how many samples.
+            seed: of their random numbers; None: the model's own.
+            schedule: the levels of noise that are passed; None: the model's own.
+            grid: how the steps are spent on them; None: the schedule's own.
+            guidance: what is known of the samples.
+            start: ``random``, or in one dimension ``quantiles``.
+
+        Raises:
+            WrongValue: a number out of range, parts that do not fit together, or samples that are not finite.
+        """
+        asked = {"steps": steps, "n": n, "seed": seed, "schedule": schedule, "grid": grid, "guidance": guidance}
+        x = torch.empty(0)
+        for x in self.states(sampler, **asked, start=start):  # type: ignore[arg-type]  # noqa: B007 - the last one is meant
+            pass
+        if x.shape != (n, self.dataset.dim):
+            raise WrongValue(
+                f"sampler {sampler.registered_name!r} gave samples of shape {list(x.shape)}; accepted: {[n, self.dataset.dim]}"
+            )
+        bad = int((~torch.isfinite(x)).any(-1).sum())
+        if bad:
+            raise WrongValue(
+                f"sampling diverged: {bad} of {n} samples of {sampler.label()} in {steps} steps are not finite"
+            )
+        return x
+
+    def _needs(self, what: str, told: str) -> None:
+        if what not in self.formulation.gives:
+            name, given = self.formulation.registered_name, ", ".join(sorted(self.formulation.gives))
+            raise WrongValue(f"{name!r} gives no {told}; it gives: {given}")
+
+    def _points(self, x: Any, name: str) -> Tensor:
+        found = arguments.points(name, x)
+        if found.ndim != 2 or found.shape[1] != self.dataset.dim:
+            raise WrongValue(f"{name} has shape {list(found.shape)}; accepted: [n, {self.dataset.dim}]")
+        return found
+
+    def _level(self, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, ``[1]`` each."""
+        found = tuple(arguments.number(name, value) for name, value in (("alpha", alpha), ("sigma", sigma)))
+        for name, value in zip(("alpha", "sigma"), found, strict=True):
+            if value.numel() != 1:
+                raise WrongValue(f"{name} has shape {list(value.shape)}; accepted: one number for all points")
+        if not float(found[1]) > 0:
+            raise WrongValue(f"sigma: found {float(found[1]):g}; accepted: a number above 0")
+        return found[0].reshape(1), found[1].reshape(1)
+
+
+def _check_count(name: str, value: Any, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise WrongValue(f"{name}: found {value!r}; accepted: a whole number from 1 to {most}")

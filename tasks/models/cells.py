@@ -1,0 +1,54 @@
+"""From a stored description to the cell that it describes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from diffusion.datasets import datasets
+from diffusion.datasets.own import OwnPoints
+from diffusion.errors import Unavailable
+from diffusion.formulations import Exact, formulations
+from diffusion.schedules import schedules
+from diffusion.training import Training
+from tasks.plan import Cell
+from tasks.study.components import build, construct
+
+_OF_IDENTITY = {"version", "parts"}  # what `Component.identity` adds to a spec
+
+
+class CannotBeMade(Unavailable, ValueError):
+    """A stored cell that this version of the code does not make; the message says which one would."""
+
+    kind = "cannot-be-made"
+
+
+def cell_of(spec: dict[str, Any]) -> Cell:
+    """The cell that a canonical spec describes, with the versions of the present code.
+
+    Raises:
+        CannotBeMade: a name or a parameter that the present code does not know.
+    """
+    try:
+        schedule = build(schedules, _parameters(spec["schedule"]))
+        exact = spec["formulation"]["name"] == "exact"
+        formulation = Exact(schedule) if exact else build(formulations, _parameters(spec["formulation"]))
+        data = _parameters(spec["dataset"])
+        own = data["name"] == OwnPoints.registered_name
+        dataset = _own_points(data) if own else build(datasets, data)
+        training = construct(Training, _parameters(spec["training"])) if spec["training"] else None
+    except (LookupError, TypeError, ValueError) as error:
+        raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
+    return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
+
+
+def _own_points(spec: dict[str, Any]) -> OwnPoints:
+    """The place of points that are not here."""
+    return OwnPoints(spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"])
+
+
+def _parameters(identity: Any) -> Any:
+    """The spec within an identity."""
+    if not isinstance(identity, dict):
+        return identity
+    return {k: _parameters(v) for k, v in identity.items() if not ("name" in identity and k in _OF_IDENTITY)}

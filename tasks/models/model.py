@@ -1,0 +1,192 @@
+"""A cell as a model that one can ask oneself: the network with its weights, or the exact answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from diffusion import arguments
+from diffusion.analysis.elbo import evidence_bound, refuses_bound
+from diffusion.errors import WrongValue
+from diffusion.guidance import Guidance, guidances
+from diffusion.inference import Inference
+from diffusion.models import Denoiser, EvidenceBound, ExactDenoiser
+from diffusion.randomness import stream
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule, schedules
+from diffusion.schedules.grids import Grid, grids
+from diffusion.schedules.levels import Variance
+from diffusion.training import TrainedStack, Training
+from tasks.models.files import read_model, write_model
+from tasks.models.named import choice_of, component
+from tasks.plan import Cell
+from tasks.work import stack_of
+from tasks.work.data import stream_name
+
+Named = str | Mapping[str, Any]
+"""A registered name or ``package.module:Class``, or ``{"name": ..., parameter: ...}``."""
+
+
+@dataclass(frozen=True)
+class Model(Inference):
+    """One model with what it was made for: data set, formulation, schedule, seed and training.
+
+    Made by `train`, `exact`, `load` and `open_model`. It is a denoiser ``f(x [n, dim], sigma)`` itself.
+    """
+
+    training: Training | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, denoiser: Denoiser) -> Model:
+        """The model of a cell."""
+        name = stream_name(cell.dataset)
+        return cls(cell.dataset, cell.formulation, cell.schedule, cell.seed, denoiser, name, cell.training)
+
+    @property
+    def cell(self) -> Cell:
+        """What a study would call it: its id names the random streams of its training."""
+        return Cell(self.dataset, self.formulation, self.schedule, self.seed, self.training)
+
+    def sample(
+        self,
+        sampler: Named | Sampler | None = None,
+        steps: int = 18,
+        n: int = 10_000,
+        *,
+        seed: int | None = None,
+        schedule: Named | Schedule | None = None,
+        grid: Named | Grid | None = None,
+        guidance: Named | Guidance | None = None,
+        start: str = "random",
+    ) -> Tensor:
+        """Samples ``[n, dim]`` float64, to the bit those of a study that asks the same.
+
+        Args:
+            sampler: a name, an object, or an entry as in a study; None: the way that suits the model,
+                `heun` for a denoiser.
+            steps: how many.
+            n: how many samples; more of them leave the first ones what they were.
+            seed: of their random numbers; None: the model's own.
+            schedule: the levels of noise that are passed; None: the model's own.
+            grid: how the steps are spent on them; None: the schedule's own.
+            guidance: what is known of the samples.
+            start: ``random``, or in one dimension ``quantiles``, which have no randomness.
+
+        Raises:
+            WrongValue: a number out of range, an unknown name, parts that do not fit together, or samples
+                that are not finite.
+        """
+        choice = choice_of(self._usual() if sampler is None else sampler)
+        on = choice.schedule if schedule is None else component(schedules, Schedule, schedule)
+        spent = choice.grid if grid is None else component(grids, Grid, grid)
+        known = choice.guidance if guidance is None else component(guidances, Guidance, guidance)
+        fitted = None if on is None else on.fitted(self.dataset)
+        return self.draw(
+            choice.sampler,
+            steps=steps,
+            n=n,
+            seed=seed,
+            schedule=fitted,
+            grid=spent,
+            guidance=known,
+            start=start,
+        )
+
+    def _usual(self) -> Sampler | str:
+        own = self.formulation.own_sampler
+        if own is not None:
+            return own
+        needed = ("perturbation", "indi"), ("action", "action")
+        return next((name for gift, name in needed if gift in self.formulation.gives), "heun")
+
+    @property
+    def losses(self) -> Tensor:
+        """Mean training loss by 64th of the training, ``[64]`` or fewer; empty unless it was trained just now."""
+        return self.denoiser.losses[0].double() if isinstance(self.denoiser, TrainedStack) else torch.empty(0)
+
+    def elbo(self, x: Tensor, draws: int = 1, variance: Variance = "posterior", seed: int = 0) -> EvidenceBound:
+        """The evidence lower bound at data x, term by term: see `diffusion.analysis.elbo`.
+
+        Of a denoiser on a discrete variance-preserving chain, or of an autoencoder.
+
+        Args:
+            x: clean points ``[n, dim]``.
+            draws: of the noise, over which the terms are averaged.
+            variance: that of a chain's reverse moves.
+            seed: of the draws.
+
+        Raises:
+            WrongValue: the model has no bound, or x has another shape.
+        """
+        if "bound" not in self.formulation.gives:  # every trained stack looks like a model with a bound
+            if reason := refuses_bound(self.schedule):
+                raise WrongValue(reason)
+            if "denoiser" not in self.formulation.gives:
+                name, given = self.formulation.registered_name, ", ".join(sorted(self.formulation.gives))
+                raise WrongValue(f"{name!r} gives neither a bound nor a denoiser: it gives {given} only")
+        points, generator = self._points(x, "x"), stream("elbo", self.cell.id, seed)
+        return evidence_bound(self.denoiser, points, self.schedule, generator, draws, variance)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x ``[n, dim]``.
+
+        Raises:
+            WrongValue: there is no encoder, or x has another shape.
+        """
+        mean, std = self._autoencoder("encoder").encode(self._points(x, "x")[None])
+        return mean[0], std[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The data ``[n, dim]`` that an autoencoder makes of codes z ``[n, latent]``, without noise.
+
+        Raises:
+            WrongValue: there is no decoder, or z has another shape.
+        """
+        stack, codes = self._autoencoder("decoder"), arguments.points("z", z)
+        if codes.ndim != 2 or codes.shape[1] != stack.latent_dim():
+            raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {stack.latent_dim()}]")
+        return stack.decode(codes[None])[0]
+
+    def _autoencoder(self, needed: str) -> TrainedStack:
+        if not (isinstance(self.denoiser, TrainedStack) and "decoder" in self.formulation.gives):
+            raise WrongValue(f"{self.cell} is no autoencoder and has no {needed}")
+        return self.denoiser
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to a safetensors file: its weights, and as JSON what it was made for; no pickle.
+
+        The file takes the place of another of that name when it is whole. Training data are not in it.
+
+        Returns:
+            The path.
+
+        Raises:
+            WrongValue: a model made of what cannot be written down, such as a schedule of a local function.
+        """
+        stack = self.denoiser
+        named = stack.network.unpack(stack.rows[:1]) if isinstance(stack, TrainedStack) else {}
+        write_model(Path(path), self.cell, {name: value[0].contiguous() for name, value in named.items()})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """The model that `save` wrote: it gives the same bits.
+
+        Raises:
+            WrongValue: the file is none that `save` wrote.
+            CannotBeMade: it was made by other versions of its parts than the present ones.
+            OSError: there is no such file, or it cannot be read.
+        """
+        cell, weights = read_model(Path(path))
+        return cls.of(cell, stack_of([cell], [to_bytes(weights)])) if weights else exact_model(cell)
+
+
+def exact_model(cell: Cell) -> Model:
+    """The ideal denoiser of a cell's target."""
+    return Model.of(cell, ExactDenoiser([cell.dataset]))
