@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from tasks.columns import PLACE, metric_names
-from tasks.compare.groups import judged, rows
+from tasks.compare.groups import rows, with_verdicts
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.messages import nearest
 from tasks.query import QueryError, UnknownColumn
@@ -113,7 +113,7 @@ def compare(
         shared,
         level,
         correction,
-        judged(groups, by, level, correction),
+        with_verdicts(groups, by, level, correction),
         values,
         _listing(pair, PLACE, "point_id", ("status", "error")),
         _listing(cells, _CELL, "cell_id", ("status",)),

@@ -166,7 +166,7 @@ def _labels(pair: Pair, by: Sequence[str], groups: tuple[Codes, Codes, int]) -> 
     return {name: axis.values[np.concatenate([axis.before, axis.after])[example]] for name, axis in axes.items()}
 
 
-def judged(rows: pd.DataFrame, by: Sequence[str], level: float, correction: str) -> pd.DataFrame:
+def with_verdicts(rows: pd.DataFrame, by: Sequence[str], level: float, correction: str) -> pd.DataFrame:
     """The rows with corrected p values and verdicts, the most significant first, then the largest."""
     p = rows["p"].to_numpy(dtype=np.float64)
     tests = np.isfinite(p)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tasks.compare.changes import Comparison, Listing
 from tasks.compare.groups import BETTER, NOISE, UNCHANGED, UNTESTABLE, VERDICTS, WORSE
-from tasks.query.tables import number
+from tasks.query.tables import brief
 from tasks.statistics.decision import hurdle
 
 _ERRORS = {"holm": "a family-wise level", "benjamini-hochberg": "a false discovery rate"}
@@ -168,7 +168,7 @@ def _changes(comparison: Comparison, title: str, found: pd.DataFrame, width: int
         made.add_column("", overflow="fold", min_width=12)
     for values, remark in zip(shown.itertuples(index=False), remarks, strict=True):
         row = dict(zip(shown.columns, values, strict=True))
-        figures = [number(row["before"]), number(row["after"]), _change(row), _signed(row["spreads"])]
+        figures = [brief(row["before"]), brief(row["after"]), _change(row), _signed(row["spreads"])]
         figures += [_chance(row[chance])] if chance else []
         style = {WORSE: "red", BETTER: "green"}.get(row["verdict"])
         made.add_row(*(str(row[n]) for n in varying), *figures, *([remark] if any(remarks) else []), style=style)
@@ -190,14 +190,14 @@ def _change(row: Mapping[str, Any]) -> str:
     """The change with its standard error: in the metric's units, or as a factor with a relative error."""
     if math.isfinite(row["factor"]):
         error = f" ±{100 * row['error']:.2g} %" if math.isfinite(row["error"]) else ""
-        return f"x {number(row['factor'])}{error}"
-    error = f" ±{number(row['error'])}" if math.isfinite(row["error"]) and row["error"] > 0 else ""
+        return f"x {brief(row['factor'])}{error}"
+    error = f" ±{brief(row['error'])}" if math.isfinite(row["error"]) and row["error"] > 0 else ""
     return _signed(row["change"]) + error
 
 
 def _signed(value: float) -> str:
-    """A number with its sign, as `number` writes it."""
-    return ("-" if value < 0 else "+") + number(abs(value)) if math.isfinite(value) else "-"
+    """A number with its sign, as `brief` writes it."""
+    return ("-" if value < 0 else "+") + brief(abs(value)) if math.isfinite(value) else "-"
 
 
 def _chance(p: float) -> str:

@@ -3,8 +3,8 @@
 `--where` and `--at` are a small language of their own (`tasks.where.language`), which is read and never executed.
 """
 
-from tasks.query.answers import pooled, query, where
 from tasks.query.ranking import pareto, rank
+from tasks.query.records import pooled, query, where
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS
 from tasks.where.language import QueryError, UnknownColumn
 

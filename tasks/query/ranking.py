@@ -22,7 +22,7 @@ import xarray as xr
 
 from tasks.columns import CONFIGURATION, makes_samples, metrics_among
 from tasks.messages import shown
-from tasks.query.answers import chosen, measured
+from tasks.query.records import chosen, metric_columns
 from tasks.query.reductions import higher_is_better, reduced
 from tasks.statistics.decision import LINEAR, against_first, by_seed
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
@@ -113,7 +113,7 @@ def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: 
 
 
 def _metric(points: xr.Dataset, metric: str | None) -> str:
-    there = measured(points)
+    there = metric_columns(points)
     if metric is None:
         plain = metrics_among(there)
         if "w1" not in plain and len(plain) != 1:
@@ -217,7 +217,7 @@ def pareto(
     Raises:
         QueryError: as `rank`; also without objectives.
     """
-    metrics = measured(points)
+    metrics = metric_columns(points)
     objectives = list(dict.fromkeys(objectives))
     if not objectives:
         raise QueryError("--pareto needs objectives, such as w1,nfe")

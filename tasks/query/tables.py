@@ -48,7 +48,7 @@ def failure_lines(points: xr.Dataset, most: int = 20) -> list[str]:
     return [told, *reasons[:most], *more]
 
 
-def number(value: float) -> str:
+def brief(value: float) -> str:
     """A number in at most six characters, two significant digits."""
     if not math.isfinite(value):
         return "-"
@@ -128,21 +128,19 @@ def _of_models(points: xr.Dataset, metric: str) -> Group:
             for name in ("value", "above")
         ]
         style = "dim" if formulation == "exact" else None
-        table.add_row(dataset, formulation, schedule, told[0], number(part["floor"].mean()), told[1], style=style)
+        table.add_row(dataset, formulation, schedule, told[0], brief(part["floor"].mean()), told[1], style=style)
     return Group(Text(f"\n{metric} of each model: mean ± standard error over seeds", "bold"), table)
 
 
 def _listed(floors: list[float]) -> str:
     """One floor, or the least and the largest of those that change with the number of steps."""
-    return " to ".join(number(floor) for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else "-"
+    return " to ".join(brief(floor) for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else "-"
 
 
 def _entry(row: Any) -> str:
     """Mean and, of several seeds, its standard error."""
     rounding = 1e-12 * abs(row["mean"])
-    return number(row["mean"]) + (
-        f" ±{number(row['sem'] if row['sem'] > rounding else 0.0)}" if row["count"] > 1 else ""
-    )
+    return brief(row["mean"]) + (f" ±{brief(row['sem'] if row['sem'] > rounding else 0.0)}" if row["count"] > 1 else "")
 
 
 def _baselines(rows: pd.DataFrame) -> Any:

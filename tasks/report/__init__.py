@@ -1,6 +1,6 @@
 """From stored results to one page that opens anywhere, without a network.
 
-`draw_report` takes `Answers` (what a study asked and what was measured) and returns the HTML text; writing it to a file is the
+`draw_report` takes `ReportSource` (what a study asked and what was measured) and returns the HTML text; writing it to a file is the
 business of `page.files`. The rooms, each of which knows those before it:
 
 - `text` (numbers as people read them) and `answers` (what is asked of a store);
@@ -13,7 +13,7 @@ business of `page.files`. The rooms, each of which knows those before it:
 - `page`: `datasets` (everything about one data set), `tables`, `frame`, the templates, and `draw`.
 """
 
-from tasks.report.answers import Answers
 from tasks.report.page.draw import draw_report
+from tasks.report.source import ReportSource
 
-__all__ = ["Answers", "draw_report"]
+__all__ = ["ReportSource", "draw_report"]

@@ -72,8 +72,8 @@ class SamplerChoice:
     def spec(self) -> dict[str, Any]:
         """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and ``guidance``."""
         told = {"schedule": self.schedule, "guidance": self.guidance}
-        more = {key: plain(part.spec()) for key, part in told.items() if part is not None}
-        return {**self.sampler.spec(), "grid": plain(self.grid.spec()) if self.grid else OWN_GRID, **more}
+        more = {key: as_json(part.spec()) for key, part in told.items() if part is not None}
+        return {**self.sampler.spec(), "grid": as_json(self.grid.spec()) if self.grid else OWN_GRID, **more}
 
 
 def refuse(told: str) -> ValidationError:
@@ -93,7 +93,7 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
     return validate
 
 
-def axis(
+def list_of(
     name: str, item: Callable[[Any], T], canonical: Callable[[T], Any], *, may_be_empty: bool = False
 ) -> Callable[[Any], tuple[T, ...]]:
     """A validator of lists: every entry through `item`, none twice by its `canonical` JSON."""
@@ -135,7 +135,7 @@ def components(registry: Registry[Any], base: type) -> Callable[[Any], tuple[Any
     def item(entry: Any) -> Any:
         return read(registry, base, entry)
 
-    return axis(f"{registry.kind}s", item, lambda component: component.spec())
+    return list_of(f"{registry.kind}s", item, lambda component: component.spec())
 
 
 def _schedules(value: Any) -> tuple[Schedule, ...] | None:
@@ -208,7 +208,7 @@ def _fields(training: Training) -> dict[str, Any]:
 def read_seeds(value: Any) -> tuple[int, ...]:
     """The validator of seeds: how many, or which."""
     if isinstance(value, list | tuple):
-        return axis("seeds", whole(0, LARGEST_INTEGER), lambda seed: seed)(value)
+        return list_of("seeds", whole(0, LARGEST_INTEGER), lambda seed: seed)(value)
     try:
         return tuple(range(whole(1, MOST_SEEDS)(value)))
     except ValidationError:
@@ -241,7 +241,7 @@ def _trajectory(value: Any) -> str:
     return f"{match[1]}@{match[2]}"
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The value as JSON gives it back: tuples are lists."""
     return json.loads(json.dumps(value))
 
@@ -256,7 +256,7 @@ def _one_or_more(item: Callable[[Any], Any]) -> PlainValidator:
     def validate(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
             return (item(value),)
-        return tuple(sorted(axis("", item, lambda name: name)(value)))
+        return tuple(sorted(list_of("", item, lambda name: name)(value)))
 
     return PlainValidator(validate)
 
@@ -299,7 +299,7 @@ class Keep(Frozen):
 
     samples: Annotated[bool, Strict()] = False
     trajectories: Annotated[
-        tuple[str, ...], PlainValidator(axis("trajectories", _trajectory, lambda name: name, may_be_empty=True))
+        tuple[str, ...], PlainValidator(list_of("trajectories", _trajectory, lambda name: name, may_be_empty=True))
     ] = ()
 
 
@@ -333,9 +333,11 @@ DatasetAxis = Annotated[tuple[Dataset, ...] | None, PlainValidator(components(da
 FormulationAxis = Annotated[tuple[Formulation, ...] | None, PlainValidator(components(formulations, Formulation))]
 ScheduleAxis = Annotated[tuple[Schedule, ...] | None, PlainValidator(_schedules)]
 SamplerAxis = Annotated[
-    tuple[SamplerChoice, ...] | None, PlainValidator(axis("samplers", read_sampler, SamplerChoice.spec))
+    tuple[SamplerChoice, ...] | None, PlainValidator(list_of("samplers", read_sampler, SamplerChoice.spec))
 ]
-StepAxis = Annotated[tuple[int, ...] | None, PlainValidator(axis("steps", whole(1, MOST_STEPS), lambda count: count))]
+StepAxis = Annotated[
+    tuple[int, ...] | None, PlainValidator(list_of("steps", whole(1, MOST_STEPS), lambda count: count))
+]
 
 
 class Axes(Frozen):
@@ -357,5 +359,5 @@ class Axes(Frozen):
 
 def _axis_spec(value: Any) -> Any:
     if isinstance(value, Training):
-        return plain(value.spec())
-    return None if value is None else plain([entry if isinstance(entry, int) else entry.spec() for entry in value])
+        return as_json(value.spec())
+    return None if value is None else as_json([entry if isinstance(entry, int) else entry.spec() for entry in value])

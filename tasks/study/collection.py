@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import PlainValidator, ValidationError
 
 from tasks.messages import shown, unknown
-from tasks.study.axes import Frozen, Missing, axis, name_of_study, read_text, refuse
+from tasks.study.axes import Frozen, Missing, list_of, name_of_study, read_text, refuse
 from tasks.study.components import MISSING, Complaint, complaint_of
 from tasks.study.document import StudyError, load, shipped_studies
 from tasks.study.model import Study, load_study
@@ -44,7 +44,7 @@ class _List(Frozen):
 
     name: Annotated[str, PlainValidator(name_of_study)]
     description: Annotated[str, PlainValidator(read_text)] = ""
-    studies: Annotated[tuple[str, ...], PlainValidator(axis("studies", _source, str))]
+    studies: Annotated[tuple[str, ...], PlainValidator(list_of("studies", _source, str))]
 
 
 OWN_KEYS = tuple(_List.model_fields)

@@ -87,10 +87,10 @@ def complaints_of(error: ValidationError, base: Path = ()) -> list[Complaint]:
 def complaint_of(details: Any) -> Complaint:
     """One entry of ``ValidationError.errors()``: a complaint as it was made, or pydantic's own in our words."""
     path = tuple(details["loc"])
-    return Complaint(path, details["ctx"]["text"] if details["type"] == "complaint" else explain(details))
+    return Complaint(path, details["ctx"]["text"] if details["type"] == "complaint" else in_our_words(details))
 
 
-def explain(details: Any) -> str:
+def in_our_words(details: Any) -> str:
     """One of pydantic's own errors in our words: what was found, what was expected."""
     kind = details["type"]
     if kind == "missing":
@@ -143,7 +143,7 @@ def _readable(hint_: Any) -> Any:
 
 
 @cache
-def model_of(cls: type[Any]) -> type[BaseModel]:
+def validator_of(cls: type[Any]) -> type[BaseModel]:
     """The strict pydantic model with the fields, types and defaults of a dataclass."""
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {}
@@ -172,7 +172,7 @@ def build(registry: Registry[C], spec: str | dict[str, Any]) -> C:
 
 def construct(cls: type[T], parameters: dict[str, Any]) -> T:
     """An instance of a dataclass from plain values, strictly. Raises as `build` does."""
-    values = model_of(typing.cast("Hashable", cls)).model_validate(parameters)
+    values = validator_of(typing.cast("Hashable", cls)).model_validate(parameters)
     return cls(**{field: getattr(values, field) for field in type(values).model_fields})
 
 
@@ -202,7 +202,7 @@ def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -
             expected = " or ".join(dict.fromkeys(w for w in whole if w))
             found.append(Complaint(path, f"found {shown(errors[0]['input'])}, expected {expected}"))
         else:
-            found.append(Complaint(path, explain(errors[0])))
+            found.append(Complaint(path, in_our_words(errors[0])))
     if not found and isinstance(built, Dataset):
         found += [Complaint((), f"{what}: {reason}") for reason in _unusable(built)]
     if found:

@@ -15,11 +15,11 @@ from tasks.messages import nearest, shown
 from tasks.where.language import (
     Among,
     Column,
-    Comparison,
     Condition,
     Constant,
     Not,
     QueryError,
+    Relation,
     Several,
     Side,
     UnknownColumn,
@@ -48,7 +48,7 @@ def satisfied(expression: str, columns: Mapping[str, np.ndarray], size: int, opt
 
 def _holds(condition: Condition, columns: Mapping[str, np.ndarray]) -> Any:
     match condition:
-        case Comparison(left, relation, right):
+        case Relation(left, relation, right):
             return _compare(left, relation, right, columns)
         case Not(part):
             return np.logical_not(_holds(part, columns))

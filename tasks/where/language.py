@@ -88,7 +88,7 @@ class Among:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Relation:
     """One relation between two sides; a chain is several, all of which hold."""
 
     left: Column | Constant
@@ -111,7 +111,7 @@ class Several:
     parts: tuple[Condition, ...]
 
 
-Condition = Comparison | Not | Several
+Condition = Relation | Not | Several
 Side = Column | Constant | Among
 
 
@@ -205,10 +205,10 @@ class _Parser:
         while relation := self._relation():
             if isinstance(left, Among):
                 raise QueryError("a list stands after 'in' only")
-            if isinstance(left, Comparison | Not | Several):
+            if isinstance(left, Relation | Not | Several):
                 raise self._wrong("expected a column, a number or a text before the comparison")
             right = self._side()
-            if isinstance(right, Comparison | Not | Several):
+            if isinstance(right, Relation | Not | Several):
                 raise self._wrong("expected a column, a number or a text after the comparison")
             parts.append(self._comparison(left, relation, right))
             left = right
@@ -222,14 +222,14 @@ class _Parser:
             return "not in"
         return self._take(*RELATIONS, "in")
 
-    def _comparison(self, left: Column | Constant, relation: str, right: Side) -> Comparison:
+    def _comparison(self, left: Column | Constant, relation: str, right: Side) -> Relation:
         if relation not in RELATIONS and isinstance(right, Constant):  # in (20): parentheses, one constant
             right = Among((right.value,))
         if relation not in RELATIONS and not isinstance(right, Among):
             raise QueryError("after 'in' comes a list, such as ['euler', 'heun']")
         if relation in RELATIONS and isinstance(right, Among):
             raise QueryError("a list stands after 'in' only")
-        return Comparison(left, relation, right)
+        return Relation(left, relation, right)
 
     def _side(self) -> Condition | Side:
         if self._take("["):

@@ -21,7 +21,7 @@ from tasks.results.error_decomposition import split
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.report.answers import Model
+    from tasks.report.source import ReportedModel
 
 STEPS = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 SAMPLERS = ("ddim", "euler", "heun", "ancestral")
@@ -59,7 +59,7 @@ def evaluations(sampler: str, steps: int) -> int:
 
 @dataclass
 class MadeUp:
-    """`Answers` in memory; every part can be replaced."""
+    """`ReportSource` in memory; every part can be replaced."""
 
     points: xr.Dataset
     study: Mapping[str, Any]
@@ -75,7 +75,7 @@ class MadeUp:
     )
     kept_samples: dict[str, xr.DataArray] = field(default_factory=dict)
     kept_trajectories: dict[str, xr.DataArray] = field(default_factory=dict)
-    kept_models: dict[str, Model] = field(default_factory=dict)
+    kept_models: dict[str, ReportedModel] = field(default_factory=dict)
     kept_losses: xr.DataArray = field(default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "progress")))
     kept_score_errors: xr.DataArray = field(
         default_factory=lambda: xr.DataArray(np.empty((0, 0)), dims=("cell", "level"))
@@ -87,7 +87,7 @@ class MadeUp:
     def trajectory(self, point_id: str) -> xr.DataArray | None:
         return self.kept_trajectories.get(point_id)
 
-    def model(self, cell_id: str) -> Model | None:
+    def model(self, cell_id: str) -> ReportedModel | None:
         return self.kept_models.get(cell_id)
 
     def losses(self) -> xr.DataArray:

@@ -16,13 +16,13 @@ import plotly.graph_objects as go
 import pytest
 import xarray as xr
 
-from tasks.report import Answers, draw_report
+from tasks.report import ReportSource, draw_report
 from tasks.report.numbers.curves import Mean, tabulate
 from tasks.report.numbers.findings import failures, thin, verdicts
 from tasks.report.pictures.quality import quality
-from tasks.report.pictures.style import PALETTE, dash, plain, symbol
+from tasks.report.pictures.style import PALETTE, dash, escaped, symbol
 from tasks.report.text import number, plus_minus
-from tasks.results import Answers as StoredAnswers
+from tasks.results import Answers
 from tasks.store import Store
 from tests.tasks import report_fixture as fixture
 from tests.tasks.chosen import Told, chosen
@@ -93,7 +93,7 @@ def full(full_html: str) -> Page:
 
 
 def test_answers_made_by_hand_are_answers() -> None:
-    answers: Answers = realistic(keep=False)
+    answers: ReportSource = realistic(keep=False)
     assert answers.points.sizes["point"] > 0
 
 
@@ -188,7 +188,7 @@ def test_names_and_errors_are_text_and_never_markup() -> None:
 
 
 def test_plotly_does_not_read_tags_or_fields_in_names() -> None:
-    assert plain("<b>&%{x}$") == "&lt;b&gt;&amp;%&#123;x}&#36;"
+    assert escaped("<b>&%{x}$") == "&lt;b&gt;&amp;%&#123;x}&#36;"
 
 
 # --- what the numbers say ---------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path: 
         "metrics": ["label-accuracy"],
     }
     answer(str(tmp_path / "results"), spec)
-    answers = StoredAnswers(Store.open(str(tmp_path / "results")), "asked")
+    answers = Answers(Store.open(str(tmp_path / "results")), "asked")
     ignored, heeded = answers.points["label-accuracy"].values.tolist()
     assert ignored < 0.5 < heeded
     (dataset,) = set(answers.points["dataset"].values.tolist())

@@ -105,7 +105,7 @@ class Mean:
         return geometric_interval(self.values)
 
 
-def by_seed(means: Sequence[Mean]) -> NDArray[np.float64]:
+def values_by_seed(means: Sequence[Mean]) -> NDArray[np.float64]:
     """The values of each by seed ``[mean, seed]``, NaN where a seed has none."""
     known = sorted({seed for mean in means for seed in mean.seeds})
     total, count = np.zeros((len(means), len(known))), np.zeros((len(means), len(known)))

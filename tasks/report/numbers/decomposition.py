@@ -18,7 +18,7 @@ import numpy as np
 
 from tasks.columns import PARTS
 from tasks.report.lookup.points import Row
-from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation, by_seed
+from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation, values_by_seed
 from tasks.report.text import listing, some
 from tasks.statistics import decision
 
@@ -64,7 +64,7 @@ class Origin:
     def network_from(self) -> int | None:
         """The least N from which on the network's error is larger than the discretisation's; None if there is none."""
         network, discretisation = (
-            by_seed([split.parts[part] for split in self.at]) for part in ("network", "discretisation")
+            values_by_seed([split.parts[part] for split in self.at]) for part in ("network", "discretisation")
         )
         contrasts = decision.by_seed(discretisation, network, scale=decision.LINEAR)
         told = np.where(decision.decided(contrasts).apart, contrasts.sign, 0)

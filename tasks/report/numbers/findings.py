@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.columns import goes_to_noise
-from tasks.report.numbers.curves import by_seed
+from tasks.report.numbers.curves import values_by_seed
 from tasks.report.text import counted, number, plus_minus, some
 from tasks.statistics import decision
 
@@ -354,7 +354,7 @@ def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) ->
     if not pairs:
         return ()
     allowed = np.array([(FACTOR - 1) * min(abs(x.mean), abs(e.mean)) + floor for x, e in pairs])
-    values = by_seed([mean for pair in pairs for mean in pair])
+    values = values_by_seed([mean for pair in pairs for mean in pair])
     contrasts = decision.by_seed(values[1::2], values[::2], margin=allowed)
     away = np.array([abs(x.mean - e.mean) for x, e in pairs]) > allowed
     decided = decision.decided(contrasts, np.where(away, 0, 1))
@@ -377,7 +377,7 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
         first = min(range(len(champions)), key=lambda i: sign * champions[i][1].mean)
         fixed = np.array([table.nothing_random(curve.panel.sampler, curve.series) for curve, _ in champions])
         found = decision.against_first(
-            by_seed([mean for _, mean in champions]),
+            values_by_seed([mean for _, mean in champions]),
             np.full(len(champions), first),
             more_is_better=higher,
             nothing_random=fixed,

@@ -19,7 +19,7 @@ from tasks.report.pictures.style import Picture
 from tasks.report.text import counted, some
 
 if TYPE_CHECKING:
-    from tasks.report.answers import Answers
+    from tasks.report.source import ReportSource
 
 
 _MOST_SELECTABLE = 8
@@ -65,7 +65,7 @@ class OfDataset:
     images: list[Choice]
 
 
-def of_dataset(answers: Answers, table: Tabulation, name: str, notes: list[str]) -> OfDataset:
+def of_dataset(answers: ReportSource, table: Tabulation, name: str, notes: list[str]) -> OfDataset:
     """Everything about one data set; what is not drawn, and why, is added to `notes`."""
     target = target_of(name, answers.study)
     dim = _dimension(answers, table, name, target)
@@ -135,7 +135,7 @@ def of_dataset(answers: Answers, table: Tabulation, name: str, notes: list[str])
     )
 
 
-def _dimension(answers: Answers, table: Tabulation, name: str, target: Target) -> int | None:
+def _dimension(answers: ReportSource, table: Tabulation, name: str, target: Target) -> int | None:
     if target.dim is not None:
         return target.dim
     for point in table.points:
@@ -147,7 +147,7 @@ def _dimension(answers: Answers, table: Tabulation, name: str, target: Target) -
 
 
 def _kept(
-    answers: Answers, table: Tabulation, target: Target, dim: int | None, notes: list[str]
+    answers: ReportSource, table: Tabulation, target: Target, dim: int | None, notes: list[str]
 ) -> tuple[list[Kept], list[Panel]]:
     """Kept samples by panel, the one shown first at the front, and the panels in that order."""
     name = target.name

@@ -30,13 +30,13 @@ from tasks.report.text import counted, number, plus_minus
 from tasks.statistics.decision import LEVEL
 
 if TYPE_CHECKING:
-    from tasks.report.answers import Answers
+    from tasks.report.source import ReportSource
 
 _SIGNS = {evidence.HOLDS: "✓", evidence.PART: "◐", evidence.FAILS: "✗", evidence.OPEN: "?"}
 _FIELDS = ("point_id", "dataset", "formulation", "schedule", "sampler", "grid", "steps", "seed")
 
 
-def draw_report(answers: Answers) -> str:
+def draw_report(answers: ReportSource) -> str:
     """The report as one HTML document that needs no network.
 
     Nothing is written and nothing is changed. Whatever is missing (samples, trajectories, losses, exact rows, even

@@ -15,8 +15,8 @@ from tasks.report.pictures.style import PALETTE, dash, symbol
 from tasks.report.text import counted
 
 if TYPE_CHECKING:
-    from tasks.report.answers import Answers
     from tasks.report.lookup.targets import Target
+    from tasks.report.source import ReportSource
 
 
 def legend(table: Tabulation) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def legend(table: Tabulation) -> list[dict[str, Any]]:
     ]
 
 
-def summary(answers: Answers, table: Tabulation) -> str:
+def summary(answers: ReportSource, table: Tabulation) -> str:
     """The study in one paragraph for somebody who has not read the rest."""
     trained = [series for series in table.series if not series.exact]
     exact = [series for series in table.series if series.exact]
@@ -72,7 +72,7 @@ def summary(answers: Answers, table: Tabulation) -> str:
     )
 
 
-def warnings(answers: Answers, table: Tabulation, targets: Mapping[str, Target]) -> list[str]:
+def warnings(answers: ReportSource, table: Tabulation, targets: Mapping[str, Target]) -> list[str]:
     """What is wrong with a schedule for one of the data sets that were asked on it."""
     laws = {name: target.law for name, target in targets.items()}
     named = components_in(answers.study, schedules)
@@ -88,7 +88,7 @@ def warnings(answers: Answers, table: Tabulation, targets: Mapping[str, Target])
     return end_warnings((law, schedule) for law, schedule in pairs if law is not None and schedule is not None)
 
 
-def commands(answers: Answers, table: Tabulation) -> list[tuple[str, str]]:
+def commands(answers: ReportSource, table: Tabulation) -> list[tuple[str, str]]:
     """Command lines that give the numbers of this page."""
     study = shlex.quote(str(answers.study.get("name", "study")))
     store = answers.provenance.get("store")

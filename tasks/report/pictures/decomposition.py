@@ -18,7 +18,7 @@ import numpy as np
 
 from tasks.report.numbers.curves import Mean
 from tasks.report.numbers.decomposition import FLOOR, Origin, Split
-from tasks.report.pictures.style import Picture, Spec, axis, layout, listed, log_ticks, plain
+from tasks.report.pictures.style import Picture, Spec, axis, escaped, layout, listed, log_ticks
 from tasks.report.text import number, plus_minus
 
 WORDS = {"network": "network", "discretisation": "discretisation", "prior": "prior", FLOOR: "sampling floor"}
@@ -59,7 +59,7 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
     ]
     totals = [split.total.mean for split in origin.at]
     positive = [value for value in totals if value > 0]
-    scale = axis(plain(metric), domain=[0.7, 1], anchor="x2", nticks=4)
+    scale = axis(escaped(metric), domain=[0.7, 1], anchor="x2", nticks=4)
     if len(positive) == len(totals) and max(positive) < 1e6 * min(positive):
         scale |= _few_ticks(log_ticks(min(positive) / 1.5, max(positive) * 1.5))
     elif positive:
@@ -71,7 +71,7 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
             "x": steps,
             "y": listed(totals),
             "text": [
-                f"NFE = {split.total.nfe}: {plain(metric)} {_told_in_numbers(split.total)}" for split in origin.at
+                f"NFE = {split.total.nfe}: {escaped(metric)} {_told_in_numbers(split.total)}" for split in origin.at
             ],
             "hovertemplate": "%{text}<extra></extra>",
             "line": {"color": "@ink", "width": 1.5},

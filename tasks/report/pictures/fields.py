@@ -27,12 +27,12 @@ from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import Level, levels_of
 from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, packed, plain
+from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, heat, layout, listed, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
-    from tasks.report.answers import Answers, Model
     from tasks.report.lookup.targets import Target
+    from tasks.report.source import ReportedModel, ReportSource
 
 Array = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class Asked:
     """One denoiser on the levels of its schedule: those from noise to data, and the paths that it leads along."""
 
     series: Series
-    model: Model
+    model: ReportedModel
     levels: Sequence[Level]
     paths: Array  # [levels, paths]
 
@@ -80,7 +80,7 @@ class Asked:
 
 
 def fields(
-    answers: Answers, table: Tabulation, dataset: str, target: Target
+    answers: ReportSource, table: Tabulation, dataset: str, target: Target
 ) -> tuple[list[Picture], list[Picture], int]:
     """The fields of the trained denoisers of a data set on the line and those of the exact ones; how many more there were."""
     if target.dim != 1:
@@ -95,7 +95,7 @@ def fields(
     return trained, exact, len(found) - len(pictures)
 
 
-def _asked(answers: Answers, table: Tabulation, dataset: str) -> Iterator[Asked]:
+def _asked(answers: ReportSource, table: Tabulation, dataset: str) -> Iterator[Asked]:
     """Every series whose denoiser of the first seed is there to be asked."""
     seen: set[Series] = set()
     tried: set[str] = set()
@@ -118,13 +118,13 @@ def _asked(answers: Answers, table: Tabulation, dataset: str) -> Iterator[Asked]
             yield Asked(series, model, levels, paths)
 
 
-def _begins_with_noise(model: Model) -> bool:
+def _begins_with_noise(model: ReportedModel) -> bool:
     """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`)."""
     formulation = model.cell.formulation
     return formulation.own_sampler is None and type(formulation).start is Formulation.start
 
 
-def _paths(model: Model) -> tuple[list[Level], Array]:
+def _paths(model: ReportedModel) -> tuple[list[Level], Array]:
     schedule = model.cell.schedule
     steps = min(STEPS, schedule.max_steps or STEPS)
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], steps)
@@ -218,7 +218,7 @@ def _picture(asked: Asked, target: Target, scale: _Scale) -> Picture:
         f"and {number(float(ends.max()), 2)}."
     )
     spec = {"data": traces, "layout": layout(xaxis=across, yaxis=scale.axis(), shapes=shapes)}
-    return Picture(plain(asked.series.label), caption, spec, "tall", asked.series.shown_with)
+    return Picture(escaped(asked.series.label), caption, spec, "tall", asked.series.shown_with)
 
 
 def _density(asked: Asked, target: Target, scale: _Scale) -> tuple[Array, Array] | None:

@@ -15,9 +15,9 @@ from tasks.report.pictures.style import Picture
 if TYPE_CHECKING:
     import xarray as xr
 
-    from tasks.report.answers import Answers
     from tasks.report.lookup.points import Row
     from tasks.report.numbers.curves import Panel, Series, Tabulation
+    from tasks.report.source import ReportSource
 
 Array = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def asked(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int,
 
 
 def kept_samples(
-    answers: Answers, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
+    answers: ReportSource, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
 ) -> tuple[list[Kept], bool]:
     """What was kept of a data set with one sampler, per series of the first seed that has any.
 
@@ -102,7 +102,7 @@ Trajectories = list[tuple["Series", list[Picture]]]
 
 
 def kept_trajectories(
-    answers: Answers, table: Tabulation, dataset: str, dim: int
+    answers: ReportSource, table: Tabulation, dataset: str, dim: int
 ) -> tuple[list[tuple[Series, Panel, Row, xr.DataArray]], int]:
     """One kept trajectory of each series, of the panel that is shown first; and how many more were kept."""
     found: dict[Series, tuple[Panel, Row, xr.DataArray]] = {}

@@ -9,7 +9,7 @@ import xarray as xr
 
 from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, dash, layout, listed, log_ticks, packed, plain
+from tasks.report.pictures.style import Picture, Spec, axis, color, dash, escaped, layout, listed, log_ticks, packed
 from tasks.report.text import number
 
 _LOSS_POINTS = 200
@@ -40,7 +40,7 @@ def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | No
     traces: list[Spec] = []
     for series, members in groups.items():
         meta = {"families": list(series.shown_with), "exact": False}
-        common = {"type": "scatter", "mode": "lines", "name": plain(series.label), "meta": meta}
+        common = {"type": "scatter", "mode": "lines", "name": escaped(series.label), "meta": meta}
         if len(members) > 1:
             line = {"color": color(series.style, 0.3), "width": 1}
             traces += [
@@ -52,7 +52,7 @@ def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | No
         total = np.where(known, values[members], 0.0).sum(axis=0)
         mean = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
         line = {"color": color(series.style), "width": 2.2, "dash": dash(series.style)}
-        hover = f"{plain(series.label)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
+        hover = f"{escaped(series.label)}<br>step %{{x}}: %{{y:.4g}}<extra></extra>"
         traces.append(
             {**common, "x": packed(steps[members[0]]), "y": packed(mean), "line": line, "hovertemplate": hover}
         )

@@ -24,9 +24,9 @@ from tasks.report.text import number
 if TYPE_CHECKING:
     import xarray as xr
 
-    from tasks.report.answers import Answers
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series, Tabulation
+    from tasks.report.source import ReportSource
 
 Array = NDArray[np.float64]
 BINS = 60
@@ -125,7 +125,7 @@ def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> lis
 
 
 def trajectories(
-    answers: Answers, table: Tabulation, dataset: str, target: Target, view: View
+    answers: ReportSource, table: Tabulation, dataset: str, target: Target, view: View
 ) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, view.axes.shape[1])

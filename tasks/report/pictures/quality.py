@@ -23,10 +23,10 @@ from tasks.report.pictures.style import (
     Spec,
     axis,
     color,
+    escaped,
     layout,
     listed,
     log_ticks,
-    plain,
     symbol,
 )
 from tasks.report.text import counted, number, plus_minus
@@ -50,7 +50,7 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
     compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
     across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2, nfe))
-    upwards = axis(plain(metric), **scale.axis())
+    upwards = axis(escaped(metric), **scale.axis())
     crowded = len({curve.series for curve in curves if not compared or not curve.series.exact}) > MOST_BANDS
     pictures = []
     for panel in table.panels[dataset]:
@@ -156,14 +156,14 @@ def _crossing(a: tuple[float, float], b: tuple[float, float], height: float) -> 
 def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
     """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained ones: without a band."""
     series = curve.series
-    name = plain(series.label)
+    name = escaped(series.label)
     paint = color(series.style)
     meta = {"families": list(series.shown_with), "exact": series.exact}
     x = [mean.steps if by_steps else mean.nfe for mean in curve.at]
     means = [scale.mean(mean) for mean in curve.at]
     inside = [value if scale.low <= value <= scale.high else None for value in means]
     hover = [
-        f"{name}<br>N = {m.steps}, NFE = {m.nfe}<br>{plain(curve.metric)} {plus_minus(m.mean, m.sem)}"
+        f"{name}<br>N = {m.steps}, NFE = {m.nfe}<br>{escaped(curve.metric)} {plus_minus(m.mean, m.sem)}"
         f"{_as_drawn(m, scale)}<br>{counted(len(m.values), 'seed')}"
         for m in curve.at
     ]
@@ -220,8 +220,8 @@ def _level_trace(curve: Curve, scale: _Scale, first: int, last: int) -> Spec:
     """A baseline: what a model scores that samples in its own way, at one cost."""
     (at,) = curve.at
     series = curve.series
-    name = plain(series.label)
-    words = f"{name}, in its own way: NFE = {at.nfe}<br>{plain(curve.metric)} {plus_minus(at.mean, at.sem)}{_as_drawn(at, scale)}"
+    name = escaped(series.label)
+    words = f"{name}, in its own way: NFE = {at.nfe}<br>{escaped(curve.metric)} {plus_minus(at.mean, at.sem)}{_as_drawn(at, scale)}"
     height = scale.clip(scale.mean(at))
     return {
         "type": "scatter",

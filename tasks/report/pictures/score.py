@@ -13,7 +13,7 @@ import xarray as xr
 
 from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Mean, Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, layout, listed, log_ticks, plain, symbol
+from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, layout, listed, log_ticks, symbol
 from tasks.report.text import counted, number
 
 
@@ -66,7 +66,7 @@ def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series
 
 
 def _traces(series: Series, levels: list[tuple[float, Mean]]) -> list[Spec]:
-    name = plain(series.label)
+    name = escaped(series.label)
     common: Spec = {"type": "scatter", "name": name, "meta": {"families": list(series.shown_with), "exact": False}}
     traces: list[Spec] = []
     banded = [(nsr, interval) for nsr, mean in levels if (interval := mean.geometric_interval) is not None]

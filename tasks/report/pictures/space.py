@@ -22,10 +22,10 @@ from tasks.report.text import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.report.answers import Answers
     from tasks.report.lookup.points import Row
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Panel, Series, Tabulation
+    from tasks.report.source import ReportSource
 
 Array = NDArray[np.float64]
 MOST_POINTS = 3000
@@ -42,7 +42,7 @@ class Cloud:
     values: Array
 
 
-def clouds(answers: Answers, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
+def clouds(answers: ReportSource, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
     """One cloud per series, of the favourite sampler that has kept samples, at the largest step count.
 
     Without samples that should follow another law than the data: beside the surface they would look wrong.

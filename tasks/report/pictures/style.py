@@ -60,7 +60,7 @@ def dash(style: int) -> str:
     return DASHES[(style + style // PALETTE) % len(DASHES)]
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Text of a user, for plotly's labels: tags, entities and hover fields in it are shown, not obeyed."""
     for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("$", "&#36;")):
         text = text.replace(char, entity)

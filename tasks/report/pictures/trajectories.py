@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from diffusion.schedules import Schedule
-    from tasks.report.answers import Answers
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series, Tabulation
+    from tasks.report.source import ReportSource
 
 Array = NDArray[np.float64]
 _BINS = 80
@@ -42,7 +42,7 @@ _MULTIPLES = 6
 _WANDERERS = 6
 
 
-def trajectories(answers: Answers, table: Tabulation, dataset: str, target: Target) -> tuple[Trajectories, int]:
+def trajectories(answers: ReportSource, table: Tabulation, dataset: str, target: Target) -> tuple[Trajectories, int]:
     """Histograms, map and histogram in motion of one kept trajectory per series; and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, 1)
     pairs = [

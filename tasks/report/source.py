@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.plan import Cell
 
 
-class Model(Protocol):
+class ReportedModel(Protocol):
     """A stored denoiser, exact or trained."""
 
     @property
@@ -29,7 +29,7 @@ class Model(Protocol):
         ...
 
 
-class Answers(Protocol):
+class ReportSource(Protocol):
     """The answers of one study at one snapshot, read-only."""
 
     @property
@@ -82,6 +82,6 @@ class Answers(Protocol):
         """
         ...
 
-    def model(self, cell_id: str) -> Model | None:
+    def model(self, cell_id: str) -> ReportedModel | None:
         """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
         ...

@@ -26,7 +26,7 @@ def chosen(points: xr.Dataset, expression: str | None) -> Columns:
     return columns.rows(satisfied(expression, columns, columns.size)) if expression else columns
 
 
-def measured(points: xr.Dataset) -> list[str]:
+def metric_columns(points: xr.Dataset) -> list[str]:
     """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
     known = metric_names(points)
     return [*known, *(name for m in known for name in MetricColumns(m).beside if name in points)]
@@ -62,7 +62,7 @@ def query(
     Raises `QueryError`.
     """
     columns = of_points(points)
-    known, there = metric_names(points), measured(points)
+    known, there = metric_names(points), metric_columns(points)
     for kind, asked, accepted in (
         ("metric", metrics, there),
         ("--by", by, list(columns)),
