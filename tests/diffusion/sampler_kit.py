@@ -355,4 +355,4 @@ def slope(steps: Sequence[int], errors: Sequence[float]) -> float:
     """The order that errors show: minus the slope of log error against log N, by least squares."""
     logs = [(math.log(n), math.log(max(e, 1e-300))) for n, e in zip(steps, errors, strict=True)]
     x, y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
-    return -sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs)
+    return -float(sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs))

@@ -104,7 +104,8 @@ def loss_of(theta: Tensor, path: Path, kind: Kind, g: float) -> Tensor:
         m = path.m(t)
         basis = torch.stack([torch.special.legendre_polynomial_p(2 * t - 1, j) for j in range(_DEGREE)])
         k, b, c = theta @ basis
-        return 0.5 * k[:, None] * (x - m[:, None]) ** 2 + b[:, None] * (x - m[:, None]) + c[:, None]
+        value: Tensor = 0.5 * k[:, None] * (x - m[:, None]) ** 2 + b[:, None] * (x - m[:, None]) + c[:, None]
+        return value
 
     def drawn(t: Tensor) -> Tensor:
         return (path.at(t, "m")[0][:, None] + path.at(t, "a")[0][:, None] * _POINTS).requires_grad_()

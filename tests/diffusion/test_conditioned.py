@@ -55,6 +55,7 @@ def test_labels_belong_to_the_samples_and_leave_them_as_they_are(dataset: Datase
     assert ((shares - numbers(*dataset.class_weights)).abs() < 5 * 0.5 / math.sqrt(n)).all()
     for label in range(dataset.classes):
         law, mine = dataset.of_class(label), x[labels == label]
+        assert law is not None
         far = (mine.mean(0) - numbers(*law.mean)).abs()
         assert (far <= 5 * max(law.std, 1e-12) * math.sqrt(dataset.dim / len(mine))).all()
         assert law.sample(10, stream("law")).shape == (10, dataset.dim)

@@ -577,5 +577,5 @@ def test_impossible_parameters_are_refused_with_a_reason(make: Any, told: str) -
 
 def test_one_law_has_one_spelling() -> None:
     assert Gaussian((0.0, 0.0), 1, 2).spec() == Gaussian(0.0, (1.0, 1.0), 2).spec()
-    assert GaussianMixture(means=((-2.0,), (2,))).spec() == GaussianMixture().spec()  # type: ignore[arg-type]
+    assert GaussianMixture(means=((-2.0,), (2,))).spec() == GaussianMixture().spec()
     assert GaussianMixture((1.0,), ((1.0, 2.0),), (1.0,)).means == ((1.0, 2.0),)

@@ -37,10 +37,10 @@ class Unnamed(Dataset):
     """U[-1, 2] to whoever asks only for what every exact target has: the distribution function must come by quadrature."""
 
     registered_name = "unnamed"
-    dim = 1  # type: ignore[assignment]
-    mean = (0.5,)  # type: ignore[assignment]
-    std = math.sqrt(0.75)  # type: ignore[assignment]
-    exact = True  # type: ignore[assignment]
+    dim = 1
+    mean = (0.5,)
+    std = math.sqrt(0.75)
+    exact = True
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         return Uniform(-1, 2).sample(n, generator)
@@ -124,7 +124,7 @@ def test_a_target_without_an_exact_answer_has_no_distribution_function_here() ->
     @dataclass(frozen=True)
     class Unknown(Uniform):
         registered_name = "unknown"
-        exact = False  # type: ignore[assignment]
+        exact = False
 
     target = Noised(Unknown())
     assert not target.exact

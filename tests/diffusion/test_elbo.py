@@ -20,7 +20,8 @@ from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral
 from diffusion.schedules import DDPMLinear, Schedule, VPConstant, schedules
-from diffusion.schedules.levels import Level, level_at
+from diffusion.schedules.discrete import Chain
+from diffusion.schedules.levels import Level, Variance, level_at
 
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}
 CHAINS = {name: schedule for name, schedule in SCHEDULES.items() if refuses_bound(schedule) is None}
@@ -42,20 +43,21 @@ def exact(target: Dataset) -> Denoiser:
     return lambda x, alpha, sigma: target.denoise(x, alpha[:, None], sigma[:, None])
 
 
-def at(x: float, target: Dataset, schedule: Schedule, variance: str) -> tuple[float, Tensor, float]:
+def at(x: float, target: Dataset, schedule: Schedule, variance: Variance) -> tuple[float, Tensor, float]:
     """Reconstruction, consistency ``[T - 1]`` and prior matching at one point of the line, by Gauss-Hermite quadrature."""
     clean = torch.full_like(NODES, x)
     terms = chain_bound(exact(target), clean, itertools.repeat(NODES), schedule, variance)
     return float(terms.reconstruction @ WEIGHTS), terms.consistency @ WEIGHTS, float(terms.prior[0])
 
 
-def bound_at(x: float, target: Dataset, schedule: Schedule, variance: str) -> float:
+def bound_at(x: float, target: Dataset, schedule: Schedule, variance: Variance) -> float:
     reconstruction, consistency, prior = at(x, target, schedule, variance)
     return reconstruction - float(consistency.sum()) - prior
 
 
 def one_step_variances(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """(beta_t, abar_t) of a chain in the tutorial's terms, t = 1 .. T, from the definition of the chain."""
+    assert isinstance(schedule, Chain)
     betas = np.asarray(schedule.betas)
     return betas, np.cumprod(1 - betas)
 
@@ -98,7 +100,7 @@ def test_the_loss_of_the_tutorials_variance_does_not_vanish_with_finer_steps() -
     )
 
 
-def model_log_density(x: float, target: Gaussian, schedule: Schedule, variance: str) -> float:
+def model_log_density(x: float, target: Gaussian, schedule: Schedule, variance: Variance) -> float:
     """log p_theta(x) of the reverse chain with the exact denoiser of N(m, s^2): a recursion of means and variances."""
     betas, abar = one_step_variances(schedule)
     before = np.concatenate([[1.0], abar[:-1]])
@@ -118,7 +120,7 @@ def model_log_density(x: float, target: Gaussian, schedule: Schedule, variance: 
 @pytest.mark.parametrize("target", [Gaussian(), Gaussian(0.5, 0.3), Gaussian(-1.0, 2.0)], ids=lambda g: g.label())
 @pytest.mark.parametrize("schedule", [DDPMLinear(), VPConstant()], ids=lambda s: s.label())
 def test_the_bound_lies_below_the_models_own_log_likelihood(
-    schedule: Schedule, target: Gaussian, variance: str
+    schedule: Schedule, target: Gaussian, variance: Variance
 ) -> None:
     """At every x, whatever the variance; equal only where the reverse chain is the forward one (N(0, 1), transition)."""
     for x in (target.mean[0] - 2 * target.std, target.mean[0], target.mean[0] + 0.7 * target.std):
@@ -133,12 +135,13 @@ def points_of(target: Dataset, n: int) -> tuple[Tensor, Tensor]:
         u, w = np.polynomial.legendre.leggauss(2 * n)
         return torch.as_tensor((1 + u) / 2), torch.as_tensor(w / 2)
     assert isinstance(target, GaussianMixture)
-    u, w = hermite(n)
-    places = [m + s * u for m, s in zip(target.means, target.stds, strict=True)]
-    return torch.cat(places), torch.cat([share * w for share in target.weights])
+    nodes, weights = hermite(n)
+    centres, stds = target.mixture.means[:, 0], target.mixture.stds
+    places = [m + s * nodes for m, s in zip(centres, stds, strict=True)]
+    return torch.cat(places), torch.cat([share * weights for share in target.weights])
 
 
-def mean_bound(target: Dataset, schedule: Schedule, variance: str, n: int) -> float:
+def mean_bound(target: Dataset, schedule: Schedule, variance: Variance, n: int) -> float:
     """The mean of the bound over the target, by quadrature over data and noise."""
     (clean, share), (eps, weights) = points_of(target, n), hermite(n)
     pairs = torch.cartesian_prod(clean, eps)
@@ -148,7 +151,7 @@ def mean_bound(target: Dataset, schedule: Schedule, variance: str, n: int) -> fl
 
 @every_variance
 @pytest.mark.parametrize("target", [Uniform(), GaussianMixture()], ids=lambda t: t.label())
-def test_in_the_mean_the_bound_is_at_most_minus_the_entropy(target: Dataset, variance: str) -> None:
+def test_in_the_mean_the_bound_is_at_most_minus_the_entropy(target: Dataset, variance: Variance) -> None:
     """E bound <= E log p_theta <= E log p = -entropy, by more than the quadrature is wrong (tested: it settles)."""
     clean, share = points_of(target, 32)
     one = torch.ones_like(clean)
@@ -381,12 +384,12 @@ def test_the_bound_is_measured_of_targets_with_a_density(name: str) -> None:
 
 @every_variance
 def test_of_the_exact_denoiser_of_normal_data_the_metric_is_its_floor_or_above_it_by_the_known_loss(
-    variance: str,
+    variance: Variance,
 ) -> None:
     """Paired with the floor; 4.5 standard errors of the 4096 differences, whose deviation is below 1.2 a coordinate."""
     target, schedule, n = Gaussian(1.0, 1.0, 2), DDPMLinear(), 4096
     shifted = NegativeBound(batch=n, variance=variance).evaluate_denoiser(exact(target), target, schedule)
-    metric = NegativeBound(batch=n, variance=variance)  # type: ignore[arg-type]
+    metric = NegativeBound(batch=n, variance=variance)
     standard = Gaussian(0.0, 1.0, 2)
     above = metric.evaluate_denoiser(exact(standard), standard, schedule) - metric.floor_on(standard, schedule)
     expected = 0.0 if variance == "transition" else 2 * 1.3465

@@ -11,6 +11,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import torch
+from numpy.typing import NDArray
 from scipy.special import exprel
 from torch import Tensor
 
@@ -144,7 +145,8 @@ def test_scipys_stiff_solver_agrees_on_a_process_without_a_closed_form() -> None
         D = 0.5 * (0.6 + 0.4 * t) ** 2
         z = well(faces, t).numpy() * h / D
         current = D / h**2 * (m[:-1] / exprel(-z) - m[1:] / exprel(z))
-        return np.append(0.0, current) - np.append(current, 0.0)
+        difference: NDArray[np.float64] = np.append(0.0, current) - np.append(current, 0.0)
+        return difference
 
     start = masses_of(Gaussian(-0.5, 0.3), edges)
     ours = evolve(start, edges, well, lambda t: 0.6 + 0.4 * t, [0.0, 0.4, 1.0], tolerance=1e-7)
@@ -258,7 +260,11 @@ def test_the_talks_forms_of_the_equations_miss_by_the_stated_figures() -> None:
     doubled = fokker_planck_residual(q, f, lambda t: math.sqrt(2) * g(t), X, T, **STEPS).abs().max()
     assert float(doubled) == pytest.approx(0.715, abs=1e-3)
     for factor, figure in ((BETA, 2.146), (1.0, 1.179), (0.5 * BETA, 1.430)):
-        wrong = continuity_residual(q, lambda x, t, c=factor: -0.5 * BETA * x + c * score(x, t), X, T, **STEPS)
+
+        def velocity(x: Tensor, t: float, c: float = factor) -> Tensor:
+            return -0.5 * BETA * x + c * score(x, t)
+
+        wrong = continuity_residual(q, velocity, X, T, **STEPS)
         assert float(wrong.abs().max()) == pytest.approx(figure, abs=2e-3)
     right = continuity_residual(q, lambda x, t: -0.5 * BETA * (x + score(x, t)), X, T, **STEPS)
     assert right.abs().max() < 1e-9

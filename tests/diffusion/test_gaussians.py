@@ -39,7 +39,7 @@ def test_on_the_line_the_divergence_is_its_integral(one: tuple[float, float], ot
     means, variances = zip(*[(numbers(m), numbers(s**2)) for m, s in (one, other)], strict=True)
     found = divergence(means[0], variances[0][:, None], means[1], variances[1][:, None])
     assert float(found) == pytest.approx(expected, abs=1e-11)
-    short = isotropic_divergence((means[0] - means[1]).square(), *variances, 1)
+    short = isotropic_divergence((means[0] - means[1]).square(), variances[0], variances[1], 1)
     assert float(short) == pytest.approx(expected, abs=1e-11)
 
 

@@ -13,10 +13,11 @@ from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, Ga
 from diffusion.datasets.classes import exact_given_label
 from diffusion.formulations import Exact
 from diffusion.guidance import ClassLabel, Guidance, Guided, guidances
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 WIDE = GaussianMixture((0.3, 0.5, 0.2), ((0.0, 0.0), (3.0, 1.0), (-2.0, 2.0)), (0.4, 0.7, 0.5))
 LABELLED: dict[str, Dataset] = {
@@ -34,7 +35,7 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def exact(*datasets: Dataset) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def exact(*datasets: Dataset) -> Denoiser:
     """The ideal denoisers of a stack."""
 
     def denoise(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ def test_the_torus_given_one_coordinate_against_its_reference_law() -> None:
     law: Any = base.target(torus)
     missed: dict[str, float] = {}
     for likelihood in ("best", "prior", "point"):
-        x = path(dataclasses.replace(base, likelihood=likelihood), torus, Heun(), 20, 1500)[-1]  # type: ignore[arg-type]
+        x = path(dataclasses.replace(base, likelihood=likelihood), torus, Heun(), 20, 1500)[-1]
         assert float(law.distance(x).mean()) < 1e-4 * torus.r
         missed[likelihood] = abs(float(x[:, :2].square().sum(1).mean()) / law.second_moment - 1)
     assert missed["best"] < 0.055
@@ -261,7 +261,7 @@ def test_the_normal_law_around_the_denoiser_is_worth_something_on_the_torus_at_e
                 (
                     guided(dataclasses.replace(guidance, likelihood=likelihood), torus)(x, *level)[0] - plain - true
                 ).norm()
-            )  # type: ignore[arg-type]
+            )
             for likelihood in ("best", "prior")
         }
         assert missed["best"] < 0.3 * float(true.norm())

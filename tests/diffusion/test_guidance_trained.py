@@ -73,14 +73,14 @@ def test_the_network_is_told_a_one_hot_label_or_nothing() -> None:
     assert set(told.sum(-1).unique().tolist()) == {0.0, 1.0}
     share = float((told.sum(-1) == 0).double().mean())
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4000)
-    plain = member(ElucidatedDM(), "one-hot").lessons(data[:, :2], 40, 100, stream("lesson"))
+    plain = batches_of(member(ElucidatedDM(), "one-hot"), data[:, :2], 40, 100, stream("lesson"))
     assert torch.equal(plain[2].mean((0, 1)), conditions[..., :FEATURES].mean((0, 1)))  # the same levels
     assert inputs.shape[-1] == 2
 
 
 def test_unlabelled_data_do_not_pass_for_labelled_ones() -> None:
     with pytest.raises(ValueError, match="2 coordinates and a label, found 2 columns"):
-        member(ClassConditional(), "lost").lessons(labelled(EightGaussians(), 50)[:, :2], 2, 4, stream("lost"))
+        batches_of(member(ClassConditional(), "lost"), labelled(EightGaussians(), 50)[:, :2], 2, 4, stream("lost"))
 
 
 @pytest.mark.parametrize("dataset", [EightGaussians(), GaussianMixture()], ids=lambda d: d.registered_name)
@@ -172,8 +172,10 @@ def test_the_trained_classifiers_gradient_is_near_the_exact_one_at_every_level(d
     to alpha = 0 (0.005).
     """
     truth, learned = ClassLabel(1), replace(CLASSIFIER, seed=seed)
+    law = dataset.of_class(1)
+    assert law is not None
     for alpha, sigma in ((1.0, 0.2), (1.0, 1.0), (0.5, 1.0), (1.0, 5.0), (1.0, 20.0), (1.0, 1e4), (0.0, 1.0)):
-        x = noised(dataset.of_class(1), 1000, alpha, sigma)
+        x = noised(law, 1000, alpha, sigma)
         level = numbers(alpha), numbers(sigma)
         true, found = (
             Guided(g, exact(dataset), (dataset,))(x, *level) - exact(dataset)(x, *level) for g in (truth, learned)
@@ -200,7 +202,7 @@ def test_a_classifier_is_a_function_of_target_and_settings_and_steers_members_al
 
     dataset = WIDE
     small = {"steps": 10, "batch": 16, "width": 8, "depth": 1}
-    guidance = TrainedClassifier(2, **small)  # type: ignore[arg-type]
+    guidance = TrainedClassifier(2, **small)
     x = torch.cat([noised(dataset, 11, 1.0, 0.7)] * 3)
     level = torch.ones(3, dtype=torch.float64), torch.full((3,), 0.7, dtype=torch.float64)
     together = Guided(guidance, exact(*[dataset] * 3), (dataset,) * 3)(x, *level)

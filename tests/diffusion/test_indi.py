@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -181,6 +181,7 @@ def test_many_steps_restore_the_law_and_cost_up_to_twice_the_error() -> None:
     assert abs(fine[1] - limit) < 0.55 * abs(fine[0] - limit) < 0.01  # first order, towards the limit
     least = InDI(Noise(s)).least_error(Gaussian(means=0.4, stds=size))
     assert least == pytest.approx(size**2 * s**2 / (size**2 + s**2))
+    assert least is not None
     assert least < 2 * size**2 * (1 - limit) < 2 * least
 
 
@@ -353,13 +354,13 @@ def test_members_with_other_observations_do_not_touch_and_survive_storage() -> N
 
 def answered(
     formulation: Formulation, dataset: Dataset, asked: Sequence[tuple[Sampler, int]], steps: int
-) -> list[dict]:
+) -> Sequence[Mapping[str, Any]]:
     """Rows of a shard: one cell, asked by samplers and steps."""
     settings = Training(steps=steps, batch=256, width=32, depth=2, data=20_000)
     cell = Cell(dataset, formulation, Flow(), 0, settings)
     points = [Point(cell, sampler, UniformGrid(), n, 10_000, "random") for sampler, n in asked]
     assert all(point.impossible() is None for point in points)
-    shard = Shard([Job(cell, train=True, points=tuple(points))])
+    shard = Shard((Job(cell, train=True, points=tuple(points)),))
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}
     answer = run_shard(shard, data, {}, Requests((RestorationError(),), False, frozenset()))
     return rows_of(answer, {}).points

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean
+from typing import Literal
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_samples_have_the_kept_variance() -> None:
 
 
 @pytest.mark.parametrize("unit", ["noise", "data"])
-def test_a_chain_does_not_depend_on_the_schedule_of_its_level(unit: str) -> None:
+def test_a_chain_does_not_depend_on_the_schedule_of_its_level(unit: Literal["noise", "data"]) -> None:
     """The same noise-to-signal ratio, start and noise: x / alpha is the same on every schedule."""
     shape, sampler = (1, 30, 1), Langevin(nsr=0.7, tau=0.2, unit=unit, start_from="box", low=-3, high=3)
     found = []
@@ -725,15 +726,15 @@ def test_evaluations_of_one_step_and_of_many(sampler: AtOneLevel | AnnealedLange
         (lambda: Langevin(tau=0.0), "langevin needs 0 < tau < 2"),
         (lambda: Langevin(tau=2.0), r"stable for tau < 2 sigma\^2\), found tau = 2.0"),
         (lambda: Langevin(tau=-1.0, unit="data"), "langevin needs 0 < tau < inf, found tau = -1.0"),
-        (lambda: Langevin(unit="eps"), "langevin: unit = 'eps'; accepted: noise, data"),
+        (lambda: Langevin(unit="eps"), "langevin: unit = 'eps'; accepted: noise, data"),  # type: ignore[arg-type]
         (lambda: GradientAscent(nsr=0.0), "positive noise-to-signal ratio, found nsr = 0.0"),
-        (lambda: MALA(start_from="here"), "mala: start_from = 'here'; accepted: noise, box, data"),
+        (lambda: MALA(start_from="here"), "mala: start_from = 'here'; accepted: noise, box, data"),  # type: ignore[arg-type]
         (lambda: MALA(low=1.0, high=1.0), "mala needs low < high, found low = 1.0 and high = 1.0"),
         (lambda: AnnealedLangevin(moves=0), "annealed-langevin needs moves from 1 to 1000000, found 0"),
         (lambda: AnnealedLangevin(tau=2.5), "annealed-langevin needs 0 < tau < 2"),
     ],
 )
-def test_impossible_parameters_are_refused_in_words(make, told: str) -> None:
+def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make()
 
@@ -760,6 +761,8 @@ def test_paths_of_samples_stay_in_the_tube_of_the_exact_law() -> None:
     ):
         law = noised_law(BUMPS, float(level.alpha), float(level.sigma))
         assert isinstance(law, GaussianMixture)
-        far = torch.stack([(state[0, :, 0] - m).abs() > 4 * s for m, s in zip(law.means, law.stds, strict=True)])
+        far = torch.stack(
+            [(state[0, :, 0] - m).abs() > 4 * s for m, s in zip(law.mixture.means[:, 0], law.mixture.stds, strict=True)]
+        )
         outside += int(far.all(0).sum())
     assert outside <= 40

@@ -11,12 +11,13 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import flow_limit
 from diffusion.datasets import Gaussian, Uniform
 from diffusion.metrics import Wasserstein1
+from diffusion.models import Denoiser
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Schedule, VELinear, VPLinear, schedules
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
 
 
-def denoiser_of(target: Gaussian | Uniform):
+def denoiser_of(target: Gaussian | Uniform) -> Denoiser:
     def denoise(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return target.denoise(x, alpha[:, None], sigma[:, None])
 

@@ -107,7 +107,7 @@ def test_samples_are_refused_with_what_to_do_and_datasets_without_an_exact_answe
     @dataclass(frozen=True)
     class Unknown(Uniform):
         registered_name = "unknown"
-        exact = False  # type: ignore[assignment]
+        exact = False
 
     with pytest.raises(TypeError, match="looks at a denoiser, not at samples: use evaluate_denoiser"):
         METRIC.evaluate(torch.zeros(3, 1), Uniform())

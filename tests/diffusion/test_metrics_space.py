@@ -107,7 +107,8 @@ def test_energy_and_mmd_of_two_normal_laws_are_near_their_closed_forms(dim: int,
     assert found == pytest.approx(math.sqrt(squared), rel=0.05)
 
     def kernel(square: float, variance: float, h: float) -> float:
-        return (h * h / (h * h + variance)) ** (dim / 2) * math.exp(-square / (2 * (h * h + variance)))
+        share = h * h / (h * h + variance)
+        return float(share ** (dim / 2) * math.exp(-square / (2 * (h * h + variance))))
 
     widths = [h * math.sqrt(dim) for h in (0.3, 1.0)]
     squared = float(

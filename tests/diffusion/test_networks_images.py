@@ -13,6 +13,7 @@ from torch import Tensor
 from diffusion.datasets import PointSet, Torus, Uniform
 from diffusion.formulations import VP, ElucidatedDM
 from diffusion.networks import Transformer, UNet, architectures
+from diffusion.networks.base import Network
 from diffusion.networks.image_blocks import ApartNetwork, attention, attention_arrays
 from diffusion.networks.transformer import TransformerNetwork
 from diffusion.networks.unet import UNetwork
@@ -58,7 +59,7 @@ def dim(network: Any) -> int:
     return math.prod(network.image)
 
 
-def shaken(network: ApartNetwork, members: int = 1) -> Tensor:
+def shaken(network: Network, members: int = 1) -> Tensor:
     """Rows with no array left at zero, as after some training."""
     rows = network.initialise([stream("member", m) for m in range(members)])
     shake = torch.stack([torch.randn(network.size, generator=stream("shake", m)) for m in range(members)])

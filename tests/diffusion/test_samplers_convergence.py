@@ -88,6 +88,7 @@ def test_error_on_gaussian_data_falls_with_the_declared_order(sampler: Sampler) 
             ends.append(mean[:, None, None] + torch.sqrt(variance)[:, None, None] * z)
         errors.append((run(sampler, gaussian(MEAN, STD), ends[0], levels) - ends[1]).abs().amax((1, 2)))
     measured = orders(chosen, errors)
+    assert sampler.order is not None
     assert min(measured.values()) == pytest.approx(sampler.order, abs=0.16 if sampler.order > 2 else 0.08), measured
 
 
@@ -103,8 +104,9 @@ def test_error_on_a_two_component_mixture_falls_with_the_declared_order(sampler:
         u = BIMODAL.cdf(start, levels[0])
         end = run(sampler, BIMODAL, start, levels)
         errors.append((BIMODAL.cdf(end, levels[-1]) - u).abs().amax((1, 2)))
-    measured = orders(chosen, errors)
-    assert max(abs(order - sampler.order) for order in measured.values()) < 0.1, measured
+    measured, declared = orders(chosen, errors), sampler.order
+    assert declared is not None
+    assert max(abs(order - declared) for order in measured.values()) < 0.1, measured
 
 
 @every_deterministic
@@ -123,6 +125,7 @@ def test_the_flow_is_found_from_pure_noise(sampler: Sampler) -> None:
         end = run(sampler, gaussian(MEAN, STD), z, levels)
         errors.append(float((end - mean - torch.sqrt(variance) * z).abs().max()))
     # where log N rises beside a power of N, the slope is a little less
+    assert sampler.order is not None
     assert slope(STEPS, errors) > min(sampler.order, 2) - 0.2
 
 
@@ -139,6 +142,7 @@ def test_more_steps_on_the_schedule_s_own_grid_come_closer_to_the_flow(sampler: 
             for level in (levels[0], levels[-1])
         )
         errors.append(float((run(sampler, gaussian(mean, std), start, levels) - end).abs().max()))
+    assert sampler.order is not None
     assert errors[1] <= errors[0] / 4 ** (sampler.order - 0.4)
 
 
@@ -189,6 +193,7 @@ def test_mean_and_variance_converge_with_the_declared_weak_order_on_every_schedu
     chosen = chosen_for(sampler)
     errors = [errors_of_the_law(sampler, smooth_levels(chosen, steps)) for steps in STEPS]
     measured = orders(chosen, errors)
+    assert sampler.order is not None
     assert min(measured.values()) == pytest.approx(sampler.order, abs=0.1), measured
 
 
@@ -370,7 +375,9 @@ def test_corrections_keep_a_law_that_is_as_much_too_wide_as_theory_says(schedule
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear(), Flow()], ids=lambda s: s.registered_name)
 def test_the_bias_of_the_corrections_ends_with_the_noise(schedule: Schedule) -> None:
     """Four times the steps leave it what it was halfway, about (snr sigma)^2, and take a quarter of the error at the end."""
-    denoiser, halfway, end = gaussian(MEAN, STD), [], []
+    denoiser = gaussian(MEAN, STD)
+    halfway: list[float] = []
+    end: list[float] = []
     for steps in (100, 400):
         levels = own_levels(schedule, steps)[:-1]
         half = 1 + next(i for i, level in enumerate(levels) if float(level.nsr) < 1)

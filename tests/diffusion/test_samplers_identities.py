@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -282,7 +283,7 @@ def test_the_adaptive_sampler_is_that_of_scipy(schedule: Schedule) -> None:
     reached, end = DormandPrince(rtol=1e-6, atol=1e-6).trajectory(counting, x, levels, SILENCE)
     assert counting.nfe == solved.nfev
     torch.testing.assert_close(reached, torch.from_numpy(solved.y[:, -1]).reshape(x.shape), rtol=0, atol=1e-12)
-    torch.testing.assert_close(end, Euler().step(uniform, reached, *levels[1:], SILENCE), rtol=0, atol=1e-12)
+    torch.testing.assert_close(end, Euler().step(uniform, reached, levels[1], levels[2], SILENCE), rtol=0, atol=1e-12)
 
 
 def test_predictor_corrector_is_a_reverse_diffusion_step_and_a_langevin_step() -> None:
@@ -390,7 +391,9 @@ def test_an_estimate_made_from_pure_noise_bends_no_polynomial(sampler: Sampler) 
 
 @pytest.mark.parametrize("held", ["score", "noise"])
 @every_schedule
-def test_the_exponential_rule_solves_the_flow_with_one_part_held(held: str, schedule: Schedule) -> None:
+def test_the_exponential_rule_solves_the_flow_with_one_part_held(
+    held: Literal["score", "noise"], schedule: Schedule
+) -> None:
     """Variation of constants: x_s/alpha_s = x_t/alpha_t - integral of g^2/(2 alpha sigma) eps_t du, where for a held score
     sigma stays sigma_t, too; by adaptive quadrature of the schedule's own g.
     """

@@ -39,7 +39,8 @@ def w1(samples: Tensor) -> float:
 
 def quantiles(n: int = N) -> Tensor:
     """Of the standard normal law, ``[1, n, 1]``."""
-    return torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)[None, :, None]
+    quantiles: Tensor = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    return quantiles[None, :, None]
 
 
 def independent_runs(sampler: Sampler, chain: DDPMLinear, runs: int, denoiser: Denoiser = uniform) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.stats import norm
 
 from diffusion.datasets import FourPoints, Gaussian, Uniform
 from diffusion.randomness import stream
-from diffusion.schedules import EDM, NCSN
+from diffusion.schedules import EDM, NCSN, Schedule
 from diffusion.schedules.geometric import largest_distance, overlap_ratio
 from diffusion.schedules.grids import grids
 
@@ -82,9 +83,10 @@ def test_what_a_study_says_is_not_chosen_and_choosing_twice_changes_nothing() ->
 
 
 def test_impossible_levels_are_refused() -> None:
-    for make, told in (
+    cases: tuple[tuple[Callable[[], Schedule], str], ...] = (
         (lambda: NCSN(levels=1), "2 to 100000 levels, found 1"),
         (lambda: NCSN(sigma_max=0.001), "0 < sigma_min < sigma_max"),
-    ):
+    )
+    for make, told in cases:
         with pytest.raises(ValueError, match=told):
             make()

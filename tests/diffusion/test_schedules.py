@@ -386,9 +386,9 @@ def test_the_papers_ends_are_gaussian_enough_and_that_of_stable_diffusion_is_not
     ):
         for rms in (0.58, 1.0, 1.5):
             assert schedule.end_warning(rms) is None
-    for schedule in (DDPMScaledLinear(), DDPMLinear(scaled=False)):
+    for chain in (DDPMScaledLinear(), DDPMLinear(scaled=False)):
         for rms in (0.58, 1.0, 1.5):
-            assert schedule.end_warning(rms) is not None
+            assert chain.end_warning(rms) is not None
     assert VPConstant().end_warning(9.4) is not None  # the notebook's four atoms, of which it leaves a trace
 
 
@@ -791,8 +791,7 @@ def test_s0_6_the_corrected_sampler_is_the_ancestral_one() -> None:
     x = torch.randn(1, 100, 1, generator=stream("level 1"), dtype=torch.float64)
     t = times(float(k), float(k - 1))
     now, then = (
-        Level(*(f(t[i : i + 1]) for f in (lambda u: u, chain.alpha, chain.sigma, chain.alpha_dot, chain.sigma_dot)))
-        for i in range(2)
+        Level(u, chain.alpha(u), chain.sigma(u), chain.alpha_dot(u), chain.sigma_dot(u)) for u in (t[:1], t[1:])
     )
     sampler = Ancestral("transition")
     ours = sampler.step(lambda x, a, s: _denoised(x, a[:, None], s[:, None]), x, now, then, Silent(x))
@@ -1138,7 +1137,7 @@ def test_any_text_is_a_schedule_or_a_value_error(text: str) -> None:
         text = text.replace(":", "")
     for parameters in ({"alpha": text}, {"sigma": text}, {"alpha": f"1+0*({text})", "sigma": f"t+0*({text})"}):
         try:
-            schedule = User(**parameters)
+            schedule: Schedule = User(**parameters)  # type: ignore[arg-type]
         except ValueError as error:
             assert str(error)  # noqa: PT017 - either outcome is right
         else:

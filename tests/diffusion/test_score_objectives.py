@@ -34,7 +34,7 @@ from diffusion.networks import Network, StackedMLP
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives import DenoisingLoss, ImplicitLoss, SeparateLoss, SingleLevel, SlicedLoss
 from diffusion.objectives.base import batches_of
-from diffusion.objectives.parametrizations import parametrizations
+from diffusion.objectives.parametrizations import Circle, parametrizations
 from diffusion.objectives.score_matching import InputLoss
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, NCSN, VPLinear
@@ -134,9 +134,7 @@ def test_the_loss_is_that_of_the_score_that_the_model_implies(
     torch.testing.assert_close(found.double(), unit**2 * expected + 1.0, rtol=2e-4, atol=2e-3 if sigma else 2e-2)
 
 
-def _level(sigma: float) -> tuple[object, float]:
-    from diffusion.objectives.parametrizations import Circle
-
+def _level(sigma: float) -> tuple[Circle, float]:
     return Circle.at(numbers(sigma)), PLANE.std
 
 
@@ -147,7 +145,7 @@ def test_denoising_score_matching_is_the_denoising_loss_halved() -> None:
     rows = awake(network)
     data = PLANE.sample(1, stream("one point"))  # one point, so that the noise is known from the input
     examples = [part[0][None] for part in batches_of(one, data, 1, 40, stream("lesson"))]
-    c = asked.parametrization.input_scale(*_level(0.4))  # type: ignore[arg-type]
+    c = asked.parametrization.input_scale(*_level(0.4))
     x = examples[0][0].double() / c * math.hypot(1, 0.4)
     eps = (x - data) / 0.4
     expected = 0.4**2 * denoising_loss(network_score(asked, PLANE, network, rows), data, eps, 0.4)
@@ -226,7 +224,7 @@ def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covar
     one = member(asked, PLANE)
     examples = [part[0][None] for part in batches_of(one, PLANE.sample(500, stream("d")), 1, 300, stream("l"))]
     network, rows = linear_optimum(asked, examples)
-    into = asked.parametrization.input_scale(*_level(0.4)) if levels.sigma else numbers(1 / PLANE.std)  # type: ignore[arg-type]
+    into = asked.parametrization.input_scale(*_level(0.4)) if levels.sigma else numbers(1 / PLANE.std)
     x = examples[0][0].double() / into * math.hypot(1, levels.sigma)
     inverse = torch.linalg.inv(torch.cov(x.T, correction=0))
     a = linear_score(asked, PLANE, network, rows)
@@ -275,7 +273,7 @@ QUICK = Training(steps=300, batch=128, width=32, depth=1, data=5000)
 
 
 @cache
-def trained_at_one_level(name: str) -> tuple[Denoising, TrainedStack]:
+def trained_at_one_level(name: str) -> tuple[NoiseConditional, TrainedStack]:
     asked = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
     return asked, train([member(asked, PLANE, "near")], [PLANE.sample(5000, stream("d"))], QUICK)
 

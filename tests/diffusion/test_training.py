@@ -26,6 +26,7 @@ from diffusion.formulations import (
     Trained,
     formulations,
 )
+from diffusion.formulations.denoising import Denoising
 from diffusion.networks import StackedMLP
 from diffusion.objectives import DenoisingLoss, stratified
 from diffusion.objectives.base import batches_of
@@ -250,6 +251,7 @@ def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
     inputs, targets, conditions, weights = (part[0] for part in batches_of(taught, data, 1, n, stream("lessons", m)))
     with torch.no_grad():
         answer = stack.network(stack.rows[m : m + 1], inputs[None], conditions[None])[0]
+    assert isinstance(taught.formulation, Denoising)
     nsr = taught.formulation.noise_levels.quantile(stratified(1, n, stream("lessons", m)), taught.schedule)[0]
     level = Circle.at(nsr)
     c = taught.coefficients(level)
@@ -290,7 +292,7 @@ def test_the_trained_denoiser_is_close_to_the_exact_one(taught: TrainedStack) ->
 
 def bits(stack: TrainedStack) -> dict[str, tuple[bytes, bytes, bytes]]:
     """Weights, losses and denoiser outputs of every member, to the last bit."""
-    dim, members = stack.network.dim, len(stack.members)
+    dim, members = stack.members[0].dataset.dim, len(stack.members)
     x = torch.randn(37, dim, generator=stream("question"), dtype=torch.float64).expand(members, 37, dim)
     schedules_ = [member.schedule for member in stack.members]
     t = [numbers(math.sqrt(schedule.t_min * schedule.t_max)) for schedule in schedules_]
@@ -524,7 +526,7 @@ def multiplications(formulation: Trained, dataset: Dataset, settings: Training) 
     examples = batches_of(taught, data, 1, settings.batch, stream("train", taught.key))
     with FlopCounterMode(display=False) as counted:
         formulation.objective.losses(network, rows, *examples).mean(1).sum().backward()
-    return counted.get_total_flops() / network.flops()
+    return float(counted.get_total_flops() / network.flops())
 
 
 @pytest.mark.parametrize("dim", [2, 8])

@@ -395,7 +395,7 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
         assert point.samples.shape == (12, 64)
     (cell,) = [cell for cell in answer.cells if cell.weights]
     assert cell.weights is not None
-    member = Member(cell.cell.dataset, cell.cell.formulation, cell.cell.schedule, cell.cell.id)  # type: ignore[arg-type]
+    member = Member(cell.cell.dataset, cell.cell.formulation, cell.cell.schedule, cell.cell.id)
     (points,) = data.values()
     trained = train([member], [torch.from_numpy(points)], study.blocks()[0].training)
     assert torch.equal(stack_of([cell.cell], [cell.weights]).rows, trained.rows)
