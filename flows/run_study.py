@@ -50,8 +50,8 @@ from tasks.results import Answers, UnknownStudy
 from tasks.results.explain import matching
 from tasks.results.models import ModelledAnswers
 from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of, skipped_rows
-from tasks.results.stored import is_recorded, plan_against
+from tasks.results.rows import rows_of
+from tasks.results.stored import coordinate, is_recorded, plan_against, record
 from tasks.store import Coordinator, Store
 from tasks.study import load_study
 from tasks.work import DataKey, PointAnswer, Requests, ShardAnswer, data_key, run_shard, training_set
@@ -126,7 +126,7 @@ def run_study(
     forced = matching(points_of(loaded), force) if force else ()
     opened = Store.open(store) if Store.exists(store) else Store.create(store)
     before = opened.snapshot()
-    with opened.coordinate(force_unlock) as coordinator:
+    with coordinate(opened, force_unlock) as coordinator:
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
         plan = plan_against(opened, loaded, retry_failed=retry_failed, forced=forced)
@@ -167,11 +167,7 @@ def failures(answers: Answers) -> dict[str, str]:
 def _record_study(coordinator: Coordinator, plan: Plan, outcome: Outcome) -> None:
     if is_recorded(coordinator.store, plan):
         return
-    rows = skipped_rows((point, plan.impossible[point.id]) for point in plan.points if point.id in plan.unrecorded)
-    ids = [point.id for point in plan.points]
-    coordinator.commit_study(
-        plan.study.name, plan.study.spec(), ids, rows, provenance(plan.study.name, **outcome.started)
-    )
+    record(coordinator, plan, provenance(plan.study.name, **outcome.started))
     outcome.committed += 1
 
 

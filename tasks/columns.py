@@ -5,7 +5,8 @@ in noise, and its sampling floor is another one: in proportion to the law's widt
 
 Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves:
 whoever knows more errs less. Nor does an answer in noise compare with one that is to be clean. Every row says in `start` what it
-set out from (and in how much noise it ends, if in any), and rankings compare rows that make samples of the data from noise.
+set out from (and in how much noise it ends, if in any), and in `process` which of these it is; rankings compare rows that make
+samples of the data from noise.
 
 A metric of models, finally, is repeated by every row that asks the model anything: it counts once.
 """
@@ -13,7 +14,6 @@ A metric of models, finally, is repeated by every row that asks the model anythi
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,11 +21,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import xarray as xr
 
-FROM_DATA, FROM_OBSERVATION = "data", "observation"
-"""How `start` begins for rows that do not set out from noise."""
-
-TO_NOISE = " to sigma/alpha = "
-"""What follows in `start` where samples end in noise, before how much."""
+GENERATION, RESTORATION, FORWARD, DYNAMICS = "generation", "restoration", "forward", "dynamics"
+"""What `process` says of a row: see `tasks.results.facts`."""
 
 _SAME = 0.05
 
@@ -45,8 +42,14 @@ COORDINATES = (
     "point_id",
     "status",
 )
+FACTS = ("start", "guidance", "sampling_schedule", "process")
+"""What else is said of a point in words, and what samplers set out from."""
+
 CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
 """What a mean over seeds is of."""
+
+OF_SAMPLER = ("guidance", "sampling_schedule")
+"""Two parts of a sampler's label, by which points can be grouped as by a configuration's labels."""
 
 PLACE = (*CONFIGURATION, "seed")
 """The labels of a point; of one study, no two points have the same."""
@@ -103,31 +106,14 @@ def metric_names(points: xr.Dataset) -> list[str]:
     return sorted(metrics_among({str(name): None for name in points.data_vars}))
 
 
-def metric_of(column: str, metrics: Iterable[str]) -> str | None:
-    """The one of some metrics that a column is of, or is beside; None if it is of none."""
-    return next((name for name in metrics if column == name or column in MetricColumns(name).beside), None)
+def higher_is_better(points: xr.Dataset, column: str) -> bool:
+    """Whether larger values of a column are better: those of a metric that says so, and of what stands beside it."""
+    return bool(points[column].attrs.get("better") == "higher")
 
 
-def makes_samples(sampler: str, start: str) -> bool:
-    """Whether a row makes samples of the data from noise, by its `start` and the label of its sampler."""
-    return not start.startswith((FROM_DATA, FROM_OBSERVATION)) and TO_NOISE not in start and not goes_to_noise(sampler)
-
-
-def goes_to_noise(sampler: str) -> bool:
-    """Whether a sampler goes from the data to the noise; False for one that is not registered here."""
-    from diffusion.samplers import samplers  # with torch, which not every reader of a table needs
-
-    name = re.split(r"[ (]", sampler, maxsplit=1)[0]
-    return name in samplers and samplers.find(name).needs == "law"
-
-
-def of_models(metric: str) -> bool:
-    """Whether a column is a metric of models, which all points of a cell repeat; False for one that is not registered here."""
-    from diffusion.metrics import DenoiserMetric  # with torch, which not every reader of a table needs
-    from diffusion.metrics import metrics as known
-
-    name = metric.partition("(")[0]
-    return name in known and issubclass(known.find(name), DenoiserMetric)
+def of_models(points: xr.Dataset, column: str) -> bool:
+    """Whether a column is of a metric of models, which all points of a cell repeat, or stands beside one."""
+    return bool(points[column].attrs.get("of") == "models")
 
 
 def distinct(floors: Iterable[float]) -> list[float]:

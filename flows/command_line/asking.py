@@ -26,8 +26,11 @@ from flows.command_line.options import (
     width,
     writing,
 )
+from tasks.columns import GENERATION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from tasks.results.models import ModelledAnswers
@@ -104,6 +107,20 @@ def _remark(frame: pd.DataFrame) -> None:
         err.print("no point matches", markup=False)
 
 
+def _unseen(frame: pd.DataFrame) -> Iterator[str]:
+    """Columns that a table for eyes does without: ids, and what tells nothing of any of its rows."""
+    for name in ("cell_id", "point_id"):
+        if name in frame:
+            yield name
+    silent = {
+        "error": not frame["error"].any(),
+        "guidance": not frame["guidance"].any(),
+        "sampling_schedule": (frame["sampling_schedule"] == frame["schedule"]).all(),
+        "process": (frame["process"] == GENERATION).all(),
+    }
+    yield from (name for name, says_nothing in silent.items() if says_nothing)
+
+
 def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:
     with writing(out):
         if form == "parquet":
@@ -116,10 +133,7 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> 
             text = json.dumps(records, indent=2, default=lambda number: number.item()) + "\n"
         else:
             if plain:  # for eyes: ids and empty columns only make the lines long
-                unseen = [name for name in ("cell_id", "point_id") if name in frame] + (
-                    ["error"] if not frame["error"].any() else []
-                )
-                frame = frame.drop(columns=unseen)
+                frame = frame.drop(columns=list(_unseen(frame)))
             text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
         if out:
             out.write_text(text, encoding="utf-8")

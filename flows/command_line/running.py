@@ -156,7 +156,7 @@ def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
     console = Console(width=width())
     wanted = [m.column for m in study.metrics if m.column in metric_names(points)]
     few = points.sizes["point"] < 100
-    for metric in (metric for i, metric in enumerate(wanted) if few or i == 0 or of_models(metric)):
+    for metric in (metric for i, metric in enumerate(wanted) if few or i == 0 or of_models(points, metric)):
         for table in tables(points, metric, console.width):
             console.print(table)
     if outcome is None:

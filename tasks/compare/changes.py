@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import PLACE, metric_names
+from tasks.columns import OF_SAMPLER, PLACE, higher_is_better, metric_names
 from tasks.compare.groups import rows, with_verdicts
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.messages import nearest
@@ -113,7 +113,7 @@ def compare(
         shared,
         level,
         correction,
-        with_verdicts(groups, by, level, correction),
+        with_verdicts(groups, by, level, correction, [name for name in shared if higher_is_better(after, name)]),
         values,
         _listing(pair, PLACE, "point_id", ("status", "error")),
         _listing(cells, _CELL, "cell_id", ("status",)),
@@ -141,7 +141,8 @@ def _check(
                 f"the dataset {side} has no {', '.join(lacking)} along point (expected what tasks.results.open_results returns)"
             )
     known = sorted({*there[0], *there[1]})
-    for kind, asked, accepted in (("--by", by, LABELS), ("metric", metrics or (), known)):
+    labels = (*LABELS, *(name for name in OF_SAMPLER if name in before and name in after))
+    for kind, asked, accepted in (("--by", by, labels), ("metric", metrics or (), known)):
         for name in asked:
             if name not in accepted:
                 near = nearest(name, accepted)

@@ -7,7 +7,7 @@ tested keeps its row, its change and a reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from tasks.columns import MetricColumns
 from tasks.compare.match import Codes, Columns, Mask, Pair
-from tasks.query.reductions import higher_is_better
 from tasks.statistics.corrections import corrected
 from tasks.statistics.decision import FEWEST, Array, Contrasts, Values, contrasts_of
 
@@ -166,14 +165,19 @@ def _labels(pair: Pair, by: Sequence[str], groups: tuple[Codes, Codes, int]) -> 
     return {name: axis.values[np.concatenate([axis.before, axis.after])[example]] for name, axis in axes.items()}
 
 
-def with_verdicts(rows: pd.DataFrame, by: Sequence[str], level: float, correction: str) -> pd.DataFrame:
-    """The rows with corrected p values and verdicts, the most significant first, then the largest."""
+def with_verdicts(
+    rows: pd.DataFrame, by: Sequence[str], level: float, correction: str, higher: Collection[str] = ()
+) -> pd.DataFrame:
+    """The rows with corrected p values and verdicts, the most significant first, then the largest.
+
+    Of the metrics in `higher` larger values are better.
+    """
     p = rows["p"].to_numpy(dtype=np.float64)
     tests = np.isfinite(p)
     family = np.full(len(p), np.nan)
     family[tests] = corrected(p[tests], correction)
     change = rows["change"].to_numpy(dtype=np.float64)
-    wanted = rows["metric"].map(higher_is_better).to_numpy(dtype=bool)
+    wanted = rows["metric"].isin(list(higher)).to_numpy(dtype=bool)
     alarm = np.where((_sign(rows) > 0) == wanted, BETTER, WORSE)
     verdict = np.where(tests, np.where(family <= level, alarm, NOISE), rows["verdict"].to_numpy(dtype=object))
     found = rows.assign(verdict=verdict, p_corrected=family)

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from tasks.columns import CONFIGURATION, PLACE, MetricColumns
+from tasks.columns import CONFIGURATION, OF_SAMPLER, PLACE, MetricColumns
 
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -87,22 +87,26 @@ class Pair:
 
 def pair_of(before: xr.Dataset, after: xr.Dataset, metrics: Sequence[str] = ()) -> Pair:
     """Both datasets with their points matched; a point that stands twice in one counts once."""
-    return paired(_columns(before, metrics), _columns(after, metrics), PLACE, "point_id")
+    more = tuple(name for name in OF_SAMPLER if name in before and name in after)
+    return paired(_columns(before, metrics, more), _columns(after, metrics, more), PLACE, "point_id", more)
 
 
-def paired(before: Columns, after: Columns, names: Sequence[str], key: str) -> Pair:
-    """Two tables with their rows matched by the ids in column `key`, else by the coordinates `names`."""
+def paired(before: Columns, after: Columns, names: Sequence[str], key: str, more: Sequence[str] = ()) -> Pair:
+    """Two tables with their rows matched by the ids in column `key`, else by the coordinates `names`.
+
+    `more` are coordinates that are known of the rows, and match none.
+    """
     same = _same_ids(before[key], after[key])
-    found = {name: _axis(before[name], after[name], same) for name in names}
-    codes = _combined(list(found.values()), len(before[key]), len(after[key]))
+    found = {name: _axis(before[name], after[name], same) for name in (*names, *more)}
+    codes = _combined([found[name] for name in names], len(before[key]), len(after[key]))
     return Pair(before, after, found, _matched(same, codes[0], codes[1], codes[2]))
 
 
-def _columns(points: xr.Dataset, metrics: Sequence[str]) -> Columns:
+def _columns(points: xr.Dataset, metrics: Sequence[str], more: Sequence[str]) -> Columns:
     """What is compared of a dataset, a point once, sorted by id; a value that is not finite or not of an ok point is NaN."""
     ids = np.asarray(points["point_id"].values).astype(str)
     _, rows = np.unique(ids, return_index=True)
-    columns = {name: np.asarray(points[name].values)[rows] for name in NEEDED}
+    columns = {name: np.asarray(points[name].values)[rows] for name in (*NEEDED, *more)}
     columns["error"] = np.asarray(points["error"].values)[rows] if "error" in points else np.full(len(rows), "")
     unknown = np.full(len(ids), np.nan)
     for name in metrics:

@@ -13,8 +13,7 @@ from diffusion.schedules import schedules
 from diffusion.training import Training
 from tasks.plan import Cell
 from tasks.study.components import build, construct
-
-_OF_IDENTITY = {"version", "parts"}  # what `Component.identity` adds to a spec
+from tasks.study.identity import parameters_of
 
 
 class CannotBeMade(Unavailable, ValueError):
@@ -30,13 +29,13 @@ def cell_of(spec: dict[str, Any]) -> Cell:
         CannotBeMade: a name or a parameter that the present code does not know.
     """
     try:
-        schedule = build(schedules, _parameters(spec["schedule"]))
+        schedule = build(schedules, parameters_of(spec["schedule"]))
         exact = spec["formulation"]["name"] == "exact"
-        formulation = Exact(schedule) if exact else build(formulations, _parameters(spec["formulation"]))
-        data = _parameters(spec["dataset"])
+        formulation = Exact(schedule) if exact else build(formulations, parameters_of(spec["formulation"]))
+        data = parameters_of(spec["dataset"])
         own = data["name"] == OwnPoints.registered_name
         dataset = _own_points(data) if own else build(datasets, data)
-        training = construct(Training, _parameters(spec["training"])) if spec["training"] else None
+        training = construct(Training, parameters_of(spec["training"])) if spec["training"] else None
     except (LookupError, TypeError, ValueError) as error:
         raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
     return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
@@ -45,10 +44,3 @@ def cell_of(spec: dict[str, Any]) -> Cell:
 def _own_points(spec: dict[str, Any]) -> OwnPoints:
     """The place of points that are not here."""
     return OwnPoints(spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"])
-
-
-def _parameters(identity: Any) -> Any:
-    """The spec within an identity."""
-    if not isinstance(identity, dict):
-        return identity
-    return {k: _parameters(v) for k, v in identity.items() if not ("name" in identity and k in _OF_IDENTITY)}

@@ -68,6 +68,8 @@ class Point:
             "sampler": self.sampler.label()
             + (f" | {self.guidance.label()}" if self.guidance else "")
             + (f" on {self.swapped.label()}" if self.swapped else ""),
+            "guidance": self.guidance.label() if self.guidance else "",
+            "sampling_schedule": self.schedule.label(),
             "grid": self.grid.label(),
             "steps": self.steps,
             "seed": self.cell.seed,

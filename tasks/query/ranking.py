@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import CONFIGURATION, makes_samples, metrics_among
+from tasks.columns import CONFIGURATION, GENERATION, OF_SAMPLER, higher_is_better, metrics_among
 from tasks.messages import shown
 from tasks.query.records import chosen, metric_columns
-from tasks.query.reductions import higher_is_better, reduced
+from tasks.query.reductions import reduced
 from tasks.statistics.decision import LINEAR, against_first, by_seed
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of
 from tasks.where.conditions import satisfied
@@ -43,7 +43,7 @@ class Configurations:
     codes: np.ndarray
     """Which configuration each point belongs to ``[point]``."""
     labels: dict[str, np.ndarray]
-    """Of each configuration, `CONFIGURATION` ``[configuration]``."""
+    """Of each configuration, `CONFIGURATION` and, where they are known, `OF_SAMPLER` ``[configuration]``."""
     left_out: tuple[str, ...] = ()
     """Samplers that set out from data or from an observation, left out beside others."""
 
@@ -52,7 +52,7 @@ class Configurations:
 
     def mean(self, name: str) -> np.ndarray:
         """The mean of a column over each configuration's points ``[configuration]``; whole numbers where all are whole."""
-        means: np.ndarray = reduced(name, self.columns[name], self.codes, ["mean"])["mean"]
+        means: np.ndarray = reduced(self.columns[name], self.codes, ["mean"])["mean"]
         return means.astype(np.int64) if (means % 1 == 0).all() and (np.abs(means) < 2**53).all() else means
 
 
@@ -74,17 +74,15 @@ def configurations(points: xr.Dataset, at: str | None, where: str | None, apart:
     unfit = np.bincount(groups.codes[~fits], minlength=len(groups))
     columns = columns.rows(unfit[groups.codes] == 0)
     groups = Groups(columns, CONFIGURATION, columns.size)
-    found = Configurations(columns, groups.codes, groups.labels, left_out)
+    labels = groups.labels | {name: columns[name][groups.first] for name in OF_SAMPLER if name in columns}
+    found = Configurations(columns, groups.codes, labels, left_out)
     _refuse_pooled_points(found)
     return found
 
 
 def _knowing_beside_others(columns: Columns) -> np.ndarray:
     """Which rows do not set out from noise, in data sets that have rows that do ``[row]``."""
-    codes, names = factorize(columns["sampler"])
-    begun, starts = factorize(columns["start"]) if "start" in columns else (np.zeros_like(codes), np.array([""]))
-    table = np.array([[makes_samples(str(name), str(start)) for start in starts] for name in names], dtype=bool)
-    usual = table.reshape(len(names), len(starts))[codes, begun]
+    usual = columns["process"] == GENERATION if "process" in columns else np.ones(columns.size, dtype=bool)
     owner, owners = factorize(columns["dataset"])
     beside: np.ndarray = ~usual & (np.bincount(owner[usual], minlength=len(owners)) > 0)[owner]
     return beside
@@ -110,6 +108,10 @@ def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: 
         raise QueryError(
             f"{value} of different data sets does not compare ({some}): add dataset to --by, or choose one with --where"
         )
+
+
+def _axes(points: xr.Dataset) -> list[str]:
+    return [*CONFIGURATION, *(name for name in OF_SAMPLER if name in points)]
 
 
 def _metric(points: xr.Dataset, metric: str | None) -> str:
@@ -151,13 +153,13 @@ def rank(
             for one configuration and seed.
     """
     metric = _metric(points, metric)
-    check("--best", [of], CONFIGURATION)
-    check("--by", by, CONFIGURATION)
+    check("--best", [of], _axes(points))
+    check("--by", by, _axes(points))
     by = [name for name in dict.fromkeys(by) if name != of]
     found = configurations(points, at, where, by)
     _refuse_mixed_data_sets(found, (of, *by), metric)
-    told = reduced(metric, found.columns[metric], found.codes, ["mean", "sem", "count"])
-    sign = -1.0 if higher_is_better(metric) else 1.0
+    told = reduced(found.columns[metric], found.codes, ["mean", "sem", "count"])
+    sign = -1.0 if higher_is_better(points, metric) else 1.0
     table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**told, place=np.arange(len(found)))
     table = table[table["count"] > 0].assign(cost=lambda t: sign * t["mean"])
     best = table.sort_values([*by, "cost", "nfe", *CONFIGURATION], kind="stable").drop_duplicates([*by, of])
@@ -222,7 +224,7 @@ def pareto(
     if not objectives:
         raise QueryError("--pareto needs objectives, such as w1,nfe")
     check("--pareto", objectives, [*metrics, *_COSTS])
-    check("--by", by, CONFIGURATION)
+    check("--by", by, _axes(points))
     by = list(dict.fromkeys(by))
     found = configurations(points, None, where, by)
     _refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
@@ -231,9 +233,9 @@ def pareto(
     costs = np.empty((len(found), len(objectives)))
     for k, name in enumerate(objectives):
         if name in metrics:
-            numbers = reduced(name, found.columns[name], found.codes, ["mean", "sem", "count"])
+            numbers = reduced(found.columns[name], found.codes, ["mean", "sem", "count"])
             told |= {f"{name}_{statistic}": values for statistic, values in numbers.items()}
-            costs[:, k] = -numbers["mean"] if higher_is_better(name) else numbers["mean"]
+            costs[:, k] = -numbers["mean"] if higher_is_better(points, name) else numbers["mean"]
         else:
             told[name] = found.mean(name)
             costs[:, k] = told[name]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import CONFIGURATION, PLACE, MetricColumns, metric_names, metric_of, of_models
+from tasks.columns import CONFIGURATION, PLACE, MetricColumns, higher_is_better, metric_names, of_models
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS, reduced
 from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
 from tasks.where.conditions import satisfied
@@ -80,9 +80,9 @@ def query(
     told = dict(groups.labels)
     for metric in asked_for:
         values = columns[metric]
-        if of_models(metric_of(metric, known) or metric) and "cell_id" in columns:
+        if of_models(points, metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])
-        numbers = reduced(metric, values, groups.codes, statistics)
+        numbers = reduced(values, groups.codes, statistics, higher=higher_is_better(points, metric))
         told |= {f"{metric}_{name}": values for name, values in numbers.items()}
     return frame_of(told)
 

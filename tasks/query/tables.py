@@ -63,7 +63,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's. The sampling floor
     is told in the title where all rows share it, and row by row where they follow different laws.
     """
-    if of_models(metric):
+    if of_models(points, metric):
         return [_of_models(points, metric)] if points[metric].notnull().any() else []
     rows = summary(points, metric).assign(panel=_grids_apart)
     alone = _baselines(rows)

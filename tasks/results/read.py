@@ -14,13 +14,17 @@ import numpy as np
 import xarray as xr
 
 from diffusion.errors import WrongInput
-from tasks.columns import COORDINATES, MetricColumns, metrics_among
+from tasks.columns import COORDINATES, FACTS, MetricColumns, metrics_among
 from tasks.results.error_decomposition import split
 from tasks.store import (
+    Derived,
+    MetricFacts,
     NotStored,
     Store,
+    has_facts,
     read_cells,
     read_curves,
+    read_metrics,
     read_places,
     read_points,
     read_samples,
@@ -74,6 +78,8 @@ class Answers:
     def _table(self) -> dict[str, np.ndarray]:
         with self._store.reading("its points"):
             columns = read_points(self._root)
+            if self._derived is not None:
+                columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
             asked_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
         if self.name:
             rows = {point: row for row, point in enumerate(columns["point_id"].tolist())}
@@ -93,18 +99,38 @@ class Answers:
         for name in metrics:
             columns.pop(MetricColumns(name).version, None)
         if self.name:  # a shared store may hold metrics that this study did not ask for
-            from diffusion.metrics import metrics as known_metrics
-            from tasks.study.components import build
-
-            wanted = {build(known_metrics, metric).column for metric in self.study["metrics"]}
-            for unwanted in (m for m in metrics if m not in wanted):
+            for unwanted in (m for m in metrics if not self._asks(m)):
                 for name in (unwanted, *MetricColumns(unwanted).beside):
                     columns.pop(name, None)
-            metrics = [m for m in metrics if m in wanted]
+            metrics = [m for m in metrics if m in columns]
         columns |= split(self._table, tuple(metrics))
-        labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, "start", "error")}
-        data = {name: ("point", values) for name, values in sorted(columns.items())}
+        labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, *FACTS, "error")}
+        said = {name: _said(self.metrics.get(m)) for m in metrics for name in (m, *MetricColumns(m).beside)}
+        data = {name: ("point", values, said.get(name, {})) for name, values in sorted(columns.items())}
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
+
+    def _asks(self, metric: str) -> bool:
+        """Whether the study asks for the metric of that column, or may: of a class that is not known here nothing is known."""
+        facts = self.metrics.get(metric)
+        return facts is None or facts.spec in self.study["metrics"]
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricFacts]:
+        """What is known of the metrics of the store, by the names of their columns."""
+        if self._derived is not None:
+            return dict(self._derived.metrics)
+        with self._store.reading("what is known of its metrics"):
+            return read_metrics(self._root)
+
+    @cached_property
+    def _derived(self) -> Derived | None:
+        """What a store of an older schema does not say itself; None of a newer one."""
+        if has_facts(self._root):
+            return None
+        from tasks.results.facts import derived  # with torch, which readers of a newer store do not wait for
+
+        with self._store.reading("the specs of its points"):
+            return derived(self._root)
 
     def trained(self) -> set[str]:
         """Ids of the cells whose weights are stored."""
@@ -181,6 +207,11 @@ class Answers:
         return xr.DataArray(
             values, dims=("cell", dim), coords={**coords, "cell_id": ("cell", ids), place: (("cell", dim), places)}
         )
+
+
+def _said(facts: MetricFacts | None) -> dict[str, str]:
+    """What a variable says of itself: which of its values are better, and what its metric looks at."""
+    return {} if facts is None else {"better": facts.better, "of": facts.of}
 
 
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:

@@ -7,24 +7,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tasks.columns import FROM_DATA, FROM_OBSERVATION, TO_NOISE
 from tasks.plan import Point
+from tasks.results.facts import process_of, start_of
 from tasks.store import Rows
 from tasks.work import ShardAnswer
 
-_LITTLE = 0.02  # noise beside the data's deviation up to which samples are told as if there were none
-
-
-def _start(point: Point, answered: bool) -> str:
-    """What samples set out from and, where they end in noise, how much of it: answers are compared with those that have the same."""
-    if point.cell.formulation.restores:
-        return f"{FROM_OBSERVATION}: {point.cell.formulation.observation}"
-    start = FROM_DATA if point.sampler.from_data else point.start
-    noise = point.noise_left if answered else 0.0
-    return f"{start}{TO_NOISE}{noise:.3g}" if noise > _LITTLE * point.cell.dataset.std else start
-
 
 def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
+    start = start_of(point, answered=status == "ok")
     return {
         **point.labels,
         "point_id": point.id,
@@ -32,7 +22,8 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
         "status": status,
         "error": error,
         "spec": json.dumps(point.spec, sort_keys=True),
-        "start": _start(point, status == "ok"),
+        "start": start,
+        "process": process_of(point, start),
         "nfe": 0,
         "dim": point.cell.dataset.dim,
         "samples": point.samples,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from tasks.columns import MetricColumns, metrics_among
 from tasks.plan import Plan, StoredPoint, make_plan
+from tasks.results.facts import derived, metric_facts
 from tasks.results.read import Answers
-from tasks.store import Store
+from tasks.results.rows import skipped_rows
+from tasks.store import Coordinator, Store
 from tasks.study import Study
 
 
@@ -49,9 +53,28 @@ def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forc
     )
 
 
+@contextlib.contextmanager
+def coordinate(store: Store, force_unlock: bool = False) -> Iterator[Coordinator]:
+    """The only writer of a store, as long as the context lasts; one of an older schema is migrated first: see `Store.coordinate`."""
+    with store.coordinate(force_unlock, derived) as coordinator:
+        yield coordinator
+
+
+def record(coordinator: Coordinator, plan: Plan, metadata: Mapping[str, str]) -> str:
+    """Record a study with what needs no work: its impossible points, and what is known of its metrics. The snapshot's id."""
+    impossible = skipped_rows(
+        (point, plan.impossible[point.id]) for point in plan.points if point.id in plan.unrecorded
+    )
+    rows = replace(impossible, metrics=metric_facts(plan.study.metrics))
+    ids = [point.id for point in plan.points]
+    return coordinator.commit_study(plan.study.name, plan.study.spec(), ids, rows, metadata)
+
+
 def is_recorded(store: Store, plan: Plan) -> bool:
-    """Whether the store knows the study as it is, with all its impossible points."""
+    """Whether the store knows the study as it is, with all its impossible points and what there is to know of its metrics."""
     answers = Answers(store)
     if plan.study.name not in answers.studies or plan.unrecorded:
+        return False
+    if any(answers.metrics.get(name) != facts for name, facts in metric_facts(plan.study.metrics).items()):
         return False
     return Answers(store, plan.study.name).study == plan.study.spec()

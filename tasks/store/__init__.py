@@ -1,6 +1,6 @@
 """The store: one Icechunk repository of Zarr arrays, written in transactions by one coordinator.
 
-Layout (schema 2; docs/store.md has every array), tables append-only but for rows that are computed again:
+Layout (schema 3; docs/store.md has every array), tables append-only but for rows that are computed again:
 
     points/        one row per point: ids, coordinates, status, error, counts, one number per metric and per floor
     cells/         one row per denoiser: id, spec, status, error, training time, losses, errors of the score by noise level
@@ -8,6 +8,7 @@ Layout (schema 2; docs/store.md has every array), tables append-only but for row
     samples/NxD    float32 [row, N, D]: final samples; the point's `sample_row` points here
     trajectories/LxNxD   float32 [row, level, N, D] and ``..._levels`` float64 [row, 3, level] (time, alpha, sigma)
     studies/NAME   the study's canonical spec and the ids of its points
+    metrics        what is known of each metric: what it looks at, which values are better, version, spec
 
 A commit is a snapshot; readers open one and never see half of a commit. Done means: committed here. Every row and every
 chunk carries a checksum that is verified when it is read.
@@ -26,9 +27,11 @@ from tasks.store.errors import (
 )
 from tasks.store.history import Removed
 from tasks.store.reading import (
+    has_facts,
     point_columns,
     read_cells,
     read_curves,
+    read_metrics,
     read_places,
     read_points,
     read_samples,
@@ -39,14 +42,17 @@ from tasks.store.reading import (
     trained_cells,
 )
 from tasks.store.repository import Store
-from tasks.store.schema import NO_ROW, SCHEMA
+from tasks.store.schema import FACTS, NO_ROW, SCHEMA, Derived, MetricFacts
 from tasks.store.writing import Coordinator, Rows
 
 __all__ = [
+    "FACTS",
     "FAILPOINTS",
     "NO_ROW",
     "SCHEMA",
     "Coordinator",
+    "Derived",
+    "MetricFacts",
     "NotStored",
     "Removed",
     "Rows",
@@ -57,9 +63,11 @@ __all__ = [
     "StoreMoved",
     "StoreUnavailable",
     "WrongReference",
+    "has_facts",
     "point_columns",
     "read_cells",
     "read_curves",
+    "read_metrics",
     "read_places",
     "read_points",
     "read_samples",

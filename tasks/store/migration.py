@@ -1,26 +1,65 @@
-"""From schema 1 to schema 2, in one transaction: the store is of one or the other, never between."""
+"""From an older schema to the present one, in one transaction: the store is of one or the other, never between.
+
+The snapshots before it stay as they are. What the older rows do not say (`tasks.store.schema.FACTS`, and what is known of metrics)
+is worked out from their specs by whoever knows what a spec means: the store does not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tasks.failpoints import failpoint
 from tasks.store import large, schema1
-from tasks.store.reading import read_study, read_weights, study_names, trained_cells
+from tasks.store.reading import read_points, read_study, read_weights, study_names, trained_cells
 from tasks.store.rows import Index, prepared, put
-from tasks.store.schema import CELLS, POINTS
+from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, Derived
 from tasks.store.storage import Repository
-from tasks.store.writing import lay_out, put_study
+from tasks.store.tables import widen
+from tasks.store.writing import lay_out, put_metrics, put_study
+
+Derive = Callable[[Any], Derived]
+"""From the root group of a store of an older schema to what its rows do not say."""
 
 _WEIGHTS_AT_ONCE = 256
 
 
-def migrate(repository: Repository) -> str:
-    """Bring a store of schema 1 to schema 2; the new snapshot's id. The snapshots before it stay as they are."""
+def migrate(repository: Repository, derive: Derive) -> str:
+    """Bring a store of an older schema to the present one; the new snapshot's id."""
     session, root, before = repository.begin()
+    old = int(root.attrs["schema"])
+    derived = derive(root)
+    facts = _entries({name: np.asarray(texts, dtype=object) for name, texts in derived.points.items()})
+    if old == 1:
+        _from_1(root, facts)
+    else:
+        _from_2(root, facts)
+    put_metrics(root, derived.metrics)
+    failpoint("migrate.before-commit")
+    message = f"migrate from schema {old} to {SCHEMA}: the same answers, and facts beside them that were in their specs"
+    snapshot = repository.commit(session, message, {"schema": str(SCHEMA), "before": before})
+    failpoint("migrate.after-commit")
+    return snapshot
+
+
+def _from_2(root: Any, facts: list[dict[str, Any]]) -> None:
+    """Three labels more for each point; everything else stays where it lies."""
+    for name in GROUPS:
+        root.require_group(name)
+    root.attrs["schema"] = SCHEMA
+    points = root["points"]
+    widen(points, POINTS)
+    ids = read_points(root, [POINTS.key])[POINTS.key].tolist()
+    told = [{POINTS.key: point, **texts} for point, texts in zip(ids, facts, strict=True)]
+    put(points, POINTS, prepared(POINTS, told), Index.of(points), failpoint)
+
+
+def _from_1(root: Any, facts: list[dict[str, Any]]) -> None:
+    """Tables and studies made anew, weights moved; samples and trajectories have the same layout."""
     points = _entries(schema1.read_points(root, schema1.point_columns(root)))
+    points = [{**row, **texts} for row, texts in zip(points, facts, strict=True)]
     cells = _entries(schema1.read_cells(root, [n for n, values in root["cells"].arrays() if values.ndim == 1]))
     curves = schema1.read_curves(root)
     for row, cell in enumerate(cells):
@@ -37,11 +76,6 @@ def migrate(repository: Repository) -> str:
     put(root["cells"], CELLS, prepared(CELLS, cells), Index.of(root["cells"]), failpoint)
     for name, (spec, ids) in studies.items():
         put_study(root, name, spec, ids.tolist())
-    failpoint("migrate.before-commit")
-    message = "migrate from schema 1 to 2: the same answers, with checksums"
-    snapshot = repository.commit(session, message, {"schema": "2", "before": before})
-    failpoint("migrate.after-commit")
-    return snapshot
 
 
 def _entries(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import numpy as np
 from tasks.store import large, schema1, tables
 from tasks.store.checks import crc
 from tasks.store.errors import Damaged, NotStored
-from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, key_of_study, study_of_key
+from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, MetricFacts, key_of_study, study_of_key
+
+_WITH_FACTS = 3
 
 
 def _old(root: Any) -> bool:
@@ -137,6 +139,27 @@ def read_study(root: Any, name: str) -> tuple[dict[str, Any], np.ndarray]:
     if study_check(spec, ids) != entry.attrs["check"]:
         raise Damaged(f"study {name}: it is not what was written")
     return spec, ids
+
+
+def read_metrics(root: Any) -> dict[str, MetricFacts]:
+    """What is known of each metric, by its column; empty in a store of an older schema, which does not say."""
+    if not has_facts(root):
+        return {}
+    group = root["metrics"]
+    table = dict(group.attrs.get("table", {}))
+    if metrics_check(table) != group.attrs.get("check", metrics_check({})):
+        raise Damaged(f"{group.path}: what is said of metrics is not what was written")
+    return {name: MetricFacts(**told) for name, told in table.items()}
+
+
+def has_facts(root: Any) -> bool:
+    """Whether the store says of points and metrics what older schemas did not: `tasks.store.schema.FACTS` and `read_metrics`."""
+    return bool(root.attrs["schema"] >= _WITH_FACTS)
+
+
+def metrics_check(table: Mapping[str, Any]) -> int:
+    """The checksum stored with what is said of metrics."""
+    return crc(json.dumps(table, sort_keys=True).encode())
 
 
 def study_check(spec: dict[str, Any], ids: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from tasks.store import history
 from tasks.store.errors import StoreMissing, StoreMoved, StoreUnavailable, reading_stored, speaking
 from tasks.store.history import YOUNGEST, Removed
 from tasks.store.lock import hold
-from tasks.store.migration import migrate
+from tasks.store.migration import Derive, migrate
 from tasks.store.schema import SCHEMA, schema_of
 from tasks.store.storage import Conflict, Place, Repository
 from tasks.store.writing import Coordinator, lay_out
@@ -95,22 +95,30 @@ class Store:
             history.remove_tag(self.uri, self._repository, name)
 
     @contextlib.contextmanager
-    def coordinate(self, force_unlock: bool = False) -> Iterator[Coordinator]:
+    def coordinate(self, force_unlock: bool = False, derive: Derive | None = None) -> Iterator[Coordinator]:
         """The only writer, as long as the context lasts. A store of an older schema is migrated first.
+
+        `derive` works out what the rows of an older schema do not say; `tasks.results.stored.coordinate` knows how.
 
         Raises `StoreLocked` if there is another one. `force_unlock` takes over a lock of which this host cannot know
         that its holder is gone: one of another host, or a lease on object storage. A run that is alive here is never put out.
         """
         with hold(Place(self.uri), force=force_unlock) as held:
-            self._bring_up_to_date()
+            self._bring_up_to_date(derive)
             yield Coordinator(self, self._repository, held)
 
-    def _bring_up_to_date(self) -> None:
-        if schema_of(self.uri, self.group()) == SCHEMA:
+    def _bring_up_to_date(self, derive: Derive | None) -> None:
+        found = schema_of(self.uri, self.group())
+        if found == SCHEMA:
             return
+        if derive is None:
+            raise StoreUnavailable(
+                f"store {self.uri}: written with schema {found}, and what schema {SCHEMA} says beside it is in specs that a store "
+                "does not understand: coordinate it by tasks.results.stored.coordinate"
+            )
         with reading_stored(self.uri, f"bring it to schema {SCHEMA}"):
             try:
-                migrate(self._repository)
+                migrate(self._repository, derive)
             except Conflict as error:
                 raise StoreMoved(f"store {self.uri}: somebody else wrote while it was migrated; try again") from error
 

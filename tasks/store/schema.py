@@ -1,20 +1,21 @@
 """The layout of a store, by version: which groups and columns there are, and how a study's name becomes a path.
 
-Schema 2 is written. Schema 1 is read, and brought to schema 2 by the next coordinator (`tasks.store.schema1`).
+Schema 3 is written. Schemas 1 (`tasks.store.schema1`) and 2 are read, and brought to schema 3 by the next coordinator.
 What each array means to a reader without our code: docs/store.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
 from tasks.store.errors import StoreUnavailable
 
-SCHEMA = 2
-READABLE = (1, 2)
-GROUPS = ("points", "cells", "weights", "samples", "trajectories", "studies")
+SCHEMA = 3
+READABLE = (1, 2, 3)
+GROUPS = ("points", "cells", "weights", "samples", "trajectories", "studies", "metrics")
 
 NO_ROW = -1
 UNKNOWN = -1  # a checksum that was never taken
@@ -31,9 +32,12 @@ class Table:
     curves: tuple[str, ...] = ()
 
 
+FACTS = ("guidance", "sampling_schedule", "process")
+"""The labels of points that schema 3 added; what each says: docs/store.md."""
+
 POINTS = Table(
     key="point_id",
-    labels=("cell_id", "dataset", "formulation", "schedule", "sampler", "grid", "status", "error", "start"),
+    labels=("cell_id", "dataset", "formulation", "schedule", "sampler", "grid", "status", "error", "start", *FACTS),
     integers=(
         "row_check",
         *("steps", "nfe", "seed", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"),
@@ -48,6 +52,36 @@ CELLS = Table(
     numbers=("train_seconds",),
     curves=("losses", "loss_steps", "score_levels", "score_errors"),
 )
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a reader needs to know of a metric without its class.
+
+    Args:
+        of: what it looks at: ``samples``, ``models`` (all points of a cell repeat its value) or ``pairs`` of a sample and its original.
+        better: which of two values is better, the ``lower`` or the ``higher``.
+        version: that of the metric when it was last asked for; each value has its own beside it.
+        spec: its name and its parameters, as a study's canonical spec has them.
+    """
+
+    of: str
+    better: str
+    version: int
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What the rows of an older schema do not say, worked out from the specs that they have.
+
+    Args:
+        points: each of `FACTS`, one text per point in the order of the rows; empty where it cannot be known.
+        metrics: facts by column, of the metrics that could be found.
+    """
+
+    points: Mapping[str, Sequence[str]]
+    metrics: Mapping[str, MetricFacts]
 
 
 def schema_of(uri: str, root: Any) -> int:

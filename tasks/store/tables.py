@@ -76,6 +76,14 @@ def extend_texts(target: Any, texts: Sequence[str]) -> None:
         target.attrs["check"] = chained(int(target.attrs["check"]), texts)
 
 
+def widen(group: Any, table: Table) -> None:
+    """Give a stored table the labels that it lacks, untold in every row; no row's checksum changes by that."""
+    stored = columns_of(group)["labels"]
+    new = [name for name in table.labels if name not in stored]
+    extend_texts(group[_NAMES["labels"]], new)
+    group["labels"].resize((group["labels"].shape[0], len(stored) + len(new)))
+
+
 def columns_of(group: Any) -> dict[str, tuple[str, ...]]:
     """Names of a table's columns by kind."""
     return {kind: tuple(read_texts(group, names)) for kind, names in _NAMES.items()}

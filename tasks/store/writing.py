@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from tasks.store import large
 from tasks.store.checks import crc
 from tasks.store.errors import StoreMoved, reading_stored
 from tasks.store.lock import Held
-from tasks.store.reading import study_check
+from tasks.store.reading import metrics_check, read_metrics, study_check
 from tasks.store.rows import Index, checked_id, id_bytes, prepared, put
-from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, key_of_study
+from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, MetricFacts, key_of_study
 from tasks.store.storage import Conflict, Repository
 from tasks.store.tables import ID_BYTES, array, make, read_ids
 
@@ -33,6 +33,7 @@ class Rows:
     trajectories: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict
     )  # [levels, n, dim], [3, levels]
+    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)  # by column
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Coordinator:
             _put_large(root, rows, points, cells)
             put(root["points"], POINTS, points, known_points, failpoint)
             put(root["cells"], CELLS, cells, known_cells, failpoint)
+            put_metrics(root, rows.metrics)
             if study is not None:
                 put_study(root, study.name, study.spec, study.points)
             failpoint("commit.before")
@@ -164,6 +166,15 @@ def put_study(root: Any, name: str, spec: dict[str, Any], points: Sequence[str])
     if len(ids):
         entry["id"][:] = ids
     entry.attrs.update(name=name, spec=spec, check=study_check(spec, read_ids(entry)))
+
+
+def put_metrics(root: Any, metrics: Mapping[str, MetricFacts]) -> None:
+    """Enter what is known of metrics, in place of what was said of the same columns before."""
+    known = read_metrics(root)
+    if all(known.get(name) == facts for name, facts in metrics.items()):
+        return
+    table = {name: asdict(facts) for name, facts in sorted({**known, **metrics}.items())}
+    root["metrics"].attrs.update(table=table, check=metrics_check(table))
 
 
 def lay_out(root: Any) -> None:

@@ -1,7 +1,7 @@
 """Answers whose numbers a test chooses: planned, written and read as those of a run; only nothing is computed.
 
 Studies are read by `Study.from_spec` and planned by `make_plan`; rows are made by `rows_of`, committed to a store and read by
-`Answers`. So ids, labels, specs and columns are those of the product, and what the product refuses cannot be asked for.
+`ModelledAnswers`. So ids, labels, specs and columns are those of the product, and what the product refuses cannot be asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from tasks.plan import Cell, Point, make_plan
-from tasks.results import Answers
+from tasks.results.models import ModelledAnswers
 from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of, skipped_rows
+from tasks.results.rows import rows_of
+from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import CellAnswer, PointAnswer, ShardAnswer
@@ -60,7 +61,7 @@ def chosen(
     tell: Callable[[Point], Told | None],
     of_cell: Callable[[Cell], OfCell] = lambda _cell: OfCell(),
     uri: str | None = None,
-) -> Answers:
+) -> ModelledAnswers:
     """The answers of a study to whose points `tell` gives the numbers; None leaves a point unanswered.
 
     The store lies in a temporary folder unless `uri` says otherwise. `spec` has the keys of a study; what is left out of ``name``,
@@ -84,14 +85,11 @@ def chosen(
         "cpu",
         0.0,
     )
-    impossible = skipped_rows(
-        (point, plan.impossible[point.id]) for point in plan.points if point.id in plan.impossible
-    )
     with store.coordinate() as coordinator:
         origin = provenance(study.name)
-        coordinator.commit_study(study.name, study.spec(), [point.id for point in plan.points], impossible, origin)
+        record(coordinator, plan, origin)
         coordinator.commit(rows_of(answer, {}), "chosen", origin)
-    return Answers(store, study.name)
+    return ModelledAnswers(store, study.name)
 
 
 def _answered(point: Point, told: Told) -> PointAnswer:

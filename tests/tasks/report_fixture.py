@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from tasks.columns import METRIC_SUFFIXES
+from tasks.columns import GENERATION, METRIC_SUFFIXES
 from tasks.data import Digits
 from tasks.results.error_decomposition import split
 
@@ -112,9 +112,12 @@ def dataset_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> xr.
         "status": "ok",
         "error": "",
         "start": "random",
+        "process": GENERATION,
+        "guidance": "",
     }
-    names = [*usual, "point_id"]
+    names = [*usual, "point_id", "sampling_schedule"]
     full = [{**usual, "point_id": f"point-{i}", **row} for i, row in enumerate(rows)]
+    full = [{"sampling_schedule": row["schedule"], **row} for row in full]
     coords = {
         name: (
             "point",

@@ -10,6 +10,7 @@ from scipy import stats
 from tasks.compare import compare
 from tasks.statistics.corrections import corrected
 from tasks.statistics.decision import hurdle
+from tests.tasks.metric_kit import saying
 
 SEEDS = 3
 RARELY = 1e-3
@@ -41,7 +42,8 @@ def test_more_is_better_of_a_metric_that_says_so() -> None:
     up = x + np.array([[0.2], [0.0]]) + 1e-4 * draw.normal(size=x.shape)
     names = {"w1": "label-accuracy", "w1_floor": "label-accuracy_floor"}
     for metric, verdict in (("w1", "worse"), ("label-accuracy", "better")):
-        before, after = (points(values) if metric == "w1" else points(values).rename(names) for values in (x, up))
+        named = [points(values) if metric == "w1" else points(values).rename(names) for values in (x, up)]
+        before, after = (saying(side, [metric]) for side in named)
         assert by_steps(before, after)["verdict"][0] == verdict
 
 

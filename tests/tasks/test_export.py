@@ -16,6 +16,7 @@ from tasks.results import Answers
 from tasks.results import export as module
 from tasks.results.export import WRITERS, ExportError, export
 from tasks.store import Rows, Store
+from tests.tasks.golden_stores import unpacked
 from tests.tasks.tiny_store import SPEC, answer
 
 _SUFFIX = {"zarr": "zarr", "netcdf": "nc", "parquet": "parquet"}
@@ -87,6 +88,20 @@ def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(
     assert json.loads(found.attrs["studies"]) == ["short", "tiny"]
     if form != "parquet":
         assert set(found.coords) == set(points.coords)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_guidance_schedules_and_what_is_known_of_metrics_are_exported(tmp_path, form):
+    answers = Answers(Store.open(unpacked("run-3", tmp_path)), "run")
+    found = read(form, export(answers, form, tmp_path / "points"))
+    for name in ("guidance", "sampling_schedule", "process"):
+        assert found[name].values.tolist() == answers.points[name].values.tolist()
+    assert {"class-label(weight=2.0)", ""} <= set(found["guidance"].values.tolist())
+    if form != "parquet":
+        told = {
+            name: (found[name].attrs["of"], found[name].attrs["better"]) for name in ("score-error", "gone_parts:Hits")
+        }
+        assert told == {"score-error": ("models", "lower"), "gone_parts:Hits": ("samples", "higher")}
 
 
 @pytest.mark.parametrize("form", ["zarr", "netcdf"])

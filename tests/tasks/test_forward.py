@@ -15,6 +15,7 @@ from tasks.report.lookup.targets import Target
 from tasks.report.page.draw import draw_report
 from tasks.results.models import ModelledAnswers
 from tasks.results.rows import rows_of, skipped_rows
+from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import PointAnswer, Requests, run_shard
@@ -106,8 +107,7 @@ def test_such_a_study_is_stored_and_drawn(tmp_path: Path) -> None:
     study, plan, answers = answered()
     store = Store.create(str(tmp_path / "results"))
     with store.coordinate() as coordinator:
-        rows = skipped_rows((p, plan.impossible[p.id]) for p in plan.points if p.id in plan.unrecorded)
-        coordinator.commit_study(study.name, study.spec(), [p.id for p in plan.points], rows, {"study": study.name})
+        record(coordinator, plan, {"study": study.name})
         for answer in answers:
             coordinator.commit(rows_of(answer, {}), "shard", {})
     page = draw_report(ModelledAnswers(store, study.name))

@@ -11,9 +11,10 @@ import scipy.stats
 import xarray as xr
 
 from diffusion.metrics import ModeCoverage
+from tasks.columns import FACTS
 from tasks.query import STATISTICS, QueryError, query
-from tasks.query.reductions import higher_is_better
 from tasks.where.columns import Columns, Groups
+from tests.tasks.metric_kit import saying
 
 LABELS = {
     "dataset": "uniform",
@@ -48,9 +49,9 @@ def points_of(rows: list[dict[str, Any]], *metrics: str) -> xr.Dataset:
         if name not in frame:
             frame[name] = frame["steps"] if name == "nfe" else 0.5
     columns = {name: ("point", np.array(frame[name].tolist())) for name in frame}
-    labels = (*LABELS, "nfe", "cell_id", "point_id", "status", "error", *(["start"] if "start" in columns else []))
+    labels = (*LABELS, "nfe", "cell_id", "point_id", "status", "error", *(name for name in FACTS if name in columns))
     coords = {name: columns.pop(name) for name in labels}
-    return xr.Dataset(columns, coords)
+    return saying(xr.Dataset(columns, coords), metrics)
 
 
 def random_points(n: int = 500) -> xr.Dataset:
@@ -112,9 +113,9 @@ def test_best_is_the_largest_where_the_metric_says_so_and_the_smallest_otherwise
     rows = [{"seed": i, HITS: x, "w1": x} for i, x in enumerate([0.1, 0.3, 0.2])]
     found = query(points_of(rows, HITS, "w1"), None, ["sampler"], [HITS, "w1"], ["best"])
     assert found.iloc[0].tolist() == ["heun", 0.3, 0.1]
-    assert higher_is_better(f"{HITS}(k=3)_network")
-    assert not higher_is_better("sliced-w2(projections=64)")
-    assert not higher_is_better("no.such.module:Metric")
+    part = f"{HITS}_network"
+    points = points_of([{HITS: 1.0, part: x} for x in (0.1, 0.3)], HITS)
+    assert query(points, None, ["sampler"], [part], ["best"]).iloc[0].tolist() == ["heun", 0.3]
 
 
 def test_failed_points_are_records_and_no_part_of_a_group() -> None:

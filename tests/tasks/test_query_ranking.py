@@ -249,13 +249,13 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() 
 FORWARD = "forward-chain on vp-linear"
 
 
-def asked(values: dict[str, list[float]], nfe: int, **labels) -> list[dict]:
-    return [{**row, "nfe": nfe} for row in values_of(values, **labels)]
+def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels) -> list[dict]:
+    return [{**row, "nfe": nfe, "process": process} for row in values_of(values, **labels)]
 
 
 def with_forward(name: str) -> list[dict]:
     """Forward rows beat all others in every count."""
-    return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0)]
+    return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0, "forward")]
 
 
 def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_the_answer_says_so() -> None:
@@ -265,25 +265,48 @@ def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_th
         assert found.attrs["left_out"] == (FORWARD,)
 
 
-@pytest.mark.parametrize("start", ["data", "observation: blur", "random to sigma/alpha = 0.5"])
-def test_what_sets_out_from_more_than_noise_is_left_out_beside_what_does_not(start: str) -> None:
-    """Also of samplers that can do both."""
-    rows = [*asked({"heun": [0.5, 0.6]}, 10, start="random"), *asked({"own.module:Mover": [0.1, 0.1]}, 5, start=start)]
+@pytest.mark.parametrize("process", ["dynamics", "restoration", ""])
+def test_what_is_no_generation_is_left_out_beside_what_is(process: str) -> None:
+    """Also of samplers that can do both, and where it is not known."""
+    rows = [*asked({"heun": [0.5, 0.6]}, 10), *asked({"own.module:Mover": [0.1, 0.1]}, 5, process)]
     found = rank(points_of(rows, "w1"))
     assert found["sampler"].tolist() == ["heun"]
     assert found.attrs["left_out"] == ("own.module:Mover",)
     assert rank(points_of(rows[2:], "w1"))["sampler"].tolist() == ["own.module:Mover"]
 
 
-@pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain-of-mine"])
-def test_samplers_that_are_not_registered_are_ranked_as_any(name: str) -> None:
-    found = rank(points_of(values_of({"heun": [0.5], name: [0.1]}), "w1"))
+@pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain"])
+def test_what_a_sampler_is_called_does_not_decide_what_it_is_compared_with(name: str) -> None:
+    found = rank(points_of([*asked({"heun": [0.5]}, 1), *asked({name: [0.1]}, 1)], "w1"))
     assert found["sampler"].tolist() == [name, "heun"]
     assert found.attrs["left_out"] == ()
 
 
+def test_guidance_and_the_schedule_that_is_sampled_on_are_axes_of_a_ranking() -> None:
+    rows = [
+        {"sampler": f"heun | {name} on {on}", "guidance": name, "sampling_schedule": on, "seed": s, "w1": w1 + s / 100}
+        for name, on, w1 in (("label", "edm", 0.3), ("label", "flow", 0.1), ("none", "edm", 0.2))
+        for s in range(3)
+    ]
+    points = points_of(rows, "w1")
+    by_guidance = rank(points, "guidance", by=())
+    assert by_guidance[["guidance", "sampler"]].values.tolist() == [
+        ["label", "heun | label on flow"],
+        ["none", "heun | none on edm"],
+    ]
+    by_schedule = rank(points, "sampling_schedule", by=["guidance"])
+    assert by_schedule[["guidance", "sampling_schedule", "rank"]].values.tolist() == [
+        ["label", "flow", 1],
+        ["label", "edm", 2],
+        ["none", "edm", 1],
+    ]
+    assert set(pareto(points, ("w1",), by=["guidance"])["sampler"]) == {"heun | label on flow", "heun | none on edm"}
+    with pytest.raises(QueryError, match="--best 'guidance' is unknown"):
+        rank(points.drop_vars(["guidance", "sampling_schedule"]), "guidance")
+
+
 def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_samplers_are_apart() -> None:
-    points = points_of([*with_forward("heun"), *asked({"forward-sde": [0.3]}, 0, dataset="moons")], "w1")
+    points = points_of([*with_forward("heun"), *asked({"forward-sde": [0.3]}, 0, "forward", dataset="moons")], "w1")
     assert pareto(points, where=f"sampler == '{FORWARD}'")["sampler"].tolist() == [FORWARD]
     assert rank(points, where="dataset == 'moons'")["sampler"].tolist() == ["forward-sde"]
     assert set(rank(points)["sampler"]) == {"heun", "forward-sde"}

@@ -131,10 +131,16 @@ def test_a_study_of_nothing_else_has_its_own_picture() -> None:
 def test_whoever_knows_more_is_ranked_apart() -> None:
     rows = [
         asked(formulation="edm", sampler="heun", w1=0.2, start="random"),
-        asked(formulation="indi", sampler="indi", w1=0.1, start="observation: blur"),
-        asked(formulation="edm", sampler="langevin", w1=0.05, start="data"),
-        asked(formulation="edm", sampler="forward-chain", w1=0.01, start="data", nfe=0),
-        asked(formulation="edm", sampler="langevin(nsr=0.5)", w1=0.02, start="random to sigma/alpha = 0.5"),
+        asked(formulation="indi", sampler="indi", w1=0.1, start="observation: blur", process="restoration"),
+        asked(formulation="edm", sampler="langevin", w1=0.05, start="data", process="dynamics"),
+        asked(formulation="edm", sampler="forward-chain", w1=0.01, start="data", process="forward", nfe=0),
+        asked(
+            formulation="edm",
+            sampler="langevin(nsr=0.5)",
+            w1=0.02,
+            start="random to sigma/alpha = 0.5",
+            process="dynamics",
+        ),
     ]
     found = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
     assert [(what, [best.who for best in ranking]) for what, ranking in found.rankings] == [
@@ -148,7 +154,7 @@ def test_whoever_knows_more_is_ranked_apart() -> None:
 
 
 def test_a_study_of_restorations_ranks_them() -> None:
-    rows = [asked(formulation="indi", sampler="indi", start="observation: blur")]
+    rows = [asked(formulation="indi", sampler="indi", start="observation: blur", process="restoration")]
     found = verdicts(tabulate(dataset_of(rows, ("w1",)), {}), "uniform", "w1")
     assert [best.who for best in found.best] == ["indi with indi"]
 

@@ -8,6 +8,7 @@ import xarray as xr
 from rich.console import Console
 
 from tasks.query.tables import tables
+from tests.tasks.metric_kit import saying
 
 ROWS = [
     *((f, "edm", "heun", n, seed, 0.1 * n + seed) for f in ("edm", "exact") for n in (1, 5) for seed in (0, 1)),
@@ -90,6 +91,7 @@ def test_a_metric_of_models_has_one_row_for_each_model_however_often_it_was_aske
     values = {("vp", 0): 1.5, ("vp", 1): 1.7, ("exact", 0): 1.2, ("exact", 1): 1.2}
     made["nll"] = ("point", [values[row[0], row[4]] for row in rows])
     made["nll_floor"] = ("point", [1.1] * len(rows))
+    made = saying(made, ["nll"])
     made["cell_id"] = ("point", [f"{row[0]} {row[4]}" for row in rows])
     console = Console(width=120, no_color=True)
     with console.capture() as captured:

@@ -5,8 +5,8 @@ from typing import Any
 from tasks.plan import Plan, keeps_trajectory
 from tasks.results import Answers
 from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of, skipped_rows
-from tasks.results.stored import plan_against
+from tasks.results.rows import rows_of
+from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import Requests, run_shard
@@ -30,15 +30,12 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
     """Compute and commit what the store at `uri` lacks of a study, a commit per shard; what was planned."""
     study = Study.from_spec(spec)
     opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
-    with opened.coordinate() as coordinator:
+    with coordinate(opened) as coordinator:
         plan = plan_against(opened, study, **asked)
         wanted = Requests(
             study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
         )
-        impossible = skipped_rows((p, plan.impossible[p.id]) for p in plan.points if p.id in plan.unrecorded)
-        coordinator.commit_study(
-            study.name, study.spec(), [p.id for p in plan.points], impossible, provenance(study.name)
-        )
+        record(coordinator, plan, provenance(study.name))
         stored = Answers(opened)
         for shard in plan.shards(1):
             sets = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.columns import METRIC_SUFFIXES
+from tasks.columns import GENERATION, METRIC_SUFFIXES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,7 +37,10 @@ class Row:
     point_id: str
     status: str
     error: str
-    start: str  # what it set out from, see `tasks.columns`
+    start: str  # what it set out from
+    process: str  # what it does: see `tasks.columns`
+    guidance: str
+    sampling_schedule: str
     values: Mapping[str, float]
     beside: Mapping[str, float] = field(
         default_factory=dict
@@ -59,7 +62,9 @@ def metrics_in(points: xr.Dataset) -> list[str]:
 def points_in(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Row, ...]:
     """Every row as plain values; a column that is missing has its default everywhere."""
     texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error", "start"]
-    text = {name: [str(v) for v in _column(points, name, "")] for name in texts}
+    text = {name: [str(v) for v in _column(points, name, "")] for name in (*texts, "guidance")}
+    text["process"] = [str(v) for v in _column(points, "process", GENERATION)]
+    text["sampling_schedule"] = [str(v) for v in _column(points, "sampling_schedule", "")]
     count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
     values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
     names = [f"{metric}{suffix}" for metric in metrics for suffix in METRIC_SUFFIXES if f"{metric}{suffix}" in points]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.columns import distinct, makes_samples
+from tasks.columns import GENERATION, distinct
 from tasks.report.lookup.labels import short_labels
 from tasks.report.lookup.metrics import metrics_asked
 from tasks.report.lookup.named import sampler_called
@@ -126,11 +126,12 @@ class Curve:
     series: Series
     at: tuple[Mean, ...]
     start: str = ""
+    process: str = GENERATION
 
     @property
     def from_noise(self) -> bool:
         """Whether its samples were made from noise: what others know more is not compared with it."""
-        return makes_samples(self.panel.sampler, self.start)
+        return self.process == GENERATION
 
     def by_steps(self) -> dict[int, Mean]:
         return {mean.steps: mean for mean in self.at}
@@ -339,4 +340,4 @@ def _curves(table: Tabulation) -> Iterable[Curve]:
                     failed = lost[dataset, panel, series, steps]
                     means.append(Mean(steps, int(np.median([row.nfe for row in rows])), values, seeds, failed))
             if means:
-                yield Curve(dataset, metric, panel, series, tuple(means), found[0][1][0].start)
+                yield Curve(dataset, metric, panel, series, tuple(means), found[0][1][0].start, found[0][1][0].process)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.columns import goes_to_noise
+from tasks.columns import FORWARD
 from tasks.report.numbers.curves import values_by_seed
 from tasks.report.text import counted, number, plus_minus, some
 from tasks.statistics import decision
@@ -303,7 +303,7 @@ def verdicts(table: Tabulation, dataset: str, metric: str, point_mass: float = m
 def _rankings(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterable[tuple[str, tuple[Best, ...]]]:
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
-        if not goes_to_noise(curve.panel.sampler):
+        if curve.process != FORWARD:
             groups.setdefault("" if curve.from_noise else curve.start, []).append(curve)
     for start in sorted(groups):
         told = f", from {start}" if start else ""
@@ -312,7 +312,7 @@ def _rankings(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> It
 
 def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:
     for curve in curves:
-        if not goes_to_noise(curve.panel.sampler):
+        if curve.process != FORWARD:
             found = tuple(mean for mean in curve.at if mean.mean > BEYOND * point_mass > 0)
             if found:
                 yield Beyond(curve, found, point_mass)
