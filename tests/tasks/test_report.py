@@ -280,8 +280,9 @@ def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path: 
 def test_floors_of_different_laws_are_not_pooled() -> None:
     laws = {("forward-chain", "vp-linear"): 0.02, ("forward-chain", "ve-geometric"): 1.02, ("ddim", "vp-linear"): 0.003}
     rows = [
-        {"formulation": f, "schedule": on, "sampler": by, "w1": w1, "w1_floor": floor, "nfe": 0 if by != "ddim" else 10}
+        {"formulation": f, "schedule": on, "sampler": by, "w1": w1, "w1_floor": floor, **asked}
         for (by, on), floor in laws.items()
+        for asked in ({"nfe": 10} if by == "ddim" else {"nfe": 0, "start": "data", "process": "forward"},)
         for f, w1 in (("exact", 0.01), ("iddpm", 0.03))
     ]
     answers = fixture.MadeUp(dataset_of(rows, ("w1",)), {})

@@ -623,6 +623,7 @@ def test_restorations_of_different_observations_have_floors_and_rankings_of_thei
             "formulation": f"indi({what})",
             "sampler": "euler",
             "start": f"observation: {what}",
+            "process": "restoration",
             "w1": floor + 0.1,
             "w1_floor": floor,
             "nfe": 10,
