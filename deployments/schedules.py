@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from diffusion.errors import WrongInput
 from tasks.study import StudyError, load_study
-from tasks.study.document import shipped_studies
+from tasks.study.document import shipped_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Entry(BaseModel):
 
     def parameters(self, folder: Path) -> dict[str, Any]:
         """The parameters of the flow `run_study`, with paths that do not depend on where the run is started."""
-        study = self.study if self.study in shipped_studies() else _absolute(self.study, folder)
+        study = shipped_name(self.study) or _absolute(self.study, folder)
         store = self.store if "://" in self.store else _absolute(self.store, folder)
         return {"study": study, "store": store, "overrides": list(self.overrides)}
 

@@ -102,7 +102,7 @@ def found_at(path: str) -> object:
     raise AssertionError(f"{path}: no such module")
 
 
-@pytest.mark.parametrize("study", [name for name in shipped_studies() if name.startswith("seeds/")])
+@pytest.mark.parametrize("study", [name for name in shipped_studies() if name.startswith("documents/")])
 def test_every_study_of_a_document_shows_some_system(study: str) -> None:
     assert any(f"study {study}" in named(rows()[row][2]) for row in SYSTEMS)
 

@@ -191,9 +191,9 @@ def report_command(
 def _listed(study: str) -> list[str] | None:
     """The names of the studies in a file that names studies; None if `study` is not such a file."""
     from tasks.study.collection import load_collection
-    from tasks.study.document import shipped_studies
+    from tasks.study.document import shipped_name
 
-    if not (study in shipped_studies() or Path(study).is_file()):
+    if not (shipped_name(study) or Path(study).is_file()):
         return None
     collection = load_collection(study)
     return None if collection.name is None else [member.study.name for member in collection.members]

@@ -1,13 +1,13 @@
 """A file that names other studies: one list, run one after the other into one store.
 
-name: seeds
-studies: [seeds/slides-torus, seeds/notes-ncsn]   # shipped studies, or files, seen from where this one lies
+name: documents
+studies: [documents/slides-torus, documents/notes-ncsn]   # shipped studies, or files, seen from where this one lies
 
 Every study of the list is loaded before anything runs, so that a mistake in the last is told at once, with its own place. A study in
 the store is found by its name: no two of a list have the same. A collection leaves nothing in the store that its studies would not.
 
 Changes from the command line go to every study, but for those of the collection's own keys: ``--set samples=100`` makes all
-of them small, ``--set studies=[seeds/slides-torus]`` makes the list short.
+of them small, ``--set studies=[documents/slides-torus]`` makes the list short.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import PlainValidator, ValidationError
 from tasks.messages import shown, unknown
 from tasks.study.axes import Frozen, Missing, list_of, name_of_study, read_text, refuse
 from tasks.study.components import MISSING, Complaint, complaint_of
-from tasks.study.document import StudyError, load, shipped_studies
+from tasks.study.document import StudyError, load, shipped_name, shipped_studies
 from tasks.study.model import Study, load_study
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
     listed = _validated(document)
     members: list[Member] = []
     complaints: list[Complaint] = []
-    folder = None if source in shipped_studies() else Path(source).parent
+    folder = None if shipped_name(source) else Path(source).parent
     for i, entry in enumerate(listed.studies):
         try:
             members.append(_member(entry, folder, rest, members))
@@ -101,11 +101,11 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
 
 def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: Sequence[Member]) -> Member:
     """One entry of the list; `folder` is None for a shipped list, whose studies are shipped ones."""
-    shipped = shipped_studies()
-    if entry in shipped:
-        source = entry
+    name = shipped_name(entry)
+    if name is not None:
+        source = name
     elif folder is None:
-        raise StudyError(entry, [unknown("study", entry, shipped)])
+        raise StudyError(entry, [unknown("study", entry, shipped_studies())])
     else:
         source = str(folder / entry)
     study = load_study(source, overrides)

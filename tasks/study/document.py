@@ -10,7 +10,9 @@ wrong with them is reported with ``--set`` as the place.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deployments" / "studies"
+RENAMED = {"seeds": "documents"}
+"""Folders and collections of shipped studies, by what they were once called."""
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 32
 MOST_DIGITS = 400
@@ -164,14 +168,37 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def shipped_studies() -> list[str]:
-    """Names of the studies in ``deployments/studies``; of those in a folder of it with the folder: ``seeds/slides-torus``."""
+    """Names of the studies in ``deployments/studies``; of those in a folder of it with the folder: ``documents/slides-torus``."""
     return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
+
+
+def shipped_name(source: str | Path) -> str | None:
+    """The shipped study that a name means; None if it means none. An old name is told on stderr with the new one."""
+    if not isinstance(source, str):
+        return None
+    shipped, now = shipped_studies(), _renamed(source)
+    if source not in shipped and now in shipped:
+        _tell_the_new_name(source, now)
+        return now
+    return source if source in shipped else None
+
+
+def _renamed(name: str) -> str:
+    """A name as it is now: the folder, or the collection, may have been called otherwise."""
+    folder, slash, rest = name.partition("/")
+    return f"{RENAMED.get(folder, folder)}{slash}{rest}"
+
+
+@cache
+def _tell_the_new_name(old: str, now: str) -> None:
+    sys.stderr.write(f"note: the study {old} is called {now} now\n")
 
 
 def _find(source: str | Path) -> tuple[Path, str]:
     shipped = shipped_studies()
-    if isinstance(source, str) and source in shipped:
-        return SHIPPED / f"{source}.yaml", f"{source}.yaml"
+    name = shipped_name(source)
+    if name is not None:
+        return SHIPPED / f"{name}.yaml", f"{name}.yaml"
     path, label = Path(source), _printable(str(source))
     told = None
     try:
@@ -183,7 +210,7 @@ def _find(source: str | Path) -> tuple[Path, str]:
         told = f"this cannot be a file ({error})"
     if told is None:
         return path, label
-    near = nearest(str(source).removesuffix(".yaml"), shipped) or nearest(path.stem, shipped)
+    near = nearest(_renamed(str(source).removesuffix(".yaml")), shipped) or nearest(path.stem, shipped)
     question = f"; did you mean {near!r}?" if near else ""
     raise StudyError(label, [f"{label}: {told}{question} (shipped studies: {', '.join(shipped) or 'none'}; or a path)"])
 

@@ -31,6 +31,11 @@ def test_the_shipped_list_is_good() -> None:
     assert read_schedules()
 
 
+def test_an_entry_may_name_a_study_of_the_documents_as_it_was_called_once(tmp_path: Path) -> None:
+    entry = Entry(study="seeds/slides-torus", store="results", cron="0 2 * * *")
+    assert entry.parameters(tmp_path)["study"] == "documents/slides-torus"
+
+
 def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path) -> None:
     found = read_schedules(listed(tmp_path, GOOD, GOOD | {"name": "other"}))
     assert [entry.title for entry in found] == ["smoke", "other"]

@@ -24,17 +24,17 @@ ONE = "datasets: [uniform]\nformulations: [exact]\nsamplers: [ddim]\nsteps: [2, 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two studies in a folder of one's own, and a shelf of shipped ones."""
     shelf = tmp_path / "shelf"
-    (shelf / "seeds").mkdir(parents=True)
+    (shelf / "documents").mkdir(parents=True)
     (shelf / "plain.yaml").write_text(f"name: plain\n{ONE}")
-    (shelf / "seeds" / "first.yaml").write_text(f"name: first\n{ONE}")
-    (shelf / "seeds.yaml").write_text("name: seeds\nstudies: [seeds/first, plain]\n")
+    (shelf / "documents" / "first.yaml").write_text(f"name: first\n{ONE}")
+    (shelf / "documents.yaml").write_text("name: documents\nstudies: [documents/first, plain]\n")
     (tmp_path / "secret.yaml").write_text(f"name: secret\n{ONE}")
     monkeypatch.setattr(study_file, "SHIPPED", shelf)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "a.yaml").write_text(f"name: a\n{ONE}")
     (mine / "b.yaml").write_text(f"name: b\n{ONE}")
-    (mine / "all.yaml").write_text("name: all\nstudies:\n  - a.yaml\n  - ./b.yaml\n  - seeds/first\n")
+    (mine / "all.yaml").write_text("name: all\nstudies:\n  - a.yaml\n  - ./b.yaml\n  - documents/first\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -60,14 +60,31 @@ def test_studies_are_those_of_the_list_in_its_order_and_paths_begin_where_the_li
     assert [member.source for member in load_collection("mine/all.yaml").members] == [
         "mine/a.yaml",
         "mine/b.yaml",
-        "seeds/first",
+        "documents/first",
     ]
 
 
 def test_a_shipped_list_names_shipped_studies_with_their_folder() -> None:
-    assert study_file.shipped_studies() == ["plain", "seeds", "seeds/first"]
+    assert study_file.shipped_studies() == ["documents", "documents/first", "plain"]
+    assert names("documents") == ["first", "plain"]
+    assert load_study("documents/first").name == "first"
+
+
+def test_names_of_old_lead_to_the_same_studies_and_stderr_says_the_new_ones(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study_file._tell_the_new_name.cache_clear()
     assert names("seeds") == ["first", "plain"]
-    assert load_study("seeds/first").name == "first"
+    assert load_study("seeds/first") == load_study("documents/first")
+    (tmp_path / "old.yaml").write_text("name: old\nstudies: [seeds/first]\n")
+    (member,) = load_collection(str(tmp_path / "old.yaml")).members
+    assert member.source == "documents/first"
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "note: the study seeds is called documents now",
+        "note: the study seeds/first is called documents/first now",
+    ]
 
 
 def test_a_file_that_is_a_study_is_itself_and_no_list() -> None:
@@ -77,14 +94,14 @@ def test_a_file_that_is_a_study_is_itself_and_no_list() -> None:
 
 
 def test_where_one_study_is_expected_a_list_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"^seeds.yaml:2:1, at studies: this file names other studies, where one"):
-        load_study("seeds")
+    with pytest.raises(StudyError, match=r"^documents.yaml:2:1, at studies: this file names other studies, where one"):
+        load_study("documents")
 
 
 def test_changes_go_to_every_study_but_for_those_of_the_list_itself() -> None:
-    changed = load_collection("seeds", ["samples=20", "steps=[5]", "studies=[plain]"])
+    changed = load_collection("documents", ["samples=20", "steps=[5]", "studies=[plain]"])
     assert [(m.study.name, m.study.samples, m.study.steps) for m in changed.members] == [("plain", 20, (5,))]
-    assert load_collection("seeds", ["name=both"]).name == "both"
+    assert load_collection("documents", ["name=both"]).name == "both"
 
 
 @pytest.mark.parametrize(
@@ -131,12 +148,14 @@ def test_what_is_wrong_in_a_study_is_told_with_both_places_and_all_of_it_at_once
 
 
 def test_a_shipped_list_never_leads_out_of_the_shelf(folder: Path) -> None:
-    (folder / "shelf" / "seeds.yaml").write_text("name: seeds\nstudies: [../secret.yaml, ../secret, seeds/frist]\n")
-    told = message("seeds")
-    assert "seeds.yaml:2:11, at studies[0]: unknown study '../secret.yaml'" in told
+    (folder / "shelf" / "documents.yaml").write_text(
+        "name: documents\nstudies: [../secret.yaml, ../secret, documents/frist]\n"
+    )
+    told = message("documents")
+    assert "documents.yaml:2:11, at studies[0]: unknown study '../secret.yaml'" in told
     assert "at studies[1]: unknown study '../secret'" in told
-    assert "at studies[2]: unknown study 'seeds/frist'; did you mean 'seeds/first'?" in told
-    for outside in ("seeds/../../secret", "../secret"):
+    assert "at studies[2]: unknown study 'documents/frist'; did you mean 'documents/first'?" in told
+    for outside in ("documents/../../secret", "../secret"):
         with pytest.raises(StudyError, match="there is no such file"):
             load_study(outside)
 

@@ -20,8 +20,8 @@ LITTLE = {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60}  # what tr
 ROUGH = {"batch": 2, "tolerance": 0.1}  # of a likelihood
 
 
-def seed_studies() -> list[str]:
-    return [name for name in shipped_studies() if name.startswith("seeds/")]
+def studies_of_the_documents() -> list[str]:
+    return [name for name in shipped_studies() if name.startswith("documents/")]
 
 
 def members(name: str, *overrides: str) -> tuple[Member, ...]:
@@ -38,22 +38,22 @@ def test_a_shipped_study_is_valid_says_what_it_is_and_is_called_as_its_file(name
     assert comment.startswith("# ")
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
-    """Those of the seed documents ask nothing that is impossible; others may cross axes of which some do not go together, with the
+    """Those of the documents ask nothing that is impossible; others may cross axes of which some do not go together, with the
     reason, as long as most of it can be answered and every model is of some use.
     """
     (member,) = members(name)
     plan = make_plan(member.study, {}, ())
     assert plan.points
-    if name in seed_studies():
+    if name in studies_of_the_documents():
         assert dict(Counter(plan.impossible.values())) == {}
     assert all(plan.impossible.values())
     assert len(plan.impossible) < len(plan.points) / 2
     assert {job.cell.id for job in plan.jobs} >= {i for i, cell in plan.cells.items() if cell.training}
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name: str) -> None:
     (member,) = members(name)
     plan = make_plan(member.study, {}, ())
@@ -66,7 +66,7 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
     }  # what restores knows data and their observation
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_baseline(name: str) -> None:
     """Where models are trained whose samples are made from noise; what is steered or restored answers another question."""
     (member,) = members(name)
@@ -82,8 +82,8 @@ def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_ba
         assert not baselines
 
 
-def test_the_list_of_seed_studies_is_all_of_them() -> None:
-    assert [member.source for member in members("seeds")] == sorted(seed_studies(), key=_document)
+def test_the_list_of_the_documents_has_all_their_studies() -> None:
+    assert [member.source for member in members("documents")] == sorted(studies_of_the_documents(), key=_document)
 
 
 _DOCUMENTS = ("slides", "notes", "tutorial", "notebook", "talk")
@@ -91,8 +91,8 @@ _DOCUMENTS = ("slides", "notes", "tutorial", "notebook", "talk")
 
 def _document(name: str) -> tuple[int, int]:
     """The order of the list: document by document, within one as it is written there."""
-    listed = [member.source for member in members("seeds")]
-    return _DOCUMENTS.index(name.removeprefix("seeds/").partition("-")[0]), listed.index(name)
+    listed = [member.source for member in members("documents")]
+    return _DOCUMENTS.index(name.removeprefix("documents/").partition("-")[0]), listed.index(name)
 
 
 def small(study: Study) -> Study:
@@ -117,7 +117,7 @@ def small(study: Study) -> Study:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "seeds"])
+@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
     """By the functions that the flow calls, in this process: every answer that is possible is there, with what was asked of it."""
     (member,) = members(name)
