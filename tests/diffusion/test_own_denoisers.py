@@ -1,7 +1,11 @@
 """Somebody's own function as a denoiser: whatever it predicts, its answer is E[x_0 | x_t] on every schedule."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from diffusion.datasets import EightGaussians, Uniform
 from diffusion.errors import WrongValue
@@ -12,17 +16,17 @@ from diffusion.schedules import EDM, Flow, VPCosine, VPLinear
 TARGET = EightGaussians()
 
 
-def exact(y, sigma):
+def exact(y: Tensor, sigma: Tensor) -> Tensor:
     """E[x_0 | x_0 + sigma eps = y]."""
     return TARGET.denoise(y, torch.ones_like(sigma), sigma)
 
 
-def velocity(y, sigma):
+def velocity(y: Tensor, sigma: Tensor) -> Tensor:
     r = torch.sqrt(1 + sigma**2)
     return (y - exact(y, sigma)) / (sigma * r) - sigma / r * exact(y, sigma)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "x0": exact,
     "epsilon": lambda y, sigma: (y - exact(y, sigma)) / sigma,
     "score": lambda y, sigma: TARGET.score(y, torch.ones_like(sigma), sigma),
@@ -33,7 +37,9 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear(), VPCosine(), Flow(t_min=0.01)], ids=lambda s: s.label())
 @pytest.mark.parametrize("predicts", list(FUNCTIONS))
-def test_whatever_a_function_predicts_the_denoiser_is_the_exact_one_on_every_schedule(predicts, schedule):
+def test_whatever_a_function_predicts_the_denoiser_is_the_exact_one_on_every_schedule(
+    predicts: Any, schedule: EDM | VPLinear | VPCosine | Flow
+) -> None:
     own = OwnDenoiser(FUNCTIONS[predicts], predicts)
     times = torch.tensor([schedule.t_min, 0.3 * schedule.t_max, 0.9 * schedule.t_max], dtype=torch.float64)
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
@@ -43,7 +49,7 @@ def test_whatever_a_function_predicts_the_denoiser_is_the_exact_one_on_every_sch
 
 
 @pytest.mark.parametrize("predicts", list(FUNCTIONS))
-def test_predictions_are_what_the_parametrizations_of_that_name_mean(predicts):
+def test_predictions_are_what_the_parametrizations_of_that_name_mean(predicts: str) -> None:
     y, sigma = torch.randn(20, 2, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
     level = Circle.at(sigma.expand(20))
     z = y / torch.sqrt(1 + sigma**2)
@@ -55,21 +61,22 @@ def test_predictions_are_what_the_parametrizations_of_that_name_mean(predicts):
 class Net(torch.nn.Module):
     """Remembers what it was asked."""
 
-    def __init__(self, dtype=torch.float32):
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(2, 2, dtype=dtype)
         self.dropout = torch.nn.Dropout(0.5)
 
-    def forward(self, x, sigma):
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.seen = x.dtype, sigma.dtype, sigma.shape, torch.is_grad_enabled(), self.training
-        return self.dropout(self.linear(x))
+        out: Tensor = self.dropout(self.linear(x))
+        return out
 
 
 LEVEL = torch.ones(1, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_module_is_asked_in_its_own_numbers_in_evaluation_mode_and_without_gradients(dtype):
+def test_a_module_is_asked_in_its_own_numbers_in_evaluation_mode_and_without_gradients(dtype: torch.dtype) -> None:
     net = Net(dtype).train()
     net.linear.eval()
     x = torch.randn(1, 7, 2, dtype=torch.float64)
@@ -84,22 +91,32 @@ def test_a_module_is_asked_in_its_own_numbers_in_evaluation_mode_and_without_gra
     torch.testing.assert_close(place.grad, expected)
 
 
-def test_the_levels_of_rows_and_other_numbers_are_to_be_had():
+def test_the_levels_of_rows_and_other_numbers_are_to_be_had() -> None:
     net = Net().eval()
     OwnDenoiser(net, sigma_shape="rows")(torch.zeros(1, 7, 2, dtype=torch.float64), *LEVEL)
     assert net.seen[2] == (7,)
-    seen = []
-    OwnDenoiser(lambda x, _: seen.append(x.dtype) or x, dtype=torch.float16)(torch.zeros(1, 7, 2).double(), *LEVEL)
-    OwnDenoiser(lambda x, _: seen.append(x.dtype) or x)(torch.zeros(1, 7, 2).double(), *LEVEL)
+    seen: list[torch.dtype] = []
+
+    def remembering(x: Tensor, _: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return x
+
+    OwnDenoiser(remembering, dtype=torch.float16)(torch.zeros(1, 7, 2).double(), *LEVEL)
+    OwnDenoiser(remembering)(torch.zeros(1, 7, 2).double(), *LEVEL)
     assert seen == [torch.float16, torch.float64]
     with pytest.raises(RuntimeError) as error:
         OwnDenoiser(lambda x, _: net.linear(x))(torch.zeros(1, 7, 2).double(), *LEVEL)
     assert "dtype= changes the one" in error.value.__notes__[0]
 
 
-def test_where_no_signal_is_left_a_function_is_asked_at_the_most_noise_and_members_each_at_their_own():
-    seen = []
-    own = OwnDenoiser(lambda x, sigma: seen.append(float(sigma)) or x / (1 + sigma**2))
+def test_where_no_signal_is_left_a_function_is_asked_at_the_most_noise_and_members_each_at_their_own() -> None:
+    seen: list[float] = []
+
+    def remembering(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(float(sigma))
+        return x / (1 + sigma**2)
+
+    own = OwnDenoiser(remembering)
     alpha, sigma = torch.tensor([0.0, 0.6], dtype=torch.float64), torch.tensor([1.0, 0.8], dtype=torch.float64)
     found = own(torch.ones(2, 3, 1, dtype=torch.float64), alpha, sigma)
     assert seen == pytest.approx([1e6, 0.8 / 0.6])
@@ -118,7 +135,7 @@ def test_where_no_signal_is_left_a_function_is_asked_at_the_most_noise_and_membe
         (None, "None"),
     ],
 )
-def test_what_is_no_denoiser_is_refused(function, told):
+def test_what_is_no_denoiser_is_refused(function: Any, told: str) -> None:
     with pytest.raises(WrongValue, match=told):
         OwnDenoiser(function)
 
@@ -135,7 +152,7 @@ def test_what_is_no_denoiser_is_refused(function, told):
         (lambda _x, _s: None, "None"),
     ],
 )
-def test_what_is_no_answer_is_refused(answer, told):
+def test_what_is_no_answer_is_refused(answer: Any, told: str) -> None:
     with pytest.raises(WrongValue, match=told):
         OwnDenoiser(answer)(torch.zeros(1, 7, 2, dtype=torch.float64), *LEVEL)
 
@@ -143,6 +160,6 @@ def test_what_is_no_answer_is_refused(answer, told):
 @pytest.mark.parametrize(
     "settings", [{"predicts": "eps"}, {"sigma_shape": "column"}, {"dtype": torch.int64}, {"dtype": "float32"}]
 )
-def test_settings_that_mean_nothing_are_refused(settings):
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(WrongValue, match=r"found .*; accepted: "):
         OwnDenoiser(exact, **settings)
