@@ -233,6 +233,9 @@ def _origins(table: Tabulation, name: str, notes: list[str]) -> tuple[list[Choic
             notes.append(f"{name}: errors are not split (that takes exact rows and their limit of many steps).")
         return [], ""
     found = parts.origins(table, name, metric)
+    if not found:
+        notes.append(f"{name}: errors are not split (no network has an answer).")
+        return [], ""
     panels = list(dict.fromkeys(one.panel for one in found))
     first = default_panel(panels)
     order = sorted(panels, key=lambda panel: panel != first)
