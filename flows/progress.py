@@ -1,43 +1,38 @@
-"""Progress of a run: seen on the terminal and in Prefect's pages.
-
-Workers report to one Ray actor; the flow reads it while it waits. Time left is estimated from planned work done so far.
-"""
+"""Progress of a run as a person at the terminal sees it. Time left is estimated from planned work done so far."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
-_NAME = 32  # characters of a shard's name beside the bar
+from flows.events import (
+    Event,
+    MetricNotMeasured,
+    PointsFailed,
+    Progressed,
+    ShardDone,
+    ShardSwept,
+    ShardTrained,
+    Started,
+    Swept,
+)
 
-
-class Board:
-    """Totals of every shard, as reported by its worker. A Ray actor; a shard that starts again starts from nothing."""
-
-    def __init__(self) -> None:
-        self._shards: dict[int, list[float]] = {}
-        self._latest = 0
-
-    def begin(self, shard: int) -> None:
-        """A worker has taken the shard."""
-        self._shards[shard] = [0.0, 0.0, 0.0]
-        self._latest = shard
-
-    def add(self, shard: int, seconds: float, cells: int, points: int) -> None:
-        """A worker has done some planned seconds, cells and points of the shard."""
-        totals = self._shards.setdefault(shard, [0.0, 0.0, 0.0])
-        for i, value in enumerate((seconds, cells, points)):
-            totals[i] += value
-        self._latest = shard
-
-    def read(self) -> tuple[dict[int, list[float]], int]:
-        """Totals by shard, and the shard heard of last."""
-        return self._shards, self._latest
+_NAME = 32  # characters of a task run's name beside the bar
 
 
 def _clock(seconds: float) -> str:
@@ -46,12 +41,9 @@ def _clock(seconds: float) -> str:
 
 
 class Display:
-    """A bar with time left on a terminal; elsewhere a line per finished shard. Everything goes to stderr."""
+    """A bar with time left on a terminal; elsewhere a line per finished shard. Everything goes to stderr. Listens to a run."""
 
-    def __init__(self, work: float, cells: int, points: int, *, quiet: bool = False) -> None:
-        self._totals = (max(work, 1e-9), cells, points)
-        self._begun = self._working_since = time.monotonic()
-        self._fraction = 0.0
+    def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -60,56 +52,79 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[shard]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
+            TextColumn("{task.fields[run]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=self._totals[0], shard="")
+        self._task: TaskID | None = None
+        self._fraction = 0.0
+        self._cells = self._points = self._shards = self._done = 0
+        self._of_shard: dict[int, Counter[str]] = {}
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
-    @property
-    def fraction(self) -> float:
-        """Share of the planned work that is done."""
-        return self._fraction
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._start(event)
+            case Progressed():
+                self._update(event)
+            case ShardTrained() | ShardSwept():
+                counts = self._of_shard.setdefault(event.number, Counter())
+                counts["points"] += len(event.answer.points)
+                counts["failed"] += sum(told.error is not None for told in event.answer.points)
+            case ShardDone():
+                self._tell_done(event)
+            case PointsFailed():
+                self._say(f"  failed: {event}")
+            case MetricNotMeasured(reason):
+                self._say(f"  not measured: {reason}")
+            case Swept():
+                self._bar.stop()
 
-    def update(self, done: tuple[float, float, float], shard: str) -> None:
-        """Show totals of work, cells and points, and the shard heard of last."""
-        work, cells, points = done
+    def _start(self, event: Started) -> None:
+        plan, shards = event.plan, event.shards
+        self._cells, self._points, self._shards = sum(s.trained for s in shards), plan.missing, len(shards)
+        self._begun = self._working_since = time.monotonic()
+        self._task = self._bar.add_task("starting", total=1.0, run="")
+        if self._console.is_terminal:
+            self._bar.start()
+        self._say(
+            f"study {plan.study.name}: {plan.missing} points to compute, {self._cells} cells to train, "
+            f"{len(plan.done)} points done; {self._shards} shards on {event.slots} workers"
+        )
+        for warning in event.warnings:
+            self._say(f"warning: {warning}")
+
+    def _update(self, event: Progressed) -> None:
+        assert self._task is not None  # noqa: S101 - a run starts before it progresses
         if not self._fraction:  # until now workers were starting
             self._working_since = time.monotonic()
-        self._fraction = min(work / self._totals[0], 1.0)
-        text = f"cells {cells:.0f}/{self._totals[1]}  points {points:.0f}/{self._totals[2]}"
-        shard = shard if len(shard) <= _NAME else shard[: _NAME - 1] + "…"
-        done_work = min(work, self._totals[0])
-        self._bar.update(self._task, completed=done_work, description=text, shard=shard.replace("[", r"\["))
+        self._fraction = event.fraction
+        text = f"cells {event.cells:.0f}/{self._cells}  points {event.points:.0f}/{self._points}"
+        run = event.latest if len(event.latest) <= _NAME else event.latest[: _NAME - 1] + "…"
+        self._bar.update(self._task, completed=event.fraction, description=text, run=run.replace("[", r"\["))
 
-    def committed(self, number: int, of: int, name: str, points: int, failed: int) -> None:
-        """A shard is in the store."""
+    def _tell_done(self, event: ShardDone) -> None:
+        self._done += 1
         elapsed = time.monotonic() - self._begun
         working = time.monotonic() - self._working_since
-        left = working * (1 / self._fraction - 1) if self._fraction > 0 else float("nan")
-        about = f", about {_clock(left)} left" if number < of and left == left else ""
-        trouble = f", {failed} failed" if failed else ""
-        self.say(f"shard {number}/{of} committed: {name} ({points} points{trouble}) after {_clock(elapsed)}{about}")
+        left = working * (1 / self._fraction - 1) if self._fraction > 0 else math.nan
+        about = f", about {_clock(left)} left" if self._done < self._shards and not math.isnan(left) else ""
+        counts = self._of_shard.pop(event.number)
+        trouble = f", {counts['failed']} failed" if counts["failed"] else ""
+        self._say(
+            f"shard {self._done}/{self._shards} committed: {event.shard.name} ({counts['points']} points{trouble}) "
+            f"after {_clock(elapsed)}{about}"
+        )
 
-    def say(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         """One line for the person at the terminal."""
         self._console.print(text, markup=False, soft_wrap=True)
-
-
-def reporter(board: Any, shard: int) -> Any:
-    """The `Progress` callback of a worker: tells the actor, waits for nothing."""
-
-    def tell(seconds: float, cells: int, points: int) -> None:
-        board.add.remote(shard, seconds, cells, points)
-
-    return tell

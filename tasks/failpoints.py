@@ -21,6 +21,9 @@ FAILPOINTS = (
     "migrate.after-commit",
     "train.begin",  # the data are drawn, no network is trained
     "train.middle",  # about half of the training steps are done
+    "train.end",  # a stack is trained, its weights are not committed
+    "sweep.begin",  # weights are committed, no question is asked
+    "sweep.end",  # every question is answered, no answer is committed
     "write.begin",  # a transaction is open, nothing is written
     "write.array",  # before each array of a transaction
     "commit.before",  # all arrays are written, the commit is not

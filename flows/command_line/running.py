@@ -28,6 +28,7 @@ from flows.command_line.several import run_each, sums
 from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:
+    from flows.request import Outcome
     from tasks.plan import Plan
     from tasks.study import Study
     from tasks.study.collection import Collection, Member
@@ -50,23 +51,37 @@ def run(
     Of a file that names other studies each is run, one after the other, and one table tells how they ended; --report is then
     the folder of their pages.
     """
+    from flows.request import RunRequest
     from flows.services import prefect_server, quiet_environment, ray_cluster, terminate_as_interrupt
+    from flows.start import start
 
     quiet_environment()
     with clear_errors(), terminate_as_interrupt():
         collection, each = _collection(study, overrides)
         plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
 
-        def run_one(source: str, plan: Plan, page: Path | None) -> Any:
+        def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
             if _finished(store, plan):
                 return None
-            return _run_flow(source, store, ray, workers, each, retry_failed, force, force_unlock, page)
+            return start(
+                RunRequest(
+                    source,
+                    store,
+                    tuple(each),
+                    ray_address=ray,
+                    workers=workers,
+                    retry_failed=retry_failed,
+                    force=force,
+                    force_unlock=force_unlock,
+                    report=str(page) if page else None,
+                )
+            )
 
         if collection.name is None:
             _show(plans[0].study, store, run_one(study, plans[0], report), report)
             return
 
-        def run_member(member: Member, page: Path | None) -> Any:
+        def run_member(member: Member, page: Path | None) -> Outcome | None:
             # planned again: a study before this one may have answered some of its points
             return run_one(member.source, _plan_of(member.study, store, retry_failed, force), page)
 
@@ -125,26 +140,7 @@ def _finished(store: str, plan: Plan) -> bool:
     return not plan.jobs and Store.exists(store) and is_recorded(Store.open(store), plan)
 
 
-def _run_flow(*arguments: Any) -> Any:
-    """The flow, with a Prefect server found or started; its outcome."""
-    from flows.services import prefect_server
-
-    names = ("study", "store", "ray_address", "workers", "overrides", "retry_failed", "force", "force_unlock", "report")
-    given = dict(zip(names, arguments, strict=True))
-    given["report"] = str(given["report"]) if given["report"] else None
-    with prefect_server():
-        from flows.run_study import Outcome, run_study
-
-        state = run_study(**given, return_state=True)
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, Outcome):
-            return result
-        if isinstance(result, BaseException):
-            raise result
-        raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
-
-
-def _show(study: Study, store: str, outcome: Any, report: Path | None) -> None:
+def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None) -> None:
     """The table, the report's path, and the exit code that the points deserve."""
     from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables

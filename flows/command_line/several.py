@@ -21,6 +21,7 @@ from flows.exit_codes import FAILED, exit_code_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flows.request import Outcome
     from tasks.study.collection import Collection, Member
 
 
@@ -38,7 +39,7 @@ class Ended:
 
 def run_each(
     collection: Collection,
-    run: Callable[[Member, Path | None], Any],
+    run: Callable[[Member, Path | None], Outcome | None],
     store: str,
     folder: Path | None,
     services: Sequence[Callable[[], AbstractContextManager[Any]]],
@@ -76,7 +77,7 @@ def _cut_short(study: str, error: Exception) -> Ended:
     return Ended(study, FAILED, f"{type(error).__name__}: {error}")
 
 
-def _ended(member: Member, store: str, outcome: Any, page: Path | None) -> Ended:
+def _ended(member: Member, store: str, outcome: Outcome | None, page: Path | None) -> Ended:
     from tasks.query.tables import failure_lines
     from tasks.report.page.files import default_page, write_report
     from tasks.results.models import ModelledAnswers

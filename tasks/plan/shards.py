@@ -63,9 +63,9 @@ class Shard:
         )
 
     @property
-    def points(self) -> int:
-        """Number of questions."""
-        return sum(len(job.points) for job in self.jobs)
+    def questions(self) -> list[Point]:
+        """The points of all cells."""
+        return [point for job in self.jobs for point in job.points]
 
     @property
     def trained(self) -> int:

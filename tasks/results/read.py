@@ -137,6 +137,14 @@ class Answers:
         with self._store.reading("its weights"):
             return trained_cells(self._root)
 
+    def train_seconds(self) -> dict[str, float]:
+        """How long each trained cell took to train, by id; of an exact one 0."""
+        told = dict(zip(self._table["cell_id"].tolist(), self._table["train_seconds"].tolist(), strict=True))
+        with self._store.reading("its cells"):
+            cells = read_cells(self._root, ["cell_id", "train_seconds"])
+        seconds = zip(cells["cell_id"].tolist(), cells["train_seconds"].tolist(), strict=True)
+        return {**told, **{cell: value for cell, value in seconds if value == value}}
+
     def weights(self, cell_id: str) -> bytes:
         """The safetensors file of a trained cell."""
         with self._store.reading(f"the weights of cell {cell_id}"):

@@ -1,4 +1,4 @@
-"""From a shard's answers to rows of the store."""
+"""From what training and sweeps answer to rows of the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tasks.plan import Point
 from tasks.results.facts import process_of, start_of
 from tasks.store import Rows
-from tasks.work import ShardAnswer
+from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
 
 
 def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
@@ -35,10 +35,7 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
     }
 
 
-def _profile(profiles: Mapping[str, tuple[list[float], list[float]]], cell_id: str) -> dict[str, Any]:
-    if cell_id not in profiles:
-        return {}
-    levels, errors = profiles[cell_id]
+def _profile(levels: list[float], errors: list[float]) -> dict[str, Any]:
     return {"score_levels": levels, "score_errors": errors}
 
 
@@ -47,34 +44,43 @@ def skipped_rows(points: Iterable[tuple[Point, str]]) -> Rows:
     return Rows(points=[_point_row(point, "skipped", reason) for point, reason in points])
 
 
-def rows_of(answer: ShardAnswer, train_seconds: Mapping[str, float]) -> Rows:
-    """The rows that a shard adds; `train_seconds` tells of cells that were trained before."""
-    seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
-    points = []
-    for told in answer.points:
-        row = _point_row(told.point, "failed" if told.error else "ok", told.error or "")
-        row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
-        row["train_seconds"] = seconds.get(told.point.cell.id, math.nan)
-        points.append(row)
-    cells: list[dict[str, Any]] = [
-        {
-            "cell_id": told.cell.id,
-            "spec": json.dumps(told.cell.spec, sort_keys=True),
-            "status": "failed" if told.error else "ok",
-            "error": told.error or "",
-            "device": answer.device,
-            "train_seconds": told.seconds,
-            **({"losses": told.losses, "loss_steps": told.loss_steps} if told.losses else {}),
-        }
-        for told in answer.cells
-    ]
-    trained = {cell["cell_id"] for cell in cells}
-    cells = [cell | _profile(answer.profiles, cell["cell_id"]) for cell in cells]
-    cells += [{"cell_id": i, **_profile(answer.profiles, i)} for i in answer.profiles if i not in trained]
+def trained_rows(answer: TrainingAnswer) -> Rows:
+    """The rows that training adds: cells with their weights, and the points of those that failed."""
+    seconds = {cell.cell.id: cell.seconds for cell in answer.cells}
     return Rows(
-        points=points,
-        cells=cells,
-        weights={told.cell.id: told.weights for told in answer.cells if told.weights is not None},
+        points=[_answer_row(told, seconds) for told in answer.points],
+        cells=[_cell_row(told, answer.device) for told in answer.cells],
+        weights=answer.weights,
+    )
+
+
+def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float]) -> Rows:
+    """The rows that a sweep adds; `train_seconds` tells of the cells that were trained before it."""
+    seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
+    exact = [_cell_row(told, answer.device) for told in answer.cells]
+    measured = [{"cell_id": cell, **_profile(*profile)} for cell, profile in answer.profiles.items()]
+    return Rows(
+        points=[_answer_row(told, seconds) for told in answer.points],
+        cells=[*exact, *measured],
         samples={told.point.id: told.samples for told in answer.points if told.samples is not None},
         trajectories={told.point.id: told.trajectory for told in answer.points if told.trajectory is not None},
     )
+
+
+def _answer_row(told: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, Any]:
+    row = _point_row(told.point, "failed" if told.error else "ok", told.error or "")
+    row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
+    row["train_seconds"] = train_seconds.get(told.point.cell.id, math.nan)
+    return row
+
+
+def _cell_row(told: CellAnswer, device: str) -> dict[str, Any]:
+    return {
+        "cell_id": told.cell.id,
+        "spec": json.dumps(told.cell.spec, sort_keys=True),
+        "status": "failed" if told.error else "ok",
+        "error": told.error or "",
+        "device": device,
+        "train_seconds": told.seconds,
+        **({"losses": told.losses, "loss_steps": told.loss_steps} if told.losses else {}),
+    }

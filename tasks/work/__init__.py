@@ -2,17 +2,17 @@
 
 - `data`: the training sets; `stacks`: the denoisers, trained, stored or exact;
 - `sampling`: from start noise to samples; `measuring`: the metrics of an answer;
-- `shard`: all of these in order, for the cells of one shard; `answers`: what goes in and what comes out.
+- `shard`: the two stages, training and the sweep; `answers`: what goes in and what comes out.
 
 A cell that fails is reported and the others go on.
 """
 
 from __future__ import annotations
 
-from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, ShardAnswer
+from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, SweepAnswer, TrainingAnswer
 from tasks.work.data import DataKey, data_key, training_set
 from tasks.work.sampling import states
-from tasks.work.shard import run_shard
+from tasks.work.shard import left_to_sweep, lost_sweep, lost_training, sweep_shard, train_shard
 from tasks.work.stacks import stack_of
 
 __all__ = [
@@ -21,10 +21,15 @@ __all__ = [
     "PointAnswer",
     "Progress",
     "Requests",
-    "ShardAnswer",
+    "SweepAnswer",
+    "TrainingAnswer",
     "data_key",
-    "run_shard",
+    "left_to_sweep",
+    "lost_sweep",
+    "lost_training",
     "stack_of",
     "states",
+    "sweep_shard",
+    "train_shard",
     "training_set",
 ]

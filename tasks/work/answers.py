@@ -50,10 +50,25 @@ class PointAnswer:
 
 
 @dataclass
-class ShardAnswer:
-    """All that a shard gives."""
+class TrainingAnswer:
+    """What training a shard gives: its trained cells, and the points of those that failed, which nobody asks any more."""
 
     cells: list[CellAnswer]
+    points: list[PointAnswer]
+    device: str
+    seconds: float
+
+    @property
+    def weights(self) -> dict[str, bytes]:
+        """The safetensors files by cell id."""
+        return {answer.cell.id: answer.weights for answer in self.cells if answer.weights is not None}
+
+
+@dataclass
+class SweepAnswer:
+    """What asking a shard's questions gives."""
+
+    cells: list[CellAnswer]  # the exact ones, which nothing trains
     points: list[PointAnswer]
     profiles: dict[str, tuple[list[float], list[float]]]  # by cell id: noise-to-signal ratios, errors of the score
     device: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from tasks.columns import LIMIT, VERSION
 from tasks.plan import Cell, Point
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of
 from tasks.work.sampling import clean_data, guided, start_noise
+from tasks.work.stacks import Denoisers
 
 
 def measured(
@@ -55,7 +55,7 @@ class ModelMeasurements:
     cannot be measured is NaN and told in `unanswered`: the samples, and what else is known of them, are sound.
     """
 
-    def __init__(self, denoisers: Callable[[Sequence[Cell]], Denoiser], requests: Requests, progress: Progress) -> None:
+    def __init__(self, denoisers: Denoisers, requests: Requests, progress: Progress) -> None:
         self._denoisers, self._requests, self._progress = denoisers, requests, progress
         self._limits: dict[str, dict[str, float]] = {}
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor

@@ -1,73 +1,119 @@
-"""What one worker does with one shard: train the stack, ask every question, measure the answers."""
+"""The two stages of a shard: train its stack; ask every question of it and measure the answers.
+
+Between them lie the weights, as the bytes that the store keeps: what is swept is what is stored.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.models import CountingDenoiser, Denoiser
+from diffusion.models import CountingDenoiser
 from diffusion.samplers import Level, levels_of
-from tasks.plan import Cell, Point, Shard
-from tasks.work.answers import PointAnswer, Progress, Requests, ShardAnswer, reason_of
+from tasks.failpoints import failpoint
+from tasks.plan import Point, Shard
+from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, SweepAnswer, TrainingAnswer, reason_of
+from tasks.work.data import DataKey
 from tasks.work.measuring import ModelMeasurements, measured
 from tasks.work.sampling import states
-from tasks.work.stacks import denoisers_of
+from tasks.work.stacks import Denoisers, denoisers_of, train_jobs
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 
 
-def run_shard(
-    shard: Shard,
-    data: Mapping[Any, np.ndarray],
-    weights: Mapping[str, bytes],
-    requests: Requests,
-    progress: Progress = lambda _seconds, _cells, _points: None,
-) -> ShardAnswer:
-    """Train what is to be trained and answer every question of the shard.
+def _unheard(_seconds: float, _cells: int, _points: int) -> None:
+    """Nobody follows the work."""
 
-    `data` holds training sets by their `data_key`; `weights` the safetensors of cells trained before.
+
+def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Progress = _unheard) -> TrainingAnswer:
+    """Train the cells of a shard that are to be trained; the points of a cell that diverges have failed with it.
+
+    Args:
+        shard: cells that share a network's shape.
+        data: training sets by their `data_key`.
+        progress: told of the work as it is done.
     """
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    cells, denoisers = denoisers_of(shard, data, weights, progress)
-    answers: list[PointAnswer] = []
+    failpoint("train.begin")
+    cells = train_jobs([job for job in shard.jobs if job.train], data, progress)
     failed = {answer.cell.id: answer.error for answer in cells if answer.error}
-    questions: dict[str, list[Point]] = {}
-    for job in shard.jobs:
-        for point in job.points:
-            if point.cell.id in failed:
-                answers.append(PointAnswer(point, failed[point.cell.id]))
-            else:
-                alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
-                guidance = point.guidance.spec() if point.guidance else None
-                question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
-                questions.setdefault(json.dumps(question, sort_keys=True), []).append(point)
-    if answers:
-        progress(sum(answer.point.work() for answer in answers), 0, len(answers))
+    points = [PointAnswer(point, failed[point.cell.id]) for point in shard.questions if point.cell.id in failed]
+    if points:
+        progress(sum(answer.point.work() for answer in points), 0, len(points))
+    failpoint("train.end")
+    return TrainingAnswer(cells, points, _device(), time.perf_counter() - begun)
+
+
+def sweep_shard(
+    shard: Shard, weights: Mapping[str, bytes], requests: Requests, progress: Progress = _unheard
+) -> SweepAnswer:
+    """Answer every question of a shard and measure the answers. A question without an answer costs no other one.
+
+    Args:
+        shard: cells that share a network's shape, or exact ones of one target.
+        weights: safetensors files by cell id; of exact cells there are none.
+        requests: what is wanted of each point.
+        progress: told of the work as it is done.
+    """
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    failpoint("sweep.begin")
+    cells = [job.cell for job in shard.jobs]
+    denoisers = denoisers_of(cells, weights)
+    together: dict[str, list[Point]] = {}
+    for point in shard.questions:
+        alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
+        guidance = point.guidance.spec() if point.guidance else None
+        question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
+        together.setdefault(json.dumps(question, sort_keys=True), []).append(point)
+    answers: list[PointAnswer] = []
     measurements = ModelMeasurements(denoisers, requests, progress)
-    for points in questions.values():
+    for points in together.values():
         answers.extend(_answered(points, denoisers, requests, measurements))
         progress(sum(point.work() for point in points), 0, len(points))
-    return ShardAnswer(
-        cells,
+    failpoint("sweep.end")
+    return SweepAnswer(
+        [CellAnswer(cell, None, 0.0, [], [], None) for cell in cells if cell.training is None],
         answers,
         measurements.profiles,
-        platform.processor() or platform.machine(),
+        _device(),
         time.perf_counter() - begun,
         tuple(measurements.unanswered),
     )
 
 
+def left_to_sweep(shard: Shard, trained: TrainingAnswer) -> Shard | None:
+    """What of a shard is to be asked after its training, without the points that failed with it; None if nothing is left."""
+    failed = {answer.point.cell.id for answer in trained.points}
+    jobs = tuple(job for job in shard.jobs if job.cell.id not in failed)
+    return Shard(jobs) if jobs else None
+
+
+def lost_training(shard: Shard, reason: str) -> TrainingAnswer:
+    """The answer of a worker that ended without one: no cell is trained, and their points have failed."""
+    points = [PointAnswer(point, reason) for job in shard.jobs if job.train for point in job.points]
+    return TrainingAnswer([], points, "", 0.0)
+
+
+def lost_sweep(shard: Shard, reason: str) -> SweepAnswer:
+    """The answer of a worker that ended without one: every point has failed."""
+    return SweepAnswer([], [PointAnswer(point, reason) for point in shard.questions], {}, "", 0.0)
+
+
+def _device() -> str:
+    return platform.processor() or platform.machine()
+
+
 def _answered(
     points: Sequence[Point],
-    denoisers: Callable[[Sequence[Cell]], Denoiser],
+    denoisers: Denoisers,
     requests: Requests,
     measurements: ModelMeasurements,
 ) -> list[PointAnswer]:
@@ -82,7 +128,7 @@ def _answered(
 
 def _answered_together(
     points: Sequence[Point],
-    denoisers: Callable[[Sequence[Cell]], Denoiser],
+    denoisers: Denoisers,
     requests: Requests,
     measurements: ModelMeasurements,
 ) -> list[PointAnswer]:

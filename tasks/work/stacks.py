@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,63 +15,57 @@ from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.training import Member, TrainedStack, train
 from tasks.failpoints import failpoint
-from tasks.plan import Cell, Shard
+from tasks.plan import Cell, Job
 from tasks.work.answers import CellAnswer, Progress
-from tasks.work.data import data_key
+from tasks.work.data import DataKey, data_key
+
+Denoisers = Callable[[Sequence[Cell]], Denoiser]
+"""Makes the denoiser of any list of a shard's cells."""
 
 
-def denoisers_of(
-    shard: Shard, data: Mapping[Any, np.ndarray], weights: Mapping[str, bytes], progress: Progress
-) -> tuple[list[CellAnswer], Callable[[Sequence[Cell]], Denoiser]]:
-    """Train the cells that need it; a function that makes the denoiser of any list of the shard's cells."""
-    exact = all(job.cell.training is None for job in shard.jobs)
-    if exact:
-        cells = [CellAnswer(job.cell, None, 0.0, [], [], None) for job in shard.jobs]
-        return cells, lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
-
-    answers, stacks = [], []
-    to_train = [job for job in shard.jobs if job.train]
-    if to_train:
-        settings = to_train[0].cell.training
-        assert settings is not None  # noqa: S101 - a shard is either exact or trained
-        begun = time.perf_counter()
-        seconds = [job.work() - sum(point.work() for point in job.points) for job in to_train]
-        done = 0
-
-        def tell(step: int) -> None:
-            nonlocal done
-            progress(sum(seconds) * (step - done) / settings.steps, 0, 0)
-            if done < settings.steps / 2 <= step:
-                failpoint("train.middle")
-            done = step
-
-        failpoint("train.begin")
-        stack = train(
-            [member_of(job.cell) for job in to_train],
-            [torch.as_tensor(data[data_key(job.cell)].copy()) for job in to_train],
-            settings,
-            tell,
-        )
-        share = (time.perf_counter() - begun) / len(to_train)
-        for m, job in enumerate(to_train):
-            answers.append(
-                CellAnswer(
-                    job.cell,
-                    stack.errors[m],
-                    share,
-                    stack.losses[m].double().tolist(),
-                    stack.loss_steps.tolist(),
-                    None if stack.errors[m] else to_bytes(stack, m),
-                )
-            )
-        progress(0.0, len(to_train), 0)
-        stacks.append(stack)
-    known = [job.cell for job in shard.jobs if not job.train]
-    if known:
-        stacks.append(stack_of(known, [weights[cell.id] for cell in known]))
-    stack = _joined(stacks)
+def denoisers_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Denoisers:
+    """The denoisers of cells that are all exact, or all networks of one shape with safetensors files by cell id."""
+    if all(cell.training is None for cell in cells):
+        return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
+    stack = stack_of(cells, [weights[cell.id] for cell in cells])
     where = {member.key: m for m, member in enumerate(stack.members)}
-    return answers, lambda chosen: stack.select([where[cell.id] for cell in chosen])
+    return lambda chosen: stack.select([where[cell.id] for cell in chosen])
+
+
+def train_jobs(jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress) -> list[CellAnswer]:
+    """Train the cells of jobs that share a network's shape as one stack; `data` holds training sets by their `data_key`."""
+    settings = jobs[0].cell.training
+    assert settings is not None  # noqa: S101 - asked of trained cells only
+    begun = time.perf_counter()
+    seconds = sum(job.work() - sum(point.work() for point in job.points) for job in jobs)
+    done = 0
+
+    def tell(step: int) -> None:
+        nonlocal done
+        progress(seconds * (step - done) / settings.steps, 0, 0)
+        if done < settings.steps / 2 <= step:
+            failpoint("train.middle")
+        done = step
+
+    stack = train(
+        [member_of(job.cell) for job in jobs],
+        [torch.as_tensor(data[data_key(job.cell)].copy()) for job in jobs],
+        settings,
+        tell,
+    )
+    share = (time.perf_counter() - begun) / len(jobs)
+    progress(0.0, len(jobs), 0)
+    return [
+        CellAnswer(
+            job.cell,
+            stack.errors[m],
+            share,
+            stack.losses[m].double().tolist(),
+            stack.loss_steps.tolist(),
+            None if stack.errors[m] else to_bytes(stack, m),
+        )
+        for m, job in enumerate(jobs)
+    ]
 
 
 def stack_of(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
@@ -101,12 +94,3 @@ def to_bytes(stack: TrainedStack, m: int) -> bytes:
     """The weights of one member as a safetensors file."""
     named = stack.network.unpack(stack.rows[m : m + 1])
     return bytes(save({name: value[0].contiguous() for name, value in named.items()}))
-
-
-def _joined(stacks: Sequence[TrainedStack]) -> TrainedStack:
-    first = stacks[0]
-    members = tuple(member for stack in stacks for member in stack.members)
-    rows = torch.cat([stack.rows for stack in stacks])
-    nothing = torch.zeros(len(members), 0)
-    errors = tuple(e for s in stacks for e in s.errors)
-    return TrainedStack(first.objective, first.network, members, rows, torch.zeros(0), nothing, errors)

@@ -27,11 +27,11 @@ from diffusion.schedules.grids import UniformTime as UniformGrid
 from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, Shard
-from tasks.results.rows import rows_of
-from tasks.work import Requests, run_shard, stack_of
+from tasks.work import Requests, stack_of
 from tasks.work.data import generate
 from tasks.work.stacks import to_bytes
 from tests.diffusion import sampler_kit as kit
+from tests.tasks.in_one_process import run_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -363,7 +363,7 @@ def answered(
     shard = Shard((Job(cell, train=True, points=tuple(points)),))
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}
     answer = run_shard(shard, data, {}, Requests((RestorationError(),), False, frozenset()))
-    return rows_of(answer, {}).points
+    return [row for rows in answer.rows() for row in rows.points]
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ import torch
 from diffusion.metrics import metrics
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
-from tasks.work import PointAnswer, Requests, run_shard
+from tasks.work import PointAnswer, Requests
+from tests.tasks.in_one_process import run_shard
 
 STEPS = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 

@@ -52,8 +52,18 @@ class Command:
     url: str
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return self._started(["-m", "flows", *arguments], environment)
+
+    def python(self, program: str, *arguments: str, code: int = 0, **environment: str) -> "tuple[str, str]":
+        """What a program of a few lines says on stdout and stderr, in the same folder and with the same services."""
+        process = self._started(["-c", program, *arguments], environment)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"
+        return out, err
+
+    def _started(self, arguments: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-m", "flows", *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder,
             env={**os.environ, "PREFECT_API_URL": self.url, "COLUMNS": "120", **environment},
             stdin=subprocess.DEVNULL,

@@ -55,13 +55,13 @@ def large(store: Path) -> dict[str, bytes]:
     return found
 
 
-WORKERS = ["ray::train-and-sweep", "ray::RayTaskRunner", "ray::train_and_sweep"]
+WORKERS = ["ray::train", "ray::sweep"]
 
 
-def until_workers_run(process: "subprocess.Popen[str]") -> None:
+def until_workers_run(process: "subprocess.Popen[str]", study: str = "small") -> None:
     """Until this run (not the remains of one before it) has its Ray, and workers have taken shards."""
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("study small: 32 points to compute")
+    assert process.stderr.readline().startswith(f"study {study}: 32 points to compute")
     wait_for(lambda: len(processes(WORKERS)) > 0)
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from tasks.plan import make_plan
 from tasks.study import Study, load_study
-from tasks.work import PointAnswer, Requests, data_key, run_shard, training_set
+from tasks.work import PointAnswer, Requests, data_key, training_set
+from tests.tasks.in_one_process import run_shard
 
 pytestmark = pytest.mark.slow
 

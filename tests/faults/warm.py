@@ -3,9 +3,10 @@
 from tasks.plan import make_plan
 from tasks.results.provenance import provenance
 from tasks.study import Study
-from tasks.work import Requests, run_shard
+from tasks.work import Requests
 from tasks.work.data import generate
 from tests.faults.scenarios import MIXED, ONE
+from tests.tasks.in_one_process import run_shard
 
 provenance("warm")
 for spec in (ONE, MIXED):

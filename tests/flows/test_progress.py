@@ -1,37 +1,93 @@
 """What a person at the terminal is told while a run works."""
 
+from __future__ import annotations
+
 import re
 import time
 
 import pytest
 
-from flows.progress import Board, Display
+from flows.board import Board
+from flows.events import Event, PointsFailed, Progressed, ShardDone, ShardSwept, ShardTrained, Started, failures
+from flows.progress import Display
+from tasks.plan import Plan, Shard, make_plan
+from tasks.study import Study
+from tasks.work import lost_sweep, lost_training
+from tests.tasks.tiny_store import SPEC
 
 
-def test_a_shard_that_starts_again_counts_from_nothing() -> None:
+@pytest.fixture
+def plan() -> Plan:
+    return make_plan(Study.from_spec(SPEC), {}, ())
+
+
+def trained_and_exact(plan: Plan) -> tuple[Shard, Shard]:
+    first, second = plan.shards(1)
+    return (first, second) if first.trained else (second, first)
+
+
+def test_a_task_run_that_starts_again_counts_from_nothing() -> None:
     board = Board()
-    board.begin(0)
-    board.add(0, 5.0, 1, 10)
-    board.add(1, 1.0, 0, 2)
-    board.begin(0)
-    board.add(0, 2.0, 0, 4)
+    board.begin(("train", 0))
+    board.add(("train", 0), 5.0, 1, 10)
+    board.add(("sweep", 0), 1.0, 0, 2)
+    board.begin(("train", 0))
+    board.add(("train", 0), 2.0, 0, 4)
     totals, latest = board.read()
-    assert totals == {0: [2.0, 0.0, 4.0], 1: [1.0, 0.0, 2.0]}
-    assert latest == 0
+    assert totals == {("train", 0): [2.0, 0.0, 4.0], ("sweep", 0): [1.0, 0.0, 2.0]}
+    assert latest == ("train", 0)
 
 
 def test_time_left_is_told_from_the_moment_that_work_began(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with Display(100.0, 4, 20) as display:
+    trained, exact = trained_and_exact(plan)
+    with Display() as display:
+        display(Started(plan, (trained, exact), 2, ("nobody asks for this",)))
         clock[0] = 10.0  # workers have started
-        display.update((0.001, 0, 0), "uniform: edm")
+        display(Progressed(0.001, 0, 0, 1e-5, "train uniform: edm"))
         clock[0] = 30.0  # a quarter of the work in 20 seconds: 60 are left
-        display.update((25.0, 1, 5), "uniform: edm")
-        display.committed(1, 4, "uniform: edm", 5, 2)
+        display(Progressed(25.0, 1, 5, 0.25, "sweep uniform: exact on edm"))
+        display(ShardSwept(1, exact, lost_sweep(exact, "dead")))
+        display(ShardDone(1, exact))
     told = capsys.readouterr()
     assert told.out == ""
-    assert re.search(r"shard 1/4 committed: uniform: edm \(5 points, 2 failed\) after 0:30, about 1:00 left", told.err)
-    assert display.fraction == 0.25
+    assert told.err.startswith(
+        "study tiny: 16 points to compute, 2 cells to train, 0 points done; 2 shards on 2 workers"
+    )
+    assert "warning: nobody asks for this" in told.err
+    assert re.search(
+        r"shard 1/2 committed: uniform: exact on edm x2 \(8 points, 8 failed\) after 0:30, about 1:00 left", told.err
+    )
+
+
+def test_what_failed_in_training_is_counted_with_the_shard(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    trained, _ = trained_and_exact(plan)
+    with Display() as display:
+        display(Started(plan, (trained,), 1, ()))
+        display(ShardTrained(0, trained, lost_training(trained, "dead")))
+        display(ShardDone(0, trained))
+    assert "shard 1/1 committed: uniform: edm x2 (8 points, 8 failed) after 0:00\n" in capsys.readouterr().err
+
+
+def test_points_of_one_cell_and_sampler_that_failed_for_one_reason_are_told_once(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, exact = trained_and_exact(plan)
+    told = list(failures(lost_sweep(exact, "dead").points))
+    assert len(told) == 4  # two seeds, two samplers; each of two step counts
+    assert all(len(failed.points) == 2 for failed in told)
+    with Display() as display:
+        display(told[0])
+    assert capsys.readouterr().err == "  failed: uniform exact on edm, seed 0, euler: dead\n"
+
+
+def test_a_quiet_display_says_nothing(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    _, exact = trained_and_exact(plan)
+    told: list[Event] = [Started(plan, (exact,), 1, ()), PointsFailed((exact.questions[0],), "dead")]
+    with Display(quiet=True) as display:
+        for event in told:
+            display(event)
+    assert capsys.readouterr() == ("", "")

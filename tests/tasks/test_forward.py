@@ -14,18 +14,19 @@ from tasks.plan import keeps_trajectory, make_plan
 from tasks.report.lookup.targets import Target
 from tasks.report.page.draw import draw_report
 from tasks.results.models import ModelledAnswers
-from tasks.results.rows import rows_of, skipped_rows
+from tasks.results.rows import skipped_rows
 from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import PointAnswer, Requests, run_shard
+from tasks.work import PointAnswer, Requests
 from tasks.work.data import generate
+from tests.tasks.in_one_process import run_shard
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.plan import Plan
-    from tasks.work import ShardAnswer
+    from tests.tasks.in_one_process import ShardAnswer
 
 SPEC: dict[str, Any] = {
     "name": "forward",
@@ -109,7 +110,8 @@ def test_such_a_study_is_stored_and_drawn(tmp_path: Path) -> None:
     with store.coordinate() as coordinator:
         record(coordinator, plan, {"study": study.name})
         for answer in answers:
-            coordinator.commit(rows_of(answer, {}), "shard", {})
+            for rows in answer.rows():
+                coordinator.commit(rows, "shard", {})
     page = draw_report(ModelledAnswers(store, study.name))
     assert "level 0 is the data, level k has been through k moves" in page
     assert "forward-chain" in page

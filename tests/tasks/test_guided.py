@@ -17,7 +17,8 @@ from tasks.models import cell_of
 from tasks.plan import Job, Point, Shard, make_plan, points_of
 from tasks.report.lookup.targets import target_of
 from tasks.study import Study, StudyError, load_study
-from tasks.work import Requests, ShardAnswer, data_key, run_shard, training_set
+from tasks.work import Requests, data_key, training_set
+from tests.tasks.in_one_process import ShardAnswer, run_shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

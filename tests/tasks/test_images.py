@@ -28,8 +28,9 @@ from tasks.data.from_file import FromFile, Images
 from tasks.plan import Cell, Job, Shard, make_plan
 from tasks.study import Study
 from tasks.study.components import build
-from tasks.work import Requests, data_key, run_shard, stack_of, training_set
+from tasks.work import Requests, data_key, stack_of, training_set
 from tasks.work.sampling import clean_data
+from tests.tasks.in_one_process import run_shard
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,12 +17,13 @@ import torch
 from diffusion.formulations import Trained, formulations
 from diffusion.networks import architectures
 from diffusion.samplers import samplers
-from diffusion.training import Training
+from diffusion.training import Training, train
 from tasks.data import Digits
 from tasks.plan import Cell, Job, Plan, Shard, make_plan
 from tasks.study import Study
-from tasks.work import Requests, data_key, run_shard, stack_of, training_set
-from tasks.work.stacks import denoisers_of
+from tasks.work import Requests, data_key, stack_of, training_set
+from tasks.work.stacks import member_of
+from tests.tasks.in_one_process import run_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -211,6 +212,11 @@ def test_stored_weights_give_the_same_rows_and_answers(network: str, formulation
         assert {point for point in points if whole.points[point] != again.points[point]} == set()
         assert whole.unanswered == again.unanswered
     cells: list[Cell] = [job.cell for job in jobs[:2]]
-    _, model = denoisers_of(Shard(tuple(jobs[:2])), sets_of(jobs[:2]), {}, lambda *_: None)
-    read = stack_of(cells, [whole.weights[cell.id] for cell in cells])
-    assert torch.equal(read.rows, model(cells).rows)  # type: ignore[attr-defined]
+    read, sets, settings = (
+        stack_of(cells, [whole.weights[cell.id] for cell in cells]),
+        sets_of(jobs[:2]),
+        cells[0].training,
+    )
+    assert settings is not None
+    data = [torch.as_tensor(sets[data_key(cell)].copy()) for cell in cells]
+    assert torch.equal(read.rows, train([member_of(cell) for cell in cells], data, settings).rows)

@@ -14,7 +14,8 @@ from tasks.plan import keeps_trajectory, make_plan
 from tasks.study import Study
 from tasks.study.collection import Member, load_collection
 from tasks.study.document import SHIPPED, shipped_studies
-from tasks.work import PointAnswer, Requests, data_key, run_shard, training_set
+from tasks.work import PointAnswer, Requests, data_key, training_set
+from tests.tasks.in_one_process import run_shard
 
 LITTLE = {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 60}  # what trains in no time
 ROUGH = {"batch": 2, "tolerance": 0.1}  # of a likelihood

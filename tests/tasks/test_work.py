@@ -16,9 +16,10 @@ from tasks.results import open_results
 from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Requests, ShardAnswer, run_shard
+from tasks.work import Requests
 from tasks.work.data import generate
 from tests.tasks import tiny_store
+from tests.tasks.in_one_process import ShardAnswer, run_shard
 
 SPEC = {
     "name": "work",

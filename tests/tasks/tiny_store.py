@@ -5,11 +5,11 @@ from typing import Any
 from tasks.plan import Plan, keeps_trajectory
 from tasks.results import Answers
 from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of
+from tasks.results.rows import swept_rows, trained_rows
 from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Requests, run_shard
+from tasks.work import Requests, left_to_sweep, sweep_shard, train_shard
 from tasks.work.data import generate
 
 SPEC: dict[str, Any] = {
@@ -27,12 +27,12 @@ SPEC: dict[str, Any] = {
 
 
 def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
-    """Compute and commit what the store at `uri` lacks of a study, a commit per shard; what was planned."""
+    """Compute and commit what the store at `uri` lacks of a study, a commit per stage of a shard; what was planned."""
     study = Study.from_spec(spec)
     opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
     with coordinate(opened) as coordinator:
         plan = plan_against(opened, study, **asked)
-        wanted = Requests(
+        requests = Requests(
             study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
         )
         record(coordinator, plan, provenance(study.name))
@@ -46,5 +46,11 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
                 if j.train and j.cell.training
             }
             weights = {j.cell.id: stored.weights(j.cell.id) for j in shard.jobs if j.cell.training and not j.train}
-            coordinator.commit(rows_of(run_shard(shard, sets, weights, wanted), {}), shard.name, provenance(study.name))
+            trained = train_shard(shard, sets) if shard.trained else None
+            if trained:
+                coordinator.commit(trained_rows(trained), f"trained {shard.name}", provenance(study.name))
+            left = left_to_sweep(shard, trained) if trained else shard
+            if left:
+                swept = sweep_shard(left, {**weights, **(trained.weights if trained else {})}, requests)
+                coordinator.commit(swept_rows(swept, {}), f"swept {left.name}", provenance(study.name))
     return plan

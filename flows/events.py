@@ -1,0 +1,161 @@
+"""What happens in a run, each as a value, and whoever listens: the committer, the display, the log, the artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.compare import Comparison
+    from tasks.plan import Plan, Point, Shard
+    from tasks.results import Answers
+    from tasks.work import PointAnswer, SweepAnswer, TrainingAnswer
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The store has been asked what is done and what is missing."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Started:
+    """There is something to compute, and a Ray to compute it on."""
+
+    plan: Plan
+    shards: tuple[Shard, ...]
+    slots: int  # tasks that run at once
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """The workers have told what they did so far."""
+
+    work: float  # seconds of one core, as planned
+    cells: float
+    points: float
+    fraction: float  # of all planned work
+    latest: str  # the task run heard of last
+
+
+@dataclass(frozen=True)
+class ShardTrained:
+    """A training has ended, whether its cells succeeded or not."""
+
+    number: int  # of the shard, in this run
+    shard: Shard
+    answer: TrainingAnswer
+
+
+@dataclass(frozen=True)
+class ShardSwept:
+    """A sweep has ended, whether its points succeeded or not."""
+
+    number: int
+    shard: Shard  # what was asked: without what failed in training
+    answer: SweepAnswer
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """Everything about a shard is committed."""
+
+    number: int
+    shard: Shard
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A transaction is in the store."""
+
+    message: str
+    snapshot: str
+
+
+@dataclass(frozen=True)
+class PointsFailed:
+    """Points of one cell and one sampler have failed for one reason."""
+
+    points: tuple[Point, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.points[0].cell}, {self.points[0].labels['sampler']}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class MetricNotMeasured:
+    """A metric of a model could not be measured; its points are sound."""
+
+    reason: str  # with metric and cell
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Every shard is done."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The page is drawn."""
+
+    answers: Answers
+    page: Path
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The study's numbers beside those of its last run."""
+
+    study: str
+    since: str  # a snapshot
+    comparison: Comparison
+    summary: str
+
+
+Event = (
+    Planned
+    | Started
+    | Progressed
+    | ShardTrained
+    | ShardSwept
+    | ShardDone
+    | Committed
+    | PointsFailed
+    | MetricNotMeasured
+    | Swept
+    | Reported
+    | Compared
+)
+Listener = Callable[[Event], None]
+Emit = Callable[[Event], None]
+
+
+class Events:
+    """Hands each event to every listener, in the order in which they were added. What a listener raises ends the run."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def add(self, *listeners: Listener) -> None:
+        """Let more of them listen."""
+        self._listeners.extend(listeners)
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+def failures(answers: list[PointAnswer]) -> Iterator[PointsFailed]:
+    """Those of a stage's answers, by cell, sampler and reason, in alphabetical order."""
+    found = sorted((PointsFailed((told.point,), told.error) for told in answers if told.error), key=str)
+    for _, same in groupby(found, key=str):
+        together = list(same)
+        yield PointsFailed(tuple(failed.points[0] for failed in together), together[0].reason)

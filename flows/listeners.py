@@ -1,0 +1,180 @@
+"""What listens to a run beside the display: it commits, counts, keeps a log, and fills Prefect's pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from rich.console import Console
+
+from flows.events import (
+    Committed,
+    Compared,
+    Emit,
+    Event,
+    MetricNotMeasured,
+    Planned,
+    PointsFailed,
+    Progressed,
+    Reported,
+    ShardDone,
+    ShardSwept,
+    ShardTrained,
+    Started,
+    Swept,
+)
+from tasks.compare import table
+from tasks.query.tables import summary_records
+from tasks.results.provenance import provenance
+from tasks.results.rows import swept_rows, trained_rows
+from tasks.results.stored import is_recorded, record
+from tasks.stages import Opaque, commit
+
+if TYPE_CHECKING:
+    from tasks.plan import Plan
+    from tasks.store import Coordinator, Rows
+    from tasks.work import SweepAnswer, TrainingAnswer
+
+_ARTIFACT_SECONDS = 3.0
+
+
+class Committer:
+    """Commits what is planned, trained and swept, each in a transaction of its own, and says so.
+
+    Args:
+        study: its name.
+        coordinator: the right to write.
+        started: who started the run; part of the provenance of every commit.
+        train_seconds: of cells that were trained before, by id.
+        emit: where it says so.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        coordinator: Coordinator,
+        started: Mapping[str, str],
+        train_seconds: Mapping[str, float],
+        emit: Emit,
+    ) -> None:
+        self._study, self._coordinator, self._started, self._emit = study, coordinator, started, emit
+        self._train_seconds = dict(train_seconds)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Planned(plan) if not is_recorded(self._coordinator.store, plan):
+                self._record(plan)
+            case ShardTrained():
+                self._train_seconds |= {cell.cell.id: cell.seconds for cell in event.answer.cells}
+                self._commit(f"trained {event.shard.name}", trained_rows(event.answer), event.answer)
+            case ShardSwept():
+                rows = swept_rows(event.answer, self._train_seconds)
+                self._commit(f"swept {event.shard.name}", rows, event.answer)
+
+    def _record(self, plan: Plan) -> None:
+        made = provenance(self._study, **self._started)
+        self._carry_out(f"{len(plan.points)} points asked", lambda: record(self._coordinator, plan, made))
+
+    def _commit(self, what: str, rows: Rows, answer: TrainingAnswer | SweepAnswer) -> None:
+        made = provenance(self._study, device=answer.device, shard_seconds=f"{answer.seconds:.1f}", **self._started)
+        self._carry_out(what, lambda: self._coordinator.commit(rows, f"study {self._study}: {what}", made))
+
+    def _carry_out(self, what: str, transaction: Callable[[], str]) -> None:
+        snapshot = commit(what, Opaque(transaction)).content
+        self._emit(Committed(what, snapshot))
+
+
+class Tally:
+    """Counts what a run does."""
+
+    def __init__(self) -> None:
+        self.computed = self.trained = self.committed = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case ShardTrained():
+                self.computed += len(event.answer.points)
+                self.trained += len(event.answer.weights)
+            case ShardSwept():
+                self.computed += len(event.answer.points)
+            case Committed():
+                self.committed += 1
+
+
+class RunLog:
+    """The log of the flow run, in Prefect's pages."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Committed(message):
+                self._log.info("committed: %s", message)
+            case ShardDone():
+                self._log.info("shard done: %s", event.shard.name)
+            case PointsFailed():
+                self._log.warning("failed: %s", event)
+            case MetricNotMeasured(reason):
+                self._log.warning("not measured: %s", reason)
+
+
+class Artifacts:
+    """Progress, summary, address of the report and what moved, in Prefect's pages."""
+
+    def __init__(self, study: str, metrics: list[str]) -> None:
+        self._study, self._metrics = study, metrics
+        self._progress: UUID | None = None
+        self._told = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        about: dict[str, Any] = {"description": f"study {self._study}"}
+        match event:
+            case Started():
+                created: Any = create_progress_artifact(0.0, key=self._key("progress"), **about)
+                self._progress = created
+            case Progressed() if time.monotonic() - self._told > _ARTIFACT_SECONDS:
+                self._update(100 * event.fraction)
+            case Swept():
+                self._update(100.0)
+            case Reported():
+                records = summary_records(event.answers.points, self._metrics)
+                create_table_artifact(records, key=self._key("summary"), **about)
+                create_link_artifact(
+                    event.page.resolve().as_uri(),
+                    link_text=str(event.page),
+                    key=self._key("report"),
+                    description="the report",
+                )
+            case Compared():
+                create_markdown_artifact(
+                    f"{event.summary}\n\n```\n{_as_text(event)}\n```\n",
+                    key=self._key("moved"),
+                    description=f"study {self._study}: what moved since snapshot {event.since}",
+                )
+
+    def _update(self, percent: float) -> None:
+        assert self._progress is not None  # noqa: S101 - a run starts before it progresses
+        self._told = time.monotonic()
+        update_progress_artifact(self._progress, round(percent, 1))
+
+    def _key(self, what: str) -> str:
+        safe = "".join(c if c.isalnum() else "-" for c in self._study.lower()).strip("-")
+        return f"{safe}-{what}"
+
+
+def _as_text(event: Compared) -> str:
+    page = Console(width=100, record=True, file=StringIO())
+    page.print(table(event.comparison, 100))
+    return page.export_text()

@@ -1,0 +1,157 @@
+"""Which stage of a run follows which.
+
+The store is asked first: a study that is finished starts neither Ray nor a worker. Each shard is trained if any of its cells are
+to be, then swept; what training fails is not swept. Workers return values; this process is the only one that writes. Whatever
+else is to be done when something ends, committing included, is done by listeners.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from prefect import get_run_logger
+from prefect.context import FlowRunContext, get_run_context
+from prefect.runtime import deployment
+
+from flows.board import SharedBoard
+from flows.events import (
+    Compared,
+    Emit,
+    Events,
+    MetricNotMeasured,
+    Planned,
+    Reported,
+    ShardDone,
+    ShardSwept,
+    ShardTrained,
+    Started,
+    Swept,
+    failures,
+)
+from flows.listeners import Artifacts, Committer, RunLog, Tally
+from flows.progress import Display
+from flows.request import Outcome, RunRequest
+from flows.resources import check_resources
+from flows.services import ray_cluster
+from flows.workers import Workers
+from tasks.compare import compare, summary
+from tasks.plan import keeps_trajectory, points_of
+from tasks.plan.warnings import kept_in_vain, measured_in_vain
+from tasks.report.page.files import default_page
+from tasks.results import Answers, UnknownStudy
+from tasks.results.explain import matching
+from tasks.results.models import ModelledAnswers
+from tasks.results.stored import coordinate, plan_against
+from tasks.stages import Opaque, report
+from tasks.store import Store
+from tasks.study import load_study
+from tasks.work import Requests, left_to_sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.plan import Plan, Shard
+
+
+def run(request: RunRequest) -> Outcome:
+    """Plan, compute what is missing, draw the page, and compare with the last run. Called in a flow."""
+    study = load_study(request.study, request.overrides)
+    forced = matching(points_of(study), request.force) if request.force else ()
+    store = Store.open(request.store) if Store.exists(request.store) else Store.create(request.store)
+    before = store.snapshot()
+    emit, tally = Events(), Tally()
+    with coordinate(store, request.force_unlock) as coordinator, Display(quiet=request.quiet) as display:
+        if coordinator.before:
+            get_run_logger().warning(coordinator.before)
+        committer = Committer(study.name, coordinator, _started(), Answers(store).train_seconds(), emit)
+        artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
+        emit.add(committer, tally, RunLog(), artifacts, display)
+        plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
+        emit(Planned(plan))
+        if plan.jobs:
+            with ray_cluster(request.ray_address, request.workers, {}):
+                _compute(plan, Answers(store), request, emit)
+    answers = ModelledAnswers(store, study.name)
+    page = Path(request.report) if request.report else default_page(study.name)
+    report(study.name, Opaque(answers), Opaque(page))
+    emit(Reported(answers, page))
+    return Outcome(
+        study.name,
+        request.store,
+        answers.provenance["snapshot"],
+        tally.computed,
+        tally.trained,
+        tally.committed,
+        _failed(answers),
+        str(page),
+        _moved(store, answers, before, emit),
+    )
+
+
+def _compute(plan: Plan, stored: Answers, request: RunRequest, emit: Emit) -> None:
+    """Train and sweep what a plan lacks, on the Ray that this process is connected to."""
+    check_resources(request.resources)
+    slots = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    shards = tuple(plan.shards(slots))
+    emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
+    board = SharedBoard(shards)
+    with Workers(_requests(plan), stored.weights, board, request.resources) as workers:
+        _train_and_sweep(shards, workers, board, emit)
+    emit(Swept())
+
+
+def _train_and_sweep(shards: Sequence[Shard], workers: Workers, board: SharedBoard, emit: Emit) -> None:
+    for number, shard in enumerate(shards):
+        if shard.trained:
+            workers.train(number, shard)
+        else:
+            workers.sweep(number, shard)
+    for ended in workers.ended(lambda: emit(board.read())):
+        left = left_to_sweep(ended.shard, ended.answer) if isinstance(ended, ShardTrained) else None
+        if left:  # before the commit, which need not be waited for
+            workers.sweep(ended.number, left)
+        emit(ended)
+        if not left:
+            emit(ShardDone(ended.number, shards[ended.number]))
+        for failure in failures(ended.answer.points):
+            emit(failure)
+        if isinstance(ended, ShardSwept):
+            for reason in ended.answer.unanswered:
+                emit(MetricNotMeasured(reason))
+
+
+def _requests(plan: Plan) -> Requests:
+    kept = frozenset(point.id for point in plan.points if keeps_trajectory(plan.study, point))
+    return Requests(plan.study.metrics, plan.study.keep.samples, kept)
+
+
+def _started() -> dict[str, str]:
+    """Whether a schedule, somebody through a deployment, or somebody at a terminal started this run, and the run's name."""
+    context = get_run_context()
+    assert isinstance(context, FlowRunContext)  # noqa: S101 - called in a flow
+    assert context.flow_run is not None  # noqa: S101 - as above
+    by = "schedule" if context.flow_run.auto_scheduled else "deployment" if deployment.id else "command line"
+    name = {"deployment": str(deployment.name)} if deployment.id else {}
+    return {"started_by": by, **name, "flow_run": str(context.flow_run.name)}
+
+
+def _failed(answers: Answers) -> dict[str, str]:
+    """Failed points of a study and their reasons."""
+    points = answers.points
+    bad = points["status"].values == "failed"
+    return dict(zip(points["point_id"].values[bad].tolist(), points["error"].values[bad].tolist(), strict=True))
+
+
+def _moved(store: Store, answers: Answers, before: str, emit: Emit) -> str:
+    """Which numbers moved since a snapshot, in one sentence; empty if the study was not there."""
+    name = answers.name or ""
+    try:
+        earlier = Answers(store, name, before)
+    except UnknownStudy:
+        return ""
+    comparison = compare(earlier.points, answers.points)
+    told = summary(comparison)
+    emit(Compared(name, before, comparison, told))
+    return told

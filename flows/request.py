@@ -1,0 +1,45 @@
+"""What is asked of a run, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The parameters of the flow `run-study`, which tells what each means."""
+
+    study: str
+    store: str = "results"
+    overrides: tuple[str, ...] = ()
+    ray_address: str | None = None
+    workers: int | None = None
+    retry_failed: bool = False
+    force: str | None = None
+    force_unlock: bool = False
+    report: str | None = None
+    quiet: bool = False
+    resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Any]:
+        """By name, as plain values that Prefect records."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        resources = {stage: dict(asked) for stage, asked in self.resources.items()}
+        return {**given, "overrides": list(self.overrides), "resources": resources}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    study: str
+    store: str
+    snapshot: str
+    computed: int  # points
+    trained: int  # cells
+    committed: int  # transactions
+    failed: Mapping[str, str]  # point id: reason, of the whole study
+    report: str
+    moved: str  # what changed since the study was last run, in one sentence; empty the first time

@@ -1,0 +1,26 @@
+"""A run of a study in this process, with the services that it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.request import Outcome, RunRequest
+from flows.services import prefect_server
+
+
+def start(request: RunRequest) -> Outcome:
+    """Run the flow with a Prefect server found or started.
+
+    Raises:
+        DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that ended it as it is.
+    """
+    with prefect_server():
+        from flows.run_study import run_study
+
+        state: Any = run_study(**request.parameters(), return_state=True)
+        result = state.result(raise_on_failure=False)
+        if isinstance(result, Outcome):
+            return result
+        if isinstance(result, BaseException):
+            raise result
+        raise RuntimeError(f"the flow ended as {state.name}: {state.message}")

@@ -1,0 +1,91 @@
+"""The stages of a run as Prefect shows them: generate data, train, sweep, commit, report.
+
+The only room here that knows Prefect, and a thin one: a task names its run and calls what does the work. The first three run on
+workers, the last two in the process that holds the store. Done means committed in the store: Prefect's caches and stored
+results play no part.
+
+What a task's function names at its top travels to the workers with it, so the last two import within themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.work import sweep_shard, train_shard, training_set
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.plan import Cell, Shard
+    from tasks.results.models import ModelledAnswers
+    from tasks.work import DataKey, Requests, SweepAnswer, TrainingAnswer
+
+T = TypeVar("T")
+
+
+class Opaque(Generic[T]):
+    """A value that Prefect passes on without looking inside, where it would search every field for futures."""
+
+    def __init__(self, content: T) -> None:
+        self.content = content
+
+
+class Reporter(Protocol):
+    """Follows the work of one task run: `tasks.work.Progress`, and when it is taken up, also for the second time."""
+
+    def begin(self) -> None: ...
+
+    def __call__(self, seconds: float, cells: int, points: int) -> None: ...
+
+
+@task(name="generate data", task_run_name="data: {label} seed {seed}", cache_policy=NO_CACHE, persist_result=False)
+def generate_data(label: str, seed: int, cell: Opaque[Cell]) -> Any:  # noqa: ARG001 - label and seed name the run
+    """The training set ``[n, dim]`` of one target and seed."""
+    return training_set(cell.content)
+
+
+@task(name="train", task_run_name="train: {name}", cache_policy=NO_CACHE, persist_result=False)
+def train(
+    name: str,  # noqa: ARG001 - of the run
+    shard: Opaque[Shard],
+    keys: Opaque[list[DataKey]],
+    data: list[Any],
+    reporter: Opaque[Reporter],
+) -> Opaque[TrainingAnswer]:
+    """Train the cells of a shard; `data` are the training sets of `keys`."""
+    reporter.content.begin()
+    sets = dict(zip(keys.content, data, strict=True))
+    return Opaque(train_shard(shard.content, sets, reporter.content))
+
+
+@task(name="sweep", task_run_name="sweep: {name}", cache_policy=NO_CACHE, persist_result=False)
+def sweep(
+    name: str,  # noqa: ARG001 - of the run
+    shard: Opaque[Shard],
+    stored: Opaque[Mapping[str, bytes]],
+    trained: Opaque[TrainingAnswer] | None,
+    requests: Opaque[Requests],
+    reporter: Opaque[Reporter],
+) -> Opaque[SweepAnswer]:
+    """Ask every question of a shard: of cells whose weights are `stored`, of those that were just `trained`, or of exact ones."""
+    reporter.content.begin()
+    weights = {**stored.content, **(trained.content.weights if trained else {})}
+    return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content))
+
+
+@task(name="commit", task_run_name="commit: {what}", cache_policy=NO_CACHE, persist_result=False)
+def commit(what: str, transaction: Opaque[Callable[[], str]]) -> Opaque[str]:  # noqa: ARG001 - `what` names the run
+    """Carry out one transaction of the store; the snapshot's id."""
+    return Opaque(transaction.content())
+
+
+@task(name="report", task_run_name="report: {study}", cache_policy=NO_CACHE, persist_result=False)
+def report(study: str, answers: Opaque[ModelledAnswers], page: Opaque[Path]) -> None:  # noqa: ARG001 - the study names the run
+    """Draw a study's page."""
+    from tasks.report.page.files import write_report
+
+    write_report(answers.content, page.content)

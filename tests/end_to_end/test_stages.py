@@ -1,0 +1,213 @@
+"""The stages of a run, as Prefect's pages show them, and what becomes of the others when one of them dies. Real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tasks.results import Answers, open_results
+from tasks.store import Store
+from tests.end_to_end.conftest import Command, wait_for
+from tests.end_to_end.test_command_line import SMALL, same, until_workers_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
+
+STAGES = ("data", "train", "sweep", "commit", "report")
+
+
+@pytest.fixture
+def client(prefect_url: str) -> Iterator[Any]:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    with SyncPrefectClient(prefect_url) as found:
+        yield found
+
+
+def flow_run(client: Any, study: str) -> Any:
+    """The only flow run of a study."""
+    (found,) = [run for run in client.read_flow_runs() if run.name == f"{study}.yaml"]
+    return found
+
+
+def task_runs(client: Any, study: str, number: int) -> list[Any]:
+    """The task runs of a study's only flow run: recorded from events, a moment later, until there are so many that have ended."""
+    runs: list[Any] = []
+
+    def recorded() -> bool:
+        at = flow_run(client, study).id
+        runs[:] = [run for run in client.read_task_runs() if run.flow_run_id == at]
+        return len(runs) >= number and all(run.state.is_final() for run in runs)
+
+    wait_for(recorded)
+    assert len(runs) == number, sorted(run.name for run in runs)
+    return runs
+
+
+def by_stage(runs: list[Any]) -> Counter[tuple[str, str]]:
+    """How many task runs of each stage ended in each state."""
+    return Counter((run.name.split(":")[0], run.state_type.value) for run in runs)
+
+
+def study(diffatlas: Command, name: str, **changes: str) -> str:
+    """A file with the small study under a name of its own."""
+    text = SMALL.replace("name: small", f"name: {name}")
+    for old, new in changes.items():
+        text = "\n".join(f"{old}: {new}" if line.startswith(f"{old}:") else line for line in text.splitlines())
+    (diffatlas.folder / f"{name}.yaml").write_text(text)
+    return f"{name}.yaml"
+
+
+def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to_the_next(
+    diffatlas: Command, client: Any
+) -> None:
+    diffatlas("run", study(diffatlas, "five"))
+    # two sets of data; a stack of four networks, trained and swept; two shards of exact cells, swept; each committed
+    runs = task_runs(client, "five", 2 + 1 + 3 + 5 + 1)
+    assert by_stage(runs) == {
+        ("data", "COMPLETED"): 2,
+        ("train", "COMPLETED"): 1,
+        ("sweep", "COMPLETED"): 3,
+        ("commit", "COMPLETED"): 5,
+        ("report", "COMPLETED"): 1,
+    }
+    named = {run.name: run for run in runs}
+    trained = named["train: uniform: edm x2, ddpm x2"]
+    swept = named["sweep: uniform: edm x2, ddpm x2"]
+    assert {one.id for one in trained.task_inputs["data"]} == {
+        named["data: uniform seed 0"].id,
+        named["data: uniform seed 1"].id,
+    }
+    assert [one.id for one in swept.task_inputs["trained"]] == [trained.id]
+    messages = [entry["message"] for entry in Store.open(str(diffatlas.folder / "results")).history()]
+    assert messages.index("study five: trained uniform: edm x2, ddpm x2") > messages.index(
+        "study five: swept uniform: edm x2, ddpm x2"
+    )
+
+
+def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Command, client: Any) -> None:
+    diffatlas("run", study(diffatlas, "first"))
+    told = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
+    assert "16 points computed, 0 cells trained" in told.stderr
+    stages = by_stage(task_runs(client, "more", 3 + 4 + 1))
+    assert stages == {("sweep", "COMPLETED"): 3, ("commit", "COMPLETED"): 4, ("report", "COMPLETED"): 1}
+
+
+def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) -> None:
+    """Every sweep ends its worker, however often it is started again; what was trained is in the store, and is not trained again."""
+    told = diffatlas("run", study(diffatlas, "dying"), code=1, seconds=500, DIFFATLAS_FAILPOINT="sweep.begin")
+    assert "32 points computed, 4 cells trained" in told.stderr
+    answers = Answers(Store.open(str(diffatlas.folder / "results")), "dying")
+    assert set(answers.points["status"].values) == {"failed"}
+    assert all("the worker ended without an answer" in text for text in answers.points["error"].values)
+    assert len(answers.trained()) == 4
+    assert answers.losses().sizes["cell"] == 4
+    stages = by_stage(task_runs(client, "dying", 2 + 1 + 3 + 5 + 1))
+    assert stages["train", "COMPLETED"] == 1
+    assert stages["sweep", "CRASHED"] == 3
+
+    again = diffatlas("run", "dying.yaml", "--retry-failed")
+    assert "32 points computed, 0 cells trained" in again.stderr
+    diffatlas("run", "dying.yaml", "--store", "undisturbed")
+    same(diffatlas.folder / "results", diffatlas.folder / "undisturbed")
+
+
+def test_what_was_not_trained_is_not_swept_and_its_points_have_failed(diffatlas: Command, client: Any) -> None:
+    told = diffatlas("run", study(diffatlas, "untrained"), code=1, seconds=500, DIFFATLAS_FAILPOINT="train.middle")
+    assert "32 points computed, 0 cells trained" in told.stderr
+    points = open_results(str(diffatlas.folder / "results"), "untrained")
+    exact = points["formulation"].values == "exact"
+    assert set(points["status"].values[exact]) == {"ok"}
+    assert set(points["status"].values[~exact]) == {"failed"}
+    assert all("the worker ended without an answer" in text for text in points["error"].values[~exact])
+    stages = by_stage(task_runs(client, "untrained", 2 + 1 + 2 + 4 + 1))
+    assert stages["train", "CRASHED"] == 1
+    assert stages["sweep", "COMPLETED"] == 2
+
+
+def test_an_interrupted_run_leaves_no_task_run_that_seems_to_go_on(diffatlas: Command, client: Any) -> None:
+    study(diffatlas, "cut", training="{steps: 100000, batch: 64, width: 32, depth: 2, data: 2000}")
+    process = diffatlas.start("run", "cut.yaml")
+    until_workers_run(process, "cut")
+    at = flow_run(client, "cut").id
+
+    def training() -> bool:
+        runs = [run for run in client.read_task_runs() if run.flow_run_id == at]
+        return any(run.name.startswith("train") and run.state_type.value == "RUNNING" for run in runs)
+
+    wait_for(training)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert client.read_flow_run(at).state.is_final()
+    wait_for(lambda: all(r.state.is_final() for r in client.read_task_runs() if r.flow_run_id == at), 20)
+
+
+OWN = '''
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import ray
+
+from diffusion.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Telling(Sampler):
+    """Writes down what its worker was given."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        Path("given.json").write_text(json.dumps(ray.get_runtime_context().get_assigned_resources()))
+        return x * 0.0
+'''
+
+START = """
+import json, sys
+from flows.services import quiet_environment
+quiet_environment()
+from flows.request import RunRequest
+from flows.start import start
+print(start(RunRequest(**json.loads(sys.argv[1]))).computed)
+"""
+
+
+def test_each_stage_may_ask_for_resources_of_its_own(diffatlas: Command) -> None:
+    (diffatlas.folder / "own.py").write_text(OWN)
+    name = study(
+        diffatlas,
+        "asking",
+        samplers='["own:Telling"]',
+        formulations="[{name: exact, schedule: edm}]",
+        seeds="1",
+        steps="[2]",
+    )
+    request = {"study": name, "workers": 3, "resources": {"sweep": {"num_cpus": 2.5}}}
+    asked = json.dumps(request)
+    out, _ = diffatlas.python(START, asked, PYTHONPATH=f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}")
+    assert out.strip() == "1"
+    given = json.loads((diffatlas.folder / "given.json").read_text())
+    assert given["CPU"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("resources", "reason"),
+    [
+        ({"train": {"num_gpus": 100}}, "train asks for 100 num_gpus, the cluster offers 0"),
+        ({"training": {"num_cpus": 1}}, "unknown stage 'training'; did you mean 'train'?"),
+    ],
+)
+def test_resources_that_nobody_offers_are_refused_and_nothing_waits_for_them(
+    diffatlas: Command, resources: dict[str, dict[str, float]], reason: str
+) -> None:
+    request = {"study": study(diffatlas, "greedy"), "resources": resources}
+    _, err = diffatlas.python(START, json.dumps(request), code=1)
+    assert f"WrongResources: resources: {reason}" in err
