@@ -1,6 +1,7 @@
 """Answers whose numbers a test chooses: planned, written and read as those of a run; only nothing is computed.
 
-Studies are read by `Study.from_spec` and planned by `make_plan`; rows are made by `rows_of`, committed to a store and read by
+Studies are read by `Study.from_spec` and planned by `make_plan`; rows are made by `trained_rows` and
+`swept_rows`, committed to a store and read by
 `ModelledAnswers`. So ids, labels, specs and columns are those of the product, and what the product refuses cannot be asked for.
 """
 
@@ -19,11 +20,11 @@ import numpy as np
 from tasks.plan import Cell, Point, make_plan
 from tasks.results.models import ModelledAnswers
 from tasks.results.provenance import provenance
-from tasks.results.rows import rows_of
+from tasks.results.rows import swept_rows, trained_rows
 from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import CellAnswer, PointAnswer, ShardAnswer
+from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
 
 SMALL: dict[str, Any] = {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50}
 
@@ -78,8 +79,10 @@ def chosen(
     ]
     cells = {answer.point.cell.id: answer.point.cell for answer in points}
     told_of = {cell_id: of_cell(cell) for cell_id, cell in cells.items()}
-    answer = ShardAnswer(
-        [_trained(cell, told_of[cell.id]) for cell in cells.values()],
+    made = [_trained(cell, told_of[cell.id]) for cell in cells.values()]
+    trained = TrainingAnswer([one for one in made if one.cell.training], [], "cpu", 0.0)
+    swept = SweepAnswer(
+        [one for one in made if not one.cell.training],
         points,
         {cell_id: (list(one.levels), list(one.errors)) for cell_id, one in told_of.items() if one.levels},
         "cpu",
@@ -88,7 +91,9 @@ def chosen(
     with store.coordinate() as coordinator:
         origin = provenance(study.name)
         record(coordinator, plan, origin)
-        coordinator.commit(rows_of(answer, {}), "chosen", origin)
+        if trained.cells:
+            coordinator.commit(trained_rows(trained), "trained chosen", origin)
+        coordinator.commit(swept_rows(swept, {one.cell.id: one.seconds for one in made}), "swept chosen", origin)
     return ModelledAnswers(store, study.name)
 
 
