@@ -376,12 +376,8 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
                 champions.append((curve, min(affordable, key=lambda mean: sign * mean.mean)))
         first = min(range(len(champions)), key=lambda i: sign * champions[i][1].mean)
         fixed = np.array([table.nothing_random(curve.panel.sampler, curve.series) for curve, _ in champions])
-        found = decision.against_first(
-            values_by_seed([mean for _, mean in champions]),
-            np.full(len(champions), first),
-            more_is_better=higher,
-            nothing_random=fixed,
-        )
+        values, leads = values_by_seed([mean for _, mean in champions]), np.full(len(champions), first)
+        found = decision.against_first(values, leads, more_is_better=higher, nothing_random=fixed)
         names = [f"{curve.series.label} with {curve.panel.title}" for curve, _ in champions]
         ties, undecided = (
             tuple(name for i, name in enumerate(names) if i != first and which[i])
