@@ -68,11 +68,10 @@ class Answers:
     def provenance(self) -> dict[str, str]:
         """Where these numbers come from: snapshot, time, versions, device."""
         snapshot = self._store.snapshot(self._as_of)
-        entry: dict[str, Any] = next(
-            (e for e in self._store.history() if e["snapshot"] == snapshot), {"time": "", "metadata": {}}
-        )
-        told = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in entry["metadata"].items()}
-        return {"snapshot": snapshot, "time": entry["time"], "store": self._store.uri, **told}
+        entry = next((e for e in self._store.history() if e["snapshot"] == snapshot), None)
+        told = entry["metadata"] if entry else {}
+        texts = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in told.items()}
+        return {"snapshot": snapshot, "time": entry["time"] if entry else "", "store": self._store.uri, **texts}
 
     @cached_property
     def _table(self) -> dict[str, np.ndarray]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-UNTOLD: dict[str, Any] = {"labels": -1, "integers": -1, "numbers": np.nan}  # what a column holds where nothing was told
+UNTOLD: dict[str, float] = {
+    "labels": -1,
+    "integers": -1,
+    "numbers": np.nan,
+}  # what a column holds where nothing was told
 
 
 def crc(*data: bytes, start: int = 0) -> int:
@@ -38,7 +41,7 @@ def row_checks(ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(check.view(np.int64))
 
 
-def _weighed(words: np.ndarray, untold: Any, salt: int) -> np.ndarray:
+def _weighed(words: np.ndarray, untold: np.ndarray | np.uint64, salt: int) -> np.ndarray:
     places = np.arange(words.shape[1], dtype=np.uint64) + np.uint64(1 + 1_000_003 * salt)
     weights = places * np.uint64(0x9E3779B97F4A7C15)
     weights = (weights ^ (weights >> np.uint64(29))) | np.uint64(1)

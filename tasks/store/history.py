@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TypedDict
 
 from tasks.failpoints import failpoint
 from tasks.store.errors import StoreDamaged, WrongReference, in_brief
@@ -20,7 +20,17 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _EXPECTED_TAG = "expected 1 to 64 letters, digits, '_', '.' and '-' that begin with a letter or a digit"
 
 
-def entries(repository: Repository) -> list[dict[str, Any]]:
+class Entry(TypedDict):
+    """What is told of a snapshot."""
+
+    snapshot: str
+    time: str
+    message: str
+    metadata: dict[str, object]
+    tags: list[str]
+
+
+def entries(repository: Repository) -> list[Entry]:
     """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when the history has let go of them."""
     named: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
@@ -31,7 +41,7 @@ def entries(repository: Repository) -> list[dict[str, Any]]:
     return [_entry(info, named.get(info.id, [])) for info in told]
 
 
-def _entry(info: Snapshot, tags: list[str]) -> dict[str, Any]:
+def _entry(info: Snapshot, tags: list[str]) -> Entry:
     return {
         "snapshot": info.id,
         "time": info.time.isoformat(timespec="seconds"),

@@ -7,12 +7,13 @@ rewrites none, and leaves few files. So there may be unused rows between; a tabl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import zarr
 
 from tasks.store.checks import crc
 from tasks.store.errors import Damaged
+from tasks.store.nodes import array_in
 from tasks.store.schema import UNKNOWN
 from tasks.store.tables import array
 
@@ -24,13 +25,13 @@ def shape_name(values: np.ndarray) -> str:
     return "x".join(map(str, values.shape))
 
 
-def append(group: Any, name: str, rows: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+def append(group: zarr.Group, name: str, rows: Sequence[np.ndarray]) -> list[tuple[int, int]]:
     """Append rows of one shape; for each its number and its checksum."""
     first = rows[0]
     if name not in group:
         together = max(1, _CHUNK_BYTES // max(first.nbytes, 1))
         array(group, name, (0, *first.shape), (min(together, 64), *map(_at_least_one, first.shape)), first.dtype, 0)
-    target = group[name]
+    target = array_in(group, name)
     together = target.chunks[0]
     begin = -(-target.shape[0] // together) * together
     stack = np.stack(rows).astype(target.dtype, copy=False)
@@ -43,9 +44,9 @@ def _at_least_one(length: int) -> int:
     return max(length, 1)
 
 
-def read(group: Any, names: Sequence[str], row: int, check: int) -> list[np.ndarray]:
+def read(group: zarr.Group, names: Sequence[str], row: int, check: int) -> list[np.ndarray]:
     """One row of arrays that go together. Raises `Damaged` if it is not what was written."""
-    values = [np.asarray(group[name][row]) for name in names]
+    values = [np.asarray(array_in(group, name)[row]) for name in names]
     if check != UNKNOWN and crc(*(part.tobytes() for part in values)) != check:
         raise Damaged(f"{group.path}/{names[0]}: row {row} is not what was written")
     return values

@@ -7,20 +7,21 @@ is worked out from their specs by whoever knows what a spec means: the store doe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import zarr
 
 from tasks.failpoints import failpoint
 from tasks.store import large, schema1
+from tasks.store.nodes import array_in, group_in
 from tasks.store.reading import read_points, read_study, read_weights, study_names, trained_cells
 from tasks.store.rows import Index, prepared, put
-from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, Derived
+from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, Derived, schema_in
 from tasks.store.storage import Repository
 from tasks.store.tables import widen
 from tasks.store.writing import lay_out, put_metrics, put_study
 
-Derive = Callable[[Any], Derived]
+Derive = Callable[[zarr.Group], Derived]
 """From the root group of a store of an older schema to what its rows do not say."""
 
 _WEIGHTS_AT_ONCE = 256
@@ -29,7 +30,7 @@ _WEIGHTS_AT_ONCE = 256
 def migrate(repository: Repository, derive: Derive) -> str:
     """Bring a store of an older schema to the present one; the new snapshot's id."""
     session, root, before = repository.begin()
-    old = int(root.attrs["schema"])
+    old = schema_in(root)
     derived = derive(root)
     facts = _entries({name: np.asarray(texts, dtype=object) for name, texts in derived.points.items()})
     if old == 1:
@@ -44,23 +45,25 @@ def migrate(repository: Repository, derive: Derive) -> str:
     return snapshot
 
 
-def _from_2(root: Any, facts: list[dict[str, Any]]) -> None:
+def _from_2(root: zarr.Group, facts: list[dict[str, object]]) -> None:
     """Three labels more for each point; everything else stays where it lies."""
     for name in GROUPS:
         root.require_group(name)
     root.attrs["schema"] = SCHEMA
-    points = root["points"]
+    points = group_in(root, "points")
     widen(points, POINTS)
     ids = read_points(root, [POINTS.key])[POINTS.key].tolist()
     told = [{POINTS.key: point, **texts} for point, texts in zip(ids, facts, strict=True)]
     put(points, POINTS, prepared(POINTS, told), Index.of(points), failpoint)
 
 
-def _from_1(root: Any, facts: list[dict[str, Any]]) -> None:
+def _from_1(root: zarr.Group, facts: list[dict[str, object]]) -> None:
     """Tables and studies made anew, weights moved; samples and trajectories have the same layout."""
     points = _entries(schema1.read_points(root, schema1.point_columns(root)))
     points = [{**row, **texts} for row, texts in zip(points, facts, strict=True)]
-    cells = _entries(schema1.read_cells(root, [n for n, values in root["cells"].arrays() if values.ndim == 1]))
+    cells = _entries(
+        schema1.read_cells(root, [n for n, values in group_in(root, "cells").arrays() if values.ndim == 1])
+    )
     curves = schema1.read_curves(root)
     for row, cell in enumerate(cells):
         cell.update({name: _trimmed(values[row]) for name, values in curves.items()})
@@ -70,15 +73,16 @@ def _from_1(root: Any, facts: list[dict[str, Any]]) -> None:
         del root[name]
     lay_out(root)
     for cell in cells:
-        cell.update(weights.pop(cell["cell_id"], {}))
+        cell.update(weights.pop(str(cell["cell_id"]), {}))
     cells += [{"cell_id": cell, **told} for cell, told in weights.items()]
-    put(root["points"], POINTS, prepared(POINTS, points), Index.of(root["points"]), failpoint)
-    put(root["cells"], CELLS, prepared(CELLS, cells), Index.of(root["cells"]), failpoint)
+    for name, table, rows in (("points", POINTS, points), ("cells", CELLS, cells)):
+        group = group_in(root, name)
+        put(group, table, prepared(table, rows), Index.of(group), failpoint)
     for name, (spec, ids) in studies.items():
         put_study(root, name, spec, ids.tolist())
 
 
-def _entries(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _entries(columns: dict[str, np.ndarray]) -> list[dict[str, object]]:
     """A dictionary per row; numbers that are not known are left out, since untold and unknown are the same."""
     names = list(columns)
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
@@ -90,18 +94,19 @@ def _trimmed(curve: np.ndarray) -> np.ndarray | None:
     return curve[: told[-1] + 1] if len(told) else None
 
 
-def _weights(root: Any) -> dict[str, dict[str, int]]:
+def _weights(root: zarr.Group) -> dict[str, dict[str, int]]:
     """Move the weights of every cell from an array of its own to a row of the array of its size; where each lies."""
-    cells, placed = sorted(trained_cells(root)), {}
+    cells, stored = sorted(trained_cells(root)), group_in(root, "weights")
+    placed: dict[str, dict[str, int]] = {}
     sizes: dict[int, list[str]] = {}
     for cell in cells:
-        sizes.setdefault(root["weights"][cell].shape[0], []).append(cell)
+        sizes.setdefault(array_in(stored, cell).shape[0], []).append(cell)
     for size, of_size in sizes.items():
         for begin in range(0, len(of_size), _WEIGHTS_AT_ONCE):
             some = of_size[begin : begin + _WEIGHTS_AT_ONCE]
             values = [np.frombuffer(read_weights(root, cell), dtype=np.uint8) for cell in some]
-            for cell, (row, check) in zip(some, large.append(root["weights"], str(size), values), strict=True):
+            for cell, (row, check) in zip(some, large.append(stored, str(size), values), strict=True):
                 placed[cell] = {"weights_row": row, "weights_size": size, "weights_check": check}
     for cell in cells:
-        del root["weights"][cell]
+        del stored[cell]
     return placed

@@ -8,32 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import zarr
 
 from tasks.store import large, schema1, tables
 from tasks.store.checks import crc
 from tasks.store.errors import Damaged, NotStored
-from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, MetricFacts, key_of_study, study_of_key
+from tasks.store.nodes import Selection, group_in, values_in
+from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, MetricFacts, key_of_study, schema_in, study_of_key
 
 _WITH_FACTS = 3
 
 
-def _old(root: Any) -> bool:
-    return bool(root.attrs["schema"] == 1)
+def _old(root: zarr.Group) -> bool:
+    return schema_in(root) == 1
 
 
-def point_columns(root: Any) -> list[str]:
+def point_columns(root: zarr.Group) -> list[str]:
     """Names of the columns of `read_points`, specs included."""
     if _old(root):
         return schema1.point_columns(root)
-    columns = tables.columns_of(root["points"])
+    columns = tables.columns_of(group_in(root, "points"))
     names = [name for kind in columns for name in columns[kind] if kind != "integers" or not name.endswith("_check")]
     return [POINTS.key, *names, "spec"]
 
 
-def read_points(root: Any, names: Sequence[str] | None = None, rows: Any = None) -> dict[str, np.ndarray]:
+def read_points(
+    root: zarr.Group, names: Sequence[str] | None = None, rows: Selection | None = None
+) -> dict[str, np.ndarray]:
     """Columns of the points by name: all but `spec`, or those named; all rows, or those that `rows` selects.
 
     Texts come as numpy's fixed-width ones; `error` and `spec`, which may be long, as Python strings. Raises KeyError for
@@ -41,65 +45,67 @@ def read_points(root: Any, names: Sequence[str] | None = None, rows: Any = None)
     """
     if _old(root):
         return schema1.read_points(root, names, rows)
-    return tables.read(root["points"], POINTS.key, names, rows)
+    return tables.read(group_in(root, "points"), POINTS.key, names, rows)
 
 
-def read_cells(root: Any, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def read_cells(root: zarr.Group, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Columns of the cells by name, one row per cell that was trained or looked at: all but `spec`, or those named."""
     if _old(root):
         return schema1.read_cells(root, names)
-    return tables.read(root["cells"], CELLS.key, names)
+    return tables.read(group_in(root, "cells"), CELLS.key, names)
 
 
-def read_curves(root: Any) -> dict[str, np.ndarray]:
+def read_curves(root: zarr.Group) -> dict[str, np.ndarray]:
     """Losses and errors of the score, each ``[cell, place]`` in the order of `read_cells`, NaN where there is none."""
-    return schema1.read_curves(root) if _old(root) else tables.read_curves(root["cells"], CELLS)
+    return schema1.read_curves(root) if _old(root) else tables.read_curves(group_in(root, "cells"), CELLS)
 
 
-def trained_cells(root: Any) -> set[str]:
+def trained_cells(root: zarr.Group) -> set[str]:
     """Ids of the cells whose weights are stored."""
     if _old(root):
-        return set(root["weights"].array_keys())
-    cells = tables.read(root["cells"], CELLS.key, ["cell_id", "weights_row"])
+        return set(group_in(root, "weights").array_keys())
+    cells = tables.read(group_in(root, "cells"), CELLS.key, ["cell_id", "weights_row"])
     return {str(cell) for cell in cells["cell_id"][cells["weights_row"] != NO_ROW]}
 
 
-def read_weights(root: Any, cell_id: str) -> bytes:
+def read_weights(root: zarr.Group, cell_id: str) -> bytes:
     """The safetensors file of a trained cell. Raises `NotStored` if there is none."""
     if _old(root):
         if cell_id not in trained_cells(root):
             raise NotStored(f"no weights of cell {cell_id!r} here")
-        return bytes(root["weights"][cell_id][:].tobytes())
+        return values_in(group_in(root, "weights"), cell_id).tobytes()
     checks = ["weights_row", "weights_size", "weights_check"]
-    cells = tables.read(root["cells"], CELLS.key, ["cell_id", *checks], hidden=True)
+    cells = tables.read(group_in(root, "cells"), CELLS.key, ["cell_id", *checks], hidden=True)
     found = np.flatnonzero((cells["cell_id"] == cell_id) & (cells["weights_row"] != NO_ROW))
     if not len(found):
         raise NotStored(f"no weights of cell {cell_id!r} here")
     row, size, check = (int(cells[name][found[0]]) for name in checks)
-    return large.read(root["weights"], [str(size)], row, check)[0].tobytes()
+    return large.read(group_in(root, "weights"), [str(size)], row, check)[0].tobytes()
 
 
-def read_places(root: Any) -> dict[str, np.ndarray]:
+def read_places(root: zarr.Group) -> dict[str, np.ndarray]:
     """Where the samples and trajectories of all points lie, for many calls of `read_samples` and `read_trajectory`."""
     names = ["point_id", "steps", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"]
     if not _old(root):
-        return tables.read(root["points"], POINTS.key, [*names, "sample_check", "trajectory_check"], hidden=True)
+        return tables.read(
+            group_in(root, "points"), POINTS.key, [*names, "sample_check", "trajectory_check"], hidden=True
+        )
     found = schema1.read_points(root, names)
     unknown = np.full(len(found["point_id"]), UNKNOWN)
     return {**found, "sample_check": unknown, "trajectory_check": unknown}
 
 
-def read_samples(root: Any, point_id: str, places: dict[str, np.ndarray] | None = None) -> np.ndarray | None:
+def read_samples(root: zarr.Group, point_id: str, places: dict[str, np.ndarray] | None = None) -> np.ndarray | None:
     """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept. Raises `NotStored` for no point."""
     point = _point(places or read_places(root), point_id)
     if point["sample_row"] == NO_ROW:
         return None
     name = f"{point['samples']}x{point['dim']}"
-    return large.read(root["samples"], [name], point["sample_row"], point["sample_check"])[0]
+    return large.read(group_in(root, "samples"), [name], point["sample_row"], point["sample_check"])[0]
 
 
 def read_trajectory(
-    root: Any, point_id: str, places: dict[str, np.ndarray] | None = None
+    root: zarr.Group, point_id: str, places: dict[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """States ``[level, sample, coordinate]`` and ``[3, level]`` (time, alpha, sigma), or None if they were not kept."""
     point = _point(places or read_places(root), point_id)
@@ -107,7 +113,9 @@ def read_trajectory(
     if row == NO_ROW:
         return None
     name = f"{point['steps'] + 1}x{point['trajectory_samples']}x{point['dim']}"
-    states, levels = large.read(root["trajectories"], [name, f"{name}_levels"], row, point["trajectory_check"])
+    states, levels = large.read(
+        group_in(root, "trajectories"), [name, f"{name}_levels"], row, point["trajectory_check"]
+    )
     return states, levels
 
 
@@ -121,47 +129,52 @@ def _point(places: dict[str, np.ndarray], point_id: str) -> dict[str, int]:
     return point
 
 
-def study_names(root: Any) -> list[str]:
+def study_names(root: zarr.Group) -> list[str]:
     """Names of the studies, in alphabetical order."""
-    keys = root["studies"].group_keys()
+    keys = group_in(root, "studies").group_keys()
     return sorted(keys if _old(root) else map(study_of_key, keys))
 
 
-def read_study(root: Any, name: str) -> tuple[dict[str, Any], np.ndarray]:
+def read_study(root: zarr.Group, name: str) -> tuple[dict[str, Any], np.ndarray]:
     """The canonical spec of a study and the ids of its points. Raises `NotStored` if there is no such study."""
     if name not in study_names(root):
         raise NotStored(f"no study {name!r} here")
     if _old(root):
-        entry = root["studies"][name]
-        return dict(entry.attrs["spec"]), np.array([str(point) for point in entry["point_id"][:]], dtype=str)
-    entry = root["studies"][key_of_study(name)]
-    spec, ids = dict(entry.attrs["spec"]), tables.read_ids(entry)
+        entry = group_in(group_in(root, "studies"), name)
+        return spec_in(entry), np.array([str(point) for point in values_in(entry, "point_id")], dtype=str)
+    entry = group_in(group_in(root, "studies"), key_of_study(name))
+    spec, ids = spec_in(entry), tables.read_ids(entry)
     if study_check(spec, ids) != entry.attrs["check"]:
         raise Damaged(f"study {name}: it is not what was written")
     return spec, ids
 
 
-def read_metrics(root: Any) -> dict[str, MetricFacts]:
+def spec_in(entry: zarr.Group) -> dict[str, Any]:
+    """The canonical spec of a study's group, as JSON has it."""
+    return cast("dict[str, Any]", entry.attrs["spec"])
+
+
+def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
     """What is known of each metric, by its column; empty in a store of an older schema, which does not say."""
     if not has_facts(root):
         return {}
-    group = root["metrics"]
-    table = dict(group.attrs.get("table", {}))
+    group = group_in(root, "metrics")
+    table = cast("dict[str, dict[str, Any]]", group.attrs.get("table", {}))
     if metrics_check(table) != group.attrs.get("check", metrics_check({})):
         raise Damaged(f"{group.path}: what is said of metrics is not what was written")
     return {name: MetricFacts(**told) for name, told in table.items()}
 
 
-def has_facts(root: Any) -> bool:
+def has_facts(root: zarr.Group) -> bool:
     """Whether the store says of points and metrics what older schemas did not: `tasks.store.schema.FACTS` and `read_metrics`."""
-    return bool(root.attrs["schema"] >= _WITH_FACTS)
+    return schema_in(root) >= _WITH_FACTS
 
 
-def metrics_check(table: Mapping[str, Any]) -> int:
+def metrics_check(table: Mapping[str, object]) -> int:
     """The checksum stored with what is said of metrics."""
     return crc(json.dumps(table, sort_keys=True).encode())
 
 
-def study_check(spec: dict[str, Any], ids: np.ndarray) -> int:
+def study_check(spec: Mapping[str, object], ids: np.ndarray) -> int:
     """The checksum stored with a study."""
     return crc("\0".join([json.dumps(spec, sort_keys=True), *ids.tolist()]).encode())

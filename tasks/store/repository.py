@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+
+import zarr
 
 from tasks.failpoints import failpoint
 from tasks.store import history
@@ -61,7 +62,7 @@ class Store:
             failpoint("create.after-commit")
         return cls(uri, repository)
 
-    def group(self, as_of: str | None = None) -> Any:
+    def group(self, as_of: str | None = None) -> zarr.Group:
         """The root group of a snapshot (the newest unless `as_of` names one), read-only; `tasks.store.reading` reads it."""
         return self._opened(as_of)[0]
 
@@ -69,7 +70,7 @@ class Store:
         """The id of a snapshot: of the newest, or of that which a tag, an id, the begin of an id or a time names."""
         return self._opened(as_of)[1]
 
-    def _opened(self, as_of: str | None) -> tuple[Any, str]:
+    def _opened(self, as_of: str | None) -> tuple[zarr.Group, str]:
         with reading_stored(self.uri, f"read it{f' as of {as_of}' if as_of else ''}"):
             return self._repository.reading(history.reference(self.uri, self._repository, as_of))
 
@@ -79,7 +80,7 @@ class Store:
         with reading_stored(self.uri, f"read {what}"):
             yield
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[history.Entry]:
         """Snapshots, newest first: id, time, message, metadata, tags."""
         with reading_stored(self.uri, "read its history"):
             return history.entries(self._repository)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, SupportsFloat, SupportsInt, TypeAlias, cast
 
 import numpy as np
+import zarr
 
 from tasks.store.checks import UNTOLD, crc, curve_checks, row_checks
+from tasks.store.nodes import array_in
 from tasks.store.schema import Table
 from tasks.store.tables import ID_BYTES, TYPES, columns_of, extend_texts, read_ids, read_texts
 
+if TYPE_CHECKING:
+    from zarr.types import AnyArray
+
 Failpoint = Callable[[str], None]
+Held: TypeAlias = "str | float | np.ndarray"
+"""A value as the columns hold it: a text, a number, or a curve."""
 
 
 @dataclass
@@ -24,7 +31,7 @@ class Index:
     columns: dict[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, group: Any) -> Index:
+    def of(cls, group: zarr.Group) -> Index:
         """The index of a stored table."""
         rows = {str(key): row for row, key in enumerate(read_ids(group))}
         return cls(rows, {word: code for code, word in enumerate(read_texts(group, "words"))}, columns_of(group))
@@ -34,20 +41,20 @@ class Index:
         return Index(dict(self.rows), dict(self.words), dict(self.columns))
 
 
-def prepared(table: Table, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def prepared(table: Table, entries: Sequence[Mapping[str, object]]) -> list[dict[str, Held]]:
     """One entry per id, values as the columns hold them; the later wins where two entries tell the same column.
 
     Raises ValueError or TypeError for what the columns cannot hold; done before a transaction, so that within one every
     error is the storage's.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Held]] = {}
     for entry in entries:
         told = {name: _held(table, name, value) for name, value in entry.items() if value is not None}
-        found.setdefault(told[table.key], {}).update(told)
+        found.setdefault(str(told[table.key]), {}).update(told)
     return list(found.values())
 
 
-def checked_id(value: Any) -> str:
+def checked_id(value: object) -> str:
     """An id that the tables can hold. Raises ValueError for any other."""
     if not isinstance(value, str) or not 0 < len(value) <= ID_BYTES or not value.isascii() or "\0" in value:
         raise ValueError(f"id {value!r}: expected 1 to {ID_BYTES} ASCII characters")
@@ -59,20 +66,22 @@ def id_bytes(ids: Sequence[str]) -> np.ndarray:
     return np.array(ids, dtype=f"S{ID_BYTES}").view(np.uint8).reshape(-1, ID_BYTES)
 
 
-def _held(table: Table, name: str, value: Any) -> Any:
+def _held(table: Table, name: str, value: object) -> Held:
     if name == table.key:
         return checked_id(value)
     if name == "spec" or name in table.labels:
         str(value).encode()  # lone surrogates cannot be stored
         return str(value)
     if name in table.integers:
-        return int(value)
+        return int(cast("SupportsInt", value))
     if name in table.curves:
         return np.asarray(value, dtype=np.float64)
-    return float(value)
+    return float(cast("SupportsFloat", value))
 
 
-def put(group: Any, table: Table, entries: Sequence[Mapping[str, Any]], index: Index, passing: Failpoint) -> None:
+def put(
+    group: zarr.Group, table: Table, entries: Sequence[Mapping[str, Held]], index: Index, passing: Failpoint
+) -> None:
     """Write entries (one per id) to their rows, new ones at the end; what an entry does not tell stays as it was.
 
     `index` is brought up to date. Metrics become columns when they first come.
@@ -80,21 +89,22 @@ def put(group: Any, table: Table, entries: Sequence[Mapping[str, Any]], index: I
     if not entries:
         return
     old = len(index.rows)
-    entries = sorted(entries, key=lambda entry: index.rows.get(entry[table.key], old))  # known rows first
-    for entry in entries:
-        index.rows.setdefault(entry[table.key], len(index.rows))
-    rows = np.array([index.rows[entry[table.key]] for entry in entries])
+    entries = sorted(entries, key=lambda entry: index.rows.get(str(entry[table.key]), old))  # known rows first
+    keys = [str(entry[table.key]) for entry in entries]
+    for key in keys:
+        index.rows.setdefault(key, len(index.rows))
+    rows = np.array([index.rows[key] for key in keys])
     known = int((rows < old).sum())
     new = _new_metrics(table, entries, index.columns)
     index.columns["numbers"] += new
     columns = index.columns
-    extend_texts(group["number"], new)
+    extend_texts(array_in(group, "number"), new)
     targets = _widened(group, len(columns["numbers"]), len(index.rows))
     _put_words(group, _coded(entries, columns["labels"], index), passing)
     texts = [entry.get("spec") for entry in entries]
     blocks = {kind: _block(targets[kind], kind, columns[kind], entries, rows[:known], index) for kind in columns}
     if table.curves:
-        curves = group["curves"]
+        curves = array_in(group, "curves")
         values = _curve_block(curves, table, entries, rows[:known], len(index.rows))
         blocks["integers"][:, columns["integers"].index("curves_check")] = curve_checks(values)
         _store(curves, values, rows, known, passing)
@@ -102,33 +112,33 @@ def put(group: Any, table: Table, entries: Sequence[Mapping[str, Any]], index: I
     for row, text in enumerate(texts):
         if text is not None:
             blocks["integers"][row, place] = crc(str(text).encode())
-    ids = id_bytes([entry[table.key] for entry in entries])
+    ids = id_bytes(keys)
     blocks["integers"][:, 0] = row_checks(ids, blocks)
     for name, block in {"id": ids, **blocks}.items():
         _store(targets[name], block, rows, known, passing)
     passing("write.array")
-    specs = group["spec"]
+    specs = array_in(group, "spec")
     specs.resize((len(index.rows),))
     told = [row for row, text in enumerate(texts) if text is not None]
     _assign(specs, rows[told], np.array([texts[row] for row in told], dtype=object))
 
 
 def _new_metrics(
-    table: Table, entries: Sequence[Mapping[str, Any]], columns: Mapping[str, Sequence[str]]
+    table: Table, entries: Sequence[Mapping[str, Held]], columns: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
     known = {table.key, "spec", *table.curves, *(name for names in columns.values() for name in names)}
     return tuple(dict.fromkeys(name for entry in entries for name in entry if name not in known))
 
 
-def _widened(group: Any, numbers: int, rows: int) -> dict[str, Any]:
+def _widened(group: zarr.Group, numbers: int, rows: int) -> dict[str, AnyArray]:
     """The table's arrays, as long and as wide as they will be."""
-    targets = {name: group[name] for name in ("id", "labels", "integers", "numbers")}
+    targets = {name: array_in(group, name) for name in ("id", "labels", "integers", "numbers")}
     for name, target in targets.items():
         target.resize((rows, max(target.shape[1], numbers) if name == "numbers" else target.shape[1]))
     return targets
 
 
-def _coded(entries: Sequence[Mapping[str, Any]], labels: Sequence[str], index: Index) -> list[str]:
+def _coded(entries: Sequence[Mapping[str, Held]], labels: Sequence[str], index: Index) -> list[str]:
     """Give every text of the labels a code; those that are new."""
     texts = dict.fromkeys(str(entry[name]) for name in labels for entry in entries if name in entry)
     new = [text for text in texts if text and text not in index.words]
@@ -136,14 +146,19 @@ def _coded(entries: Sequence[Mapping[str, Any]], labels: Sequence[str], index: I
     return new
 
 
-def _put_words(group: Any, new: Sequence[str], passing: Failpoint) -> None:
+def _put_words(group: zarr.Group, new: Sequence[str], passing: Failpoint) -> None:
     if new:
         passing("write.array")
-        extend_texts(group["words"], new)
+        extend_texts(array_in(group, "words"), new)
 
 
 def _block(
-    stored: Any, kind: str, names: Sequence[str], entries: Sequence[Mapping[str, Any]], known: np.ndarray, index: Index
+    stored: AnyArray,
+    kind: str,
+    names: Sequence[str],
+    entries: Sequence[Mapping[str, Held]],
+    known: np.ndarray,
+    index: Index,
 ) -> np.ndarray:
     """The rows ``[entry, column]`` as they will be: stored ones as they are, new ones untold, then what entries tell."""
     block = np.full((len(entries), stored.shape[1]), UNTOLD[kind], dtype=TYPES[kind])
@@ -158,23 +173,23 @@ def _block(
 
 
 def _curve_block(
-    stored: Any, table: Table, entries: Sequence[Mapping[str, Any]], known: np.ndarray, rows: int
+    stored: AnyArray, table: Table, entries: Sequence[Mapping[str, Held]], known: np.ndarray, rows: int
 ) -> np.ndarray:
-    told = [len(entry[name]) for entry in entries for name in table.curves if entry.get(name) is not None]
+    told = [len(np.asarray(entry[name])) for entry in entries for name in table.curves if name in entry]
     stored.resize((rows, stored.shape[1], max([stored.shape[2], *told])))
     block = np.full((len(entries), *stored.shape[1:]), np.nan)
     if len(known) and stored.shape[2]:
         block[: len(known)] = stored.oindex[known, slice(None), slice(None)]
     for row, entry in enumerate(entries):
         for place, name in enumerate(table.curves):
-            values = entry.get(name)
-            if values is not None:
+            if name in entry:
+                values = np.asarray(entry[name])
                 block[row, place] = np.nan
                 block[row, place, : len(values)] = values
     return block
 
 
-def _store(target: Any, block: np.ndarray, rows: np.ndarray, known: int, passing: Failpoint) -> None:
+def _store(target: AnyArray, block: np.ndarray, rows: np.ndarray, known: int, passing: Failpoint) -> None:
     passing("write.array")
     if block.size:
         if known:
@@ -183,7 +198,7 @@ def _store(target: Any, block: np.ndarray, rows: np.ndarray, known: int, passing
             target[int(rows[known]) : int(rows[-1]) + 1] = block[known:]
 
 
-def _assign(target: Any, rows: np.ndarray, values: np.ndarray) -> None:
+def _assign(target: AnyArray, rows: np.ndarray, values: np.ndarray) -> None:
     if not len(rows):
         return
     if rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():

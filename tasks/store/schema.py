@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
+import zarr
+
 from tasks.store.errors import StoreUnavailable
 
 SCHEMA = 3
@@ -84,11 +86,17 @@ class Derived:
     metrics: Mapping[str, MetricFacts]
 
 
-def schema_of(uri: str, root: Any) -> int:
-    """The schema of a snapshot. Raises `StoreUnavailable` if it is none that this version reads."""
+def schema_in(root: zarr.Group) -> int:
+    """The schema of a snapshot that this version reads, or 0."""
     found = root.attrs.get("schema")
-    if found in READABLE and not isinstance(found, bool):
-        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found in READABLE else 0
+
+
+def schema_of(uri: str, root: zarr.Group) -> int:
+    """The schema of a snapshot. Raises `StoreUnavailable` if it is none that this version reads."""
+    if known := schema_in(root):
+        return known
+    found = root.attrs.get("schema")
     if isinstance(found, int) and found > SCHEMA:
         raise StoreUnavailable(
             f"store {uri}: written with schema {found}, and this version of diffatlas reads up to {SCHEMA}: upgrade diffatlas"

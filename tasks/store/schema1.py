@@ -7,10 +7,11 @@ that one stay schema 1. Samples and trajectories are not touched: their layout i
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
+import zarr
 
+from tasks.store.nodes import Selection, array_in, group_in, values_in
 from tasks.store.schema import NO_ROW
 
 _INTEGERS = ("steps", "nfe", "seed", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples")
@@ -18,38 +19,41 @@ _OBJECTS = ("error", "spec")
 CURVES = ("losses", "loss_steps", "score_levels", "score_errors")
 
 
-def point_columns(root: Any) -> list[str]:
+def point_columns(root: zarr.Group) -> list[str]:
     """Names of the columns; `dim` is worked out where a store of this schema lacks it."""
-    return sorted({*root["points"].array_keys(), "dim"})
+    return sorted({*group_in(root, "points").array_keys(), "dim"})
 
 
-def read_points(root: Any, names: Sequence[str] | None = None, rows: Any = None) -> dict[str, np.ndarray]:
+def read_points(
+    root: zarr.Group, names: Sequence[str] | None = None, rows: Selection | None = None
+) -> dict[str, np.ndarray]:
     """As `tasks.store.reading.read_points`."""
     wanted = [name for name in point_columns(root) if name != "spec"] if names is None else list(names)
     if strange := set(wanted) - set(point_columns(root)):
         raise KeyError(f"no column {', '.join(sorted(strange))} in points; there are {', '.join(point_columns(root))}")
     found = {
-        n: _dims(root) if n == "dim" and "dim" not in root["points"] else _column(root, "points", n) for n in wanted
+        n: _dims(root) if n == "dim" and "dim" not in group_in(root, "points") else _column(root, "points", n)
+        for n in wanted
     }
     return found if rows is None else {name: values[rows] for name, values in found.items()}
 
 
-def _column(root: Any, table: str, name: str) -> np.ndarray:
-    values = np.asarray(root[table][name][:])
+def _column(root: zarr.Group, table: str, name: str) -> np.ndarray:
+    values = values_in(group_in(root, table), name)
     if values.dtype.kind not in "OT":
         return values
     return np.array([str(v) for v in values], dtype=object if name in _OBJECTS else str)
 
 
-def _dims(root: Any) -> np.ndarray:
+def _dims(root: zarr.Group) -> np.ndarray:
     """Dimensions of the points, worked out from where what was kept of their data set lies; -1 if that leaves it open.
 
     A row of an array belongs to one point, so what one data set's points surely have is no other's.
     """
     lengths = {
-        (table, name): root[table][name].shape[0]
+        (table, name): array_in(group_in(root, table), name).shape[0]
         for table in ("samples", "trajectories")
-        for name in root[table].array_keys()
+        for name in group_in(root, table).array_keys()
         if not name.endswith("_levels")
     }
     kept = _kept(root)
@@ -64,7 +68,7 @@ def _dims(root: Any) -> np.ndarray:
     return np.array([known.get(d, NO_ROW) for d in _column(root, "points", "dataset").tolist()], dtype=np.int64)
 
 
-def _kept(root: Any) -> dict[str, list[tuple[str, str, int]]]:
+def _kept(root: zarr.Group) -> dict[str, list[tuple[str, str, int]]]:
     """What was kept of each data set's points: table, the shape but for the dimension, row."""
     names = ("dataset", "steps", "samples", "sample_row", "trajectory_samples", "trajectory_row")
     kept: dict[str, list[tuple[str, str, int]]] = {}
@@ -88,17 +92,17 @@ def _possible(
     return dims
 
 
-def read_cells(root: Any, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def read_cells(root: zarr.Group, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """As `tasks.store.reading.read_cells`."""
-    flat = [name for name, values in root["cells"].arrays() if values.ndim == 1]
+    flat = [name for name, values in group_in(root, "cells").arrays() if values.ndim == 1]
     wanted = sorted(set(flat) - {"spec"}) if names is None else list(names)
     return {name: _column(root, "cells", name) for name in wanted}
 
 
-def read_curves(root: Any) -> dict[str, np.ndarray]:
+def read_curves(root: zarr.Group) -> dict[str, np.ndarray]:
     """As `tasks.store.reading.read_curves`."""
-    cells = root["cells"]["cell_id"].shape[0]
-    found = {name: np.asarray(root["cells"][name][:]) for name in CURVES if name in root["cells"]}
+    cells = array_in(group_in(root, "cells"), "cell_id").shape[0]
+    found = {name: values_in(group_in(root, "cells"), name) for name in CURVES if name in group_in(root, "cells")}
     return {name: _padded(found.get(name, np.zeros((0, 0))), cells) for name in CURVES}
 
 

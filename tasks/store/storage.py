@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import icechunk
@@ -82,7 +81,7 @@ class Snapshot:
     id: str
     time: datetime
     message: str
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _config() -> icechunk.RepositoryConfig:
     return config
 
 
-def _told(info: Any) -> Snapshot:
+def _told(info: icechunk.SnapshotInfo) -> Snapshot:
     metadata = dict(sorted((info.metadata or {}).items()))  # they come in another order each time
     return Snapshot(str(info.id), info.written_at.astimezone(UTC), info.message, metadata)
 
@@ -144,24 +143,24 @@ class Repository:
         """A new one."""
         return cls(icechunk.Repository.create(place.storage(), config=_config()))
 
-    def reading(self, reference: Mapping[str, Any]) -> tuple[Any, str]:
+    def reading(self, reference: Mapping[str, str]) -> tuple[zarr.Group, str]:
         """The root group of a snapshot, read-only, and the snapshot's id."""
-        session = self._raw.readonly_session(**reference)
+        session = self._raw.readonly_session(branch=reference.get("branch"), snapshot_id=reference.get("snapshot_id"))
         return zarr.open_group(session.store, mode="r"), self._sound(session)
 
-    def begin(self) -> tuple[Any, Any, str]:
+    def begin(self) -> tuple[icechunk.Session, zarr.Group, str]:
         """A transaction: its session, its root group, and the snapshot that it builds on."""
         session = self._raw.writable_session(MAIN)
         return session, zarr.open_group(session.store, mode="a"), self._sound(session)
 
-    def _sound(self, session: Any) -> str:
+    def _sound(self, session: icechunk.Session) -> str:
         """The id of a session's snapshot. Raises `Damaged` if its file holds another one, which Icechunk does not mind."""
         snapshot, found = str(session.snapshot_id), str(self._raw.lookup_snapshot(session.snapshot_id).id)
         if found != snapshot:
             raise Damaged(f"the file of snapshot {snapshot} holds snapshot {found}")
         return snapshot
 
-    def commit(self, session: Any, message: str, metadata: Mapping[str, Any]) -> str:
+    def commit(self, session: icechunk.Session, message: str, metadata: Mapping[str, object]) -> str:
         """End a transaction; the new snapshot's id. Raises `Conflict` if the branch has moved since it began."""
         try:
             return str(session.commit(message, metadata=dict(metadata)))

