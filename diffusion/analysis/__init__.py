@@ -4,3 +4,9 @@
 - `flow_limit`: the flow without discretisation error; `fokker_planck`: densities along the way to noise;
 - `score_matching`: traces of Jacobians and the divergence between scores.
 """
+
+from __future__ import annotations
+
+from diffusion.analysis import elbo, flow_limit, fokker_planck, gaussians, likelihood, score_matching
+
+__all__ = ["elbo", "flow_limit", "fokker_planck", "gaussians", "likelihood", "score_matching"]

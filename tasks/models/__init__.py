@@ -1,24 +1,35 @@
 """Models that one can ask oneself, without a study and without a store.
 
-- `model`: a cell with its denoiser; `make`: trained here, or exact; `files`: as one file and back;
-- `named`: from names, mappings and objects to components; `cells`: from a stored description to a cell.
+- `of_cell`: a cell with its denoiser; `make`: trained here, or exact;
+- `asking`: what is asked in one line, of functions of one's own too;
+- `named`: from names, mappings and objects to components;
+- `files`: a model as one file; `cells`: from a stored description to a cell.
 """
 
 from __future__ import annotations
 
+from tasks.models.asking import evaluate, load, loss_floor, model, sample
 from tasks.models.cells import CannotBeMade, cell_of
 from tasks.models.make import exact, train
-from tasks.models.model import Model, Named, exact_model
-from tasks.models.named import component, target_of
+from tasks.models.named import dataset, formulation, guidance, metric, sampler, schedule
+from tasks.models.of_cell import Model, exact_model
 
 __all__ = [
     "CannotBeMade",
     "Model",
-    "Named",
     "cell_of",
-    "component",
+    "dataset",
+    "evaluate",
     "exact",
     "exact_model",
-    "target_of",
+    "formulation",
+    "guidance",
+    "load",
+    "loss_floor",
+    "metric",
+    "model",
+    "sample",
+    "sampler",
+    "schedule",
     "train",
 ]

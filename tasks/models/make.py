@@ -9,14 +9,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffusion.datasets import Dataset
 from diffusion.datasets.own import OwnPoints
 from diffusion.errors import WrongValue
-from diffusion.formulations import Exact, Formulation, Trained, formulations
-from diffusion.schedules import Schedule, schedules
+from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.networks import Architecture, architectures
+from diffusion.schedules import Schedule
 from diffusion.training import train as train_together
-from tasks.models.model import Model, exact_model
-from tasks.models.named import component, refused, target_of
+from tasks.models import named
+from tasks.models.named import Named, Target
+from tasks.models.of_cell import Model, exact_model
 from tasks.plan import Cell
 from tasks.study.axes import read_training
 from tasks.work.data import training_set
@@ -24,62 +25,85 @@ from tasks.work.stacks import member_of
 
 
 def train(
-    target: object,
-    formulation: object = "edm",
+    target: Target,
+    formulation: Named | Formulation = "edm",
     *,
-    schedule: object = None,
-    labels: object = None,
+    schedule: Named | Schedule | None = None,
+    labels: Any = None,
     seed: int = 0,
+    steps: int = 3000,
+    batch: int = 512,
+    width: int = 128,
+    depth: int = 3,
+    learning_rate: float = 4e-3,
+    ema: float = 0.03,
+    data: int = 200_000,
+    network: Named | Architecture = "mlp",
     progress: Callable[[int], None] = lambda _: None,
-    **settings: Any,
 ) -> Model:
     """Train one model, to the bit the one that a study trains for the same target, settings and seed.
 
     Args:
-        target: a data set by name or object, of which a training set is drawn; or points ``[n, dim]``.
-        formulation: what is trained, by name or object.
-        schedule: on which schedule; None: the formulation's own.
-        labels: of points of one's own ``[n]``, for formulations that are told them.
+        target: the data; of a data set `data` draws make the training set, points of one's own are it.
+        formulation: what is trained.
+        schedule: on which; None: the formulation's own.
+        labels: of points of one's own, ``[n]`` whole numbers, for formulations that are told them.
         seed: of training set and training.
-        progress: is told the number of finished steps, some 64 times.
-        **settings: those of `diffusion.training.Training`.
+        steps: of Adam, with warm-up and cosine decay.
+        batch: examples in each step.
+        width: of the network's layers.
+        depth: how many layers there are.
+        learning_rate: the largest.
+        ema: the share of the steps over which weights are averaged.
+        data: draws of a data set.
+        network: an architecture.
+        progress: is called with the number of finished steps, some 64 times.
 
     Raises:
-        WrongValue: an unknown name, parts that do not fit together, a setting out of range, or a
-            training that diverged.
+        WrongValue: parts that do not fit together, a setting out of range, or a training that diverged.
     """
-    dataset = target_of(target, labels)
-    chosen = component(formulations, Formulation, formulation)
+    own = named.dataset(target, labels=labels)
+    chosen = named.formulation(formulation)
     if not isinstance(chosen, Trained):
         raise WrongValue(
-            f"train: formulation {chosen.registered_name!r} has no network; accepted: one that has (exact: da.exact)"
+            f"train: {chosen.registered_name!r} has no network; accepted: a formulation that has (`exact` asks without)"
         )
-    on = _schedule(schedule, chosen, dataset)
+    on = (chosen.own_schedule() if schedule is None else named.schedule(schedule)).fitted(own)
+    sizes = {"steps": steps, "batch": batch, "width": width, "depth": depth, "data": data}
+    rates = {"learning_rate": _number("learning_rate", learning_rate), "ema": _number("ema", ema)}
+    architecture = named.component(architectures, Architecture, network)
     try:
-        training = read_training(settings)
+        training = read_training({**sizes, **rates, "network": architecture})
     except ValidationError as error:
-        raise refused(error, "train") from error
-    cell = _possible(Cell(dataset, chosen, on, _whole(seed), training))
+        raise named.refused(error, "train") from error
+    cell = _possible(Cell(own, chosen, on, _whole(seed), training))
     stack = train_together([member_of(cell)], [_data(cell)], training, progress)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])
     return Model.of(cell, stack)
 
 
-def exact(target: object, schedule: object = "edm", *, seed: int = 0) -> Model:
-    """The ideal denoiser of a target as a model, sampled on a schedule.
+def exact(target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0) -> Model:
+    """The ideal denoiser of a target as a model.
+
+    Args:
+        target: the data.
+        schedule: the one that is sampled on unless another is named.
+        seed: of its samples.
 
     Raises:
         WrongValue: an unknown name, or a target whose denoiser is not known.
     """
-    dataset = target_of(target)
-    on = component(schedules, Schedule, schedule).fitted(dataset)
-    return exact_model(_possible(Cell(dataset, Exact(on), on, _whole(seed), None)))
+    data = named.dataset(target)
+    on = named.schedule(schedule).fitted(data)
+    return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None)))
 
 
-def _schedule(given: object, formulation: Formulation, dataset: Dataset) -> Schedule:
-    own = formulation.own_schedule() if given is None else component(schedules, Schedule, given)
-    return own.fitted(dataset)
+def _number(name: str, value: Any) -> float:
+    """A whole number is a number, too; studies are strict because YAML spells them differently."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongValue(f"{name}: found {value!r}; accepted: a number")
+    return float(value)
 
 
 def _possible(cell: Cell) -> Cell:

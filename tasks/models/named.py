@@ -1,4 +1,8 @@
-"""From what a caller gives, a name, a mapping or an object, to a component, read as a study reads it."""
+"""From what a caller gives, a name, a mapping or an object, to a component, read as a study reads it.
+
+A *name* is a registered one or ``package.module:Class``; wherever one is accepted, so is a mapping
+``{"name": ..., parameter: ...}``, an object, or a class of one's own.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,24 @@ import tasks.data  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
 from diffusion.datasets.own import own_points
 from diffusion.errors import WrongValue
+from diffusion.formulations import Formulation, formulations
+from diffusion.guidance import Guidance, guidances
+from diffusion.metrics import Metric, metrics
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
+from diffusion.schedules import Schedule, schedules
 from tasks.messages import shown
 from tasks.study.axes import SamplerChoice, read_sampler
 from tasks.study.components import complaints_of, read
 
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
+
+Named = str | Mapping[str, Any] | type
+"""A name, or a mapping ``{"name": ..., parameter: ...}``, or a class of one's own."""
+
+Target = Named | Dataset | Any
+"""A data set by name, mapping, object or class; or points ``[n, dim]``."""
 
 
 def component(registry: Registry[C], base: type, given: object, **parameters: Any) -> C:
@@ -49,26 +63,69 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
     return _read(registry.kind, lambda: read(registry, base, entry))
 
 
-def choice_of(sampler: object) -> SamplerChoice:
-    """A sampler with what stands beside it: given as `component` takes it, or as an entry of a study."""
-    if isinstance(sampler, SamplerChoice):
-        return sampler
-    if isinstance(sampler, Mapping):
-        return _read("sampler", lambda: read_sampler(dict(sampler)))
-    return SamplerChoice(component(samplers, Sampler, sampler))
+def dataset(given: Target, *, labels: Any = None, **parameters: Any) -> Dataset:
+    """A target: ``dataset("uniform", low=-1, high=1)``, or points of one's own.
 
+    It has `sample`, and where `exact` is true `denoise`, `score` and `log_density` of noised points:
+    ``denoise(x [n, dim], alpha, sigma)`` is ``E[x_0 | alpha x_0 + sigma eps = x]``.
 
-def target_of(given: object, labels: object = None) -> Dataset:
-    """A target: as `component` takes it, or points ``[n, dim]`` (on the line ``[n]``) of one's own."""
+    Args:
+        given: a name, a mapping, an object or a class; or points ``[n, dim]``, on the line also ``[n]``.
+        labels: of points of one's own, ``[n]`` whole numbers from 0 on.
+        **parameters: of a name or a class.
+
+    Raises:
+        WrongValue: an unknown name or parameter, a value that is not accepted, points of another shape.
+    """
     if isinstance(given, str | Mapping | Dataset | type):
         if labels is None:
-            found: Dataset = component(datasets, Dataset, given)
+            found: Dataset = component(datasets, Dataset, given, **parameters)
             return found
         raise WrongValue("labels belong to points of one's own; a data set has its own labels")
+    if parameters:
+        raise WrongValue(f"points of one's own take no parameters, found {', '.join(parameters)}")
     points = _tensor("the data", given)
-    return own_points(
-        points[:, None] if points.ndim == 1 else points, None if labels is None else _tensor("the labels", labels)
-    )
+    told = None if labels is None else _tensor("the labels", labels)
+    return own_points(points[:, None] if points.ndim == 1 else points, told)
+
+
+def schedule(given: Named | Schedule, **parameters: Any) -> Schedule:
+    """A noise schedule: ``schedule("vp-linear").alpha(0.5)``. Arguments and errors as of `dataset`."""
+    found: Schedule = component(schedules, Schedule, given, **parameters)
+    return found
+
+
+def sampler(given: Named | Sampler, **parameters: Any) -> Sampler:
+    """A sampler: ``sampler("ddim", eta=0.5)``. Arguments and errors as of `dataset`."""
+    found: Sampler = component(samplers, Sampler, given, **parameters)
+    return found
+
+
+def formulation(given: Named | Formulation, **parameters: Any) -> Formulation:
+    """What is trained: ``formulation("denoising", parametrization="v")``. Arguments and errors as of `dataset`."""
+    found: Formulation = component(formulations, Formulation, given, **parameters)
+    return found
+
+
+def guidance(given: Named | Guidance, **parameters: Any) -> Guidance:
+    """What is known of samples: ``guidance("class-label", labels=2)``. Arguments and errors as of `dataset`."""
+    found: Guidance = component(guidances, Guidance, given, **parameters)
+    return found
+
+
+def metric(given: Named | Metric, **parameters: Any) -> Metric:
+    """A metric: ``metric("sliced-w2", projections=64)``. Arguments and errors as of `dataset`."""
+    found: Metric = component(metrics, Metric, given, **parameters)
+    return found
+
+
+def choice_of(given: object) -> SamplerChoice:
+    """A sampler with what stands beside it: given as `component` takes it, or as an entry of a study."""
+    if isinstance(given, SamplerChoice):
+        return given
+    if isinstance(given, Mapping):
+        return _read("sampler", lambda: read_sampler(dict(given)))
+    return SamplerChoice(component(samplers, Sampler, given))
 
 
 def refused(error: ValidationError, what: str) -> WrongValue:

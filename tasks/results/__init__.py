@@ -8,6 +8,6 @@
 
 from __future__ import annotations
 
-from tasks.results.read import Answers, UnknownStudy, open_results, open_samples
+from tasks.results.read import Answers, UnknownStudy, open_results, open_samples, open_trajectory
 
-__all__ = ["Answers", "UnknownStudy", "open_results", "open_samples"]
+__all__ = ["Answers", "UnknownStudy", "open_results", "open_samples", "open_trajectory"]

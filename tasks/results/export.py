@@ -29,6 +29,7 @@ import xarray as xr
 from diffusion.errors import WrongInput
 from tasks.failpoints import failpoint
 from tasks.results.read import Answers
+from tasks.store import Store
 from tasks.where.columns import frame_of, of_points
 
 _BLOCK = 1 << 22  # bytes of samples that are read, and written as one chunk
@@ -72,6 +73,38 @@ def export(answers: Answers, form: str, path: str | Path, *, samples: bool = Fal
             for shape, ids in _kept(answers).items():
                 _SAMPLE_WRITERS[form](partial, shape, ids, _blocks(answers, shape, ids))
     return path
+
+
+def export_store(
+    store: str,
+    path: str | Path,
+    form: str = "zarr",
+    *,
+    study: str | None = None,
+    as_of: str | None = None,
+    samples: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write stored points, and samples, as plain files that need neither this package nor Icechunk.
+
+    Args:
+        store: a folder, or ``s3://bucket/prefix``.
+        path: where; missing folders above it are made.
+        form: ``zarr`` (a folder), ``netcdf`` or ``parquet`` (a file, which holds no samples).
+        study: the name of one; None: the whole store.
+        as_of: a snapshot's id, a tag or a time; None: now.
+        samples: also the final samples that were kept.
+        overwrite: replace what an earlier export wrote there. Anything else is never replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportError: an unknown form, samples asked of Parquet, a path that is taken.
+        StoreUnavailable: the store cannot be read.
+        OSError: it cannot be written; then what was there before is still there.
+    """
+    return export(Answers(Store.open(store), study, as_of), form, path, samples=samples, overwrite=overwrite)
 
 
 def _attributes(answers: Answers) -> dict[str, str]:

@@ -235,3 +235,12 @@ def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.Data
     if found is None:
         raise NotStored(f"the samples of point {point_id!r} were not kept (keep: {{samples: true}} in the study)")
     return found
+
+
+def open_trajectory(store: str, point_id: str, as_of: str | None = None) -> xr.DataArray:
+    """The states of a point from noise to data. Raises `NotStored` if there are none."""
+    found = Answers(Store.open(store), None, as_of).trajectory(point_id)
+    if found is None:
+        told = "keep: {trajectories: [sampler@steps]} in the study"
+        raise NotStored(f"the trajectory of point {point_id!r} was not kept ({told})")
+    return found

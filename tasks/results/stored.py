@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from tasks.columns import MetricColumns, metrics_among
-from tasks.plan import Plan, StoredPoint, make_plan
+from tasks.plan import Plan, StoredPoint, make_plan, points_of
 from tasks.results.facts import derived, metric_facts
 from tasks.results.read import Answers
 from tasks.results.rows import skipped_rows
 from tasks.store import Coordinator, Store
-from tasks.study import Study
+from tasks.study import Study, StudyError, load_study
 
 
 def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPoint]:
@@ -78,3 +79,30 @@ def is_recorded(store: Store, plan: Plan) -> bool:
     if any(answers.metrics.get(name) != facts for name, facts in metric_facts(plan.study.metrics).items()):
         return False
     return Answers(store, plan.study.name).study == plan.study.spec()
+
+
+def plan_for(
+    source: Study | str | Path, store: str = "results", overrides: Sequence[str] = (), *, retry_failed: bool = False
+) -> Plan:
+    """What a run of a study would do: which points are done, missing, failed or impossible, and why.
+
+    Nothing is written.
+
+    Args:
+        source: a file, the name of a shipped study, or a study that was loaded.
+        store: a folder, or ``s3://bucket/prefix``; it need not be there.
+        overrides: changes to what is loaded, such as ``"steps=[1, 2, 4]"``.
+        retry_failed: points that failed before are to be computed again.
+
+    Raises:
+        StudyError: the study cannot be used, or asks nothing.
+        StoreUnavailable: the store cannot be read.
+    """
+    if isinstance(source, Study) and overrides:
+        raise StudyError(source.name, [f"{source.name}: changes are made to what is loaded, found a loaded study"])
+    study = source if isinstance(source, Study) else load_study(source, overrides)
+    if not points_of(study):
+        raise StudyError(study.name, [f"{study.name}, at exclude: every point is excluded, nothing is asked"])
+    if not Store.exists(store):
+        return make_plan(study, {}, ())
+    return plan_against(Store.open(store), study, retry_failed=retry_failed)

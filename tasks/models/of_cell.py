@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save as to_bytes
@@ -17,6 +15,7 @@ from diffusion.errors import WrongValue
 from diffusion.guidance import Guidance, guidances
 from diffusion.inference import Inference
 from diffusion.models import Denoiser, EvidenceBound, ExactDenoiser
+from diffusion.models.own import OwnDenoiser
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule, schedules
@@ -24,13 +23,10 @@ from diffusion.schedules.grids import Grid, grids
 from diffusion.schedules.levels import Variance
 from diffusion.training import TrainedStack, Training
 from tasks.models.files import read_model, write_model
-from tasks.models.named import choice_of, component
+from tasks.models.named import Named, choice_of, component
 from tasks.plan import Cell
 from tasks.work import stack_of
 from tasks.work.data import stream_name
-
-Named = str | Mapping[str, Any]
-"""A registered name or ``package.module:Class``, or ``{"name": ..., parameter: ...}``."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +163,10 @@ class Model(Inference):
             The path.
 
         Raises:
-            WrongValue: a model made of what cannot be written down, such as a schedule of a local function.
+            WrongValue: a model made of what cannot be written down: a function, a schedule of one.
         """
+        if isinstance(self.denoiser, OwnDenoiser):
+            raise WrongValue("a function of one's own cannot be saved; accepted: trained and exact models")
         stack = self.denoiser
         named = stack.network.unpack(stack.rows[:1]) if isinstance(stack, TrainedStack) else {}
         write_model(Path(path), self.cell, {name: value[0].contiguous() for name, value in named.items()})
