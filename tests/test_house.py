@@ -1,0 +1,47 @@
+"""The house as `docs/architecture.md` tells it: every room is there, and none has outgrown a reading."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("diffusion", "tasks", "flows", "deployments")
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LONGEST = 400  # lines of a file
+
+
+def files() -> list[str]:
+    """Python files and templates of the packages, from the root."""
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.*")]
+    return sorted(str(path.relative_to(ROOT)) for path in found if path.suffix in {".py", ".j2", ".js", ".css"})
+
+
+def rooms() -> set[str]:
+    """What lies directly in a package: a folder, or a file on its own."""
+    parts = {tuple(name.split("/")[:2]) for name in files() if name.split("/")[0] != "deployments"}
+    return {"/".join(part) for part in parts if not part[1].startswith("__")}
+
+
+def test_the_page_names_every_room_and_no_other() -> None:
+    told = set(re.findall(r"`((?:diffusion|tasks|flows)/[\w./]+)`", PAGE))
+    assert rooms() - told == set()
+    assert {name for name in told if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("name", files())
+def test_no_file_is_longer_than_a_reading(name: str) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def test_every_change_is_told_in_a_file_that_the_next_version_can_use() -> None:
+    told = [path for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
+    assert all(re.fullmatch(r"\+[\w-]+\.(added|changed|fixed|removed)\.md", path.name) for path in told)
+    command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "0"]
+    draft = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    draft = " ".join(draft.split())
+    assert all(" ".join(path.read_text(encoding="utf-8").split()) in draft for path in told)
