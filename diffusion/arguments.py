@@ -58,7 +58,8 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
 
     Raises:
         WrongValue: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes than ``[..., batch]``, so that they
-            would be spread along the batch; alpha is negative; sigma is not above 0.
+            would be spread along the batch; alpha is negative; sigma is not above 0, or is 0
+            where the clean data have no smooth density.
     """
 
     def checked(self: Any, x: Any, alpha: Any, sigma: Any) -> Tensor:
@@ -76,14 +77,25 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
                     f"would run along the samples; accepted: one number, or a shape that broadcasts against {list(x.shape[:-1])} axis "
                     f"by axis, such as {[len(x)] + [1] * (x.ndim - 2)}"
                 )
-        if not (_least(sigma) > 0 and _least(alpha) >= 0):
-            raise WrongValue(
-                f"{_name(self)}.{method.__name__}: found alpha = {_least(alpha):g}, sigma = {_least(sigma):g}; accepted: alpha of 0 or "
-                f"above, sigma above 0 (what the data are without noise, `sample` says, and where there is one, `cdf`)"
-            )
-        return method(self, x, alpha, sigma)
+        clean = _least(sigma) == 0
+        if not (_least(alpha) >= 0 and (_least(sigma) > 0 or (clean and self.smooth))):
+            raise WrongValue(f"{_name(self)}.{method.__name__}: {_levels(alpha, sigma)}; {_NOISY}")
+        found = method(self, x, alpha, sigma)
+        if clean and not bool(torch.isfinite(found).all()):
+            raise WrongValue(f"{_name(self)}.{method.__name__}: {_levels(alpha, sigma)} gives no number; {_NOISY}")
+        return found
 
     return wraps(method)(checked)
+
+
+_NOISY = (
+    "accepted: alpha of 0 or above, sigma above 0, or 0 where the data have a smooth density "
+    "(what others are without noise, `sample` says, and where there is one, `cdf`)"
+)
+
+
+def _levels(alpha: Tensor, sigma: Tensor) -> str:
+    return f"found alpha = {_least(alpha):g}, sigma = {_least(sigma):g}"
 
 
 def points(what: str, x: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """What is handed to data sets, schedules and samplers: one meaning is taken, what could only give nonsense is refused."""
 
+import contextlib
 import itertools
 import pickle
 from typing import Any
@@ -65,14 +66,23 @@ def test_members_have_their_own_levels_whatever_is_asked_and_plain_numbers_are_l
 
 @pytest.mark.parametrize("ask", ["denoise", "score", "log_density", "posterior_variance"])
 @pytest.mark.parametrize("entry", [e for e in datasets if e.has_defaults and e.cls().exact], ids=lambda e: e.name)
-def test_nothing_is_said_of_points_without_noise(entry: Entry[Dataset], ask: str) -> None:
+def test_points_without_noise_are_answered_where_the_density_is_smooth_and_refused_elsewhere(
+    entry: Entry[Dataset], ask: str
+) -> None:
     target = entry.cls()
-    x = torch.zeros(3, target.dim, dtype=torch.float64)
+    x = torch.full((3, target.dim), 0.3, dtype=torch.float64)
     for sigma in (0.0, -1.0, float("nan")):
-        with pytest.raises(WrongValue, match="sigma"):
-            getattr(target, ask)(x, 1.0, sigma)
-        with pytest.raises(WrongValue, match=r"sigma = .*accepted: .*sigma above 0"):
-            getattr(target, ask)(x, tensor(1.0), tensor(sigma))
+        for alpha, level in ((1.0, sigma), (tensor(1.0), tensor(sigma))):
+            with contextlib.suppress(WrongValue):
+                found = getattr(target, ask)(x, alpha, level)
+                assert target.smooth
+                assert sigma == 0
+                near = getattr(target, ask)(x, tensor(1.0), tensor(1e-5))
+                torch.testing.assert_close(found, near, rtol=1e-3, atol=1e-3)
+                continue
+            with pytest.raises(WrongValue, match=r"sigma.*accepted: "):
+                getattr(target, ask)(x, alpha, level)
+            assert not (ask == "log_density" and target.smooth and sigma == 0)
 
 
 def test_points_of_another_shape_are_refused_and_not_cut() -> None:
