@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class Passed:
         self.files: list[str] = []
         self._wanted = wanted
 
-    def __enter__(self) -> Passed:
+    def __enter__(self) -> Self:
         sys.setprofile(self._called)
         return self
 
