@@ -14,7 +14,7 @@ import torch
 
 from diffusion.datasets import Uniform
 from diffusion.formulations import ElucidatedDM
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.samplers import NoiseStreams, samplers
 from diffusion.schedules import EDM
 from diffusion.schedules.grids import grids
@@ -66,11 +66,12 @@ def test_a_way_names_files_that_are_there_and_few(way: str) -> None:
 def test_a_sampler_step_passes_through_the_files_that_the_page_names() -> None:
     levels = levels_of([EDM()], [grids.create("edm")], 5)
     x = torch.randn(1, 10, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rule, denoiser = samplers.create("heun"), CountingDenoiser(lambda x, _alpha, _sigma: 0 * x)
+    rule = samplers.create("heun")
+    denoiser, counter = counted(lambda x, _alpha, _sigma: 0 * x)
     noise = NoiseStreams([("way",)], 10, 2)
     with Passed() as passed:
         rule.step(denoiser, x, levels[0], levels[1], noise)
-    assert denoiser.nfe == 2
+    assert counter.nfe == 2
     assert sorted(passed.files) == sorted(named("a sampler step"))
 
 

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
-from diffusion.models import Denoiser, EvidenceBound, HasBound
+from diffusion.models import Denoiser, EvidenceBound, LatentVariableModel, capabilities_of, phrase_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Variance, check_variance
 
@@ -57,40 +57,60 @@ def refuses_bound(schedule: Schedule) -> str | None:
 
 
 def evidence_bound(
-    model: Denoiser | HasBound,
+    model: object,
     clean: Tensor,
     schedule: Schedule,
     generator: torch.Generator,
     draws: int = 1,
     variance: Variance = "posterior",
 ) -> EvidenceBound:
-    """The bound at ``clean [n, dim]`` of one model, its terms averaged over independent draws of the noise.
+    """The bound of one model, its terms averaged over independent draws of the noise.
 
-    On a discrete variance-preserving chain the model is a denoiser and the bound that of the chain (see `chain_bound`); on any
-    other schedule it has a bound of its own, as an autoencoder does, or none.
+    Of a latent-variable model, such as an autoencoder, it is the model's own; of a denoiser that of the schedule's
+    chain (see `chain_bound`).
+
+    Args:
+        model: A `LatentVariableModel` or a `Denoiser`, with one member.
+        clean: Data ``[n, dim]``.
+        schedule: A denoiser's chain.
+        generator: Where the noise is drawn.
+        draws: Over how many draws the terms are averaged.
+        variance: That of a chain's reverse moves.
+
+    Returns:
+        The terms, ``[n]`` each.
 
     Raises:
-        ValueError: there is no bound, `variance` is unknown, or ``draws < 1``.
+        ValueError: There is no bound, `variance` is unknown, or ``draws < 1``.
     """
     if draws < 1:
         raise ValueError(f"draws must be 1 or more, found {draws}")
-    reason = refuses_bound(schedule)
-    if reason and not isinstance(model, HasBound):
-        raise ValueError(reason)
+    bounds = [_bound_once(model, clean, schedule, generator, variance) for _ in range(draws)]
+    terms = [[getattr(bound, name) for bound in bounds] for name in ("reconstruction", "consistency", "prior")]
+    return EvidenceBound(*(torch.stack(term).mean(0) for term in terms))
 
+
+def _bound_once(
+    model: object, clean: Tensor, schedule: Schedule, generator: torch.Generator, variance: Variance
+) -> EvidenceBound:
     def drawn(dim: int) -> Tensor:
         return torch.randn(len(clean), dim, generator=generator, dtype=torch.float64)
 
-    def one() -> EvidenceBound:
-        if reason is None:
-            noise = (drawn(clean.shape[1]) for _ in itertools.count())
-            return chain_bound(model, clean, noise, schedule, variance)  # type: ignore[arg-type]  # see above
-        terms = model.bound(clean[None], drawn(model.latent_dim())[None])  # type: ignore[union-attr]
+    if isinstance(model, LatentVariableModel):
+        terms = model.bound(clean[None], drawn(model.latent_dim())[None])
         return EvidenceBound(terms.reconstruction[0], terms.consistency[:, 0], terms.prior[0])
+    if not isinstance(model, Denoiser):
+        raise ValueError(refuses_model(type(model)))  # noqa: TRY004 - as of a schedule without a bound
+    noise = (drawn(clean.shape[1]) for _ in itertools.count())
+    return chain_bound(model, clean, noise, schedule, variance)
 
-    bounds = [one() for _ in range(draws)]
-    terms = [[getattr(bound, name) for bound in bounds] for name in ("reconstruction", "consistency", "prior")]
-    return EvidenceBound(*(torch.stack(term).mean(0) for term in terms))
+
+def refuses_model(model: type) -> str | None:
+    """Why models of a class have no bound on any schedule, or None."""
+    if issubclass(model, LatentVariableModel) or issubclass(model, Denoiser):
+        return None
+    given = ", ".join(phrase_of(one) for one in capabilities_of(model))
+    return f"it gives neither a bound nor a denoiser, only {given or 'nothing'}"
 
 
 def chain_bound(

@@ -18,7 +18,7 @@ with x at the schedule's t_min, x_T where the flow takes it at t_max, and S the 
 1 where variance is preserved, sigma(t_max) where it explodes. **The cut-off is part of the answer**: what is given is the density
 at t_min, that of data noised by sigma(t_min).
 
-Divergences: an ideal denoiser knows its own (`HasDivergence`). Otherwise by automatic differentiation, d vector-Jacobian products for
+Divergences: an ideal denoiser knows its own (`DivergenceModel`). Otherwise by automatic differentiation, d vector-Jacobian products for
 the exact trace, or Hutchinson's estimate ``mean of v' (dD/dx) v`` with random signs v, each sample's own and the same at every u (Grathwohl
 et al., FFJORD, ICLR 2019), so that the solver sees a smooth function; the error of log p is then that of the estimate, and has mean zero.
 
@@ -38,7 +38,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost
-from diffusion.models import Denoiser, HasDivergence
+from diffusion.models import Denoiser, DivergenceModel
 from diffusion.randomness import SampleNoise
 from diffusion.schedules import Schedule
 
@@ -68,7 +68,7 @@ def divergence(
     Raises:
         TypeError: the denoiser neither states its divergence nor can be differentiated.
     """
-    if isinstance(denoiser, HasDivergence):
+    if isinstance(denoiser, DivergenceModel):
         return denoiser(x, alpha, sigma), denoiser.divergence(x, alpha, sigma)
     with torch.enable_grad():
         x = x.detach().requires_grad_()

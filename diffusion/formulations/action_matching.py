@@ -42,10 +42,6 @@ class ActionMatching(Trained):
             raise ValueError(f"action-matching: probes must be at least 0, found {self.probes}")
 
     @property
-    def gives(self) -> frozenset[str]:  # type: ignore[override]  # depends on a parameter
-        return frozenset({"action"}) if self.kind == "unbalanced" else frozenset({"denoiser", "action"})
-
-    @property
     def objective(self) -> Objective:
         entropic = self.kind == "entropic"
         return ActionLoss(self.kind, self.noise if entropic else 0.0, self.probes if entropic else 0)

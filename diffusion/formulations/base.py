@@ -24,14 +24,12 @@ formulations: Registry[Formulation] = Registry("formulation")
 
 @dataclass(frozen=True)
 class Formulation(Component):
-    """A named point of the design space.
+    """A named point of the design space."""
 
-    What its models give, by name: ``denoiser`` (the call ``model(x, alpha, sigma)`` is E[x_0 | x_t]), ``density``
-    (`log_density`), ``labelled`` (the denoiser given a label), ``decoder`` (`decode`), ``bound`` (an evidence lower bound of its
-    own), ``perturbation``, ``action``, ``law`` (exact rows, for what starts from the data themselves). A sampler says what it needs.
-    """
-
-    gives: ClassVar[frozenset[str]] = frozenset({"denoiser"})
+    @property
+    @abstractmethod
+    def gives(self) -> type:
+        """The class of its models: what they can be asked (see `diffusion.models.capabilities`)."""
 
     @abstractmethod
     def own_schedule(self) -> Schedule:
@@ -83,6 +81,10 @@ class Trained(Formulation, Trainable):
     """A formulation with a network."""
 
     labelled: ClassVar[bool] = False  # learns from data with their labels
+
+    @property
+    def gives(self) -> type:
+        return self.objective.gives
 
     def refuses_network(self, dataset: Dataset, settings: Training) -> str | None:
         """Why the architecture that the settings name cannot serve it on the target, or None: then `network` builds one."""

@@ -33,7 +33,6 @@ class ClassConditional(NoiseConditional):
         ValueError: `of` is trained in another way; `drop` is no probability below 1.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"denoiser", "labelled"})
     labelled: ClassVar[bool] = True
 
     of: Formulation = ElucidatedDM()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from diffusion.datasets import Dataset
 from diffusion.formulations.base import Formulation, formulations
+from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, Schedule
 
 
@@ -20,9 +20,11 @@ from diffusion.schedules import EDM, Schedule
 class Exact(Formulation):
     """No network: the target's ideal denoiser on the named schedule."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"denoiser", "density", "labelled", "law"})
-
     schedule: Schedule = EDM()
+
+    @property
+    def gives(self) -> type[ExactDenoiser]:
+        return ExactDenoiser
 
     def own_schedule(self) -> Schedule:
         return self.schedule

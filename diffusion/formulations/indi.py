@@ -37,6 +37,7 @@ from diffusion.datasets import Dataset
 from diffusion.datasets.degradations import Degradation, Noise
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.metrics import DenoiserMetric
+from diffusion.models import RestorationModel
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
 from diffusion.objectives.parametrizations import Data, Parametrization
 from diffusion.samplers import Begin, Sampler
@@ -67,10 +68,6 @@ class InDI(NoiseConditional):
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < math.inf:
             raise ValueError(f"indi: perturbation, a standard deviation, must be at least 0, found {self.perturbation}")
-
-    @property
-    def gives(self) -> frozenset[str]:  # type: ignore[override]  # a property of the class elsewhere
-        return frozenset({"denoiser", "perturbation"})
 
     @property
     def objective(self) -> Objective:
@@ -104,7 +101,7 @@ class InDI(NoiseConditional):
         return self.degradation.refuses(dataset.dim)
 
     def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:
-        if sampler.needs == "perturbation" or self._is_flow:
+        if issubclass(sampler.needs, RestorationModel) or self._is_flow:
             return None
         name = sampler.registered_name
         if self.refuses(schedule) is not None:

@@ -43,8 +43,6 @@ class VariationalAutoencoder(Trained):
     and nothing else. Its networks are multilayer perceptrons of the training's width and depth.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"decoder", "bound"})
-
     latent: int = 2
     posterior: Posterior = "diagonal"
     decoder_std: float | Literal["learned"] = "learned"

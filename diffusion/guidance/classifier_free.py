@@ -19,7 +19,7 @@ from diffusion.datasets.classes import has_exact_classes
 from diffusion.formulations import Formulation
 from diffusion.formulations.exact import Exact
 from diffusion.guidance.base import LabelGuidance, guidances
-from diffusion.models import Denoiser, HasLabels
+from diffusion.models import Denoiser, LabelledDenoiser
 
 
 @guidances.register(
@@ -37,7 +37,7 @@ class ClassifierFree(LabelGuidance):
     def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:
         if reason := super().refuses(dataset, formulation):
             return reason
-        if "labelled" not in formulation.gives:
+        if not issubclass(formulation.gives, LabelledDenoiser):
             return f"{formulation.registered_name!r} is not told the label; needed: a formulation that is, 'class-conditional'"
         if isinstance(formulation, Exact) and not has_exact_classes(dataset):
             return f"the classes of {dataset.registered_name!r} have no exact denoiser"
@@ -46,7 +46,7 @@ class ClassifierFree(LabelGuidance):
     def denoise(
         self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
-        if not isinstance(denoiser, HasLabels):
+        if not isinstance(denoiser, LabelledDenoiser):
             raise TypeError("the model cannot be told a label")
         asked = {self.asked(dataset) for dataset in datasets}
         if len(asked) != 1:

@@ -29,15 +29,15 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.formulations import Trained
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
 from diffusion.models import Denoiser
 from diffusion.networks import Network, features
 from diffusion.objectives import Objective, stratified
+from diffusion.objectives.base import Networks, Trainable
 from diffusion.randomness import stream
-from diffusion.registry import identity_text
-from diffusion.schedules import EDM, Schedule
-from diffusion.training import Member, TrainedStack, Training, train
+from diffusion.registry import Component, identity_text
+from diffusion.schedules import EDM
+from diffusion.training import Member, Training, train
 
 _LOW, _HIGH = 0.01, 10.0  # nsr beside the data's standard deviation
 _ROWS = 2048  # of a batch evaluated at once
@@ -72,20 +72,34 @@ class CrossEntropy(Objective):
     def zero_loss(self, *batches: Tensor) -> Tensor:
         return torch.full((batches[0].shape[1],), math.inf)
 
+    @property
+    def gives(self) -> type[Classifier]:
+        return Classifier
+
+    def model(self, network: Network, rows: Tensor, members: Sequence[Member]) -> Classifier:
+        return Classifier(network, rows, tuple(members))
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier(Networks):
+    """The trained part of one classifier."""
+
+    def remainder(self, z: Tensor, level: Tensor) -> Tensor:
+        """f(z, nsr) of every label, ``[batch, classes]``, for z ``[batch, dim]`` and the features of one level."""
+        c = level.float()[None, None]
+        parts = [self.network(self.rows, part, c) for part in z.float()[None].split(_ROWS, dim=1)]
+        return torch.cat(parts, dim=1)[0].double()
+
 
 @dataclass(frozen=True)
-class _Classifier(Trained):
+class _Classifying(Component, Trainable):
     """What stands for a formulation in training: nothing but the objective."""
 
     registered_name: ClassVar[str] = "classifier"
-    gives: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def objective(self) -> Objective:
         return CrossEntropy()
-
-    def own_schedule(self) -> Schedule:
-        return EDM()
 
 
 @dataclass(frozen=True)
@@ -136,16 +150,16 @@ class _Classes:
 
 
 @remembered(8)
-def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[TrainedStack, _Classes]:
+def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[Classifier, _Classes]:
     """The classifier of a target. Raises ValueError if its training diverged."""
     named = (identity_text(dataset), seed)
     x, labels = dataset.sample_labelled(settings.data, stream("classifier data", *named))
-    member = Member(dataset, _Classifier(), EDM(), "classifier " + " ".join(map(str, named)))
+    member = Member(dataset, _Classifying(), EDM(), "classifier " + " ".join(map(str, named)))
     data = torch.cat([x, labels[:, None].double()], 1)
     stack = train([member], [data], settings)
     if stack.errors[0] is not None:
         raise ValueError(f"the classifier of {dataset.registered_name!r}: {stack.errors[0]}")
-    return stack, _Classes.of(dataset, data)
+    return CrossEntropy().model(stack.network, stack.rows, stack.members), _Classes.of(dataset, data)
 
 
 @guidances.register(
@@ -189,11 +203,9 @@ class TrainedClassifier(LabelGuidance):
 
     def log_probabilities(self, dataset: Dataset, place: _Place) -> Tensor:
         """log p_t(y | x_t) of every label, ``[batch, classes]``, differentiable in z ``[batch, dim]``; one level for all."""
-        stack, classes = _trained(dataset, self._settings(), self.seed)
-        c = place.features.float()[None, None]
-        parts = [stack.network(stack.rows, part, c) for part in place.z.float()[None].split(_ROWS, dim=1)]
-        rest: Tensor = torch.cat(parts, dim=1)[0].double()
-        return torch.log_softmax(classes.logits(place) + place.rest * rest, -1)
+        classifier, classes = _trained(dataset, self._settings(), self.seed)
+        remainder = classifier.remainder(place.z, place.features)
+        return torch.log_softmax(classes.logits(place) + place.rest * remainder, -1)
 
     def probabilities(self, dataset: Dataset, x: Tensor, alpha: float, sigma: float) -> Tensor:
         """p_t(y | x_t) of every label, ``[batch, classes]``, for x ``[batch, dim]``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.inference.model import Inference
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.models import Denoiser
 
 
 class Score(NamedTuple):
@@ -69,7 +70,7 @@ def _of_model(metric: Metric, model: Inference, target: Dataset) -> Score:
     if reason := reason or formulation.refuses_metric(metric):
         raise WrongValue(f"{name} cannot look at {formulation.registered_name!r}: {reason}")
     try:
-        value = metric.evaluate_denoiser(model.denoiser, target, model.schedule)
+        value = metric.evaluate_denoiser(cast("Denoiser", model.model), target, model.schedule)
         return Score(value, metric.floor_on(target, model.schedule))
     except (ValueError, TypeError) as error:
         raise WrongValue(str(error)) from error

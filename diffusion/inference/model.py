@@ -22,7 +22,7 @@ from diffusion.guidance import Guidance
 from diffusion.inference.refusals import unanswerable
 from diffusion.inference.sampling import Question, Subject, levels_for, states
 from diffusion.metrics import NegativeLogLikelihood
-from diffusion.models import Denoiser, HasDensity
+from diffusion.models import Denoiser, DensityModel, capabilities_of, phrase_of
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid, grids
@@ -33,7 +33,7 @@ MOST_STEPS = 1_000_000
 
 @dataclass(frozen=True)
 class Inference:
-    """A model that can be asked: `denoiser` as a stack of one, and what it was made for.
+    """A model that can be asked: `model` as a stack of one, and what it was made for.
 
     `stream` names the random numbers of its samples: models of one stream and seed start from the same noise.
     """
@@ -42,7 +42,7 @@ class Inference:
     formulation: Formulation
     schedule: Schedule
     seed: int
-    denoiser: Denoiser
+    model: object
     stream: str
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -63,9 +63,16 @@ class Inference:
         Raises:
             WrongValue: another shape of x, sigma not above 0, or the model gives no denoiser.
         """
-        self._needs("denoiser", "clean data behind noisy points")
+        denoiser = self.denoiser
         points, level = self._points(x, "x"), self._level(alpha, sigma)
-        return self.denoiser(points[None], *level)[0]
+        return denoiser(points[None], *level)[0]
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model as samplers ask it. Raises `WrongValue` if it gives no denoiser."""
+        if not isinstance(self.model, Denoiser):
+            raise WrongValue(self._gives_none("clean data behind noisy points"))
+        return self.model
 
     def score(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
         """``grad log p(x) = (alpha E[x_0 | x] - x) / sigma^2`` of ``x = alpha x_0 + sigma eps``; arguments as of `denoise`."""
@@ -75,10 +82,10 @@ class Inference:
 
     def log_density(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
         """``log p(x)`` ``[n]``, in nats, of ``x = alpha x_0 + sigma eps``, of exact models; arguments as of `denoise`."""
-        self._needs("density", "densities (log_likelihood follows the flow of any denoiser)")
+        if not isinstance(self.model, DensityModel):
+            raise WrongValue(self._gives_none("densities (log_likelihood follows the flow of any denoiser)"))
         points, level = self._points(x, "x"), self._level(alpha, sigma)
-        assert isinstance(self.denoiser, HasDensity)  # noqa: S101 - the formulation gives one
-        return self.denoiser.log_density(points[None], *level)[0]
+        return self.model.log_density(points[None], *level)[0]
 
     def log_likelihood(self, x: Tensor, *, tolerance: float = 1e-4, trace: Trace = "auto") -> Tensor:
         """``log p(x)`` ``[n]``, in nats, by the probability flow: the density of noised data, at the schedule's t_min.
@@ -92,12 +99,13 @@ class Inference:
             WrongValue: another shape of x, a model without a denoiser, or a denoiser that is no answer to this question.
             FlowLost: the solver gives up or leaves the numbers.
         """
-        self._needs("denoiser", "a probability flow")
+        if not isinstance(self.model, Denoiser):
+            raise WrongValue(self._gives_none("a probability flow"))
         if reason := self.formulation.refuses_metric(NegativeLogLikelihood()):
             raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
         points = self._points(x, "x")
         try:
-            return log_likelihood(self.denoiser, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
+            return log_likelihood(self.model, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
         except TypeError as error:
             raise WrongValue(f"log_likelihood: {error}") from error
 
@@ -130,7 +138,7 @@ class Inference:
             raise WrongValue(reason)
         question = Question(sampler, steps, n, start, guidance)
         subjects = [Subject(self.dataset, self.formulation, on, on_grid, self.stream, seed)]
-        return (x[0] for x in states(self.denoiser, question, subjects, levels_for(question, subjects)))
+        return (x[0] for x in states(self.model, question, subjects, levels_for(question, subjects)))
 
     def draw(
         self,
@@ -174,10 +182,9 @@ class Inference:
             )
         return x
 
-    def _needs(self, what: str, told: str) -> None:
-        if what not in self.formulation.gives:
-            name, given = self.formulation.registered_name, ", ".join(sorted(self.formulation.gives))
-            raise WrongValue(f"{name!r} gives no {told}; it gives: {given}")
+    def _gives_none(self, needed: str) -> str:
+        given = ", ".join(phrase_of(one) for one in capabilities_of(type(self.model)))
+        return f"{self.formulation.registered_name!r} gives no {needed}; it gives: {given}"
 
     def _points(self, x: Any, name: str) -> Tensor:
         found = arguments.points(name, x)

@@ -6,20 +6,11 @@ import torch
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Formulation, NoiseConditional
-from diffusion.guidance import Guidance
+from diffusion.guidance import Guidance, Guided
+from diffusion.models import phrase_of
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
-
-_NEEDED = {  # what samplers need, in words
-    "denoiser": "the clean data behind a noisy point",
-    "density": "the density of noisy data",
-    "law": "the law of the data",
-    "decoder": "a decoder of latent points",
-    "action": "the gradient of an action",
-    "perturbation": "the noise of stochastic restoration",
-    "labelled": "answers that depend on a label",
-}
 
 
 def unanswerable(
@@ -59,16 +50,16 @@ def _unserved(
     if formulation.own_sampler is not None:
         return None if type(sampler) is type(formulation.own_sampler) else f"{name!r} is sampled in its own way"
     if guidance is not None:
-        if sampler.needs != "denoiser":
-            needed = _NEEDED.get(sampler.needs, sampler.needs)
+        if not issubclass(Guided, sampler.needs):
+            needed = phrase_of(sampler.needs)
             return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} asks for {needed}"
         if formulation.restores:
             return f"guidance steers a denoiser of data in noise, and {name!r} knows data and their observation"
         if reason := guidance.refuses(dataset, formulation):
             return reason
-    if sampler.needs in formulation.gives:
+    if issubclass(formulation.gives, sampler.needs):
         return formulation.refuses_sampler(sampler, schedule)
-    needed = _NEEDED.get(sampler.needs, f"its {sampler.needs}")
+    needed = phrase_of(sampler.needs)
     return f"sampler {sampler.registered_name!r} asks a model for {needed}, and {name!r} gives none"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
-from diffusion.models import Denoiser
+from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
 from diffusion.samplers import Begin, Level, NoiseStreams, Sampler, levels_of
 from diffusion.schedules import Schedule
@@ -53,15 +54,24 @@ def levels_for(question: Question, subjects: Sequence[Subject]) -> list[Level]:
     return levels_of([one.schedule for one in subjects], [one.grid for one in subjects], question.steps)
 
 
-def states(
-    denoiser: Denoiser, question: Question, subjects: Sequence[Subject], levels: Sequence[Level]
-) -> Iterator[Tensor]:
-    """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise to samples."""
+def states(model: object, question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Iterator[Tensor]:
+    """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise to samples.
+
+    Raises:
+        TypeError: the model, or a guided one, is not what the sampler needs.
+    """
     sampler = question.sampler
+    asked = guided(model, question, subjects)
+    if not isinstance(asked, sampler.needs):
+        name = sampler.registered_name
+        raise TypeError(
+            f"sampler {name!r} asks a model for {phrase_of(sampler.needs)}, and {type(asked).__name__} gives none"
+        )
     x = _start(question, subjects, levels)
     yield x
     noise = noise_streams(question, subjects, "noise")
-    yield from sampler.trajectory(guided(denoiser, question, subjects), x, sampler.path(levels), noise)
+    # most samplers need a denoiser, and say so in their types; one that needs something else looks again
+    yield from sampler.trajectory(cast("Denoiser", asked), x, sampler.path(levels), noise)
 
 
 def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
@@ -74,10 +84,17 @@ def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
     return noise_streams(question, subjects, "start").fresh()
 
 
-def guided(denoiser: Denoiser, question: Question, subjects: Sequence[Subject]) -> Denoiser:
-    """The denoiser as the question's guidance has it."""
-    guidance = question.guidance
-    return Guided(guidance, denoiser, tuple(one.dataset for one in subjects)) if guidance else denoiser
+def guided(model: object, question: Question, subjects: Sequence[Subject]) -> object:
+    """The model as the question's guidance has it.
+
+    Raises:
+        TypeError: there is guidance, and the model is no denoiser that it could steer.
+    """
+    if question.guidance is None:
+        return model
+    if not isinstance(model, Denoiser):
+        raise TypeError(f"guidance steers a denoiser, and {type(model).__name__} is none")
+    return Guided(question.guidance, model, tuple(one.dataset for one in subjects))
 
 
 def clean_data(subject: Subject, samples: int) -> Tensor:

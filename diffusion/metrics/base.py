@@ -98,9 +98,9 @@ class DenoiserMetric(Metric):
         """Why the metric cannot look at denoisers on the schedule; None if it can."""
         return None
 
-    def refuses_model(self, gives: frozenset[str], schedule: Schedule) -> str | None:
-        """Why the metric cannot look at models that give this (see `diffusion.formulations.Formulation`); None if it can."""
-        if "denoiser" not in gives:
+    def refuses_model(self, model: type, schedule: Schedule) -> str | None:
+        """Why the metric cannot look at models of this class (see `diffusion.models.capabilities`); None if it can."""
+        if not issubclass(model, Denoiser):
             return "it looks at a denoiser, which such models do not give"
         return self.refuses_schedule(schedule)
 

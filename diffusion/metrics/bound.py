@@ -13,7 +13,7 @@ from diffusion.analysis.elbo import evidence_bound, refuses_bound
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.metrics.base import DenoiserMetric, metrics
-from diffusion.models import Denoiser
+from diffusion.models import Denoiser, LatentVariableModel
 from diffusion.randomness import stream
 from diffusion.registry import identity_text
 from diffusion.schedules import Schedule
@@ -59,10 +59,10 @@ class NegativeBound(DenoiserMetric):
             return "its floor is the entropy of the target, whose density is not known"
         return None if _has_density(dataset) else "the target has no density, and so no finite entropy"
 
-    def refuses_model(self, gives: frozenset[str], schedule: Schedule) -> str | None:
-        if "bound" in gives:
+    def refuses_model(self, model: type, schedule: Schedule) -> str | None:
+        if issubclass(model, LatentVariableModel):
             return None
-        return super().refuses_model(gives, schedule) or refuses_bound(schedule)
+        return super().refuses_model(model, schedule) or refuses_bound(schedule)
 
     def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         self._check(dataset)

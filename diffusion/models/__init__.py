@@ -1,40 +1,50 @@
 """Models: what they can be asked, the exact ones, and how their evaluations are counted.
 
-- `protocols`: each capability (a denoiser, a decoder, an action ...) with the shapes of question and answer;
+- `capabilities`: each capability (a denoiser, a decoder, an action ...) as a protocol, with its phrase;
+- `answers`: what they answer, where it is more than a tensor;
 - `exact`: the ideal denoisers of targets for which they are known;
-- `counting`: a model that counts how often it is evaluated.
+- `counting`: a model of the same capabilities that counts how often it is evaluated.
 """
 
 from __future__ import annotations
 
-from diffusion.models.counting import CountingDenoiser
-from diffusion.models.exact import ExactDenoiser
-from diffusion.models.protocols import (
+from diffusion.models.answers import EvidenceBound, Motion, angle_and_scale
+from diffusion.models.capabilities import (
+    ActionModel,
+    Decoder,
     Denoiser,
-    EvidenceBound,
-    HasAction,
-    HasBound,
-    HasDecoder,
-    HasDensity,
-    HasDivergence,
-    HasLabels,
-    HasPerturbation,
-    Motion,
-    angle_and_scale,
+    DensityModel,
+    DivergenceModel,
+    Encoder,
+    KnownDistribution,
+    LabelledDenoiser,
+    LatentVariableModel,
+    RestorationModel,
+    capabilities_of,
+    capability,
+    phrase_of,
 )
+from diffusion.models.counting import Counter, counted
+from diffusion.models.exact import ExactDenoiser
 
 __all__ = [
-    "CountingDenoiser",
+    "ActionModel",
+    "Counter",
+    "Decoder",
     "Denoiser",
+    "DensityModel",
+    "DivergenceModel",
+    "Encoder",
     "EvidenceBound",
     "ExactDenoiser",
-    "HasAction",
-    "HasBound",
-    "HasDecoder",
-    "HasDensity",
-    "HasDivergence",
-    "HasLabels",
-    "HasPerturbation",
+    "KnownDistribution",
+    "LabelledDenoiser",
+    "LatentVariableModel",
     "Motion",
+    "RestorationModel",
     "angle_and_scale",
+    "capabilities_of",
+    "capability",
+    "counted",
+    "phrase_of",
 ]

@@ -2,72 +2,51 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
-from diffusion.models.protocols import (
-    Denoiser,
-    HasAction,
-    HasDecoder,
-    HasDensity,
-    HasLabels,
-    HasPerturbation,
-    Motion,
-)
+from diffusion.models.capabilities import capabilities_of, methods_of
+
+M = TypeVar("M")
 
 
-class CountingDenoiser:
-    """A model that counts in `nfe` how often it is evaluated, whichever of the things it gives is asked for."""
+@dataclass
+class Counter:
+    """How often a model was evaluated."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self.nfe = 0
+    nfe: int = 0
 
-    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        self.nfe += 1
-        return self.denoiser(x, alpha, sigma)
 
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """See `HasDensity`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasDensity):
-            raise TypeError("the model has no density")
-        self.nfe += 1
-        return self.denoiser.log_density(x, alpha, sigma)
+def counted(model: M) -> tuple[M, Counter]:
+    """The model with a counter of its evaluations.
 
-    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """See `HasLabels`. Raises TypeError if the model knows no labels."""
-        if not isinstance(self.denoiser, HasLabels):
-            raise TypeError("the model knows no labels")
-        self.nfe += 1
-        return self.denoiser.labelled(x, alpha, sigma, labels)
+    Returns:
+        A model of the same capabilities, which asks `model`; and the number of its evaluations so far.
+    """
+    counter = Counter()
+    kind: type = type(model)
+    return cast("M", _counting_class(kind)(model, counter)), counter
 
-    def decode(self, z: Tensor) -> Tensor:
-        """See `HasDecoder`. Raises TypeError if the model has none."""
-        decoder = self._decoder()
-        self.nfe += 1
-        return decoder.decode(z)
 
-    def latent_dim(self) -> int:
-        """See `HasDecoder`."""
-        return self._decoder().latent_dim()
+class _Counting:
+    def __init__(self, model: object, counter: Counter) -> None:
+        self._model, self._counter = model, counter
 
-    def decoder_std(self) -> Tensor:
-        """See `HasDecoder`."""
-        return self._decoder().decoder_std()
 
-    def _decoder(self) -> HasDecoder:
-        if not isinstance(self.denoiser, HasDecoder):
-            raise TypeError("the model has no decoder")
-        return self.denoiser
+@lru_cache(maxsize=64)
+def _counting_class(kind: type) -> type[_Counting]:
+    """A class with the methods of all capabilities that a class of models has."""
+    methods = {
+        name: _forwarded(name, evaluates) for one in capabilities_of(kind) for name, evaluates in methods_of(one)
+    }
+    return type(f"Counting{kind.__name__}", (_Counting,), methods)
 
-    def perturbation(self, time: Tensor) -> Tensor:
-        """See `HasPerturbation`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasPerturbation):
-            raise TypeError("the model has no perturbation")
-        return self.denoiser.perturbation(time)
 
-    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
-        """See `HasAction`. Raises TypeError if the model has none."""
-        if not isinstance(self.denoiser, HasAction):
-            raise TypeError("the model has no action")
-        self.nfe += 1
-        return self.denoiser.action(x, alpha, sigma)
+def _forwarded(name: str, evaluates: bool) -> Callable[..., Any]:
+    def method(self: _Counting, *arguments: Any, **named: Any) -> Any:
+        self._counter.nfe += evaluates
+        return getattr(self._model, name)(*arguments, **named)
+
+    return method

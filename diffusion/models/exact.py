@@ -15,6 +15,7 @@ class ExactDenoiser:
     """The ideal denoisers of a stack of targets."""
 
     def __init__(self, targets: Sequence[Dataset]) -> None:
+        self._targets = tuple(targets)
         self._groups: list[tuple[Dataset, list[int]]] = []
         for m, target in enumerate(targets):
             for known, rows in self._groups:
@@ -23,6 +24,10 @@ class ExactDenoiser:
                     break
             else:
                 self._groups.append((target, [m]))
+
+    def targets(self) -> tuple[Dataset, ...]:
+        """The distribution of each member."""
+        return self._targets
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x_t], ``[members, batch, dim]``."""

@@ -40,7 +40,7 @@ from diffusion.objectives.weightings import (
 # isort: split
 from diffusion.objectives.base import Objective
 from diffusion.objectives.denoising import DenoisingLoss
-from diffusion.objectives.labelled import NOT_TOLD, LabelledLoss
+from diffusion.objectives.labelled import NO_LABEL, LabelledLoss
 from diffusion.objectives.restoration import RestorationLoss
 
 # isort: split
@@ -54,7 +54,7 @@ from diffusion.objectives.separate import SeparateLoss
 from diffusion.objectives.variational import VariationalBound
 
 __all__ = [
-    "NOT_TOLD",
+    "NO_LABEL",
     "ActionMatching",
     "ChainWeights",
     "DenoisingLoss",

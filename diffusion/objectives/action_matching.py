@@ -56,7 +56,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.models import Motion, angle_and_scale
 from diffusion.networks import Network
-from diffusion.objectives.base import Objective
+from diffusion.objectives.base import Networks, Objective
 from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.settings import Training
@@ -134,9 +134,9 @@ class ActionMatching(Objective):
                 marginal(phi),
                 marginal(torch.full_like(phi, last)),
                 marginal(torch.full_like(phi, first)),
-                _told(phi, first, last),
-                _told_rate(phi, first, last),
-                _told(torch.tensor([last, first], dtype=torch.float64), first, last).expand(steps, 2, -1),
+                _features(phi, first, last),
+                _features_rate(phi, first, last),
+                _features(torch.tensor([last, first], dtype=torch.float64), first, last).expand(steps, 2, -1),
                 self.noise**2 * phi.sin(),
                 probes,
                 torch.full_like(phi, last - first),
@@ -170,30 +170,46 @@ class ActionMatching(Objective):
         z, duration = batches[0], batches[-1]
         return z.shape[-1] * duration.mean((0, 2))
 
-    def action(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Motion:
-        """grad s and the growth at points ``x [members, batch, dim]``, noise levels ``[members]``."""
-        std = torch.tensor([member.dataset.std for member in members], dtype=torch.float64)
-        phi, scale = angle_and_scale(alpha, sigma, std)
-        ends = [_ends(member.schedule, member.dataset.std) for member in members]
-        told = torch.stack([_told(p[None], *end) for p, end in zip(phi, ends, strict=True)]).float()
-        z = (x / scale[:, None, None]).float()
-        slopes, values = zip(*(_slope(network, rows, part, told) for part in z.split(_ROWS, dim=1)), strict=True)
-        slope, value = torch.cat(slopes, 1).double(), torch.cat(values, 1).double()
-        growth = value if self.kind == "unbalanced" else torch.zeros_like(value)
-        return Motion(std, torch.full_like(std, self.noise), slope, growth)
+    @property
+    def gives(self) -> type[ActionNetwork]:
+        return ActionNetwork if self.kind == "unbalanced" else ActionDenoiser
 
-    def denoise(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Tensor:
-        if self.kind == "unbalanced":
-            raise TypeError("an unbalanced action moves mass besides samples: it is no denoiser")
-        motion = self.action(network, rows, members, x, alpha, sigma)
-        phi, scale = angle_and_scale(alpha, sigma, motion.std)
-        return motion.std[:, None, None] * denoised(
-            motion.slope, x / scale[:, None, None], phi[:, None, None], self.noise
-        )
+    def model(self, network: Network, rows: Tensor, members: Sequence[Member]) -> ActionNetwork:
+        return self.gives(network, rows, tuple(members), self)
+
+
+@dataclass(frozen=True, eq=False)
+class ActionNetwork(Networks):
+    """A learned action. That of the unbalanced kind moves mass besides samples, and is no denoiser."""
+
+    objective: ActionMatching
+
+    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
+        """See `diffusion.models.ActionModel`."""
+        std = torch.tensor([member.dataset.std for member in self.members], dtype=torch.float64)
+        phi, scale = angle_and_scale(alpha, sigma, std)
+        ends = [_ends(member.schedule, member.dataset.std) for member in self.members]
+        condition = torch.stack([_features(p[None], *end) for p, end in zip(phi, ends, strict=True)]).float()
+        z = (x / scale[:, None, None]).float()
+        parts = (_slope(self.network, self.rows, part, condition) for part in z.split(_ROWS, dim=1))
+        slopes, values = zip(*parts, strict=True)
+        slope, value = torch.cat(slopes, 1).double(), torch.cat(values, 1).double()
+        growth = value if self.objective.kind == "unbalanced" else torch.zeros_like(value)
+        return Motion(std, torch.full_like(std, self.objective.noise), slope, growth)
+
+
+@dataclass(frozen=True, eq=False)
+class ActionDenoiser(ActionNetwork):
+    """A learned action of a known path, and the denoiser that goes with it."""
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """See `diffusion.models.Denoiser`."""
+        with torch.set_grad_enabled(x.requires_grad):
+            motion = self.action(x, alpha, sigma)
+            phi, scale = angle_and_scale(alpha, sigma, motion.std)
+            return motion.std[:, None, None] * denoised(
+                motion.slope, x / scale[:, None, None], phi[:, None, None], self.objective.noise
+            )
 
 
 def denoised(slope: Tensor, z: Tensor, phi: Tensor, noise: float) -> Tensor:
@@ -224,15 +240,15 @@ def _octaves() -> Tensor:
     return 0.5 * math.pi * 2.0 ** torch.arange(_FREQUENCIES, dtype=torch.float64)
 
 
-def _told(phi: Tensor, first: float, last: float) -> Tensor:
-    """What the network is told of the angle, scaled to [-1, 1]: the number and its Fourier features, ``[..., n]``."""
+def _features(phi: Tensor, first: float, last: float) -> Tensor:
+    """The network's input for the angle, scaled to [-1, 1]: the number and its Fourier features, ``[..., n]``."""
     label = (2 * phi - first - last) / (last - first)
     turns = label[..., None] * _octaves()
     return torch.cat([label[..., None], turns.sin(), turns.cos()], -1)
 
 
-def _told_rate(phi: Tensor, first: float, last: float) -> Tensor:
-    """d/dtau of `_told`; tau runs against the angle."""
+def _features_rate(phi: Tensor, first: float, last: float) -> Tensor:
+    """d/dtau of `_features`; tau runs against the angle."""
     speed = -2 / (last - first)
     label = (2 * phi - first - last) / (last - first)
     octaves = _octaves()

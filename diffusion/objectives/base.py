@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.models import EvidenceBound, Motion
 from diffusion.networks import Network
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
@@ -51,64 +50,45 @@ class Objective(Component):
         That of a model that answers zero, from batches ``[steps, members, batch, ...]``; infinite where there is no such scale.
         """
 
-    def passes(self, dim: int) -> float:
+    def passes(self, dim: int) -> float:  # noqa: ARG002
         """How often it takes what a regression takes (one evaluation and one gradient), for planning."""
         return 1.0
 
+    @property
+    @abstractmethod
+    def gives(self) -> type:
+        """The class of its models: what they can be asked (see `diffusion.models.capabilities`)."""
+
+    @abstractmethod
+    def model(self, network: Network, rows: Tensor, members: Sequence[Member]) -> object:
+        """The models of a trained stack, an instance of `gives`.
+
+        Args:
+            network: The shape of the networks.
+            rows: Their parameters ``[members, network.size]``.
+            members: What each of them learned.
+        """
+
+
+@dataclass(frozen=True)
+class OnNoiseLevels(Objective):
+    """An objective whose examples lie at noise levels, for weightings that learn how hard each level is."""
+
+    @abstractmethod
     def noise_features(self, *batch: Tensor) -> Tensor:
-        """Features of the noise level ``[members, batch, n]``, for weightings that learn how hard each level is."""
-        raise TypeError(f"{type(self).__name__} has no noise levels to balance")
+        """Features of the noise level of each example, ``[members, batch, n]``."""
 
-    def denoise(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Tensor:
-        """E[x_0 | x_t] of a trained stack, for formulations that give a denoiser: see `diffusion.samplers.Denoiser`."""
-        raise TypeError(f"models of {type(self).__name__} are no denoisers")
 
-    def perturbation(self, members: Sequence[Member], time: Tensor) -> Tensor:
-        """eps_t of incremental restoration at times ``[members]``, for formulations that give a perturbation."""
-        raise TypeError(f"models of {type(self).__name__} have no perturbation")
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The trained networks of a stack, one for each member; a model derives from it and says how they are asked.
 
-    def action(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Motion:
-        """What an action says of points x ``[members, batch, dim]``, for formulations that give an action."""
-        raise TypeError(f"models of {type(self).__name__} have no action")
+    Nothing is differentiated but in points that ask for it.
+    """
 
-    def denoise_labelled(
-        self,
-        network: Network,
-        rows: Tensor,
-        members: Sequence[Member],
-        x: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        """E[x_0 | x_t, label] for labels ``[batch]`` int64, -1 where it is not told, of models that know labels."""
-        raise TypeError(f"models of {type(self).__name__} know no labels")
-
-    def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
-        """Data ``[members, batch, dim]`` for latent points, for formulations that give a decoder."""
-        raise TypeError(f"models of {type(self).__name__} have no decoder")
-
-    def latent_dim(self) -> int:
-        """Number of a latent point's coordinates, for formulations that give a decoder."""
-        raise TypeError(f"models of {type(self).__name__} have no decoder")
-
-    def decoder_std(self, network: Network, rows: Tensor, members: Sequence[Member]) -> Tensor:
-        """Standard deviation of the decoder's law in the units of the data, ``[members]``."""
-        raise TypeError(f"models of {type(self).__name__} have no decoder")
-
-    def encode(self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x), ``[members, batch, latent]``, for formulations that have an encoder."""
-        raise TypeError(f"models of {type(self).__name__} have no encoder")
-
-    def bound(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, noise: Tensor
-    ) -> EvidenceBound:
-        """An evidence lower bound, its terms ``[..., members, batch]``, for formulations that give one of their own."""
-        raise TypeError(f"models of {type(self).__name__} have no evidence lower bound of their own")
+    network: Network
+    rows: Tensor  # [members, network.size], the parameters
+    members: tuple[Member, ...]
 
 
 class Trainable:

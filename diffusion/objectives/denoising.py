@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion.networks import Network
-from diffusion.objectives.base import Objective
+from diffusion.objectives.base import Networks, OnNoiseLevels
 from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
@@ -25,7 +25,7 @@ _ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations sta
 
 
 @dataclass(frozen=True)
-class DenoisingLoss(Objective):
+class DenoisingLoss(OnNoiseLevels):
     """Weighted regression of the network on what its parametrization makes of data and noise."""
 
     def batches(
@@ -69,35 +69,43 @@ class DenoisingLoss(Objective):
         return batch[2]
 
     def coefficients(self, member: Member, level: Circle) -> Coefficients:
-        """c_skip, c_out and c_in with which a member is asked."""
+        """c_skip, c_out and c_in of a member's denoiser."""
         return member.coefficients(level)
 
-    def denoise(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Tensor:
-        return self.answers(network, rows, members, x, alpha, sigma)
+    @property
+    def gives(self) -> type[NetworkDenoiser]:
+        return NetworkDenoiser
 
-    def answers(
-        self,
-        network: Network,
-        rows: Tensor,
-        members: Sequence[Member],
-        x: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        told: Tensor | None = None,
-    ) -> Tensor:
-        """The denoiser, whose network is told of the noise level and of what else all samples share, ``told [n]``."""
+    def model(self, network: Network, rows: Tensor, members: Sequence[Member]) -> NetworkDenoiser:
+        return self.gives(network, rows, tuple(members), self)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkDenoiser(Networks):
+    """``D = c_skip z + c_out F(c_in z, c)``, z being x_t scaled to the unit circle."""
+
+    objective: DenoisingLoss
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """See `diffusion.models.Denoiser`."""
+        with torch.set_grad_enabled(x.requires_grad):
+            return self.answers(x, alpha, sigma)
+
+    def answers(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The denoiser of networks conditioned on the noise level and on what else all samples share, ``condition [n]``."""
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
-        each = [self.coefficients(member, Circle(a, b)) for member, a, b in zip(members, level.a, level.b, strict=True)]
+        each = [
+            self.objective.coefficients(member, Circle(a, b))
+            for member, a, b in zip(self.members, level.a, level.b, strict=True)
+        ]
         c_skip = torch.stack([one.c_skip for one in each])[:, None, None]
         c_out = torch.stack([one.c_out for one in each])[:, None, None]
         c_in = torch.stack([one.c_in for one in each])[:, None, None]
-        c = torch.stack([m.condition(s[None]) for m, s in zip(members, nsr, strict=True)]).float()
-        if told is not None:
-            c = torch.cat([c, told.expand(len(members), 1, -1)], -1)
+        c = torch.stack([m.condition(s[None]) for m, s in zip(self.members, nsr, strict=True)]).float()
+        if condition is not None:
+            c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
         inputs = (c_in * z).float()
-        raw = torch.cat([network(rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
+        raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()

@@ -1,14 +1,13 @@
-r"""The denoising loss with a network that is told the label, and now and then is not.
+r"""The denoising loss with a network that is conditioned on the label, and now and then is not.
 
-    L = E lambda(nsr) | D(x_t; nsr, c) - x_0 |^2,      c = the label y with probability 1 - drop, else "not told"
+    L = E lambda(nsr) | D(x_t; nsr, c) - x_0 |^2,      c = the label y with probability 1 - drop, else none
 
-The minimiser is ``E[x_0 | x_t, y]`` where the label is told and ``E[x_0 | x_t]`` where it is not, by one network. The label
-is a one-hot vector beside the features of the noise level; not told is the zero vector.
+The minimiser is ``E[x_0 | x_t, y]`` with the label and ``E[x_0 | x_t]`` without it, by one network. The label is a
+one-hot vector beside the features of the noise level; no label is the zero vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +15,16 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.networks import FEATURES, Network
-from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
 
-NOT_TOLD = -1
+NO_LABEL = -1
 """The label of a sample of which the network is to know nothing."""
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """``[..., classes]`` float32: 1 at the label, all zero where it is `NOT_TOLD`."""
+    """``[..., classes]`` float32: 1 at the label, all zero where it is `NO_LABEL`."""
     return (labels[..., None] == torch.arange(classes)).float()
 
 
@@ -55,32 +54,34 @@ class LabelledLoss(DenoisingLoss):
             )
         nsr = self.levels(member, steps, batch, generator)
         drawn = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
-        told = torch.rand(nsr.shape, generator=generator) >= self.drop
-        labels = torch.where(told, drawn[..., -1].long(), NOT_TOLD)
+        kept = torch.rand(nsr.shape, generator=generator) >= self.drop
+        labels = torch.where(kept, drawn[..., -1].long(), NO_LABEL)
         inputs, targets, conditions, weights = self.batches_on(member, drawn[..., :-1], nsr, generator)
         return inputs, targets, torch.cat([conditions, one_hot(labels, dataset.classes)], -1), weights
 
-    def denoise(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Tensor:
-        return self.denoise_labelled(network, rows, members, x, alpha, sigma, torch.tensor(NOT_TOLD))
+    @property
+    def gives(self) -> type[LabelledNetworkDenoiser]:
+        return LabelledNetworkDenoiser
 
-    def denoise_labelled(
-        self,
-        network: Network,
-        rows: Tensor,
-        members: Sequence[Member],
-        x: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        """Samples of one label at a time: then the whole batch shares its conditions, which costs less."""
-        classes = members[0].dataset.classes
+
+@dataclass(frozen=True, eq=False)
+class LabelledNetworkDenoiser(NetworkDenoiser):
+    """The denoiser of a network that is conditioned on the label, or on none."""
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """See `diffusion.models.Denoiser`: the network is conditioned on no label."""
+        return self.labelled(x, alpha, sigma, torch.tensor(NO_LABEL))
+
+    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """See `diffusion.models.LabelledDenoiser`.
+
+        Samples of one label at a time: then the whole batch shares its conditions, which costs less.
+        """
+        classes = self.members[0].dataset.classes
         labels = labels.expand(x.shape[1])
         out = torch.empty_like(x)
-        for label in labels.unique():
-            told = one_hot(label, classes)
-            mine = (labels == label).nonzero().squeeze(1)
-            out[:, mine] = self.answers(network, rows, members, x[:, mine], alpha, sigma, told)
+        with torch.set_grad_enabled(x.requires_grad):
+            for label in labels.unique():
+                mine = (labels == label).nonzero().squeeze(1)
+                out[:, mine] = self.answers(x[:, mine], alpha, sigma, one_hot(label, classes))
         return out

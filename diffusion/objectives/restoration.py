@@ -8,14 +8,13 @@ stands where the noise stood: parametrizations, weights and conditions are those
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
 
 
@@ -42,10 +41,20 @@ class RestorationLoss(DenoisingLoss):
         y = formulation.observed(x, n, member.schedule.time_of(nsr))
         return y, y
 
-    def perturbation(self, members: Sequence[Member], time: Tensor) -> Tensor:
+    @property
+    def gives(self) -> type[RestorationNetwork]:
+        return RestorationNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class RestorationNetwork(NetworkDenoiser):
+    """The estimate of the clean data at every point of the way."""
+
+    def perturbation(self, time: Tensor) -> Tensor:
+        """See `diffusion.models.RestorationModel`."""
         each = [
             member.formulation.spread(t)
-            for member, t in zip(members, time, strict=True)
+            for member, t in zip(self.members, time, strict=True)
             if isinstance(member.formulation, Observing)
         ]
         return torch.stack(each)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.networks import Network
 from diffusion.networks.separate import SeparateNetworks
-from diffusion.objectives.denoising import DenoisingLoss
+from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
 
@@ -34,14 +32,21 @@ class SeparateLoss(DenoisingLoss):
         own = torch.as_tensor(member.schedule.noise_levels)
         return own.repeat_interleave(-(-batch // self.count)).expand(steps, -1)
 
-    def denoise(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> Tensor:
-        """By the network of the nearest level (in the logarithm), for each member."""
-        assert isinstance(network, SeparateNetworks)  # noqa: S101 - `network` made it
+    @property
+    def gives(self) -> type[SeparateDenoisers]:
+        return SeparateDenoisers
+
+
+@dataclass(frozen=True, eq=False)
+class SeparateDenoisers(NetworkDenoiser):
+    """The denoiser of the level that is nearest (in the logarithm), for each member."""
+
+    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """See `diffusion.models.Denoiser`."""
+        assert isinstance(self.network, SeparateNetworks)  # noqa: S101 - `SeparateLoss.network` made it
         nearest = [
             int((torch.as_tensor(member.schedule.noise_levels).log() - ratio.log()).abs().argmin())
-            for member, ratio in zip(members, sigma / alpha, strict=True)
+            for member, ratio in zip(self.members, sigma / alpha, strict=True)
         ]
-        chosen = network.of_level(rows, torch.tensor(nearest))
-        return super().denoise(network.one, chosen, members, x, alpha, sigma)
+        chosen = self.network.of_level(self.rows, torch.tensor(nearest))
+        return NetworkDenoiser(self.network.one, chosen, self.members, self.objective)(x, alpha, sigma)

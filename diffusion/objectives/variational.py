@@ -33,7 +33,7 @@ from diffusion.datasets import Dataset
 from diffusion.models import EvidenceBound
 from diffusion.networks import Network
 from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
-from diffusion.objectives.base import Objective
+from diffusion.objectives.base import Networks, Objective
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
 
@@ -73,16 +73,16 @@ class VariationalBound(Objective):
         """Standardised data ``[steps, batch, dim]``, noise ``[steps, batch, latent]``, and ``[steps, batch, 2]``: r^2 and its logarithm."""
         x = _standardised(data[torch.randint(len(data), (steps, batch), generator=generator)], member)
         eps = torch.randn(steps, batch, self.latent, generator=generator)
-        variance = self._fixed_variance(member)
+        variance = self.fixed_variance(member)
         told = torch.tensor([variance, math.log(variance)]).expand(steps, batch, 2)
         return x.float(), eps, told
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
         x, eps, fixed = batch
         both = _both(network)
-        mean, std, log_std = self._encode(both, rows, x)
+        mean, std, log_std = self.encoded(both, rows, x)
         distance = (x - both(rows, mean + std * eps)).square().sum(-1)
-        variance, log_variance = self._variance(both, rows) if self._learned else (fixed[..., 0], fixed[..., 1])
+        variance, log_variance = self.learned_variance(both, rows) if self.learned else (fixed[..., 0], fixed[..., 1])
         reconstruction = -0.5 * (distance / variance + x.shape[-1] * (log_variance + _LOG_TWO_PI))
         divergence = 0.5 * (std.square() + mean.square() - 1 - 2 * log_std).sum(-1)
         return divergence - reconstruction
@@ -91,49 +91,10 @@ class VariationalBound(Objective):
         """Of networks that answer zero, with the decoder's variance as it is at the start."""
         x, _, fixed = batches
         first = torch.tensor(FIRST_SPREAD**2)
-        variance, log_variance = (first, first.log()) if self._learned else fixed.unbind(-1)
+        variance, log_variance = (first, first.log()) if self.learned else fixed.unbind(-1)
         return 0.5 * (x.square().sum(-1) / variance + x.shape[-1] * (log_variance + _LOG_TWO_PI)).mean((0, 2))
 
-    def encode(self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x), each ``[members, batch, latent]`` float64, for data x ``[members, batch, dim]``."""
-        inputs = torch.stack([_standardised(part, member) for part, member in zip(x, members, strict=True)]).float()
-        parts = [self._encode(_both(network), rows, part)[:2] for part in inputs.split(_ROWS, dim=1)]
-        mean, std = (torch.cat(side, dim=1).double() for side in zip(*parts, strict=True))
-        return mean, std.expand(mean.shape)
-
-    def decode(self, network: Network, rows: Tensor, members: Sequence[Member], z: Tensor) -> Tensor:
-        """The decoder's means ``[members, batch, dim]`` float64."""
-        answer = torch.cat([_both(network)(rows, part) for part in z.float().split(_ROWS, dim=1)], dim=1).double()
-        return torch.stack([_mean(m) + m.dataset.std * part for part, m in zip(answer, members, strict=True)])
-
-    def latent_dim(self) -> int:
-        return self.latent
-
-    def decoder_std(self, network: Network, rows: Tensor, members: Sequence[Member]) -> Tensor:
-        """r of each member in the units of its data, ``[members]`` float64."""
-        if self._learned:
-            variance = self._variance(_both(network), rows)[0][:, 0].double()
-        else:
-            variance = torch.tensor([self._fixed_variance(member) for member in members], dtype=torch.float64)
-        return variance.sqrt() * torch.tensor([member.dataset.std for member in members], dtype=torch.float64)
-
-    def bound(
-        self, network: Network, rows: Tensor, members: Sequence[Member], x: Tensor, noise: Tensor
-    ) -> EvidenceBound:
-        """log p(x | z) for one draw of z, and the divergence, ``[members, batch]`` float64, in nats of the data.
-
-        x ``[members, batch, dim]``, noise ``[members, batch, latent]``;
-        a mean over draws of the noise estimates the reconstruction.
-        """
-        mean, std = self.encode(network, rows, members, x)
-        decoded = self.decode(network, rows, members, mean + std * noise)
-        log_std = self.decoder_std(network, rows, members).log()[:, None]
-        distance = (x - decoded).square().sum(-1)
-        reconstruction = -0.5 * (distance * torch.exp(-2 * log_std) + x.shape[-1] * (2 * log_std + _LOG_TWO_PI))
-        price = 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1)
-        return EvidenceBound(reconstruction, torch.zeros(0, *price.shape, dtype=torch.float64), price)
-
-    def _encode(self, network: EncoderDecoder, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encoded(self, network: EncoderDecoder, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """m, s and ln s of standardised data, ``[members, batch, latent or 1]``."""
         raw = network.encoder.whole(network.parts(rows)[0], x)
         spread = torch.exp(raw)  # of whole vectors: the last few numbers of an array may have other bits
@@ -142,18 +103,76 @@ class VariationalBound(Objective):
         return mean, std.expand(mean.shape), log_std.expand(mean.shape)
 
     @staticmethod
-    def _variance(network: EncoderDecoder, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def learned_variance(network: EncoderDecoder, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The learned r^2 and its logarithm, ``[members, 1]``."""
         variance = _LEAST + torch.exp(2 * network.parts(rows)[2])
         return variance[:, :1], torch.log(variance)[:, :1]
 
     @property
-    def _learned(self) -> bool:
+    def learned(self) -> bool:
         return self.fixed_std == "learned"
 
-    def _fixed_variance(self, member: Member) -> float:
+    def fixed_variance(self, member: Member) -> float:
         """r^2 in units of the data's variance; 1, of which nothing is made, where it is learned."""
         return 1.0 if self.fixed_std == "learned" else (self.fixed_std / member.dataset.std) ** 2
+
+    @property
+    def gives(self) -> type[Autoencoder]:
+        return Autoencoder
+
+    def model(self, network: Network, rows: Tensor, members: Sequence[Member]) -> Autoencoder:
+        return Autoencoder(network, rows, tuple(members), self)
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder(Networks):
+    """Encoder, decoder and evidence lower bound of a trained stack."""
+
+    objective: VariationalBound
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `diffusion.models.Encoder`: mean and standard deviation of q(z | x), float64."""
+        inputs = torch.stack([_standardised(part, member) for part, member in zip(x, self.members, strict=True)])
+        network = _both(self.network)
+        parts = [self.objective.encoded(network, self.rows, part)[:2] for part in inputs.float().split(_ROWS, dim=1)]
+        mean, std = (torch.cat(side, dim=1).double() for side in zip(*parts, strict=True))
+        return mean, std.expand(mean.shape)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """See `diffusion.models.Decoder`: the decoder's means, float64."""
+        network = _both(self.network)
+        answer = torch.cat([network(self.rows, part) for part in z.float().split(_ROWS, dim=1)], dim=1).double()
+        return torch.stack([_mean(m) + m.dataset.std * part for part, m in zip(answer, self.members, strict=True)])
+
+    def latent_dim(self) -> int:
+        """See `diffusion.models.Decoder`."""
+        return self.objective.latent
+
+    @torch.no_grad()
+    def decoder_std(self) -> Tensor:
+        """See `diffusion.models.Decoder`: r of each member, float64."""
+        if self.objective.learned:
+            variance = self.objective.learned_variance(_both(self.network), self.rows)[0][:, 0].double()
+        else:
+            fixed = [self.objective.fixed_variance(member) for member in self.members]
+            variance = torch.tensor(fixed, dtype=torch.float64)
+        return variance.sqrt() * torch.tensor([member.dataset.std for member in self.members], dtype=torch.float64)
+
+    @torch.no_grad()
+    def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
+        """See `diffusion.models.LatentVariableModel`: log p(x | z) for one draw of z, and the divergence.
+
+        In nats of the data, ``[members, batch]`` float64; a mean over draws of the noise estimates the reconstruction.
+        """
+        mean, std = self.encode(x)
+        decoded = self.decode(mean + std * noise)
+        log_std = self.decoder_std().log()[:, None]
+        distance = (x - decoded).square().sum(-1)
+        reconstruction = -0.5 * (distance * torch.exp(-2 * log_std) + x.shape[-1] * (2 * log_std + _LOG_TWO_PI))
+        divergence = 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1)
+        return EvidenceBound(reconstruction, torch.zeros(0, *divergence.shape, dtype=torch.float64), divergence)
 
 
 def _both(network: Network) -> EncoderDecoder:

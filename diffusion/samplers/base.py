@@ -61,7 +61,8 @@ class Sampler(Component):
     stochastic: ClassVar[bool] = False
     between_levels: ClassVar[bool] = False  # evaluates the denoiser at times that are not the grid's
     adaptive: ClassVar[bool] = False  # chooses its own steps from the samples; wants one member at a time
-    needs: ClassVar[str] = "denoiser"  # what a model must give: see `diffusion.formulations.Formulation`
+    to_noise: ClassVar[bool] = False  # goes from the data to the noise
+    needs: ClassVar[type] = Denoiser  # what a model must be: see `diffusion.models.capabilities`
 
     def evaluations(self, steps: int) -> int:
         """How often N steps evaluate the denoiser, for planning: what a run has cost is counted, not computed.

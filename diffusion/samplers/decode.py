@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.models import Denoiser, HasDecoder
+from diffusion.models import Decoder, Denoiser
 from diffusion.samplers.base import Begin, PathSampler, per_member, samplers
 from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
@@ -31,7 +31,7 @@ class Decode(PathSampler):
     """
 
     order: ClassVar[int] = 1
-    needs: ClassVar[str] = "decoder"
+    needs: ClassVar[type] = Decoder
 
     noise: bool = True
 
@@ -48,7 +48,7 @@ class Decode(PathSampler):
         return begin.noise
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
-        if not isinstance(denoiser, HasDecoder):
+        if not isinstance(denoiser, Decoder):
             raise TypeError("'decode' needs a model with a decoder")
         z, dim = x, denoiser.latent_dim()
         while z.shape[-1] < dim:

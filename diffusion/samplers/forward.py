@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, noised_law
 from diffusion.errors import WrongValue
-from diffusion.models import Denoiser
+from diffusion.models import Denoiser, KnownDistribution
 from diffusion.samplers.base import Begin, Sampler, per_member, samplers, transition_variance
 from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
@@ -36,7 +36,8 @@ class Forward(Sampler):
     """From clean data over the levels of the grid, the least noisy first; asks no model, and so only exact rows answer it."""
 
     stochastic: ClassVar[bool] = True
-    needs: ClassVar[str] = "law"
+    to_noise: ClassVar[bool] = True
+    needs: ClassVar[type] = KnownDistribution
 
     def evaluations(self, steps: int) -> int:  # noqa: ARG002
         return 0

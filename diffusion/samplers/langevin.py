@@ -34,7 +34,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, noised_law
 from diffusion.datasets.base import tree_sum
 from diffusion.errors import WrongValue
-from diffusion.models import Denoiser, HasDensity
+from diffusion.models import Denoiser, DensityModel
 from diffusion.samplers.base import (
     Begin,
     PathSampler,
@@ -250,7 +250,7 @@ class MALA(AtOneLevel, PathSampler):
     """
 
     stochastic: ClassVar[bool] = True
-    needs: ClassVar[str] = "density"
+    needs: ClassVar[type] = DensityModel
 
     def evaluations(self, steps: int) -> int:
         return 2 * (steps - self.denoise + 1) + self.denoise
@@ -272,15 +272,16 @@ class MALA(AtOneLevel, PathSampler):
 
         Raises TypeError if the model has no density.
         """
-        if not isinstance(denoiser, HasDensity):
+        if not isinstance(denoiser, DensityModel):
             raise TypeError("mala needs a model with a density")
+        model: DensityModel = denoiser
         tau = self.length(level)
         spread = per_member(torch.sqrt(2 * tau))
 
         def known(x: Tensor) -> tuple[Tensor, Tensor]:
             """log p, and where a move without noise would lead."""
-            density = cast("HasDensity", denoiser).log_density(x, level.alpha, level.sigma)
-            return density, x + per_member(tau) * score_at(denoiser, x, level)
+            density = model.log_density(x, level.alpha, level.sigma)
+            return density, x + per_member(tau) * score_at(model, x, level)
 
         height, ahead = known(x)
         for _ in range(moves):

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.models import Denoiser, HasAction, HasPerturbation, angle_and_scale
+from diffusion.models import ActionModel, Denoiser, RestorationModel, angle_and_scale
 from diffusion.samplers.base import PathSampler, Sampler, per_member, samplers
 from diffusion.samplers.noise import Noise
 from diffusion.schedules import Flow, Schedule
@@ -40,7 +40,7 @@ class Incremental(Sampler):
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
-    needs: ClassVar[str] = "perturbation"
+    needs: ClassVar[type] = RestorationModel
 
     def refuses(self, schedule: Schedule) -> str | None:
         if not isinstance(schedule, Flow):
@@ -50,7 +50,7 @@ class Incremental(Sampler):
         return super().refuses(schedule)
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
-        if not isinstance(denoiser, HasPerturbation):
+        if not isinstance(denoiser, RestorationModel):
             raise TypeError("sampler 'indi' needs a model that tells its perturbation")
         kept = per_member(then.time / now.time)
         x = kept * x + (1 - kept) * denoiser(x, now.alpha, now.sigma)
@@ -77,10 +77,10 @@ class ActionSampler(PathSampler):
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
-    needs: ClassVar[str] = "action"
+    needs: ClassVar[type] = ActionModel
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
-        if not isinstance(denoiser, HasAction):
+        if not isinstance(denoiser, ActionModel):
             raise TypeError("sampler 'action' needs a model that gives an action")
         log_weights = torch.zeros(x.shape[:-1], dtype=x.dtype)
         for now, then in itertools.pairwise(levels):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.networks import FEATURES, Network
 from diffusion.objectives import Objective
-from diffusion.objectives.base import trainable
+from diffusion.objectives.base import OnNoiseLevels, trainable
 from diffusion.objectives.member import Member
 from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
@@ -115,9 +115,9 @@ class _Balance:
     """
 
     def __init__(self, members: Sequence[Member], objective: Objective) -> None:
-        self._objective = objective
         asked = [isinstance(member.formulation, Recipe) and member.formulation.weighting.learned for member in members]
         self._learned = [m for m, learned in enumerate(asked) if learned]
+        self._objective = objective
         # two columns, because batched products of a single one take another path
         self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]
 
@@ -125,6 +125,8 @@ class _Balance:
         """Loss of each member ``[members]`` from weighted losses ``[members, batch]``."""
         if not self._learned:
             return example_losses.mean(1)
+        if not isinstance(self._objective, OnNoiseLevels):
+            raise TypeError(f"{type(self._objective).__name__} has no noise levels to balance")
         conditions = self._objective.noise_features(*batch)[..., :FEATURES]
         losses = list(example_losses.mean(1))
         for m, row in zip(self._learned, self.rows, strict=True):

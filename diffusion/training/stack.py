@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from diffusion.models import EvidenceBound, Motion
+from diffusion.models import Denoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.objectives.member import Member
@@ -39,44 +40,18 @@ class TrainedStack:
             tuple(self.errors[i] for i in indices),
         )
 
-    def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The denoiser E[x_0 | x_t] of every member: see `diffusion.samplers.Denoiser`; differentiable in x where x asks for it."""
-        with torch.set_grad_enabled(x.requires_grad):
-            return self.objective.denoise(self.network, self.rows, self.members, x, alpha, sigma)
+    @cached_property
+    def model(self) -> object:
+        """What the members can be asked, all at once: an instance of what their objective `gives`."""
+        return self.objective.model(self.network, self.rows, self.members)
 
-    def perturbation(self, time: Tensor) -> Tensor:
-        """eps_t at times ``[members]``, of models of incremental restoration."""
-        return self.objective.perturbation(self.members, time)
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model, if it is a denoiser.
 
-    def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
-        """What the action says of points x ``[members, batch, dim]``, of models that have one."""
-        return self.objective.action(self.network, self.rows, self.members, x, alpha, sigma)
-
-    def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """The denoiser E[x_0 | x_t, label], of models that know labels: see `diffusion.samplers.HasLabels`."""
-        with torch.set_grad_enabled(x.requires_grad):
-            return self.objective.denoise_labelled(self.network, self.rows, self.members, x, alpha, sigma, labels)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Data ``[members, batch, dim]`` for latent points z, of models that have a decoder."""
-        with torch.no_grad():
-            return self.objective.decode(self.network, self.rows, self.members, z)
-
-    def latent_dim(self) -> int:
-        """Number of a latent point's coordinates, of models that have a decoder."""
-        return self.objective.latent_dim()
-
-    def decoder_std(self) -> Tensor:
-        """Standard deviation of the decoder's law in the units of the data, ``[members]``."""
-        with torch.no_grad():
-            return self.objective.decoder_std(self.network, self.rows, self.members)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each latent coordinate given data x ``[members, batch, dim]``."""
-        with torch.no_grad():
-            return self.objective.encode(self.network, self.rows, self.members, x)
-
-    def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
-        """The evidence lower bound at data x for one draw of the latent noise, of models that bring their own: see `HasBound`."""
-        with torch.no_grad():
-            return self.objective.bound(self.network, self.rows, self.members, x, noise)
+        Raises:
+            TypeError: It is not.
+        """
+        if not isinstance(self.model, Denoiser):
+            raise TypeError(f"models of {type(self.objective).__name__} are no denoisers")
+        return self.model

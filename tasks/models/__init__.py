@@ -12,7 +12,7 @@ from tasks.models.asking import evaluate, load, loss_floor, model, sample
 from tasks.models.cells import CannotBeMade, cell_of
 from tasks.models.make import exact, train
 from tasks.models.named import dataset, formulation, guidance, metric, sampler, schedule
-from tasks.models.of_cell import Model, exact_model
+from tasks.models.of_cell import Model, exact_model, trained_model
 
 __all__ = [
     "CannotBeMade",
@@ -32,4 +32,5 @@ __all__ = [
     "sampler",
     "schedule",
     "train",
+    "trained_model",
 ]

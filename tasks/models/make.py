@@ -17,7 +17,7 @@ from diffusion.schedules import Schedule
 from diffusion.training import train as train_together
 from tasks.models import named
 from tasks.models.named import Named, Target
-from tasks.models.of_cell import Model, exact_model
+from tasks.models.of_cell import Model, exact_model, trained_model
 from tasks.plan import Cell
 from tasks.study.axes import read_training
 from tasks.work.data import training_set
@@ -80,7 +80,7 @@ def train(
     stack = train_together([member_of(cell)], [_data(cell)], training, progress)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])
-    return Model.of(cell, stack)
+    return trained_model(cell, stack)
 
 
 def exact(target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0) -> Model:

@@ -10,11 +10,19 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from diffusion import arguments
-from diffusion.analysis.elbo import evidence_bound, refuses_bound
+from diffusion.analysis.elbo import evidence_bound, refuses_bound, refuses_model
 from diffusion.errors import WrongValue
 from diffusion.guidance import Guidance, guidances
 from diffusion.inference import Inference
-from diffusion.models import Denoiser, EvidenceBound, ExactDenoiser
+from diffusion.models import (
+    ActionModel,
+    Decoder,
+    Encoder,
+    EvidenceBound,
+    ExactDenoiser,
+    LatentVariableModel,
+    RestorationModel,
+)
 from diffusion.models.own import OwnDenoiser
 from diffusion.randomness import stream
 from diffusion.samplers import Sampler
@@ -37,12 +45,13 @@ class Model(Inference):
     """
 
     training: Training | None = None
+    stack: TrainedStack | None = None  # of this one member
 
     @classmethod
-    def of(cls, cell: Cell, denoiser: Denoiser) -> Model:
-        """The model of a cell."""
+    def of(cls, cell: Cell, model: object, stack: TrainedStack | None = None) -> Model:
+        """The model of a cell; `stack` is what training left of it."""
         name = stream_name(cell.dataset)
-        return cls(cell.dataset, cell.formulation, cell.schedule, cell.seed, denoiser, name, cell.training)
+        return cls(cell.dataset, cell.formulation, cell.schedule, cell.seed, model, name, cell.training, stack)
 
     @property
     def cell(self) -> Cell:
@@ -98,13 +107,13 @@ class Model(Inference):
         own = self.formulation.own_sampler
         if own is not None:
             return own
-        needed = ("perturbation", "indi"), ("action", "action")
-        return next((name for gift, name in needed if gift in self.formulation.gives), "heun")
+        needed = (RestorationModel, "indi"), (ActionModel, "action")
+        return next((name for capability, name in needed if isinstance(self.model, capability)), "heun")
 
     @property
     def losses(self) -> Tensor:
         """Mean training loss by 64th of the training, ``[64]`` or fewer; empty unless it was trained just now."""
-        return self.denoiser.losses[0].double() if isinstance(self.denoiser, TrainedStack) else torch.empty(0)
+        return self.stack.losses[0].double() if self.stack else torch.empty(0)
 
     def elbo(self, x: Tensor, draws: int = 1, variance: Variance = "posterior", seed: int = 0) -> EvidenceBound:
         """The evidence lower bound at data x, term by term: see `diffusion.analysis.elbo`.
@@ -120,14 +129,12 @@ class Model(Inference):
         Raises:
             WrongValue: the model has no bound, or x has another shape.
         """
-        if "bound" not in self.formulation.gives:  # every trained stack looks like a model with a bound
-            if reason := refuses_bound(self.schedule):
-                raise WrongValue(reason)
-            if "denoiser" not in self.formulation.gives:
-                name, given = self.formulation.registered_name, ", ".join(sorted(self.formulation.gives))
-                raise WrongValue(f"{name!r} gives neither a bound nor a denoiser: it gives {given} only")
+        if not isinstance(self.model, LatentVariableModel):
+            reason = refuses_model(type(self.model)) or refuses_bound(self.schedule)
+            if reason:
+                raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
         points, generator = self._points(x, "x"), stream("elbo", self.cell.id, seed)
-        return evidence_bound(self.denoiser, points, self.schedule, generator, draws, variance)
+        return evidence_bound(self.model, points, self.schedule, generator, draws, variance)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x ``[n, dim]``.
@@ -135,7 +142,9 @@ class Model(Inference):
         Raises:
             WrongValue: there is no encoder, or x has another shape.
         """
-        mean, std = self._autoencoder("encoder").encode(self._points(x, "x")[None])
+        if not isinstance(self.model, Encoder):
+            raise WrongValue(f"{self.cell} is no autoencoder and has no encoder")
+        mean, std = self.model.encode(self._points(x, "x")[None])
         return mean[0], std[0]
 
     def decode(self, z: Tensor) -> Tensor:
@@ -144,15 +153,12 @@ class Model(Inference):
         Raises:
             WrongValue: there is no decoder, or z has another shape.
         """
-        stack, codes = self._autoencoder("decoder"), arguments.points("z", z)
-        if codes.ndim != 2 or codes.shape[1] != stack.latent_dim():
-            raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {stack.latent_dim()}]")
-        return stack.decode(codes[None])[0]
-
-    def _autoencoder(self, needed: str) -> TrainedStack:
-        if not (isinstance(self.denoiser, TrainedStack) and "decoder" in self.formulation.gives):
-            raise WrongValue(f"{self.cell} is no autoencoder and has no {needed}")
-        return self.denoiser
+        if not isinstance(self.model, Decoder):
+            raise WrongValue(f"{self.cell} is no autoencoder and has no decoder")
+        codes, latent = arguments.points("z", z), self.model.latent_dim()
+        if codes.ndim != 2 or codes.shape[1] != latent:
+            raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {latent}]")
+        return self.model.decode(codes[None])[0]
 
     def save(self, path: str | Path) -> Path:
         """Write the model to a safetensors file: its weights, and as JSON what it was made for; no pickle.
@@ -165,10 +171,9 @@ class Model(Inference):
         Raises:
             WrongValue: a model made of what cannot be written down: a function, a schedule of one.
         """
-        if isinstance(self.denoiser, OwnDenoiser):
+        if isinstance(self.model, OwnDenoiser):
             raise WrongValue("a function of one's own cannot be saved; accepted: trained and exact models")
-        stack = self.denoiser
-        named = stack.network.unpack(stack.rows[:1]) if isinstance(stack, TrainedStack) else {}
+        named = self.stack.network.unpack(self.stack.rows[:1]) if self.stack else {}
         write_model(Path(path), self.cell, {name: value[0].contiguous() for name, value in named.items()})
         return Path(path)
 
@@ -182,7 +187,12 @@ class Model(Inference):
             OSError: there is no such file, or it cannot be read.
         """
         cell, weights = read_model(Path(path))
-        return cls.of(cell, stack_of([cell], [to_bytes(weights)])) if weights else exact_model(cell)
+        return trained_model(cell, stack_of([cell], [to_bytes(weights)])) if weights else exact_model(cell)
+
+
+def trained_model(cell: Cell, stack: TrainedStack) -> Model:
+    """What training left of a cell alone."""
+    return Model.of(cell, stack.model, stack)
 
 
 def exact_model(cell: Cell) -> Model:

@@ -53,7 +53,7 @@ def process_of(point: Point, start: str) -> str:
 def _process(sampler: type[Sampler] | None, *, restores: bool, from_noise: bool) -> str:
     if restores:
         return RESTORATION
-    if sampler is not None and sampler.needs == "law":
+    if sampler is not None and sampler.to_noise:
         return FORWARD
     return GENERATION if from_noise else DYNAMICS
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 
 from diffusion.formulations import Exact
-from tasks.models import CannotBeMade, Model, cell_of, exact_model
+from diffusion.models import Denoiser
+from tasks.models import CannotBeMade, Model, cell_of, exact_model, trained_model
 from tasks.plan import ENGINE_VERSION
 from tasks.results.read import Answers
 from tasks.store import NotStored, Store
@@ -41,7 +42,7 @@ def model_of(answers: Answers, cell_id: str) -> Model:
         )
     if isinstance(cell.formulation, Exact):
         return exact_model(cell)
-    return Model.of(cell, stack_of([cell], [answers.weights(cell_id)]))
+    return trained_model(cell, stack_of([cell], [answers.weights(cell_id)]))
 
 
 class ModelledAnswers(Answers):
@@ -53,4 +54,4 @@ class ModelledAnswers(Answers):
             found = model_of(self, cell_id)
         except (NotStored, CannotBeMade):
             return None
-        return found if "denoiser" in found.cell.formulation.gives else None
+        return found if issubclass(found.formulation.gives, Denoiser) else None

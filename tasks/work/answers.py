@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,9 @@ from tasks.plan import Cell, Point
 
 Progress = Callable[[float, int, int], None]
 """Told of work done since the last call: estimated seconds, cells trained, points answered."""
+
+Models = Callable[[Sequence[Cell]], object]
+"""The models of some cells, to be asked together; what they can be asked is their type: `diffusion.models`."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from tasks.columns import LIMIT, VERSION
 from tasks.plan import Cell, Point
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of
 from tasks.work.sampling import clean_data, guided, start_noise
-from tasks.work.stacks import Denoisers
+from tasks.work.stacks import Models
 
 
 def measured(
@@ -55,13 +56,13 @@ class ModelMeasurements:
     cannot be measured is NaN and told in `unanswered`: the samples, and what else is known of them, are sound.
     """
 
-    def __init__(self, denoisers: Denoisers, requests: Requests, progress: Progress) -> None:
-        self._denoisers, self._requests, self._progress = denoisers, requests, progress
+    def __init__(self, models: Models, requests: Requests, progress: Progress) -> None:
+        self._models, self._requests, self._progress = models, requests, progress
         self._limits: dict[str, dict[str, float]] = {}
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor
         self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
         self.unanswered: list[str] = []
-        self._latest: tuple[str, Denoiser] | None = None
+        self._latest: tuple[str, object] | None = None
 
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
@@ -92,8 +93,8 @@ class ModelMeasurements:
 
     def _evaluated(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
         if self._latest is None or self._latest[0] != cell.id:
-            self._latest = cell.id, self._denoisers([cell])  # the same for all metrics, which share work by it
-        denoiser, floor = self._latest[1], metric.floor_on(cell.dataset, cell.schedule)
+            self._latest = cell.id, self._models([cell])  # the same for all metrics, which share work by it
+        denoiser, floor = cast("Denoiser", self._latest[1]), metric.floor_on(cell.dataset, cell.schedule)
         if not isinstance(metric, ProfileMetric):
             return metric.evaluate_denoiser(denoiser, cell.dataset, cell.schedule), floor
         errors = metric.profile(denoiser, cell.dataset, cell.schedule)
@@ -103,7 +104,8 @@ class ModelMeasurements:
     def _limit(self, point: Point) -> dict[str, float]:
         schedule = point.schedule
         start = start_noise([point]) * schedule.prior_std
-        denoiser = guided([point], self._denoisers([point.cell]))
+        denoiser = guided([point], self._models([point.cell]))
+        assert isinstance(denoiser, Denoiser)  # noqa: S101 - asked of exact models only
         try:
             samples = flow_limit(denoiser, start, schedule, point.cell.dataset.std)[0]
         except FlowLost:  # the answer itself is sound; its parts stay unknown, which the split tells as NaN

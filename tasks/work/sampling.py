@@ -8,15 +8,14 @@ from torch import Tensor
 
 from diffusion import inference
 from diffusion.inference import Question, Subject
-from diffusion.models import Denoiser
 from diffusion.samplers import Level
 from tasks.plan import Point
 from tasks.work.data import stream_name
 
 
-def states(points: Sequence[Point], denoiser: Denoiser, levels: Sequence[Level]) -> Iterator[Tensor]:
+def states(points: Sequence[Point], model: object, levels: Sequence[Level]) -> Iterator[Tensor]:
     """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points that ask the same."""
-    return inference.states(denoiser, question_of(points), subjects_of(points), levels)
+    return inference.states(model, question_of(points), subjects_of(points), levels)
 
 
 def start_noise(points: Sequence[Point]) -> Tensor:
@@ -24,9 +23,9 @@ def start_noise(points: Sequence[Point]) -> Tensor:
     return inference.start_noise(question_of(points), subjects_of(points))
 
 
-def guided(points: Sequence[Point], denoiser: Denoiser) -> Denoiser:
-    """The denoiser as the guidance of these points, which is one and the same, has it."""
-    return inference.guided(denoiser, question_of(points), subjects_of(points))
+def guided(points: Sequence[Point], model: object) -> object:
+    """The model as the guidance of these points, which is one and the same, has it."""
+    return inference.guided(model, question_of(points), subjects_of(points))
 
 
 def clean_data(point: Point) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.samplers import Level, levels_of
 from tasks.failpoints import failpoint
 from tasks.plan import Point, Shard
@@ -22,7 +22,7 @@ from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, Swee
 from tasks.work.data import DataKey
 from tasks.work.measuring import ModelMeasurements, measured
 from tasks.work.sampling import states
-from tasks.work.stacks import Denoisers, denoisers_of, train_jobs
+from tasks.work.stacks import Models, models_of, train_jobs
 
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 
@@ -66,7 +66,7 @@ def sweep_shard(
     begun = time.perf_counter()
     failpoint("sweep.begin")
     cells = [job.cell for job in shard.jobs]
-    denoisers = denoisers_of(cells, weights)
+    models = models_of(cells, weights)
     together: dict[str, list[Point]] = {}
     for point in shard.questions:
         alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
@@ -74,9 +74,9 @@ def sweep_shard(
         question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
         together.setdefault(json.dumps(question, sort_keys=True), []).append(point)
     answers: list[PointAnswer] = []
-    measurements = ModelMeasurements(denoisers, requests, progress)
+    measurements = ModelMeasurements(models, requests, progress)
     for points in together.values():
-        answers.extend(_answered(points, denoisers, requests, measurements))
+        answers.extend(_answered(points, models, requests, measurements))
         progress(sum(point.work() for point in points), 0, len(points))
     failpoint("sweep.end")
     return SweepAnswer(
@@ -113,33 +113,33 @@ def _device() -> str:
 
 def _answered(
     points: Sequence[Point],
-    denoisers: Denoisers,
+    models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
 ) -> list[PointAnswer]:
     """One question put to several cells at once."""
     try:
-        return _answered_together(points, denoisers, requests, measurements)
+        return _answered_together(points, models, requests, measurements)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
         if len(points) > 1:  # find out whose fault it is
-            return [answer for point in points for answer in _answered([point], denoisers, requests, measurements)]
+            return [answer for point in points for answer in _answered([point], models, requests, measurements)]
         return [PointAnswer(points[0], f"sampling failed: {reason_of(error)}")]
 
 
 def _answered_together(
     points: Sequence[Point],
-    denoisers: Denoisers,
+    models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
     levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
     path = points[0].sampler.path(levels)
-    counting = CountingDenoiser(denoisers([p.cell for p in points]))
+    model, counter = counted(models([p.cell for p in points]))
     kept = [m for m, point in enumerate(points) if point.id in requests.trajectories]
     expected = (len(points), points[0].samples, points[0].cell.dataset.dim)
     paths = []
-    for x in states(points, counting, levels):
+    for x in states(points, model, levels):
         if x.shape != expected:
             raise ValueError(f"the sampler gave samples of shape {list(x.shape)}, expected {list(expected)}")
         if kept:
@@ -150,7 +150,7 @@ def _answered_together(
         trajectory = None
         if m in kept:
             trajectory = (np.stack([kept_states[kept.index(m)] for kept_states in paths]), _level_table(path, m))
-        answer = measured(point, x[m], counting.nfe, seconds, requests, trajectory)
+        answer = measured(point, x[m], counter.nfe, seconds, requests, trajectory)
         if answer.error is None:
             answer.metrics |= measurements(point)
         answers.append(answer)

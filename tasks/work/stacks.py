@@ -1,4 +1,4 @@
-"""The denoisers of a shard: networks trained together, networks from their stored weights, exact answers."""
+"""The models of a shard: networks trained together, networks from their stored weights, exact answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 from diffusion.formulations import Trained
-from diffusion.models import Denoiser, ExactDenoiser
+from diffusion.models import ExactDenoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.training import Member, TrainedStack, train
@@ -19,17 +19,17 @@ from tasks.plan import Cell, Job
 from tasks.work.answers import CellAnswer, Progress
 from tasks.work.data import DataKey, data_key
 
-Denoisers = Callable[[Sequence[Cell]], Denoiser]
-"""Makes the denoiser of any list of a shard's cells."""
+Models = Callable[[Sequence[Cell]], object]
+"""Makes the model of any list of a shard's cells, to be asked together; what it can be asked is its type."""
 
 
-def denoisers_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Denoisers:
-    """The denoisers of cells that are all exact, or all networks of one shape with safetensors files by cell id."""
+def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Models:
+    """The models of cells that are all exact, or all networks of one shape with safetensors files by cell id."""
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells])
     where = {member.key: m for m, member in enumerate(stack.members)}
-    return lambda chosen: stack.select([where[cell.id] for cell in chosen])
+    return lambda chosen: stack.select([where[cell.id] for cell in chosen]).model
 
 
 def train_jobs(jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress) -> list[CellAnswer]:

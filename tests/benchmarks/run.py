@@ -107,7 +107,9 @@ def exact_against_network() -> Ratio:
     stack = train(members, [Uniform().sample(1000, stream("data"))] * 4, Training(steps=1))
     x = torch.randn(4, 10_000, 1, dtype=torch.float64)
     one = torch.ones(4, dtype=torch.float64)
-    return paired(lambda: stack(x, one, 0.5 * one), lambda: Uniform().denoise(x, one[:, None], 0.5 * one[:, None]))
+    return paired(
+        lambda: stack.denoiser(x, one, 0.5 * one), lambda: Uniform().denoise(x, one[:, None], 0.5 * one[:, None])
+    )
 
 
 def _shard(first: int, n: int) -> Rows:

@@ -96,7 +96,7 @@ def fisher(formulation: Denoising, dim: int) -> Ratio:
     """Fisher divergence over that of denoising after the same steps, on the same data."""
 
     def number(asked: Denoising, seed: int) -> float:
-        score = score_of(_trained(asked, dim).select([seed]), 1.0, SIGMA)
+        score = score_of(_trained(asked, dim).select([seed]).denoiser, 1.0, SIGMA)
         return fisher_divergence(score, target(dim), SIGMA, stream("fisher"))[0]
 
     return _over_seeds(number, formulation)
@@ -141,7 +141,7 @@ def main() -> None:
 def _absolute(dim: int) -> float:
     stack = _trained(DENOISING, dim)
     each = [
-        fisher_divergence(score_of(stack.select([seed]), 1.0, SIGMA), target(dim), SIGMA, stream("fisher"))[0]
+        fisher_divergence(score_of(stack.select([seed]).denoiser, 1.0, SIGMA), target(dim), SIGMA, stream("fisher"))[0]
         for seed in range(SEEDS)
     ]
     return 2 * SIGMA**2 * statistics.mean(each) / dim

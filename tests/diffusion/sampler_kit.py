@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Uniform
-from diffusion.models import Denoiser, Motion
+from diffusion.models import Denoiser, DensityModel, Motion
 from diffusion.randomness import stream
 from diffusion.samplers import (
     DDIM,
@@ -63,7 +63,7 @@ _VARIANTS: tuple[Sampler, ...] = (
     AnnealedLangevin(moves=3, denoise=False),
 )
 # what needs another model has tests of its own
-_SERVED = [entry.cls() for entry in samplers if entry.cls.needs in ("denoiser", "density")]
+_SERVED = [entry.cls() for entry in samplers if entry.cls.needs in (Denoiser, DensityModel)]
 SAMPLERS: dict[str, Sampler] = {s.label(): s for s in (*_SERVED, *_VARIANTS)}
 OTHERS: dict[str, Sampler] = {
     s.label(): s

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Torus, Uniform
 from diffusion.formulations import ActionMatching
-from diffusion.models import Motion, angle_and_scale
+from diffusion.models import ActionModel, Denoiser, Motion, angle_and_scale, capabilities_of
 from diffusion.networks import Network
 from diffusion.objectives import ActionMatching as Action
 from diffusion.objectives import stratified
-from diffusion.objectives.action_matching import Kind, _ends, _told, _told_rate, denoised, density
+from diffusion.objectives.action_matching import Kind, _ends, _features, _features_rate, denoised, density
 from diffusion.randomness import stream
 from diffusion.samplers import ActionSampler, NoiseStreams
 from diffusion.samplers.base import velocity
@@ -278,11 +278,11 @@ def test_the_objective_is_not_stationary_at_an_action_of_another_kind() -> None:
 
 def test_what_the_network_is_told_changes_with_tau_as_autograd_says() -> None:
     phi = torch.linspace(0.1, 1.4, 50, dtype=torch.float64, requires_grad=True)
-    told = _told(phi, 0.05, 1.5)
+    told = _features(phi, 0.05, 1.5)
     for j in range(told.shape[-1]):
         (by_phi,) = torch.autograd.grad(told[:, j].sum(), phi, retain_graph=True)
-        torch.testing.assert_close(_told_rate(phi.detach(), 0.05, 1.5)[:, j], -by_phi, rtol=1e-12, atol=1e-12)
-    ends = _told(torch.tensor([0.05, 1.5], dtype=torch.float64), 0.05, 1.5)
+        torch.testing.assert_close(_features_rate(phi.detach(), 0.05, 1.5)[:, j], -by_phi, rtol=1e-12, atol=1e-12)
+    ends = _features(torch.tensor([0.05, 1.5], dtype=torch.float64), 0.05, 1.5)
     assert ends[:, 0].tolist() == pytest.approx([-1, 1])
 
 
@@ -401,7 +401,7 @@ class ExactAction:
         return Motion(std, torch.full_like(std, self.noise), slope, torch.zeros(x.shape[:-1], dtype=x.dtype))
 
 
-def sampled(model: ExactAction | TrainedStack, steps: int, schedule: Schedule, n: int = 10_000) -> Tensor:
+def sampled(model: object, steps: int, schedule: Schedule, n: int = 10_000) -> Tensor:
     levels = levels_of([schedule], [UniformTime()], steps)
     x = torch.randn(1, n, 1, generator=stream("action start"), dtype=torch.float64) * levels[0].sigma
     noise = NoiseStreams([("action noise", 0)], n, 1)
@@ -468,7 +468,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, ...]]:
     dim = stack.members[0].dataset.dim
     x = torch.randn(37, dim, generator=stream("question"), dtype=torch.float64).expand(len(stack.members), 37, dim)
     level = torch.full((len(stack.members),), 0.6, dtype=torch.float64)
-    motion = stack.action(x, level, 1 - level)
+    motion = stack.model.action(x, level, 1 - level)
     parts = (stack.rows, motion.slope, motion.growth, *(() if stack.losses.shape[1] == 0 else (stack.losses,)))
     return {m.key: tuple(part[i].numpy().tobytes() for part in parts) for i, m in enumerate(stack.members)}
 
@@ -518,7 +518,7 @@ def error_of_the_score(stack: TrainedStack, m: int, levels: Sequence[float]) -> 
         x0 = target.sample(2000, stream("score x"))
         noise = torch.randn(x0.shape, generator=stream("score noise"), dtype=torch.float64)
         x = (alpha * x0 + (1 - alpha) * noise)[None]
-        off = one(x, alpha, 1 - alpha) - target.denoise(x, alpha[:, None], 1 - alpha[:, None])
+        off = one.denoiser(x, alpha, 1 - alpha) - target.denoise(x, alpha[:, None], 1 - alpha[:, None])
         found.append(float((off / ratio).square().mean()))
     return float(np.mean(found))
 
@@ -572,7 +572,7 @@ def test_networks_recover_the_coefficients_of_a_normal_path(kind: Kind, toleranc
         phi = torch.full((4,), first + share * (last - first), dtype=torch.float64)
         mean = 2 * math.cos(phi[0])
         z = mean + torch.linspace(-2, 2, 41, dtype=torch.float64)
-        motion = stack.action(z[None, :, None].expand(4, -1, -1), phi.cos() / 0.4, phi.sin())
+        motion = stack.model.action(z[None, :, None].expand(4, -1, -1), phi.cos() / 0.4, phi.sin())
         k, b = line(z, motion.slope[..., 0], mean, 1.0)
         exact = 2 * math.sin(phi[0]) * (0.5 if kind == "unbalanced" else 1.0)
         assert ((k - (-0.5 * math.sin(phi[0]) if kind == "entropic" else 0.0)).abs() < tolerance[0]).all()
@@ -597,7 +597,7 @@ def test_the_flow_of_a_learned_action_has_the_slope_and_the_offset_of_the_closed
         c = math.hypot(alpha * 0.4, sigma)
         mean, rate = alpha * 0.8, (alpha * alpha_dot * 0.4**2 + sigma * sigma_dot) / c**2
         x = mean + c * torch.linspace(-2, 2, 41, dtype=torch.float64)
-        slope, at_mean = line(x, velocity(stack, x[None, :, None].expand(4, -1, -1), now)[..., 0], mean, c)
+        slope, at_mean = line(x, velocity(stack.denoiser, x[None, :, None].expand(4, -1, -1), now)[..., 0], mean, c)
         assert ((slope - rate).abs() < 0.25).all()
         assert ((at_mean - alpha_dot * 0.8).abs() < 0.15).all()
 
@@ -605,7 +605,7 @@ def test_the_flow_of_a_learned_action_has_the_slope_and_the_offset_of_the_closed
 def test_a_learned_unbalanced_action_brings_noise_to_the_data_with_its_weights() -> None:
     """Mean and deviation of four networks' samples; moved alone, without weights, they would have mean 0.4."""
     for m in range(4):
-        x = sampled(learned("unbalanced").select([m]), 64, VPCosine())
+        x = sampled(learned("unbalanced").select([m]).model, 64, VPCosine())
         assert float(x.mean()) == pytest.approx(0.8, abs=0.06)
         assert float(x.std()) == pytest.approx(0.4, abs=0.05)
 
@@ -616,8 +616,9 @@ def test_an_unbalanced_action_is_no_denoiser_and_what_has_no_spread_has_no_path(
     )
     half = torch.full((1,), 0.5, dtype=torch.float64)
     with pytest.raises(TypeError, match="no denoiser"):
-        stack(torch.zeros(1, 3, 1, dtype=torch.float64), half, half)
-    assert ActionMatching("unbalanced").gives == {"action"}
-    assert ActionMatching().gives == ActionMatching("entropic").gives == {"denoiser", "action"}
+        stack.denoiser(torch.zeros(1, 3, 1, dtype=torch.float64), half, half)
+    assert capabilities_of(ActionMatching("unbalanced").gives) == [ActionModel]
+    for kind in ("plain", "entropic"):
+        assert capabilities_of(ActionMatching(kind).gives) == [Denoiser, ActionModel]
     with pytest.raises(ValueError, match="noise"):
         ActionMatching(noise=0.0)

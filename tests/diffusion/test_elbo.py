@@ -13,9 +13,9 @@ from torch import Tensor
 from diffusion.analysis.elbo import bound_weights, chain_bound, refuses_bound
 from diffusion.analysis.gaussians import divergence
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Uniform, datasets
-from diffusion.formulations import ChainElbo, VariationalAutoencoder
+from diffusion.formulations import ActionMatching, ChainElbo, VariationalAutoencoder
 from diffusion.metrics import NegativeBound
-from diffusion.models import Denoiser, EvidenceBound
+from diffusion.models import Denoiser, EvidenceBound, ExactDenoiser
 from diffusion.objectives.parametrizations import Circle
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral
@@ -411,11 +411,11 @@ def test_a_worse_denoiser_has_a_larger_value_and_one_without_numbers_none() -> N
 
 def test_the_metric_is_asked_of_chains_and_of_models_with_a_bound() -> None:
     metric = NegativeBound()
-    denoiser, autoencoder = frozenset({"denoiser"}), VariationalAutoencoder.gives
+    denoiser, autoencoder = ExactDenoiser, VariationalAutoencoder().gives
     assert metric.refuses_model(denoiser, DDPMLinear()) is None
     assert "'edm'" in str(metric.refuses_model(denoiser, SCHEDULES["edm"]))
     assert metric.refuses_model(autoencoder, SCHEDULES["flow"]) is None
-    assert "denoiser" in str(metric.refuses_model(frozenset({"action"}), DDPMLinear()))
+    assert "denoiser" in str(metric.refuses_model(ActionMatching("unbalanced").gives, DDPMLinear()))
     with pytest.raises(ValueError, match="batch = 0"):
         NegativeBound(batch=0)
     with pytest.raises(ValueError, match="accepted: posterior, transition"):

@@ -33,7 +33,7 @@ from diffusion.formulations import VP
 from diffusion.models import Denoiser
 from diffusion.randomness import stream
 from diffusion.schedules import Schedule, VPLinear, schedules
-from diffusion.training import Member, TrainedStack, Training, train
+from diffusion.training import Member, Training, train
 from tests.diffusion.sampler_kit import slope
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
@@ -306,11 +306,11 @@ def test_the_error_of_a_learned_score_shows_in_the_continuity_equation_and_in_th
 
 
 @cache
-def trained() -> TrainedStack:
+def trained() -> Denoiser:
     """A network of single precision for the mixture, on the schedule of the figures."""
     data = GaussianMixture().sample(5000, stream("test-fokker-planck", "data"))
     member = Member(GaussianMixture(), VP(), VPLinear(), "fokker-planck")
-    return train([member], [data], Training(steps=200, batch=128, width=32, depth=2))
+    return train([member], [data], Training(steps=200, batch=128, width=32, depth=2)).denoiser
 
 
 def differentiated(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

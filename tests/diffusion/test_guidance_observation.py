@@ -24,7 +24,7 @@ from diffusion.datasets import (
 from diffusion.formulations import ElucidatedDM, Exact
 from diffusion.guidance import Guidance, Guided, Inpainting, NoisyObservation
 from diffusion.metrics import EnergyDistance
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.randomness import stream
 from diffusion.samplers import DDIM, Ancestral, Heun, NoiseStreams, Sampler, levels_of
 from diffusion.schedules import EDM, Flow, Schedule, VPCosine
@@ -208,8 +208,8 @@ def test_trained_samples_of_the_torus_given_one_coordinate_are_nearly_as_good_as
     stack = networks(2000, 4)
     levels = levels_of([EDM()] * 4, [grids.create(EDM().own_grid)] * 4, 18)
     x = EDM().prior_std * torch.randn(1, n, 3, generator=stream("start"), dtype=torch.float64).expand(4, n, 3)
-    *_, found = Heun().trajectory(Guided(guidance, stack, (Torus(),) * 4), x, levels, NoiseStreams([()], n, 3))
-    *_, unaware = Heun().trajectory(stack, x, levels, NoiseStreams([()], n, 3))
+    *_, found = Heun().trajectory(Guided(guidance, stack.denoiser, (Torus(),) * 4), x, levels, NoiseStreams([()], n, 3))
+    *_, unaware = Heun().trajectory(stack.denoiser, x, levels, NoiseStreams([()], n, 3))
     energy = EnergyDistance()
     exactly = energy.evaluate(path(guidance, Torus(), Heun(), 18, n)[-1], law)
     for samples, plain in zip(found, unaware, strict=True):
@@ -231,8 +231,8 @@ def test_where_noise_swamps_the_data_the_law_of_the_data_tells_and_no_networks_j
         x = noised(dataset, 50, 1.0, 80.0)
         level = numbers(1.0), numbers(80.0)
         guidance = NoisyObservation(0, 0.9, std=0.2, likelihood="moments")
-        plain = stack(x, *level)
-        shift = Guided(guidance, stack, (dataset,))(x, *level) - plain
+        plain = stack.denoiser(x, *level)
+        shift = Guided(guidance, stack.denoiser, (dataset,))(x, *level) - plain
         known = dataset.sample(400_000, stream("spread"))[:, 0].var() if variances is None else variances[0]
         told = known / (known + 0.04) * (0.9 - plain[..., 0])
         torch.testing.assert_close(shift[..., 0], told, rtol=0.02, atol=1e-3)
@@ -278,18 +278,18 @@ def test_a_network_is_differentiated_and_members_stay_to_themselves() -> None:
         guidance = NoisyObservation(0, 0.4, std=0.3, likelihood="moments")
         x = torch.cat([noised(dataset, 9, 1.0, 0.5)] * 3)
         level = torch.ones(3, dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
-        counting = CountingDenoiser(stack)
-        together = Guided(guidance, counting, (dataset,) * 3)(x, *level)
-        assert counting.nfe == 1
+        denoiser, counter = counted(stack.denoiser)
+        together = Guided(guidance, denoiser, (dataset,) * 3)(x, *level)
+        assert counter.nfe == 1
         assert not together.requires_grad
         for m in range(3):
-            alone = Guided(guidance, stack.select([m]), (dataset,))
+            alone = Guided(guidance, stack.select([m]).denoiser, (dataset,))
             assert torch.equal(alone(x[m : m + 1], level[0][:1], level[1][:1])[0], together[m])
         h = 1e-2
         step = torch.zeros(dataset.dim, dtype=torch.float64)
         step[0] = h
-        slope = (stack(x + step, *level) - stack(x - step, *level))[..., 0] / (2 * h)
-        plain = stack(x, *level)
+        slope = (stack.denoiser(x + step, *level) - stack.denoiser(x - step, *level))[..., 0] / (2 * h)
+        plain = stack.denoiser(x, *level)
         told = 0.25 * slope / (0.25 * slope.clamp(min=0) + 0.09) * (0.4 - plain[..., 0])
         shift = (together - plain)[..., 0]
         torch.testing.assert_close(shift, told, rtol=0.02, atol=2e-3)

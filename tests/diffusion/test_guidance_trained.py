@@ -21,7 +21,7 @@ from diffusion.formulations import (
     Trained,
 )
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.networks import FEATURES
 from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
@@ -101,20 +101,20 @@ def test_conditional_members_are_bit_identical_whatever_they_are_stacked_with(da
         alone = train([one], [data], TINY)
         assert torch.equal(alone.rows[0], stack.rows[i])
         at = x[i : i + 1], level[0][:1], level[1][:1]
-        assert torch.equal(alone(*at)[0], stack(x, *level)[i])
-        assert torch.equal(alone.labelled(*at, labels)[0], stack.labelled(x, *level, labels)[i])
+        assert torch.equal(alone.denoiser(*at)[0], stack.denoiser(x, *level)[i])
+        assert torch.equal(alone.model.labelled(*at, labels)[0], stack.model.labelled(x, *level, labels)[i])
 
 
 def test_a_model_that_is_told_nothing_is_the_plain_denoiser_and_labels_come_one_by_one() -> None:
     dataset = EightGaussians()
     stack = train([member(ClassConditional(), "told")], [labelled(dataset, 300)], TINY)
     x, level = noised(dataset, 20, 1.0, 0.7), (numbers(1.0), numbers(0.7))
-    assert torch.equal(stack.labelled(x, *level, torch.full((20,), -1)), stack(x, *level))
-    mixed = stack.labelled(x, *level, torch.arange(20) % 9 - 1)
+    assert torch.equal(stack.model.labelled(x, *level, torch.full((20,), -1)), stack.denoiser(x, *level))
+    mixed = stack.model.labelled(x, *level, torch.arange(20) % 9 - 1)
     for i in range(20):
-        alone = stack.labelled(x[:, i : i + 1], *level, torch.tensor([i % 9 - 1]))
+        alone = stack.model.labelled(x[:, i : i + 1], *level, torch.tensor([i % 9 - 1]))
         torch.testing.assert_close(mixed[:, i : i + 1], alone, rtol=1e-5, atol=1e-5)
-    assert not torch.equal(mixed[:, 1:2], stack(x, *level)[:, 1:2])
+    assert not torch.equal(mixed[:, 1:2], stack.denoiser(x, *level)[:, 1:2])
 
 
 def test_classifier_free_guidance_extrapolates_from_the_model_without_a_label() -> None:
@@ -122,18 +122,18 @@ def test_classifier_free_guidance_extrapolates_from_the_model_without_a_label() 
     dataset = EightGaussians()
     stack = train([member(ClassConditional(), "free")], [labelled(dataset, 300)], TINY)
     x, level = noised(dataset, 20, 1.0, 0.7), (numbers(1.0), numbers(0.7))
-    told, untold = stack.labelled(x, *level, torch.full((20,), 3)), stack(x, *level)
+    told, untold = stack.model.labelled(x, *level, torch.full((20,), 3)), stack.denoiser(x, *level)
     for weight, nfe in ((0.0, 1), (1.0, 1), (2.5, 2)):
-        counting = CountingDenoiser(stack)
-        found = Guided(ClassifierFree(3, weight), counting, (dataset,))(x, *level)
+        denoiser, counter = counted(stack.denoiser)
+        found = Guided(ClassifierFree(3, weight), denoiser, (dataset,))(x, *level)
         torch.testing.assert_close(found, untold + weight * (told - untold), rtol=1e-12, atol=1e-12)
-        assert counting.nfe == nfe
+        assert counter.nfe == nfe
 
 
 def sampled(stack: TrainedStack, guidance: Guidance, dataset: Dataset, steps: int, n: int) -> Tensor:
     levels = levels_of([EDM()], [grids.create("edm")], steps)
     start = 80 * torch.randn(1, n, dataset.dim, generator=stream("start"), dtype=torch.float64)
-    guided = Guided(guidance, stack, (dataset,))
+    guided = Guided(guidance, stack.denoiser, (dataset,))
     *_, x = Heun().trajectory(guided, start, levels, NoiseStreams([("noise",)], n, dataset.dim))
     return x[0]
 
@@ -240,5 +240,5 @@ def test_models_that_are_not_told_labels_and_data_without_them_are_refused() -> 
         ClassConditional(drop=1.0)
     with pytest.raises(ValueError, match="must be positive"):
         TrainedClassifier(steps=0)
-    with pytest.raises(TypeError, match="knows no labels"):
-        CountingDenoiser(exact(ring)).labelled(torch.zeros(1, 1, 2), numbers(1.0), numbers(1.0), torch.zeros(1))
+    with pytest.raises(TypeError, match="cannot be told a label"):
+        Guided(ClassifierFree(0), exact(ring), (ring,))(torch.zeros(1, 1, 2), numbers(1.0), numbers(1.0))

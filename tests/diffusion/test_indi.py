@@ -18,6 +18,7 @@ from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Proj
 from diffusion.formulations import Denoising, InDI
 from diffusion.formulations.indi import InDI as Formulation
 from diffusion.metrics import RestorationError, ScoreError
+from diffusion.models import Denoiser
 from diffusion.objectives import DenoisingLoss, RestorationLoss, Simple, UniformTime
 from diffusion.objectives.parametrizations import Data, FlowVelocity
 from diffusion.randomness import stream
@@ -304,7 +305,7 @@ def test_what_cannot_serve_is_refused_with_the_reason() -> None:
     assert "does not reach it" in str(restoring.refuses(Flow(t_max=0.9)))
     for entry2 in samplers:
         sampler = entry2.cls()
-        if sampler.needs != "denoiser":
+        if sampler.needs is not Denoiser:
             continue
         assert blind.refuses_sampler(sampler, Flow()) is None
         assert (restoring.refuses_sampler(sampler, Flow()) is not None) == sampler.stochastic, entry2.name
@@ -334,7 +335,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, bytes]]:
     dim = stack.members[0].dataset.dim
     x = torch.randn(37, dim, generator=stream("question"), dtype=torch.float64).expand(len(stack.members), 37, dim)
     level = torch.full((len(stack.members),), 0.6, dtype=torch.float64)
-    answers = stack(x, level, 1 - level)
+    answers = stack.denoiser(x, level, 1 - level)
     return {m.key: (stack.rows[i].numpy().tobytes(), answers[i].numpy().tobytes()) for i, m in enumerate(stack.members)}
 
 

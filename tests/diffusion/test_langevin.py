@@ -20,7 +20,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
 from diffusion.formulations import Denoising, DenoisingScoreMatching
 from diffusion.metrics import metrics
-from diffusion.models import CountingDenoiser, Denoiser
+from diffusion.models import Denoiser, DensityModel, counted
 from diffusion.objectives import LogUniform, SingleLevel
 from diffusion.randomness import stream
 from diffusion.samplers import (
@@ -351,7 +351,7 @@ def from_the_box(stack: TrainedStack, steps: int, n: int) -> Tensor:
     levels = levels_for(sampler, steps, (stack.members[0].schedule,))
     x = sampler.start(begin(levels, (ATOMS,), n, "learned"))
     assert x is not None
-    return kit.run(sampler, stack, x, levels, NoiseStreams([("learned",)], n, 1))[0, :, 0]
+    return kit.run(sampler, stack.denoiser, x, levels, NoiseStreams([("learned",)], n, 1))[0, :, 0]
 
 
 def furthest_from_a_fourth(x: Tensor) -> float:
@@ -371,7 +371,7 @@ def test_a_score_learned_at_one_level_is_right_where_the_data_are_and_wrong_betw
     for m in range(3):
         one = stack.select([m])
         on_data, between = (
-            float((score_of_atoms(one, at) - score_of_atoms(kit.Known(ATOMS), at)).square().mean().sqrt())
+            float((score_of_atoms(one.denoiser, at) - score_of_atoms(kit.Known(ATOMS), at)).square().mean().sqrt())
             for at in (x, far)
         )
         assert on_data < 0.15
@@ -392,7 +392,9 @@ def test_a_score_learned_at_all_levels_needs_annealing_to_find_the_weights() -> 
         one = stack.select([m])
         noise = NoiseStreams([("learned, annealed",)], n, 1)
         x = 25 * standard((1, n, 1), "learned, annealed")
-        annealed = kit.run(AnnealedLangevin(moves=50, denoise=False), one, x, kit.own_levels(schedule, 10), noise)
+        annealed = kit.run(
+            AnnealedLangevin(moves=50, denoise=False), one.denoiser, x, kit.own_levels(schedule, 10), noise
+        )
         assert furthest_from_a_fourth(annealed[0, :, 0]) < 0.06
         assert furthest_from_a_fourth(from_the_box(one, 120, n)) > 0.09
 
@@ -581,7 +583,7 @@ def test_a_rejected_sample_stays_where_it_is() -> None:
 
 def test_metropolis_wants_a_density() -> None:
     level = levels_for(MALA(), 1)[0]
-    assert MALA.needs == "density"
+    assert MALA.needs is DensityModel
     with pytest.raises(TypeError, match="needs a model with a density"):
         next(MALA().walk(lambda x, _a, _s: x, standard((1, 2, 1), "none"), level, 1, kit.SILENCE))
 
@@ -712,12 +714,12 @@ def test_evaluations_of_one_step_and_of_many(sampler: AtOneLevel | AnnealedLange
         "annealed-langevin(moves=7,denoise=False)": lambda n: 7 * n,
     }
     for steps in (1, 5):
-        counting = CountingDenoiser(kit.uniform)
+        model, counter = counted(kit.uniform)
         path = levels_for(sampler, steps)
         x = torch.ones(1, 3, 1, dtype=torch.float64)
-        states = list(sampler.trajectory(counting, x, path, kit.drawn((1, 3, 1), "evaluations")))
+        states = list(sampler.trajectory(model, x, path, kit.drawn((1, 3, 1), "evaluations")))
         assert len(states) == len(path) - 1 == steps
-        assert counting.nfe == sampler.evaluations(steps) == cost[sampler.label()](steps)
+        assert counter.nfe == sampler.evaluations(steps) == cost[sampler.label()](steps)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_trained_members_bits_do_not_depend_on_its_stack(name: str) -> None:
         stack = train([members[m] for m in chosen], [Pictures().points] * len(chosen), settings)
         x = torch.randn(1, 11, 36, generator=stream("question"), dtype=torch.float64).expand(len(chosen), 11, 36)
         level = torch.full((len(chosen),), 0.6, dtype=torch.float64)
-        denoised = stack(x, level, level)
+        denoised = stack.denoiser(x, level, level)
         return [
             tuple(part[m].numpy().tobytes() for part in (stack.rows, stack.losses, denoised))
             for m in range(len(chosen))

@@ -227,10 +227,10 @@ def test_s0_12_trained_with_unit_noise_at_every_level_a_network_does_not_denoise
     assert error(exact(0.05), 0.05) == pytest.approx(0.002274, rel=1e-3)
     assert error(exact(1.0), 0.05) == pytest.approx(0.0710, rel=2e-2)
     ours, theirs = stacks
-    assert error(ours, 0.05) == pytest.approx(error(exact(0.05), 0.05), rel=0.1)
-    assert error(theirs, 0.05) == pytest.approx(error(exact(1.0), 0.05), rel=0.1)
+    assert error(ours.denoiser, 0.05) == pytest.approx(error(exact(0.05), 0.05), rel=0.1)
+    assert error(theirs.denoiser, 0.05) == pytest.approx(error(exact(1.0), 0.05), rel=0.1)
     for stack in stacks:  # where the noise is of size one they are the same problem
-        assert error(stack, 1.0) == pytest.approx(error(exact(1.0), 1.0), rel=0.1)
+        assert error(stack.denoiser, 1.0) == pytest.approx(error(exact(1.0), 1.0), rel=0.1)
 
 
 # --- the lecture's refinements ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.models import CountingDenoiser, Denoiser
+from diffusion.models import ActionModel, Decoder, Denoiser, KnownDistribution, RestorationModel, counted
 from diffusion.samplers import (
     DDIM,
     RK2,
@@ -90,26 +90,26 @@ NFE = {
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 def test_evaluations_are_as_many_as_promised(sampler: Sampler, steps: int) -> None:
     chosen = served(sampler)
-    counting = CountingDenoiser(gaussian(0.5, 0.3))
+    model, counter = counted(gaussian(0.5, 0.3))
     if sampler.adaptive:
         for schedule in chosen:
-            counting.nfe = 0
-            run(sampler, counting, torch.ones(1, 4, 1, dtype=torch.float64), own_levels(schedule, steps))
-            assert counting.nfe == 1 if steps == 1 else steps < counting.nfe < 5 * sampler.evaluations(steps)
+            counter.nfe = 0
+            run(sampler, model, torch.ones(1, 4, 1, dtype=torch.float64), own_levels(schedule, steps))
+            assert counter.nfe == 1 if steps == 1 else steps < counter.nfe < 5 * sampler.evaluations(steps)
         return
     shape = (len(chosen), 4, 1)
-    run(sampler, counting, torch.ones(shape, dtype=torch.float64), own_stack(chosen, steps), kit.Recorded(shape))
-    assert counting.nfe == sampler.evaluations(steps)
+    run(sampler, model, torch.ones(shape, dtype=torch.float64), own_stack(chosen, steps), kit.Recorded(shape))
+    assert counter.nfe == sampler.evaluations(steps)
     if sampler.label() in NFE:
-        assert counting.nfe == NFE[sampler.label()](steps)
+        assert counter.nfe == NFE[sampler.label()](steps)
 
 
 def test_the_adaptive_sampler_pays_for_accuracy_and_for_levels() -> None:
     def nfe(rtol: float, steps: int) -> int:
-        counting = CountingDenoiser(uniform)
+        model, counter = counted(uniform)
         x = 80 * standard((1, 50, 1), "rk45")
-        run(DormandPrince(rtol=rtol, atol=rtol), counting, x, own_levels(EDM(), steps))
-        return counting.nfe
+        run(DormandPrince(rtol=rtol, atol=rtol), model, x, own_levels(EDM(), steps))
+        return counter.nfe
 
     costs = nfe(1e-3, 2), nfe(1e-6, 2)
     assert costs[0] < costs[1]
@@ -206,7 +206,7 @@ def test_samples_that_run_away_from_the_adaptive_sampler_are_an_error() -> None:
         run(DormandPrince(), away, torch.full((1, 3, 1), -50.0, dtype=torch.float64), own_levels(EDM(), 2))
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if s.needs == "denoiser"], ids=lambda s: s.label())
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if s.needs is Denoiser], ids=lambda s: s.label())
 def test_nothing_is_clamped(sampler: Sampler) -> None:
     """With a linear denoiser every rule is linear: a million-fold start gives a million-fold end, to the last bit.
 
@@ -247,7 +247,12 @@ def members_of(sampler: Sampler) -> list[Schedule]:
 
 def test_the_neighbours_of_every_registered_sampler_are_looked_at() -> None:
     assert {sampler.registered_name for sampler in EVERY.values()} == set(samplers.names())
-    assert {sampler.needs for sampler in kit.OTHERS.values()} >= {"law", "action", "perturbation", "decoder"}
+    assert {sampler.needs for sampler in kit.OTHERS.values()} >= {
+        KnownDistribution,
+        ActionModel,
+        RestorationModel,
+        Decoder,
+    }
 
 
 @every_name

@@ -13,7 +13,7 @@ from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.samplers import (
     DDIM,
     RK2,
@@ -278,10 +278,10 @@ def test_the_adaptive_sampler_is_that_of_scipy(schedule: Schedule) -> None:
         slope = level.alpha_dot * denoised + level.sigma_dot * (state - level.alpha * denoised) / level.sigma
         return h * slope.numpy().ravel()
 
-    counting = CountingDenoiser(uniform)
+    model, counter = counted(uniform)
     solved = solve_ivp(field, (1, 2), x.numpy().ravel(), method="RK45", rtol=1e-6, atol=1e-6)
-    reached, end = DormandPrince(rtol=1e-6, atol=1e-6).trajectory(counting, x, levels, SILENCE)
-    assert counting.nfe == solved.nfev
+    reached, end = DormandPrince(rtol=1e-6, atol=1e-6).trajectory(model, x, levels, SILENCE)
+    assert counter.nfe == solved.nfev
     torch.testing.assert_close(reached, torch.from_numpy(solved.y[:, -1]).reshape(x.shape), rtol=0, atol=1e-12)
     torch.testing.assert_close(end, Euler().step(uniform, reached, levels[1], levels[2], SILENCE), rtol=0, atol=1e-12)
 

@@ -34,6 +34,7 @@ from diffusion.networks import Network, StackedMLP
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives import DenoisingLoss, ImplicitLoss, SeparateLoss, SingleLevel, SlicedLoss
 from diffusion.objectives.base import batches_of
+from diffusion.objectives.denoising import NetworkDenoiser
 from diffusion.objectives.parametrizations import Circle, parametrizations
 from diffusion.objectives.score_matching import InputLoss
 from diffusion.randomness import stream
@@ -97,9 +98,9 @@ def network_score(formulation: NoiseConditional, dataset: Dataset, network: Netw
     """The score of a model at its one noise level, differentiable in x and in the rows."""
     one = member(formulation, dataset)
     sigma = one.schedule.t_max
-    return score_of(
-        lambda x, a, s: formulation.objective.denoise(network, rows, [one], x, a, s), alpha=1.0, sigma=sigma
-    )
+    model = formulation.objective.model(network, rows, [one])
+    assert isinstance(model, NetworkDenoiser)
+    return score_of(model.answers, alpha=1.0, sigma=sigma)
 
 
 # --- what is minimised ------------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def trained_at_one_level(name: str) -> tuple[NoiseConditional, TrainedStack]:
 
 def distance_at_one_level(stack: TrainedStack) -> float:
     """sigma^2 times the Fisher divergence, of 2000 points."""
-    return 0.4**2 * fisher_divergence(score_of(stack, 1.0, 0.4), PLANE, 0.4, stream("f"), samples=2000)[0]
+    return 0.4**2 * fisher_divergence(score_of(stack.denoiser, 1.0, 0.4), PLANE, 0.4, stream("f"), samples=2000)[0]
 
 
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
@@ -320,7 +321,7 @@ def test_a33_implicit_objectives_learn_the_score_of_clean_smooth_data() -> None:
     x = PLANE.sample(2000, stream("clean"))
     exact = -(x - numbers(0.3, -1.0)) / numbers(1.0, 0.25)
     for sigma in (1e-3, 0.1, 0.7):  # the same score, whatever the level at which it is asked
-        score = score_of(stack, 1.0, sigma)(x)
+        score = score_of(stack.denoiser, 1.0, sigma)(x)
         assert 0.5 * float((score - exact).square().sum(-1).mean()) < 0.06
 
 
@@ -335,7 +336,9 @@ def test_a40_noise_conditional_networks_come_near_the_exact_score_at_every_level
     )
     assert stack.errors == (None,)
     for sigma in schedule.noise_levels:
-        found, _ = fisher_divergence(score_of(stack, 1.0, float(sigma)), PLANE, float(sigma), stream("f"), samples=2000)
+        found, _ = fisher_divergence(
+            score_of(stack.denoiser, 1.0, float(sigma)), PLANE, float(sigma), stream("f"), samples=2000
+        )
         assert sigma**2 * found < 0.007
 
 
@@ -347,7 +350,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, ...]]:
     dim, members = stack.members[0].dataset.dim, len(stack.members)
     x = torch.randn(37, dim, generator=stream("question"), dtype=torch.float64).expand(members, 37, dim)
     sigma = numbers(*(one.schedule.t_max for one in stack.members))
-    D = stack(x, torch.ones_like(sigma), sigma)
+    D = stack.denoiser(x, torch.ones_like(sigma), sigma)
     return {
         one.key: tuple(part[m].numpy().tobytes() for part in (stack.rows, stack.losses, D))
         for m, one in enumerate(stack.members)
@@ -431,9 +434,9 @@ def test_a_model_of_separate_networks_asks_the_one_of_the_nearest_level() -> Non
         others = awake(network).clone()
         for k in {0, 1, 2} - {level}:
             others[:, k * network.one.size : (k + 1) * network.one.size] = 0
-        D = stack(x, numbers(1.0), sigma)
-        assert torch.equal(D, replace(stack, rows=others)(x, numbers(1.0), sigma))
-        assert not torch.equal(D, replace(stack, rows=torch.zeros_like(others))(x, numbers(1.0), sigma))
+        D = stack.denoiser(x, numbers(1.0), sigma)
+        assert torch.equal(D, replace(stack, rows=others).denoiser(x, numbers(1.0), sigma))
+        assert not torch.equal(D, replace(stack, rows=torch.zeros_like(others)).denoiser(x, numbers(1.0), sigma))
 
 
 def test_every_separate_network_has_an_equal_part_of_each_batch() -> None:

@@ -282,7 +282,7 @@ def test_the_trained_denoiser_is_close_to_the_exact_one(taught: TrainedStack) ->
             2000, 1, generator=stream("close, noise"), dtype=torch.float64
         )
         level = [numbers(1.0, 1.0), numbers(sigma, sigma)]
-        D = taught(torch.stack([x, x]), *level)
+        D = taught.denoiser(torch.stack([x, x]), *level)
         exact = Uniform().denoise(x, torch.ones(1, dtype=torch.float64), numbers(sigma))
         assert float((D - exact).square().mean().sqrt()) < 0.03
 
@@ -298,7 +298,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, bytes, bytes]]:
     t = [numbers(math.sqrt(schedule.t_min * schedule.t_max)) for schedule in schedules_]
     alpha = torch.cat([schedule.alpha(u) for schedule, u in zip(schedules_, t, strict=True)])
     sigma = torch.cat([schedule.sigma(u) for schedule, u in zip(schedules_, t, strict=True)])
-    D = stack(x, alpha, sigma)
+    D = stack.denoiser(x, alpha, sigma)
     return {
         member.key: tuple(part[m].numpy().tobytes() for part in (stack.rows, stack.losses, D))  # type: ignore[misc]
         for m, member in enumerate(stack.members)

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion.analysis.gaussians import divergence_from_standard, log_normal_density
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, Torus, Uniform
 from diffusion.formulations import ChainElbo, VariationalAutoencoder
-from diffusion.models import CountingDenoiser
+from diffusion.models import counted
 from diffusion.networks import EncoderDecoder
 from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
@@ -84,10 +84,10 @@ def test_a_members_bits_do_not_depend_on_its_stack(formulation: VariationalAutoe
         assert torch.equal(alone.rows[0], together.rows[m])
         assert torch.equal(alone.rows[0], swapped.rows[2 - m])
         assert torch.equal(alone.losses[0], together.losses[m])
-        assert torch.equal(alone.decode(z)[0], together.decode(z.expand(3, -1, -1))[m])
-        one, many = alone.bound(x, z), together.bound(x.expand(3, -1, -1), z.expand(3, -1, -1))
+        assert torch.equal(alone.model.decode(z)[0], together.model.decode(z.expand(3, -1, -1))[m])
+        one, many = alone.model.bound(x, z), together.model.bound(x.expand(3, -1, -1), z.expand(3, -1, -1))
         assert torch.equal(one.bound[0], many.bound[m])
-        assert torch.equal(alone.decoder_std()[0], together.decoder_std()[m])
+        assert torch.equal(alone.model.decoder_std()[0], together.model.decoder_std()[m])
     assert not torch.equal(together.rows[0], together.rows[2])
 
 
@@ -100,7 +100,7 @@ def test_weights_survive_storage_to_the_last_bit(formulation: VariationalAutoenc
     assert torch.equal(again.rows, stack.rows)
     assert again.objective == stack.objective
     z = normal(1, 5, formulation.latent)
-    assert torch.equal(again.decode(z), stack.decode(z))
+    assert torch.equal(again.model.decode(z), stack.model.decode(z))
 
 
 def test_one_row_holds_two_networks_and_a_spread() -> None:
@@ -134,15 +134,15 @@ def test_the_bound_lies_below_the_models_log_likelihood_by_the_divergence_of_its
     stack = trained(formulation, EightGaussians(), Training(steps=200, batch=64, width=32, depth=2), "below")
     x = EightGaussians().sample(50, stream("below"))[None]
     eps, w = hermite(60)
-    terms = [stack.bound(x, torch.full((1, 50, 1), float(e), dtype=torch.float64)) for e in eps]
+    terms = [stack.model.bound(x, torch.full((1, 50, 1), float(e), dtype=torch.float64)) for e in eps]
     bound = sum(share * term.bound[0] for share, term in zip(w, terms, strict=True))
     z = torch.linspace(-9, 9, 6001, dtype=torch.float64)
-    decoded, r = stack.decode(z[None, :, None])[0], stack.decoder_std()
+    decoded, r = stack.model.decode(z[None, :, None])[0], stack.model.decoder_std()
     joint = log_normal_density(x[0][:, None], decoded, r**2) - 0.5 * (z**2 + math.log(2 * math.pi))
     evidence = torch.logsumexp(joint, 1) + math.log(float(z[1] - z[0]))
     gap = evidence - bound
     assert (gap > -1e-6).all()
-    mean, std = (part[0] for part in stack.encode(x))
+    mean, std = (part[0] for part in stack.model.encode(x))
     q = log_normal_density(z[:, None], mean[:, None], std[:, None, 0] ** 2)
     posterior = joint - evidence[:, None]
     expected = (q.exp() * (q - posterior)).sum(1) * float(z[1] - z[0])
@@ -161,20 +161,20 @@ def test_the_two_terms_are_those_that_training_minimises_in_the_units_of_the_dat
     _, _, fixed = batches_of(stack.members[0], x[0], 1, 9, stream("units"))
     standardised = (x - 3.0) / dataset.std
     loss = stack.objective.losses(stack.network, stack.rows, standardised.float(), eps.float(), fixed)
-    bound = stack.bound(x, eps)
+    bound = stack.model.bound(x, eps)
     reconstruction, price = bound.reconstruction, bound.prior
     assert bound.consistency.shape == (0, 1, 9)
     torch.testing.assert_close(loss.double(), price - reconstruction - 3 * math.log(dataset.std), rtol=1e-4, atol=1e-4)
-    mean, std = stack.encode(x)
+    mean, std = stack.model.encode(x)
     torch.testing.assert_close(price, divergence_from_standard(mean, std.log()), rtol=1e-9, atol=1e-9)
-    decoded = stack.decode(mean + std * eps)
+    decoded = stack.model.decode(mean + std * eps)
     torch.testing.assert_close(
-        reconstruction, log_normal_density(x, decoded, stack.decoder_std()[:, None] ** 2), rtol=1e-9, atol=1e-9
+        reconstruction, log_normal_density(x, decoded, stack.model.decoder_std()[:, None] ** 2), rtol=1e-9, atol=1e-9
     )
     if formulation.posterior == "isotropic":
         assert torch.equal(std, std[..., :1].expand(std.shape))
     if formulation.decoder_std != "learned":
-        assert float(stack.decoder_std()) == pytest.approx(float(formulation.decoder_std), rel=1e-12)
+        assert float(stack.model.decoder_std()) == pytest.approx(float(formulation.decoder_std), rel=1e-12)
 
 
 def test_the_gradient_by_reparametrisation_is_that_of_the_density_in_front_and_varies_less() -> None:
@@ -268,7 +268,7 @@ def exact_bound(stack: TrainedStack, m: int) -> float:
     W, c = named["decoder.output.weight"].T, named["decoder.output.bias"][0]
     spread = (into[2:] @ covariance @ into[2:].T).diagonal()
     s2 = torch.exp(2 * shift[2:] + 2 * spread).expand(2)
-    r2 = (stack.decoder_std()[m] / std) ** 2
+    r2 = (stack.model.decoder_std()[m] / std) ** 2
     constant = -0.5 * ((W @ shift[:2] + c).square().sum() / r2 + shift[:2].square().sum())
     curved = spread.sum() * (2 / len(spread))  # E ln s = b, below ln sqrt(E s^2) by the spread
     return float(linear_bound(into[:2], W, s2.sqrt(), r2, covariance) + constant - curved) - 5 * math.log(std)
@@ -388,7 +388,7 @@ def test_the_exact_bound_of_a_linear_model_is_the_mean_of_its_terms() -> None:
         VariationalAutoencoder(linear=True), NORMAL, Training(steps=150, batch=64, learning_rate=0.02), "mean"
     )
     n = 40_000
-    bound = stack.bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2)).bound[0]
+    bound = stack.model.bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2)).bound[0]
     assert float(bound.mean()) == pytest.approx(exact_bound(stack, 0), abs=4.5 * float(bound.std()) / math.sqrt(n))
 
 
@@ -417,7 +417,7 @@ def asked(formulation: VariationalAutoencoder, dataset: Dataset, samples: int, s
     return Point(cell, sampler or Decode(), UniformTime(), 1, samples, "random")
 
 
-def final(point: Point, model: TrainedStack) -> Tensor:
+def final(point: Point, model: object) -> Tensor:
     *_, x = states([point], model, levels_of([point.schedule], [point.grid], point.steps))
     return x
 
@@ -427,7 +427,7 @@ def final(point: Point, model: TrainedStack) -> Tensor:
 def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAutoencoder, noise: bool) -> None:
     """Also where there are more latent coordinates than coordinates of the data; more samples only append rows."""
     stack = trained(formulation, Torus(), Training(steps=30, batch=32, width=16, depth=2), "samples")
-    few, many = (final(asked(formulation, Torus(), n, Decode(noise)), stack) for n in (100, 4000))
+    few, many = (final(asked(formulation, Torus(), n, Decode(noise)), stack.model) for n in (100, 4000))
     assert few.shape == (1, 100, 3)
     assert torch.equal(few, many[:, :100])
     point = asked(formulation, Torus(), 4000)
@@ -438,9 +438,9 @@ def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAuto
     z = start_noise([point])
     while z.shape[-1] < formulation.latent:
         z = torch.cat([z, streams.fresh()], -1)
-    rest = many - stack.decode(z[..., : formulation.latent])
+    rest = many - stack.model.decode(z[..., : formulation.latent])
     if noise:  # r eps: standard deviation within 4.5 standard errors, false alarms 7e-6
-        spread = float(rest.std() / stack.decoder_std())
+        spread = float(rest.std() / stack.model.decoder_std())
         assert spread == pytest.approx(1, abs=4.5 / math.sqrt(2 * 12_000))
     else:
         assert torch.equal(rest, torch.zeros_like(rest))
@@ -450,10 +450,10 @@ def test_a_decoder_is_evaluated_once_however_many_steps_are_asked() -> None:
     formulation = VariationalAutoencoder()
     stack = trained(formulation, Uniform(), Training(steps=2, batch=8, width=8, depth=1), "once")
     for steps in (1, 3):
-        counting = CountingDenoiser(stack)
+        model, counter = counted(stack.model)
         levels = levels_of([Flow()], [UniformTime()], steps)
-        path = list(Decode().trajectory(counting, normal(1, 4, 1), levels, NoiseStreams([("once",)], 4, 1)))
-        assert counting.nfe == Decode().evaluations(steps) == 1
+        path = list(Decode().trajectory(model, normal(1, 4, 1), levels, NoiseStreams([("once",)], 4, 1)))
+        assert counter.nfe == Decode().evaluations(steps) == 1
         assert len(path) == steps
         assert torch.equal(path[0], path[-1])
 
@@ -463,7 +463,7 @@ def test_a_trained_autoencoder_follows_a_target_that_it_can_hold() -> None:
     dataset = Gaussian((1.0, -2.0), (2.0, 0.5), 2)
     settings = Training(steps=600, batch=256, width=8, depth=1, learning_rate=0.02, ema=0.2)
     stack = trained(VariationalAutoencoder(1, linear=True), dataset, settings, "follows")
-    x = stack.decode(normal(1, 200_000, 1)) + stack.decoder_std() * normal(1, 200_000, 2)
+    x = stack.model.decode(normal(1, 200_000, 1)) + stack.model.decoder_std() * normal(1, 200_000, 2)
     covariance = torch.cov(x[0].T)
     assert float(covariance[0, 0]) == pytest.approx(4, rel=0.05)
     assert float(covariance[1, 1]) == pytest.approx(0.25, rel=0.05)
@@ -490,9 +490,7 @@ def test_parameters_and_questions_that_make_no_sense_are_refused_in_words() -> N
     assert ChainElbo().refuses(DDPMLinear()) is None
     stack = trained(VariationalAutoencoder(), Uniform(), Training(steps=1, batch=4, width=4, depth=1), "refused")
     with pytest.raises(TypeError, match="no denoisers"):
-        stack(normal(1, 2, 1), torch.ones(1), torch.ones(1))
-    with pytest.raises(TypeError, match="has no decoder"):
-        CountingDenoiser(lambda x, alpha, sigma: x).latent_dim()  # noqa: ARG005
+        stack.denoiser(normal(1, 2, 1), torch.ones(1), torch.ones(1))
     point = asked(VariationalAutoencoder(), Uniform(), 4)
     assert point.impossible() is None
     assert "own way" in str(Point(point.cell, Heun(), point.grid, 1, 4, "random").impossible())

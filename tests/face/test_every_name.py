@@ -12,6 +12,7 @@ from diffusion.datasets.classes import given_labels
 from diffusion.formulations import Trained, formulations
 from diffusion.guidance import guidances
 from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.models import Denoiser, ExactDenoiser
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 
@@ -38,7 +39,7 @@ def sentence(error: pytest.ExceptionInfo[da.DiffatlasError]) -> str:
 def test_every_sampler_takes_a_function_or_says_what_it_needs_besides(name: str) -> None:
     schedule = "vp-linear" if name == "level-1" else "edm"
     steps: dict[str, Any] = {"sampler": name, "schedule": schedule, "steps": 8, "n": 50, "dim": 1}
-    if da.sampler(name).needs != "denoiser":
+    if da.sampler(name).needs is not Denoiser:
         with pytest.raises(da.WrongValue, match=r"asks a model for .* gives none") as error:
             da.sample(exact_line, **steps)
         assert name in sentence(error)
@@ -56,7 +57,7 @@ def test_every_sampler_takes_a_function_or_says_what_it_needs_besides(name: str)
 @pytest.mark.parametrize("name", samplers.names())
 def test_every_sampler_answers_the_exact_model_or_says_why_not(name: str) -> None:
     exact = da.exact(LINE, "vp-linear")
-    if da.sampler(name).needs in {"denoiser", "density", "law", "labelled"}:
+    if issubclass(ExactDenoiser, da.sampler(name).needs):
         assert torch.isfinite(exact.sample(name, 4, n=20)).all()
     else:
         with pytest.raises(da.WrongValue) as error:

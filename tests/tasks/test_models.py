@@ -13,12 +13,13 @@ from diffusion.models import ExactDenoiser
 from diffusion.randomness import stream
 from diffusion.samplers import Heun
 from diffusion.schedules import DDPMLinear, Flow, schedules
-from diffusion.training import Training
+from diffusion.training import Training, train
 from tasks.models import CannotBeMade, Model, cell_of
 from tasks.plan import Cell
 from tasks.results import Answers, open_results, open_samples
 from tasks.results.models import open_model
 from tasks.store import NotStored, Store
+from tasks.work.stacks import member_of
 from tests.tasks.tiny_store import SPEC, answer
 
 
@@ -84,8 +85,9 @@ def test_a_model_without_a_bound_says_so(store: str) -> None:
         with pytest.raises(ValueError, match="'edm' is not one"):
             open_model(store, cell).elbo(x)
     unbalanced = Cell(datasets.create("uniform"), ActionMatching("unbalanced"), DDPMLinear(), 0, Training(steps=10))
-    with pytest.raises(ValueError, match="neither a bound nor a denoiser: it gives action only"):
-        Model.of(unbalanced, ExactDenoiser([unbalanced.dataset])).elbo(x)
+    stack = train([member_of(unbalanced)], [unbalanced.dataset.sample(50, stream("unbalanced"))], Training(steps=1))
+    with pytest.raises(ValueError, match="neither a bound nor a denoiser, only the gradient of an action"):
+        Model.of(unbalanced, stack.model).elbo(x)
 
 
 def test_what_knows_data_and_their_observation_has_no_likelihood_of_data_in_noise() -> None:
