@@ -261,10 +261,9 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
     impossible: dict[tuple[Any, ...], dict[str, Any]] = {}
     for point in made.points:
         if point.id in made.impossible:
-            labels = point.labels
-            reason = made.impossible[point.id]
-            place = (labels["formulation"], labels["schedule"], labels["sampler"], reason)
-            impossible.setdefault(place, {**labels, "steps": [], "reason": reason})["steps"].append(point.steps)
+            told, reason = point.labels, made.impossible[point.id]
+            place = (told["formulation"], told["schedule"], told["sampler"], reason)
+            impossible.setdefault(place, {**told, "steps": [], "reason": reason})["steps"].append(point.steps)
     for entry in impossible.values():
         entry["steps"] = sorted(set(entry["steps"]))
         entry.pop("seed")

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tasks.columns import MetricColumns
 from tasks.compare.match import Codes, Columns, Mask, Pair
@@ -136,7 +134,7 @@ def _regular(side: _Side, size: int) -> Mask:
     return np.asarray(_distinct(side.group, side.place * width + side.seed, size) == seeds * places)
 
 
-def _told(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[NDArray[Any], NDArray[Any]]:
+def _told(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[np.ndarray, np.ndarray]:
     """The verdict of what is not tested, with its reason; both empty where there is a test to judge."""
     fewest = np.minimum(contrasts.seeds_first, contrasts.seeds_second)
     same = np.where(paired, ~moved, contrasts.same)
@@ -157,7 +155,7 @@ def _told(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tup
     return verdict, reason
 
 
-def _labels(pair: Pair, by: Sequence[str], groups: tuple[Codes, Codes, int]) -> dict[str, NDArray[Any]]:
+def _labels(pair: Pair, by: Sequence[str], groups: tuple[Codes, Codes, int]) -> dict[str, np.ndarray]:
     """The labels of each group, in the groups' order."""
     codes = np.concatenate(groups[:2])
     _, example = np.unique(codes, return_index=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from tasks.columns import CONFIGURATION, OF_SAMPLER, PLACE, MetricColumns
 
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Columns = Mapping[str, NDArray[Any]]
+Columns = Mapping[str, np.ndarray]
 
 LABELS = CONFIGURATION
 """What a group of points is, unless asked otherwise."""
@@ -34,7 +33,7 @@ NEEDED = (*PLACE, "cell_id", "point_id", "status")
 class Axis:
     """The values of one coordinate in order, and for each row of the two tables which of them it has."""
 
-    values: NDArray[Any]
+    values: np.ndarray
     before: Codes
     after: Codes
 
@@ -79,7 +78,7 @@ class Pair:
         """The codes of all labels and the seed."""
         return self.codes(PLACE)
 
-    def labels(self, names: Iterable[str], rows: Codes, *, after: bool = True) -> dict[str, NDArray[Any]]:
+    def labels(self, names: Iterable[str], rows: Codes, *, after: bool = True) -> dict[str, np.ndarray]:
         """The coordinates of some points of one side."""
         found = {name: self.axes[name] for name in names}
         return {name: axis.values[(axis.after if after else axis.before)[rows]] for name, axis in found.items()}
@@ -119,13 +118,13 @@ def _columns(points: xr.Dataset, metrics: Sequence[str], more: Sequence[str]) ->
     return columns
 
 
-def _same_ids(before: NDArray[Any], after: NDArray[Any]) -> tuple[Codes, Codes]:
+def _same_ids(before: np.ndarray, after: np.ndarray) -> tuple[Codes, Codes]:
     rows = pd.Index(after).get_indexer(pd.Index(before)).astype(np.int64)
     found = np.flatnonzero(rows >= 0)
     return found, rows[found]
 
 
-def _axis(before: NDArray[Any], after: NDArray[Any], same: tuple[Codes, Codes]) -> Axis:
+def _axis(before: np.ndarray, after: np.ndarray, same: tuple[Codes, Codes]) -> Axis:
     """One coordinate of both sides. Rows with one id have one label, spelled as it is after."""
     codes, values = pd.factorize(np.concatenate([before, after]), sort=True, use_na_sentinel=False)
     first, second = codes[: len(before)].astype(np.int64), codes[len(before) :].astype(np.int64)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tasks.compare.changes import Comparison, Listing
 from tasks.compare.groups import BETTER, NOISE, UNCHANGED, UNTESTABLE, VERDICTS, WORSE
+from tasks.plain import Plain, Spec
 from tasks.query.tables import brief
 from tasks.statistics.decision import hurdle
 
@@ -64,7 +64,7 @@ def _untested_changes(comparison: Comparison) -> pd.DataFrame:
     return groups[(groups["verdict"] == UNTESTABLE) & groups["change"].notna() & (groups["change"] != 0)]
 
 
-def document(comparison: Comparison) -> dict[str, Any]:
+def document(comparison: Comparison) -> Spec:
     """All of the comparison as plain values that JSON knows; None where a number is not known."""
     return {
         "summary": summary(comparison),
@@ -89,12 +89,12 @@ def document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _listed(listing: Listing) -> dict[str, Any]:
+def _listed(listing: Listing) -> Spec:
     frames = {name: getattr(listing, name) for name in ("appeared", "vanished", "status", "renamed")}
     return {"before": listing.before, "after": listing.after, **{name: _records(f) for name, f in frames.items()}}
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(frame: pd.DataFrame) -> list[Spec]:
     columns = {}
     for name in frame.columns:
         values = frame[name].to_numpy()
@@ -111,7 +111,7 @@ def table(comparison: Comparison, width: int, rows: int = 20) -> Group:
     Fits into `width` characters; at most `rows` lines of each kind, the most significant or most frequent first.
     """
     groups = comparison.groups
-    parts: list[Any] = [_header(comparison), Text(summary(comparison), "bold")]
+    parts: list[RenderableType] = [_header(comparison), Text(summary(comparison), "bold")]
     moved = groups[groups["verdict"].isin((WORSE, BETTER))]
     changed = _untested_changes(comparison)
     noise = groups[groups["verdict"] == NOISE]
@@ -152,7 +152,7 @@ def _header(comparison: Comparison) -> Text:
     return Text("\n".join(lines))
 
 
-def _changes(comparison: Comparison, title: str, found: pd.DataFrame, width: int, rows: int) -> list[Any]:
+def _changes(comparison: Comparison, title: str, found: pd.DataFrame, width: int, rows: int) -> list[RenderableType]:
     if not len(found):
         return []
     shown = found.head(rows)
@@ -181,12 +181,12 @@ def _varying(comparison: Comparison) -> list[str]:
     return [name for name in (*comparison.by, "metric") if comparison.groups[name].nunique() > 1]
 
 
-def _remark(row: Mapping[str, Any]) -> str:
+def _remark(row: Mapping[str, Plain]) -> str:
     told = row["verdict"] if row["verdict"] in {WORSE, BETTER} else row["reason"]
     return ", ".join(part for part in (told, "near the floor" if row["near_floor"] else "") if part)
 
 
-def _change(row: Mapping[str, Any]) -> str:
+def _change(row: Mapping[str, Plain]) -> str:
     """The change with its standard error: in the metric's units, or as a factor with a relative error."""
     if math.isfinite(row["factor"]):
         error = f" ±{100 * row['error']:.2g} %" if math.isfinite(row["error"]) else ""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.datasets import PointSet, datasets
+from tasks.plain import Spec
 
 MOST_BYTES = 1_000_000_000
 MOST_EXACT = 5000
@@ -63,7 +64,7 @@ class FilePoints(PointSet):
     def exact(self) -> bool:
         return len(self.points) <= MOST_EXACT
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Spec:
         """The content alone: where the file lies, and how its path is spelled, changes no number."""
         return {key: value for key, value in super().identity().items() if key not in {"path", "array"}}
 

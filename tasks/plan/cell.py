@@ -6,25 +6,25 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Formulation, Trained
 from diffusion.schedules import Schedule
 from diffusion.training import Training
+from tasks.plain import Plain, Spec
 
 ENGINE_VERSION = 2
 
 """Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Content hash of plain values, 20 hexadecimal digits."""
     text = json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def without_signed_zeros(value: Any) -> Any:
+def without_signed_zeros(value: object) -> Plain:
     """The same plain values with 0.0 for -0.0, which JSON spells differently."""
     match value:
         case dict():
@@ -48,7 +48,7 @@ class Cell:
     training: Training | None
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """The canonical description that the id hashes."""
         exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
         objective = self.formulation.objective.version if isinstance(self.formulation, Trained) else 1

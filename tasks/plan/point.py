@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
@@ -15,6 +14,7 @@ from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
+from tasks.plain import Spec
 from tasks.plan.cell import Cell, digest
 from tasks.plan.cost import seconds_per_evaluation
 
@@ -40,7 +40,7 @@ class Point:
         return self.swapped or self.cell.schedule
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """The canonical description that the id hashes."""
         return {
             "cell": self.cell.id,
@@ -59,7 +59,7 @@ class Point:
         return digest(self.spec)
 
     @property
-    def labels(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, str | int]:
         """The coordinates of the point along every axis."""
         given = {"dataset": f"{self.cell.dataset.label()} | {self.guidance.condition()}"} if self.guidance else {}
         return {

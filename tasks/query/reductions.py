@@ -12,22 +12,28 @@ NaN is left out of all of them and not counted; of one row `std`, `sem` and `ci9
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from tasks.statistics.intervals import student
 
+if TYPE_CHECKING:
+    from pandas.api.typing import SeriesGroupBy
+
+Groups: TypeAlias = "SeriesGroupBy[Any, Any]"
+
 DEFAULT_STATISTICS = ("mean", "sem", "count")
 
 
-def ci95(groups: Any) -> Any:
+def ci95(groups: Groups) -> pd.Series:
     """Half the width of the 95 % interval of each group's mean."""
-    return groups.sem() * student(groups.count() - 1)
+    half: pd.Series = groups.sem() * student(groups.count() - 1)
+    return half
 
 
-_OF_GROUPS: dict[str, Callable[[Any], Any]] = {
+_OF_GROUPS: dict[str, Callable[[Groups], pd.Series]] = {
     "mean": lambda g: g.mean(),
     "std": lambda g: g.std(),
     "sem": lambda g: g.sem(),

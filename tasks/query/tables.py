@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.columns import MetricColumns, distinct, metric_names, of_models
+from tasks.plain import Plain, Spec
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
 
@@ -27,7 +27,7 @@ def summary(points: xr.Dataset, metric: str) -> pd.DataFrame:
     ).reset_index()
 
 
-def summary_records(points: xr.Dataset, metrics: Sequence[str]) -> list[dict[str, Any]]:
+def summary_records(points: xr.Dataset, metrics: Sequence[str]) -> list[Spec]:
     """The summary of the first of some metrics that was measured, as plain records."""
     names = [name for name in metrics if name in metric_names(points)]
     if not names:
@@ -137,13 +137,13 @@ def _listed(floors: list[float]) -> str:
     return " to ".join(brief(floor) for floor in dict.fromkeys((floors[0], floors[-1]))) if floors else "-"
 
 
-def _entry(row: Any) -> str:
+def _entry(row: Plain) -> str:
     """Mean and, of several seeds, its standard error."""
     rounding = 1e-12 * abs(row["mean"])
     return brief(row["mean"]) + (f" ±{brief(row['sem'] if row['sem'] > rounding else 0.0)}" if row["count"] > 1 else "")
 
 
-def _baselines(rows: pd.DataFrame) -> Any:
+def _baselines(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of formulations that were asked by one sampler in one step alone, where others were asked more of."""
     keys = ["dataset", "formulation"]
     asked = rows.assign(question=rows["sampler"] + "@" + rows["steps"].astype(str)).groupby(keys)["question"]

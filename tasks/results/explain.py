@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tasks.columns import PLACE
+from tasks.plain import Spec
 from tasks.plan import NEW, Plan, Point
 from tasks.results.read import Answers
 from tasks.where.columns import of_frame
@@ -30,7 +30,7 @@ class Reason:
     text: str
     points: tuple[Point, ...]
 
-    def value(self) -> dict[str, Any]:
+    def value(self) -> Spec:
         """As plain values, with the first point as the example."""
         return {
             "reason": self.text,
@@ -70,7 +70,7 @@ def _stored(answers: Answers) -> dict[tuple[str, ...], list[tuple[str, str]]]:
     return found
 
 
-def _changes(point: Point, spec: dict[str, Any], cell: dict[str, Any] | None) -> list[str]:
+def _changes(point: Point, spec: Spec, cell: Spec | None) -> list[str]:
     """What differs, as ``training.steps 300 -> 121``."""
     told = list(_differences({k: v for k, v in spec.items() if k != "cell"}, {**point.spec, "cell": None}))
     if cell is not None:
@@ -78,7 +78,7 @@ def _changes(point: Point, spec: dict[str, Any], cell: dict[str, Any] | None) ->
     return told
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def _differences(old: object, new: object, path: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new} - {"cell"}):
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{path}.{key}" if path else key)
@@ -86,7 +86,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path} {_brief(old)} -> {_brief(new)}"
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 

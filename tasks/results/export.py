@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -239,7 +238,7 @@ def _zarr_samples(path: Path, shape: Shape, ids: list[str], blocks: Blocks) -> N
         _writable(xr.Dataset(coords={"point_id": ("kept", ids)})).to_zarr(
             path, group=name, zarr_format=3, consolidated=False
         )
-        group: Any = zarr.open_group(path, path=name, mode="a")
+        group = zarr.open_group(path, path=name, mode="a")
         whole = (len(ids), *shape)
         chunks = (min(_rows_at_once(shape), len(ids)), *shape)
         array = group.create_array("samples", shape=whole, chunks=chunks, dtype=np.float32, dimension_names=_DIMS)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import zarr
 
@@ -28,6 +27,7 @@ from diffusion.metrics import metrics as registered_metrics
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import schedules
 from tasks.columns import DYNAMICS, FORWARD, GENERATION, RESTORATION, metrics_among
+from tasks.plain import Spec
 from tasks.plan import Point
 from tasks.store import Derived, MetricFacts, point_columns, read_cells, read_points, read_study, study_names
 from tasks.study.identity import class_named, label_of, rebuilt
@@ -97,13 +97,13 @@ def derived(root: zarr.Group) -> Derived:
     return Derived(found, _metrics_of(root))
 
 
-def _restores(cell: Mapping[str, Any]) -> bool:
+def _restores(cell: Spec) -> bool:
     told = cell.get("formulation", {})
     found = class_named(formulations, told["name"]) if "name" in told else None
     return found is not None and found.restores
 
 
-def _facts(spec: Mapping[str, Any], schedule: str, start: str, *, restores: bool) -> tuple[str, str, str]:
+def _facts(spec: Spec, schedule: str, start: str, *, restores: bool) -> tuple[str, str, str]:
     guidance, swapped, sampler = (spec.get(key) for key in ("guidance", "schedule", "sampler"))
     cls = class_named(samplers, sampler["name"]) if sampler else None
     return (
@@ -120,7 +120,7 @@ def _metrics_of(root: zarr.Group) -> dict[str, MetricFacts]:
     return {name: facts for name, facts in by_name.items() if name in point_columns(root)} | metric_facts(_built(asked))
 
 
-def _built(specs: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+def _built(specs: Iterable[Mapping[str, object]]) -> Iterator[Metric]:
     for spec in specs:
         metric = rebuilt(registered_metrics, spec)
         if isinstance(metric, Metric):  # a name of somebody's own may lead to anything

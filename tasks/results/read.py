@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from diffusion.errors import WrongInput
 from tasks.columns import COORDINATES, FACTS, MetricColumns, metrics_among
+from tasks.plain import Spec
 from tasks.results.error_decomposition import split
 from tasks.store import (
     Derived,
@@ -59,7 +59,7 @@ class Answers:
         self.studies = names
 
     @cached_property
-    def study(self) -> dict[str, Any]:
+    def study(self) -> Spec:
         """The study's canonical spec; empty if the whole store was opened."""
         with self._store.reading(f"study {self.name}"):
             return read_study(self._root, self.name)[0] if self.name else {}
@@ -183,7 +183,7 @@ class Answers:
         return dict(zip(columns["point_id"].tolist(), columns["spec"].tolist(), strict=True))
 
     @cached_property
-    def cell_specs(self) -> dict[str, dict[str, Any]]:
+    def cell_specs(self) -> dict[str, Spec]:
         """The canonical spec of every cell."""
         with self._store.reading("its cells"):
             cells = read_cells(self._root, ["cell_id", "spec"])

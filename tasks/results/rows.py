@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from tasks.plan import Point
 from tasks.results.facts import process_of, start_of
@@ -13,7 +12,7 @@ from tasks.store import Rows
 from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
 
 
-def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
+def _point_row(point: Point, status: str, error: str) -> dict[str, object]:
     start = start_of(point, answered=status == "ok")
     return {
         **point.labels,
@@ -35,7 +34,7 @@ def _point_row(point: Point, status: str, error: str) -> dict[str, Any]:
     }
 
 
-def _profile(levels: list[float], errors: list[float]) -> dict[str, Any]:
+def _profile(levels: list[float], errors: list[float]) -> dict[str, object]:
     return {"score_levels": levels, "score_errors": errors}
 
 
@@ -67,14 +66,14 @@ def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float]) -> Rows:
     )
 
 
-def _answer_row(told: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, Any]:
+def _answer_row(told: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, object]:
     row = _point_row(told.point, "failed" if told.error else "ok", told.error or "")
     row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
     row["train_seconds"] = train_seconds.get(told.point.cell.id, math.nan)
     return row
 
 
-def _cell_row(told: CellAnswer, device: str) -> dict[str, Any]:
+def _cell_row(told: CellAnswer, device: str) -> dict[str, object]:
     return {
         "cell_id": told.cell.id,
         "spec": json.dumps(told.cell.spec, sort_keys=True),

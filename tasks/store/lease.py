@@ -66,7 +66,7 @@ class Lease:
         if now is not None and now.token == me.token:
             self._ask("delete_object")
 
-    def _ask(self, what: str, **more: Any) -> Any:
+    def _ask(self, what: str, **more: object) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:

@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationEr
 from diffusion.datasets import Dataset, datasets
 from diffusion.formulations import Formulation, formulations
 from diffusion.guidance import Guidance, guidances
+from diffusion.registry import Component
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import Grid, grids
 from diffusion.training import Training
 from tasks.messages import shown
+from tasks.plain import Plain, Spec, as_json
 from tasks.study.components import (
     MISSING,
     Complaint,
@@ -45,6 +47,8 @@ MOST_SEEDS = 10_000
 LARGEST_INTEGER = 2**63 - 1  # what the store can label
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Component)
+Name = TypeVar("Name", str, int)
 
 
 class Missing:
@@ -69,7 +73,7 @@ class SamplerChoice:
         """The grid for a schedule."""
         return self.grid or grids.create(schedule.own_grid)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and ``guidance``."""
         told = {"schedule": self.schedule, "guidance": self.guidance}
         more = {key: as_json(part.spec()) for key, part in told.items() if part is not None}
@@ -81,10 +85,10 @@ def refuse(told: str) -> ValidationError:
     return refusal([Complaint((), told)])
 
 
-def whole(low: int, high: int) -> Callable[[Any], int]:
+def whole(low: int, high: int) -> Callable[[object], int]:
     """The validator of an integer between two bounds; a truth value, a float and a quoted number are none."""
 
-    def validate(value: Any) -> int:
+    def validate(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             expected = f"an integer from {low} to {high}"
             raise refuse(f"found {shown(value)}, expected {expected}{hint(value, expected)}")
@@ -94,11 +98,11 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
 
 
 def list_of(
-    name: str, item: Callable[[Any], T], canonical: Callable[[T], Any], *, may_be_empty: bool = False
-) -> Callable[[Any], tuple[T, ...]]:
+    name: str, item: Callable[[object], T], canonical: Callable[[T], object], *, may_be_empty: bool = False
+) -> Callable[[object], tuple[T, ...]]:
     """A validator of lists: every entry through `item`, none twice by its `canonical` JSON."""
 
-    def validate(entries: Any) -> tuple[T, ...]:
+    def validate(entries: object) -> tuple[T, ...]:
         if entries is Missing:
             raise refuse(MISSING)
         if not isinstance(entries, list | tuple):
@@ -129,16 +133,16 @@ def list_of(
     return validate
 
 
-def components(registry: Registry[Any], base: type) -> Callable[[Any], tuple[Any, ...]]:
+def components(registry: Registry[C], base: type) -> Callable[[object], tuple[C, ...]]:
     """The validator of a list of components of one kind."""
 
-    def item(entry: Any) -> Any:
+    def item(entry: object) -> C:
         return read(registry, base, entry)
 
     return list_of(f"{registry.kind}s", item, lambda component: component.spec())
 
 
-def _schedules(value: Any) -> tuple[Schedule, ...] | None:
+def _schedules(value: object) -> tuple[Schedule, ...] | None:
     return None if value is None else components(schedules, Schedule)(value)
 
 
@@ -150,7 +154,7 @@ BESIDE_A_SAMPLER: dict[str, tuple[Registry[Any], type, tuple[str, ...]]] = {
 """Keys that a study's samplers take besides their own parameters, with the words that stand for none."""
 
 
-def read_sampler(entry: Any) -> SamplerChoice:
+def read_sampler(entry: object) -> SamplerChoice:
     """The validator of an entry of `samplers`: a sampler and what stands beside it."""
     if isinstance(entry, SamplerChoice):
         return entry
@@ -173,8 +177,8 @@ def read_sampler(entry: Any) -> SamplerChoice:
     return SamplerChoice(sampler, **parts)
 
 
-def _known_name(registry: Registry[Any], base: type, also: tuple[str, ...] = ()) -> Callable[[Any], str]:
-    def validate(name: Any) -> str:
+def _known_name(registry: Registry[C], base: type, also: tuple[str, ...] = ()) -> Callable[[object], str]:
+    def validate(name: object) -> str:
         if name in also:
             return str(name)
         if not isinstance(name, str):
@@ -184,7 +188,7 @@ def _known_name(registry: Registry[Any], base: type, also: tuple[str, ...] = ())
     return validate
 
 
-def read_training(value: Any) -> Training:
+def read_training(value: object) -> Training:
     """The validator of training settings: integers from 1, learning_rate above 0."""
     if not isinstance(value, dict | Training):
         raise refuse(f"found {shown(value)}, expected a mapping such as {{steps: 3000, batch: 512}}")
@@ -201,11 +205,11 @@ def read_training(value: Any) -> Training:
     return training
 
 
-def _fields(training: Training) -> dict[str, Any]:
+def _fields(training: Training) -> Spec:
     return {field.name: getattr(training, field.name) for field in dataclasses.fields(training)}
 
 
-def read_seeds(value: Any) -> tuple[int, ...]:
+def read_seeds(value: object) -> tuple[int, ...]:
     """The validator of seeds: how many, or which."""
     if isinstance(value, list | tuple):
         return list_of("seeds", whole(0, LARGEST_INTEGER), lambda seed: seed)(value)
@@ -216,7 +220,7 @@ def read_seeds(value: Any) -> tuple[int, ...]:
         raise refuse(f"found {shown(value)}, expected {expected}{hint(value, expected)}") from None
 
 
-def name_of_study(value: Any) -> str:
+def name_of_study(value: object) -> str:
     """The validator of a study's name, which becomes part of a path in the store."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
         expected = "1 to 64 letters, digits, '_', '.' and '-' that begin with a letter or a digit"
@@ -224,7 +228,7 @@ def name_of_study(value: Any) -> str:
     return value
 
 
-def read_text(value: Any) -> str:
+def read_text(value: object) -> str:
     """The validator of free text, which must be storable as UTF-8."""
     if not isinstance(value, str):
         raise refuse(f"found {shown(value)}, expected text")
@@ -233,17 +237,12 @@ def read_text(value: Any) -> str:
     return value
 
 
-def _trajectory(value: Any) -> str:
+def _trajectory(value: object) -> str:
     match = re.fullmatch(r"(.+)@0*([1-9][0-9]{0,9})", value) if isinstance(value, str) else None
     if not match:
         raise refuse(f"found {shown(value)}, expected sampler@steps, for example heun@50")
     _known_name(samplers, Sampler)(match[1])
     return f"{match[1]}@{match[2]}"
-
-
-def as_json(value: Any) -> Any:
-    """The value as JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(value))
 
 
 class Frozen(BaseModel):
@@ -252,8 +251,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-def _one_or_more(item: Callable[[Any], Any]) -> PlainValidator:
-    def validate(value: Any) -> tuple[Any, ...]:
+def _one_or_more(item: Callable[[object], Name]) -> PlainValidator:
+    def validate(value: object) -> tuple[Name, ...]:
         if not isinstance(value, list | tuple):
             return (item(value),)
         return tuple(sorted(list_of("", item, lambda name: name)(value)))
@@ -285,7 +284,7 @@ class Exclusion(Frozen):
         """Whether the point has an excluded value for every key of the pattern; names are registered names."""
         return all(point.get(key) in values for key, values in self.spec().items())
 
-    def spec(self) -> dict[str, list[Any]]:
+    def spec(self) -> dict[str, list[str | int]]:
         """The keys given, each with the list of its values."""
         return {key: list(value) for key in type(self).model_fields if (value := getattr(self, key)) is not None}
 
@@ -352,12 +351,12 @@ class Axes(Frozen):
     steps: StepAxis = None
     exclude: tuple[Exclusion, ...] = ()
 
-    def axes_spec(self, names: Iterable[str]) -> dict[str, Any]:
+    def axes_spec(self, names: Iterable[str]) -> Spec:
         """The named axes as plain values, every default inside them written out."""
         return {name: _axis_spec(getattr(self, name)) for name in names}
 
 
-def _axis_spec(value: Any) -> Any:
+def _axis_spec(value: Plain) -> Plain:
     if isinstance(value, Training):
         return as_json(value.spec())
     return None if value is None else as_json([entry if isinstance(entry, int) else entry.spec() for entry in value])

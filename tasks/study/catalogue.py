@@ -14,10 +14,11 @@ from diffusion.metrics import metrics
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.objectives.parametrizations import parametrizations
-from diffusion.registry import Component, Registry
+from diffusion.registry import Component, Entry, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import grids
+from tasks.plain import Plain, Spec
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     datasets,
@@ -35,7 +36,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 )
 
 
-def catalogue() -> dict[str, list[dict[str, Any]]]:
+def catalogue() -> dict[str, list[Spec]]:
     """Entries by kind (plural), each with name, parameters and their defaults, formula, source and seed.
 
     Samplers also tell their order and whether they are stochastic, schedules whether they are discrete and how much signal is
@@ -44,7 +45,7 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
     return {f"{registry.kind}s": [_entry(entry) for entry in registry] for registry in REGISTRIES}
 
 
-def _entry(entry: Any) -> dict[str, Any]:
+def _entry(entry: Entry[Component]) -> Spec:
     defaults = {field.name: _plain(field.default) for field in dataclasses.fields(entry.cls)}
     return {
         "name": entry.name,
@@ -57,7 +58,7 @@ def _entry(entry: Any) -> dict[str, Any]:
     }
 
 
-def _traits(component: Component) -> dict[str, Any]:
+def _traits(component: Component) -> Spec:
     """What a component with its parameters at their defaults declares."""
     match component:
         case Sampler() as sampler:
@@ -70,7 +71,7 @@ def _traits(component: Component) -> dict[str, Any]:
             return {}
 
 
-def _plain(default: Any) -> Any:
+def _plain(default: object) -> Plain:
     if default is dataclasses.MISSING:
         return None
     return default.spec() if isinstance(default, Component) else default

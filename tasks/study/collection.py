@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import PlainValidator, ValidationError
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LONGEST_PATH = 1000
 
 
-def _source(entry: Any) -> str:
+def _source(entry: object) -> str:
     if not isinstance(entry, str) or not 0 < len(entry) <= LONGEST_PATH:
         raise refuse(f"found {shown(entry)}, expected the name of a shipped study or a path")
     return entry

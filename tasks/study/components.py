@@ -17,7 +17,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationError, create_model
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
@@ -31,6 +31,7 @@ from diffusion.registry import Component, Registry, UnknownName
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import Grid, grids
 from tasks.messages import shown, unknown
+from tasks.plain import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
@@ -84,13 +85,13 @@ def complaints_of(error: ValidationError, base: Path = ()) -> list[Complaint]:
     return [Complaint(base + c.path, c.text) for c in map(complaint_of, error.errors(include_url=False))]
 
 
-def complaint_of(details: Any) -> Complaint:
+def complaint_of(details: ErrorDetails) -> Complaint:
     """One entry of ``ValidationError.errors()``: a complaint as it was made, or pydantic's own in our words."""
     path = tuple(details["loc"])
     return Complaint(path, details["ctx"]["text"] if details["type"] == "complaint" else in_our_words(details))
 
 
-def in_our_words(details: Any) -> str:
+def in_our_words(details: ErrorDetails) -> str:
     """One of pydantic's own errors in our words: what was found, what was expected."""
     kind = details["type"]
     if kind == "missing":
@@ -143,7 +144,7 @@ def _readable(hint_: Any) -> Any:
 
 
 @cache
-def validator_of(cls: type[Any]) -> type[BaseModel]:
+def validator_of(cls: type) -> type[BaseModel]:
     """The strict pydantic model with the fields, types and defaults of a dataclass."""
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {}
@@ -158,7 +159,7 @@ def validator_of(cls: type[Any]) -> type[BaseModel]:
     return create_model(cls.__name__, __config__=config, **fields)
 
 
-def build(registry: Registry[C], spec: str | dict[str, Any]) -> C:
+def build(registry: Registry[C], spec: str | Spec) -> C:
     """The component that `spec` names.
 
     Raises `diffusion.registry.UnknownName`, `pydantic.ValidationError` (parameters) or `ValueError` (a combination of
@@ -170,13 +171,13 @@ def build(registry: Registry[C], spec: str | dict[str, Any]) -> C:
     return construct(registry.find(name), parameters)
 
 
-def construct(cls: type[T], parameters: dict[str, Any]) -> T:
+def construct(cls: type[T], parameters: Spec) -> T:
     """An instance of a dataclass from plain values, strictly. Raises as `build` does."""
     values = validator_of(typing.cast("Hashable", cls)).model_validate(parameters)
     return cls(**{field: getattr(values, field) for field in type(values).model_fields})
 
 
-def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -> T:
+def construct_or_complain(cls: type[T], what: str, parameters: Spec) -> T:
     """`construct`, with everything that can be wrong as one `ValidationError` made of complaints."""
     known = [field.name for field in dataclasses.fields(typing.cast("Any", cls))]
     found = [
@@ -184,7 +185,7 @@ def construct_or_complain(cls: type[T], what: str, parameters: dict[str, Any]) -
         for key in parameters
         if key not in known
     ]
-    wrong: dict[Path, list[Any]] = {}  # of a union, every member complains: gather them at the parameter
+    wrong: dict[Path, list[ErrorDetails]] = {}  # of a union, every member complains: gather them at the parameter
     try:
         built = construct(cls, {key: value for key, value in parameters.items() if key in known})
     except ValidationError as error:
@@ -237,7 +238,7 @@ def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, .
     if isinstance(entry, base):
         return typing.cast("C", entry)
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Spec = {}
     if isinstance(entry, str):
         name = entry
     elif isinstance(entry, dict):
@@ -250,7 +251,7 @@ def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, .
     return construct_or_complain(cls, repr(name), parameters)
 
 
-def _name_and_parameters(kind: str, known: list[str], entry: dict[Any, Any]) -> tuple[str, dict[str, Any]]:
+def _name_and_parameters(kind: str, known: list[str], entry: Spec) -> tuple[str, Spec]:
     name = entry.get("name")
     if "name" not in entry:
         told = f"found {shown(entry)}, expected a key 'name' with the name of a {kind}"

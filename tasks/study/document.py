@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -32,6 +32,7 @@ from ruamel.yaml.events import (
 
 from diffusion.errors import WrongInput
 from tasks.messages import nearest, shown
+from tasks.plain import Plain, Spec
 from tasks.study.components import Complaint
 from tasks.study.components import Path as Keys
 
@@ -79,10 +80,10 @@ class Document:
     """Plain values and where each of them was written: (line, column) from 1, or the ``--set`` that it came from."""
 
     label: str
-    values: Any
+    values: Plain
     marks: dict[Keys, tuple[int, int] | str] = field(default_factory=dict)
 
-    def _mark(self, path: Keys) -> tuple[int, Any]:
+    def _mark(self, path: Keys) -> tuple[int, tuple[int, int] | str | None]:
         for length in range(len(path), -1, -1):
             if path[:length] in self.marks:
                 return length, self.marks[path[:length]]
@@ -120,7 +121,7 @@ class Document:
         if not equals or not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[[0-9]+\])*", target):
             raise StudyError(label, [f"{label}: expected key.path=value, for example training.steps=100"])
         value, _ = parse(text, label)
-        node: Any = self.values
+        node: Plain = self.values
         path: Keys = ()
         for i, part in enumerate(parts):
             key = self._step(node, path, part, label)
@@ -136,7 +137,7 @@ class Document:
         node[key] = value
         self.marks = {k: m for k, m in self.marks.items() if k[: len(path)] != path} | {path: _printable(override)}
 
-    def _step(self, node: Any, path: Keys, part: str, label: str) -> str | int:
+    def _step(self, node: object, path: Keys, part: str, label: str) -> str | int:
         if isinstance(node, dict):
             return part
         where = dotted(path) or "the study"
@@ -231,7 +232,7 @@ def _text(path: Path, label: str) -> str:
         raise StudyError(label, [f"{label}:{line}: {told}"]) from error
 
 
-def parse(text: str, label: str) -> tuple[Any, dict[Keys, tuple[int, int] | str]]:
+def parse(text: str, label: str) -> tuple[Plain, dict[Keys, tuple[int, int] | str]]:
     """The plain values of one YAML document and their places. Raises StudyError for what is not YAML or not plain."""
     reader = _Reader(label)
     try:
@@ -256,7 +257,7 @@ class _Reader:
         self.label = label
         self.marks: dict[Keys, tuple[int, int] | str] = {}
 
-    def document(self, events: Iterator[Event]) -> Any:
+    def document(self, events: Iterator[Event]) -> Plain:
         value, seen = None, False
         for event in events:
             if isinstance(event, DocumentStartEvent):
@@ -272,20 +273,20 @@ class _Reader:
         place = f"{self.label}:{event.start_mark.line + 1}:{event.start_mark.column + 1}{at}"
         return StudyError(self.label, [f"{place}: {told}"])
 
-    def value(self, event: Event, events: Iterator[Event], path: Keys) -> Any:
+    def value(self, event: Event, events: Iterator[Event], path: Keys) -> Plain:
         self.marks.setdefault(path, (event.start_mark.line + 1, event.start_mark.column + 1))
         self.refuse_what_is_not_plain(event, path)
         if isinstance(event, MappingStartEvent):
             return self.mapping(events, path)
         if isinstance(event, SequenceStartEvent):
-            items: list[Any] = []
+            items: list[Plain] = []
             while not isinstance(event := next(events), SequenceEndEvent):
                 items.append(self.value(event, events, (*path, len(items))))
             return items
-        return self.scalar(event, path)
+        return self.scalar(cast("ScalarEvent", event), path)
 
-    def mapping(self, events: Iterator[Event], path: Keys) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def mapping(self, events: Iterator[Event], path: Keys) -> Spec:
+        found: Spec = {}
         while not isinstance(event := next(events), MappingEndEvent):
             if not isinstance(event, ScalarEvent):
                 raise self.refusal(event, "expected a plain word as a key", path)
@@ -310,7 +311,7 @@ class _Reader:
         if tag:
             raise self.refusal(event, f"found the tag {_printable(str(tag))}; studies have plain values only", path)
 
-    def scalar(self, event: Any, path: Keys) -> Any:
+    def scalar(self, event: ScalarEvent, path: Keys) -> bool | int | float | str | None:
         """A scalar by the core schema of YAML 1.2."""
         text: str = event.value
         if not event.implicit[0]:

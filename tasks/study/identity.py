@@ -7,9 +7,10 @@ somebody's own that cannot be imported here, or a parameter that was renamed sin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from diffusion.registry import Component, Registry
+from tasks.plain import Plain
 from tasks.study.components import build
 
 _OF_IDENTITY = {"version", "parts"}  # what `Component.identity` adds to a spec
@@ -17,14 +18,14 @@ _OF_IDENTITY = {"version", "parts"}  # what `Component.identity` adds to a spec
 C = TypeVar("C", bound=Component)
 
 
-def parameters_of(identity: Any) -> Any:
+def parameters_of(identity: object) -> Plain:
     """The spec within an identity."""
     if not isinstance(identity, Mapping):
         return identity
     return {k: parameters_of(v) for k, v in identity.items() if not ("name" in identity and k in _OF_IDENTITY)}
 
 
-def rebuilt(registry: Registry[C], identity: Mapping[str, Any]) -> C | None:
+def rebuilt(registry: Registry[C], identity: Mapping[str, object]) -> C | None:
     """The component of an identity; None if it cannot be made here, whatever the reason."""
     try:
         return build(registry, parameters_of(identity))
@@ -40,13 +41,13 @@ def class_named(registry: Registry[C], name: str) -> type[C] | None:
         return None
 
 
-def label_of(registry: Registry[C], identity: Mapping[str, Any]) -> str:
+def label_of(registry: Registry[C], identity: Mapping[str, object]) -> str:
     """The label of a component; of one that cannot be made here its name with every parameter, defaults included."""
     found = rebuilt(registry, identity)
     return _spelled(parameters_of(identity)) if found is None else found.label()
 
 
-def _spelled(spec: Any) -> str:
+def _spelled(spec: object) -> str:
     if not (isinstance(spec, Mapping) and "name" in spec):
         return str(spec)
     told = [f"{key}={_spelled(value)}" for key, value in spec.items() if key != "name"]

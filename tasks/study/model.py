@@ -12,13 +12,14 @@ of the exact denoiser, cells and points are the planner's, too.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Exact, Trained
 from diffusion.metrics import Metric, metrics
 from tasks.messages import nearest, unknown
+from tasks.plain import Spec, as_json
 from tasks.study.axes import (
     MOST_SAMPLES,
     Axes,
@@ -27,7 +28,6 @@ from tasks.study.axes import (
     Keep,
     Missing,
     SamplerChoice,
-    as_json,
     components,
     name_of_study,
     read_text,
@@ -86,7 +86,7 @@ class Study(Axes):
             for given in self.grids or (self,)
         )
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> Spec:
         """The canonical form, of values JSON can hold: every default written out, components as their own specs."""
         return {
             "name": self.name,
@@ -100,13 +100,13 @@ class Study(Axes):
         }
 
     @classmethod
-    def from_spec(cls, spec: dict[str, Any]) -> Study:
+    def from_spec(cls, spec: Spec) -> Study:
         """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``. Raises StudyError."""
         return _validated(Document("the study's spec", spec))
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit(cls, given: Any) -> Any:
+    def _inherit(cls, given: object) -> object:
         """Let every axis that is required and given nowhere complain, and a block's training start from the top's."""
         if not isinstance(given, dict):
             return given
@@ -139,7 +139,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     return _validated(document)
 
 
-def _completed(block: Any, lacking: dict[str, Any], training: Any) -> Any:
+def _completed(block: object, lacking: Spec, training: object) -> object:
     if not isinstance(block, dict):
         return block
     block = {**lacking, **block}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,12 @@ from tasks.where.language import (
     parse,
 )
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+Values: TypeAlias = "np.ndarray | float | str"
+"""A column, or one value that is compared with a column or with another one."""
+
+Truth: TypeAlias = "np.ndarray | bool | np.bool_"
+
+_COMPARE: dict[str, Callable[[Values, Values], Truth]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -46,7 +51,7 @@ def satisfied(expression: str, columns: Mapping[str, np.ndarray], size: int, opt
     return np.broadcast_to(found, (size,)).copy()
 
 
-def _holds(condition: Condition, columns: Mapping[str, np.ndarray]) -> Any:
+def _holds(condition: Condition, columns: Mapping[str, np.ndarray]) -> Truth:
     match condition:
         case Relation(left, relation, right):
             return _compare(left, relation, right, columns)
@@ -56,7 +61,7 @@ def _holds(condition: Condition, columns: Mapping[str, np.ndarray]) -> Any:
             return reduce(np.logical_and if every else np.logical_or, (_holds(part, columns) for part in parts))
 
 
-def _compare(left: Column | Constant, relation: str, right: Side, columns: Mapping[str, np.ndarray]) -> Any:
+def _compare(left: Column | Constant, relation: str, right: Side, columns: Mapping[str, np.ndarray]) -> Truth:
     first = _values(left, columns)
     second = right.values if isinstance(right, Among) else (_values(right, columns),)
     if any(_kind(value) != _kind(first) for value in second):
@@ -71,7 +76,7 @@ def _compare(left: Column | Constant, relation: str, right: Side, columns: Mappi
         raise QueryError(f"{told} cannot be compared by {relation}: {shown(str(error))}") from error
 
 
-def _is_among(values: Any, known: tuple[float | str, ...]) -> Any:
+def _is_among(values: Values, known: tuple[float | str, ...]) -> Truth:
     if not known:
         return np.zeros(np.shape(values), dtype=bool)
     if len(known) <= 16:
@@ -86,13 +91,13 @@ def _mixed(side: Side) -> str:
     return f"it compares a text with a number{name}; texts are quoted: sampler == 'heun'"
 
 
-def _kind(values: Any) -> str:
+def _kind(values: Values) -> str:
     if isinstance(values, np.ndarray):
         return "text" if values.dtype.kind in "OUT" else "number"
     return "text" if isinstance(values, str) else "number"
 
 
-def _values(side: Column | Constant, columns: Mapping[str, np.ndarray]) -> Any:
+def _values(side: Column | Constant, columns: Mapping[str, np.ndarray]) -> Values:
     return side.value if isinstance(side, Constant) else _column(side.name, columns)
 
 
