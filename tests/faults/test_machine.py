@@ -28,10 +28,12 @@ from tasks.results import Answers
 from tasks.results.export import export
 from tasks.store import (
     Coordinator,
+    MetricFacts,
     Rows,
     Store,
     WrongReference,
     point_columns,
+    read_metrics,
     read_places,
     read_points,
     read_samples,
@@ -41,11 +43,12 @@ from tasks.store import (
     trained_cells,
     writing,
 )
+from tasks.store.schema import POINTS
 
 METRICS = ("w1", "ks", "torus-distance", "sliced-w2(projections=64)")
 STUDIES = ("one", "another study: ü/..")
 NUMBERS = ("train_seconds", "sample_seconds")
-TEXTS = ("cell_id", "dataset", "formulation", "schedule", "sampler", "grid", "status", "error", "start", "spec")
+TEXTS = (*POINTS.labels, "spec")
 
 _TICK = timedelta(microseconds=1)
 
@@ -80,6 +83,7 @@ class State:
         self.weights: dict[str, bytes] = {}
         self.studies: dict[str, list[str]] = {}
         self.metrics: set[str] = set()
+        self.facts: dict[str, MetricFacts] = {}
 
     def add(self, rows: Rows) -> State:
         """The next one."""
@@ -89,6 +93,7 @@ class State:
             after.metrics |= set(row) & {*METRICS, *(f"{m}_floor" for m in METRICS)}
         after.samples |= rows.samples
         after.weights |= rows.weights
+        after.facts |= rows.metrics
         return after
 
 
@@ -142,9 +147,11 @@ class Machine(RuleBasedStateMachine):
         asked = self.now.studies.get(name, [])
         ids = [*asked, *(f"{name[:3]}-{len(asked) + i}" for i in range(count))]
         skipped = [answer(point, "skipped", error="refused") for point in ids[len(asked) :] if point.endswith("7")]
-        state = self.now.add(Rows(skipped))
+        facts = {metric: MetricFacts("samples", "lower", len(ids), {"name": metric}) for metric in METRICS[: count + 1]}
+        rows = Rows(skipped, metrics=facts)
+        state = self.now.add(rows)
         state.studies[name] = ids
-        self.committed(coordinator.commit_study(name, {"points": len(ids)}, ids, Rows(skipped), {"study": name}), state)
+        self.committed(coordinator.commit_study(name, {"points": len(ids)}, ids, rows, {"study": name}), state)
 
     @rule(name=st.sampled_from(STUDIES), count=st.integers(0, 5))
     def grow(self, name: str, count: int) -> None:
@@ -308,6 +315,7 @@ class Machine(RuleBasedStateMachine):
                 assert found is None
         assert trained_cells(root) == set(state.weights)
         assert all(read_weights(root, cell) == data for cell, data in state.weights.items())
+        assert read_metrics(root) == state.facts
         assert study_names(root) == sorted(state.studies)
         for name, ids in state.studies.items():
             spec, stored = read_study(root, name)
