@@ -60,13 +60,17 @@ class Component:
         """The parameters as plain values, defaults written out; a parameter that is a component is its spec."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
-    def label(self) -> str:
-        """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
-        told = [
+    def differences(self) -> tuple[str, ...]:
+        """The parameters that differ from their defaults, as labels have them: ``eta=0.5``."""
+        return tuple(
             f"{field.name}={value.label() if isinstance(value := getattr(self, field.name), Component) else value}"
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
-        ]
+        )
+
+    def label(self) -> str:
+        """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
+        told = self.differences()
         return self.registered_name + (f"({','.join(told)})" if told else "")
 
     def spec(self) -> dict[str, Any]:

@@ -303,9 +303,9 @@ class Denoising(NoiseConditional):
     told: Literal["log-nsr", "time", "angle"] = "log-nsr"
     serves_clean: ClassVar[bool] = False
 
-    def label(self) -> str:
+    def differences(self) -> tuple[str, ...]:
         """Without the schedule, which stands beside the formulation wherever it is told, and may be another one."""
-        return super(Denoising, dataclasses.replace(self, schedule=Denoising.schedule)).label()
+        return super(Denoising, dataclasses.replace(self, schedule=Denoising.schedule)).differences()
 
     def own_schedule(self) -> Schedule:
         """The one that is named; of a single noise level, the schedule that has no others."""

@@ -179,7 +179,7 @@ def report_command(
         if as_json:
             from tasks.report.numbers.claims import claims
 
-            told = {name: claims(answers.points, answers.study) for name, answers in each.items()}
+            told = {name: claims(answers) for name, answers in each.items()}
             print(json.dumps(told[wanted[0]] if listed is None else told, indent=2))  # noqa: T201 - the document asked for
             if out is None:
                 return

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.datasets import EightGaussians, GaussianMixture
+from diffusion.datasets import EightGaussians
 from diffusion.guidance import ClassLabel
 from diffusion.metrics import EnergyDistance
 from tasks.models import cell_of
 from tasks.plan import Job, Point, Shard, make_plan, points_of
-from tasks.report.lookup.targets import target_of
 from tasks.study import Study, StudyError, load_study
 from tasks.work import Requests, data_key, training_set
 from tests.tasks.in_one_process import ShardAnswer, run_shard
@@ -151,15 +150,6 @@ def test_guided_and_plain_points_start_from_the_same_noise_and_do_not_share_a_qu
     found = answers(study(samplers=["heun", {"name": "heun", "guidance": nothing}], metrics=["energy"])).points
     assert [a.point.guidance is None for a in found] == [True, False]
     np.testing.assert_array_equal(found[0].samples, found[1].samples)
-
-
-def test_the_report_finds_the_conditioned_law() -> None:
-    spec = study(samplers=["heun", {"name": "heun", "guidance": ASKED}]).spec()
-    law = target_of("eight_gaussians | labels 2,3", spec).law
-    assert isinstance(law, GaussianMixture)
-    assert len(law.weights) == 2
-    assert target_of("eight_gaussians | label 7", spec).missing == "no guidance of the study is called 'label 7'"
-    assert target_of("eight_gaussians", spec).law == EightGaussians()
 
 
 # --- models that are told labels --------------------------------------------------------------------------------------

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from diffusion.datasets import Uniform
-from diffusion.formulations import Exact, InDI
+from diffusion.datasets.degradations import Noise
+from diffusion.formulations import Exact, Formulation, InDI
 from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
-from tasks.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
-from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
-from tasks.results.models import ModelledAnswers
+from tasks.report.pictures.style import Picture
+from tasks.results.models import Model, ModelledAnswers
 from tasks.store import Store
-from tests.tasks.report_fixture import MadeUp, dataset_of, study_of
-from tests.tasks.test_report import Page, check_with_plotly
+from tests.tasks.chosen import OfCell, Told, answers_to, chosen
+from tests.tasks.page_reader import Page, check_with_plotly, unpacked
 from tests.tasks.tiny_store import answer
 
 if TYPE_CHECKING:
@@ -33,25 +33,18 @@ if TYPE_CHECKING:
 SCHEDULES: list[Schedule] = [VPLinear(), VELinear(), EDM(), DDPMLinear()]
 
 
-def exact(schedule: Schedule) -> Model:
-    return Model.of(Cell(Uniform(), Exact(schedule), schedule, 0, None), ExactDenoiser([Uniform()]))
+def exact(schedule: Schedule, formulation: Formulation | None = None) -> Model:
+    return Model.of(Cell(Uniform(), formulation or Exact(schedule), schedule, 0, None), ExactDenoiser([Uniform()]))
 
 
-def made_up(models: dict[str, Any]) -> MadeUp:
-    """Points that were asked of these models, one each, by label of their schedule."""
-    rows = [
-        {"formulation": "exact", "schedule": label, "cell_id": label, "w1": 0.1, "w1_floor": 0.003} for label in models
-    ]
-    return MadeUp(dataset_of(rows, ["w1"]), study_of(datasets=["uniform"]), kept_models=models)
+def on(*schedules: str) -> ModelledAnswers:
+    """The exact denoiser of U[0, 1] on each of these schedules."""
+    return answers_to({"schedule": name, "w1": 0.1} for name in schedules)
 
 
-def drawn(answers: Any) -> tuple[list[Any], list[Any], int]:
-    table = tabulate(answers.points, answers.study)
-    return fields.fields(answers, table, "uniform", target_of("uniform", answers.study))
-
-
-def numbers(packed: dict[str, str]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(packed["bdata"]), dtype="<f4").astype(float)
+def drawn(answers: ModelledAnswers) -> tuple[list[Picture], list[Picture], int]:
+    table = tabulate(answers)
+    return fields.fields(answers, table, table.targets[table.datasets[0]])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.registered_name)
@@ -59,7 +52,7 @@ def test_the_velocity_is_the_derivative_of_the_flow(schedule: Schedule) -> None:
     """f x - g^2/2 s with the exact score, at every level."""
     model = exact(schedule)
     levels, paths = fields._paths(model)
-    asked = fields.Asked(None, model, levels, paths)  # type: ignore[arg-type]
+    asked = fields.Flow(None, model, levels, paths)  # type: ignore[arg-type]
     x = np.linspace(-1.5, 2.5, 9)
     for i in (0, len(levels) // 2, len(levels) - 2):
         now = levels[i]
@@ -79,13 +72,13 @@ def test_the_field_has_the_figure_of_the_worked_example() -> None:
             for name in ("alpha", "sigma", "alpha_dot", "sigma_dot")
         },
     )
-    asked = fields.Asked(None, model, [at], paths)  # type: ignore[arg-type]
+    asked = fields.Flow(None, model, [at], paths)  # type: ignore[arg-type]
     assert asked.velocity(0, np.array([0.7]))[0] == pytest.approx(-0.291136248, abs=1e-9)
 
 
 def test_pictures_side_by_side_start_as_wide_as_their_noise_and_end_in_the_interval() -> None:
     """Row A28: standard deviations 1, 100, 80 and 1, on one scale."""
-    answers = made_up({schedule.label(): exact(schedule) for schedule in SCHEDULES})
+    answers = on(*(schedule.registered_name for schedule in SCHEDULES))
     trained, pictures, more = drawn(answers)
     assert (trained, more) == ([], 0)
     assert len(pictures) == 4
@@ -93,7 +86,7 @@ def test_pictures_side_by_side_start_as_wide_as_their_noise_and_end_in_the_inter
     assert len(ranges) == 1
     for picture, std in zip(pictures, ("1.00", "100", "80.0", "1.00"), strict=True):
         assert f"starts with standard deviation {std}" in picture.caption
-        heights = numbers(picture.spec["data"][-1]["y"]).reshape(9, -1)[:, :-1]
+        heights = unpacked(picture.spec["data"][-1]["y"]).reshape(9, -1)[:, :-1]
         assert np.isfinite(heights).all()
         x = 0.5 + 0.5 * np.sinh(heights)
         assert (x[:, -1] > 0).all()
@@ -103,9 +96,9 @@ def test_pictures_side_by_side_start_as_wide_as_their_noise_and_end_in_the_inter
 
 def test_arrows_of_the_uniform_law_are_antisymmetric_about_its_middle() -> None:
     """Row A22, on a schedule that keeps the mean in its place."""
-    (picture,) = drawn(made_up({"edm": exact(EDM())}))[1]
+    (picture,) = drawn(on("edm"))[1]
     (arrows,) = [trace for trace in picture.spec["data"] if trace.get("mode") == "lines+markers"]
-    x, y = (numbers(arrows[key]).reshape(-1, 19, 3)[..., :2] for key in ("x", "y"))
+    x, y = (unpacked(arrows[key]).reshape(-1, 19, 3)[..., :2] for key in ("x", "y"))
     rise = y[..., 1] - y[..., 0]
     np.testing.assert_allclose(rise, -rise[:, ::-1], atol=2e-6)
     assert np.abs(rise[:, 9]).max() < 1e-6  # none in the middle
@@ -117,9 +110,9 @@ def test_arrows_of_the_uniform_law_are_antisymmetric_about_its_middle() -> None:
 
 def test_the_colours_are_the_exact_density_as_drawn() -> None:
     """A column's sum is one: density of the drawn x_t times the height of a bin."""
-    (picture,) = drawn(made_up({"edm": exact(EDM())}))[1]
+    (picture,) = drawn(on("edm"))[1]
     heat = picture.spec["data"][0]
-    z = np.nan_to_num(numbers(heat["z"])).reshape(90, -1)
+    z = np.nan_to_num(unpacked(heat["z"])).reshape(90, -1)
     height = np.diff(picture.spec["layout"]["yaxis"]["range"])[0] / 90
     totals = z.sum(axis=0) * height
     assert totals[-1] == pytest.approx(1, abs=0.01)
@@ -127,27 +120,31 @@ def test_the_colours_are_the_exact_density_as_drawn() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float) -> None:
-    class Broken:
-        cell = exact(EDM()).cell
+def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float, tmp_path: Path) -> None:
+    answer(str(tmp_path / "results"))
+    trained = ModelledAnswers(Store.open(str(tmp_path / "results")), "tiny")
 
-        def denoise(self, x: torch.Tensor, sigma: float, *, alpha: float) -> torch.Tensor:  # noqa: ARG002
-            return torch.full_like(x, value)
+    def broken(cell: Cell) -> OfCell:
+        if cell.training is None:
+            return OfCell()
+        weights = {name: torch.full_like(tensor, value) for name, tensor in load(trained.weights(cell.id)).items()}
+        return OfCell(weights=save(weights))
 
-    assert drawn(made_up({"edm": Broken(), "vp-linear": exact(VPLinear())}))[1:] != ([], 0)
-    assert drawn(made_up({"edm": Broken()})) == ([], [], 0)
+    answers = chosen(trained.study, lambda _point: Told({"w1": 0.1, "ks": 0.1}), broken)
+    assert [len(found) for found in drawn(trained)[:2]] == [1, 1]
+    assert [len(found) for found in drawn(answers)[:2]] == [0, 1]  # the exact one stays
 
 
 def test_a_restoration_that_begins_with_an_observation_has_no_flow_from_noise() -> None:
-    model = exact(Flow())
-    restoring = Model.of(dataclasses.replace(model.cell, formulation=InDI()), ExactDenoiser([Uniform()]))
-    assert drawn(made_up({"flow": restoring})) == ([], [], 0)
-    assert len(drawn(made_up({"flow": model}))[1]) == 1
+    assert not fields._begins_with_noise(exact(Flow(), InDI()))
+    assert fields._begins_with_noise(exact(Flow(), InDI(Noise(1.0, alone=True))))  # the observation is the start noise
+    assert fields._begins_with_noise(exact(Flow()))
 
 
 def test_without_stored_denoisers_there_is_no_such_section() -> None:
-    assert drawn(made_up({"edm": None})) == ([], [], 0)
-    assert "The flow from noise to data" not in Page(draw_report(made_up({"edm": None}))).text
+    answers = answers_to([{"formulation": "edm", "w1": 0.1}])  # its weights are not stored
+    assert drawn(answers) == ([], [], 0)
+    assert "The flow from noise to data" not in Page(draw_report(answers)).text
 
 
 def test_the_page_of_a_store_has_the_trained_field_and_the_exact_one_folded_away(tmp_path: Path) -> None:
@@ -163,5 +160,5 @@ def test_the_page_of_a_store_has_the_trained_field_and_the_exact_one_folded_away
 
 def test_the_number_of_pictures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fields, "MOST", 2)
-    _, pictures, more = drawn(made_up({schedule.label(): exact(schedule) for schedule in SCHEDULES}))
+    _, pictures, more = drawn(on(*(schedule.registered_name for schedule in SCHEDULES)))
     assert (len(pictures), more) == (2, 2)

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-
 import numpy as np
 import pytest
 
 from tasks.data import Digits
 from tasks.report import draw_report
-from tasks.report.lookup.targets import Target, target_of
+from tasks.report.lookup.targets import Target
+from tasks.report.numbers.curves import Panel, Series, tabulate
 from tasks.report.pictures import images
 from tasks.report.pictures.kept import Kept
-from tests.tasks.report_fixture import realistic, with_images
+from tests.tasks.chosen import answers_to
+from tests.tasks.page_reader import unpacked
+from tests.tasks.real_page import all_kinds
 
 TARGET = Target("digits", Digits())
 
 
 def sheet_of(trace):
-    shape = [int(size) for size in trace["z"]["shape"].split(", ")]
-    return np.frombuffer(base64.b64decode(trace["z"]["bdata"]), dtype=np.uint8).reshape(shape)
+    return unpacked(trace["z"])
+
+
+EDM = Series(0, "edm", "edm", "edm", 0, (0,))
 
 
 @pytest.fixture(scope="module")
-def answers():
-    return with_images(realistic(formulations=("vp", "edm"), samplers=("heun",), seeds=1, steps=(1, 5)), ("vp", "edm"))
+def html():
+    return draw_report(all_kinds())
 
 
-@pytest.fixture(scope="module")
-def html(answers):
-    return draw_report(answers)
+def kept_of(values, steps=(18,)):
+    return [Kept(Panel("heun"), EDM, 0, dict.fromkeys(steps, values))]
 
 
-def kept_of(values, steps: tuple[int] = (18,)):
-    class Label:
-        label, title, shown_with = "edm", "heun", ()
-
-    return [Kept(Label, Label, 0, dict.fromkeys(steps, values))]  # type: ignore[arg-type]
-
-
-def test_every_pixel_is_where_it_belongs() -> None:
+def test_every_pixel_is_where_it_belongs():
     values = Digits().points.numpy()[:40]
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
     assert (sheets.low, sheets.high) == (-1, 1)
@@ -55,7 +50,7 @@ def test_every_pixel_is_where_it_belongs() -> None:
     assert set(lines.ravel().tolist()) == {int(np.ceil(255 * 0.12))}
 
 
-def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap() -> None:
+def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap():
     values = np.full((4, 64), 7.0)
     values[1], values[2] = -7.0, np.nan
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
@@ -63,7 +58,7 @@ def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is
     assert [int(sheet[0, 9 * k]) for k in range(4)] == [255, 0, 31, 255]
 
 
-def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers() -> None:
+def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
     values = np.random.default_rng(0).normal(size=(9, 3 * 96 * 96))
     sheets = images.sheets_of(Target("mine", None), kept_of(values), (3, 96, 96))
     assert sheets.across == 1
@@ -73,7 +68,7 @@ def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers() -> No
     np.testing.assert_allclose(sheets.first(values), shares.clip(0, 1), rtol=0, atol=1e-12)
 
 
-def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html) -> None:
+def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
     assert "<h3>Samples as images</h3>" in html
     assert "25 of the data, drawn at random; 8 x 8 pixels." in html
     assert "edm with heun, seed 0: the first 25 samples." in html
@@ -81,44 +76,26 @@ def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html) -> 
     part = html[html.index("<h3>Samples as images</h3>") :]
     assert "Samples in the plane" not in part
     assert "as images." in part[part.index("<h3>On the way between noise and data</h3>") :][:200]
-    assert "Fréchet distance of classifier features" in html or "fid-digits" in html
 
 
-def test_the_page_stays_one_file_without_addresses(html) -> None:
+def test_the_page_stays_one_file_without_addresses(html):
     own = html[: html.index("plotly.js v")] if "plotly.js v" in html else html
     assert "default-src 'none'" in own
     assert "<img" not in own
     assert 'src="http' not in own
 
 
-def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread(answers) -> None:
-    target = target_of("digits", answers.study)
-    path = answers.trajectory("i-edm-edm-50")
-    sheets = images.sheets_of(target, [], (1, 8, 8))
-
-    class Label:
-        label, shown_with = "edm", ()
-
-    sheet = sheet_of(images._on_the_way(Label, "heun", path, target, sheets).spec["data"][0])  # type: ignore[arg-type]
-    assert sheet.shape == (5 * 9 - 1, 10 * 9 - 1)
-    last = sheet[:8, -8:]
-    assert last.tolist() == np.ceil(255 * (Digits().points.numpy()[0] + 1) / 2).reshape(8, 8).tolist()
-    first = sheet[:8, :8].astype(float)
-    assert 40 < first.std() < 100
-
-
-@pytest.mark.parametrize(
-    ("label", "guidance"),
-    [
-        ("digits | all labels", {"name": "classifier-free", "labels": "all"}),
-        ("digits | second-half of example 0", {"name": "inpainting", "coordinates": "second-half"}),
-    ],
-)
-def test_samples_given_something_of_an_image_are_images_too(label: str, guidance: dict[str, str]) -> None:
-    study = {"datasets": ["digits"], "samplers": [{"name": "heun", "guidance": guidance}]}
-    target = target_of(label, study)
-    assert target.law is not None
-    assert target.image_shape == (1, 8, 8)
-    values = Digits().points.numpy()[:30]
-    sheets = images.sheets_of(target, kept_of(values), (1, 8, 8))
-    assert images.data_picture(sheets) is not None
+def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread():
+    points, sigma = Digits().points.numpy()[:40], np.array([80.0, 5.0, 0.0])
+    states = points + sigma[:, None, None] * np.random.default_rng(0).standard_normal((3, 40, 64))
+    path = states.astype(np.float32), np.stack([sigma, np.ones(3), sigma])
+    row = {"dataset": "digits", "steps": 2, "mode-coverage": 0.1, "trajectory": path}
+    answers = answers_to([{**row, "samples": states[-1].astype(np.float32)}])
+    table = tabulate(answers)
+    sheets = images.sheets_of(TARGET, kept_of(points), (1, 8, 8))
+    (((_, (picture,)),), more) = images.trajectories(answers, table, "digits", TARGET, sheets)
+    assert more == 0
+    sheet = sheet_of(picture.spec["data"][0])
+    assert sheet.shape == (5 * 9 - 1, 3 * 9 - 1)
+    assert sheet[:8, -8:].tolist() == np.ceil(255 * (points[0] + 1) / 2).reshape(8, 8).tolist()
+    assert 40 < sheet[:8, :8].astype(float).std() < 100

@@ -7,56 +7,84 @@ left out is told once, in the page's list of names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffusion.registry import Component
+from tasks.report.lookup.asked import Described
+
+if TYPE_CHECKING:
+    from tasks.report.lookup.points import Row
 
 LONGEST = 28
 
 
-def short_labels(labels: Iterable[str]) -> dict[str, str]:
-    """For each label of one kind of component what the page calls it; different labels stay different.
+@dataclass(frozen=True)
+class Part:
+    """One component of a label: what joins it to the one before, its name, and the parameters that differ from their defaults."""
 
-    >>> short_labels(["denoising(parametrization=v,weighting=simple,told=angle)", "ddim(eta=0.5)", "ddim"])
-    {'denoising(parametrization=v,weighting=simple,told=angle)': 'denoising', 'ddim(eta=0.5)': 'ddim(eta=0.5)', 'ddim': 'ddim'}
+    name: str
+    parameters: tuple[str, ...] = ()
+    joint: str = ""
+
+    def spelled(self, but: Iterable[str] = ()) -> str:
+        """The part as labels have it, but for some of its parameters."""
+        left = [parameter for parameter in self.parameters if parameter not in but]
+        return f"{self.joint}{self.name}" + (f"({','.join(left)})" if left else "")
+
+
+def labels_of(rows: Iterable[Row]) -> dict[str, dict[str, tuple[Part, ...]]]:
+    """The parts of every label, by kind: dataset, formulation, schedule and sampler.
+
+    A label that a component has by a rule of its own, or whose component cannot be made here, is one part without parameters.
     """
-    distinct = list(dict.fromkeys(labels))
-    parts = {label: _parts(label) for label in distinct}
-    found = {}
-    for label in distinct:
-        name, own, rest = parts[label]
-        alike = [parts[other][1] for other in distinct if parts[other][0] == name]
-        shared = set(own).intersection(*map(set, alike)) if len(alike) > 1 else set(own)
-        kept = [parameter for parameter in own if parameter not in shared]
-        told = f"({','.join(kept)})" if kept else ""
-        found[label] = label if len(label) <= LONGEST else f"{name}{told}{rest}"
-    unique = list(found.values())
-    return {label: short if unique.count(short) == 1 else label for label, short in found.items()}
+    found: dict[str, dict[str, tuple[Part, ...]]] = {}
+    for row in rows:
+        asked = row.asked
+        guidance = asked.guidance.component if asked.guidance else None
+        known = Part(guidance.condition(), joint=" | ") if guidance else None
+        for kind, label, parts in (
+            ("dataset", row.dataset, (_part(asked.dataset), known)),
+            ("formulation", row.formulation, (_part(asked.formulation),)),
+            ("schedule", row.schedule, (_part(asked.schedule),)),
+            (
+                "sampler",
+                row.sampler,
+                (_part(asked.sampler), _part(asked.guidance, " | "), _part(asked.other_schedule, " on ")),
+            ),
+        ):
+            of_kind = found.setdefault(kind, {})
+            given = tuple(part for part in parts if part is not None)
+            if "".join(part.spelled() for part in given) == label:
+                of_kind[label] = given
+            else:
+                of_kind.setdefault(label, (Part(label),))
+    return found
 
 
-def _parts(label: str) -> tuple[str, list[str], str]:
-    """Name, parameters and what follows them (`` on vp-linear``) of a label."""
-    name, bracket, inner = label.partition("(")
-    if not bracket or " " in name:
-        return label, [], ""
-    inner, _, rest = _closed(inner)
-    return name, list(_split(inner)), rest
+def _part(described: Described[Component] | None, joint: str = "") -> Part | None:
+    if described is None or described.component is None:
+        return None
+    return Part(described.name, described.component.differences(), joint)
 
 
-def _closed(text: str) -> tuple[str, str, str]:
-    """The text up to the bracket that closes it, the bracket, and the rest."""
-    depth = 0
-    for i, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth < 0:
-            return text[:i], text[i], text[i + 1 :]
-    return text, "", ""
+def short_labels(labels: Mapping[str, tuple[Part, ...]]) -> dict[str, str]:
+    """For each label of one kind, given with its parts, what the page calls it; different labels stay different.
 
-
-def _split(text: str) -> Iterator[str]:
-    """Pieces between commas that are in no bracket."""
-    depth, start = 0, 0
-    for i, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            yield text[start:i]
-            start = i + 1
-    yield text[start:]
+    >>> short_labels({"denoising(parametrization=v,weighting=simple)": (Part("denoising", ("parametrization=v", "weighting=simple")),)})
+    {'denoising(parametrization=v,weighting=simple)': 'denoising'}
+    """
+    alike: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    for parts in labels.values():
+        for part in parts:
+            alike.setdefault((part.joint, part.name), []).append(part.parameters)
+    shared = {key: set(own[0]).intersection(*own[1:]) for key, own in alike.items()}
+    found = {
+        label: label
+        if len(label) <= LONGEST
+        else "".join(part.spelled(but=shared[part.joint, part.name]) for part in parts)
+        for label, parts in labels.items()
+    }
+    shorts = list(found.values())
+    return {label: short if shorts.count(short) == 1 else label for label, short in found.items()}

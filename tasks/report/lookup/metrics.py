@@ -1,29 +1,29 @@
-"""The metrics of a study, by the columns that their values are stored in."""
+"""The metrics of the answers, by the columns that their values are stored in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diffusion.metrics import Metric, metrics
-from diffusion.registry import UnknownName
-from tasks.study.components import build
+from tasks.columns import metric_names
+from tasks.study.identity import rebuilt
+
+if TYPE_CHECKING:
+    from tasks.results import Answers
 
 
-def metrics_asked(study: Mapping[str, Any]) -> dict[str, Metric]:
-    """Every metric that a study asks for, in its order.
+def columns_in_order(answers: Answers) -> list[str]:
+    """The columns of metrics: in the order of the study, then those that it does not name."""
+    asked = list(answers.study.get("metrics") or ())
 
-    Args:
-        study: The canonical specification.
+    def place(column: str) -> int:
+        facts = answers.metrics.get(column)
+        return asked.index(facts.spec) if facts is not None and facts.spec in asked else len(asked)
 
-    Returns:
-        The metrics by column; those that are not installed here are left out.
-    """
-    found: dict[str, Metric] = {}
-    for spec in study.get("metrics") or ():
-        try:
-            metric = build(metrics, spec)
-        except (UnknownName, TypeError, ValueError):
-            continue
-        found[metric.column] = metric
-    return found
+    return sorted(metric_names(answers.points), key=place)
+
+
+def metrics_by_column(answers: Answers) -> dict[str, Metric]:
+    """The metrics themselves; those that cannot be made here are left out."""
+    made = {column: rebuilt(metrics, facts.spec) for column, facts in answers.metrics.items()}
+    return {column: metric for column, metric in made.items() if isinstance(metric, Metric)}

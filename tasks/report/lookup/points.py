@@ -1,29 +1,25 @@
-"""The rows of the answers as plain values."""
+"""The rows of the answers as plain values, each with what it asked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
-from tasks.columns import GENERATION, METRIC_SUFFIXES
+from tasks.columns import MetricColumns
+from tasks.report.lookup.asked import EXACT, Asked, asked_in
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-
-EXACT = "exact"
-
-
-_NOT_METRICS = {"train_seconds", "sample_seconds"}
+    from tasks.results import Answers
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the answers, as plain values."""
+    """One row of the answers. Texts are labels: they tell rows apart and are shown, and nothing is read out of them."""
 
     dataset: str
     formulation: str
@@ -39,56 +35,53 @@ class Row:
     error: str
     start: str  # what it set out from
     process: str  # what it does: see `tasks.columns`
-    guidance: str
-    sampling_schedule: str
+    asked: Asked
     values: Mapping[str, float]
-    beside: Mapping[str, float] = field(
-        default_factory=dict
-    )  # ``<metric>_<part>``, see `tasks.results.error_decomposition`
+    beside: Mapping[str, float] = field(default_factory=dict)  # the columns beside a metric, see `MetricColumns`
+
+    @property
+    def exact(self) -> bool:
+        """Whether the exact denoiser was asked."""
+        return self.formulation == EXACT
 
 
-def metrics_in(points: xr.Dataset) -> list[str]:
-    """The metrics among the variables, in their order: numbers, without what stands beside a metric and without times."""
-    names = [str(name) for name in points.data_vars]
-    return [
-        name
-        for name in names
-        if name not in _NOT_METRICS
-        and not name.endswith(METRIC_SUFFIXES)
-        and np.issubdtype(points[name].dtype, np.number)
-    ]
+def rows_in(answers: Answers, metrics: Sequence[str]) -> tuple[Row, ...]:
+    """Every row, with the values of some metrics.
 
+    Args:
+        answers: The answers of a study.
+        metrics: Columns, of which a store may lack some.
 
-def points_in(points: xr.Dataset, metrics: Sequence[str]) -> tuple[Row, ...]:
-    """Every row as plain values; a column that is missing has its default everywhere."""
-    texts = ["dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error", "start"]
-    text = {name: [str(v) for v in _column(points, name, "")] for name in (*texts, "guidance")}
-    text["process"] = [str(v) for v in _column(points, "process", GENERATION)]
-    text["sampling_schedule"] = [str(v) for v in _column(points, "sampling_schedule", "")]
-    count = {name: [_integer(v) for v in _column(points, name, 0)] for name in ("steps", "nfe", "seed")}
-    values = {metric: [float(v) for v in _column(points, metric, math.nan)] for metric in metrics}
-    names = [f"{metric}{suffix}" for metric in metrics for suffix in METRIC_SUFFIXES if f"{metric}{suffix}" in points]
-    beside = {name: [float(v) for v in _column(points, name, math.nan)] for name in names}
+    Returns:
+        The rows in the order of `Answers.points`; a value that is not there is NaN.
+    """
+    points = answers.points
+    texts = ("dataset", "formulation", "schedule", "sampler", "grid", "cell_id", "point_id", "status", "error")
+    text = {name: [str(value) for value in points[name].values] for name in (*texts, "start", "process")}
+    count = {name: _counts(points, name) for name in ("steps", "nfe", "seed")}
+    values = {metric: _numbers(points, metric) for metric in metrics}
+    names = [name for metric in metrics for name in MetricColumns(metric).beside if name in points]
+    beside = {name: _numbers(points, name) for name in names}
     return tuple(
         Row(
             **{name: column[i] for name, column in text.items()},
             steps=count["steps"][i],
             nfe=count["nfe"][i],
             seed=count["seed"][i],
+            asked=asked,
             values={metric: column[i] for metric, column in values.items()},
             beside={name: column[i] for name, column in beside.items()},
         )
-        for i in range(points.sizes.get("point", 0))
+        for i, asked in enumerate(asked_in(answers))
     )
 
 
-def _column(points: xr.Dataset, name: str, default: object) -> list[Any]:
-    if name not in points.variables:
-        return [default] * points.sizes.get("point", 0)
-    values: list[Any] = points[name].values.tolist()
-    return values
+def _numbers(points: xr.Dataset, name: str) -> list[float]:
+    if name not in points:
+        return [math.nan] * points.sizes["point"]
+    return [float(value) for value in points[name].values]
 
 
-def _integer(value: Any) -> int:
-    """A count, 0 where it is not known (the evaluations of a point that never ran)."""
-    return int(value) if value is not None and math.isfinite(value) else 0
+def _counts(points: xr.Dataset, name: str) -> list[int]:
+    """Counts, 0 where one is not known (the evaluations of a point that never ran)."""
+    return [int(value) if np.isfinite(value) else 0 for value in points[name].values]

@@ -7,25 +7,22 @@ there is no exact law to draw, the page says why, and everything else is drawn a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from diffusion.analysis.fokker_planck import time_marginals
-from diffusion.datasets import Dataset, Torus, datasets, noised_law
-from diffusion.guidance import guidances
+from diffusion.datasets import Dataset, Torus, noised_law
+from diffusion.metrics import Metric
 from diffusion.randomness import stream
-from diffusion.samplers import Sampler, samplers
-from diffusion.schedules import Schedule, schedules
-from diffusion.schedules.grids import grids
+from diffusion.samplers import samplers
+from diffusion.schedules import Schedule
 from diffusion.schedules.levels import levels_of
-from tasks.report.lookup.metrics import metrics_asked
-from tasks.report.lookup.named import component_called, components_in
-from tasks.study.components import build
+from tasks.columns import GENERATION, RESTORATION
 
 if TYPE_CHECKING:
     from tasks.report.lookup.points import Row
@@ -69,17 +66,16 @@ class Target:
         found: Array = self.law.sample(n, stream("report", self.name)).double().numpy()
         return found
 
-    def error_of_its_mean(self, metric: str, study: Mapping[str, Any]) -> float:
+    def error_of_its_mean(self, metric: Metric | None) -> float:
         """What a metric says of samples that all lie on the target's mean, as one step of a sampler leaves them.
 
         NaN where target or metric is not known, or they do not go together.
         """
-        found = metrics_asked(study).get(metric)
-        if found is None or self.law is None or found.of != "samples" or found.refuses(self.law) is not None:
+        if metric is None or self.law is None or metric.of != "samples" or metric.refuses(self.law) is not None:
             return math.nan
         mean = torch.tensor(self.law.mean, dtype=torch.float64)
         try:
-            return found.evaluate(mean.expand(_AT_THE_MEAN, -1), self.law)
+            return metric.evaluate(mean.expand(_AT_THE_MEAN, -1), self.law)
         except (ValueError, ArithmeticError):
             return math.nan
 
@@ -114,19 +110,32 @@ class Target:
         return found
 
 
-def target_of(name: str, study: Mapping[str, Any]) -> Target:
-    """The dataset with the label `name`, with the parameters it has in a study; of guided samples, that law given what is known."""
-    whole, bar, condition = name.partition(" | ")
-    if bar:
-        return _conditioned(name, target_of(whole, study), condition, study)
-    law = component_called(name, study.get("datasets"), datasets)
-    if law is not None:
-        return Target(name, law)
-    given = [spec for spec in study.get("datasets") or () if isinstance(spec, Mapping) and spec.get("name") == name]
-    try:
-        return Target(name, build(datasets, dict(given[0]) if given else name))
-    except (LookupError, OSError, TypeError, ValueError) as error:
-        return Target(name, None, str(error))
+def target_of(rows: Iterable[Row]) -> Target:
+    """What rows of one label should follow: their dataset; where they are guided, that dataset given what guidance knows.
+
+    Args:
+        rows: Rows of the same dataset label. One that was never asked of a model says nothing of it.
+    """
+    found = Target("", None, "it has no rows")
+    for row in rows:
+        found = _target_of(row)
+        if row.asked.dataset.name:
+            break
+    return found
+
+
+def _target_of(row: Row) -> Target:
+    whole, guidance = row.asked.dataset, row.asked.guidance
+    if whole.component is None:
+        return Target(row.dataset, None, whole.missing)
+    if guidance is None:
+        return Target(row.dataset, whole.component)
+    shape = whole.component.image_shape
+    if guidance.component is None:
+        return Target(row.dataset, None, guidance.missing, shape)
+    reason = guidance.component.refuses_target(whole.component)
+    law = guidance.component.target(whole.component) if reason is None else None
+    return Target(row.dataset, law, reason or "", shape)
 
 
 def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
@@ -142,41 +151,19 @@ def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array
     return densities
 
 
-def sampled_on(point: Row, target: Target, study: Mapping[str, Any]) -> Schedule | None:
-    """The schedule of a row's levels, as it is for its data set; None where it cannot be rebuilt."""
-    _, _, other = point.sampler.partition(" on ")
-    schedule = component_called(other or point.schedule, study, schedules)
-    return None if target.law is None or schedule is None else schedule.fitted(target.law)
-
-
-def followed(target: Target, point: Row, study: Mapping[str, Any]) -> Target | None:
+def followed(target: Target, row: Row) -> Target | None:
     """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
 
     A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.Sampler.target`).
     """
-    sampled = point.sampler.partition(" on ")[0]
-    label = sampled.partition(" | ")[0]
-    name = label.partition("(")[0]
-    sampler = component_called(label, study, samplers)
-    kind = type(sampler) if sampler is not None else samplers.find(name) if name in samplers else Sampler
-    if kind.target is Sampler.target:
-        return target
-    grid = component_called(point.grid, study, grids)
-    schedule = sampled_on(point, target, study)
-    if target.law is None or sampler is None or schedule is None or grid is None:
+    sampler, grid = row.asked.sampler, row.asked.grid.component
+    schedule = row.asked.sampling_schedule.component
+    if sampler.component is None:
+        return None if sampler.name in samplers else target
+    if target.law is None:
+        return target if row.process in {GENERATION, RESTORATION} else None
+    if schedule is None or grid is None:
         return None
-    last = sampler.path(levels_of([schedule], [grid], point.steps))[-1]
-    law = sampler.target(target.law, last)
+    last = sampler.component.path(levels_of([schedule], [grid], row.steps))[-1]
+    law = sampler.component.target(target.law, last)
     return target if law == target.law else replace(target, law=law)
-
-
-def _conditioned(name: str, whole: Target, condition: str, study: Mapping[str, Any]) -> Target:
-    if whole.law is None:
-        return Target(name, None, whole.missing)
-    known = [guidance for guidance in components_in(study, guidances).values() if guidance.condition() == condition]
-    reasons = [guidance.refuses_target(whole.law) for guidance in known]
-    laws = [guidance.target(whole.law) for guidance, reason in zip(known, reasons, strict=True) if reason is None]
-    if laws:
-        return Target(name, laws[0], shape=whole.image_shape)
-    told = "; ".join(filter(None, reasons)) or f"no guidance of the study is called {condition!r}"
-    return Target(name, None, told, whole.image_shape)

@@ -9,7 +9,7 @@ Claims about few steps mean N <= 10 (`evidence.FEW`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from tasks.report.numbers.sampler_claims import ddim_is_euler, multistep, noise_
 from tasks.report.numbers.schedule_claims import accurate, bounded, straight_paths
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from tasks.results import Answers
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Weighed:
         return {kind: count for kind, count in found.items() if count}
 
 
-def weigh(table: Tabulation, study: Mapping[str, Any]) -> list[Weighed]:
+def weigh(table: Tabulation) -> list[Weighed]:
     """Every claim on every data set; those that the study did not ask have no verdicts."""
-    evidence = Evidence(table, study)
+    evidence = Evidence(table)
     return [
         Weighed(claim, tuple(verdict for dataset in table.datasets for verdict in claim.weigh(evidence, dataset)))
         for claim in CLAIMS
     ]
 
 
-def claims(points: xr.Dataset, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def claims(answers: Answers) -> list[dict[str, Any]]:
     """Every claim as plain values: `claim`, `text`, `source`, `needs`, `asked`, and a list of `verdicts`.
 
     A verdict has `dataset`, `metric`, `formulation` (``exact`` for the exact denoiser), `schedule`, `compared`, `verdict`, `text`,
@@ -72,7 +72,7 @@ def claims(points: xr.Dataset, study: Mapping[str, Any]) -> list[dict[str, Any]]
             "asked": bool(one.verdicts),
             "verdicts": [verdict.as_dict() for verdict in one.verdicts],
         }
-        for one in weigh(tabulate(points, study), study)
+        for one in weigh(tabulate(answers))
     ]
 
 

@@ -27,7 +27,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion.schedules import Schedule
 from tasks.columns import LIMIT
+from tasks.report.lookup.asked import Asked
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.statistics import decision
@@ -53,8 +55,30 @@ class Run:
     nfe: tuple[float, ...]
     errors: Mapping[int, tuple[float, ...]]
     limits: Mapping[int, float]
+    asked: Asked
     name: str = ""  # what the page calls the sampler
     fixed: bool = False
+
+    @property
+    def rule(self) -> str:
+        """The sampler's own name; empty where it is guided or on another schedule than the model's."""
+        return self.asked.rule
+
+    @property
+    def plain(self) -> bool:
+        """Whether the sampler has its default parameters."""
+        return self.asked.sampler.plain
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule of the model; None where it cannot be made here."""
+        return self.asked.schedule.component
+
+    @property
+    def own_grid(self) -> bool:
+        """Whether its grid is the schedule's own; so, too, where the schedule is not known."""
+        grid = self.asked.grid
+        return self.schedule is None or (grid.plain and grid.name == self.schedule.own_grid)
 
     def mean(self, i: int) -> float:
         """Mean error over the seeds that have an answer at place i; NaN if none has."""
@@ -123,7 +147,7 @@ def _run(key: tuple[Series, str, str], points: Sequence[Row], metric: str) -> Ru
     values: dict[int, dict[int, float]] = {}
     limits: dict[int, float] = {}
     for point in points:
-        diverged = point.status == "failed" and "diverged" in point.error and point.nfe > 0
+        diverged = point.status == "failed" and point.nfe > 0  # what failed otherwise was never counted
         value = DIVERGED if diverged else point.values[metric]
         if (point.status == "ok" or diverged) and math.isfinite(value) and value > 0:
             cost.setdefault(point.steps, []).append(point.nfe)
@@ -133,7 +157,14 @@ def _run(key: tuple[Series, str, str], points: Sequence[Row], metric: str) -> Ru
                 limits[point.seed] = limit
     nfe = tuple(float(np.median(cost[n])) if n in cost else math.nan for n in steps)
     errors = {seed: tuple(own.get(n, math.nan) for n in steps) for seed, own in sorted(values.items())}
-    return Run(*key, tuple(steps), nfe, errors, limits)
+    return Run(
+        *key,
+        tuple(steps),
+        nfe,
+        errors,
+        limits,
+        min((point.asked for point in points), key=lambda asked: not asked.schedule.name),
+    )
 
 
 def _ascending(nfe: Sequence[float]) -> bool:

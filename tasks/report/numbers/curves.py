@@ -17,21 +17,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.columns import GENERATION, distinct
-from tasks.report.lookup.labels import short_labels
-from tasks.report.lookup.metrics import metrics_asked
-from tasks.report.lookup.named import sampler_called
-from tasks.report.lookup.points import EXACT, Row, metrics_in, points_in
+from diffusion.metrics import Metric
+from tasks.columns import GENERATION, MetricColumns, distinct, higher_is_better, of_models
+from tasks.report.lookup.asked import EXACT
+from tasks.report.lookup.labels import labels_of, short_labels
+from tasks.report.lookup.metrics import columns_in_order, metrics_by_column
+from tasks.report.lookup.points import Row, rows_in
+from tasks.report.lookup.targets import Target, target_of
 from tasks.statistics.intervals import geometric_interval, mean_interval
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from tasks.results import Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Series:
     label: str
     style: int
     shown_with: tuple[int, ...]
+    on: str = field(default="", compare=False)  # what the page calls its schedule
 
     @property
     def exact(self) -> bool:
@@ -56,11 +59,13 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A sampler, and a grid where the study compares grids; `name` is what the page calls the sampler."""
+    """A sampler, and a grid where the study compares grids; `name` is what the page calls the sampler, `rule` its own name."""
 
     sampler: str
     grid: str | None = None
     name: str = field(default="", compare=False)
+    rule: str = field(default="", compare=False)  # see `Asked.rule`
+    plain: bool = field(default=True, compare=False)  # whether the sampler has its default parameters
 
     @property
     def title(self) -> str:
@@ -150,6 +155,8 @@ class Tabulation:
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
     higher_is_better: frozenset[str]
+    known: Mapping[str, Metric]  # the metrics themselves, by column
+    targets: Mapping[str, Target]
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
     floors: Mapping[
@@ -215,67 +222,57 @@ class Tabulation:
         raise LookupError(f"point {point.point_id!r} belongs to no panel")  # every point made one
 
 
-def names_of(spec: Any) -> list[str]:
-    """The names in a list of a study, whose entries are names or mappings with a `name`."""
-    if not isinstance(spec, Sequence) or isinstance(spec, str):
-        return []
-    return [str(entry["name"]) if isinstance(entry, Mapping) and "name" in entry else str(entry) for entry in spec]
-
-
-def in_order(found: Iterable[str], wanted: Sequence[str]) -> list[str]:
-    """Distinct names: those of the study in its order, then the others as they come."""
-    distinct = list(dict.fromkeys(found))
-    return [name for name in dict.fromkeys(wanted) if name in distinct] + [n for n in distinct if n not in wanted]
-
-
-def tabulate(points: xr.Dataset, study: Mapping[str, Any]) -> Tabulation:
+def tabulate(answers: Answers) -> Tabulation:
     """The answers in the order of the study, grouped into curves."""
-    asked = metrics_asked(study)
-    named = in_order(metrics_in(points), list(asked))
-    of_models = tuple(name for name in named if name in asked and asked[name].of == "denoiser")
-    metrics = tuple(name for name in named if name not in of_models)
-    rows = points_in(points, (*metrics, *of_models))
-    datasets = tuple(in_order((row.dataset for row in rows), names_of(study.get("datasets"))))
-    kinds = ("dataset", "formulation", "schedule", "sampler")
-    shorts = {k: v for kind in kinds for k, v in short_labels(getattr(row, kind) for row in rows).items()}
-    panels = {name: _panels([row for row in rows if row.dataset == name], study, shorts) for name in datasets}
+    points = answers.points
+    named = columns_in_order(answers)
+    models = tuple(name for name in named if of_models(points, name))
+    metrics = tuple(name for name in named if name not in models)
+    rows = rows_in(answers, (*metrics, *models))
+    by_dataset: dict[str, list[Row]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(row)
+    shorts = {k: v for labels in labels_of(rows).values() for k, v in short_labels(labels).items()}
     table = Tabulation(
         points=rows,
-        datasets=datasets,
+        datasets=tuple(by_dataset),
         metrics=metrics,
-        higher_is_better=frozenset(m for m in metrics if m in asked and asked[m].higher_is_better),
-        panels=panels,
-        series=_series(rows, study, shorts),
+        higher_is_better=frozenset(name for name in metrics if higher_is_better(points, name)),
+        known=metrics_by_column(answers),
+        targets={name: target_of(own) for name, own in by_dataset.items()},
+        panels={name: _panels(own, shorts) for name, own in by_dataset.items()},
+        series=_series(rows, shorts),
         floors=_floors(rows),
-        of_models=of_models,
+        of_models=models,
         shorts=shorts,
-        fixed=_fixed({row.sampler for row in rows}, study),
+        fixed=_fixed(rows) if answers.study.get("start") == "quantiles" else frozenset(),
     )
-    return Tabulation(**{**table.__dict__, "curves": tuple(_curves(table))})
+    return replace(table, curves=tuple(_curves(table)))
 
 
-def _fixed(samplers: Iterable[str], study: Mapping[str, Any]) -> frozenset[str]:
-    """Those that are known and deterministic, in a study whose samples start from quantiles."""
-    if study.get("start") != "quantiles":
-        return frozenset()
-    found = {label: sampler_called(label, study) for label in samplers}
-    return frozenset(label for label, sampler in found.items() if sampler is not None and not sampler.stochastic)
+def _fixed(rows: Iterable[Row]) -> frozenset[str]:
+    """Those that are known and deterministic."""
+    known = ((row.sampler, row.asked.sampler.component) for row in rows)
+    return frozenset(label for label, sampler in known if sampler is not None and not sampler.stochastic)
 
 
-def _panels(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
-    samplers = in_order((row.sampler for row in rows), names_of(study.get("samplers")))
+def _panels(rows: Sequence[Row], shorts: Mapping[str, str]) -> tuple[Panel, ...]:
     grids: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
         grids.setdefault((row.formulation, row.schedule, row.sampler), set()).add(row.grid)
-    if all(len(found) == 1 for found in grids.values()):
-        return tuple(Panel(sampler, name=shorts[sampler]) for sampler in samplers)
-    pairs = dict.fromkeys((row.sampler, row.grid) for row in rows)
-    return tuple(Panel(sampler, grid, shorts[name]) for name in samplers for sampler, grid in pairs if sampler == name)
+    several = any(len(found) > 1 for found in grids.values())
+    samplers = list(dict.fromkeys(row.sampler for row in rows))
+    found: dict[Panel, None] = {}
+    for row in sorted(rows, key=lambda row: samplers.index(row.sampler)):
+        asked = row.asked
+        grid = row.grid if several else None
+        found.setdefault(Panel(row.sampler, grid, shorts[row.sampler], asked.rule, asked.sampler.plain))
+    return tuple(found)
 
 
-def _series(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, str]) -> tuple[Series, ...]:
+def _series(rows: Sequence[Row], shorts: Mapping[str, str]) -> tuple[Series, ...]:
     pairs = list(dict.fromkeys((row.formulation, row.schedule) for row in rows))
-    order = in_order((formulation for formulation, _ in pairs), names_of(study.get("formulations")))
+    order = list(dict.fromkeys(formulation for formulation, _ in pairs))
     trained = sorted((pair for pair in pairs if pair[0] != EXACT), key=lambda pair: order.index(pair[0]))
     several = {f for f, _ in trained if sum(other == f for other, _ in trained) > 1}
     steps: dict[str, set[int]] = {}
@@ -297,9 +294,9 @@ def _series(rows: Sequence[Row], study: Mapping[str, Any], shorts: Mapping[str, 
     for formulation, schedule in pairs:
         if formulation == EXACT:
             companions = tuple(one.key for one in made if not one.exact and one.schedule == schedule)
-            key = len(made)
+            key, on = len(made), shorts[schedule]
             style = companions[0] if companions else key
-            made.append(Series(key, EXACT, schedule, f"exact on {shorts[schedule]}", style, companions or (key,)))
+            made.append(Series(key, EXACT, schedule, f"exact on {on}", style, companions or (key,), on))
     return tuple(made)
 
 
@@ -308,7 +305,7 @@ def _floors(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
     found: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
         for metric in row.values:
-            floor = row.beside.get(f"{metric}_floor", math.nan)
+            floor = row.beside.get(MetricColumns(metric).floor, math.nan)
             if math.isfinite(floor):
                 found.setdefault((row.dataset, metric, row.sampler, row.schedule, row.formulation), []).append(floor)
     return {key: float(np.median(floors)) for key, floors in found.items()}

@@ -11,14 +11,10 @@ The kinds of verdicts, by comparisons that the seeds can tell (`comparisons` has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from diffusion.schedules import Schedule, schedules
-from tasks.report.lookup.named import components_in, plain
-from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.comparisons import DIVERGED, WORTH, Difference, Run, compare_at_cost, crossings, runs, spans
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.text import listing, number
@@ -93,7 +89,6 @@ class Evidence:
     """The answers of a study as claims look at them."""
 
     table: Tabulation
-    study: Mapping[str, Any]
     _runs: dict[str, list[Run]] = field(default_factory=dict, repr=False)
     _points: dict[str, float] = field(default_factory=dict, repr=False)
 
@@ -113,10 +108,9 @@ class Evidence:
         """The runs of one sampler, one for each denoiser: on the schedule's own grid, or else on the first one asked."""
         chosen: dict[int, Run] = {}
         for run in self.runs(dataset):
-            if run.sampler == sampler:
-                schedule = self.schedule(run.series.schedule)
-                if run.series.key not in chosen or (schedule is not None and run.grid == schedule.own_grid):
-                    chosen[run.series.key] = run
+            known = run.series.key in chosen
+            if run.rule == sampler and run.plain and (not known or (run.schedule is not None and run.own_grid)):
+                chosen[run.series.key] = run
         return list(chosen.values())
 
     def pairs(self, dataset: str, first: Iterable[str], second: str) -> Iterator[tuple[Run, Run]]:
@@ -125,16 +119,8 @@ class Evidence:
         known = self.runs(dataset)
         for a in known:
             for b in known:
-                if (a.series, a.grid) == (b.series, b.grid) and base(a.sampler) in wanted and b.sampler == second:
+                if (a.series, a.grid) == (b.series, b.grid) and a.rule in wanted and b.rule == second and b.plain:
                     yield a, b
-
-    def schedule(self, label: str) -> Schedule | None:
-        """The schedule with this label, where it can be built."""
-        return self._schedules.get(label) or plain(label, schedules)
-
-    @cached_property
-    def _schedules(self) -> dict[str, Schedule]:
-        return components_in(self.study, schedules)
 
     def collapsed(self, dataset: str, run: Run) -> set[float]:
         """The step counts, from the fewest on without a gap, at which samples that all lie on the mean would score the same."""
@@ -149,20 +135,9 @@ class Evidence:
     def point_mass(self, dataset: str) -> float:
         """The error of samples that all lie on the mean; NaN where it is not known."""
         if dataset not in self._points:
-            metric = self.metric(dataset)
-            target = target_of(dataset, self.study)
-            self._points[dataset] = target.error_of_its_mean(metric, self.study) if metric else math.nan
+            metric = self.table.known.get(self.metric(dataset) or "")
+            self._points[dataset] = self.table.targets[dataset].error_of_its_mean(metric)
         return self._points[dataset]
-
-
-def base(label: str) -> str:
-    """The name in a label: ``ddim`` of ``ddim(eta=0.5)``. A sampler on another schedule than the model's is none of its name.
-
-    Nor is one that is guided.
-    """
-    if " | " in label or ") on " in label or " on " in label.partition("(")[0]:
-        return label
-    return label.partition("(")[0]
 
 
 def verdict_of(favourable: bool, unfavourable: bool) -> str:
@@ -239,7 +214,7 @@ def pair(
             dataset,
             evidence.metric(dataset) or "",
             first.series,
-            f"{first.name} against {second.name}{on_grid(evidence, first)}",
+            f"{first.name} against {second.name}{on_grid(first)}",
             kind(found),
             sentence(found, first.name, second.name) + (note(found) if note else ""),
             crossings=tuple(crossings(found)),
@@ -247,7 +222,6 @@ def pair(
         )
 
 
-def on_grid(evidence: Evidence, run: Run) -> str:
+def on_grid(run: Run) -> str:
     """The grid, where it is not the schedule's own."""
-    schedule = evidence.schedule(run.series.schedule)
-    return "" if schedule is None or run.grid in (schedule.own_grid, "own") else f", grid {run.grid}"
+    return "" if run.own_grid else f", grid {run.grid}"

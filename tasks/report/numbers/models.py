@@ -11,14 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from diffusion.schedules import schedules
-from tasks.report.lookup.named import component_called
 from tasks.report.lookup.points import Row
-from tasks.report.lookup.targets import target_of
 from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.text import number, plus_minus
 
@@ -62,7 +58,7 @@ class OfModels:
         return any(one is not None and one.floor is not None for *_, told in self.rows for one in told)
 
 
-def of_models(table: Tabulation, dataset: str, study: Mapping[str, Any]) -> OfModels | None:
+def of_models(table: Tabulation, dataset: str) -> OfModels | None:
     """The table of a data set; None where nothing of the kind was measured."""
     cells: dict[Series, dict[str, dict[str, Row]]] = {}
     for point in table.points:
@@ -76,7 +72,7 @@ def of_models(table: Tabulation, dataset: str, study: Mapping[str, Any]) -> OfMo
     rows = tuple(
         (
             series,
-            _least_noise(series.schedule, dataset, study),
+            _least_noise(own),
             tuple(_told(metric, own[metric]) if metric in own else None for metric in metrics),
         )
         for series, own in sorted(cells.items(), key=lambda item: item[0].key)
@@ -84,12 +80,13 @@ def of_models(table: Tabulation, dataset: str, study: Mapping[str, Any]) -> OfMo
     return OfModels(metrics, rows) if rows else None
 
 
-def _least_noise(label: str, dataset: str, study: Mapping[str, Any]) -> float:
-    schedule, law = component_called(label, study, schedules), target_of(dataset, study).law
-    if schedule is None or law is None:
+def _least_noise(found: Mapping[str, Mapping[str, Row]]) -> float:
+    """sigma / alpha at the t_min of the schedule; NaN where it is not known."""
+    rows = (row for own in found.values() for row in own.values())
+    schedule = next((row.asked.schedule.component for row in rows), None)
+    if schedule is None:
         return math.nan
-    own = schedule.fitted(law)
-    return float(own.nsr(torch.tensor([own.t_min], dtype=torch.float64)))
+    return float(schedule.nsr(torch.tensor([schedule.t_min], dtype=torch.float64)))
 
 
 def _told(metric: str, found: dict[str, Row]) -> Told:

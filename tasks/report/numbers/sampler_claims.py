@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from diffusion.samplers import Ancestral
 from diffusion.schedules import Schedule
 from tasks.report.numbers.comparisons import Difference, Run, compare_at_steps, crossings
 from tasks.report.numbers.evidence import (
@@ -17,7 +18,6 @@ from tasks.report.numbers.evidence import (
     PART,
     Evidence,
     Verdict,
-    base,
     on_grid,
     pair,
     sentence,
@@ -53,8 +53,8 @@ def multistep(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
 
 def variances(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     """Ancestral sampling with its two variances: how their difference fades with the number of steps."""
-    known = [run for run in evidence.runs(dataset) if base(run.sampler) == "ancestral"]
-    large = [run for run in known if "variance=transition" in run.sampler]
+    known = [run for run in evidence.runs(dataset) if run.rule == "ancestral"]
+    large = [run for run in known if _of_transition(run)]
     for first in known:
         for second in large:
             if first not in large and (first.series, first.grid) == (second.series, second.grid):
@@ -65,13 +65,18 @@ def variances(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
                         dataset,
                         evidence.metric(dataset) or "",
                         first.series,
-                        f"posterior against transition{on_grid(evidence, first)}",
+                        f"posterior against transition{on_grid(first)}",
                         _fades(few, many[-1]),
                         sentence(found, "posterior", "transition", "steps"),
                         "steps",
                         tuple(crossings(found)),
                         tuple(found),
                     )
+
+
+def _of_transition(run: Run) -> bool:
+    sampler = run.asked.sampler.component
+    return isinstance(sampler, Ancestral) and sampler.variance == "transition"
 
 
 def _fades(few: Sequence[Difference], last: Difference) -> str:
@@ -92,10 +97,9 @@ def straight(schedule: Schedule) -> bool:
 def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     """DDIM against Euler: one rule on straight schedules, and elsewhere two."""
     for ddim, euler in evidence.pairs(dataset, ["ddim"], "euler"):
-        if ddim.sampler != "ddim":
+        if not ddim.plain:
             continue
-        schedule = evidence.schedule(ddim.series.schedule)
-        expected = schedule is not None and straight(schedule)
+        expected = ddim.schedule is not None and straight(ddim.schedule)
         apart = _farthest(ddim, euler)
         if not (expected or apart <= SAME):
             yield from pair(evidence, dataset, ddim, euler)
@@ -105,7 +109,7 @@ def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
                 dataset,
                 evidence.metric(dataset) or "",
                 ddim.series,
-                f"ddim against euler{on_grid(evidence, ddim)}",
+                f"ddim against euler{on_grid(ddim)}",
                 HOLDS if same else FAILS,
                 f"one rule here: at every N they differ by at most {number(apart, 1)} of the value."
                 if same
@@ -130,9 +134,9 @@ def noise_corrects(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     """Each stochastic sampler against the rule that it is without its noise."""
     known = evidence.runs(dataset)
     for name in STOCHASTIC:
-        for run in (one for one in known if base(one.sampler) == name):
+        for run in (one for one in known if one.rule == name):
             for rule in _WITHOUT_NOISE[name]:
-                others = [o for o in known if (o.sampler, o.series, o.grid) == (rule, run.series, run.grid)]
+                others = [o for o in known if o.plain and (o.rule, o.series, o.grid) == (rule, run.series, run.grid)]
                 if others:
                     yield from pair(evidence, dataset, run, others[0], _less_then_more, _no_gain)
                     break

@@ -22,7 +22,6 @@ from tasks.report.numbers.evidence import (
     PART,
     Evidence,
     Verdict,
-    base,
     error_text,
     told_by,
     verdict_of,
@@ -40,10 +39,10 @@ def straight_paths(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     for sampler in ("euler", "ddim"):
         known = evidence.own_grid(dataset, sampler)
         for first in known:
-            if base(first.series.schedule) != "flow":
+            if first.asked.schedule.name != "flow":
                 continue
             rivals = [
-                run for run in known if run.series.exact == first.series.exact and base(run.series.schedule) != "flow"
+                run for run in known if run.series.exact == first.series.exact and run.asked.schedule.name != "flow"
             ]
             found = judged([one for run in rivals for one in _against(first, run) if one.at <= AT_MOST])
             if found:
@@ -57,7 +56,7 @@ def _against(first: Run, second: Run) -> list[Difference]:
 
 def _short(run: Run) -> str:
     """What tells a run from others of the same kind: its schedule, if the denoiser is exact."""
-    return run.series.label.removeprefix("exact on ")
+    return run.series.on if run.series.exact else run.series.label
 
 
 def _few_steps(evidence: Evidence, dataset: str, sampler: str, first: Run, found: Sequence[Difference]) -> Verdict:
@@ -102,15 +101,15 @@ def _edm_and_rivals(evidence: Evidence, dataset: str, sampler: str) -> Iterator[
     """EDM's own runs with one sampler, and the others with the same kind of denoiser."""
     known = evidence.own_grid(dataset, sampler)
     for run in known:
-        own = run.series.schedule if run.series.exact else run.series.formulation
-        if base(own) == "edm" and base(run.series.schedule) == "edm" and _leads_somewhere(evidence, run):
+        own = run.asked.schedule if run.series.exact else run.asked.formulation
+        if own.name == run.asked.schedule.name == "edm" and _leads_somewhere(run):
             rivals = [other for other in known if other.series.exact == run.series.exact and other.series != run.series]
             yield run, rivals
 
 
-def _leads_somewhere(evidence: Evidence, run: Run) -> bool:
+def _leads_somewhere(run: Run) -> bool:
     """Whether its schedule goes from noise to data, and does not stay at one level."""
-    schedule = evidence.schedule(run.series.schedule)
+    schedule = run.schedule
     return schedule is None or schedule.terminal_nsr > _APART * float(schedule.nsr(torch.tensor([schedule.t_min])))
 
 

@@ -30,27 +30,32 @@ from tasks.report.text import counted, number, plus_minus
 from tasks.statistics.decision import LEVEL
 
 if TYPE_CHECKING:
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 _SIGNS = {evidence.HOLDS: "✓", evidence.PART: "◐", evidence.FAILS: "✗", evidence.OPEN: "?"}
 _FIELDS = ("point_id", "dataset", "formulation", "schedule", "sampler", "grid", "steps", "seed")
 
 
-def draw_report(answers: ReportSource) -> str:
+def draw_report(answers: ModelledAnswers) -> str:
     """The report as one HTML document that needs no network.
 
     Nothing is written and nothing is changed. Whatever is missing (samples, trajectories, losses, exact rows, even
     every answer) leaves its section out, and the page says so at its end.
     """
-    table = tabulate(answers.points, answers.study)
-    notes: list[str] = []
-    data = [of_dataset(answers, table, name, notes) for name in table.datasets]
-    weighed = claims.weigh(table, answers.study)
+    table = tabulate(answers)
+    data = [of_dataset(answers, table, name) for name in table.datasets]
+    weighed = claims.weigh(table)
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["numbers"] = _as_json
-    environment.globals |= {"number": number, "plus_minus": plus_minus, "counted": counted, "matrix": matrix}
+    environment.globals |= {
+        "number": number,
+        "plus_minus": plus_minus,
+        "counted": counted,
+        "matrix": matrix,
+        "markup": Markup,
+    }
     template = environment.get_template("page.html.j2")
     return template.render(
         study_text=json.dumps(answers.study, indent=2, ensure_ascii=False, default=str),
@@ -62,7 +67,7 @@ def draw_report(answers: ReportSource) -> str:
         legend=legend(table),
         most_bands=MOST_BANDS,
         parts=data,
-        warnings=warnings(answers, table, {one.name: one.target for one in data}),
+        warnings=warnings(table),
         claims=[one for one in weighed if one.verdicts],
         unweighed=[one.claim for one in weighed if not one.verdicts],
         rule={"level": f"{LEVEL:.0%}", "worth": f"{WORTH - 1:.0%}"},
@@ -77,7 +82,7 @@ def draw_report(answers: ReportSource) -> str:
         most_beyond=f"{BEYOND:g}",
         slack=f"{FACTOR - 1:g}",
         commands=commands(answers, table),
-        notes=notes,
+        notes=[note for part in data for note in part.notes],
         style=Markup(_text("page.css")),  # noqa: S704  # our own files
         script=Markup(_text("page.js")),  # noqa: S704
         plotly=Markup(get_plotlyjs()),  # noqa: S704

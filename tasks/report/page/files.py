@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.report.page.draw import draw_report
 
 if TYPE_CHECKING:
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 
 def default_page(study: str) -> Path:
@@ -17,7 +17,7 @@ def default_page(study: str) -> Path:
     return Path("reports") / f"{study}.html"
 
 
-def write_report(answers: ReportSource, page: Path) -> None:
+def write_report(answers: ModelledAnswers, page: Path) -> None:
     """Draw the page; an older one is replaced only by a whole one. Raises OSError where it cannot be written."""
     if page.exists() and not page.is_file():
         raise OSError(f"{page} is there and is not a regular file")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusion.samplers import samplers
-from diffusion.schedules import schedules
 from tasks.plan.warnings import end_warnings
-from tasks.report.lookup.named import components_in, plain
-from tasks.report.numbers.curves import Tabulation, names_of
+from tasks.report.numbers.curves import Tabulation
 from tasks.report.pictures.style import PALETTE, dash, symbol
 from tasks.report.text import counted
 
 if TYPE_CHECKING:
-    from tasks.report.lookup.targets import Target
-    from tasks.report.source import ReportSource
+    from tasks.results import Answers
 
 
 def legend(table: Tabulation) -> list[dict[str, Any]]:
@@ -35,7 +30,7 @@ def legend(table: Tabulation) -> list[dict[str, Any]]:
     ]
 
 
-def summary(answers: ReportSource, table: Tabulation) -> str:
+def summary(answers: Answers, table: Tabulation) -> str:
     """The study in one paragraph for somebody who has not read the rest."""
     trained = [series for series in table.series if not series.exact]
     exact = [series for series in table.series if series.exact]
@@ -72,23 +67,18 @@ def summary(answers: ReportSource, table: Tabulation) -> str:
     )
 
 
-def warnings(answers: ReportSource, table: Tabulation, targets: Mapping[str, Target]) -> list[str]:
-    """What is wrong with a schedule for one of the data sets that were asked on it."""
-    laws = {name: target.law for name, target in targets.items()}
-    named = components_in(answers.study, schedules)
-    rules = components_in(answers.study, samplers)
-
-    def from_noise(label: str) -> bool:
-        rule = rules.get(label) or plain(label, samplers)
-        return rule is None or rule.from_noise
-
-    asked = [p for p in table.points if from_noise(p.sampler.partition(" on ")[0].partition(" | ")[0])]
-    labels = dict.fromkeys((p.dataset, p.sampler.partition(" on ")[2] or p.schedule) for p in asked)
-    pairs = [(laws[dataset], named.get(label) or plain(label, schedules)) for dataset, label in labels]
-    return end_warnings((law, schedule) for law, schedule in pairs if law is not None and schedule is not None)
+def warnings(table: Tabulation) -> list[str]:
+    """What is wrong with a schedule for one of the data sets that were sampled on it, from its start noise."""
+    pairs = {}
+    for row in table.points:
+        sampler, schedule = row.asked.sampler.component, row.asked.sampling_schedule.component
+        law = table.targets[row.dataset].law
+        if law is not None and schedule is not None and (sampler is None or sampler.from_noise):
+            pairs[row.dataset, schedule.label()] = law, schedule
+    return end_warnings(pairs.values())
 
 
-def commands(answers: ReportSource, table: Tabulation) -> list[tuple[str, str]]:
+def commands(answers: Answers, table: Tabulation) -> list[tuple[str, str]]:
     """Command lines that give the numbers of this page."""
     study = shlex.quote(str(answers.study.get("name", "study")))
     store = answers.provenance.get("store")
@@ -96,7 +86,7 @@ def commands(answers: ReportSource, table: Tabulation) -> list[tuple[str, str]]:
     snapshot = answers.provenance.get("snapshot")
     if snapshot:
         common += f" --as-of {shlex.quote(str(snapshot))}"
-    metric = shlex.quote(",".join(table.metrics or names_of(answers.study.get("metrics"))))
+    metric = shlex.quote(",".join(table.metrics or table.known))
     return [
         (
             "the tables above",

@@ -21,18 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion.formulations import Formulation
+from diffusion.metrics import NegativeLogLikelihood
 from diffusion.samplers import DDIM, Heun
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import Level, levels_of
-from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, heat, layout, listed, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
+    from tasks.models import Model
     from tasks.report.lookup.targets import Target
-    from tasks.report.source import ReportedModel, ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 
@@ -55,11 +55,11 @@ class _Silence:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Flow:
     """One denoiser on the levels of its schedule: those from noise to data, and the paths that it leads along."""
 
     series: Series
-    model: ReportedModel
+    model: Model
     levels: Sequence[Level]
     paths: Array  # [levels, paths]
 
@@ -79,13 +79,11 @@ class Asked:
         return found
 
 
-def fields(
-    answers: ReportSource, table: Tabulation, dataset: str, target: Target
-) -> tuple[list[Picture], list[Picture], int]:
+def fields(answers: ModelledAnswers, table: Tabulation, target: Target) -> tuple[list[Picture], list[Picture], int]:
     """The fields of the trained denoisers of a data set on the line and those of the exact ones; how many more there were."""
     if target.dim != 1:
         return [], [], 0
-    found = list(_asked(answers, table, dataset))
+    found = list(_flows(answers, table, target.name))
     if not found:
         return [], [], 0
     scale = _Scale.around(found[:MOST], target)
@@ -95,11 +93,11 @@ def fields(
     return trained, exact, len(found) - len(pictures)
 
 
-def _asked(answers: ReportSource, table: Tabulation, dataset: str) -> Iterator[Asked]:
+def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterator[Flow]:
     """Every series whose denoiser of the first seed is there to be asked."""
     seen: set[Series] = set()
     tried: set[str] = set()
-    for point in sorted(table.points, key=lambda point: (point.formulation == EXACT, point.seed)):
+    for point in sorted(table.points, key=lambda point: (point.exact, point.seed)):
         series = table.series_of(point.formulation, point.schedule)
         if point.dataset != dataset or point.status != "ok" or series is None or series in seen:
             continue
@@ -115,16 +113,16 @@ def _asked(answers: ReportSource, table: Tabulation, dataset: str) -> Iterator[A
         except (ArithmeticError, RuntimeError, ValueError):  # a network that has come to nothing
             continue
         if np.isfinite(paths).all():
-            yield Asked(series, model, levels, paths)
+            yield Flow(series, model, levels, paths)
 
 
-def _begins_with_noise(model: ReportedModel) -> bool:
-    """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`)."""
+def _begins_with_noise(model: Model) -> bool:
+    """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`): as a likelihood needs it."""
     formulation = model.cell.formulation
-    return formulation.own_sampler is None and type(formulation).start is Formulation.start
+    return formulation.own_sampler is None and formulation.refuses_metric(NegativeLogLikelihood()) is None
 
 
-def _paths(model: ReportedModel) -> tuple[list[Level], Array]:
+def _paths(model: Model) -> tuple[list[Level], Array]:
     schedule = model.cell.schedule
     steps = min(STEPS, schedule.max_steps or STEPS)
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], steps)
@@ -148,7 +146,7 @@ class _Scale:
     reach: float
 
     @classmethod
-    def around(cls, found: Sequence[Asked], target: Target) -> _Scale:
+    def around(cls, found: Sequence[Flow], target: Target) -> _Scale:
         low, high = target.support() or (-1.0, 1.0)
         centre, unit = 0.5 * (low + high), 0.5 * (high - low) or 1.0
         widest = max([2.2 * one.spread for one in found] + [1.5 * unit])
@@ -188,19 +186,19 @@ class _Scale:
         )
 
 
-def _picture(asked: Asked, target: Target, scale: _Scale) -> Picture:
-    steps = len(asked.levels) - 1
+def _picture(flow: Flow, target: Target, scale: _Scale) -> Picture:
+    steps = len(flow.levels) - 1
     traces: list[Spec] = []
-    density = _density(asked, target, scale)
+    density = _density(flow, target, scale)
     if density is not None:
         edges, values = density
         middle = (edges[1:] + edges[:-1]) / 2
         top = 1.1 * float(np.quantile(values[values > 0], 0.97))
         traces.append(heat(list(range(steps)), packed(middle), values.T, top, hoverinfo="skip", opacity=0.55))
-    traces.append(_arrows(asked, scale, steps))
-    line = {"color": color(asked.series.style), "width": 1.6}
+    traces.append(_arrows(flow, scale, steps))
+    line = {"color": color(flow.series.style), "width": 1.6}
     along = listed(np.tile([*range(steps + 1), math.nan], _PATHS))
-    heights = np.vstack([scale.drawn(asked.paths), np.full(_PATHS, math.nan)]).T.ravel()
+    heights = np.vstack([scale.drawn(flow.paths), np.full(_PATHS, math.nan)]).T.ravel()
     traces.append(
         {"type": "scatter", "mode": "lines", "x": along, "y": packed(heights), "line": line, "hoverinfo": "skip"}
     )
@@ -211,23 +209,23 @@ def _picture(asked: Asked, target: Target, scale: _Scale) -> Picture:
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": dashed} for edge in edges_of
     ]
     across = axis("level, from noise to data", range=[-0.5, steps + 0.5], showgrid=False, nticks=6)
-    ends = asked.paths[-1]
+    ends = flow.paths[-1]
     caption = (
-        f"{asked.series.label}: starts with standard deviation {number(asked.spread, 3)}, and after {steps} steps of "
+        f"{flow.series.label}: starts with standard deviation {number(flow.spread, 3)}, and after {steps} steps of "
         f"the schedule’s own grid {_PATHS} paths from quantiles of that noise end between {number(float(ends.min()), 2)} "
         f"and {number(float(ends.max()), 2)}."
     )
     spec = {"data": traces, "layout": layout(xaxis=across, yaxis=scale.axis(), shapes=shapes)}
-    return Picture(escaped(asked.series.label), caption, spec, "tall", asked.series.shown_with)
+    return Picture(escaped(flow.series.label), caption, spec, "tall", flow.series.shown_with)
 
 
-def _density(asked: Asked, target: Target, scale: _Scale) -> tuple[Array, Array] | None:
+def _density(flow: Flow, target: Target, scale: _Scale) -> tuple[Array, Array] | None:
     """Edges as drawn, and the exact density of the drawn x_t in each bin at each noisy level; None where it is not known."""
     edges = np.linspace(-scale.reach, scale.reach, _BINS + 1)
     places = scale.value(edges)
     stretch = np.diff(places) / np.diff(edges)
     columns = []
-    for level in asked.levels[:-1]:
+    for level in flow.levels[:-1]:
         law = target.density(places, float(level.alpha), float(level.sigma))
         if law is None:
             return None
@@ -236,7 +234,7 @@ def _density(asked: Asked, target: Target, scale: _Scale) -> tuple[Array, Array]
     return edges, np.where(values > 0.01 * values.max(), values, 0.0)
 
 
-def _arrows(asked: Asked, scale: _Scale, steps: int) -> Spec:
+def _arrows(flow: Flow, scale: _Scale, steps: int) -> Spec:
     """Arrows of one length in the picture, which is as high as it is wide in their units."""
     columns = range(0, steps, -(-steps // _COLUMNS))
     heights = (np.arange(_ROWS) + 0.5) / _ROWS * 2 * scale.reach - scale.reach
@@ -245,8 +243,8 @@ def _arrows(asked: Asked, scale: _Scale, steps: int) -> Spec:
     along: list[Array] = []
     upwards: list[Array] = []
     for level in columns:
-        now, then = asked.levels[level], asked.levels[level + 1]
-        velocity = asked.velocity(level, x) * float(then.time - now.time)  # in steps of the grid
+        now, then = flow.levels[level], flow.levels[level + 1]
+        velocity = flow.velocity(level, x) * float(then.time - now.time)  # in steps of the grid
         rise = velocity * scale.slope(x) / high
         run = np.full_like(rise, 1.0 / wide)
         length = np.hypot(run, rise)

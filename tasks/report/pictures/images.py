@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series, Tabulation
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 MOST_STEPS = 4
@@ -97,7 +97,7 @@ def pictures(kept: Sequence[Kept], sheets: Sheets, *, by_panel: bool = False) ->
 
 
 def trajectories(
-    answers: ReportSource, table: Tabulation, dataset: str, target: Target, sheets: Sheets
+    answers: ModelledAnswers, table: Tabulation, dataset: str, target: Target, sheets: Sheets
 ) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, math.prod(sheets.shape))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.report.lookup.points import Row
     from tasks.report.numbers.curves import Panel, Series, Tabulation
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class Kept:
 
 def preference(panel: Panel) -> int:
     """How early a panel is shown: Heun's method, DDIM, and so on; others after them."""
-    return _FAVOURITES.index(panel.sampler) if panel.sampler in _FAVOURITES else len(_FAVOURITES)
+    return _FAVOURITES.index(panel.rule) if panel.plain and panel.rule in _FAVOURITES else len(_FAVOURITES)
 
 
 def default_panel(panels: Sequence[Panel]) -> Panel | None:
@@ -46,7 +46,7 @@ def default_panel(panels: Sequence[Panel]) -> Panel | None:
     return min(panels, key=preference, default=None)
 
 
-def asked(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Row]]]:
+def answered(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Row]]]:
     """The answered points of a dataset by panel, series and seed, most steps first."""
     groups: dict[tuple[Panel, Series, int], list[Row]] = {}
     for point in table.points:
@@ -59,7 +59,7 @@ def asked(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int,
 
 
 def kept_samples(
-    answers: ReportSource, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
+    answers: ModelledAnswers, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
 ) -> tuple[list[Kept], bool]:
     """What was kept of a data set with one sampler, per series of the first seed that has any.
 
@@ -67,7 +67,7 @@ def kept_samples(
     """
     found: dict[Series, Kept] = {}
     left_out = False
-    for asked_of, series, seed, points in asked(table, dataset):
+    for asked_of, series, seed, points in answered(table, dataset):
         if series in found or asked_of != panel:
             continue
         values = {}
@@ -78,7 +78,7 @@ def kept_samples(
                 values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
         if not values:
             continue
-        law = followed(target, points[0], answers.study)  # of the most steps
+        law = followed(target, points[0])  # of the most steps
         if law is target:
             found[series] = Kept(panel, series, seed, values)
         elif law is not None and dim == 1:
@@ -102,12 +102,12 @@ Trajectories = list[tuple["Series", list[Picture]]]
 
 
 def kept_trajectories(
-    answers: ReportSource, table: Tabulation, dataset: str, dim: int
+    answers: ModelledAnswers, table: Tabulation, dataset: str, dim: int
 ) -> tuple[list[tuple[Series, Panel, Row, xr.DataArray]], int]:
     """One kept trajectory of each series, of the panel that is shown first; and how many more were kept."""
     found: dict[Series, tuple[Panel, Row, xr.DataArray]] = {}
     seen = 0
-    for panel, series, _, points in asked(table, dataset):
+    for panel, series, _, points in answered(table, dataset):
         for point in points:
             kept = answers.trajectory(point.point_id)
             if kept is None or kept.sizes.get("coordinate", 1) != dim or kept.sizes.get("level", 0) < 2:

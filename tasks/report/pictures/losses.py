@@ -7,7 +7,6 @@ import math
 import numpy as np
 import xarray as xr
 
-from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.pictures.style import Picture, Spec, axis, color, dash, escaped, layout, listed, log_ticks, packed
 from tasks.report.text import number
@@ -24,7 +23,7 @@ def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | No
     for i in own:
         formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
         series = table.series_of(formulation, schedule)
-        if series is not None and formulation != EXACT:
+        if series is not None and not series.exact:
             groups.setdefault(series, []).append(i)
     every = max(1, math.ceil(found.sizes["progress"] / _LOSS_POINTS))
     recorded = (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series, Tabulation
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 BINS = 60
@@ -36,7 +36,7 @@ _FROM_TARGET = 20_000
 
 
 @dataclass(frozen=True)
-class View:
+class Outlook:
     """Where samples are looked at from: two axes in their space, a window and the density that is darkest."""
 
     names: tuple[str, str]
@@ -61,8 +61,8 @@ class View:
         return counts / max(len(values), 1) / area, 1 - counts.sum() / max(len(values), 1)
 
 
-def view_of(target: Target, kept: Sequence[Kept], dim: int) -> View:
-    """The view of a data set: on its target, or on the samples of the largest step counts where that is not known."""
+def outlook_on(target: Target, kept: Sequence[Kept], dim: int) -> Outlook:
+    """The outlook on a data set: on its target, or on the samples of the largest step counts where that is not known."""
     known = target.sample(_FROM_TARGET)
     shown = known if known is not None else np.concatenate([one.values[max(one.values)] for one in kept])
     shown = shown[np.isfinite(shown).all(axis=1)]
@@ -76,10 +76,10 @@ def view_of(target: Target, kept: Sequence[Kept], dim: int) -> View:
     low, high = np.quantile(flat, [0.005, 0.995], axis=0) if len(flat) else (np.full(2, -1.0), np.ones(2))
     centre, half = (low + high) / 2, 0.68 * float(np.max(high - low)) or 0.5
     edges = (centre[0] + np.linspace(-half, half, BINS + 1), centre[1] + np.linspace(-half, half, BINS + 1))
-    view = View(names, axes, edges, 1.0, note, flat if known is not None else None)
+    view = Outlook(names, axes, edges, 1.0, note, flat if known is not None else None)
     density, _ = view.density(shown)
     top = 1.2 * float(np.quantile(density[density > 0], 0.98)) if (density > 0).any() else 1.0
-    return View(names, axes, edges, top, note, view.target)
+    return Outlook(names, axes, edges, top, note, view.target)
 
 
 def principal_axes(values: Array, dim: int) -> tuple[Array, float]:
@@ -96,17 +96,17 @@ def principal_axes(values: Array, dim: int) -> tuple[Array, float]:
     return axes, float(variances[-2:].sum()) / total if total > 0 else 1.0
 
 
-def target_picture(view: View) -> Picture | None:
+def target_picture(view: Outlook) -> Picture | None:
     """The exact target, as many draws of it; None where it is not known."""
     if view.target is None:
         return None
-    whole = View(view.names, np.eye(2), view.edges, view.top, "", None)
+    whole = Outlook(view.names, np.eye(2), view.edges, view.top, "", None)
     density, _ = whole.density(view.target)
     spec = _grid([("", density)], view, columns=1)
     return Picture("target", f"{len(view.target):,} draws of the exact target.{view.note}", spec, "square")
 
 
-def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> list[Picture]:
+def pictures(kept: Sequence[Kept], view: Outlook, *, by_panel: bool = False) -> list[Picture]:
     """For every run its density at up to four step counts, fewest and most included; titled by panel if asked to."""
     found = []
     for one in kept:
@@ -125,7 +125,7 @@ def pictures(kept: Sequence[Kept], view: View, *, by_panel: bool = False) -> lis
 
 
 def trajectories(
-    answers: ReportSource, table: Tabulation, dataset: str, target: Target, view: View
+    answers: ModelledAnswers, table: Tabulation, dataset: str, target: Target, view: Outlook
 ) -> tuple[Trajectories, int]:
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, view.axes.shape[1])
@@ -136,14 +136,14 @@ def trajectories(
     return pictures, more
 
 
-def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, view: View) -> Picture:
+def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, view: Outlook) -> Picture:
     """Each level divided by the standard deviation that the exact law has there: noise starts a hundred times wider."""
     n = kept.sizes["level"]
     levels = np.unique(np.linspace(0, n - 1, min(n, LEVELS)).round().astype(int)).tolist()
     values = kept.transpose("level", "sample", "coordinate").values.astype(float)
     alphas, sigmas = (np.broadcast_to(kept[name].values.astype(float), n) for name in ("alpha", "sigma"))
     edges = np.linspace(-3, 3, BINS + 1)
-    window = View(view.names, view.axes, (edges, edges), view.top, "", None)
+    window = Outlook(view.names, view.axes, (edges, edges), view.top, "", None)
     shown, tops = [], []
     for level in levels:
         scale = target.standard_deviation(float(alphas[level]), float(sigmas[level])) or 1.0
@@ -160,7 +160,7 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
 
 
 def _grid(
-    densities: Iterable[tuple[str, Array]], view: View, columns: int, tops: Sequence[float] | None = None
+    densities: Iterable[tuple[str, Array]], view: Outlook, columns: int, tops: Sequence[float] | None = None
 ) -> Spec:
     """Small heat maps on one window, row by row."""
     shown = list(densities)

@@ -11,7 +11,6 @@ import math
 
 import xarray as xr
 
-from tasks.report.lookup.points import EXACT
 from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, layout, listed, log_ticks, symbol
 from tasks.report.text import counted, number
@@ -54,7 +53,7 @@ def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series
     for i, owner in enumerate(found["dataset"].values.astype(str)):
         formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
         series = table.series_of(formulation, schedule)
-        if owner != dataset or series is None or formulation == EXACT:
+        if owner != dataset or series is None or series.exact:
             continue
         for nsr, value in zip(levels[i].tolist(), values[i].tolist(), strict=True):
             if math.isfinite(nsr) and nsr > 0 and math.isfinite(value) and value > 0:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.lookup.targets import followed
-from tasks.report.pictures.kept import asked, default_panel
+from tasks.report.pictures.kept import answered, default_panel
 from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.report.lookup.points import Row
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Panel, Series, Tabulation
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 MOST_POINTS = 3000
@@ -42,17 +42,17 @@ class Cloud:
     values: Array
 
 
-def clouds(answers: ReportSource, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
+def clouds(answers: ModelledAnswers, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
     """One cloud per series, of the favourite sampler that has kept samples, at the largest step count.
 
     Without samples that should follow another law than the data: beside the surface they would look wrong.
     """
     dataset = target.name
     found: dict[tuple[Panel, Series], Cloud] = {}
-    for panel, series, _, points in asked(table, dataset):
+    for panel, series, _, points in answered(table, dataset):
         if (panel, series) in found:
             continue
-        if followed(target, points[0], answers.study) is not target:
+        if followed(target, points[0]) is not target:
             continue
         for point in points:
             kept = answers.samples(point.point_id)

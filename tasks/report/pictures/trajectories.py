@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report.lookup.targets import sampled_on, solved
+from tasks.report.lookup.targets import solved
 from tasks.report.pictures.kept import Trajectories, asked_for, kept_trajectories
 from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
 from tasks.report.pictures.motion import motion
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusion.schedules import Schedule
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series, Tabulation
-    from tasks.report.source import ReportSource
+    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 _BINS = 80
@@ -42,14 +42,14 @@ _MULTIPLES = 6
 _WANDERERS = 6
 
 
-def trajectories(answers: ReportSource, table: Tabulation, dataset: str, target: Target) -> tuple[Trajectories, int]:
+def trajectories(answers: ModelledAnswers, table: Tabulation, dataset: str, target: Target) -> tuple[Trajectories, int]:
     """Histograms, map and histogram in motion of one kept trajectory per series; and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, 1)
     pairs = [
         (
             series,
             [
-                _multiples(series, asked_for(panel, point), kept, target, sampled_on(point, target, answers.study)),
+                _multiples(series, asked_for(panel, point), kept, target, point.asked.sampling_schedule.component),
                 _map(series, asked_for(panel, point), kept, target),
                 motion(series, asked_for(panel, point), kept, target),
             ],

@@ -1,0 +1,189 @@
+"""Where an error comes from, and the error of the learned score by noise level."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tasks.report import draw_report
+from tasks.report.numbers.curves import Panel, tabulate
+from tasks.report.numbers.decomposition import metric_with_parts, origins, reading
+from tasks.report.pictures.decomposition import picture as picture_of_parts
+from tasks.report.pictures.score import score_errors
+from tests.tasks.chosen import OfCell, answers_to
+from tests.tasks.page_reader import pictures_of, sections_of
+from tests.tasks.realistic import realistic
+
+# --- where the error comes from ---------------------------------------------------------------------------------------
+
+
+def split_rows(*, formulation="edm", steps, seeds=3, noise=0.0, floor=0.01, **laws):
+    """Rows whose parts are given by step count, with the same relative noise on every part of a seed: the exact ones, too."""
+    rows = []
+    for i, n in enumerate(steps):
+        for seed in range(seeds):
+            factor = 1 + noise * (seed - 1)
+            network, discretisation, prior = (laws[part][i] * factor for part in ("network", "discretisation", "prior"))
+            exact = math.fsum([discretisation, prior, floor])
+            where = {"steps": n, "seed": seed, "w1_floor": floor}
+            schedule = {"edm": "edm", "vp": "vp-linear", "exact": "edm"}[formulation]
+            rows.append({**where, "formulation": "exact", "schedule": schedule, "w1": exact, "w1_limit": prior + floor})
+            if formulation != "exact":
+                rows.append({**where, "formulation": formulation, "w1": exact + network})
+    return sorted(rows, key=lambda row: row["formulation"] == "exact")
+
+
+def origin_of(rows):
+    table = tabulate(answers_to(rows))
+    assert metric_with_parts(table, "uniform") == "w1"
+    (origin,) = origins(table, "uniform", "w1")
+    return origin
+
+
+def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
+    rows = split_rows(steps=(1, 2), network=(0.3, -0.02), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
+    spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
+    bars = {trace["name"]: trace["y"] for trace in spec["data"] if trace["type"] == "bar"}
+    assert bars == {
+        "network": pytest.approx([0.3, -0.2]),
+        "discretisation": pytest.approx([0.6, 0.6]),
+        "prior": pytest.approx([0.09, 0.1]),
+        "sampling floor": pytest.approx([0.01, 0.1]),
+    }
+    assert spec["layout"]["barmode"] == "relative"  # plotly's word for: negative ones hang below the line
+    low, high = spec["layout"]["yaxis"]["range"]
+    assert low < -0.2
+    assert high > 1
+
+
+def test_the_hover_gives_every_part_with_its_standard_error():
+    rows = split_rows(steps=(2,), network=(0.3,), discretisation=(0.6,), prior=(0.09,), noise=0.1)
+    spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
+    assert spec["layout"]["hovermode"] == "x unified"
+    assert [trace["text"] for trace in spec["data"]] == [
+        ["network 0.300 ± 0.017"],
+        ["discretisation 0.600 ± 0.035"],
+        ["prior 0.0900 ± 0.0052"],
+        ["sampling floor 0.0100"],
+        ["NFE = 3: w1 1.00 ± 0.057"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("network", "start"),
+    [
+        ((0.1, 0.1, 0.1, 0.1), 5),  # discretisation is 0.4 / n
+        ((0.1, 0.1, 0.0, 0.1), 8),
+        ((0.9, 0.9, 0.9, 0.9), 1),
+        ((0.0, 0.0, 0.0, 0.0), None),
+        ((0.1, 0.1, 0.1, 0.0), None),
+    ],
+)
+def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(network, start):
+    steps = (1, 2, 5, 8)
+    laws = {"network": network, "discretisation": tuple(0.4 / n for n in steps), "prior": (0.0,) * 4}
+    assert origin_of(split_rows(steps=steps, noise=1e-6, **laws)).network_from() == start
+
+
+def test_what_noise_hides_does_not_dominate():
+    laws = {"network": (0.101,) * 2, "discretisation": (0.1,) * 2, "prior": (0.0,) * 2}
+    rows = split_rows(steps=(1, 2), **laws)
+    for row in rows:
+        row["w1"] += 0.01 * (row["seed"] - 1) if row["formulation"] == "edm" else 0.0
+    assert origin_of(rows).network_from() is None
+    laws["network"] = (0.5,) * 2
+    assert origin_of(split_rows(steps=(1, 2), noise=1e-6, **laws)).network_from() == 1
+    assert origin_of(split_rows(steps=(1, 2), seeds=1, **laws)).network_from() is None  # what is the noise of one?
+
+
+def test_the_sentence_says_what_dominates_where():
+    edm = {"network": (0.1, 0.1), "discretisation": (0.9, 0.01), "prior": (0.0, 0.0)}
+    vp = {"network": (0.0, 0.0), "discretisation": (0.9, 0.001), "prior": (0.0, 0.0)}
+    rows = split_rows(steps=(1, 10), noise=1e-6, **edm)
+    rows += split_rows(formulation="vp", steps=(1, 10), noise=1e-6, **vp)
+    table = tabulate(answers_to(rows))
+    found = origins(table, "uniform", "w1")
+    assert reading(found, Panel("heun"), "w1") == (
+        "w1 with heun: at N = 1 the largest part is discretisation for all 2; at N = 10 the largest part is the "
+        "network’s error for edm, the sampling floor for vp; the network’s error exceeds discretisation from N ≥ 10 on for edm, "
+        "that cannot be told up to N = 10 for vp."
+    )
+
+
+def test_an_exact_denoiser_has_no_network_to_blame():
+    rows = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(0.9, 0.01), prior=(0, 0))
+    html = draw_report(answers_to(rows))
+    assert "Where the error comes from" in sections_of(html)
+    (spec,) = (s for title in pictures_of(html).values() for s in title if s["layout"].get("barmode") == "relative")
+    assert [trace["name"] for trace in spec["data"][:-1]] == ["discretisation", "prior", "sampling floor"]
+    assert "network’s error" not in html
+
+
+def test_without_an_exact_row_nothing_is_split_and_the_page_says_so():
+    html = draw_report(realistic(exact=False, samplers=("heun",)))
+    assert "Where the error comes from" not in sections_of(html)
+    assert "errors are not split" in html
+
+
+def test_many_samplers_of_few_denoisers_stand_side_by_side():
+    rows = []
+    for name in ("ddim", "euler", "heun"):
+        more = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(1, 0.1), prior=(0, 0))
+        rows += [{**row, "sampler": name} for row in more]
+    html = draw_report(answers_to(rows))
+    assert all(len(pictures_of(html)[name]) == 2 for name in ("ddim", "euler", "heun"))  # quality, and the split
+    assert "<option" not in html
+
+
+# --- the error of the learned score -----------------------------------------------------------------------------------
+
+
+def with_errors(errors, levels, *, formulation="edm", dataset="uniform"):
+    """A model for each seed with such errors of its score at noise-to-signal ratios."""
+    rows = [
+        {"formulation": formulation, "dataset": dataset, "seed": seed, "sliced-w2": 0.1} for seed in range(len(errors))
+    ]
+    return answers_to(
+        rows,
+        lambda cell: OfCell(levels=levels[cell.seed], errors=errors[cell.seed]),
+        metrics=["sliced-w2", "score-error"],
+    )
+
+
+def picture_of(answers, dataset="uniform"):
+    return score_errors(answers.score_errors(), tabulate(answers), dataset)
+
+
+def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band():
+    found = picture_of(with_errors([[1, 4], [2, 4], [4, 4]], [[0.1, 10]] * 3))
+    band, curve = found.spec["data"]
+    assert curve["x"] == [0.1, 10]
+    assert curve["y"] == pytest.approx([2, 4], rel=1e-4)
+    factor = math.exp(4.302653 * math.log(2) / math.sqrt(3))  # Student's t of two degrees of freedom
+    assert band["y"] == pytest.approx([2 * factor, 4, 4, 2 / factor], rel=1e-4)
+    assert found.spec["layout"]["xaxis"]["type"] == found.spec["layout"]["yaxis"]["type"] == "log"
+
+
+def test_from_two_seeds_no_band_is_drawn():
+    found = picture_of(with_errors([[1, 4], [2, 4]], [[0.1, 10]] * 2))
+    assert len(found.spec["data"]) == 1
+
+
+def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
+    answers = with_errors([[1.0, np.nan], [np.nan, 3.0]], [[0.1, 10], [0.1, 10]])
+    (curve,) = picture_of(answers).spec["data"]
+    assert (curve["x"], curve["y"]) == ([0.1, 10], [1, 3])
+    assert picture_of(answers, "torus") is None
+    assert picture_of(with_errors([[1e-30, 1e-30]], [[0.1, 10]], formulation="exact")) is None
+    assert picture_of(answers_to([{"formulation": "edm", "w1": 0.1}])) is None
+
+
+def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n():
+    rows = [{"formulation": "edm", "steps": n, "w1": 0.1, "score-error": 0.01} for n in (1, 10)]
+    html = draw_report(answers_to(rows, lambda _cell: OfCell(levels=[0.1, 10], errors=[0.01, 0.01])))
+    assert "Error of the learned score by noise level" in sections_of(html)
+    assert not [title for title in sections_of(html) if title.startswith("score-error")]
+    bare = draw_report(answers_to([{"formulation": "edm", "w1": 0.1}]))
+    assert "Error of the learned score by noise level" not in sections_of(bare)
