@@ -1,0 +1,55 @@
+"""A sampler of one's own: the exponential midpoint rule, beside two shipped ones, on two schedules.
+
+With s = sigma / alpha, y = x / alpha and D held still, the flow has the solution y -> D + (s'/s) (y - D); the rule takes D from
+half the way in ln(s). The exact denoiser of eight bumps shows what its steps cost: no network is in the way.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import diffatlas as da
+
+
+@dataclass(frozen=True)
+class Midpoint(da.Sampler):
+    """x is [members, n, dim], a level's alpha and sigma are [members]; the last step goes to the denoiser's answer."""
+
+    order: ClassVar[int] = 2
+    between_levels: ClassVar[bool] = True  # asks the denoiser at levels that are not the grid's
+    share: float = 0.5  # of the way in ln(s); a parameter: da.sampler(Midpoint, share=0.4)
+
+    def evaluations(self, steps):
+        return 2 * steps - 1
+
+    def step(self, denoiser, x, now, then, noise):
+        denoised = denoiser(x, now.alpha, now.sigma)
+        if then.clean:
+            return denoised
+        middle = now.at(now.time_of(now.nsr ** (1 - self.share) * then.nsr**self.share))
+        ahead = self._moved(x, denoised, now, middle)
+        return self._moved(x, denoiser(ahead, middle.alpha, middle.sigma), now, then)
+
+    @staticmethod
+    def _moved(x, denoised, now, then):
+        kept = (then.sigma / now.sigma)[:, None, None]
+        return kept * x + (then.alpha[:, None, None] - kept * now.alpha[:, None, None]) * denoised
+
+
+def errors(schedule: str, steps: int) -> dict[str, float]:
+    """Root mean square distance to the samples of 400 steps of `heun`, from the same start noise."""
+    target = da.dataset("eight_gaussians")
+    asked = {"schedule": schedule, "grid": "uniform-log-snr", "n": 200}
+    limit = da.sample(target, "heun", steps=400, **asked)
+    found = {"own": Midpoint(), "ddim": "ddim", "heun": "heun"}
+    samples = {name: da.sample(target, sampler, steps=steps, **asked) for name, sampler in found.items()}
+    return {name: float((x - limit).square().mean().sqrt()) for name, x in samples.items()}
+
+
+if __name__ == "__main__":
+    for schedule in ("edm", "vp-linear"):
+        for steps in (10, 20, 40):
+            print(schedule, steps, {name: f"{error:.4f}" for name, error in errors(schedule, steps).items()})
+    try:
+        da.sample(da.dataset("uniform"), Midpoint(), n=5, schedule="ddpm-linear")
+    except da.WrongValue as error:
+        print("refused:", error)
