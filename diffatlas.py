@@ -3,6 +3,7 @@
     import diffatlas as da
 
     points = da.open_results("results", study="uniform")  # stored answers, labelled
+    da.run("uniform", store="results")  # what `diffatlas run uniform` does
 
     x = da.sample(denoiser, "heun", steps=18, n=10_000, dim=2)  # any f(x [n, dim], sigma)
     model = da.train("eight_gaussians", "edm", steps=3000)  # .sample .denoise .score .log_likelihood
@@ -21,7 +22,7 @@ stored answers needs neither torch nor Prefect nor Ray; the mathematics needs no
 | | |
 |---|---|
 | stored answers | `open_results`, `open_samples`, `open_trajectory`, `open_model`, `query`, `compare`, `summary`, `export` |
-| running | `load_study`, `plan` |
+| running | `load_study`, `plan`, `run` |
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
 | bases of one's own classes | `Dataset`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from diffusion.networks import Architecture
     from diffusion.samplers import PathSampler, Sampler
     from diffusion.schedules import Schedule
+    from flows.direct import run
     from tasks.compare import Comparison, compare, summary
     from tasks.models import (
         Model,
@@ -106,6 +108,7 @@ __all__ = [
     "open_trajectory",
     "plan",
     "query",
+    "run",
     "sample",
     "sampler",
     "schedule",
@@ -149,6 +152,7 @@ _WHERE = {
     "open_trajectory": "tasks.results.read:open_trajectory",
     "plan": "tasks.results.stored:plan_for",
     "query": "tasks.query:query",
+    "run": "flows.direct:run",
     "sample": "tasks.models:sample",
     "sampler": "tasks.models:sampler",
     "schedule": "tasks.models:schedule",

@@ -1,0 +1,74 @@
+"""A run of a study asked for from Python: what the command `run` does, without its words."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.results.read import open_results
+from tasks.results.stored import is_recorded, plan_for
+from tasks.store import Store
+from tasks.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def run(
+    study: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    report: str | Path | None = None,
+) -> xr.Dataset:
+    """Run what a store lacks of a study, as the command `diffatlas run` does, and return its points.
+
+    A study that is finished starts nothing.
+
+    Args:
+        study: a file, the name of a shipped study, or a study that was loaded.
+        store: a folder, or ``s3://bucket/prefix``; made if it is not there.
+        overrides: changes to what is loaded, such as ``"steps=[1, 2, 4]"``.
+        ray: the address of an existing Ray cluster; None: workers on this machine.
+        workers: how many of them; None: as many as cores.
+        retry_failed: compute points again that failed before.
+        report: where the page goes; None: ``reports/NAME.html``.
+
+    Returns:
+        The study's points, as `open_results` has them; failed ones have the reason in `error`.
+
+    Raises:
+        StudyError: the study cannot be used.
+        StoreUnavailable: the store cannot be written, or another run has it.
+        ServiceUnavailable: Prefect or Ray does not start.
+    """
+    made = plan_for(study, store, overrides, retry_failed=retry_failed)
+    if made.jobs or not Store.exists(store) or not is_recorded(Store.open(store), made):
+        from flows.request import RunRequest
+        from flows.start import start
+
+        with tempfile.TemporaryDirectory() as folder:
+            source = study
+            if isinstance(study, Study):
+                source = Path(folder) / f"{study.name}.yaml"
+                source.write_text(json.dumps(study.spec()))  # JSON is YAML
+            start(
+                RunRequest(
+                    str(source),
+                    store,
+                    tuple(overrides),
+                    ray_address=ray,
+                    workers=workers,
+                    retry_failed=retry_failed,
+                    report=None if report is None else str(report),
+                )
+            )
+    import tasks.accessor  # noqa: F401 - gives the points their `atlas`
+
+    return open_results(store, made.study.name)
