@@ -1,4 +1,5 @@
-"""The public face of diffatlas: stored answers, running studies, and the mathematics in a few lines.
+"""The public face of diffatlas: stored answers, running studies, and the mathematics in a few
+lines.
 
     import diffatlas as da
 
@@ -9,15 +10,16 @@
     model = da.train("eight_gaussians", "edm", steps=3000)  # .sample .denoise .score .log_likelihood
     da.evaluate(x, "eight_gaussians", ["energy"])  # value and floor of each metric
 
-Importing this file imports nothing else; a name is looked up in its room when it is first used. What reads
-stored answers needs neither torch nor Prefect nor Ray; the mathematics needs no Prefect, no Ray and no store.
+Importing this file imports nothing else; a name is looked up in its room when it is first used.
+What reads stored answers needs neither torch nor Prefect nor Ray; the mathematics needs no Prefect,
+no Ray and no store.
 
-- *Names* are those of `catalog`, or ``package.module:Class`` for one's own. Wherever a name is accepted, so is
-  ``{"name": ..., parameter: ...}``, an object, and a class of one's own.
+- *Names* are those of `catalog`, or ``package.module:Class`` for one's own. Wherever a name is
+  accepted, so is ``{"name": ..., parameter: ...}``, an object, and a class of one's own.
 - A *target* is a data set by name, mapping or object, or points of one's own: a tensor or an array
   ``[n, dim]``, on the line also ``[n]``.
-- What cannot be right is refused by a `DiffatlasError`, most often a `WrongValue`, which is a `ValueError`: one
-  sentence with what was found and what would be accepted.
+- What cannot be right is refused by a `DiffatlasError`, most often a `WrongValue`, which is a
+  `ValueError`: one sentence with what was found and what would be accepted.
 
 | | |
 |---|---|

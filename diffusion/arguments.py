@@ -1,7 +1,8 @@
 """Numbers and shapes at the door of data sets and schedules.
 
-Inside, everything is float64 tensors of agreed shapes. A plain number has one meaning and is taken; what could only give numbers
-that mean nothing is refused in one sentence, with what was found and what would be accepted.
+Inside, everything is float64 tensors of agreed shapes. A plain number has one meaning and is taken;
+what could only give numbers that mean nothing is refused in one sentence, with what was found and
+what would be accepted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ OfNoisedPoints = Callable[[S, Tensor, Tensor, Tensor], Tensor]
 
 
 def of_numbers(method: OfTime[S]) -> OfTime[S]:
-    """Let a function of times or noise levels take plain numbers and arrays too, as float64 tensors.
+    """Let a function of times or noise levels take plain numbers and arrays too, as float64
+    tensors.
 
     Floating-point tensors pass as they are, at the cost of one comparison of types.
 
@@ -54,12 +56,13 @@ def number(what: str, value: Any) -> Tensor:
 
 
 def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
-    """Check the arguments of what a data set says of noised points: ``method(self, x, alpha, sigma)``.
+    """Check the arguments of what a data set says of noised points:
+    ``method(self, x, alpha, sigma)``.
 
     Raises:
-        WrongValue: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes than ``[..., batch]``, so that they
-            would be spread along the batch; alpha is negative; sigma is not above 0, or is 0
-            where the clean data have no smooth density.
+        WrongValue: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes
+            than ``[..., batch]``, so that they would be spread along the batch; alpha is negative;
+            sigma is not above 0, or is 0 where the clean data have no smooth density.
     """
 
     def checked(self: Any, x: Any, alpha: Any, sigma: Any) -> Tensor:

@@ -1,7 +1,7 @@
 """A data set of one's own: a spiral in the plane, learned by a small network and scored.
 
-It states its dimension, mean and standard deviation and draws samples; a target that also knows its ideal denoiser
-says `exact` and `denoise`, and is sampled without a network (`da.exact`).
+It states its dimension, mean and standard deviation and draws samples; a target that also knows its
+ideal denoiser says `exact` and `denoise`, and is sampled without a network (`da.exact`).
 """
 
 import math
@@ -43,7 +43,9 @@ class Spiral(da.Dataset):
 
 
 def scores(steps: int = 400) -> dict[str, da.Score]:
-    """How far the samples of a trained network are from the spiral, with the floor that perfect ones have."""
+    """How far the samples of a trained network are from the spiral, with the floor that perfect
+    ones have.
+    """
     model = da.train(Spiral(), "edm", steps=steps, batch=256, width=64, data=20_000)
     return da.evaluate(model.sample("heun", steps=20, n=2000), Spiral(), ["energy", "sliced-w2"])
 

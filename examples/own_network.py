@@ -1,7 +1,7 @@
 """A network and a training loop of one's own: samples, score and likelihood from the atlas.
 
-Any `torch.nn.Module` f(x [n, dim], sigma) will do. This one predicts the noise in x = x_0 + sigma eps and is trained by
-plain regression; the least loss that any network can reach is known.
+Any `torch.nn.Module` f(x [n, dim], sigma) will do. This one predicts the noise in x = x_0 + sigma
+eps and is trained by plain regression; the least loss that any network can reach is known.
 """
 
 import torch
@@ -24,7 +24,9 @@ class Net(torch.nn.Module):
 
 
 def fit(net: Net, data: torch.Tensor, steps: int) -> float:
-    """Regression on the noise at log-uniform levels from 0.01 to 20; the mean loss of the last tenth."""
+    """Regression on the noise at log-uniform levels from 0.01 to 20; the mean loss of the last
+    tenth.
+    """
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
     for _ in range(steps):

@@ -1,7 +1,8 @@
 """A sampler of one's own: the exponential midpoint rule, beside two shipped ones, on two schedules.
 
-With s = sigma / alpha, y = x / alpha and D held still, the flow has the solution y -> D + (s'/s) (y - D); the rule takes D from
-half the way in ln(s). The exact denoiser of eight bumps shows what its steps cost: no network is in the way.
+With s = sigma / alpha, y = x / alpha and D held still, the flow takes y to D + (s'/s) (y - D). The
+rule takes D from half the way in ln(s). The exact denoiser of eight bumps shows what its steps cost:
+no network is in the way.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import diffatlas as da
 
 @dataclass(frozen=True)
 class Midpoint(da.Sampler):
-    """x is [members, n, dim], a level's alpha and sigma are [members]; the last step goes to the denoiser's answer."""
+    """x is [members, n, dim]; a level's alpha and sigma are [members]; the last one has no noise."""
 
     order: ClassVar[int] = 2
     between_levels: ClassVar[bool] = True  # asks the denoiser at levels that are not the grid's
@@ -36,7 +37,7 @@ class Midpoint(da.Sampler):
 
 
 def errors(schedule: str, steps: int) -> dict[str, float]:
-    """Root mean square distance to the samples of 400 steps of `heun`, from the same start noise."""
+    """Root mean square distance to 400 steps of `heun` from the same start noise."""
     target = da.dataset("eight_gaussians")
     asked = {"schedule": schedule, "grid": "uniform-log-snr", "n": 200}
     limit = da.sample(target, "heun", steps=400, **asked)

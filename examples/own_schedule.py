@@ -1,7 +1,9 @@
-"""A schedule of one's own: sigma = t and alpha = sqrt(1 - t^2), a quarter of the circle at constant growth of the noise.
+"""A schedule of one's own: sigma = t and alpha = sqrt(1 - t^2), a quarter of the circle at constant
+growth of the noise.
 
-Four functions say everything: alpha, sigma and their derivatives; `time_of` inverts the noise-to-signal ratio. (Where two
-expressions are enough, `da.schedule("user", alpha="sqrt(1 - t**2)", sigma="t", t_max=0.999)` needs no class.)
+Four functions say everything: alpha, sigma and their derivatives; `time_of` inverts the
+noise-to-signal ratio. (Where two expressions are enough,
+`da.schedule("user", alpha="sqrt(1 - t**2)", sigma="t", t_max=0.999)` needs no class.)
 """
 
 from dataclasses import dataclass

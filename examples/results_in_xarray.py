@@ -1,6 +1,8 @@
-"""Stored answers as labelled arrays: filter, pivot, reduce over seeds, rank, and take out samples and models.
+"""Stored answers as labelled arrays: filter, pivot, reduce over seeds, rank, and take out samples
+and models.
 
-Before: `diffatlas run smoke`, or `da.run("smoke")`. The store's folder is the only argument (`results` unless it is named).
+Before: `diffatlas run smoke`, or `da.run("smoke")`. The store's folder is the only argument
+(`results` unless it is named).
 """
 
 import sys

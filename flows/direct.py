@@ -27,7 +27,8 @@ def run(
     retry_failed: bool = False,
     report: str | Path | None = None,
 ) -> xr.Dataset:
-    """Run what a store lacks of a study, as the command `diffatlas run` does, and return its points.
+    """Run what a store lacks of a study, as the command `diffatlas run` does, and return its
+    points.
 
     A study that is finished starts nothing.
 

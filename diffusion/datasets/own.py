@@ -1,4 +1,6 @@
-"""Data of somebody's own: points in memory as a target, and the place of data of which nothing is said."""
+"""Data of somebody's own: points in memory as a target, and the place of data of which nothing is
+said.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,9 @@ MOST_EXACT = 5000
 class OwnPoints(PointSet):
     """Points in memory, each as likely as any other. Made by `own_points`.
 
-    What it is known by is a digest of its content; mean, standard deviation and the number of classes stand beside it, so that
-    a model that was trained on them can be read back without them: then nothing can be drawn.
+    What it is known by is a digest of its content; mean, standard deviation and the number of
+    classes stand beside it, so that a model that was trained on them can be read back without them:
+    then nothing can be drawn.
     """
 
     registered_name: ClassVar[str] = "points"
@@ -78,10 +81,12 @@ class OwnPoints(PointSet):
 
 
 def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
-    """A target from points ``[n, dim]`` and, if they have any, their labels ``[n]``, whole numbers from 0 on.
+    """A target from points ``[n, dim]`` and, if they have any, their labels ``[n]``, whole numbers
+    from 0 on.
 
     Raises:
-        WrongValue: not two points or more of real finite numbers, all points the same, other labels than one for each point.
+        WrongValue: not two points or more of real finite numbers, all points the same, other labels
+            than one for each point.
     """
     if points.ndim != 2 or len(points) < 2 or points.shape[1] == 0:
         raise WrongValue(
@@ -114,7 +119,9 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
 
 @dataclass(frozen=True)
 class UnknownData(Dataset):
-    """Data in `dim` dimensions of which nothing is known: those behind a denoiser that somebody brings."""
+    """Data in `dim` dimensions of which nothing is known: those behind a denoiser that somebody
+    brings.
+    """
 
     registered_name: ClassVar[str] = "unknown"
 

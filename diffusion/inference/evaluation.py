@@ -1,4 +1,6 @@
-"""How far samples, or a model, are from a target: the value of each metric and the floor that perfect ones have."""
+"""How far samples, or a model, are from a target: the value of each metric and the floor that
+perfect ones have.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,27 @@ from diffusion.models import Denoiser
 
 
 class Score(NamedTuple):
-    """A metric's value and its floor: what as many perfect samples would have on average, or the ideal denoiser."""
+    """A metric's value and its floor: what as many perfect samples would have on average, or the
+    ideal denoiser.
+    """
 
     value: float
     floor: float
 
 
 def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[Metric]) -> dict[str, Score]:
-    """Each metric by its column's name (the metric's own, with the parameters that differ from the defaults).
+    """Each metric by its column's name (the metric's own, with the parameters that differ from the
+    defaults).
 
     Args:
-        samples: ``[n, dim]``, or on the line ``[n]``, for metrics of samples; a model for metrics of denoisers, which look at it on
-            its own schedule.
+        samples: ``[n, dim]``, or on the line ``[n]``, for metrics of samples; a model for metrics
+            of denoisers, which look at it on its own schedule.
         target: what the samples should follow.
         metrics: at least one.
 
     Raises:
-        WrongValue: a metric that does not serve the target or what is given; samples of another shape, or not finite.
+        WrongValue: a metric that does not serve the target or what is given; samples of another
+            shape, or not finite.
     """
     if not metrics:
         raise WrongValue("metrics: found none; accepted: at least one")

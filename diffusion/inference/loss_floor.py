@@ -2,12 +2,14 @@ r"""The least denoising loss that any network can reach.
 
     L* = E_nsr lambda(nsr) E|x_0 - E[x_0 | x_t]|^2 = E_nsr lambda(nsr) mmse(nsr)
 
-What is left of the loss when the network is the ideal denoiser: the posterior variance of the data, which no network knows more
-of. The outer mean runs over the training noise levels, by quadrature over their quantiles (or over all levels of a discrete
-schedule); the inner over x_t, on the line by quadrature against its exact density, elsewhere over fixed draws.
+What is left of the loss when the network is the ideal denoiser: the posterior variance of the data,
+which no network knows more of. The outer mean runs over the training noise levels, by quadrature
+over their quantiles (or over all levels of a discrete schedule); the inner over x_t, on the line by
+quadrature against its exact density, elsewhere over fixed draws.
 
-With weights that are learned (`edm2`) the loss ``E[e^-u l + u]`` is least where ``u = ln l``, so that the floor is
-``E[1 + ln(lambda mmse)]``. A noise target that is not the noise itself (the refinements of `level-1`) adds its own variance.
+With weights that are learned (`edm2`) the loss ``E[e^-u l + u]`` is least where ``u = ln l``, so
+that the floor is ``E[1 + ln(lambda mmse)]``. A noise target that is not the noise itself (the
+refinements of `level-1`) adds its own variance.
 """
 
 from __future__ import annotations
@@ -47,14 +49,16 @@ def loss_floor(
         target: the data, with an exact denoiser.
         formulation: what is trained, with its noise levels and weights.
         schedule: on which; None: the formulation's own.
-        sigma_data: the standard deviation that the formulation takes the data to have; None: the target's.
+        sigma_data: the standard deviation that the formulation takes the data to have; None: the
+            target's.
 
     Returns:
-        The floor. On the line to six digits (two where the weight has a kink, as `min-snr`); elsewhere an
-        average over 4096 draws at each noise level.
+        The floor. On the line to six digits (two where the weight has a kink, as `min-snr`);
+        elsewhere an average over 4096 draws at each noise level.
 
     Raises:
-        WrongValue: the target has no exact denoiser, the formulation is trained otherwise, or does not take schedule or target.
+        WrongValue: the target has no exact denoiser, the formulation is trained otherwise, or does
+            not take schedule or target.
     """
     name = formulation.registered_name
     on = (schedule or formulation.own_schedule()).fitted(target)

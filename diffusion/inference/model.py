@@ -1,7 +1,7 @@
 """One model, trained, exact or somebody's own, and what it can be asked.
 
-Points are ``[n, dim]`` and answers float64; noise is told by sigma, as in ``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is
-named.
+Points are ``[n, dim]`` and answers float64; noise is told by sigma, as in
+``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is named.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ MOST_STEPS = 1_000_000
 class Inference:
     """A model that can be asked: `model` as a stack of one, and what it was made for.
 
-    `stream` names the random numbers of its samples: models of one stream and seed start from the same noise.
+    `stream` names the random numbers of its samples: models of one stream and seed start from the
+    same noise.
     """
 
     dataset: Dataset
@@ -46,7 +47,9 @@ class Inference:
     stream: str
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """`denoise` at ``alpha = 1``: a model is a denoiser ``f(x [n, dim], sigma)``, as `diffusion.models.own` takes one."""
+        """`denoise` at ``alpha = 1``: a model is a denoiser ``f(x [n, dim], sigma)``, as
+        `diffusion.models.own` takes one.
+        """
         return self.denoise(x, sigma)
 
     def denoise(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
@@ -75,28 +78,35 @@ class Inference:
         return self.model
 
     def score(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
-        """``grad log p(x) = (alpha E[x_0 | x] - x) / sigma^2`` of ``x = alpha x_0 + sigma eps``; arguments as of `denoise`."""
+        """``grad log p(x) = (alpha E[x_0 | x] - x) / sigma^2`` of ``x = alpha x_0 + sigma eps``;
+        arguments as of `denoise`.
+        """
         a, s = self._level(alpha, sigma)
         points = self._points(x, "x")
         return (a * self.denoise(points, sigma, alpha=alpha) - points) / s**2
 
     def log_density(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
-        """``log p(x)`` ``[n]``, in nats, of ``x = alpha x_0 + sigma eps``, of exact models; arguments as of `denoise`."""
+        """``log p(x)`` ``[n]``, in nats, of ``x = alpha x_0 + sigma eps``, of exact models;
+        arguments as of `denoise`.
+        """
         if not isinstance(self.model, DensityModel):
             raise WrongValue(self._gives_none("densities (log_likelihood follows the flow of any denoiser)"))
         points, level = self._points(x, "x"), self._level(alpha, sigma)
         return self.model.log_density(points[None], *level)[0]
 
     def log_likelihood(self, x: Tensor, *, tolerance: float = 1e-4, trace: Trace = "auto") -> Tensor:
-        """``log p(x)`` ``[n]``, in nats, by the probability flow: the density of noised data, at the schedule's t_min.
+        """``log p(x)`` ``[n]``, in nats, by the probability flow: the density of noised data, at
+        the schedule's t_min.
 
         Args:
-            x: points ``[n, dim]`` with the noise of t_min in them, ``alpha x_0 + sigma eps``: noise clean ones first.
+            x: points ``[n, dim]`` with the noise of t_min in them, ``alpha x_0 + sigma eps``: noise
+                clean ones first.
             tolerance: the solver's error, in units of the noise and in nats.
             trace: ``exact``, ``hutchinson``, or ``auto``, which is exact up to 16 dimensions.
 
         Raises:
-            WrongValue: another shape of x, a model without a denoiser, or a denoiser that is no answer to this question.
+            WrongValue: another shape of x, a model without a denoiser, or a denoiser that is no
+                answer to this question.
             FlowLost: the solver gives up or leaves the numbers.
         """
         if not isinstance(self.model, Denoiser):
@@ -121,7 +131,9 @@ class Inference:
         guidance: Guidance | None = None,
         start: str = "random",
     ) -> Iterator[Tensor]:
-        """The samples ``[n, dim]`` at each level of the sampler's path, from the start noise on; arguments as of `draw`."""
+        """The samples ``[n, dim]`` at each level of the sampler's path, from the start noise on;
+        arguments as of `draw`.
+        """
         on = schedule or self.schedule
         if not isinstance(sampler, Sampler):
             raise WrongValue(f"sampler: found {sampler!r}; accepted: a sampler")
@@ -165,7 +177,8 @@ class Inference:
             start: ``random``, or in one dimension ``quantiles``.
 
         Raises:
-            WrongValue: a number out of range, parts that do not fit together, or samples that are not finite.
+            WrongValue: a number out of range, parts that do not fit together, or samples that are
+                not finite.
         """
         asked = {"steps": steps, "n": n, "seed": seed, "schedule": schedule, "grid": grid, "guidance": guidance}
         x = torch.empty(0)

@@ -30,7 +30,8 @@ def unanswerable(
         dataset: the target.
         own: the schedule that they were trained on.
         sampler: the rule of a step.
-        schedule: the schedule that is sampled on; another one than `own` is a question whether its noise is known.
+        schedule: the schedule that is sampled on; another one than `own` is a question whether its
+            noise is known.
         grid: how the steps are spent on it.
         steps: how many.
         guidance: what is known of the samples, if anything.

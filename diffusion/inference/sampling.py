@@ -1,7 +1,9 @@
-"""From start noise to samples: the states that a sampler goes through, for a stack of models that are asked the same.
+"""From start noise to samples: the states that a sampler goes through, for a stack of models that
+are asked the same.
 
-Streams of random numbers are named by what is sampled (`Subject.stream`) and the seed alone, so that whatever is compared, formulation,
-schedule or sampler, starts from the same noise and is driven by the same path. A sample does not change when more are drawn.
+Streams of random numbers are named by what is sampled (`Subject.stream`) and the seed alone, so
+that whatever is compared, formulation, schedule or sampler, starts from the same noise and is
+driven by the same path. A sample does not change when more are drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from diffusion.schedules.grids import Grid
 class Question:
     """What is asked of every member of a stack.
 
-    `start` lays out the start noise: drawn (``random``), or on the line the normal quantiles of (i + 1/2) / n (``quantiles``).
+    `start` lays out the start noise: drawn (``random``), or on the line the normal quantiles of (i
+    + 1/2) / n (``quantiles``).
     """
 
     sampler: Sampler
@@ -39,7 +42,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Subject:
-    """One member of a stack: what it knows, where it is sampled, and what its random streams are named by."""
+    """One member of a stack: what it knows, where it is sampled, and what its random streams are
+    named by.
+    """
 
     dataset: Dataset
     formulation: Formulation
@@ -55,7 +60,8 @@ def levels_for(question: Question, subjects: Sequence[Subject]) -> list[Level]:
 
 
 def states(model: object, question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Iterator[Tensor]:
-    """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise to samples.
+    """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise
+    to samples.
 
     Raises:
         TypeError: the model, or a guided one, is not what the sampler needs.
@@ -75,7 +81,9 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
 
 
 def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
-    """Standard start noise ``[members, samples, dim]``: of what is sampled and seed alone, or the normal quantiles."""
+    """Standard start noise ``[members, samples, dim]``: of what is sampled and seed alone, or the
+    normal quantiles.
+    """
     n, dim = question.samples, subjects[0].dataset.dim
     if question.start == "quantiles":
         u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
@@ -98,18 +106,24 @@ def guided(model: object, question: Question, subjects: Sequence[Subject]) -> ob
 
 
 def clean_data(subject: Subject, samples: int) -> Tensor:
-    """Data that are no part of any training set, ``[samples, dim]``: of what is sampled and seed alone."""
+    """Data that are no part of any training set, ``[samples, dim]``: of what is sampled and seed
+    alone.
+    """
     return subject.dataset.sample(samples, stream("clean", subject.stream, subject.seed))
 
 
 def noise_streams(question: Question, subjects: Sequence[Subject], purpose: str) -> NoiseStreams:
-    """The numbers of one purpose (``start``, ``noise``): subjects of one stream and seed see the same."""
+    """The numbers of one purpose (``start``, ``noise``): subjects of one stream and seed see the
+    same.
+    """
     keys = [(purpose, one.stream, one.seed) for one in subjects]
     return NoiseStreams(keys, question.samples, subjects[0].dataset.dim)
 
 
 def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Tensor:
-    """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or the schedule's noise."""
+    """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or
+    the schedule's noise.
+    """
     begin = Begin(
         start_noise(question, subjects),
         _spread(subjects, levels[0]),
@@ -129,6 +143,8 @@ def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Lev
 
 
 def _spread(subjects: Sequence[Subject], first: Level) -> Tensor:
-    """Standard deviation of each member's start noise: that of the grid's first level, or 1 if variance is preserved."""
+    """Standard deviation of each member's start noise: that of the grid's first level, or 1 if
+    variance is preserved.
+    """
     kept = torch.tensor([one.schedule.variance_preserving for one in subjects])
     return torch.where(kept, torch.ones_like(first.sigma), first.sigma)

@@ -17,9 +17,9 @@ Where a schedule has ``x_t = alpha x_0 + sigma_t eps``, it is asked at ``y = x_t
 | `flow-velocity` | ``E[eps - x_0 | y]`` | (y - sigma f) / (1 + sigma) |
 
 `v` is the velocity on the circle of variance-preserving schedules, ``alpha = a``, ``sigma_t = b``
-(Salimans & Ho, ICLR 2022); `flow-velocity` that of the straight path ``x_t = (1 - t) x_0 + t eps`` at
-``t = sigma / (1 + sigma)``. A network that was trained on other inputs, or is told a time, is asked
-by a function that rescales: on a variance-preserving schedule
+(Salimans & Ho, ICLR 2022); `flow-velocity` that of the straight path ``x_t = (1 - t) x_0 + t eps``
+at ``t = sigma / (1 + sigma)``. A network that was trained on other inputs, or is told a time, is
+asked by a function that rescales: on a variance-preserving schedule
 
     f = lambda y, sigma: network(y / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))
 
@@ -54,15 +54,18 @@ class OwnDenoiser:
     """A function of one's own as a `Denoiser`.
 
     Args:
-        function: ``f(y [n, dim], sigma)``. A module is asked in evaluation mode, on its own device, and left as it was.
+        function: ``f(y [n, dim], sigma)``. A module is asked in evaluation mode, on its own device,
+            and left as it was.
         predicts: what it returns; the formulas are at the top of this file.
-        dtype: of y and sigma; None is that of a module's parameters, and float64 for any other function.
-        sigma_shape: sigma is a tensor without axes (``scalar``), which closed forms and published networks take, or has one entry for
-            each row, ``[n]`` (``rows``).
+        dtype: of y and sigma; None is that of a module's parameters, and float64 for any other
+            function.
+        sigma_shape: sigma is a tensor without axes (``scalar``), which closed forms and published
+            networks take, or has one entry for each row, ``[n]`` (``rows``).
 
     Raises:
-        WrongValue: `function` cannot be called with two arguments, `predicts` or `sigma_shape` is none of these, `dtype` holds no
-            real numbers; when it is called: what the function returns is no tensor of real numbers of the shape of y.
+        WrongValue: `function` cannot be called with two arguments, `predicts` or `sigma_shape` is
+            none of these, `dtype` holds no real numbers; when it is called: what the function
+            returns is no tensor of real numbers of the shape of y.
     """
 
     function: Function
@@ -159,7 +162,9 @@ def _described(found: Any) -> str:
 
 @contextmanager
 def _evaluating(function: Any) -> Iterator[None]:
-    """A module in evaluation mode for a while, and afterwards in the mode that each of its parts was in."""
+    """A module in evaluation mode for a while, and afterwards in the mode that each of its parts
+    was in.
+    """
     if not (isinstance(function, torch.nn.Module) and function.training):
         yield
         return

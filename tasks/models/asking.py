@@ -1,4 +1,4 @@
-"""What is asked in one line: samples of a denoiser, how far they are from a target, the least loss."""
+"""What is asked in one line: samples of a denoiser, their distance from a target, the least loss."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def sample(
 
     Args:
         denoiser: a function or module ``f(x [n, dim], sigma)`` that returns ``E[x_0 | x]`` of
-            ``x = x_0 + sigma eps``, whatever the schedule (`model` says how); a model; or a data set,
-            whose ideal denoiser is then asked.
+            ``x = x_0 + sigma eps``, whatever the schedule (`model` says how); a model; or a data
+            set, whose ideal denoiser is then asked.
         sampler: how a step is made; None: `heun`, or the way that suits a model of another kind.
-        n: how many samples; more of them leave the first ones what they were (but for `rk45`, whose steps
-            are those of all).
+        n: how many samples; more of them leave the first ones what they were (but for `rk45`, whose
+            steps are those of all).
         dim: how many coordinates; needed where neither denoiser nor target tells.
         schedule: the levels of noise that are passed; None: `edm`, or a model's own.
         steps: how many.
@@ -97,32 +97,35 @@ def model(
     dtype: torch.dtype | None = None,
     sigma_shape: SigmaShape = "scalar",
 ) -> Model:
-    """A function or module of one's own as a model, with `sample`, `score`, `log_likelihood` and the rest.
+    """A function or module of one's own as a model, with `sample`, `score`, `log_likelihood` and
+    the rest.
 
-    It is asked at ``x = x_0 + sigma eps``, sigma the noise-to-signal ratio, whatever the schedule: where that
-    has ``x_t = alpha x_0 + sigma_t eps``, at ``x_t / alpha`` and ``sigma_t / alpha``. What it returns:
+    It is asked at ``x = x_0 + sigma eps``, sigma the noise-to-signal ratio, whatever the schedule:
+    where that has ``x_t = alpha x_0 + sigma_t eps``, at ``x_t / alpha`` and ``sigma_t / alpha``.
+    What it returns:
 
     - ``x0``: the clean data, ``E[x_0 | x] = f``;
     - ``epsilon``: the noise, ``E[x_0 | x] = x - sigma f``;
     - ``score``: the gradient of log p(x; sigma), ``E[x_0 | x] = x + sigma^2 f``;
-    - ``v``: ``E[a eps - b x_0 | x]``, ``a = 1/r``, ``b = sigma/r``, ``r^2 = 1 + sigma^2``, the velocity where
-      variance is preserved, ``E[x_0 | x] = (x - sigma r f) / r^2``;
+    - ``v``: ``E[a eps - b x_0 | x]``, ``a = 1/r``, ``b = sigma/r``, ``r^2 = 1 + sigma^2``, the
+      velocity where variance is preserved, ``E[x_0 | x] = (x - sigma r f) / r^2``;
     - ``flow-velocity``: ``E[eps - x_0 | x]``, that of the straight path,
       ``E[x_0 | x] = (x - sigma f) / (1 + sigma)``.
 
-    A network that was trained on other inputs, or is told a time, is asked by a function that rescales:
-    ``lambda x, sigma: network(x / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))``.
+    A network that was trained on other inputs, or is told a time, is asked by a function that
+    rescales: ``lambda x, sigma: network(x / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))``.
 
     Args:
         denoiser: ``f(x [n, dim], sigma)``; a module is asked in evaluation mode, on its own device.
         dim: how many coordinates, unless a target tells.
-        target: the data behind it, if they are known: its samples are then paired with those of studies.
+        target: the data behind it, if they are known: its samples are then paired with those of
+            studies.
         schedule: the one that it is sampled on unless another is named.
         seed: of its samples.
         predicts: what it returns.
         dtype: of x and sigma; None: that of a module's parameters, float64 for any other function.
-        sigma_shape: ``scalar``, a tensor without axes, which closed forms and published networks take; or
-            ``rows``, one entry for each row, ``[n]``.
+        sigma_shape: ``scalar``, a tensor without axes, which closed forms and published networks
+            take; or ``rows``, one entry for each row, ``[n]``.
 
     Raises:
         WrongValue: no function of two arguments, or dimensions that are unknown or do not agree.
@@ -143,10 +146,12 @@ def load(path: str | Path) -> Model:
 def evaluate(
     samples: Any, target: Target, metrics: Named | Metric | Sequence[Named | Metric] | None = None
 ) -> dict[str, Score]:
-    """Each metric's value, and its floor: what as many perfect samples, or the ideal denoiser, would have.
+    """Each metric's value, and its floor: what as many perfect samples, or the ideal denoiser,
+    would have.
 
     Args:
-        samples: ``[n, dim]``; or a model, for metrics that look at a denoiser (``score-error``, ``nll``).
+        samples: ``[n, dim]``; or a model, for metrics that look at a denoiser (``score-error``,
+            ``nll``).
         target: what they should follow.
         metrics: one or several; None: all that serve.
 
@@ -170,7 +175,8 @@ def loss_floor(
     schedule: Named | Schedule | None = None,
     sigma_data: float | None = None,
 ) -> float:
-    """The least mean loss, summed over coordinates, that any network can reach: the ideal denoiser's.
+    """The least mean loss, summed over coordinates, that any network can reach: the ideal
+    denoiser's.
 
     Args:
         target: the data, with an exact denoiser.
@@ -188,7 +194,7 @@ def loss_floor(
 
 
 def _serving(samples: Any, data: Dataset) -> list[Metric]:
-    """Every metric, with its usual parameters, that looks at what is given and serves the target."""
+    """Every metric, as it is by default, that looks at what is given and serves the target."""
     usual = [entry.cls() for entry in known_metrics if entry.has_defaults]
     usual = [one for one in usual if one.refuses(data) is None and not isinstance(one, PairedMetric)]
     if not isinstance(samples, Inference):

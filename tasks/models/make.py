@@ -1,4 +1,6 @@
-"""Models made here and now: trained on a target or on points of one's own, or the exact answer of a target."""
+"""Models made here and now: trained on a target or on points of one's own, or the exact answer of a
+target.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,12 @@ def train(
     network: Named | Architecture = "mlp",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Model:
-    """Train one model, to the bit the one that a study trains for the same target, settings and seed.
+    """Train one model, to the bit the one that a study trains for the same target, settings and
+    seed.
 
     Args:
-        target: the data; of a data set `data` draws make the training set, points of one's own are it.
+        target: the data; of a data set `data` draws make the training set, points of one's own are
+            it.
         formulation: what is trained.
         schedule: on which; None: the formulation's own.
         labels: of points of one's own, ``[n]`` whole numbers, for formulations that are told them.
@@ -60,7 +64,8 @@ def train(
         progress: is called with the number of finished steps, some 64 times.
 
     Raises:
-        WrongValue: parts that do not fit together, a setting out of range, or a training that diverged.
+        WrongValue: parts that do not fit together, a setting out of range, or a training that
+            diverged.
     """
     own = named.dataset(target, labels=labels)
     chosen = named.formulation(formulation)

@@ -1,4 +1,5 @@
-"""From what a caller gives, a name, a mapping or an object, to a component, read as a study reads it.
+"""From what a caller gives, a name, a mapping or an object, to a component, read as a study reads
+it.
 
 A *name* is a registered one or ``package.module:Class``; wherever one is accepted, so is a mapping
 ``{"name": ..., parameter: ...}``, an object, or a class of one's own.
@@ -43,12 +44,14 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
     Args:
         registry: where names are looked up.
         base: what an object has to derive from.
-        given: a registered name or ``package.module:Class``; a mapping ``{"name": ..., parameter: ...}``;
-            an object; or somebody's own class, of which an object is made.
+        given: a registered name or ``package.module:Class``; a mapping
+            ``{"name": ..., parameter: ...}``; an object; or somebody's own class, of which an
+            object is made.
         **parameters: of a name or a class.
 
     Raises:
-        WrongValue: an unknown name or parameter, a value that is not accepted, an object of another kind.
+        WrongValue: an unknown name or parameter, a value that is not accepted, an object of another
+            kind.
     """
     if isinstance(given, base) and not parameters:
         return _named(cast("C", given))
@@ -66,16 +69,18 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
 def dataset(given: Target, *, labels: Any = None, **parameters: Any) -> Dataset:
     """A target: ``dataset("uniform", low=-1, high=1)``, or points of one's own.
 
-    It has `sample`, and where `exact` is true `denoise`, `score` and `log_density` of noised points:
-    ``denoise(x [n, dim], alpha, sigma)`` is ``E[x_0 | alpha x_0 + sigma eps = x]``.
+    It has `sample`, and where `exact` is true `denoise`, `score` and `log_density` of noised
+    points: ``denoise(x [n, dim], alpha, sigma)`` is ``E[x_0 | alpha x_0 + sigma eps = x]``.
 
     Args:
-        given: a name, a mapping, an object or a class; or points ``[n, dim]``, on the line also ``[n]``.
+        given: a name, a mapping, an object or a class; or points ``[n, dim]``, on the line also
+            ``[n]``.
         labels: of points of one's own, ``[n]`` whole numbers from 0 on.
         **parameters: of a name or a class.
 
     Raises:
-        WrongValue: an unknown name or parameter, a value that is not accepted, points of another shape.
+        WrongValue: an unknown name or parameter, a value that is not accepted, points of another
+            shape.
     """
     if isinstance(given, str | Mapping | Dataset | type):
         if labels is None:
@@ -102,13 +107,17 @@ def sampler(given: Named | Sampler, **parameters: Any) -> Sampler:
 
 
 def formulation(given: Named | Formulation, **parameters: Any) -> Formulation:
-    """What is trained: ``formulation("denoising", parametrization="v")``. Arguments and errors as of `dataset`."""
+    """What is trained: ``formulation("denoising", parametrization="v")``. Arguments and errors as
+    of `dataset`.
+    """
     found: Formulation = component(formulations, Formulation, given, **parameters)
     return found
 
 
 def guidance(given: Named | Guidance, **parameters: Any) -> Guidance:
-    """What is known of samples: ``guidance("class-label", labels=2)``. Arguments and errors as of `dataset`."""
+    """What is known of samples: ``guidance("class-label", labels=2)``. Arguments and errors as of
+    `dataset`.
+    """
     found: Guidance = component(guidances, Guidance, given, **parameters)
     return found
 
@@ -120,7 +129,9 @@ def metric(given: Named | Metric, **parameters: Any) -> Metric:
 
 
 def choice_of(given: object) -> SamplerChoice:
-    """A sampler with what stands beside it: given as `component` takes it, or as an entry of a study."""
+    """A sampler with what stands beside it: given as `component` takes it, or as an entry of a
+    study.
+    """
     if isinstance(given, SamplerChoice):
         return given
     if isinstance(given, Mapping):
@@ -151,7 +162,9 @@ def _made(cls: type[C], parameters: Mapping[str, Any]) -> C:
 
 
 def _named(component: C) -> C:
-    """The same, whose class has a name of its own: what streams and ids of somebody's own class are named by."""
+    """The same, whose class has a name of its own: what streams and ids of somebody's own class are
+    named by.
+    """
     cls = type(component)
     if "registered_name" not in vars(cls):
         cls.registered_name = f"{cls.__module__}:{cls.__qualname__}"

@@ -41,7 +41,8 @@ from tasks.work.data import stream_name
 class Model(Inference):
     """One model with what it was made for: data set, formulation, schedule, seed and training.
 
-    Made by `train`, `exact`, `load` and `open_model`. It is a denoiser ``f(x [n, dim], sigma)`` itself.
+    Made by `train`, `exact`, `load` and `open_model`. It is a denoiser ``f(x [n, dim], sigma)``
+    itself.
     """
 
     training: Training | None = None
@@ -73,8 +74,8 @@ class Model(Inference):
         """Samples ``[n, dim]`` float64, to the bit those of a study that asks the same.
 
         Args:
-            sampler: a name, an object, or an entry as in a study; None: the way that suits the model,
-                `heun` for a denoiser.
+            sampler: a name, an object, or an entry as in a study; None: the way that suits the
+                model, `heun` for a denoiser.
             steps: how many.
             n: how many samples; more of them leave the first ones what they were.
             seed: of their random numbers; None: the model's own.
@@ -84,8 +85,8 @@ class Model(Inference):
             start: ``random``, or in one dimension ``quantiles``, which have no randomness.
 
         Raises:
-            WrongValue: a number out of range, an unknown name, parts that do not fit together, or samples
-                that are not finite.
+            WrongValue: a number out of range, an unknown name, parts that do not fit together, or
+                samples that are not finite.
         """
         choice = choice_of(self._usual() if sampler is None else sampler)
         on = choice.schedule if schedule is None else component(schedules, Schedule, schedule)
@@ -112,7 +113,9 @@ class Model(Inference):
 
     @property
     def losses(self) -> Tensor:
-        """Mean training loss by 64th of the training, ``[64]`` or fewer; empty unless it was trained just now."""
+        """Mean training loss by 64th of the training, ``[64]`` or fewer; empty unless it was
+        trained just now.
+        """
         return self.stack.losses[0].double() if self.stack else torch.empty(0)
 
     def elbo(self, x: Tensor, draws: int = 1, variance: Variance = "posterior", seed: int = 0) -> EvidenceBound:
@@ -137,7 +140,8 @@ class Model(Inference):
         return evidence_bound(self.model, points, self.schedule, generator, draws, variance)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x ``[n, dim]``.
+        """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x
+        ``[n, dim]``.
 
         Raises:
             WrongValue: there is no encoder, or x has another shape.
@@ -148,7 +152,8 @@ class Model(Inference):
         return mean[0], std[0]
 
     def decode(self, z: Tensor) -> Tensor:
-        """The data ``[n, dim]`` that an autoencoder makes of codes z ``[n, latent]``, without noise.
+        """The data ``[n, dim]`` that an autoencoder makes of codes z ``[n, latent]``, without
+        noise.
 
         Raises:
             WrongValue: there is no decoder, or z has another shape.
@@ -161,9 +166,11 @@ class Model(Inference):
         return self.model.decode(codes[None])[0]
 
     def save(self, path: str | Path) -> Path:
-        """Write the model to a safetensors file: its weights, and as JSON what it was made for; no pickle.
+        """Write the model to a safetensors file: its weights, and as JSON what it was made for; no
+        pickle.
 
-        The file takes the place of another of that name when it is whole. Training data are not in it.
+        The file takes the place of another of that name when it is whole. Training data are not in
+        it.
 
         Returns:
             The path.

@@ -1,11 +1,12 @@
-"""Every block of Python in the README, the guides and the documents runs as it stands, and imports the public face alone."""
+"""Every block of Python in the README, the guides and the documents runs as it stands, and imports
+the public face alone.
+"""
 
 import ast
 import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +47,26 @@ WITH_CODE = [document for document in DOCUMENTS if blocks(document)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store that the documents open; its snapshot with the tag that they name has the last studies not yet."""
+    """A folder with the store that the documents open; its snapshot with the tag that they name has
+    the last studies not yet.
+    """
     where = tmp_path_factory.mktemp("documents")
     uri = str(where / "results")
     for study in STUDIES:
         answer(uri, {**study, "seeds": 1})
-    opened = Store.open(uri)
-    opened.tag("march", opened.snapshot())
+    Store.open(uri).tag("march")
     for study in STUDIES:
         answer(uri, study)
     return where
 
 
 @pytest.fixture
-def module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+def module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Where a document's code runs: a module, because classes look theirs up."""
     monkeypatch.chdir(folder)
     made = types.ModuleType("a_document")
     monkeypatch.setitem(sys.modules, made.__name__, made)
-    yield made
+    return made
 
 
 def test_the_documents_with_code_are_found() -> None:

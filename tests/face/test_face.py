@@ -1,4 +1,6 @@
-"""The public face: what it names, that each name says what it is, and that importing it costs nothing."""
+"""The public face: what it names, that each name says what it is, and that importing it costs
+nothing.
+"""
 
 import ast
 import inspect
@@ -72,7 +74,9 @@ da.loss_floor("gaussian", "ddpm")
 
 
 def test_what_editors_see_is_what_is_there() -> None:
-    """The imports for type checkers, `__all__` and the table that is looked up name the same things in the same places."""
+    """The imports for type checkers, `__all__` and the table that is looked up name the same things
+    in the same places.
+    """
     tree = ast.parse(SOURCE.read_text())
     checked = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
     seen: dict[str, tuple[str, str]] = {}
