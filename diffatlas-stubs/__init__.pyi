@@ -1,0 +1,1 @@
+../diffatlas.py
