@@ -211,7 +211,7 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
         mine = [task for task in client.read_task_runs() if task.flow_run_id == run.id]
         return any(task.name.startswith("train: ") and task.state_type.value == "RUNNING" for task in mine)
 
-    until(training, 90, serve_log, "training")
+    until(training, 240, serve_log, "training")
     serving.terminate()
     assert serving.wait(60) == 0
     assert "stopped" in serve_log.read_text()
