@@ -98,6 +98,7 @@ def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Comm
     assert stages == {("sweep", "COMPLETED"): 3, ("commit", "COMPLETED"): 4, ("report", "COMPLETED"): 1}
 
 
+@pytest.mark.timeout(1500)  # four runs of the command, and Ray tries a dying worker again
 def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) -> None:
     """Every sweep ends its worker, however often it is started again; what was trained is in the store, and is not trained again."""
     told = diffatlas("run", study(diffatlas, "dying"), code=1, seconds=500, DIFFATLAS_FAILPOINT="sweep.begin")
