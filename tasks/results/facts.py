@@ -98,9 +98,9 @@ def derived(root: zarr.Group) -> Derived:
 
 
 def _restores(cell: Spec) -> bool:
-    told = cell.get("formulation", {})
-    found = class_named(formulations, told["name"]) if "name" in told else None
-    return found is not None and found.restores
+    identity = cell.get("formulation", {})
+    found = rebuilt(formulations, identity) if "name" in identity else None
+    return found is not None and bool(found.restores)  # of some it depends on a parameter
 
 
 def _facts(spec: Spec, schedule: str, start: str, *, restores: bool) -> tuple[str, str, str]:
