@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Uniform
+from diffusion.datasets import Checkerboard, Uniform
 from diffusion.models import ActionModel, Decoder, Denoiser, KnownDistribution, RestorationModel, counted
 from diffusion.samplers import (
     DDIM,
@@ -262,7 +262,7 @@ def test_a_sample_does_not_change_when_the_batch_grows(sampler: Sampler) -> None
     levels = own_stack(chosen, 7)
     keys = [("grow", m) for m in range(len(chosen))]
     spread = levels[0].sigma[:, None, None]
-    model = kit.Able(Uniform(), tuple(range(len(chosen))), 2, growth=False)
+    model = kit.Able(Checkerboard(), tuple(range(len(chosen))), 2, growth=False)
 
     def samples(n: int) -> Tensor:
         start = NoiseStreams([("start", *key) for key in keys], n, 2).fresh()

@@ -26,7 +26,6 @@ from diffusion.formulations import (
     Trained,
     formulations,
 )
-from diffusion.formulations.denoising import Denoising
 from diffusion.networks import StackedMLP
 from diffusion.objectives import DenoisingLoss, stratified
 from diffusion.objectives.base import batches_of
@@ -251,7 +250,7 @@ def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
     inputs, targets, conditions, weights = (part[0] for part in batches_of(taught, data, 1, n, stream("lessons", m)))
     with torch.no_grad():
         answer = stack.network(stack.rows[m : m + 1], inputs[None], conditions[None])[0]
-    assert isinstance(taught.formulation, Denoising)
+    assert isinstance(taught.formulation, NoiseConditional)
     nsr = taught.formulation.noise_levels.quantile(stratified(1, n, stream("lessons", m)), taught.schedule)[0]
     level = Circle.at(nsr)
     c = taught.coefficients(level)

@@ -22,9 +22,11 @@ from tasks.query import rank
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import verdicts
 from tasks.results import open_results
+from tasks.results.models import ModelledAnswers
 from tasks.statistics.corrections import corrected
 from tasks.statistics.decision import LEVEL, against_first, by_seed, decided, hurdle
 from tasks.statistics.intervals import geometric_interval, mean_interval
+from tasks.store import Store
 from tests.tasks.tiny_store import answer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "comparing.md"
@@ -196,7 +198,7 @@ SAMPLERS = ("ancestral", "ddim", "dpmpp-2m", "euler", "heun")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory) -> str:
     uri = str(tmp_path_factory.mktemp("ties") / "results")
     spec = {
         "name": "ties",
@@ -209,7 +211,7 @@ def store(tmp_path_factory):
         "metrics": ["w1"],
     }
     answer(uri, spec)
-    return uri, spec
+    return uri
 
 
 def ties_of_the_comparison(points: xr.Dataset, ranking) -> set[str]:
@@ -228,9 +230,8 @@ def rows_of(points):
 
 
 def test_the_page_the_ranking_and_the_comparison_name_the_same_ties(store):
-    uri, spec = store
-    points = open_results(uri, "ties")
-    best = verdicts(tabulate(points, spec), "uniform", "w1").best
+    points = open_results(store, "ties")
+    best = verdicts(tabulate(ModelledAnswers(Store.open(store), "ties")), "uniform", "w1").best
     seen = set()
     for one in best:
         ranking = rank(points, "sampler", "w1", at=f"nfe <= {one.budget}")
@@ -245,9 +246,8 @@ def test_the_page_the_ranking_and_the_comparison_name_the_same_ties(store):
 
 
 def test_the_command_says_what_the_page_says(store):
-    uri, spec = store
-    best = verdicts(tabulate(open_results(uri, "ties"), spec), "uniform", "w1").best[-1]
-    command = [sys.executable, "-m", "flows", "query", "--store", uri, "--study", "ties", "--best", "sampler"]
+    best = verdicts(tabulate(ModelledAnswers(Store.open(store), "ties")), "uniform", "w1").best[-1]
+    command = [sys.executable, "-m", "flows", "query", "--store", store, "--study", "ties", "--best", "sampler"]
     command += ["--metric", "w1", "--at", f"nfe <= {best.budget}", "--format", "json"]
     records = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     ties = {f"exact on vp-linear with {record['sampler']}" for record in records if record["tied"]}
