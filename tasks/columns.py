@@ -54,11 +54,6 @@ OF_SAMPLER = ("guidance", "sampling_schedule")
 PLACE = (*CONFIGURATION, "seed")
 """The labels of a point; of one study, no two points have the same."""
 
-LIMIT = "limit"
-VERSION = "_version"  # of the metric that a stored value was measured by
-METRIC_SUFFIXES = tuple(f"_{part}" for part in (*PARTS, LIMIT, "floor"))
-"""What follows a metric's name in the variables that stand beside it."""
-
 
 @dataclass(frozen=True)
 class MetricColumns:
@@ -94,6 +89,10 @@ class MetricColumns:
     def beside(self) -> tuple[str, ...]:
         """The variables of a dataset that stand beside the values."""
         return (*self.parts.values(), self.limit, self.floor)
+
+    def statistic(self, name: str) -> str:
+        """The column of a table of groups that holds a statistic of the values, such as ``mean``."""
+        return f"{self.name}_{name}"
 
 
 def metrics_among(names: Collection[str]) -> list[str]:

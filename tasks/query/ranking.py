@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import CONFIGURATION, GENERATION, OF_SAMPLER, higher_is_better, metrics_among
+from tasks.columns import CONFIGURATION, GENERATION, OF_SAMPLER, MetricColumns, higher_is_better, metrics_among
 from tasks.messages import shown
 from tasks.query.records import chosen, metric_columns
 from tasks.query.reductions import reduced
@@ -172,8 +172,9 @@ def rank(
     distance = by_seed(values[first], values, scale=LINEAR)
     means = best["mean"].to_numpy()
     behind = np.where(np.isnan(distance.change), means - means[first], distance.change)
+    columns = MetricColumns(metric)
     order = [*by, "rank", of, *(name for name in CONFIGURATION if name not in (of, *by)), "nfe"]
-    best = best[[*order, "mean", "sem", "count"]].rename(columns=lambda n: f"{metric}_{n}" if n in told else n)
+    best = best[[*order, "mean", "sem", "count"]].rename(columns=lambda n: columns.statistic(n) if n in told else n)
     tied = pd.arrays.BooleanArray(ties.tied, ties.unknown)
     best = best.assign(behind=sign * behind, behind_sem=distance.error, tied=tied)
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
@@ -234,7 +235,7 @@ def pareto(
     for k, name in enumerate(objectives):
         if name in metrics:
             numbers = reduced(found.columns[name], found.codes, ["mean", "sem", "count"])
-            told |= {f"{name}_{statistic}": values for statistic, values in numbers.items()}
+            told |= {MetricColumns(name).statistic(statistic): values for statistic, values in numbers.items()}
             costs[:, k] = -numbers["mean"] if higher_is_better(points, name) else numbers["mean"]
         else:
             told[name] = found.mean(name)

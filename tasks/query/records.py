@@ -83,7 +83,7 @@ def query(
         if of_models(points, metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])
         numbers = reduced(values, groups.codes, statistics, higher=higher_is_better(points, metric))
-        told |= {f"{metric}_{name}": values for name, values in numbers.items()}
+        told |= {MetricColumns(metric).statistic(name): values for name, values in numbers.items()}
     return frame_of(told)
 
 

@@ -13,7 +13,7 @@ from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.formulations import Exact
 from diffusion.metrics import DenoiserMetric, PairedMetric, ProfileMetric
 from diffusion.models import Denoiser
-from tasks.columns import LIMIT, VERSION
+from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of
 from tasks.work.sampling import clean_data, guided, start_noise
@@ -34,17 +34,16 @@ def measured(
         return PointAnswer(point, f"sampling diverged: {bad} of {len(x)} samples are not finite", nfe, seconds)
     metrics: dict[str, float] = {}
     for metric in requests.metrics:
+        columns = MetricColumns(metric.column)
         if metric.of == "samples" and point.refuses(metric) is None:
             metrics[metric.column] = metric.evaluate(x, point.target)
-            metrics[f"{metric.column}_floor"] = metric.floor(point.target, len(x))
-            metrics[metric.column + VERSION] = metric.version
+            metrics[columns.floor] = metric.floor(point.target, len(x))
+            metrics[columns.version] = metric.version
         if isinstance(metric, PairedMetric) and point.refuses(metric) is None:
             dataset = point.cell.dataset
             metrics[metric.column] = metric.evaluate_pairs(x, clean_data(point))
-            metrics[f"{metric.column}_floor"] = metric.floor_of_pairs(
-                point.cell.formulation.least_error(dataset), dataset.dim
-            )
-            metrics[metric.column + VERSION] = metric.version
+            metrics[columns.floor] = metric.floor_of_pairs(point.cell.formulation.least_error(dataset), dataset.dim)
+            metrics[columns.version] = metric.version
     samples = x.float().numpy() if requests.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)
 
@@ -74,11 +73,11 @@ class ModelMeasurements:
             found |= self._limits[point.flow]
         for metric in self._requests.metrics:
             if isinstance(metric, DenoiserMetric) and point.refuses(metric) is None:
-                name = metric.column
-                if (cell.id, name) not in self._scores:
-                    self._scores[cell.id, name] = self._scored(metric, cell)
-                value, floor = self._scores[cell.id, name]
-                found |= {name: value, f"{name}_floor": floor, name + VERSION: metric.version}
+                columns = MetricColumns(metric.column)
+                if (cell.id, columns.name) not in self._scores:
+                    self._scores[cell.id, columns.name] = self._scored(metric, cell)
+                value, floor = self._scores[cell.id, columns.name]
+                found |= {columns.name: value, columns.floor: floor, columns.version: metric.version}
         return found
 
     def _scored(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
@@ -111,7 +110,7 @@ class ModelMeasurements:
         except FlowLost:  # the answer itself is sound; its parts stay unknown, which the split tells as NaN
             return {}
         return {
-            f"{metric.column}_{LIMIT}": metric.evaluate(samples, point.target)
+            MetricColumns(metric.column).limit: metric.evaluate(samples, point.target)
             for metric in self._requests.metrics
             if metric.of == "samples" and point.refuses(metric) is None
         }

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point, make_plan
 from tasks.plan.expansion import points_of
 from tasks.results.models import ModelledAnswers
@@ -123,7 +124,7 @@ def answers_to(
     for wish in wishes:
         of_block.setdefault(repr([wish.get(axis) for axis in _AXES]), []).append(wish)
     columns = dict.fromkeys(name for wish in wishes for name in wish if name not in _OF_A_POINT)
-    metrics = [name for name in columns if not name.endswith(("_floor", "_limit"))] or ["w1"]
+    metrics = _measured(columns) or ["w1"]
     drawn = {len(wish["samples"]) for wish in wishes if "samples" in wish} or {USUAL["samples"]}
     assert len(drawn) == 1, "a study draws as many samples of every point"
     usual = {**USUAL, "metrics": metrics, "samples": drawn.pop(), **study}
@@ -174,10 +175,17 @@ def _answered(point: Point, told: Told) -> PointAnswer:
     nfe = point.sampler.evaluations(point.steps) if told.nfe is None else told.nfe
     if told.error:
         return PointAnswer(point, told.error, nfe)
-    measured = [name for name in told.metrics if not name.endswith(("_floor", "_limit"))]
-    floors = {f"{name}_floor": told.metrics.get(f"{name}_floor", 0.0) for name in measured}
-    versions = {f"{name}_version": 1.0 for name in measured}
+    measured = [MetricColumns(name) for name in _measured(told.metrics)]
+    floors = {of.floor: told.metrics.get(of.floor, 0.0) for of in measured}
+    versions = {of.version: 1.0 for of in measured}
     return PointAnswer(point, None, nfe, 0.1, {**told.metrics, **floors, **versions}, told.samples, told.trajectory)
+
+
+def _measured(names: Iterable[str]) -> list[str]:
+    """The metrics among the columns of a wish."""
+    names = list(names)
+    beside = {column for name in names for column in MetricColumns(name).beside}
+    return [name for name in names if name not in beside]
 
 
 def _cell_answer(cell: Cell, told: OfCell) -> CellAnswer:

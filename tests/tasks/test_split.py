@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.columns import METRIC_SUFFIXES, PARTS
+from tasks.columns import PARTS, MetricColumns
 from tasks.results.error_decomposition import split
 
 QUESTION = {
@@ -44,7 +44,7 @@ def test_the_parts_are_the_differences_and_add_up_to_the_metric() -> None:
     assert found["w1_discretisation"].tolist() == [1.0, 1.0]
     assert found["w1_prior"].tolist() == [0.25, 0.25]
     assert found["w1_limit"].tolist() == [0.5, 0.5]
-    assert set(found) <= {f"w1{suffix}" for suffix in METRIC_SUFFIXES}
+    assert set(found) <= set(MetricColumns("w1").beside)
 
 
 @pytest.mark.parametrize("name", QUESTION)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion.schedules import Schedule
-from tasks.columns import LIMIT
+from tasks.columns import MetricColumns
 from tasks.report.lookup.asked import Asked
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Series, Tabulation
@@ -152,7 +152,7 @@ def _run(key: tuple[Series, str, str], points: Sequence[Row], metric: str) -> Ru
         if (point.status == "ok" or diverged) and math.isfinite(value) and value > 0:
             cost.setdefault(point.steps, []).append(point.nfe)
             values.setdefault(point.seed, {})[point.steps] = value
-            limit = point.beside.get(f"{metric}_{LIMIT}", math.nan)
+            limit = point.beside.get(MetricColumns(metric).limit, math.nan)
             if key[0].exact and math.isfinite(limit):
                 limits[point.seed] = limit
     nfe = tuple(float(np.median(cost[n])) if n in cost else math.nan for n in steps)

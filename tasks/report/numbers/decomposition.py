@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.columns import PARTS
+from tasks.columns import PARTS, MetricColumns
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation, values_by_seed
 from tasks.report.text import listing, some
@@ -88,7 +88,9 @@ def metric_with_parts(table: Tabulation, dataset: str) -> str | None:
 
 def _parts(point: Row, metric: str) -> dict[str, float]:
     """The parts of one point; empty where it was not split."""
-    found = {part: point.beside.get(f"{metric}_{part}", math.nan) for part in SHOWN}
+    columns = MetricColumns(metric)
+    shown = {**columns.parts, FLOOR: columns.floor}
+    found = {part: point.beside.get(shown[part], math.nan) for part in SHOWN}
     return found if all(math.isfinite(value) for value in found.values()) else {}
 
 
