@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -401,11 +401,16 @@ class ExactAction:
         return Motion(std, torch.full_like(std, self.noise), slope, torch.zeros(x.shape[:-1], dtype=x.dtype))
 
 
+def action_model(stack: TrainedStack) -> ActionModel:
+    assert isinstance(stack.model, ActionModel)
+    return stack.model
+
+
 def sampled(model: object, steps: int, schedule: Schedule, n: int = 10_000) -> Tensor:
     levels = levels_of([schedule], [UniformTime()], steps)
     x = torch.randn(1, n, 1, generator=stream("action start"), dtype=torch.float64) * levels[0].sigma
     noise = NoiseStreams([("action noise", 0)], n, 1)
-    *_, last = ActionSampler().trajectory(model, x, levels, noise)
+    *_, last = ActionSampler().trajectory(cast("Denoiser", model), x, levels, noise)
     return last[0, :, 0]
 
 
@@ -468,7 +473,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, ...]]:
     dim = stack.members[0].dataset.dim
     x = torch.randn(37, dim, generator=stream("question"), dtype=torch.float64).expand(len(stack.members), 37, dim)
     level = torch.full((len(stack.members),), 0.6, dtype=torch.float64)
-    motion = stack.model.action(x, level, 1 - level)
+    motion = action_model(stack).action(x, level, 1 - level)
     parts = (stack.rows, motion.slope, motion.growth, *(() if stack.losses.shape[1] == 0 else (stack.losses,)))
     return {m.key: tuple(part[i].numpy().tobytes() for part in parts) for i, m in enumerate(stack.members)}
 
@@ -572,7 +577,7 @@ def test_networks_recover_the_coefficients_of_a_normal_path(kind: Kind, toleranc
         phi = torch.full((4,), first + share * (last - first), dtype=torch.float64)
         mean = 2 * math.cos(phi[0])
         z = mean + torch.linspace(-2, 2, 41, dtype=torch.float64)
-        motion = stack.model.action(z[None, :, None].expand(4, -1, -1), phi.cos() / 0.4, phi.sin())
+        motion = action_model(stack).action(z[None, :, None].expand(4, -1, -1), phi.cos() / 0.4, phi.sin())
         k, b = line(z, motion.slope[..., 0], mean, 1.0)
         exact = 2 * math.sin(phi[0]) * (0.5 if kind == "unbalanced" else 1.0)
         assert ((k - (-0.5 * math.sin(phi[0]) if kind == "entropic" else 0.0)).abs() < tolerance[0]).all()

@@ -21,7 +21,7 @@ from diffusion.formulations import (
     Trained,
 )
 from diffusion.guidance import ClassifierFree, ClassLabel, Guidance, Guided, TrainedClassifier
-from diffusion.models import counted
+from diffusion.models import LabelledDenoiser, counted
 from diffusion.networks import FEATURES
 from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
@@ -51,6 +51,11 @@ def _one_thread() -> Iterator[None]:
 def labelled(dataset: Dataset, n: int) -> Tensor:
     x, labels = dataset.sample_labelled(n, stream("labelled training", dataset.spec()))
     return torch.cat([x, labels[:, None].double()], 1)
+
+
+def with_labels(stack: TrainedStack) -> LabelledDenoiser:
+    assert isinstance(stack.model, LabelledDenoiser)
+    return stack.model
 
 
 def member(formulation: Trained, key: str, dataset: Dataset | None = None) -> Member:
@@ -102,17 +107,19 @@ def test_conditional_members_are_bit_identical_whatever_they_are_stacked_with(da
         assert torch.equal(alone.rows[0], stack.rows[i])
         at = x[i : i + 1], level[0][:1], level[1][:1]
         assert torch.equal(alone.denoiser(*at)[0], stack.denoiser(x, *level)[i])
-        assert torch.equal(alone.model.labelled(*at, labels)[0], stack.model.labelled(x, *level, labels)[i])
+        assert torch.equal(
+            with_labels(alone).labelled(*at, labels)[0], with_labels(stack).labelled(x, *level, labels)[i]
+        )
 
 
 def test_a_model_that_is_told_nothing_is_the_plain_denoiser_and_labels_come_one_by_one() -> None:
     dataset = EightGaussians()
     stack = train([member(ClassConditional(), "told")], [labelled(dataset, 300)], TINY)
     x, level = noised(dataset, 20, 1.0, 0.7), (numbers(1.0), numbers(0.7))
-    assert torch.equal(stack.model.labelled(x, *level, torch.full((20,), -1)), stack.denoiser(x, *level))
-    mixed = stack.model.labelled(x, *level, torch.arange(20) % 9 - 1)
+    assert torch.equal(with_labels(stack).labelled(x, *level, torch.full((20,), -1)), stack.denoiser(x, *level))
+    mixed = with_labels(stack).labelled(x, *level, torch.arange(20) % 9 - 1)
     for i in range(20):
-        alone = stack.model.labelled(x[:, i : i + 1], *level, torch.tensor([i % 9 - 1]))
+        alone = with_labels(stack).labelled(x[:, i : i + 1], *level, torch.tensor([i % 9 - 1]))
         torch.testing.assert_close(mixed[:, i : i + 1], alone, rtol=1e-5, atol=1e-5)
     assert not torch.equal(mixed[:, 1:2], stack.denoiser(x, *level)[:, 1:2])
 
@@ -122,7 +129,7 @@ def test_classifier_free_guidance_extrapolates_from_the_model_without_a_label() 
     dataset = EightGaussians()
     stack = train([member(ClassConditional(), "free")], [labelled(dataset, 300)], TINY)
     x, level = noised(dataset, 20, 1.0, 0.7), (numbers(1.0), numbers(0.7))
-    told, untold = stack.model.labelled(x, *level, torch.full((20,), 3)), stack.denoiser(x, *level)
+    told, untold = with_labels(stack).labelled(x, *level, torch.full((20,), 3)), stack.denoiser(x, *level)
     for weight, nfe in ((0.0, 1), (1.0, 1), (2.5, 2)):
         denoiser, counter = counted(stack.denoiser)
         found = Guided(ClassifierFree(3, weight), denoiser, (dataset,))(x, *level)

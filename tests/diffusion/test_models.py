@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import EightGaussians, Uniform
-from diffusion.formulations import ActionMatching, Formulation, InDI, Trained, formulations
+from diffusion.formulations import ActionMatching, Formulation, InDI, Trained, VariationalAutoencoder, formulations
 from diffusion.models import (
     ActionModel,
     Decoder,
@@ -92,7 +92,7 @@ def test_a_counted_model_can_be_asked_the_same_and_nothing_else(formulation: For
 
 
 def test_evaluations_are_counted_and_what_costs_none_is_not() -> None:
-    autoencoder, counter = counted(model_of(formulations.create("vae")))
+    autoencoder, counter = counted(model_of(VariationalAutoencoder()))
     assert isinstance(autoencoder, Decoder)
     autoencoder.decode(torch.zeros(2, 3, autoencoder.latent_dim(), dtype=torch.float64))
     autoencoder.decoder_std()
@@ -106,7 +106,10 @@ def test_evaluations_are_counted_and_what_costs_none_is_not() -> None:
 
 
 def test_a_function_is_a_denoiser_and_its_evaluations_are_counted() -> None:
-    denoiser, counter = counted(lambda x, alpha, sigma: 0.5 * x)  # noqa: ARG005
+    def half(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG001
+        return 0.5 * x
+
+    denoiser, counter = counted(half)
     assert torch.equal(denoiser(X, LEVEL, LEVEL), 0.5 * X)
     assert counter.nfe == 1
     assert capabilities_of(type(denoiser)) == [Denoiser]

@@ -88,7 +88,7 @@ def rows_of(steps: Sequence[int]) -> Rows:
     rows: Rows = {}
     for answer in answers(spec):
         labels = answer.point.labels
-        rows.setdefault((labels["schedule"], labels["sampler"]), {})[answer.point.steps] = answer
+        rows.setdefault((str(labels["schedule"]), str(labels["sampler"])), {})[answer.point.steps] = answer
     return rows
 
 

@@ -410,12 +410,13 @@ def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_se
 
 
 def test_declared_orders() -> None:
-    assert {type(s): s.order for s in FOLLOWING.values()} == {
+    declared: dict[type[Sampler], int] = {
         **dict.fromkeys((Euler, DDIM, Ancestral, LevelOne, ExponentialEuler, EulerMaruyama, ReverseSDE), 1),
         PredictorCorrector: 1,
         **dict.fromkeys((Heun, RK2, Churn, DPMSolver2M, DPMSolver2MSDE), 2),
         DPMSolver3M: 3,
         DormandPrince: 5,
     }
+    assert {type(s): s.order for s in FOLLOWING.values()} == declared
     assert not grids.create("edm").refuses(EDM())
     assert len(levels_of([EDM()], [grids.create("edm")], 3)) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from diffusion.formulations import ChainElbo, VariationalAutoencoder
 from diffusion.models import counted
 from diffusion.networks import EncoderDecoder
 from diffusion.objectives.base import batches_of
+from diffusion.objectives.variational import Autoencoder
 from diffusion.randomness import stream
 from diffusion.samplers import Decode, Heun, NoiseStreams
 from diffusion.schedules import EDM, DDPMLinear, Flow
@@ -29,6 +30,7 @@ from tasks.work.stacks import to_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from diffusion.models import Denoiser
     from diffusion.objectives.variational import Posterior
 
 EIGENVALUES = (5.0, 3.0, 1.0, 0.5, 0.2)
@@ -61,6 +63,11 @@ def trained(formulation: VariationalAutoencoder, dataset: Dataset, settings: Tra
     return train([member(formulation, dataset, key) for key in keys], [data] * len(keys), settings)
 
 
+def autoencoder(stack: TrainedStack) -> Autoencoder:
+    assert isinstance(stack.model, Autoencoder)
+    return stack.model
+
+
 def normal(*shape: int, name: str = "normal") -> Tensor:
     return torch.randn(*shape, generator=stream("variational", name, *shape), dtype=torch.float64)
 
@@ -84,10 +91,13 @@ def test_a_members_bits_do_not_depend_on_its_stack(formulation: VariationalAutoe
         assert torch.equal(alone.rows[0], together.rows[m])
         assert torch.equal(alone.rows[0], swapped.rows[2 - m])
         assert torch.equal(alone.losses[0], together.losses[m])
-        assert torch.equal(alone.model.decode(z)[0], together.model.decode(z.expand(3, -1, -1))[m])
-        one, many = alone.model.bound(x, z), together.model.bound(x.expand(3, -1, -1), z.expand(3, -1, -1))
+        assert torch.equal(autoencoder(alone).decode(z)[0], autoencoder(together).decode(z.expand(3, -1, -1))[m])
+        one, many = (
+            autoencoder(alone).bound(x, z),
+            autoencoder(together).bound(x.expand(3, -1, -1), z.expand(3, -1, -1)),
+        )
         assert torch.equal(one.bound[0], many.bound[m])
-        assert torch.equal(alone.model.decoder_std()[0], together.model.decoder_std()[m])
+        assert torch.equal(autoencoder(alone).decoder_std()[0], autoencoder(together).decoder_std()[m])
     assert not torch.equal(together.rows[0], together.rows[2])
 
 
@@ -100,7 +110,7 @@ def test_weights_survive_storage_to_the_last_bit(formulation: VariationalAutoenc
     assert torch.equal(again.rows, stack.rows)
     assert again.objective == stack.objective
     z = normal(1, 5, formulation.latent)
-    assert torch.equal(again.model.decode(z), stack.model.decode(z))
+    assert torch.equal(autoencoder(again).decode(z), autoencoder(stack).decode(z))
 
 
 def test_one_row_holds_two_networks_and_a_spread() -> None:
@@ -134,15 +144,15 @@ def test_the_bound_lies_below_the_models_log_likelihood_by_the_divergence_of_its
     stack = trained(formulation, EightGaussians(), Training(steps=200, batch=64, width=32, depth=2), "below")
     x = EightGaussians().sample(50, stream("below"))[None]
     eps, w = hermite(60)
-    terms = [stack.model.bound(x, torch.full((1, 50, 1), float(e), dtype=torch.float64)) for e in eps]
+    terms = [autoencoder(stack).bound(x, torch.full((1, 50, 1), float(e), dtype=torch.float64)) for e in eps]
     bound = sum(share * term.bound[0] for share, term in zip(w, terms, strict=True))
     z = torch.linspace(-9, 9, 6001, dtype=torch.float64)
-    decoded, r = stack.model.decode(z[None, :, None])[0], stack.model.decoder_std()
+    decoded, r = autoencoder(stack).decode(z[None, :, None])[0], autoencoder(stack).decoder_std()
     joint = log_normal_density(x[0][:, None], decoded, r**2) - 0.5 * (z**2 + math.log(2 * math.pi))
     evidence = torch.logsumexp(joint, 1) + math.log(float(z[1] - z[0]))
     gap = evidence - bound
     assert (gap > -1e-6).all()
-    mean, std = (part[0] for part in stack.model.encode(x))
+    mean, std = (part[0] for part in autoencoder(stack).encode(x))
     q = log_normal_density(z[:, None], mean[:, None], std[:, None, 0] ** 2)
     posterior = joint - evidence[:, None]
     expected = (q.exp() * (q - posterior)).sum(1) * float(z[1] - z[0])
@@ -161,20 +171,23 @@ def test_the_two_terms_are_those_that_training_minimises_in_the_units_of_the_dat
     _, _, fixed = batches_of(stack.members[0], x[0], 1, 9, stream("units"))
     standardised = (x - 3.0) / dataset.std
     loss = stack.objective.losses(stack.network, stack.rows, standardised.float(), eps.float(), fixed)
-    bound = stack.model.bound(x, eps)
+    bound = autoencoder(stack).bound(x, eps)
     reconstruction, price = bound.reconstruction, bound.prior
     assert bound.consistency.shape == (0, 1, 9)
     torch.testing.assert_close(loss.double(), price - reconstruction - 3 * math.log(dataset.std), rtol=1e-4, atol=1e-4)
-    mean, std = stack.model.encode(x)
+    mean, std = autoencoder(stack).encode(x)
     torch.testing.assert_close(price, divergence_from_standard(mean, std.log()), rtol=1e-9, atol=1e-9)
-    decoded = stack.model.decode(mean + std * eps)
+    decoded = autoencoder(stack).decode(mean + std * eps)
     torch.testing.assert_close(
-        reconstruction, log_normal_density(x, decoded, stack.model.decoder_std()[:, None] ** 2), rtol=1e-9, atol=1e-9
+        reconstruction,
+        log_normal_density(x, decoded, autoencoder(stack).decoder_std()[:, None] ** 2),
+        rtol=1e-9,
+        atol=1e-9,
     )
     if formulation.posterior == "isotropic":
         assert torch.equal(std, std[..., :1].expand(std.shape))
     if formulation.decoder_std != "learned":
-        assert float(stack.model.decoder_std()) == pytest.approx(float(formulation.decoder_std), rel=1e-12)
+        assert float(autoencoder(stack).decoder_std()) == pytest.approx(float(formulation.decoder_std), rel=1e-12)
 
 
 def test_the_gradient_by_reparametrisation_is_that_of_the_density_in_front_and_varies_less() -> None:
@@ -268,7 +281,7 @@ def exact_bound(stack: TrainedStack, m: int) -> float:
     W, c = named["decoder.output.weight"].T, named["decoder.output.bias"][0]
     spread = (into[2:] @ covariance @ into[2:].T).diagonal()
     s2 = torch.exp(2 * shift[2:] + 2 * spread).expand(2)
-    r2 = (stack.model.decoder_std()[m] / std) ** 2
+    r2 = (autoencoder(stack).decoder_std()[m] / std) ** 2
     constant = -0.5 * ((W @ shift[:2] + c).square().sum() / r2 + shift[:2].square().sum())
     curved = spread.sum() * (2 / len(spread))  # E ln s = b, below ln sqrt(E s^2) by the spread
     return float(linear_bound(into[:2], W, s2.sqrt(), r2, covariance) + constant - curved) - 5 * math.log(std)
@@ -388,7 +401,7 @@ def test_the_exact_bound_of_a_linear_model_is_the_mean_of_its_terms() -> None:
         VariationalAutoencoder(linear=True), NORMAL, Training(steps=150, batch=64, learning_rate=0.02), "mean"
     )
     n = 40_000
-    bound = stack.model.bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2)).bound[0]
+    bound = autoencoder(stack).bound(NORMAL.sample(n, stream("mean"))[None], normal(1, n, 2)).bound[0]
     assert float(bound.mean()) == pytest.approx(exact_bound(stack, 0), abs=4.5 * float(bound.std()) / math.sqrt(n))
 
 
@@ -438,9 +451,9 @@ def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAuto
     z = start_noise([point])
     while z.shape[-1] < formulation.latent:
         z = torch.cat([z, streams.fresh()], -1)
-    rest = many - stack.model.decode(z[..., : formulation.latent])
+    rest = many - autoencoder(stack).decode(z[..., : formulation.latent])
     if noise:  # r eps: standard deviation within 4.5 standard errors, false alarms 7e-6
-        spread = float(rest.std() / stack.model.decoder_std())
+        spread = float(rest.std() / autoencoder(stack).decoder_std())
         assert spread == pytest.approx(1, abs=4.5 / math.sqrt(2 * 12_000))
     else:
         assert torch.equal(rest, torch.zeros_like(rest))
@@ -452,7 +465,9 @@ def test_a_decoder_is_evaluated_once_however_many_steps_are_asked() -> None:
     for steps in (1, 3):
         model, counter = counted(stack.model)
         levels = levels_of([Flow()], [UniformTime()], steps)
-        path = list(Decode().trajectory(model, normal(1, 4, 1), levels, NoiseStreams([("once",)], 4, 1)))
+        path = list(
+            Decode().trajectory(cast("Denoiser", model), normal(1, 4, 1), levels, NoiseStreams([("once",)], 4, 1))
+        )
         assert counter.nfe == Decode().evaluations(steps) == 1
         assert len(path) == steps
         assert torch.equal(path[0], path[-1])
@@ -463,7 +478,7 @@ def test_a_trained_autoencoder_follows_a_target_that_it_can_hold() -> None:
     dataset = Gaussian((1.0, -2.0), (2.0, 0.5), 2)
     settings = Training(steps=600, batch=256, width=8, depth=1, learning_rate=0.02, ema=0.2)
     stack = trained(VariationalAutoencoder(1, linear=True), dataset, settings, "follows")
-    x = stack.model.decode(normal(1, 200_000, 1)) + stack.model.decoder_std() * normal(1, 200_000, 2)
+    x = autoencoder(stack).decode(normal(1, 200_000, 1)) + autoencoder(stack).decoder_std() * normal(1, 200_000, 2)
     covariance = torch.cov(x[0].T)
     assert float(covariance[0, 0]) == pytest.approx(4, rel=0.05)
     assert float(covariance[1, 1]) == pytest.approx(0.25, rel=0.05)
