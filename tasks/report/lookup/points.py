@@ -44,6 +44,10 @@ class Row:
         """Whether the exact denoiser was asked."""
         return self.formulation == EXACT
 
+    def floor(self, metric: str) -> float:
+        """What stands beside a value as its floor; NaN where that is not known."""
+        return self.beside.get(MetricColumns(metric).floor, math.nan)
+
 
 def rows_in(answers: Answers, metrics: Sequence[str]) -> tuple[Row, ...]:
     """Every row, with the values of some metrics.

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion.metrics import Metric
-from tasks.columns import GENERATION, MetricColumns, distinct, higher_is_better, of_models
+from tasks.columns import GENERATION, distinct, higher_is_better, of_models
 from tasks.report.lookup.asked import EXACT
 from tasks.report.lookup.labels import labels_of, short_labels
 from tasks.report.lookup.metrics import columns_in_order, metrics_by_column
@@ -305,7 +305,7 @@ def _floors(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
     found: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
         for metric in row.values:
-            floor = row.beside.get(MetricColumns(metric).floor, math.nan)
+            floor = row.floor(metric)
             if math.isfinite(floor):
                 found.setdefault((row.dataset, metric, row.sampler, row.schedule, row.formulation), []).append(floor)
     return {key: float(np.median(floors)) for key, floors in found.items()}

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.columns import FORWARD, MetricColumns
+from tasks.columns import FORWARD
 from tasks.report.numbers.curves import values_by_seed
 from tasks.report.text import counted, number, plus_minus, some
 from tasks.statistics import decision
@@ -340,10 +340,7 @@ def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
             metric
             for metric in asked[point.dataset]
             if not math.isfinite(point.values[metric])
-            and (
-                math.isinf(point.values[metric])
-                or math.isfinite(point.beside.get(MetricColumns(metric).floor, math.nan))
-            )
+            and (math.isinf(point.values[metric]) or math.isfinite(point.floor(metric)))
         ]
         if point.status == "ok" and wrong:
             found.append((point, wrong))

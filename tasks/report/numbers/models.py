@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from tasks.columns import MetricColumns
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.text import number, plus_minus
@@ -92,6 +91,6 @@ def _least_noise(found: Mapping[str, Mapping[str, Row]]) -> float:
 
 def _told(metric: str, found: dict[str, Row]) -> Told:
     points = sorted(found.values(), key=lambda point: point.seed)
-    floors = tuple(point.beside.get(MetricColumns(metric).floor, math.nan) for point in points)
+    floors = tuple(point.floor(metric) for point in points)
     known = all(math.isfinite(floor) for floor in floors) and any(floors)
     return Told(Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None)
