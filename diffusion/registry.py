@@ -19,7 +19,7 @@ import difflib
 import importlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
@@ -55,6 +55,8 @@ class Component:
 
     registered_name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    stored_names: ClassVar[Mapping[str, str]] = {}
+    """Parameters that were renamed, with their first names: ids and labels are made with those, studies may use both."""
 
     def parameters(self) -> dict[str, Any]:
         """The parameters as plain values, defaults written out; a parameter that is a component is its spec."""
@@ -62,16 +64,20 @@ class Component:
 
     def differences(self) -> tuple[str, ...]:
         """The parameters that differ from their defaults, as labels have them: ``eta=0.5``."""
-        return tuple(
-            f"{field.name}={value.label() if isinstance(value := getattr(self, field.name), Component) else value}"
+        given = {
+            field.name: value
             for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
+            if (value := getattr(self, field.name)) != field.default
+        }
+        return tuple(
+            f"{self.stored_names.get(name, name)}={value.label() if isinstance(value, Component) else value}"
+            for name, value in given.items()
         )
 
     def label(self) -> str:
         """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
-        told = self.differences()
-        return self.registered_name + (f"({','.join(told)})" if told else "")
+        differences = self.differences()
+        return self.registered_name + (f"({','.join(differences)})" if differences else "")
 
     def spec(self) -> dict[str, Any]:
         """The canonical description: name and every parameter, whether it was spelled or not."""
@@ -84,7 +90,8 @@ class Component:
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         inner = {name: part.identity() for name, part in parts.items() if isinstance(part, Component)}
-        return {**self.spec(), **inner, "version": self.version}
+        whole = {**self.spec(), **inner, "version": self.version}
+        return {self.stored_names.get(name, name): value for name, value in whole.items()}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle with the name: a class of somebody's own has it from the study that named it, not from its module."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 LONGEST_SHOWN = 60
 
@@ -35,3 +37,9 @@ def unknown(what: str, name: object, known: Sequence[str], *, of: str = "", note
     question = f"; did you mean {near!r}?" if near else ""
     accepted = f"accepted: {', '.join(known)}{note}" if known else "there are none"
     return f"unknown {what} {shown(name)}{of}{question} ({accepted})"
+
+
+@cache
+def note_the_new_name(what: str, old: str, new: str) -> None:
+    """Say on stderr, once in a process, that something has another name now."""
+    sys.stderr.write(f"note: {what} {old} is called {new} now\n")

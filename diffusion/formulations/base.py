@@ -125,6 +125,6 @@ class NoiseConditional(Trained, Recipe):
                 f"{own!r} predicts {self.parametrization.registered_name!r}, which says nothing of the data where schedule {name!r} ends "
                 "without signal (alpha = 0)"
             )
-        if not bool(torch.isfinite(self.noise_label(schedule.nsr(ends), schedule)).all()):
+        if not bool(torch.isfinite(self.c_noise(schedule.nsr(ends), schedule)).all()):
             return f"{own!r} tells its network the logarithm of the noise-to-signal ratio, which has no end on schedule {name!r}"
         return None

@@ -73,8 +73,8 @@ class ClassConditional(NoiseConditional):
     def noise_target(self) -> NoiseTarget:
         return self.inner.noise_target
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
-        return self.inner.noise_label(nsr, schedule)
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+        return self.inner.c_noise(nsr, schedule)
 
     def refuses(self, schedule: Schedule) -> str | None:
         return self.inner.refuses(schedule)

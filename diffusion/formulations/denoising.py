@@ -22,6 +22,7 @@ space, and `denoising`, in which every part is chosen by name.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -84,7 +85,7 @@ class VP(NoiseConditional):
     def noise_levels(self) -> NoiseLevels:
         return UniformTime(self.epsilon_t)
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return 999 * schedule.time_of(nsr)
 
 
@@ -106,7 +107,7 @@ class VE(NoiseConditional):
 
     noise_levels: ClassVar[NoiseLevels] = LogUniform()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.log(0.5 * nsr)
 
 
@@ -133,7 +134,7 @@ class ImprovedDDPM(NoiseConditional):
 
     noise_levels: ClassVar[NoiseLevels] = OwnLevels()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         assert isinstance(schedule, IDDPM)  # noqa: S101 - `refuses` keeps others out
         rising = torch.as_tensor(schedule.noise_levels[::-1].copy())
         middles = (rising[1:] + rising[:-1]) / 2
@@ -167,7 +168,7 @@ class ElucidatedDM(NoiseConditional):
     def noise_levels(self) -> NoiseLevels:
         return LogNormal(self.p_mean, self.p_std)
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.log(nsr) / 4
 
 
@@ -197,7 +198,7 @@ class DDPM(NoiseConditional):
 
     noise_levels: ClassVar[NoiseLevels] = OwnLevels()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return schedule.time_of(nsr)
 
 
@@ -240,7 +241,7 @@ class VPrediction(NoiseConditional):
     noise_levels: ClassVar[NoiseLevels] = UniformTime()
     weighting: ClassVar[Weighting] = Simple()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.atan(nsr)
 
 
@@ -260,7 +261,7 @@ class RectifiedFlow(NoiseConditional):
     noise_levels: ClassVar[NoiseLevels] = UniformTime()
     weighting: ClassVar[Weighting] = Simple()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return straight_time(nsr)
 
 
@@ -292,19 +293,20 @@ class ElucidatedDM2(ElucidatedDM):
 class Denoising(NoiseConditional):
     """Any schedule, parametrization, noise distribution and weighting.
 
-    What the network is told of the noise: ``ln(nsr)/4``, the schedule's time, or the angle ``atan(nsr)``, which alone has an
-    end on every schedule.
+    `noise_label` is what the network takes for the noise level: ``ln(nsr)/4``, the schedule's time, or the angle
+    ``atan(nsr)``, which alone has an end on every schedule.
     """
 
     schedule: Schedule = EDM()
     parametrization: Parametrization = Preconditioned()
     noise_levels: NoiseLevels = LogNormal()
     weighting: Weighting = UnitVariance()
-    told: Literal["log-nsr", "time", "angle"] = "log-nsr"
+    noise_label: Literal["log-nsr", "time", "angle"] = "log-nsr"
+    stored_names: ClassVar[Mapping[str, str]] = {"noise_label": "told"}
     serves_clean: ClassVar[bool] = False
 
     def differences(self) -> tuple[str, ...]:
-        """Without the schedule, which stands beside the formulation wherever it is told, and may be another one."""
+        """Without the schedule, which has a label of its own and may be another one."""
         return super(Denoising, dataclasses.replace(self, schedule=Denoising.schedule)).differences()
 
     def own_schedule(self) -> Schedule:
@@ -316,10 +318,10 @@ class Denoising(NoiseConditional):
             return f"{self.registered_name!r} learns from noise, and noise levels 'single' with sigma = 0 have none"
         return super().refuses(schedule)
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         if self.noise_levels.only is not None:
-            return torch.zeros_like(nsr)  # there is nothing to tell
-        match self.told:
+            return torch.zeros_like(nsr)  # one level needs no label
+        match self.noise_label:
             case "time":
                 return schedule.time_of(nsr)
             case "angle":

@@ -89,7 +89,7 @@ class InDI(NoiseConditional):
     def own_schedule(self) -> Schedule:
         return Flow()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return schedule.time_of(nsr)
 
     def refuses(self, schedule: Schedule) -> str | None:

@@ -153,7 +153,7 @@ class NoiseConditionalScore(NoiseConditional):
     def own_schedule(self) -> Schedule:
         return NCSN()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002
         return torch.log(nsr)
 
 

@@ -105,5 +105,5 @@ class ChainElbo(NoiseConditional):
     def own_schedule(self) -> Schedule:
         return DDPMLinear()
 
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return schedule.time_of(nsr)

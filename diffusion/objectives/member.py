@@ -48,8 +48,8 @@ class Member:
         """
         recipe = self.recipe
         ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
-        low, high = recipe.noise_label(self.schedule.nsr(ends), self.schedule)
-        label = recipe.noise_label(nsr, self.schedule)
+        low, high = recipe.c_noise(self.schedule.nsr(ends), self.schedule)
+        label = recipe.c_noise(nsr, self.schedule)
         half = (high - low).abs() / 2
         return features((label - (low + high) / 2) / torch.where(half > 0, half, torch.ones_like(half)))
 

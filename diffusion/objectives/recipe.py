@@ -37,7 +37,7 @@ class Recipe:
         return NoiseTarget()
 
     @abstractmethod
-    def noise_label(self, nsr: Tensor, schedule: Schedule) -> Tensor:
+    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         """c_noise: the number by which the network is conditioned on the noise level.
 
         Args:

@@ -27,6 +27,7 @@ from diffusion.schedules import Schedule, schedules
 from tasks.messages import shown
 from tasks.study.axes import SamplerChoice, read_sampler
 from tasks.study.components import complaints_of, read
+from tasks.study.renamed import note_old_names
 
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
@@ -63,6 +64,7 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
     entry: object = {"name": given, **parameters} if parameters else given
     if isinstance(entry, Mapping):
         entry = dict(entry)
+    note_old_names(entry)
     return _read(registry.kind, lambda: read(registry, base, entry))
 
 

@@ -172,14 +172,29 @@ def build(registry: Registry[C], spec: str | Spec) -> C:
 
 
 def construct(cls: type[T], parameters: Spec) -> T:
-    """An instance of a dataclass from plain values, strictly. Raises as `build` does."""
-    values = validator_of(typing.cast("Hashable", cls)).model_validate(parameters)
+    """An instance of a dataclass from plain values, strictly; stored ones may have a parameter's first name. Raises as `build` does."""
+    now = present_names(cls)
+    present = {now.get(name, name): value for name, value in parameters.items()}
+    values = validator_of(typing.cast("Hashable", cls)).model_validate(present)
     return cls(**{field: getattr(values, field) for field in type(values).model_fields})
+
+
+def present_names(cls: type) -> dict[str, str]:
+    """Of parameters that were renamed: first name -> present one."""
+    return {old: name for name, old in cls.stored_names.items()} if issubclass(cls, Component) else {}
 
 
 def construct_or_complain(cls: type[T], what: str, parameters: Spec) -> T:
     """`construct`, with everything that can be wrong as one `ValidationError` made of complaints."""
     known = [field.name for field in dataclasses.fields(typing.cast("Any", cls))]
+    renamed = {old: name for old, name in present_names(cls).items() if old in parameters}
+    for old, name in renamed.items():
+        if name in parameters:
+            raise refusal(
+                [Complaint((old,), f"this parameter of {what} is called {name} now and is given too; keep one")]
+            )
+    parameters = {renamed.get(key, key): value for key, value in parameters.items()}
+    written: dict[str | int, str] = {name: old for old, name in renamed.items()}
     found = [
         Complaint((str(key),), unknown("parameter", key, known, of=f" of {what}"))
         for key in parameters
@@ -204,6 +219,7 @@ def construct_or_complain(cls: type[T], what: str, parameters: Spec) -> T:
             found.append(Complaint(path, f"found {shown(errors[0]['input'])}, expected {expected}"))
         else:
             found.append(Complaint(path, in_our_words(errors[0])))
+    found = [c._replace(path=(written.get(c.path[0], c.path[0]), *c.path[1:])) if c.path else c for c in found]
     if not found and isinstance(built, Dataset):
         found += [Complaint((), f"{what}: {reason}") for reason in _unusable(built)]
     if found:

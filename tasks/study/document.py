@@ -10,9 +10,7 @@ wrong with them is reported with ``--set`` as the place.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,7 +29,7 @@ from ruamel.yaml.events import (
 )
 
 from diffusion.errors import WrongInput
-from tasks.messages import nearest, shown
+from tasks.messages import nearest, note_the_new_name, shown
 from tasks.plain import Plain, Spec
 from tasks.study.components import Complaint
 from tasks.study.components import Path as Keys
@@ -179,7 +177,7 @@ def shipped_name(source: str | Path) -> str | None:
         return None
     shipped, now = shipped_studies(), _renamed(source)
     if source not in shipped and now in shipped:
-        _tell_the_new_name(source, now)
+        note_the_new_name("the study", source, now)
         return now
     return source if source in shipped else None
 
@@ -188,11 +186,6 @@ def _renamed(name: str) -> str:
     """A name as it is now: the folder, or the collection, may have been called otherwise."""
     folder, slash, rest = name.partition("/")
     return f"{RENAMED.get(folder, folder)}{slash}{rest}"
-
-
-@cache
-def _tell_the_new_name(old: str, now: str) -> None:
-    sys.stderr.write(f"note: the study {old} is called {now} now\n")
 
 
 def _find(source: str | Path) -> tuple[Path, str]:

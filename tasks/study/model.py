@@ -36,6 +36,7 @@ from tasks.study.axes import (
 )
 from tasks.study.components import MISSING, Complaint, complaint_of, refusal
 from tasks.study.document import Document, StudyError, load, shipped_studies
+from tasks.study.renamed import note_old_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,7 +137,9 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     if "studies" in document.values:
         told = "this file names other studies, where one study is expected (diffatlas run, plan and report take such a file)"
         raise document.error([Complaint(("studies",), told)])
-    return _validated(document)
+    study = _validated(document)
+    note_old_names(document.values)
+    return study
 
 
 def _completed(block: object, lacking: Spec, training: object) -> object:

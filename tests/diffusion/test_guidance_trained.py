@@ -94,7 +94,7 @@ def test_conditional_members_are_bit_identical_whatever_they_are_stacked_with(da
         ClassConditional(),
         ClassConditional(ElucidatedDM2()),
         ClassConditional(RectifiedFlow()),
-        ClassConditional(Denoising(told="angle")),
+        ClassConditional(Denoising(noise_label="angle")),
     ]
     members = [member(f, f"packed {i}", dataset) for i, f in enumerate(formulations)]
     data = labelled(dataset, 300)

@@ -225,7 +225,7 @@ def test_an_observation_that_is_noise_alone_is_rectified_flow(steps: int) -> Non
 
 def test_it_is_even_trained_on_the_same_numbers_as_rectified_flow_that_predicts_the_data() -> None:
     """So that it is one method, and not two: the batches are equal to the last bit."""
-    same = Denoising(Flow(), Data(), UniformTime(), Simple(), told="time")
+    same = Denoising(Flow(), Data(), UniformTime(), Simple(), noise_label="time")
     data = Torus().sample(500, stream("same lessons"))
     batches = []
     for formulation in (InDI(Noise(1.0, alone=True)), same):

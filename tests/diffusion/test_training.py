@@ -131,15 +131,15 @@ def test_noise_levels_are_positive_and_finite_at_the_ends_of_the_unit_interval(f
 
 def test_noise_labels_are_those_of_table_1() -> None:
     sigma = torch.logspace(-2, 1.9, 50, dtype=torch.float64)
-    np.testing.assert_allclose(VP().noise_label(sigma, VPLinear()), 999 * vp_time(sigma.numpy()), rtol=1e-11)
-    np.testing.assert_allclose(VE().noise_label(sigma, VELinear()), np.log(sigma.numpy() / 2), rtol=1e-12)
-    np.testing.assert_allclose(ElucidatedDM().noise_label(sigma, EDM()), np.log(sigma.numpy()) / 4, rtol=1e-12)
+    np.testing.assert_allclose(VP().c_noise(sigma, VPLinear()), 999 * vp_time(sigma.numpy()), rtol=1e-11)
+    np.testing.assert_allclose(VE().c_noise(sigma, VELinear()), np.log(sigma.numpy() / 2), rtol=1e-12)
+    np.testing.assert_allclose(ElucidatedDM().c_noise(sigma, EDM()), np.log(sigma.numpy()) / 4, rtol=1e-12)
     u = IDDPM().noise_levels
     nearest = [999 - int(np.abs(u - value).argmin()) for value in sigma.tolist()]
-    assert ImprovedDDPM().noise_label(sigma, IDDPM()).tolist() == nearest
-    assert ImprovedDDPM().noise_label(torch.as_tensor(u), IDDPM()).tolist() == list(range(999, -1, -1))
+    assert ImprovedDDPM().c_noise(sigma, IDDPM()).tolist() == nearest
+    assert ImprovedDDPM().c_noise(torch.as_tensor(u), IDDPM()).tolist() == list(range(999, -1, -1))
     chain, k = DDPMLinear(), torch.arange(1, 101, dtype=torch.float64)
-    torch.testing.assert_close(DDPM().noise_label(chain.nsr(k), chain), k, rtol=1e-11, atol=0)
+    torch.testing.assert_close(DDPM().c_noise(chain.nsr(k), chain), k, rtol=1e-11, atol=0)
 
 
 @every_formulation

@@ -50,7 +50,7 @@ PARTS: dict[str, Registry[Any]] = {
     "weighting": weightings,
     "noise_levels": noise_distributions,
 }
-V = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "told": "angle"}
+V = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "noise_label": "angle"}
 
 
 def dataset(name: str) -> str | dict[str, Any]:

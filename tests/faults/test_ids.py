@@ -27,7 +27,7 @@ DENOISING = {
     "parametrization": {"name": "v"},
     "noise_levels": {"name": "logit-normal", "mean": 0.25, "std": 1.0},
     "weighting": {"name": "min-snr", "gamma": 5.0},
-    "told": "log-nsr",
+    "noise_label": "log-nsr",
 }
 FULL: dict[str, Any] = {  # every default written out
     "name": "ids",

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
+from tasks.messages import note_the_new_name
 from tasks.study import StudyError, load_study
 from tasks.study import document as study_file
 from tasks.study.collection import load_collection
@@ -73,7 +74,7 @@ def test_a_shipped_list_names_shipped_studies_with_their_folder() -> None:
 def test_names_of_old_lead_to_the_same_studies_and_stderr_says_the_new_ones(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    study_file._tell_the_new_name.cache_clear()
+    note_the_new_name.cache_clear()
     assert names("seeds") == ["first", "plain"]
     assert load_study("seeds/first") == load_study("documents/first")
     (tmp_path / "old.yaml").write_text("name: old\nstudies: [seeds/first]\n")

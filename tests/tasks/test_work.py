@@ -24,7 +24,7 @@ from tests.tasks.in_one_process import ShardAnswer, run_shard
 SPEC = {
     "name": "work",
     "datasets": ["gaussian_mixture", "uniform"],
-    "formulations": ["edm", "flow", "edm2", {"name": "denoising", "parametrization": "v", "told": "angle"}],
+    "formulations": ["edm", "flow", "edm2", {"name": "denoising", "parametrization": "v", "noise_label": "angle"}],
     "seeds": 2,
     "training": {"steps": 6, "batch": 16, "width": 16, "depth": 2, "data": 60},
     "samplers": [
