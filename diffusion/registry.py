@@ -185,7 +185,11 @@ class Registry(Generic[C]):
         return name in self._entries or name in self._aliases
 
     def find(self, name: str) -> type[C]:
-        """The class behind a name. Raises `UnknownName` with the nearest known one."""
+        """The class behind a name.
+
+        Raises:
+            UnknownName: nothing is registered under the name; the message has the nearest name.
+        """
         name = self._aliases.get(name, name)
         if name in self._entries:
             return self._entries[name].cls

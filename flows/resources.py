@@ -23,7 +23,11 @@ class WrongResources(WrongInput, ValueError):
 
 
 def check_resources(resources: Mapping[str, Mapping[str, float]]) -> None:
-    """Refuse what Ray would wait for for ever. Raises `WrongResources`."""
+    """Refuse what Ray would wait for for ever.
+
+    Raises:
+        WrongResources: the cluster has no such resources.
+    """
     offered: dict[str, float] = ray.cluster_resources()
     for stage, asked in resources.items():
         if stage not in STAGES:

@@ -151,7 +151,11 @@ def chain_bound(
 
 
 def bound_weights(schedule: Schedule) -> Tensor:
-    """lambda_t of ``|x_0 - D(x_t)|^2`` in the bound at t = 1 .. T, ``[T]``; see the module's text. Raises ValueError if refused."""
+    """lambda_t of ``|x_0 - D(x_t)|^2`` in the bound at t = 1 .. T, ``[T]``; see the module's text.
+
+    Raises:
+        ValueError: the schedule has no such bound.
+    """
     if reason := refuses_bound(schedule):
         raise ValueError(reason)
     steps = _Steps.of(schedule)

@@ -137,9 +137,12 @@ def fisher_divergence(
     alpha: float = 1.0,
     samples: int = 10_000,
 ) -> tuple[float, float]:
-    """``1/2 E |s - grad log p_t|^2`` for ``x_t = alpha x_0 + sigma eps`` of a target with an exact score, and its standard error.
+    """``1/2 E |s - grad log p_t|^2`` for ``x_t = alpha x_0 + sigma eps`` of a target with an exact
+    score, and its standard error.
 
-    Raises ValueError if the target has no exact score, or `sigma` is not positive: of clean data not every target has one.
+    Raises:
+        ValueError: the target has no exact score, or `sigma` is not positive: of clean data not
+            every target has one.
     """
     if not dataset.exact:
         raise ValueError(f"dataset {dataset.registered_name!r} has no exact score to compare with")
@@ -158,10 +161,15 @@ _MOST_POINTS = 1 << 22
 
 
 def normaliser(log_unnormalised: Callable[[Tensor], Tensor], dim: int, reach: float, tolerance: float = 1e-11) -> float:
-    """``Z = int exp(f(x)) dx`` over ``[-reach, reach]^dim`` for f from points ``[n, dim]`` to ``[n]``.
+    """``Z = int exp(f(x)) dx`` over ``[-reach, reach]^dim`` for f from points ``[n, dim]`` to
+    ``[n]``.
 
-    The trapezoidal rule, whose error falls faster than any power for smooth functions that vanish with all derivatives at the ends; its
-    step is halved until two results agree to the relative `tolerance`. Raises ValueError if they do not within 2^22 points.
+    The trapezoidal rule, whose error falls faster than any power for smooth functions that vanish
+    with all derivatives at the ends; its step is halved until two results agree to the relative
+    `tolerance`.
+
+    Raises:
+        ValueError: the results do not agree within 2^22 points.
     """
     before, nodes = float("nan"), 16
     while nodes**dim <= _MOST_POINTS:

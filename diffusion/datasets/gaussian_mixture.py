@@ -40,7 +40,11 @@ class LabelledMixture(MixtureDataset):
         return tuple((self.mixture.weights / self.mixture.weights.sum()).tolist())
 
     def of_class(self, label: int) -> GaussianMixture:
-        """One component, with weight 1. Raises ValueError if there is no such label."""
+        """One component, with weight 1.
+
+        Raises:
+            ValueError: there is no such label.
+        """
         check_label(self, label)
         return self._of_components((label,))
 

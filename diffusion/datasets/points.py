@@ -79,7 +79,11 @@ class PointSet(MixtureDataset):
         return self.points[index], self.labels[index]
 
     def of_class(self, label: int) -> PointSet:
-        """The points that have the label, each as likely as any other. Raises ValueError if there is no such label."""
+        """The points that have the label, each as likely as any other.
+
+        Raises:
+            ValueError: there is no such label.
+        """
         return PointsOfClass(self, label)
 
     @cached_property

@@ -54,7 +54,11 @@ class Guidance(Component):
 
     @abstractmethod
     def target(self, dataset: Dataset) -> Dataset:
-        """The law of x_0 given what is known, which samples should follow. Raises ValueError where `refuses_target`."""
+        """The law of x_0 given what is known, which samples should follow.
+
+        Raises:
+            ValueError: the guidance refuses the target (`refuses_target`).
+        """
 
     def refuses_target(self, dataset: Dataset) -> str | None:
         """Why there is no law to compare samples with, or None."""

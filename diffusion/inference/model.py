@@ -72,7 +72,11 @@ class Inference:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The model as samplers ask it. Raises `WrongValue` if it gives no denoiser."""
+        """The model as samplers ask it.
+
+        Raises:
+            WrongValue: the model gives no denoiser.
+        """
         if not isinstance(self.model, Denoiser):
             raise WrongValue(self._gives_none("clean data behind noisy points"))
         return self.model

@@ -110,7 +110,11 @@ def not_images(name: str, dataset: Dataset) -> str:
 
 
 def image_only(name: str, dim: int, outputs: int | None, image: Image | None) -> Image:
-    """The shape that a network of images is built for. Raises ValueError where it is asked for something else."""
+    """The shape that a network of images is built for.
+
+    Raises:
+        ValueError: the network is asked for something else.
+    """
     if image is None or outputs not in (None, dim):
         raise ValueError(f"{name}: it maps images to images of the same shape; 'mlp' serves everything else")
     return image

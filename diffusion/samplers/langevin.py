@@ -268,9 +268,11 @@ class MALA(AtOneLevel, PathSampler):
     def walk(
         self, denoiser: Denoiser, x: Tensor, level: Level, moves: int, noise: Noise
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """After each move the state, and with what probability the move to it was accepted, ``[members, samples]``.
+        """After each move the state, and with what probability the move to it was accepted,
+        ``[members, samples]``.
 
-        Raises TypeError if the model has no density.
+        Raises:
+            TypeError: the model has no density.
         """
         if not isinstance(denoiser, DensityModel):
             raise TypeError("mala needs a model with a density")

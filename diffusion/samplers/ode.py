@@ -151,14 +151,16 @@ class RK2(Sampler):
 )
 @dataclass(frozen=True)
 class DormandPrince(PathSampler):
-    """The adaptive rule of orders 5 and 4: it stops at every level of the grid, and takes the steps between that it needs.
+    """The adaptive rule of orders 5 and 4: it stops at every level of the grid, and takes the steps
+    between that it needs.
 
     The last step, to sigma = 0, is Euler's, which is all that N = 1 leaves to do. Evaluations depend on data and tolerances:
     two at the start and six for each step tried. The step control looks at the *whole batch* (and stack: ask it one member
     at a time), so that a sample depends on its neighbours, within the tolerance.
 
-    Raises ArithmeticError where steps shrink below the spacing of floating-point numbers: the samples diverge, or the
-    tolerances ask for more digits than there are.
+    Raises:
+        ArithmeticError: steps shrink below the spacing of floating-point numbers: the samples
+            diverge, or the tolerances ask for more digits than there are.
     """
 
     rtol: float = 1e-5

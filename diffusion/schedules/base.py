@@ -68,24 +68,30 @@ class Schedule(Component):
 
     @property
     def noise_levels(self) -> np.ndarray:
-        """nsr at every level on which a discrete schedule is *trained*, noisiest first, ``[levels]``.
+        """nsr at every level on which a discrete schedule is *trained*, noisiest first,
+        ``[levels]``.
 
-        Raises ValueError if the schedule is continuous.
+        Raises:
+            ValueError: the schedule is continuous.
         """
         raise self._continuous("noise levels were")
 
     @property
     def level_times(self) -> Tensor:
-        """The times of all levels from which *sampling* may choose, noisiest first, ``[max_steps]``.
+        """The times of all levels from which *sampling* may choose, noisiest first,
+        ``[max_steps]``.
 
-        Raises ValueError if the schedule is continuous.
+        Raises:
+            ValueError: the schedule is continuous.
         """
         raise self._continuous("level times were")
 
     def own_times(self, steps: int) -> Tensor:
-        """`steps` of a discrete schedule's own noisy levels, evenly spread over their numbers, noisiest first.
+        """`steps` of a discrete schedule's own noisy levels, evenly spread over their numbers,
+        noisiest first.
 
-        Raises ValueError if the schedule is continuous.
+        Raises:
+            ValueError: the schedule is continuous.
         """
         raise self._continuous(f"{steps}")
 

@@ -50,10 +50,14 @@ _DEEPEST = 40  # levels of nesting
 
 
 class Formula(str):
-    """Text that can be called: ``Formula("exp(-t)")(t)``, or ``Formula("package.module:function")(t)``.
+    """Text that can be called: ``Formula("exp(-t)")(t)``, or
+    ``Formula("package.module:function")(t)``.
 
-    Takes a float64 tensor and returns one of the same shape. Raises ValueError, saying what is accepted, if the text is
-    neither an expression nor the path of something callable. Plain numbers are taken as a schedule takes them.
+    Takes a float64 tensor and returns one of the same shape. Plain numbers are taken as a schedule
+    takes them.
+
+    Raises:
+        ValueError: the text is neither an expression nor the path of something callable.
     """
 
     __slots__ = ("_function",)

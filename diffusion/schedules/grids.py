@@ -46,8 +46,9 @@ class Grid(Component):
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """All levels, ``[steps + 1]``, strictly decreasing, the last of them 0.
 
-        Raises ValueError, with the text of `refuses_steps`, if the grid refuses the schedule, the schedule has fewer levels
-        than steps, or rounding would make two levels one.
+        Raises:
+            ValueError: the grid refuses the schedule, the schedule has fewer levels than steps, or
+                rounding would make two levels one.
         """
         levels = self._levels(schedule, steps)
         if isinstance(levels, str):

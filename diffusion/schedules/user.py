@@ -56,7 +56,11 @@ class User(Schedule):
         return cast("Function", self.alpha), cast("Function", self.sigma)
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters as plain values. Raises ValueError if a function has no name to be imported by."""
+        """The parameters as plain values.
+
+        Raises:
+            ValueError: a function has no name to be imported by.
+        """
         for part, function in zip(("alpha", "sigma"), self._functions, strict=True):
             require(
                 isinstance(function, str),

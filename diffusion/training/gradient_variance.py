@@ -38,9 +38,13 @@ def gradient_variance(
     batch: int = 128,
     draws: int = 200,
 ) -> GradientVariance:
-    """From `draws` minibatches of a member's own examples, at the weights ``row [network.size]``; `data` is its training set.
+    """From `draws` minibatches of a member's own examples, at the weights ``row [network.size]``;
+    `data` is its training set.
 
-    Padding, which has no gradient, does not count as parameters. Raises ValueError for fewer than two draws.
+    Padding, which has no gradient, does not count as parameters.
+
+    Raises:
+        ValueError: there are fewer than two draws.
     """
     if draws < 2:
         raise ValueError(f"a variance needs at least 2 draws, found {draws}")

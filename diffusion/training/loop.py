@@ -44,9 +44,12 @@ def train(
 ) -> TrainedStack:
     """Train all members together; ``data[m]`` is member m's training set ``[n, dim]`` float64.
 
-    `progress` is told the number of finished steps, about `LOSS_BINS` times. Raises ValueError if the members' data differ in
-    dimension. A member whose loss is not finite, or ends ten times above that of a network that answers zero, is reported
-    in `TrainedStack.errors`; the others are unharmed.
+    `progress` is told the number of finished steps, about `LOSS_BINS` times. A member whose loss is
+    not finite, or ends ten times above that of a network that answers zero, is reported in
+    `TrainedStack.errors`; the others are unharmed.
+
+    Raises:
+        ValueError: the members' data differ in dimension.
     """
     objective, network = _common(members, settings)
     rows = network.initialise([stream("init", member.key) for member in members]).requires_grad_()

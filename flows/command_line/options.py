@@ -99,7 +99,11 @@ def _stop(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def writing(path: Path | None) -> Iterator[None]:
-    """Say which path cannot be written, and why. Raises `WrongOption`."""
+    """Say which path cannot be written, and why.
+
+    Raises:
+        WrongOption: the path cannot be written.
+    """
     try:
         yield
     except BrokenPipeError:

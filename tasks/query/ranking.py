@@ -57,10 +57,13 @@ class Configurations:
 
 
 def configurations(points: xr.Dataset, at: str | None, where: str | None, apart: Sequence[str] = ()) -> Configurations:
-    """The configurations of the points that satisfy `where`, all of whose points satisfy `at`. Raises `QueryError`.
+    """The configurations of the points that satisfy `where`, all of whose points satisfy `at`.
 
     Without those that set out from data or from an observation, where others of the data set are compared with them: samplers are,
     unless they are among the axes that are kept `apart`.
+
+    Raises:
+        QueryError: `where` or `at` names no column, or cannot be understood.
     """
     columns = chosen(points, where)
     columns = columns.rows(columns["status"] != "skipped")

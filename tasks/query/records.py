@@ -15,13 +15,21 @@ from tasks.where.conditions import satisfied
 
 
 def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.ndarray:
-    """The rows that satisfy `expression`, as truth values ``[row]``. Raises `QueryError`, which names the `option`."""
+    """The rows that satisfy `expression`, as truth values ``[row]``.
+
+    Raises:
+        QueryError: the expression cannot be understood; the message names the `option`.
+    """
     columns = of_frame(frame)
     return satisfied(expression, columns, columns.size, option)
 
 
 def chosen(points: xr.Dataset, expression: str | None) -> Columns:
-    """The columns of the points that satisfy `expression`; of all if there is none. Raises `QueryError`."""
+    """The columns of the points that satisfy `expression`; of all if there is none.
+
+    Raises:
+        QueryError: the expression cannot be understood.
+    """
     columns = of_points(points)
     return columns.rows(satisfied(expression, columns, columns.size)) if expression else columns
 
@@ -55,11 +63,14 @@ def query(
     metrics: Sequence[str] = (),
     statistics: Sequence[str] = DEFAULT_STATISTICS,
 ) -> pd.DataFrame:
-    """Records: the `by` columns and ``<metric>_<statistic>`` over points that are `ok`; without `by` one record per point.
+    """Records: the `by` columns and ``<metric>_<statistic>`` over points that are `ok`; without
+    `by` one record per point.
 
-    A metric of models, not of samples, counts once for each model of a group: its points repeat it, and are no more evidence.
+    A metric of models, not of samples, counts once for each model of a group: its points repeat it,
+    and are no more evidence.
 
-    Raises `QueryError`.
+    Raises:
+        QueryError: a name is no column or no statistic, or the expression cannot be understood.
     """
     columns = of_points(points)
     known, there = metric_names(points), metric_columns(points)

@@ -92,7 +92,11 @@ def _brief(value: object) -> str:
 
 
 def matching(points: Sequence[Point], expression: str) -> frozenset[str]:
-    """Ids of the points that satisfy an expression of the `--where` language. Raises `tasks.where.language.QueryError`."""
+    """Ids of the points that satisfy an expression of the `--where` language.
+
+    Raises:
+        QueryError: the expression cannot be understood.
+    """
     columns = of_frame(pd.DataFrame([{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for p in points]))
     fit = satisfied(expression, columns, columns.size, "--force")
     return frozenset(columns["point_id"][np.flatnonzero(fit)].tolist())

@@ -24,8 +24,9 @@ from tasks.work import stack_of
 def open_model(store: str, cell_id: str, as_of: str | None = None) -> Model:
     """The denoiser of a stored cell.
 
-    Raises `NotStored` if the store does not hold the cell or its weights, and `CannotBeMade` if the versions of its
-    components are not those of this code.
+    Raises:
+        NotStored: the store does not hold the cell or its weights.
+        CannotBeMade: the versions of its components are not those of this code.
     """
     return model_of(Answers(Store.open(store), None, as_of), cell_id)
 

@@ -224,13 +224,21 @@ def _said(facts: MetricFacts | None) -> dict[str, str]:
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:
     """All points of a store, or of one study, as a labelled dataset along dimension ``point``.
 
-    `as_of` is a snapshot's id, a tag or a time. Raises `tasks.store.StoreUnavailable` or `UnknownStudy`.
+    `as_of` is a snapshot's id, a tag or a time.
+
+    Raises:
+        StoreUnavailable: there is no store, or it cannot be read.
+        UnknownStudy: the store holds no study of that name.
     """
     return Answers(Store.open(store), study, as_of).points
 
 
 def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.DataArray:
-    """The final samples of a point. Raises `NotStored` if there are none."""
+    """The final samples of a point.
+
+    Raises:
+        NotStored: the store holds no samples of the point.
+    """
     found = Answers(Store.open(store), None, as_of).samples(point_id)
     if found is None:
         raise NotStored(f"the samples of point {point_id!r} were not kept (keep: {{samples: true}} in the study)")
@@ -238,7 +246,11 @@ def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.Data
 
 
 def open_trajectory(store: str, point_id: str, as_of: str | None = None) -> xr.DataArray:
-    """The states of a point from noise to data. Raises `NotStored` if there are none."""
+    """The states of a point from noise to data.
+
+    Raises:
+        NotStored: the store holds no trajectory of the point.
+    """
     found = Answers(Store.open(store), None, as_of).trajectory(point_id)
     if found is None:
         told = "keep: {trajectories: [sampler@steps]} in the study"

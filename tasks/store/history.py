@@ -52,9 +52,13 @@ def _entry(info: Snapshot, tags: list[str]) -> Entry:
 
 
 def reference(uri: str, repository: Repository, as_of: str | None) -> dict[str, str]:
-    """The snapshot that `as_of` names: a tag, a snapshot's id or at least four of its first letters, or a time.
+    """The snapshot that `as_of` names: a tag, a snapshot's id or at least four of its first
+    letters, or a time.
 
-    In this order; None is the newest. Raises `WrongReference`.
+    In this order; None is the newest.
+
+    Raises:
+        WrongReference: nothing, or more than one snapshot, has that name.
     """
     if as_of is None:
         return {"branch": MAIN}
@@ -94,7 +98,11 @@ def _at(uri: str, repository: Repository, time: datetime) -> str:
 
 
 def add_tag(uri: str, repository: Repository, name: str, snapshot: str | None) -> str:
-    """Name a snapshot (any reference; the newest if None); its id. Raises `WrongReference`."""
+    """Name a snapshot (any reference; the newest if None); its id.
+
+    Raises:
+        WrongReference: the name is no name for a tag or is taken, or there is no such snapshot.
+    """
     if not _TAG.fullmatch(name):
         raise WrongReference(f"tag {name!r}: {_EXPECTED_TAG}")
     if _time(name) is not None or _ID.fullmatch(name):
@@ -119,7 +127,11 @@ def add_tag(uri: str, repository: Repository, name: str, snapshot: str | None) -
 
 
 def remove_tag(uri: str, repository: Repository, name: str) -> None:
-    """Take a name away. Raises `WrongReference` if there is none."""
+    """Take a name away.
+
+    Raises:
+        WrongReference: there is no such tag.
+    """
     tags = repository.tags()
     if name not in tags:
         raise WrongReference(f"store {uri}: there is no tag {name!r}; there are: {', '.join(tags) or 'none'}")
@@ -143,11 +155,14 @@ class Removed:
 def collect(
     uri: str, repository: Repository, older_than: datetime, *, dry_run: bool, youngest: timedelta = YOUNGEST
 ) -> Removed:
-    """Let go of snapshots that were not the newest any more at a time, but for tagged ones, and of files that nobody needs.
+    """Let go of snapshots that were not the newest any more at a time, but for tagged ones, and of
+    files that nobody needs.
 
-    So the state of that time stays, whenever it was written: who opened the newest snapshot since then can go on. Called by
-    the only coordinator, so no transaction is under way. Raises `WrongReference` for a time less than `youngest` ago, or
-    without zone.
+    So the state of that time stays, whenever it was written: who opened the newest snapshot since
+    then can go on. Called by the only coordinator, so no transaction is under way.
+
+    Raises:
+        WrongReference: the time is less than `youngest` ago, or has no zone.
     """
     if older_than.tzinfo is None:
         raise WrongReference(f"gc: the time {older_than.isoformat()} has no zone")

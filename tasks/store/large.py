@@ -45,7 +45,11 @@ def _at_least_one(length: int) -> int:
 
 
 def read(group: zarr.Group, names: Sequence[str], row: int, check: int) -> list[np.ndarray]:
-    """One row of arrays that go together. Raises `Damaged` if it is not what was written."""
+    """One row of arrays that go together.
+
+    Raises:
+        Damaged: the array is not what was written.
+    """
     values = [np.asarray(array_in(group, name)[row]) for name in names]
     if check != UNKNOWN and crc(*(part.tobytes() for part in values)) != check:
         raise Damaged(f"{group.path}/{names[0]}: row {row} is not what was written")

@@ -31,7 +31,11 @@ class Lease:
 
     @classmethod
     def of(cls, place: Place) -> Lease:
-        """The lease of a store. Raises `StoreUnavailable` if boto3 is not installed."""
+        """The lease of a store.
+
+        Raises:
+            StoreUnavailable: boto3 is not installed.
+        """
         try:
             import boto3  # type: ignore[import-untyped]
             from botocore.config import Config  # type: ignore[import-untyped]

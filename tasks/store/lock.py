@@ -66,7 +66,11 @@ class Held:
 
 @contextlib.contextmanager
 def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
-    """The lock of a store, as long as the context lasts. Raises `StoreLocked` if another coordinator has it."""
+    """The lock of a store, as long as the context lasts.
+
+    Raises:
+        StoreLocked: another coordinator has the lock.
+    """
     with (_hold_folder if place.folder is not None else _hold_lease)(place, Holder.me(), force=force) as held:
         failpoint("lock.taken")
         yield held

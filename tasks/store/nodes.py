@@ -19,7 +19,12 @@ WHOLE = slice(None)
 
 
 def array_in(group: zarr.Group, name: str) -> AnyArray:
-    """An array of a group. Raises KeyError if there is none of that name, and `Damaged` if it is a group."""
+    """An array of a group.
+
+    Raises:
+        KeyError: nothing has that name.
+        Damaged: what has the name is a group.
+    """
     found = group[name]
     if isinstance(found, zarr.Group):
         raise Damaged(f"{group.path}/{name}: found a group, expected an array")
@@ -27,7 +32,12 @@ def array_in(group: zarr.Group, name: str) -> AnyArray:
 
 
 def group_in(group: zarr.Group, name: str) -> zarr.Group:
-    """A group of a group. Raises KeyError if there is none of that name, and `Damaged` if it is an array."""
+    """A group of a group.
+
+    Raises:
+        KeyError: nothing has that name.
+        Damaged: what has the name is an array.
+    """
     found = group[name]
     if not isinstance(found, zarr.Group):
         raise Damaged(f"{group.path}/{name}: found an array, expected a group")

@@ -38,10 +38,14 @@ def point_columns(root: zarr.Group) -> list[str]:
 def read_points(
     root: zarr.Group, names: Sequence[str] | None = None, rows: Selection | None = None
 ) -> dict[str, np.ndarray]:
-    """Columns of the points by name: all but `spec`, or those named; all rows, or those that `rows` selects.
+    """Columns of the points by name: all but `spec`, or those named; all rows, or those that `rows`
+    selects.
 
-    Texts come as numpy's fixed-width ones; `error` and `spec`, which may be long, as Python strings. Raises KeyError for
-    a column that is not there.
+    Texts come as numpy's fixed-width ones; `error` and `spec`, which may be long, as Python
+    strings.
+
+    Raises:
+        KeyError: a column is not there.
     """
     if _old(root):
         return schema1.read_points(root, names, rows)
@@ -69,7 +73,11 @@ def trained_cells(root: zarr.Group) -> set[str]:
 
 
 def read_weights(root: zarr.Group, cell_id: str) -> bytes:
-    """The safetensors file of a trained cell. Raises `NotStored` if there is none."""
+    """The safetensors file of a trained cell.
+
+    Raises:
+        NotStored: the store holds no weights of the cell.
+    """
     if _old(root):
         if cell_id not in trained_cells(root):
             raise NotStored(f"no weights of cell {cell_id!r} here")
@@ -96,7 +104,11 @@ def read_places(root: zarr.Group) -> dict[str, np.ndarray]:
 
 
 def read_samples(root: zarr.Group, point_id: str, places: dict[str, np.ndarray] | None = None) -> np.ndarray | None:
-    """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept. Raises `NotStored` for no point."""
+    """Final samples ``[sample, coordinate]`` of a point, or None if they were not kept.
+
+    Raises:
+        NotStored: the store holds no samples of a point.
+    """
     point = _point(places or read_places(root), point_id)
     if point["sample_row"] == NO_ROW:
         return None
@@ -136,7 +148,11 @@ def study_names(root: zarr.Group) -> list[str]:
 
 
 def read_study(root: zarr.Group, name: str) -> tuple[dict[str, Any], np.ndarray]:
-    """The canonical spec of a study and the ids of its points. Raises `NotStored` if there is no such study."""
+    """The canonical spec of a study and the ids of its points.
+
+    Raises:
+        NotStored: there is no such study.
+    """
     if name not in study_names(root):
         raise NotStored(f"no study {name!r} here")
     if _old(root):

@@ -37,7 +37,11 @@ class Store:
 
     @classmethod
     def open(cls, uri: str) -> Store:
-        """The store at `uri`. Raises `StoreUnavailable` if there is none or its schema is not ours."""
+        """The store at `uri`.
+
+        Raises:
+            StoreUnavailable: there is no store, or its schema is not one of ours.
+        """
         if not cls.exists(uri):
             raise StoreMissing(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
         with reading_stored(uri, "open it"):
@@ -47,7 +51,11 @@ class Store:
 
     @classmethod
     def create(cls, uri: str) -> Store:
-        """A new, empty store. Raises `StoreUnavailable` where one cannot be made."""
+        """A new, empty store.
+
+        Raises:
+            StoreUnavailable: none can be made there.
+        """
         place = Place(uri)
         with speaking(uri, "create it"):
             _make_room(place)
@@ -86,23 +94,36 @@ class Store:
             return history.entries(self._repository)
 
     def tag(self, name: str, snapshot: str | None = None) -> str:
-        """Name a snapshot (any reference, the newest if None) for good; its id. Raises `WrongReference`."""
+        """Name a snapshot (any reference, the newest if None) for good; its id.
+
+        Raises:
+            WrongReference: the name is no name for a tag or is taken, or there is no such snapshot.
+        """
         with speaking(self.uri, f"tag {name}"):
             return history.add_tag(self.uri, self._repository, name, snapshot)
 
     def untag(self, name: str) -> None:
-        """Take a tag away; the snapshot stays. Raises `WrongReference` if there is none."""
+        """Take a tag away; the snapshot stays.
+
+        Raises:
+            WrongReference: there is no such tag.
+        """
         with speaking(self.uri, f"delete tag {name}"):
             history.remove_tag(self.uri, self._repository, name)
 
     @contextlib.contextmanager
     def coordinate(self, force_unlock: bool = False, derive: Derive | None = None) -> Iterator[Coordinator]:
-        """The only writer, as long as the context lasts. A store of an older schema is migrated first.
+        """The only writer, as long as the context lasts. A store of an older schema is migrated
+        first.
 
-        `derive` works out what the rows of an older schema do not say; `tasks.results.stored.coordinate` knows how.
+        `derive` works out what the rows of an older schema do not say;
+        `tasks.results.stored.coordinate` knows how.
 
-        Raises `StoreLocked` if there is another one. `force_unlock` takes over a lock of which this host cannot know
-        that its holder is gone: one of another host, or a lease on object storage. A run that is alive here is never put out.
+        `force_unlock` takes over a lock of which this host cannot know that its holder is gone: one
+        of another host, or a lease on object storage. A run that is alive here is never put out.
+
+        Raises:
+            StoreLocked: there is another coordinator.
         """
         with hold(Place(self.uri), force=force_unlock) as held:
             self._bring_up_to_date(derive)
@@ -131,10 +152,14 @@ class Store:
         force_unlock: bool = False,
         youngest: timedelta = YOUNGEST,
     ) -> Removed:
-        """Let go of snapshots that were not the newest any more at a time (tagged ones stay) and of what only they need.
+        """Let go of snapshots that were not the newest any more at a time (tagged ones stay) and of
+        what only they need.
 
-        Takes the coordinator's lock. Raises `WrongReference` for a time less than `youngest` ago: someone may be reading
-        what is that young, and shorten it only where nobody does.
+        Takes the coordinator's lock.
+
+        Raises:
+            WrongReference: the time is less than `youngest` ago, in which somebody may be reading: shorten
+                it only where nobody does.
         """
         with hold(Place(self.uri), force=force_unlock), reading_stored(self.uri, "collect garbage in it"):
             return history.collect(self.uri, self._repository, older_than, dry_run=dry_run, youngest=youngest)

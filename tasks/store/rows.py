@@ -42,10 +42,14 @@ class Index:
 
 
 def prepared(table: Table, entries: Sequence[Mapping[str, object]]) -> list[dict[str, Held]]:
-    """One entry per id, values as the columns hold them; the later wins where two entries tell the same column.
+    """One entry per id, values as the columns hold them; the later wins where two entries tell the
+    same column.
 
-    Raises ValueError or TypeError for what the columns cannot hold; done before a transaction, so that within one every
-    error is the storage's.
+    Done before a transaction, so that within one every error is the storage's.
+
+    Raises:
+        ValueError: a value is none that its column can hold.
+        TypeError: a value is of a type that its column cannot hold.
     """
     found: dict[str, dict[str, Held]] = {}
     for entry in entries:
@@ -55,7 +59,11 @@ def prepared(table: Table, entries: Sequence[Mapping[str, object]]) -> list[dict
 
 
 def checked_id(value: object) -> str:
-    """An id that the tables can hold. Raises ValueError for any other."""
+    """An id that the tables can hold.
+
+    Raises:
+        ValueError: the text is no id.
+    """
     if not isinstance(value, str) or not 0 < len(value) <= ID_BYTES or not value.isascii() or "\0" in value:
         raise ValueError(f"id {value!r}: expected 1 to {ID_BYTES} ASCII characters")
     return value

@@ -93,7 +93,11 @@ def schema_in(root: zarr.Group) -> int:
 
 
 def schema_of(uri: str, root: zarr.Group) -> int:
-    """The schema of a snapshot. Raises `StoreUnavailable` if it is none that this version reads."""
+    """The schema of a snapshot.
+
+    Raises:
+        StoreUnavailable: the schema is none that this version reads.
+    """
     if known := schema_in(root):
         return known
     found = root.attrs.get("schema")

@@ -24,7 +24,11 @@ _CHUNKS_PER_MANIFEST = 1024  # a commit rewrites the last manifest of an array: 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is. Raises `WrongReference` for an address that no store can have."""
+    """Where a store is.
+
+    Raises:
+        WrongReference: no store can have that address.
+    """
 
     uri: str
 
@@ -118,7 +122,11 @@ class Repository:
 
     @staticmethod
     def exists(place: Place) -> bool:
-        """Whether there is a repository. Raises `StoreUnavailable` for a folder with data that no branch leads to."""
+        """Whether there is a repository.
+
+        Raises:
+            StoreUnavailable: a folder holds data that no branch leads to.
+        """
         if place.folder is not None:
             if not place.folder.exists():
                 return False
@@ -161,7 +169,11 @@ class Repository:
         return snapshot
 
     def commit(self, session: icechunk.Session, message: str, metadata: Mapping[str, object]) -> str:
-        """End a transaction; the new snapshot's id. Raises `Conflict` if the branch has moved since it began."""
+        """End a transaction; the new snapshot's id.
+
+        Raises:
+            Conflict: the branch has moved since it began.
+        """
         try:
             return str(session.commit(message, metadata=dict(metadata)))
         except icechunk.ConflictError as error:

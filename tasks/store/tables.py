@@ -98,7 +98,11 @@ def extend_texts(target: AnyArray, texts: Sequence[str]) -> None:
 
 
 def check_of(texts: AnyArray) -> int:
-    """The checksum of a stored list of texts. Raises `Damaged` if it has none."""
+    """The checksum of a stored list of texts.
+
+    Raises:
+        Damaged: the array has no checksum.
+    """
     check = texts.attrs["check"]
     if not isinstance(check, int):
         raise Damaged(f"{texts.path}: found the checksum {check!r}, expected an integer")
@@ -129,7 +133,11 @@ def _as_text(ids: np.ndarray) -> np.ndarray:
 
 
 def read_texts(group: zarr.Group, name: str) -> list[str]:
-    """A list of texts: the words that labels are codes of, or names of columns. Raises `Damaged`."""
+    """A list of texts: the words that labels are codes of, or names of columns.
+
+    Raises:
+        Damaged: the texts are not what was written.
+    """
     texts = [str(text) for text in values_in(group, name)]
     if chained(0, texts) != check_of(array_in(group, name)):
         raise Damaged(f"{group.path}/{name}: the texts are not those that were written")
@@ -144,9 +152,12 @@ def read(
     *,
     hidden: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Columns by name: all but specs and checksums, or those named; all rows, or those that `rows` selects.
+    """Columns by name: all but specs and checksums, or those named; all rows, or those that `rows`
+    selects.
 
-    Raises `Damaged` if a row is not what was written, and KeyError for a column that is not there.
+    Raises:
+        Damaged: a row is not what was written.
+        KeyError: a column is not there.
     """
     columns = columns_of(group)
     blocks = {kind: values_in(group, kind) for kind in columns}
@@ -207,7 +218,11 @@ def _verify(group: zarr.Group, ids: np.ndarray, blocks: Mapping[str, np.ndarray]
 
 
 def read_curves(group: zarr.Group, table: Table) -> dict[str, np.ndarray]:
-    """Curves by name, each ``[row, place]``, NaN where there is none. Raises `Damaged`."""
+    """Curves by name, each ``[row, place]``, NaN where there is none.
+
+    Raises:
+        Damaged: the curves are not what was written.
+    """
     values = values_in(group, "curves")
     checks = values_in(group, "integers")[:, table.integers.index("curves_check")]
     wrong = np.flatnonzero(curve_checks(values) != checks)

@@ -70,10 +70,14 @@ class Coordinator:
         return self._transaction(rows, study, f"study {name}: {len(points)} points asked", metadata)
 
     def commit(self, rows: Rows, message: str, metadata: Mapping[str, object]) -> str:
-        """Write rows in one transaction; returns the snapshot's id (the present one's if there is nothing to write).
+        """Write rows in one transaction; returns the snapshot's id (the present one's if there is
+        nothing to write).
 
-        Raises ValueError or TypeError for values that the columns cannot hold, and `StoreUnavailable` if the storage does
-        not do it or somebody else has written; then nothing of it is in the store.
+        Raises:
+            ValueError: a value is none that its column can hold.
+            TypeError: a value is of a type that its column cannot hold.
+            StoreUnavailable: the storage does not do it, or somebody else has written; then nothing
+                of it is in the store.
         """
         return self._transaction(rows, None, message, metadata)
 

@@ -53,7 +53,7 @@ def _entry(entry: Entry[Component]) -> Spec:
         "formula": entry.formula,
         "source": entry.source,
         "seed": entry.seed,
-        "summary": (entry.cls.__doc__ or "").strip().splitlines()[0],
+        "summary": " ".join((entry.cls.__doc__ or "").strip().split("\n\n")[0].split()),
         **(_traits(entry.cls()) if entry.has_defaults else {}),
     }
 

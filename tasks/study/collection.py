@@ -75,7 +75,8 @@ def of_each(overrides: Sequence[str]) -> list[str]:
 def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collection:
     """What `source` asks for: the studies that it names, or the one that it is.
 
-    Raises `StudyError` with every problem of the list and of all its studies.
+    Raises:
+        StudyError: the list or a study of it has problems; the message has all of them.
     """
     rest = of_each(overrides)
     own = [override for override in overrides if override not in rest]

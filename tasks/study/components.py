@@ -162,8 +162,10 @@ def validator_of(cls: type) -> type[BaseModel]:
 def build(registry: Registry[C], spec: str | Spec) -> C:
     """The component that `spec` names.
 
-    Raises `diffusion.registry.UnknownName`, `pydantic.ValidationError` (parameters) or `ValueError` (a combination of
-    parameters that the class itself refuses).
+    Raises:
+        UnknownName: nothing is registered under the name.
+        ValidationError: a parameter is unknown or of a wrong type.
+        ValueError: the class itself refuses the combination of parameters.
     """
     name, parameters = (
         (spec, {}) if isinstance(spec, str) else (spec["name"], {k: v for k, v in spec.items() if k != "name"})
@@ -247,8 +249,10 @@ def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, .
 
     `also` are words that the caller accepts besides, for the message about an unknown name.
 
-    Raises `pydantic.ValidationError` with every complaint and its path in the entry: a wrong shape, an unknown name, an
-    unknown parameter, a wrong type, a value that the class refuses, a user's class that is not of this kind.
+    Raises:
+        ValidationError: a wrong shape, an unknown name, an unknown parameter, a wrong type, a value
+            that the class refuses, or a class of another kind: every complaint, with its path in
+            the entry.
     """
     kind = registry.kind
     if isinstance(entry, base):
@@ -280,7 +284,11 @@ def _name_and_parameters(kind: str, known: list[str], entry: Spec) -> tuple[str,
 
 
 def find(registry: Registry[C], base: type, name: str, path: Path = (), *, also: tuple[str, ...] = ()) -> type[C]:
-    """The class behind a name, of the kind `base`. Raises `pydantic.ValidationError` with a complaint at `path`."""
+    """The class behind a name, of the kind `base`.
+
+    Raises:
+        ValidationError: there is no such component; the complaint is at `path`.
+    """
     try:
         cls = registry.find(name)
     except UnknownName as error:

@@ -108,10 +108,14 @@ class Document:
         return StudyError(self.label, list(dict.fromkeys(lines)))
 
     def set(self, override: str) -> None:
-        """Apply ``key.path=value``; a list position is written ``samplers[1].eta`` or ``samplers.1.eta``.
+        """Apply ``key.path=value``; a list position is written ``samplers[1].eta`` or
+        ``samplers.1.eta``.
 
-        Raises StudyError where the path leads into something that has no such place. A key that a study does not know
-        is set all the same: validation refuses it with the nearest one.
+        A key that a study does not know is set all the same: validation refuses it with the nearest
+        one.
+
+        Raises:
+            StudyError: the path leads into something that has no such place.
         """
         target, equals, text = override.partition("=")
         label = f"--set {_printable(override)}"
@@ -150,9 +154,12 @@ class Document:
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:
     """The document that `source` leads to: the path of a YAML file, or the name of a shipped study.
 
-    A string that is a shipped name means the shipped study; any other is a path as it was typed (``./uniform`` is one).
-    Raises StudyError if there is no such file, it cannot be read, is not YAML or not a mapping, or an override leads
-    nowhere.
+    A string that is a shipped name means the shipped study; any other is a path as it was typed
+    (``./uniform`` is one).
+
+    Raises:
+        StudyError: there is no such file, it cannot be read, is not YAML or not a mapping, or an
+            override leads nowhere.
     """
     path, label = _find(source)
     document = Document(label, *parse(_text(path, label), label))
@@ -226,7 +233,11 @@ def _text(path: Path, label: str) -> str:
 
 
 def parse(text: str, label: str) -> tuple[Plain, dict[Keys, tuple[int, int] | str]]:
-    """The plain values of one YAML document and their places. Raises StudyError for what is not YAML or not plain."""
+    """The plain values of one YAML document and their places.
+
+    Raises:
+        StudyError: the text is not YAML, or its values are not plain.
+    """
     reader = _Reader(label)
     try:
         return reader.document(iter(YAML(typ="rt", pure=True).parse(text))), reader.marks

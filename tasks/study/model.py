@@ -102,7 +102,11 @@ class Study(Axes):
 
     @classmethod
     def from_spec(cls, spec: Spec) -> Study:
-        """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``. Raises StudyError."""
+        """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``.
+
+        Raises:
+            StudyError: the spec describes no study.
+        """
         return _validated(Document("the study's spec", spec))
 
     @model_validator(mode="before")
@@ -128,10 +132,14 @@ class Study(Axes):
 
 
 def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a YAML file, or the shipped one of that name (`shipped_studies`), with ``key.path=value`` changes.
+    """The study in a YAML file, or the shipped one of that name (`shipped_studies`), with
+    ``key.path=value`` changes.
 
-    Raises `StudyError`, whatever is wrong with the input: one message with the place of every problem, what was found
-    there and what would be accepted. A file that names other studies is not one (see `tasks.study.collection`).
+    A file that names other studies is not one (see `tasks.study.collection`).
+
+    Raises:
+        StudyError: whatever is wrong with the input: one message with the place of every problem,
+            what was found there and what would be accepted.
     """
     document = load(source, overrides)
     if "studies" in document.values:

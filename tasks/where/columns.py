@@ -98,7 +98,12 @@ class Groups:
 
 
 def check(kind: str, asked: Sequence[str], known: Sequence[str]) -> None:
-    """Raises `QueryError` about the first name that is not known, with the nearest one that is."""
+    """Refuse names that are no columns.
+
+    Raises:
+        QueryError: a name is not known; the message has the first such name and the nearest known
+            one.
+    """
     for name in asked:
         if name not in known:
             near = nearest(name[:200], known)

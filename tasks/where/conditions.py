@@ -42,7 +42,12 @@ _COMPARE: dict[str, Callable[[Values, Values], Truth]] = {
 
 
 def satisfied(expression: str, columns: Mapping[str, np.ndarray], size: int, option: str = "--where") -> np.ndarray:
-    """The rows that satisfy an expression, as truth values ``[size]``; `option` is what errors call it. Raises `QueryError`."""
+    """The rows that satisfy an expression, as truth values ``[size]``; `option` is what errors call
+    it.
+
+    Raises:
+        QueryError: the expression cannot be understood, or compares what cannot be compared.
+    """
     try:
         with np.errstate(all="ignore"):
             found = np.asarray(_holds(parse(expression), columns), dtype=bool)

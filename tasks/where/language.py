@@ -116,7 +116,11 @@ Side = Column | Constant | Among
 
 
 def parse(expression: str) -> Condition:
-    """What an expression says. Raises `QueryError` with the place at which it cannot be understood."""
+    """What an expression says.
+
+    Raises:
+        QueryError: the expression cannot be understood; the message has the place.
+    """
     if len(expression) > LONGEST:
         raise QueryError(f"longer than {LONGEST} characters")
     try:

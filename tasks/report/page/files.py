@@ -18,7 +18,11 @@ def default_page(study: str) -> Path:
 
 
 def write_report(answers: ModelledAnswers, page: Path) -> None:
-    """Draw the page; an older one is replaced only by a whole one. Raises OSError where it cannot be written."""
+    """Draw the page; an older one is replaced only by a whole one.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
     if page.exists() and not page.is_file():
         raise OSError(f"{page} is there and is not a regular file")
     page.parent.mkdir(parents=True, exist_ok=True)
