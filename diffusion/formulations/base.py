@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.metrics import DenoiserMetric
+from diffusion.metrics import ModelMetric
 from diffusion.objectives import DenoisingLoss, Objective
 from diffusion.objectives.base import Trainable
 from diffusion.objectives.recipe import Recipe
@@ -63,7 +63,7 @@ class Formulation(Component):
         """The least and the largest noise-to-signal ratio that a model of this schedule knows; None: every one."""
         return None
 
-    def refuses_metric(self, metric: DenoiserMetric) -> str | None:  # noqa: ARG002
+    def refuses_metric(self, metric: ModelMetric) -> str | None:  # noqa: ARG002
         """Why its denoiser is no answer to what the metric asks, or None."""
         return None
 

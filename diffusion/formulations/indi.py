@@ -36,7 +36,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.datasets.degradations import Degradation, Noise
 from diffusion.formulations.base import NoiseConditional, formulations
-from diffusion.metrics import DenoiserMetric
+from diffusion.metrics import ModelMetric
 from diffusion.models import RestorationModel
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
 from diffusion.objectives.parametrizations import Data, Parametrization
@@ -117,7 +117,7 @@ class InDI(NoiseConditional):
             )
         return None
 
-    def refuses_metric(self, metric: DenoiserMetric) -> str | None:
+    def refuses_metric(self, metric: ModelMetric) -> str | None:
         if self._is_flow:
             return None
         return f"{metric.registered_name!r} asks of data in noise, and this model knows data and their observation"

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from diffusion.inference.evaluation import Score, evaluate
+from diffusion.inference.evaluation import Score, evaluate, serving
 from diffusion.inference.loss_floor import loss_floor
 from diffusion.inference.model import Inference
 from diffusion.inference.refusals import unanswerable
@@ -35,6 +35,7 @@ __all__ = [
     "levels_for",
     "loss_floor",
     "noise_streams",
+    "serving",
     "start_noise",
     "states",
     "unanswerable",

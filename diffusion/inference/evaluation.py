@@ -5,7 +5,8 @@ perfect ones have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,8 +14,7 @@ from diffusion import arguments
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.inference.model import Inference
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
-from diffusion.models import Denoiser
+from diffusion.metrics import BaseMetric, Materials, Metric, ModelMaterial, ModelMetric, PairedMetric, SampleMaterial
 
 
 class Score(NamedTuple):
@@ -26,13 +26,13 @@ class Score(NamedTuple):
     floor: float
 
 
-def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[Metric]) -> dict[str, Score]:
+def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[BaseMetric]) -> dict[str, Score]:
     """Each metric by its column's name (the metric's own, with the parameters that differ from the
     defaults).
 
     Args:
         samples: ``[n, dim]``, or on the line ``[n]``, for metrics of samples; a model for metrics
-            of denoisers, which look at it on its own schedule.
+            of models, which look at it on its own schedule.
         target: what the samples should follow.
         metrics: at least one.
 
@@ -42,41 +42,81 @@ def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[Met
     """
     if not metrics:
         raise WrongValue("metrics: found none; accepted: at least one")
+    given = _given(samples, target)
+    return {metric.column: _score(metric, given) for metric in metrics}
+
+
+def serving(metrics: Sequence[BaseMetric], samples: Tensor | Inference, target: Dataset) -> list[BaseMetric]:
+    """Those of the metrics that `evaluate` can measure the samples or the model by."""
+    given = _given(samples, target)
+    return [metric for metric in metrics if metric.refused_by(given) is None]
+
+
+def _given(samples: Tensor | Inference, target: Dataset) -> _GivenSamples | _GivenModel:
     if isinstance(samples, Inference):
-        return {metric.column: _of_model(metric, samples, target) for metric in metrics}
+        return _GivenModel(samples, target)
     x = arguments.points("samples", samples)
-    x = x[:, None] if x.ndim == 1 and target.dim == 1 else x
-    return {metric.column: _of_samples(metric, x, target) for metric in metrics}
+    return _GivenSamples(x[:, None] if x.ndim == 1 and target.dim == 1 else x, target)
 
 
-def _of_samples(metric: Metric, x: Tensor, target: Dataset) -> Score:
-    name = metric.registered_name
-    if isinstance(metric, DenoiserMetric):
-        raise WrongValue(f"{name} looks at a denoiser and was given samples; accepted: a model")
-    if isinstance(metric, PairedMetric):
-        raise WrongValue(
-            f"{name} compares restored samples with their originals, which nobody gave; accepted: a metric of samples"
-        )
+def _score(metric: BaseMetric, given: _GivenSamples | _GivenModel) -> Score:
+    if reason := metric.refused_by(given):
+        raise WrongValue(reason)
     try:
-        return Score(metric.evaluate(x, target), metric.floor(target, len(x)))
-    except ValueError as error:
-        raise WrongValue(str(error)) from error
-
-
-def _of_model(metric: Metric, model: Inference, target: Dataset) -> Score:
-    name = metric.registered_name
-    if not isinstance(metric, DenoiserMetric):
-        raise WrongValue(f"{name} looks at samples and was given a model; accepted: samples [n, {target.dim}]")
-    if model.dataset.dim != target.dim:
-        raise WrongValue(
-            f"the model is of {model.dataset.dim} dimensions and the target of {target.dim}; accepted: the same number"
-        )
-    formulation = model.formulation
-    reason = metric.refuses(target) or metric.refuses_model(formulation.gives, model.schedule)
-    if reason := reason or formulation.refuses_metric(metric):
-        raise WrongValue(f"{name} cannot look at {formulation.registered_name!r}: {reason}")
-    try:
-        value = metric.evaluate_denoiser(cast("Denoiser", model.model), target, model.schedule)
-        return Score(value, metric.floor_on(target, model.schedule))
+        found = metric.measured(given)
     except (ValueError, TypeError) as error:
         raise WrongValue(str(error)) from error
+    if found is None:
+        raise WrongValue(f"{metric.registered_name} finds nothing to look at")
+    return Score(found.value, found.floor)
+
+
+def _refused(metric: BaseMetric, target: Dataset) -> str | None:
+    reason = metric.refuses(target)
+    return reason and f"{metric.registered_name}: dataset {target.registered_name!r} is refused: {reason}"
+
+
+@dataclass(frozen=True)
+class _GivenSamples(Materials):
+    x: Tensor
+    target: Dataset
+
+    def samples(self) -> SampleMaterial:
+        return SampleMaterial(self.x, self.target)
+
+    def refuses_samples(self, metric: Metric) -> str | None:
+        return _refused(metric, self.target)
+
+    def refuses_model(self, metric: ModelMetric) -> str:
+        return f"{metric.registered_name} looks at a denoiser and was given samples; accepted: a model"
+
+    def refuses_pairs(self, metric: PairedMetric) -> str:
+        name = metric.registered_name
+        return (
+            f"{name} compares restored samples with their originals, which nobody gave; accepted: a metric of samples"
+        )
+
+
+@dataclass(frozen=True)
+class _GivenModel(Materials):
+    given: Inference
+    target: Dataset
+
+    def model(self) -> ModelMaterial:
+        return ModelMaterial(self.given.model, self.target, self.given.schedule)
+
+    def refuses_samples(self, metric: BaseMetric) -> str:
+        return (
+            f"{metric.registered_name} looks at samples and was given a model; accepted: samples [n, {self.target.dim}]"
+        )
+
+    refuses_pairs = refuses_samples
+
+    def refuses_model(self, metric: ModelMetric) -> str | None:
+        own, dim = self.given.dataset.dim, self.target.dim
+        if own != dim:
+            return f"the model is of {own} dimensions and the target of {dim}; accepted: the same number"
+        formulation = self.given.formulation
+        reason = metric.refuses(self.target) or metric.refuses_model(formulation.gives, self.given.schedule)
+        reason = reason or formulation.refuses_metric(metric)
+        return reason and f"{metric.registered_name} cannot look at {formulation.registered_name!r}: {reason}"

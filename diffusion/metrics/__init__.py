@@ -19,7 +19,7 @@ from the target is the metric's *floor*, and a sampler cannot be told from a per
 | `mode-coverage` | shares of the samples per mode | yes | sum sqrt(w (1 - w)) / sqrt(2 pi n); exact |
 | `torus-distance` | mean distance to the surface / r | yes | 0 |
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
-| `score-error` | the denoiser, not the samples | yes | 0 |
+| `score-error` | the model, a denoiser, not the samples | yes | 0 |
 | `nll`, `bits-per-dim` | the likelihood of slightly noised data under the denoiser's flow | yes | that of the true density, same draws |
 | `elbo` | what a chain or an autoencoder is sure to give the data | yes | that of the true density, same draws |
 | `restoration-error` | samples beside the originals they were restored from | - | error of the posterior mean, where it is known |
@@ -32,7 +32,8 @@ All values are a function of samples and target alone; reference samples, direct
 
 from __future__ import annotations
 
-from diffusion.metrics.base import DenoiserMetric, Metric, PairedMetric, ProfileMetric, metrics
+from diffusion.metrics.base import BaseMetric, Metric, ModelMetric, PairedMetric, ProfileMetric, Refusals, metrics
+from diffusion.metrics.material import Materials, Measurement, ModelMaterial, PairMaterial, Profile, SampleMaterial
 
 # isort: split
 from diffusion.metrics.line import GridDivergence, KolmogorovSmirnov, Wasserstein1
@@ -54,19 +55,27 @@ from diffusion.metrics.likelihood import BitsPerDimension, NegativeLogLikelihood
 from diffusion.metrics.restoration import RestorationError
 
 __all__ = [
+    "BaseMetric",
     "BitsPerDimension",
-    "DenoiserMetric",
     "EnergyDistance",
     "GridDivergence",
     "KolmogorovSmirnov",
+    "Materials",
     "MaximumMeanDiscrepancy",
+    "Measurement",
     "Metric",
     "ModeCoverage",
+    "ModelMaterial",
+    "ModelMetric",
     "NegativeBound",
     "NegativeLogLikelihood",
+    "PairMaterial",
     "PairedMetric",
+    "Profile",
     "ProfileMetric",
+    "Refusals",
     "RestorationError",
+    "SampleMaterial",
     "ScoreError",
     "SlicedWasserstein2",
     "TorusDistance",

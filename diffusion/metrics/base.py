@@ -6,7 +6,7 @@ import math
 import re
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,21 +14,27 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.models import Denoiser
+from diffusion.errors import WrongValue
+from diffusion.metrics.material import Materials, Measurement, Profile
+from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
 from diffusion.registry import Component, Registry, spec_text
 from diffusion.schedules import Schedule
 
-metrics: Registry[Metric] = Registry("metric")
+metrics: Registry[BaseMetric] = Registry("metric")
 
 
 @dataclass(frozen=True)
-class Metric(Component):
-    """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
+class BaseMetric(Component):
+    """What every metric has in common, whatever it looks at.
+
+    It derives from one of three siblings: `Metric` looks at samples, `ModelMetric` at a model, `PairedMetric` at samples
+    beside their clean originals. Each takes what it looks at from `Materials`, and nobody else needs to know which it is.
+    """
 
     axis_label: ClassVar[str] = ""  # text for an axis
     higher_is_better: ClassVar[bool] = False
-    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "samples"  # what it looks at; see the subclasses
+    of: ClassVar[Literal["samples", "models", "pairs"]]  # what it looks at, as the store says it
 
     @property
     def column(self) -> str:
@@ -42,33 +48,83 @@ class Metric(Component):
     def refuses(self, dataset: Dataset) -> str | None:
         """Why the metric cannot serve this dataset; None if it can."""
 
-    def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
-        """The metric of ``samples [n, dim]``, in float64; huge finite values are taken at their word.
+    @abstractmethod
+    def refused_by(self, refusals: Refusals) -> str | None:
+        """Why what it looks at is not to be had, or cannot be measured; None if it can."""
+
+    @abstractmethod
+    def measured(self, materials: Materials) -> Measurement | None:
+        """The metric and its floor; None where what it looks at is not there.
 
         Raises:
-            ValueError: the dataset is refused, the shape is not ``[n, dim]``, n is 0, or a sample is not finite.
-            TypeError: the metric looks at denoisers, not at samples.
+            WrongValue: what is there cannot be measured (see `evaluate` and `floor` of the three).
+        """
+
+    def _check(self, dataset: Dataset) -> None:
+        if reason := self.refuses(dataset):
+            raise WrongValue(f"{self.registered_name}: dataset {dataset.registered_name!r} is refused: {reason}")
+
+    def _check_finite(self, samples: Tensor) -> None:
+        if bad := int((~torch.isfinite(samples)).any(dim=1).sum()):
+            raise WrongValue(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
+
+
+class Refusals(Protocol):
+    """Why something to be measured has no material for a metric, or None: one answer for each of the three siblings."""
+
+    def refuses_samples(self, metric: Metric) -> str | None:
+        """Why its samples cannot be measured, or None."""
+
+    def refuses_model(self, metric: ModelMetric) -> str | None:
+        """Why its model cannot be measured, or None."""
+
+    def refuses_pairs(self, metric: PairedMetric) -> str | None:
+        """Why its samples cannot be compared with their originals, or None."""
+
+
+@dataclass(frozen=True)
+class Metric(BaseMetric):
+    """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
+
+    of: ClassVar[Literal["samples", "models", "pairs"]] = "samples"
+
+    def refused_by(self, refusals: Refusals) -> str | None:
+        return refusals.refuses_samples(self)
+
+    def measured(self, materials: Materials) -> Measurement | None:
+        found = materials.samples()
+        if found is None:
+            return None
+        return Measurement(self.evaluate(found.samples, found.target), self.floor(found.target, len(found.samples)))
+
+    def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
+        """The metric of samples; huge finite values are taken at their word.
+
+        Args:
+            samples: ``[n, dim]``, measured in float64.
+            dataset: what they should follow.
+
+        Raises:
+            WrongValue: the dataset is refused, the shape is not ``[n, dim]``, n is 0, or a sample is not finite.
         """
         self._check(dataset)
         if samples.ndim != 2 or samples.shape[0] == 0 or samples.shape[1] != dataset.dim:
-            raise ValueError(
+            raise WrongValue(
                 f"{self.registered_name}: samples of shape {list(samples.shape)}; needed: [n, {dataset.dim}], n >= 1"
             )
         samples = samples.detach().to("cpu", torch.float64)
-        bad = int((~torch.isfinite(samples)).any(dim=1).sum())
-        if bad:
-            raise ValueError(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
+        self._check_finite(samples)
         return self._measure(samples, dataset)
 
     def floor(self, dataset: Dataset, n: int) -> float:
         """Expected value for `n` independent draws from the target.
 
         Raises:
-            ValueError: the dataset is refused, or ``n < 1``.
+            WrongValue: the dataset is refused, or ``n < 1``.
         """
         self._check(dataset)
         if n < 1:
-            raise ValueError(f"{self.registered_name}: floor of n = {n} samples; needed: n >= 1")
+            raise WrongValue(f"{self.registered_name}: floor of n = {n} samples; needed: n >= 1")
         return self._floor(dataset, n)
 
     @abstractmethod
@@ -79,17 +135,16 @@ class Metric(Component):
     def _floor(self, dataset: Dataset, n: int) -> float:
         """`floor` of a dataset that is served and n >= 1."""
 
-    def _check(self, dataset: Dataset) -> None:
-        reason = self.refuses(dataset)
-        if reason is not None:
-            raise ValueError(f"{self.registered_name}: dataset {dataset.registered_name!r} is refused: {reason}")
-
 
 @dataclass(frozen=True)
-class DenoiserMetric(Metric):
-    """A number that is zero, or as small as its floor, for the ideal denoiser; samples are not asked for."""
+class ModelMetric(BaseMetric):
+    """A number that is zero, or as small as its floor, for the ideal model; samples are not asked for.
 
-    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "denoiser"
+    `needs` are the capabilities of which a model must have one (see `diffusion.models.capabilities`).
+    """
+
+    of: ClassVar[Literal["samples", "models", "pairs"]] = "models"
+    needs: ClassVar[tuple[type, ...]] = (Denoiser,)
 
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "it compares with the exact denoiser, which this target does not have"
@@ -99,99 +154,140 @@ class DenoiserMetric(Metric):
         return None
 
     def refuses_model(self, model: type, schedule: Schedule) -> str | None:
-        """Why the metric cannot look at models of this class (see `diffusion.models.capabilities`); None if it can."""
-        if not issubclass(model, Denoiser):
-            return "it looks at a denoiser, which such models do not give"
+        """Why the metric cannot look at models of this class on the schedule; None if it can."""
+        if not issubclass(model, self.needs):
+            return f"it asks a model for {self._needed}, which such models do not give"
         return self.refuses_schedule(schedule)
 
-    def evaluate(self, samples: Tensor, dataset: Dataset) -> float:
-        """Not possible: use `evaluate_denoiser`. Raises TypeError."""
-        return self._measure(samples, dataset)
+    def refused_by(self, refusals: Refusals) -> str | None:
+        return refusals.refuses_model(self)
 
-    @abstractmethod
-    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        """The metric of a denoiser, which is called as by a sampler: ``x [1, batch, dim]``, alpha and sigma ``[1]``.
+    def measured(self, materials: Materials) -> Measurement | None:
+        found = materials.model()
+        if found is None:
+            return None
+        return Measurement(self.evaluate(*found), self.floor(found.dataset, found.schedule))
+
+    def evaluate(self, model: object, dataset: Dataset, schedule: Schedule) -> float:
+        """The metric of a model.
+
+        Args:
+            model: a stack of one, called as by a sampler: a denoiser with ``x [1, batch, dim]``, alpha and sigma ``[1]``.
+            dataset: what it is a model of.
+            schedule: the noise levels that it knows.
 
         Raises:
-            ValueError: the dataset is refused, or the denoiser gives another shape or numbers that are not finite.
+            WrongValue: the dataset is refused, the model has none of the capabilities that the metric needs, or it gives
+                another shape or numbers that are not finite.
         """
-
-    def floor_on(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002
-        """The metric of the ideal denoiser. Raises ValueError if the dataset is refused."""
         self._check(dataset)
+        self._check_model(model)
+        return self._measure(model, dataset, schedule)
+
+    def floor(self, dataset: Dataset, schedule: Schedule) -> float:
+        """The metric of the ideal model. Raises WrongValue if the dataset is refused."""
+        self._check(dataset)
+        return self._floor(dataset, schedule)
+
+    @abstractmethod
+    def _measure(self, model: Any, dataset: Dataset, schedule: Schedule) -> float:
+        """`evaluate` of a model that has one of the capabilities in `needs`."""
+
+    def _floor(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002
+        """`floor` of a dataset that is served."""
         return 0.0
 
-    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
-        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use evaluate_denoiser")
+    def _check_model(self, model: object) -> None:
+        if not isinstance(model, self.needs):
+            name = self.registered_name
+            raise WrongValue(f"{name} asks a model for {self._needed}, and {type(model).__name__} gives none")
 
-    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
-        raise TypeError(f"{self.registered_name} looks at a denoiser, not at samples: use floor_on")
+    @property
+    def _needed(self) -> str:
+        return " or ".join(map(phrase_of, self.needs))
 
 
 @dataclass(frozen=True)
-class ProfileMetric(DenoiserMetric):
+class ProfileMetric(ModelMetric):
     """An error of the denoiser at each of several noise levels; the metric is their mean."""
 
-    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        """The mean of `profile` over the levels."""
-        return float(self.profile(denoiser, dataset, schedule).mean())
+    def measured(self, materials: Materials) -> Measurement | None:
+        found = materials.model()
+        if found is None:
+            return None
+        self._check_model(found.model)
+        errors = self.profile(*found)
+        profile = Profile(self.levels(found.schedule).tolist(), errors.tolist())
+        return Measurement(float(errors.mean()), self.floor(found.dataset, found.schedule), profile)
 
     @abstractmethod
     def levels(self, schedule: Schedule) -> Tensor:
         """The noise-to-signal ratios looked at, ``[L]`` float64, increasing."""
 
     @abstractmethod
-    def profile(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
-        """The error at each of the `levels`, ``[L]`` float64; the denoiser is called once a level. Raises as `evaluate_denoiser`."""
+    def profile(self, model: Any, dataset: Dataset, schedule: Schedule) -> Tensor:
+        """The error at each of the `levels`, ``[L]`` float64; the denoiser is called once a level. Raises as `evaluate`."""
+
+    def _measure(self, model: Any, dataset: Dataset, schedule: Schedule) -> float:
+        return float(self.profile(model, dataset, schedule).mean())
 
 
 @dataclass(frozen=True)
-class PairedMetric(Metric):
+class PairedMetric(BaseMetric):
     """A number that compares each sample with the clean original that it was restored from.
 
     Only formulations that start from an observation of clean data have such pairs (`Formulation.restores`).
     """
 
-    of: ClassVar[Literal["samples", "denoiser", "pairs"]] = "pairs"
+    of: ClassVar[Literal["samples", "models", "pairs"]] = "pairs"
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None
 
-    def evaluate_pairs(self, samples: Tensor, clean: Tensor) -> float:
-        """The metric of ``samples [n, dim]`` and their originals, in the same order.
+    def refused_by(self, refusals: Refusals) -> str | None:
+        return refusals.refuses_pairs(self)
+
+    def measured(self, materials: Materials) -> Measurement | None:
+        found = materials.pairs()
+        if found is None:
+            return None
+        samples, clean, least_error = found
+        return Measurement(self.evaluate(samples, clean), self.floor(least_error, clean.shape[1]))
+
+    def evaluate(self, samples: Tensor, clean: Tensor) -> float:
+        """The metric of samples and their originals.
+
+        Args:
+            samples: ``[n, dim]``.
+            clean: ``[n, dim]``, in the same order.
 
         Raises:
-            ValueError: the shapes differ, n is 0, or a sample is not finite.
+            WrongValue: the shapes differ, n is 0, or a sample is not finite.
         """
         if samples.shape != clean.shape or samples.ndim != 2 or samples.shape[0] == 0:
-            raise ValueError(
+            raise WrongValue(
                 f"{self.registered_name}: samples of shape {list(samples.shape)}, originals of {list(clean.shape)}; "
                 "needed: the same shape [n, dim], n >= 1"
             )
-        bad = int((~torch.isfinite(samples)).any(dim=1).sum())
-        if bad:
-            raise ValueError(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
-        return self._distance(samples.detach().to("cpu", torch.float64), clean)
+        self._check_finite(samples)
+        return self._measure(samples.detach().to("cpu", torch.float64), clean)
 
-    def floor_of_pairs(self, least_error: float | None, dim: int) -> float:
-        """What the best estimate of the originals has, from its mean squared error summed over coordinates; NaN where that is not known."""
-        return math.nan if least_error is None else self._least(least_error, dim)
+    def floor(self, least_error: float | None, dim: int) -> float:
+        """What the best estimate of the originals has; NaN where that is not known.
+
+        Args:
+            least_error: its mean squared error, summed over coordinates; None where it is not known.
+            dim: how many coordinates.
+        """
+        return math.nan if least_error is None else self._floor(least_error, dim)
 
     @abstractmethod
-    def _distance(self, samples: Tensor, clean: Tensor) -> float:
-        """`evaluate_pairs` of checked samples."""
+    def _measure(self, samples: Tensor, clean: Tensor) -> float:
+        """`evaluate` of checked samples."""
 
     @abstractmethod
-    def _least(self, least_error: float, dim: int) -> float:
-        """`floor_of_pairs` of a known error."""
-
-    def _measure(self, samples: Tensor, dataset: Dataset) -> float:  # noqa: ARG002
-        raise TypeError(f"{self.registered_name} compares samples with their originals: use evaluate_pairs")
-
-    def _floor(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
-        raise TypeError(
-            f"{self.registered_name} has the floor of what was restored, not of a target: use floor_of_pairs"
-        )
+    def _floor(self, least_error: float, dim: int) -> float:
+        """`floor` of a known error."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.analysis.elbo import evidence_bound, refuses_bound
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import DenoiserMetric, metrics
+from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser, LatentVariableModel
 from diffusion.randomness import stream
 from diffusion.registry import identity_text
@@ -31,7 +31,7 @@ _NOTICED = 0.1  # nats; without a density there are ln 10 for each dimension tha
     seed="S2 sections 1.2 and 2.4",
 )
 @dataclass(frozen=True)
-class NegativeBound(DenoiserMetric):
+class NegativeBound(ModelMetric):
     r"""Minus the evidence lower bound (`diffusion.analysis.elbo`): at least the model's negative log-likelihood, in nats per sample.
 
     Served are denoisers on discrete variance-preserving chains, whole chains, whatever steps a row samples in, with the reverse
@@ -45,6 +45,7 @@ class NegativeBound(DenoiserMetric):
     """
 
     axis_label: ClassVar[str] = "negative evidence lower bound / nats"
+    needs: ClassVar[tuple[type, ...]] = (Denoiser, LatentVariableModel)
 
     batch: int = 1024
     variance: Variance = "posterior"
@@ -60,21 +61,18 @@ class NegativeBound(DenoiserMetric):
         return None if _has_density(dataset) else "the target has no density, and so no finite entropy"
 
     def refuses_model(self, model: type, schedule: Schedule) -> str | None:
-        if issubclass(model, LatentVariableModel):
-            return None
-        return super().refuses_model(model, schedule) or refuses_bound(schedule)
+        own = issubclass(model, LatentVariableModel)  # its bound is its own, whatever the schedule
+        return super().refuses_model(model, schedule) or (None if own else refuses_bound(schedule))
 
-    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        self._check(dataset)
+    def _measure(self, model: Denoiser | LatentVariableModel, dataset: Dataset, schedule: Schedule) -> float:
         noise = stream("elbo noise", identity_text(dataset))
-        terms = evidence_bound(denoiser, self._points(dataset), schedule, noise, variance=self.variance)
+        terms = evidence_bound(model, self._points(dataset), schedule, noise, variance=self.variance)
         bound = -float(terms.bound.mean())
         if not math.isfinite(bound):
             raise ValueError("elbo: the bound is not a finite number")
         return bound
 
-    def floor_on(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002
-        self._check(dataset)
+    def _floor(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002
         return -float(_log_density(dataset, self._points(dataset), _NEARER).mean())
 
     def _points(self, dataset: Dataset) -> Tensor:

@@ -69,7 +69,7 @@ class ScoreError(ProfileMetric):
         far = (schedule.nsr(own).log() - ratios.log()[:, None]).abs()
         return own[far.argmin(dim=1).unique()].sort().values
 
-    def profile(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
+    def profile(self, model: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
         self._check(dataset)
         generator = stream("score-error", spec_text(dataset))
         clean = dataset.sample(self.batch, generator)
@@ -78,7 +78,7 @@ class ScoreError(ProfileMetric):
         found = []
         for alpha, sigma in zip(schedule.alpha(times)[:, None], schedule.sigma(times)[:, None], strict=True):
             x = (alpha * clean + sigma * noise)[None]
-            denoised = denoiser(x, alpha, sigma)
+            denoised = model(x, alpha, sigma)
             if denoised.shape != x.shape:
                 raise ValueError(
                     f"{self.registered_name}: the denoiser gave shape {list(denoised.shape)}; needed: {list(x.shape)}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import FlowLost
 from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
 from diffusion.datasets import Dataset
-from diffusion.metrics.base import DenoiserMetric, metrics
+from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser
 from diffusion.randomness import stream
 from diffusion.registry import identity_text, spec_text
@@ -27,7 +27,7 @@ _LOOSER = (1.0, 10.0, 100.0)  # tolerances, in units of the one asked for, with 
 
 
 @dataclass(frozen=True)
-class _Likelihood(DenoiserMetric):
+class _Likelihood(ModelMetric):
     """The mean over fixed points of something that follows from a log-density at t_min."""
 
     batch: int = 256
@@ -63,13 +63,12 @@ class _Likelihood(DenoiserMetric):
         alpha, sigma = schedule.alpha(time), schedule.sigma(time)
         return alpha * clean + sigma * noise, alpha, sigma
 
-    def evaluate_denoiser(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        self._check(dataset)
+    def _measure(self, model: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
         asked = (identity_text(dataset), spec_text(schedule), self.batch, self.tolerance, self.probes)
-        found = _LATEST.get(denoiser, asked)
+        found = _LATEST.get(model, asked)
         if found is None:
-            found = self._log_densities(denoiser, dataset, schedule)
-            _LATEST.keep(denoiser, asked, found)
+            found = self._log_densities(model, dataset, schedule)
+            _LATEST.keep(model, asked, found)
         return float(self._told(found, dataset.dim).mean())
 
     def _log_densities(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
@@ -86,8 +85,7 @@ class _Likelihood(DenoiserMetric):
             return found[0]
         raise ValueError(f"{self.registered_name}: {lost}")
 
-    def floor_on(self, dataset: Dataset, schedule: Schedule) -> float:
-        self._check(dataset)
+    def _floor(self, dataset: Dataset, schedule: Schedule) -> float:
         x, alpha, sigma = self._points(dataset, schedule)
         return float(self._told(dataset.log_density(x, alpha, sigma), dataset.dim).mean())
 

@@ -26,8 +26,8 @@ class RestorationError(PairedMetric):
 
     axis_label: ClassVar[str] = "mean squared error against the clean original"
 
-    def _distance(self, samples: Tensor, clean: Tensor) -> float:
+    def _measure(self, samples: Tensor, clean: Tensor) -> float:
         return float((samples - clean).square().mean())
 
-    def _least(self, least_error: float, dim: int) -> float:
+    def _floor(self, least_error: float, dim: int) -> float:
         return least_error / dim

@@ -16,8 +16,8 @@ from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.formulations.own import OwnModel
 from diffusion.guidance import Guidance
-from diffusion.inference import Inference, Score
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.inference import Score
+from diffusion.metrics import BaseMetric
 from diffusion.metrics import metrics as known_metrics
 from diffusion.models.own import Function, OwnDenoiser, Predicts, SigmaShape
 from diffusion.samplers import Sampler
@@ -144,7 +144,7 @@ def load(path: str | Path) -> Model:
 
 
 def evaluate(
-    samples: Any, target: Target, metrics: Named | Metric | Sequence[Named | Metric] | None = None
+    samples: Any, target: Target, metrics: Named | BaseMetric | Sequence[Named | BaseMetric] | None = None
 ) -> dict[str, Score]:
     """Each metric's value, and its floor: what as many perfect samples, or the ideal denoiser,
     would have.
@@ -163,8 +163,9 @@ def evaluate(
     """
     data = named.dataset(target)
     if metrics is None:
-        return inference.evaluate(samples, data, _serving(samples, data))
-    listed = [metrics] if isinstance(metrics, str | Mapping | Metric | type) else list(metrics)
+        usual = [entry.cls() for entry in known_metrics if entry.has_defaults]
+        return inference.evaluate(samples, data, inference.serving(usual, samples, data))
+    listed = [metrics] if isinstance(metrics, str | Mapping | BaseMetric | type) else list(metrics)
     return inference.evaluate(samples, data, [named.metric(each) for each in listed])
 
 
@@ -191,17 +192,6 @@ def loss_floor(
     return inference.loss_floor(
         named.dataset(target), named.formulation(formulation), schedule=on, sigma_data=sigma_data
     )
-
-
-def _serving(samples: Any, data: Dataset) -> list[Metric]:
-    """Every metric, as it is by default, that looks at what is given and serves the target."""
-    usual = [entry.cls() for entry in known_metrics if entry.has_defaults]
-    usual = [one for one in usual if one.refuses(data) is None and not isinstance(one, PairedMetric)]
-    if not isinstance(samples, Inference):
-        return [one for one in usual if not isinstance(one, DenoiserMetric)]
-    looking = [one for one in usual if isinstance(one, DenoiserMetric)]
-    known, on = samples.formulation, samples.schedule
-    return [one for one in looking if not (one.refuses_model(known.gives, on) or known.refuses_metric(one))]
 
 
 def _check_beside(asked: Model, dim: int | None, others: Mapping[str, Any], predicts: str, sigma_shape: str) -> None:

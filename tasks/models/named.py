@@ -20,7 +20,7 @@ from diffusion.datasets.own import own_points
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation, formulations
 from diffusion.guidance import Guidance, guidances
-from diffusion.metrics import Metric, metrics
+from diffusion.metrics import BaseMetric, metrics
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
@@ -124,9 +124,9 @@ def guidance(given: Named | Guidance, **parameters: Any) -> Guidance:
     return found
 
 
-def metric(given: Named | Metric, **parameters: Any) -> Metric:
+def metric(given: Named | BaseMetric, **parameters: Any) -> BaseMetric:
     """A metric: ``metric("sliced-w2", projections=64)``. Arguments and errors as of `dataset`."""
-    found: Metric = component(metrics, Metric, given, **parameters)
+    found: BaseMetric = component(metrics, BaseMetric, given, **parameters)
     return found
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
 from diffusion.inference import unanswerable
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.metrics import BaseMetric, Metric, ModelMetric, PairedMetric
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
@@ -111,18 +111,29 @@ class Point:
         formulation = self.cell.formulation
         return self.sampler.from_noise and not formulation.restores and formulation.own_sampler is None
 
-    def refuses(self, metric: Metric) -> str | None:
+    def refuses(self, metric: BaseMetric) -> str | None:
         """Why the metric cannot measure the answer, or None."""
-        formulation = self.cell.formulation
-        if isinstance(metric, DenoiserMetric):
-            if self.guidance is not None:
-                return "it looks at the denoiser itself, without guidance"
-            reason = metric.refuses(self.cell.dataset) or metric.refuses_model(formulation.gives, self.cell.schedule)
-            return reason or formulation.refuses_metric(metric)
-        if isinstance(metric, PairedMetric) and not formulation.restores:
-            return f"it compares samples with what they were restored from, and {formulation.registered_name!r} restores nothing"
+        return metric.refused_by(self)
+
+    def refuses_samples(self, metric: Metric) -> str | None:
+        """See `diffusion.metrics.Refusals`, of which a point is one."""
         unknown = self.guidance.refuses_target(self.cell.dataset) if self.guidance else None
         return unknown or metric.refuses(self.target)
+
+    def refuses_model(self, metric: ModelMetric) -> str | None:
+        """As `refuses_samples`."""
+        if self.guidance is not None:
+            return "it looks at the denoiser itself, without guidance"
+        cell, formulation = self.cell, self.cell.formulation
+        reason = metric.refuses(cell.dataset) or metric.refuses_model(formulation.gives, cell.schedule)
+        return reason or formulation.refuses_metric(metric)
+
+    def refuses_pairs(self, metric: PairedMetric) -> str | None:
+        """As `refuses_samples`."""
+        formulation = self.cell.formulation
+        if not formulation.restores:
+            return f"it compares samples with what they were restored from, and {formulation.registered_name!r} restores nothing"
+        return metric.refuses(self.cell.dataset)
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""

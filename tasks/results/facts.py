@@ -22,7 +22,7 @@ import zarr
 
 from diffusion.formulations import formulations
 from diffusion.guidance import guidances
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.metrics import BaseMetric
 from diffusion.metrics import metrics as registered_metrics
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import schedules
@@ -58,15 +58,11 @@ def _process(sampler: type[Sampler] | None, *, restores: bool, from_noise: bool)
     return GENERATION if from_noise else DYNAMICS
 
 
-def metric_facts(metrics: Iterable[Metric]) -> dict[str, MetricFacts]:
+def metric_facts(metrics: Iterable[BaseMetric]) -> dict[str, MetricFacts]:
     """What is known of metrics, by the names of their columns."""
     return {
         metric.column: MetricFacts(
-            "models"
-            if isinstance(metric, DenoiserMetric)
-            else "pairs"
-            if isinstance(metric, PairedMetric)
-            else "samples",
+            metric.of,
             "higher" if metric.higher_is_better else "lower",
             metric.version,
             json.loads(json.dumps(metric.spec())),
@@ -120,8 +116,8 @@ def _metrics_of(root: zarr.Group) -> dict[str, MetricFacts]:
     return {name: facts for name, facts in by_name.items() if name in point_columns(root)} | metric_facts(_built(asked))
 
 
-def _built(specs: Iterable[Mapping[str, object]]) -> Iterator[Metric]:
+def _built(specs: Iterable[Mapping[str, object]]) -> Iterator[BaseMetric]:
     for spec in specs:
         metric = rebuilt(registered_metrics, spec)
-        if isinstance(metric, Metric):  # a name of somebody's own may lead to anything
+        if isinstance(metric, BaseMetric):  # a name of somebody's own may lead to anything
             yield metric

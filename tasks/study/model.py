@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Exact, Trained
-from diffusion.metrics import Metric, metrics
+from diffusion.metrics import BaseMetric, Metric, metrics
 from tasks.messages import nearest, unknown
 from tasks.plain import Spec, as_json
 from tasks.study.axes import (
@@ -62,7 +62,7 @@ __all__ = [
 AXES = tuple(Axes.model_fields)
 KEYS = ("name", "description", *AXES, "samples", "start", "metrics", "keep", "grids")
 REQUIRED = ("datasets", "formulations", "samplers", "steps")
-MetricAxis = Annotated[tuple[Metric, ...], PlainValidator(components(metrics, Metric))]
+MetricAxis = Annotated[tuple[BaseMetric, ...], PlainValidator(components(metrics, BaseMetric))]
 
 
 class Study(Axes):
@@ -206,12 +206,8 @@ def _useless(study: Study) -> Iterable[Complaint]:
             yield complaint._replace(text=f"{complaint.text} (in grids[{number}])") if elsewhere else complaint
     laws = [law for block in blocks for law in _laws(block)]
     for i, metric in enumerate(study.metrics):
-        of_samples = metric.of == "samples"
-        reasons = (
-            [law if isinstance(law, str) else metric.refuses(law) for law in laws]
-            if of_samples
-            else [metric.refuses(target) for target in targets]
-        )
+        compared = laws if isinstance(metric, Metric) else targets
+        reasons = [one if isinstance(one, str) else metric.refuses(one) for one in compared]
         if reasons and all(reasons):
             yield Complaint(("metrics", i), f"{_quoted(metric)} can serve no dataset of the study: {_joined(reasons)}")
     wide = dict.fromkeys(_quoted(target) for target in targets if target.dim > 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffusion.metrics import Metric
+from diffusion.metrics import BaseMetric, Profile
 from tasks.plan import Cell, Point
 
 Progress = Callable[[float, int, int], None]
@@ -22,7 +22,7 @@ Models = Callable[[Sequence[Cell]], object]
 class Requests:
     """What the study wants of each point, besides its id."""
 
-    metrics: tuple[Metric, ...]
+    metrics: tuple[BaseMetric, ...]
     samples: bool
     trajectories: frozenset[str]  # ids of the points whose path is kept
 
@@ -73,10 +73,10 @@ class SweepAnswer:
 
     cells: list[CellAnswer]  # the exact ones, which nothing trains
     points: list[PointAnswer]
-    profiles: dict[str, tuple[list[float], list[float]]]  # by cell id: noise-to-signal ratios, errors of the score
+    profiles: dict[str, Profile]  # by cell id: the error of the score at noise levels
     device: str
     seconds: float
-    unanswered: tuple[str, ...] = ()  # metrics of a denoiser that cannot be measured, each with cell and reason
+    unanswered: tuple[str, ...] = ()  # metrics of a model that cannot be measured, each with cell and reason
 
 
 def reason_of(error: BaseException) -> str:

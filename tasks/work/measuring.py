@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,16 @@ from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.formulations import Exact
-from diffusion.metrics import DenoiserMetric, PairedMetric, ProfileMetric
+from diffusion.metrics import (
+    BaseMetric,
+    Materials,
+    Measurement,
+    Metric,
+    ModelMaterial,
+    PairMaterial,
+    Profile,
+    SampleMaterial,
+)
 from diffusion.models import Denoiser
 from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point
@@ -34,32 +44,56 @@ def measured(
         return PointAnswer(point, f"sampling diverged: {bad} of {len(x)} samples are not finite", nfe, seconds)
     metrics: dict[str, float] = {}
     for metric in requests.metrics:
-        columns = MetricColumns(metric.column)
-        if metric.of == "samples" and point.refuses(metric) is None:
-            metrics[metric.column] = metric.evaluate(x, point.target)
-            metrics[columns.floor] = metric.floor(point.target, len(x))
-            metrics[columns.version] = metric.version
-        if isinstance(metric, PairedMetric) and point.refuses(metric) is None:
-            dataset = point.cell.dataset
-            metrics[metric.column] = metric.evaluate_pairs(x, clean_data(point))
-            metrics[columns.floor] = metric.floor_of_pairs(point.cell.formulation.least_error(dataset), dataset.dim)
-            metrics[columns.version] = metric.version
+        found = None if point.refuses(metric) else metric.measured(_OfPoint(point, x))
+        if found is not None:
+            metrics |= _columns(metric, found)
     samples = x.float().numpy() if requests.samples else None
     return PointAnswer(point, None, nfe, seconds, metrics, samples, trajectory)
+
+
+@dataclass(frozen=True)
+class _OfPoint(Materials):
+    """What a point alone gives: its samples."""
+
+    point: Point
+    x: Tensor
+
+    def samples(self) -> SampleMaterial:
+        return SampleMaterial(self.x, self.point.target)
+
+    def pairs(self) -> PairMaterial:
+        cell = self.point.cell
+        return PairMaterial(self.x, clean_data(self.point), cell.formulation.least_error(cell.dataset))
+
+
+@dataclass(frozen=True)
+class _OfCell(Materials):
+    """What all points of a cell share: its model."""
+
+    cell: Cell
+    stack_of: Callable[[Cell], object]
+
+    def model(self) -> ModelMaterial:
+        return ModelMaterial(self.stack_of(self.cell), self.cell.dataset, self.cell.schedule)
+
+
+def _columns(metric: BaseMetric, found: Measurement) -> dict[str, float]:
+    names = MetricColumns(metric.column)
+    return {names.name: found.value, names.floor: found.floor, names.version: metric.version}
 
 
 class ModelMeasurements:
     """What stands beside the metrics of a point and belongs to its cell: found once, told with every point.
 
-    Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its denoiser. One of these that
+    Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its model. One of these that
     cannot be measured is NaN and told in `unanswered`: the samples, and what else is known of them, are sound.
     """
 
     def __init__(self, models: Models, requests: Requests, progress: Progress) -> None:
         self._models, self._requests, self._progress = models, requests, progress
         self._limits: dict[str, dict[str, float]] = {}
-        self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # by cell and metric: value and floor
-        self.profiles: dict[str, tuple[list[float], list[float]]] = {}  # by cell, of the first such metric: nsr, errors
+        self._scores: dict[tuple[str, str], Measurement | None] = {}  # by cell and metric; None: not of models
+        self.profiles: dict[str, Profile] = {}  # by cell, of the first metric that has one
         self.unanswered: list[str] = []
         self._latest: tuple[str, object] | None = None
 
@@ -72,33 +106,31 @@ class ModelMeasurements:
                 self._progress(point.limit_work(), 0, 0)
             found |= self._limits[point.flow]
         for metric in self._requests.metrics:
-            if isinstance(metric, DenoiserMetric) and point.refuses(metric) is None:
-                columns = MetricColumns(metric.column)
-                if (cell.id, columns.name) not in self._scores:
-                    self._scores[cell.id, columns.name] = self._scored(metric, cell)
-                value, floor = self._scores[cell.id, columns.name]
-                found |= {columns.name: value, columns.floor: floor, columns.version: metric.version}
+            if point.refuses(metric) is None:
+                key = cell.id, metric.column
+                if key not in self._scores:
+                    self._scores[key] = self._scored(metric, cell)
+                score = self._scores[key]
+                found |= {} if score is None else _columns(metric, score)
         return found
 
-    def _scored(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
+    def _scored(self, metric: BaseMetric, cell: Cell) -> Measurement | None:
         try:
-            value, floor = self._evaluated(metric, cell)
-            if not math.isfinite(value):
-                raise ValueError(f"found {value}, which is no finite number")  # noqa: TRY301 - told as any other reason
+            found = metric.measured(_OfCell(cell, self._stack_of))
+            if found is not None and not math.isfinite(found.value):
+                raise ValueError(f"found {found.value}, which is no finite number")  # noqa: TRY301 - told as any other
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's metric may raise anything
             self.unanswered.append(f"metric {metric.column} of {cell}: {reason_of(error)}")
-            return math.nan, math.nan
-        return value, floor
+            return Measurement(math.nan, math.nan)
+        if found is not None and found.profile is not None:
+            self.profiles.setdefault(cell.id, found.profile)
+        return found
 
-    def _evaluated(self, metric: DenoiserMetric, cell: Cell) -> tuple[float, float]:
+    def _stack_of(self, cell: Cell) -> object:
+        """The cell's model, the same for all metrics, which share work by it."""
         if self._latest is None or self._latest[0] != cell.id:
-            self._latest = cell.id, self._models([cell])  # the same for all metrics, which share work by it
-        denoiser, floor = cast("Denoiser", self._latest[1]), metric.floor_on(cell.dataset, cell.schedule)
-        if not isinstance(metric, ProfileMetric):
-            return metric.evaluate_denoiser(denoiser, cell.dataset, cell.schedule), floor
-        errors = metric.profile(denoiser, cell.dataset, cell.schedule)
-        self.profiles.setdefault(cell.id, (metric.levels(cell.schedule).tolist(), errors.tolist()))
-        return float(errors.mean()), floor
+            self._latest = cell.id, self._models([cell])
+        return self._latest[1]
 
     def _limit(self, point: Point) -> dict[str, float]:
         schedule = point.schedule
@@ -112,5 +144,5 @@ class ModelMeasurements:
         return {
             MetricColumns(metric.column).limit: metric.evaluate(samples, point.target)
             for metric in self._requests.metrics
-            if metric.of == "samples" and point.refuses(metric) is None
+            if isinstance(metric, Metric) and point.refuses(metric) is None
         }

@@ -388,25 +388,25 @@ def test_of_the_exact_denoiser_of_normal_data_the_metric_is_its_floor_or_above_i
 ) -> None:
     """Paired with the floor; 4.5 standard errors of the 4096 differences, whose deviation is below 1.2 a coordinate."""
     target, schedule, n = Gaussian(1.0, 1.0, 2), DDPMLinear(), 4096
-    shifted = NegativeBound(batch=n, variance=variance).evaluate_denoiser(exact(target), target, schedule)
+    shifted = NegativeBound(batch=n, variance=variance).evaluate(exact(target), target, schedule)
     metric = NegativeBound(batch=n, variance=variance)
     standard = Gaussian(0.0, 1.0, 2)
-    above = metric.evaluate_denoiser(exact(standard), standard, schedule) - metric.floor_on(standard, schedule)
+    above = metric.evaluate(exact(standard), standard, schedule) - metric.floor(standard, schedule)
     expected = 0.0 if variance == "transition" else 2 * 1.3465
     assert above == pytest.approx(expected, abs=4.5 * 1.2 * math.sqrt(2 / n))
-    assert metric.floor_on(standard, schedule) == pytest.approx(1 + math.log(2 * math.pi), abs=4.5 / math.sqrt(n))
-    assert shifted > metric.floor_on(target, schedule) - 4.5 * 1.2 * math.sqrt(2 / n)
+    assert metric.floor(standard, schedule) == pytest.approx(1 + math.log(2 * math.pi), abs=4.5 / math.sqrt(n))
+    assert shifted > metric.floor(target, schedule) - 4.5 * 1.2 * math.sqrt(2 / n)
 
 
 def test_a_worse_denoiser_has_a_larger_value_and_one_without_numbers_none() -> None:
     metric, target, schedule = NegativeBound(batch=200), GaussianMixture(), DDPMLinear()
-    right, worse = (metric.evaluate_denoiser(one, target, schedule) for one in (exact(target), wrong))
-    assert metric.evaluate_denoiser(exact(target), target, schedule) == right
+    right, worse = (metric.evaluate(one, target, schedule) for one in (exact(target), wrong))
+    assert metric.evaluate(exact(target), target, schedule) == right
     assert worse > right + 1
     with pytest.raises(ValueError, match="not a finite number"):
-        metric.evaluate_denoiser(lambda x, alpha, sigma: x * math.nan, target, schedule)  # noqa: ARG005
+        metric.evaluate(lambda x, alpha, sigma: x * math.nan, target, schedule)  # noqa: ARG005
     with pytest.raises(ValueError, match="no density"):
-        metric.evaluate_denoiser(exact(target), FourPoints(), schedule)
+        metric.evaluate(exact(target), FourPoints(), schedule)
 
 
 def test_the_metric_is_asked_of_chains_and_of_models_with_a_bound() -> None:

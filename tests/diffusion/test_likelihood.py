@@ -289,15 +289,15 @@ def test_the_same_in_another_unit_asks_the_model_for_nothing_new() -> None:
     stack = trained(target)
     nats, bits = NegativeLogLikelihood(batch=16), BitsPerDimension(batch=16, scale=4.0)
     asked, counter = counted(stack.denoiser)
-    told = nats.evaluate_denoiser(asked, target, schedule)
+    told = nats.evaluate(asked, target, schedule)
     first = counter.nfe
     assert first > 0
-    assert bits.evaluate_denoiser(asked, target, schedule) == pytest.approx(told / (2 * math.log(2)) + 2, rel=1e-12)
+    assert bits.evaluate(asked, target, schedule) == pytest.approx(told / (2 * math.log(2)) + 2, rel=1e-12)
     assert counter.nfe == first
     other, others = counted(stack.denoiser)
-    assert nats.evaluate_denoiser(other, target, schedule) == told
+    assert nats.evaluate(other, target, schedule) == told
     assert others.nfe == first  # another model is asked for itself
-    nats.evaluate_denoiser(other, target, EDM(sigma_min=0.1, sigma_max=10.0))
+    nats.evaluate(other, target, EDM(sigma_min=0.1, sigma_max=10.0))
     assert others.nfe > first
 
 
@@ -365,14 +365,14 @@ def test_the_divergence_of_every_trained_denoiser_is_that_of_finite_differences(
 @pytest.mark.parametrize("target", [Uniform(-1.0, 1.0), EightGaussians()], ids=lambda d: d.label())
 def test_the_ideal_denoisers_nll_is_the_entropy_of_the_noised_target(target: Dataset) -> None:
     metric = NegativeLogLikelihood(batch=32)
-    value = metric.evaluate_denoiser(ExactDenoiser([target]), target, EDM())
-    assert value == pytest.approx(metric.floor_on(target, EDM()), abs=2e-3)
+    value = metric.evaluate(ExactDenoiser([target]), target, EDM())
+    assert value == pytest.approx(metric.floor(target, EDM()), abs=2e-3)
     bits = BitsPerDimension(batch=32, scale=4.0)
-    assert bits.evaluate_denoiser(ExactDenoiser([target]), target, EDM()) == pytest.approx(
+    assert bits.evaluate(ExactDenoiser([target]), target, EDM()) == pytest.approx(
         value / (target.dim * math.log(2)) + 2, abs=1e-12
     )
-    assert bits.floor_on(target, EDM()) == pytest.approx(
-        metric.floor_on(target, EDM()) / (target.dim * math.log(2)) + 2, abs=1e-12
+    assert bits.floor(target, EDM()) == pytest.approx(
+        metric.floor(target, EDM()) / (target.dim * math.log(2)) + 2, abs=1e-12
     )
 
 
@@ -391,13 +391,13 @@ def test_the_floor_of_normal_data_is_the_entropy_of_their_noised_law(schedule: S
     spread = [math.log(2 * math.pi * math.e * float((alpha * s) ** 2 + sigma**2)) for s in widths]
     entropy = 0.5 * sum(spread)
     error = 4.5 * math.sqrt(2 / (2 * n))
-    floor = NegativeLogLikelihood(batch=n).floor_on(target, schedule)
+    floor = NegativeLogLikelihood(batch=n).floor(target, schedule)
     assert floor == pytest.approx(entropy, abs=error)
-    bits = BitsPerDimension(batch=n, scale=1.0).floor_on(target, schedule)
+    bits = BitsPerDimension(batch=n, scale=1.0).floor(target, schedule)
     assert bits == pytest.approx(entropy / (2 * math.log(2)), abs=error / (2 * math.log(2)))
-    few = NegativeLogLikelihood(batch=500).floor_on(target, schedule)
+    few = NegativeLogLikelihood(batch=500).floor(target, schedule)
     assert few == pytest.approx(entropy, abs=4.5 * math.sqrt(2 / (2 * 500)))
-    found = NegativeLogLikelihood(batch=500).evaluate_denoiser(ExactDenoiser([target]), target, schedule)
+    found = NegativeLogLikelihood(batch=500).evaluate(ExactDenoiser([target]), target, schedule)
     assert found == pytest.approx(few, abs=5e-3)
 
 
@@ -405,7 +405,7 @@ def test_what_is_above_the_floor_is_the_divergence_from_the_true_law_by_paired_d
     """A denoiser of N(0, 0.8^2) on data N(0, 0.5^2): KL = ln(.8/.5) + .25/1.28 - 1/2; 4.5 standard errors (7e-6)."""
     right, wrong = Gaussian(0.0, 0.5), Gaussian(0.0, 0.8)
     metric = NegativeLogLikelihood(batch=4000)
-    gap = metric.evaluate_denoiser(ExactDenoiser([wrong]), right, EDM()) - metric.floor_on(right, EDM())
+    gap = metric.evaluate(ExactDenoiser([wrong]), right, EDM()) - metric.floor(right, EDM())
     spread = 0.5 * (0.25 / 0.64 - 1) * math.sqrt(2)  # of log p_right - log p_wrong
     assert gap == pytest.approx(math.log(1.6) + 0.25 / 1.28 - 0.5, abs=4.5 * abs(spread) / math.sqrt(4000) + 1e-3)
 
@@ -421,7 +421,7 @@ def test_metrics_are_refused_without_an_exact_density_and_tell_flows_that_cannot
     assert all(NegativeLogLikelihood().refuses_schedule(schedule) is None for schedule in SCHEDULES.values())
     broken: Denoiser = lambda x, alpha, sigma: x * math.nan  # noqa: E731, ARG005
     with pytest.raises(ValueError, match="nll: the flow could not be followed"):
-        NegativeLogLikelihood(batch=4).evaluate_denoiser(broken, Uniform(), EDM())
+        NegativeLogLikelihood(batch=4).evaluate(broken, Uniform(), EDM())
     with pytest.raises(ValueError, match="tolerance between 0 and 1"):
         NegativeLogLikelihood(tolerance=0.0)
     with pytest.raises(ValueError, match="scale"):

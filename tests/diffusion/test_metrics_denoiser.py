@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, Gaussian, Torus, Uniform, datasets
-from diffusion.metrics import DenoiserMetric, ScoreError, metrics
+from diffusion.metrics import ScoreError
 from diffusion.models import Denoiser
 from diffusion.schedules import EDM, Schedule, schedules
 
@@ -37,12 +37,12 @@ def exact(target: Dataset, bias: float = 0.0) -> Denoiser:
 def test_the_exact_denoiser_has_no_error_and_a_biased_one_that_of_its_bias(target: Dataset) -> None:
     schedule, bias = EDM(), 0.3 * target.std
     assert METRIC.profile(exact(target), target, schedule).tolist() == [0.0] * 6
-    assert METRIC.evaluate_denoiser(exact(target), target, schedule) == METRIC.floor_on(target, schedule) == 0
+    assert METRIC.evaluate(exact(target), target, schedule) == METRIC.floor(target, schedule) == 0
     expected = (bias / METRIC.levels(schedule)) ** 2  # alpha b / sigma in each of dim coordinates
     found = METRIC.profile(exact(target, bias), target, schedule)
     assert found.dtype == torch.float64
     assert found.numpy() == pytest.approx(expected.numpy(), rel=1e-9)
-    assert METRIC.evaluate_denoiser(exact(target, bias), target, schedule) == pytest.approx(float(expected.mean()))
+    assert METRIC.evaluate(exact(target, bias), target, schedule) == pytest.approx(float(expected.mean()))
 
 
 @every_schedule
@@ -103,14 +103,14 @@ def test_draws_are_fixed_by_the_dataset_alone() -> None:
     assert torch.allclose(seen["edm"][0], seen["cut"][0], rtol=0, atol=1e-9)
 
 
-def test_samples_are_refused_with_what_to_do_and_datasets_without_an_exact_answer_with_a_reason() -> None:
+def test_what_is_no_denoiser_is_refused_and_datasets_without_an_exact_answer_with_a_reason() -> None:
     @dataclass(frozen=True)
     class Unknown(Uniform):
         registered_name = "unknown"
         exact = False
 
-    with pytest.raises(TypeError, match="looks at a denoiser, not at samples: use evaluate_denoiser"):
-        METRIC.evaluate(torch.zeros(3, 1), Uniform())
+    with pytest.raises(ValueError, match="asks a model for the clean data behind a noisy point, and Tensor gives none"):
+        METRIC.evaluate(torch.zeros(3, 1), Uniform(), EDM())
     assert "exact denoiser" in str(METRIC.refuses(Unknown()))
     with pytest.raises(ValueError, match="'unknown' is refused"):
         METRIC.profile(exact(Uniform()), Unknown(), EDM())
@@ -122,10 +122,3 @@ def test_denoisers_that_give_no_numbers_or_another_shape_are_refused() -> None:
         METRIC.profile(exact(Uniform(), math.nan), Uniform(), EDM())
     with pytest.raises(ValueError, match=r"gave shape \[1, 100\]; needed: \[1, 100, 1\]"):
         METRIC.profile(lambda x, alpha, sigma: x[..., 0], Uniform(), EDM())  # noqa: ARG005
-
-
-def test_score_error_is_registered_and_says_that_it_is_of_denoisers() -> None:
-    metric = metrics.create("score-error")
-    assert isinstance(metric, DenoiserMetric)
-    assert metric.of == "denoiser"
-    assert metrics.create("w1").of == "samples"

@@ -129,14 +129,14 @@ def test_an_older_snapshot_answers_with_what_was_known_then(store: str) -> None:
 
 def test_samples_are_those_that_the_metric_was_computed_from(store: str) -> None:
     from diffusion.datasets import Uniform
-    from diffusion.metrics import metrics
+    from diffusion.metrics import Wasserstein1
 
     points = open_results(store, "tiny")
     import torch
 
     for i in range(4):
         samples = torch.as_tensor(open_samples(store, str(points["point_id"].values[i])).values, dtype=torch.float64)
-        again = metrics.create("w1").evaluate(samples, Uniform())
+        again = Wasserstein1().evaluate(samples, Uniform())
         assert again == pytest.approx(float(points["w1"][i]), rel=1e-5)
 
 

@@ -16,7 +16,7 @@ from diffusion.datasets import datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.formulations import Denoising, Formulation, Trained, formulations
 from diffusion.guidance import guidances
-from diffusion.metrics import DenoiserMetric, PairedMetric, metrics
+from diffusion.metrics import ModelMetric, PairedMetric, metrics
 from diffusion.models import ExactDenoiser
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
@@ -243,7 +243,7 @@ def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Data
         served = np.array([serves.get(str(label), False) for label in ok["dataset"].values])
         if isinstance(metric, PairedMetric):
             served &= np.array([str(label).partition("(")[0] in restoring for label in ok["formulation"].values])
-        if isinstance(metric, DenoiserMetric):
+        if isinstance(metric, ModelMetric):
             models = [metric.refuses_model(f.gives, s) or f.refuses_metric(metric) for f, s in made]
             served &= np.array([reason is None for reason in models])
         assert served.any(), name

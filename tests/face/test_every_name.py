@@ -11,7 +11,7 @@ from diffusion.datasets import Dataset
 from diffusion.datasets.classes import given_labels
 from diffusion.formulations import Trained, formulations
 from diffusion.guidance import guidances
-from diffusion.metrics import DenoiserMetric, Metric, PairedMetric
+from diffusion.metrics import BaseMetric, ModelMetric, PairedMetric
 from diffusion.models import Denoiser, ExactDenoiser
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
@@ -91,7 +91,7 @@ def test_every_dataset_is_sampled_by_its_ideal_denoiser_or_says_that_it_has_none
     torch.testing.assert_close(model(draws, 0.5), target.denoise(draws, 1.0, 0.5), rtol=0, atol=0)  # type: ignore[arg-type]
 
 
-def served(metric: Metric) -> Dataset | None:
+def served(metric: BaseMetric) -> Dataset | None:
     targets = [da.dataset(name) for name in DATASETS if name not in NEEDS_A_FILE]
     targets.append(given_labels(da.dataset("digits"), [2]))
     return next((target for target in targets if metric.refuses(target) is None), None)
@@ -105,7 +105,7 @@ def test_every_metric_scores_what_it_looks_at_and_says_what_it_lacks(name: str) 
     if isinstance(metric, PairedMetric):
         with pytest.raises(da.WrongValue, match="with their originals") as error:
             da.evaluate(draws, target, name)
-    elif isinstance(metric, DenoiserMetric):
+    elif isinstance(metric, ModelMetric):
         schedule = "ddpm-linear" if name == "elbo" else "edm"
         score = da.evaluate(da.exact(target, schedule), target, name)[metric.column]
         assert score.value >= score.floor - 1e-3

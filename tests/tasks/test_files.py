@@ -166,7 +166,7 @@ def test_what_is_drawn_for_a_target_does_not_depend_on_where_its_file_lies(tmp_p
     assert here.identity() == there.identity()
     asked, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), Noise(0.3)
     assert asked.observation(here) == asked.observation(there)
-    assert nll.floor_on(here, EDM()) == nll.floor_on(there, EDM())
+    assert nll.floor(here, EDM()) == nll.floor(there, EDM())
     assert blur.least_error(here) == blur.least_error(there) is not None
 
 

@@ -457,8 +457,8 @@ def test_a_hole_in_a_digit_is_filled_better_than_with_grey(perturbation: float) 
         added = 0.05**2 + perturbation**2  # of 1600 numbers, five standard errors
         assert float(given[:, hole].square().mean()) == pytest.approx(added, rel=5 * math.sqrt(2 / 1600))
         clean = clean_data(answer.point)
-        assert RestorationError().evaluate_pairs(restored, clean) == pytest.approx(answer.metrics["restoration-error"])
-        of_given = RestorationError().evaluate_pairs(given, clean)
+        assert RestorationError().evaluate(restored, clean) == pytest.approx(answer.metrics["restoration-error"])
+        of_given = RestorationError().evaluate(given, clean)
         assert answer.metrics["restoration-error_floor"] < answer.metrics["restoration-error"] < 0.9 * of_given
         wrong = (restored - clean).square().mean(0)
         assert float(wrong[~hole].mean()) < 0.5 * float(wrong[hole].mean())

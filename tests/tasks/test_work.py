@@ -140,7 +140,7 @@ def test_a_metric_of_the_denoiser_that_cannot_be_measured_costs_nothing_else(
     jobs = [job for job in jobs_of(study) if job.cell.training][:2]
     plain = told(answers(Shard(tuple(jobs)), study))
     asked: list[object] = []
-    monkeypatch.setattr(NegativeLogLikelihood, "evaluate_denoiser", lambda *of: asked.append(of) or fault(*of))
+    monkeypatch.setattr(NegativeLogLikelihood, "evaluate", lambda *of: asked.append(of) or fault(*of))
     found = answers(Shard(tuple(jobs)), Study.from_spec({**SPEC, "metrics": [*SPEC["metrics"], "nll"]}))
     assert len(asked) == len(jobs)  # once for a cell, whatever is asked of it
     assert len(found.unanswered) == len(jobs)
@@ -158,7 +158,7 @@ def test_what_cannot_be_measured_is_tried_again_only_for_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, spec = str(tmp_path / "results"), {**tiny_store.SPEC, "seeds": 1, "metrics": ["w1", "nll"]}
-    monkeypatch.setattr(NegativeLogLikelihood, "evaluate_denoiser", _lost)
+    monkeypatch.setattr(NegativeLogLikelihood, "evaluate", _lost)
     first = tiny_store.answer(uri, spec)
     assert first.missing == len(first.points)
     points = open_results(uri, "tiny")

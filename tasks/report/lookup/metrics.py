@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion.metrics import Metric, metrics
+from diffusion.metrics import BaseMetric, metrics
 from tasks.columns import metric_names
 from tasks.study.identity import rebuilt
 
@@ -23,7 +23,7 @@ def columns_in_order(answers: Answers) -> list[str]:
     return sorted(metric_names(answers.points), key=place)
 
 
-def metrics_by_column(answers: Answers) -> dict[str, Metric]:
+def metrics_by_column(answers: Answers) -> dict[str, BaseMetric]:
     """The metrics themselves; those that cannot be made here are left out."""
     made = {column: rebuilt(metrics, facts.spec) for column, facts in answers.metrics.items()}
-    return {column: metric for column, metric in made.items() if isinstance(metric, Metric)}
+    return {column: metric for column, metric in made.items() if isinstance(metric, BaseMetric)}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffusion.analysis.fokker_planck import time_marginals
 from diffusion.datasets import Dataset, Torus, noised_law
-from diffusion.metrics import Metric
+from diffusion.metrics import BaseMetric, Metric
 from diffusion.randomness import stream
 from diffusion.samplers import samplers
 from diffusion.schedules import Schedule
@@ -66,12 +66,12 @@ class Target:
         found: Array = self.law.sample(n, stream("report", self.name)).double().numpy()
         return found
 
-    def error_of_its_mean(self, metric: Metric | None) -> float:
+    def error_of_its_mean(self, metric: BaseMetric | None) -> float:
         """What a metric says of samples that all lie on the target's mean, as one step of a sampler leaves them.
 
         NaN where target or metric is not known, or they do not go together.
         """
-        if metric is None or self.law is None or metric.of != "samples" or metric.refuses(self.law) is not None:
+        if not isinstance(metric, Metric) or self.law is None or metric.refuses(self.law) is not None:
             return math.nan
         mean = torch.tensor(self.law.mean, dtype=torch.float64)
         try:

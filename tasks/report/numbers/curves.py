@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion.metrics import Metric
+from diffusion.metrics import BaseMetric
 from tasks.columns import GENERATION, distinct, higher_is_better, of_models
 from tasks.report.lookup.asked import EXACT
 from tasks.report.lookup.labels import labels_of, short_labels
@@ -155,7 +155,7 @@ class Tabulation:
     datasets: tuple[str, ...]
     metrics: tuple[str, ...]
     higher_is_better: frozenset[str]
-    known: Mapping[str, Metric]  # the metrics themselves, by column
+    known: Mapping[str, BaseMetric]  # the metrics themselves, by column
     targets: Mapping[str, Target]
     panels: Mapping[str, tuple[Panel, ...]]
     series: tuple[Series, ...]
