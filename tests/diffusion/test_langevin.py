@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
 from diffusion.formulations import Denoising, DenoisingScoreMatching
-from diffusion.metrics import metrics
+from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.models import Denoiser, DensityModel, counted
 from diffusion.objectives import LogUniform, SingleLevel
 from diffusion.randomness import stream
@@ -417,7 +417,7 @@ def annealed(moves: int, tau: float, runs: int, *, denoise: bool) -> Tensor:
 
 
 def w1(samples: Tensor) -> float:
-    return metrics.create("w1").evaluate(samples.reshape(-1, 1), Uniform())
+    return Wasserstein1().evaluate(samples.reshape(-1, 1), Uniform())
 
 
 TABLE = {
@@ -649,12 +649,12 @@ def test_starts() -> None:
     assert x is not None
     assert alpha == pytest.approx(math.sqrt(0.5), rel=1e-9)
     uniform = x[0] / alpha
-    assert metrics.create("ks").evaluate(uniform, Uniform(-1.0, 3.0)) < 3.6 / math.sqrt(n)  # false alarms 1e-11
+    assert KolmogorovSmirnov().evaluate(uniform, Uniform(-1.0, 3.0)) < 3.6 / math.sqrt(n)  # false alarms 1e-11
     data = Langevin(nsr=1.0, start_from="data")
     x = data.start(here)
     assert x is not None
     law = data.target(BUMPS, data.level(levels[0]))
-    assert metrics.create("ks").evaluate(x[0], law) < 3.6 / math.sqrt(n)
+    assert KolmogorovSmirnov().evaluate(x[0], law) < 3.6 / math.sqrt(n)
 
 
 @every_sampler_at_one_level

@@ -17,7 +17,7 @@ from scipy.stats import norm, wasserstein_distance
 from torch import Tensor
 
 from diffusion.datasets import Gaussian, GaussianMixture, Torus, Uniform
-from diffusion.metrics import metrics
+from diffusion.metrics import Wasserstein1
 from diffusion.objectives.parametrizations import Circle, Score
 from diffusion.samplers import Ancestral, EulerMaruyama, Heun, NoiseStreams, ReverseSDE
 from diffusion.schedules import EDM, DDPMLinear, Schedule, VELinear, VPExponential, VPLinear
@@ -93,7 +93,7 @@ def test_unscaled_steps_leave_the_fiftieth_step_elsewhere() -> None:
 def test_the_last_step_is_near_the_uniform_law() -> None:
     """A9: W1 below .02; the chain's own is .0041 (sd .0016)."""
     _, states = on_the_way()
-    assert metrics.create("w1").evaluate(torch.from_numpy(states[-1])[:, None], U) < 0.02
+    assert Wasserstein1().evaluate(torch.from_numpy(states[-1])[:, None], U) < 0.02
 
 
 def test_histograms_on_the_way_are_the_exact_marginals() -> None:
@@ -260,7 +260,7 @@ def test_the_law_at_the_end_does_not_depend_on_the_noise(scale: float) -> None:
     levels = own_levels(VPLinear(), 300)
     start = NoiseStreams([("family", "start")], N, 1).fresh() * levels[0].sigma[:, None, None]
     end = kit.run(ReverseSDE(scale), uniform, start, levels, NoiseStreams([("family", scale)], N, 1))
-    assert metrics.create("w1").evaluate(end[0], U) < 0.0125
+    assert Wasserstein1().evaluate(end[0], U) < 0.0125
 
 
 # --- the torus ----------------------------------------------------------------------------------------------------------

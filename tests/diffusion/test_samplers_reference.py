@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.metrics import metrics
+from diffusion.metrics import Wasserstein1
 from diffusion.models import Denoiser
 from diffusion.samplers import Ancestral, Churn, DPMSolver2M, Heun, LevelOne, NoiseStreams, Sampler
 from diffusion.schedules import EDM, DDPMLinear
@@ -29,7 +29,7 @@ from tests.diffusion import sampler_kit as kit
 run, own_levels, uniform, number = kit.run, kit.own_levels, kit.uniform, kit.number
 
 N = 10_000
-DATA, W1 = Uniform(), metrics.create("w1")
+DATA, W1 = Uniform(), Wasserstein1()
 SCALED, UNSCALED, LONG = DDPMLinear(levels=100), DDPMLinear(levels=100, scaled=False), DDPMLinear(levels=1000)
 
 

@@ -23,7 +23,7 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.metrics import metrics
+from diffusion.metrics import Wasserstein1
 from diffusion.randomness import stream
 from diffusion.samplers import Ancestral
 from diffusion.schedules import (
@@ -763,7 +763,7 @@ def _last_sample(chain: DDPMLinear, factor: str, noise: str) -> Tensor:
 
 def test_s0_6_the_first_lectures_sampler_read_literally_collapses_to_one_half() -> None:
     """The factor B_k / sigma_k that the loss absorbs is missing in the printed sampler. With noise, 4 sd of W1."""
-    w1 = metrics.create("w1")
+    w1 = Wasserstein1()
     collapsed = _last_sample(DDPMLinear(), "B", "none")
     assert (collapsed - 0.5).abs().max() < 1e-3
     assert w1.evaluate(collapsed, Uniform()) == pytest.approx(0.25, abs=1e-4)
@@ -838,7 +838,7 @@ def test_s0_16_a_hundred_unscaled_steps_do_not_end_in_noise() -> None:
     assert float(unscaled.alpha(end)) ** 2 == pytest.approx(0.363563, rel=1e-5)
     assert float(scaled.alpha(end)) ** 2 == pytest.approx(2.0390e-5, rel=1e-4)
     assert 0.5 * float(unscaled.alpha(end)) == pytest.approx(0.30, abs=0.005)  # the mean of "noise"
-    w1 = metrics.create("w1")
+    w1 = Wasserstein1()
     z = torch.as_tensor(norm.ppf((np.arange(20_000) + 0.5) / 20_000))[:, None]
     mismatch = {}
     for chain in (unscaled, scaled):
