@@ -132,7 +132,7 @@ class Entry(Generic[C]):
     cls: type[C]
     formula: str
     source: str
-    seed: str
+    document: str
 
     @property
     def has_defaults(self) -> bool:
@@ -163,14 +163,14 @@ class Registry(Generic[C]):
             raise ValueError(f"{other!r} cannot be an alias of the {self.kind} {name!r}")
         self._aliases[other] = name
 
-    def register(self, name: str, *, formula: str, source: str, seed: str = "") -> Callable[[type[C]], type[C]]:
-        """Class decorator. `formula` is one line, `source` the paper or text, `seed` the seed document it occurs in."""
+    def register(self, name: str, *, formula: str, source: str, document: str = "") -> Callable[[type[C]], type[C]]:
+        """Class decorator. `formula` is one line, `source` the paper or text, `document` the source document it occurs in."""
 
         def add(cls: type[C]) -> type[C]:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             cls.registered_name = name
-            self._entries[name] = Entry(name, cls, formula, source, seed)
+            self._entries[name] = Entry(name, cls, formula, source, document)
             return cls
 
         return add

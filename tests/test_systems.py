@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "systems.md"
 
 SYSTEMS = [f"A{n}" for n in range(1, 64)]
 FAILING = {"S0": (1, 2, 3, 4, 5, 6, 7, 9, 12, 16), "S1": (2, 8), "S2": (5, 10), "S3": (1, 2, 3), "S4": (4, 6, 10)}
-ERRATA = [f"{seed}-{n}" for seed, numbers in FAILING.items() for n in numbers]  # code built on these fails
+ERRATA = [f"{document}-{n}" for document, numbers in FAILING.items() for n in numbers]  # code built on these fails
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def test_every_study_of_a_document_shows_some_system(study: str) -> None:
 def test_the_page_names_the_documents_as_the_catalogue_does() -> None:
     """S0 to S4, and nothing of the files they lie in."""
     text = PAGE.read_text(encoding="utf-8")
-    seeds = {entry.get("seed", "") for listed in catalogue().values() for entry in listed}
-    mentioned = {mark for seed in seeds for mark in re.findall(r"\bS\d\b", seed)}
+    documents = {entry.get("seed", "") for listed in catalogue().values() for entry in listed}
+    mentioned = {mark for document in documents for mark in re.findall(r"\bS\d\b", document)}
     assert mentioned <= {"S0", "S1", "S2", "S3", "S4"}
     assert all(f"({mark})" in text for mark in ("S0", "S1", "S2", "S3", "S4"))

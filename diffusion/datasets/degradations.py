@@ -93,7 +93,7 @@ class Degradation(Component):
     "noise",
     formula="y = x + s n; or y = s n, noise alone",
     source="Delbracio & Milanfar, Inversion by Direct Iteration, TMLR 2023, section 3.3",
-    seed="S2 section 2.9",
+    document="S2 section 2.9",
 )
 @dataclass(frozen=True)
 class Noise(Degradation):
@@ -115,7 +115,7 @@ class Noise(Degradation):
     formula="y = (G x G) + s n for square images, G x + s n for lines; rows of G: a Gaussian of standard deviation `width`, "
     "reflected at the edges",
     source="Gonzalez & Woods, Digital Image Processing, 4th ed., 2018, section 3.5; Delbracio & Milanfar, TMLR 2023, section 5",
-    seed="S2 section 2.9",
+    document="S2 section 2.9",
 )
 @dataclass(frozen=True)
 class Blur(Degradation):

@@ -33,7 +33,7 @@ def _canonical(name: str, value: float | tuple[float, ...], dim: int) -> float |
     "gaussian",
     formula="p(x) = N(x; alpha m, alpha^2 s^2 + sigma^2),  D = m + alpha s^2 / (alpha^2 s^2 + sigma^2) (x - alpha m)",
     source="Gaussian conditioning: Bishop, Pattern Recognition and Machine Learning, 2006, section 2.3",
-    seed="S0, S4",
+    document="S0, S4",
 )
 @dataclass(frozen=True)
 class Gaussian(Dataset):

@@ -65,13 +65,13 @@ class LabelledMixture(MixtureDataset):
     formula="p(x) = sum_k w_k N(x; alpha mu_k, v_k I), v_k = alpha^2 s_k^2 + sigma^2,  "
     "D = sum_k r_k (alpha s_k^2 x + sigma^2 mu_k) / v_k",
     source="mixtures: Bishop, Pattern Recognition and Machine Learning, 2006, section 2.3.9",
-    seed="S1, S2",
+    document="S1, S2",
 )
 @dataclass(frozen=True)
 class GaussianMixture(LabelledMixture):
     r"""``sum_k w_k N(mu_k, s_k^2 I)``: `weights` w, `means` mu (numbers on the line, else points), `stds` s.
 
-    The default is the pair of bumps on which the seeds climb and walk, ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers
+    The default is the pair of bumps on which the documents climb and walk, ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers
     are lost in the tutorial's text; these are the ones whose density has its maxima at -1.999975 and 2.000000 and its
     minimum between them at -1.213288. Mean 0.8, std 2.017920.
 

@@ -40,7 +40,7 @@ _MOST_STEPS = 200  # of the search for a quantile
     "noised",
     formula="p(x) = integral of p_0(x_0) N(x; alpha x_0, sigma^2 I) dx_0,  E[y|x] = (s^2 alpha D + a sigma^2 x) / (a^2 sigma^2 + s^2)",
     source="Gaussian conditioning: Bishop, Pattern Recognition and Machine Learning, 2006, section 2.3",
-    seed="S1 (perturbed data), S3 and S4 (time marginals)",
+    document="S1 (perturbed data), S3 and S4 (time marginals)",
 )
 @dataclass(frozen=True)
 class Noised(Dataset):

@@ -133,7 +133,7 @@ _POINTS = {"text": (-15.0, -5.0, 1.0, 10.0), "code": (-15.0, 1.0, -5.0, 15.0)}
     "four_points",
     formula="p(x) = 1/4 sum_k N(x; alpha x_k, sigma^2),  x_k in {-15, -5, 1, 10} (text) or {-15, 1, -5, 15} (code)",
     source="the notebook's data set, once as its text has it and once as its code",
-    seed="S3",
+    document="S3",
 )
 @dataclass(frozen=True)
 class FourPoints(PointSet, ScalarDataset):

@@ -136,7 +136,7 @@ def _window(kappa: Tensor, n: int) -> Rule:
     formula="p(x) ~ integral over theta of w I0e(alpha a rho/sigma^2) "
     "exp(-((rho - alpha a)^2 + (z - alpha r sin(theta))^2) / 2 sigma^2), a = R + r cos(theta)",
     source="uniform sampling by area: Diaconis, Holmes & Shahshahani, 'Sampling from a manifold', 2013",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class Torus(Dataset):

@@ -1,4 +1,4 @@
-r"""The uniform distribution on an interval: the seed's scalar example, with everything about its noised law exact.
+r"""The uniform distribution on an interval: the slides' scalar example, with everything about its noised law exact.
 
 The posterior of ``x_0`` is a normal distribution cut off at the ends of the interval; `diffusion.datasets.truncated_normal`
 has its moments in terms of a (distance from the near end), s (half-width) and tau.
@@ -21,7 +21,7 @@ from diffusion.datasets.truncated_normal import FLAT_S, NODES, ROOT_TWO_PI
     "uniform",
     formula="p(x) = (Phi((x - alpha low)/sigma) - Phi((x - alpha high)/sigma)) / (alpha (high - low))",
     source="truncated normal moments: Johnson, Kotz & Balakrishnan, Continuous Univariate Distributions 1, 1994",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class Uniform(ScalarDataset):

@@ -20,7 +20,7 @@ from diffusion.schedules import Flow, Schedule
     "action-matching",
     formula="E s_noise - E s_data + integral of E[|grad s|^2/2 + d_tau s + extra]; extra: 0, g^2 lap s/2, s^2/2",
     source="Neklyudov, Brekelmans, Severo & Makhzani, Action Matching: Learning Stochastic Dynamics from Samples, ICML 2023",
-    seed="S4 (its last topic)",
+    document="S4 (its last topic)",
 )
 @dataclass(frozen=True)
 class ActionMatching(Trained):

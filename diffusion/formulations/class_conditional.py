@@ -23,7 +23,7 @@ from diffusion.schedules import Schedule
     "class-conditional",
     formula="the loss of the formulation `of` with D(x_t; nsr, c), c the label, or nothing with probability drop",
     source="Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, algorithm 1",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class ClassConditional(NoiseConditional):

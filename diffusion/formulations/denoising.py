@@ -60,7 +60,7 @@ from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear
     "vp",
     formula="D = y - sigma F(y/sqrt(sigma^2+1); 999 t), t ~ U(1e-5, 1), lambda = 1/sigma^2",
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
-    seed="S0 levels 3 and 4",
+    document="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)
 class VP(NoiseConditional):
@@ -93,7 +93,7 @@ class VP(NoiseConditional):
     "ve",
     formula="D = y + sigma F(y; ln(sigma/2)), ln sigma ~ U(ln sigma_min, ln sigma_max), lambda = 1/sigma^2",
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VE",
-    seed="S0 levels 3 and 4",
+    document="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)
 class VE(NoiseConditional):
@@ -115,7 +115,7 @@ class VE(NoiseConditional):
     "iddpm",
     formula="D = y - sigma F(y/sqrt(sigma^2+1); M-1-argmin_j |u_j - sigma|), sigma = u_j, j uniform, lambda = 1/sigma^2",
     source="Nichol & Dhariwal 2021; Karras et al. 2022, Table 1, column iDDPM + DDIM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class ImprovedDDPM(NoiseConditional):
@@ -145,7 +145,7 @@ class ImprovedDDPM(NoiseConditional):
     "edm",
     formula="D = c_skip y + c_out F(c_in y; ln(sigma)/4), ln sigma ~ N(P_mean, P_std^2), lambda = 1/c_out^2",
     source="Karras et al. 2022, Table 1, column EDM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class ElucidatedDM(NoiseConditional):
@@ -176,7 +176,7 @@ class ElucidatedDM(NoiseConditional):
     "ddpm",
     formula="|eps - eps_theta(alpha_k x_0 + sigma_k eps, k)|^2, k uniform on 1..T",
     source="Ho et al. 2020, eq. 14",
-    seed="S0 levels 1 and 2, S2 sections 2.7 and 2.8",
+    document="S0 levels 1 and 2, S2 sections 2.7 and 2.8",
 )
 @dataclass(frozen=True)
 class DDPM(NoiseConditional):
@@ -206,7 +206,7 @@ class DDPM(NoiseConditional):
     "level-1",
     formula="(B_k/beta_k)^2 |target - eps_theta(alpha_k x_0 + beta_k eps, k)|^2, target (beta_k/B_k) eps_k (refinements 1, 2) or eps (3)",
     source="the lecture's level 1 with its factor kept; see diffusion.objectives.NoiseTarget",
-    seed="S0 level 1",
+    document="S0 level 1",
 )
 @dataclass(frozen=True)
 class LevelOne(DDPM):

@@ -14,7 +14,7 @@ from diffusion.schedules import EDM, Schedule
     "exact",
     formula="D(y; sigma) = E[x_0 | x_0 + sigma eps = y], in closed form or by quadrature",
     source="Tweedie's formula: Robbins 1956; Efron, JASA 106 (2011)",
-    seed="S0 level 3 (the score as a posterior mean)",
+    document="S0 level 3 (the score as a posterior mean)",
 )
 @dataclass(frozen=True)
 class Exact(Formulation):

@@ -48,7 +48,7 @@ from diffusion.schedules import Flow, Schedule
     "indi",
     formula="E|D(x_t, t) - x|^2 with x_t = (1 - t) x + t y + t eps_t n, t ~ U(0, 1); starts from the observation y",
     source="Delbracio & Milanfar, Inversion by Direct Iteration, TMLR 2023",
-    seed="S2 section 2.9",
+    document="S2 section 2.9",
 )
 @dataclass(frozen=True)
 class InDI(NoiseConditional):

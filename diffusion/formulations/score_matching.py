@@ -70,7 +70,7 @@ class WithoutTarget(Denoising):
     "implicit-score-matching",
     formula="E lambda [tr grad s + 1/2 |s|^2], the trace exact or Hutchinson's: mean_j v_j' (grad s) v_j",
     source="Hyvarinen, JMLR 6, 2005; Hutchinson, Communications in Statistics 18, 1989",
-    seed="S1, S4",
+    document="S1, S4",
 )
 @dataclass(frozen=True)
 class ImplicitScoreMatching(WithoutTarget):
@@ -96,7 +96,7 @@ class ImplicitScoreMatching(WithoutTarget):
     "sliced-score-matching",
     formula="E lambda mean_j [v_j' (grad s) v_j + 1/2 (v_j' s)^2]; variance_reduced: 1/2 |s|^2 in place of the last term",
     source="Song, Garg, Shi & Ermon, Sliced Score Matching: A Scalable Approach to Density and Score Estimation, UAI 2019",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class SlicedScoreMatching(WithoutTarget):
@@ -121,7 +121,7 @@ class SlicedScoreMatching(WithoutTarget):
     "denoising-score-matching",
     formula="E lambda |s(x_t) + eps / sigma|^2, with lambda = sigma^2 E |sigma s + eps|^2",
     source="Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23, 2011",
-    seed="S0 level 3, S1, S4",
+    document="S0 level 3, S1, S4",
 )
 @dataclass(frozen=True)
 class DenoisingScoreMatching(Denoising):
@@ -137,7 +137,7 @@ class DenoisingScoreMatching(Denoising):
     "ncsn",
     formula="1/2 sum_i sigma_i^2 E |s(x + sigma_i eps, sigma_i) + eps / sigma_i|^2, geometric sigma_i",
     source="Song & Ermon, Generative Modeling by Estimating Gradients of the Data Distribution, NeurIPS 2019, eqs. 5 and 6",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class NoiseConditionalScore(NoiseConditional):
@@ -161,7 +161,7 @@ class NoiseConditionalScore(NoiseConditional):
     "ncsn-separate",
     formula="for each level i a network of its own: E |sigma_i s_i(x + sigma_i eps) + eps|^2",
     source="what `ncsn` replaces: Song & Ermon, NeurIPS 2019, section 4.1",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class SeparateScores(NoiseConditionalScore):

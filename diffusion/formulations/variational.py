@@ -28,7 +28,7 @@ _MOST_LATENT = 1024
     "vae",
     formula="max E_q log N(x; dec(z), r^2 I) - KL(N(m(x), s(x)^2) || N(0, I)), z = m(x) + s(x) eps; then x = dec(z) + r eps, z ~ N(0, I)",
     source="Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014",
-    seed="S2 section 1",
+    document="S2 section 1",
 )
 @dataclass(frozen=True)
 class VariationalAutoencoder(Trained):
@@ -80,7 +80,7 @@ class VariationalAutoencoder(Trained):
     "ddpm-elbo",
     formula="sum_t lambda_t |x_0 - D(x_t, t)|^2, lambda_t = (SNR_{t-1} - SNR_t)/2, lambda_1 = 1/(2 beta_1): minus DDPM's bound",
     source="Ho et al. 2020, eq. 5 and 12; Kingma et al., Variational Diffusion Models, NeurIPS 2021",
-    seed="S2 sections 2.4 to 2.8",
+    document="S2 sections 2.4 to 2.8",
 )
 @dataclass(frozen=True)
 class ChainElbo(NoiseConditional):

@@ -26,7 +26,7 @@ from diffusion.models import Denoiser, LabelledDenoiser
     "classifier-free",
     formula="D + w (D_y - D), both by one model that was trained with labels and without",
     source="Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, eq. 6 (w = 1 is theirs without guidance)",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class ClassifierFree(LabelGuidance):

@@ -57,7 +57,7 @@ _LEAST = 1e-6  # of the variance that normal data would have: a network's Jacobi
     formula="D + w sigma^2/alpha grad log p_t(y | x_t),  y = A x_0 + N(0, s^2 I);  exact, or N(y; A D, A C A^T + s^2 I)",
     source="Song et al., Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023; Chung et al., Diffusion Posterior "
     "Sampling, ICLR 2023; Boys et al., Tweedie Moment Projected Diffusions, TMLR 2024",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class NoisyObservation(KnownCoordinates):

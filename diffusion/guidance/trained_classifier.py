@@ -166,7 +166,7 @@ def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[Classifie
     "trained-classifier",
     formula="D + w sigma^2/alpha grad log softmax(f(x_t, nsr))_y,  f trained by cross-entropy on noised data",
     source="Song et al. 2021, section 5 and appendix I.1; Dhariwal & Nichol, Diffusion Models Beat GANs, NeurIPS 2021, section 4.1",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class TrainedClassifier(LabelGuidance):

@@ -28,7 +28,7 @@ _NOTICED = 0.1  # nats; without a density there are ln 10 for each dimension tha
     "elbo",
     formula="-mean over data of (reconstruction - consistency - prior matching), in nats per sample",
     source="Kingma & Welling, ICLR 2014; Ho et al. 2020, eq. 5",
-    seed="S2 sections 1.2 and 2.4",
+    document="S2 sections 1.2 and 2.4",
 )
 @dataclass(frozen=True)
 class NegativeBound(ModelMetric):

@@ -25,7 +25,7 @@ _MOST = 100_000
     formula="E |sigma (s_theta - s)|^2 / dim = E |alpha (D_theta - D) / sigma|^2 / dim, mean over noise levels",
     source="Fisher divergence: Hyvarinen, JMLR 6, 2005; Vincent, Neural Computation 23, 2011; the weight sigma^2: Song & "
     "Ermon, Generative Modeling by Estimating Gradients of the Data Distribution, NeurIPS 2019, section 4.2",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class ScoreError(ProfileMetric):

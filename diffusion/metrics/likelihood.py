@@ -116,7 +116,7 @@ _LATEST = _Latest()
     "nll",
     formula="-mean log p(x), log p by the probability flow, at x = alpha x_0 + sigma eps of the schedule's t_min; in nats per sample",
     source="Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al. 2021, appendix D.2",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class NegativeLogLikelihood(_Likelihood):
@@ -145,7 +145,7 @@ class NegativeLogLikelihood(_Likelihood):
     "bits-per-dim",
     formula="-mean log2 p(x) / dim + log2 scale, otherwise as nll",
     source="Theis, van den Oord & Bethge, A Note on the Evaluation of Generative Models, ICLR 2016; Song et al. 2021, appendix D.2",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class BitsPerDimension(_Likelihood):

@@ -45,7 +45,7 @@ class _LineMetric(Metric):
     formula="W1 = integral over u of |F_n^-1(u) - F^-1(u)| = integral over x of |F_n(x) - F(x)|",
     source="Villani, Topics in Optimal Transportation, 2003, section 2.2; floor: del Barrio, Gine & Matran, "
     "Central limit theorems for the Wasserstein distance, Ann. Probab. 27, 1999",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class Wasserstein1(_LineMetric):
@@ -89,7 +89,7 @@ class Wasserstein1(_LineMetric):
     "ks",
     formula="D = sup over x of |F_n(x) - F(x)|",
     source="Kolmogorov 1933; Marsaglia, Tsang & Wang, J. Stat. Softw. 8 (18), 2003",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class KolmogorovSmirnov(_LineMetric):

@@ -14,7 +14,7 @@ from diffusion.metrics.base import PairedMetric, metrics
     "restoration-error",
     formula="mean over samples and coordinates of |x_restored - x|^2; floor: that of E[x | y]",
     source="Blau & Michaeli, The Perception-Distortion Tradeoff, CVPR 2018 (distortion); Delbracio & Milanfar, TMLR 2023, section 4",
-    seed="S2 section 2.9",
+    document="S2 section 2.9",
 )
 @dataclass(frozen=True)
 class RestorationError(PairedMetric):

@@ -24,7 +24,7 @@ class _TorusMetric(Metric):
     "torus-distance",
     formula="mean of |sqrt((rho - R)^2 + z^2) - r| / r",
     source="elementary geometry; the lecture's torus",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class TorusDistance(_TorusMetric):
@@ -47,7 +47,7 @@ class TorusDistance(_TorusMetric):
     "torus-moment",
     formula="|mean(x^2 + y^2) / E[x^2 + y^2] - 1|,  E = R^2 + 3 r^2 / 2 (area), R^2 + r^2 / 2 (angle)",
     source="moments of R + r cos(theta); the lecture's torus",
-    seed="S0",
+    document="S0",
 )
 @dataclass(frozen=True)
 class TorusMoment(_TorusMetric):

@@ -48,7 +48,7 @@ class NoiseLevels(Component):
     "uniform-t",
     formula="t ~ U(start, t_max), start = min(t_min t_max, t_min of the schedule)",
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
-    seed="S0 level 3",
+    document="S0 level 3",
 )
 @dataclass(frozen=True)
 class UniformTime(NoiseLevels):
@@ -101,7 +101,7 @@ def _normal_quantile(u: Tensor) -> Tensor:
     "log-normal",
     formula="ln nsr ~ N(mean, std^2)",
     source="Karras et al. 2022, Table 1, column EDM (-1.2, 1.2); Karras et al., CVPR 2024 (-0.4, 1.0)",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class LogNormal(NoiseLevels):
@@ -151,7 +151,7 @@ class LogitNormal(NoiseLevels):
     "discrete",
     formula="nsr = the schedule's own level k, k ~ U{1..T}",
     source="Ho et al. 2020, eq. 14; Karras et al. 2022, Table 1, column iDDPM + DDIM",
-    seed="S0 levels 1 and 2, S2 section 2",
+    document="S0 levels 1 and 2, S2 section 2",
 )
 @dataclass(frozen=True)
 class OwnLevels(NoiseLevels):
@@ -177,7 +177,7 @@ _ASKED_CLEAN = 1e-3  # the noise level at which a network that was trained on cl
     "single",
     formula="nsr = sigma; of clean data sigma = 0",
     source="Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23, 2011",
-    seed="S1 (score matching before noise levels)",
+    document="S1 (score matching before noise levels)",
 )
 @dataclass(frozen=True)
 class SingleLevel(NoiseLevels):

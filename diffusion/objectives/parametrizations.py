@@ -121,7 +121,7 @@ def convert(
     "epsilon",
     formula="F = eps;  D = (x - sigma F) / alpha",
     source="Ho et al. 2020; Karras et al. 2022, Table 1, columns VP and iDDPM",
-    seed="S0 levels 1 to 3, S2 section 2.8",
+    document="S0 levels 1 to 3, S2 section 2.8",
 )
 @dataclass(frozen=True)
 class Epsilon(Parametrization):
@@ -137,7 +137,7 @@ class Epsilon(Parametrization):
     "x0",
     formula="F = x_0;  D = F",
     source="Ho et al. 2020, section 3.2; Salimans & Ho, ICLR 2022",
-    seed="S0 level 2, S2 section 2.7",
+    document="S0 level 2, S2 section 2.7",
 )
 @dataclass(frozen=True)
 class Data(Parametrization):
@@ -151,7 +151,7 @@ class Data(Parametrization):
     "score",
     formula="F = sigma score;  D = (x + sigma F) / alpha",
     source="Song & Ermon, NeurIPS 2019; Karras et al. 2022, Table 1, column VE",
-    seed="S0 level 3, S1",
+    document="S0 level 3, S1",
 )
 @dataclass(frozen=True)
 class Score(Parametrization):
@@ -199,7 +199,7 @@ class FlowVelocity(Parametrization):
     "edm",
     formula="c_skip = s^2/(sigma^2+s^2), c_out = sigma s/sqrt(sigma^2+s^2), c_in = 1/sqrt(sigma^2+s^2) on x/alpha; s = sigma_data",
     source="Karras et al. 2022, Table 1, column EDM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class Preconditioned(Parametrization):

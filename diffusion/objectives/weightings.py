@@ -46,7 +46,7 @@ class Weighting(Component):
     "simple",
     formula="|F - target|^2: the network's own target, unweighted (epsilon: SNR, x0: 1, v: SNR + 1)",
     source="Ho et al. 2020, eq. 14",
-    seed="S0 levels 1 and 2, S2 sections 2.7 and 2.8",
+    document="S0 levels 1 and 2, S2 sections 2.7 and 2.8",
 )
 @dataclass(frozen=True)
 class Simple(Weighting):
@@ -63,7 +63,7 @@ class Simple(Weighting):
     "snr",
     formula="lambda = 1 / nsr^2",
     source="Ho et al. 2020, eq. 14, written for the denoiser; Karras et al. 2022, Table 1, columns VP, VE, iDDPM",
-    seed="S0 levels 1 to 3",
+    document="S0 levels 1 to 3",
 )
 @dataclass(frozen=True)
 class SignalToNoise(Weighting):
@@ -96,7 +96,7 @@ class MinSignalToNoise(Weighting):
     "likelihood",
     formula="g^2 |s_theta - s|^2, that is lambda = g^2 alpha^2 / sigma^4 = - d SNR / dt",
     source="Song et al., Maximum Likelihood Training of Score-Based Diffusion Models, NeurIPS 2021; Kingma et al., VDM, NeurIPS 2021",
-    seed="S0 level 3 (weight lambda(t) of the score loss)",
+    document="S0 level 3 (weight lambda(t) of the score loss)",
 )
 @dataclass(frozen=True)
 class Likelihood(Weighting):
@@ -115,7 +115,7 @@ class Likelihood(Weighting):
     "ddpm-elbo",
     formula="lambda_t = (SNR_{t-1} - SNR_t) / 2, lambda_1 = 1 / (2 beta_1): the weight of |x_0 - D|^2 in the chain's lower bound",
     source="Ho et al. 2020, eq. 12; Kingma et al., Variational Diffusion Models, NeurIPS 2021",
-    seed="S2 sections 2.7 and 2.8",
+    document="S2 sections 2.7 and 2.8",
 )
 @dataclass(frozen=True)
 class ChainWeights(Weighting):
@@ -136,7 +136,7 @@ class ChainWeights(Weighting):
     "edm",
     formula="lambda = (nsr^2 + s^2) / (nsr s)^2, s = sigma_data",
     source="Karras et al. 2022, Table 1, column EDM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class UnitVariance(Weighting):

@@ -38,7 +38,7 @@ from diffusion.schedules.levels import Level, Variance, check_variance
     "ddim",
     formula="x_s = alpha_s D + sqrt(sigma_s^2 - c^2) eps + c z, c = eta sigma_s/sigma_t sqrt(sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2)",
     source="Song et al., Denoising Diffusion Implicit Models, ICLR 2021, eq. 12 and 16",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class DDIM(Sampler):
@@ -79,7 +79,7 @@ class DDIM(Sampler):
     "ancestral",
     formula="x_s ~ N(A sigma_s^2/sigma_t^2 x_t + alpha_s B^2/sigma_t^2 D, variance), A = alpha_t/alpha_s, B^2 = sigma_t^2 - A^2 sigma_s^2",
     source="Ho et al. 2020, eq. 6-7 and section 3.2 (both variances), for any pair of levels",
-    seed="S0 level 2, S2 section 2.6",
+    document="S0 level 2, S2 section 2.6",
 )
 @dataclass(frozen=True)
 class Ancestral(Sampler):
@@ -113,7 +113,7 @@ class Ancestral(Sampler):
     "level-1",
     formula="x_s = (x_t - B^2/sigma_t eps) / A + spread z, A = alpha_t/alpha_s, B^2 = sigma_t^2 - A^2 sigma_s^2",
     source="Ho et al. 2020, Algorithm 2 (for neighbouring levels of a chain)",
-    seed="S0 level 1 (there B_k eps stands for B_k^2/beta_k eps)",
+    document="S0 level 1 (there B_k eps stands for B_k^2/beta_k eps)",
 )
 @dataclass(frozen=True)
 class LevelOne(Sampler):

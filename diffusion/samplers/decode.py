@@ -19,7 +19,7 @@ from diffusion.schedules.levels import Level
     "decode",
     formula="x = dec(z) + r eps, z ~ N(0, I)",
     source="Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014",
-    seed="S2 section 1",
+    document="S2 section 1",
 )
 @dataclass(frozen=True)
 class Decode(PathSampler):

@@ -78,7 +78,7 @@ def _link(x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
     "forward-chain",
     formula="x_t = A x_s + B z, s < t, A = alpha_t/alpha_s, B^2 = sigma_t^2 - A^2 sigma_s^2, from the data to the noise",
     source="Sohl-Dickstein et al., Deep Unsupervised Learning using Nonequilibrium Thermodynamics, ICML 2015; Ho et al. 2020, eq. 2",
-    seed="S0 level 1, S2 section 2.2, S3 section 1.1",
+    document="S0 level 1, S2 section 2.2, S3 section 1.1",
 )
 @dataclass(frozen=True)
 class ForwardChain(Forward):
@@ -95,7 +95,7 @@ class ForwardChain(Forward):
     "forward-sde",
     formula="x_t = x_s + f(s) x_s (t - s) + g(s) sqrt(t - s) z, s < t; from the clean data a link of the chain",
     source="Song et al. 2021, eq. 5; Kloeden & Platen 1992, section 9.1",
-    seed="S0 level 3",
+    document="S0 level 3",
 )
 @dataclass(frozen=True)
 class ForwardSDE(Forward):

@@ -200,7 +200,7 @@ class AtOneLevel(Sampler):
     "gradient-ascent",
     formula="x += tau score(x) at one noise level, without noise",
     source="Chan, Tutorial on Diffusion Models for Imaging and Vision, 2024, section 3.1",
-    seed="S2 section 3.1 (there called descent)",
+    document="S2 section 3.1 (there called descent)",
 )
 @dataclass(frozen=True)
 class GradientAscent(AtOneLevel):
@@ -219,7 +219,7 @@ class GradientAscent(AtOneLevel):
     formula="x += tau score(x) + sqrt(2 tau) z at one noise level (tau = eps/2 where eps/2 and sqrt(eps) are written)",
     source="Roberts & Tweedie, Exponential convergence of Langevin distributions and their discrete approximations, 1996; "
     "Song & Ermon 2019, eq. 4",
-    seed="S1, S2 section 3.1",
+    document="S1, S2 section 3.1",
 )
 @dataclass(frozen=True)
 class Langevin(AtOneLevel):
@@ -312,7 +312,7 @@ def _squared_norm(x: Tensor) -> Tensor:
     formula="at each level sigma_i of the grid, T times x += a_i score(x) + sqrt(2 a_i) z, a_i = eps sigma_i^2 / sigma_L^2 = "
     "tau sigma_i^2; then D(x)",
     source="Song & Ermon 2019, Algorithm 1 (with a_i/2 and sqrt(a_i)); Song & Ermon 2020, Algorithm 1 and section 3.5",
-    seed="S1",
+    document="S1",
 )
 @dataclass(frozen=True)
 class AnnealedLangevin(PathSampler):

@@ -71,7 +71,7 @@ _EARLIEST_STAGE = 1e-3
     "euler",
     formula="x_s = x_t + (s - t) dx/dt",
     source="Karras et al. 2022, eq. 4 (any schedule); first order in the schedule's own time",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class Euler(Sampler):
@@ -87,7 +87,7 @@ class Euler(Sampler):
     "heun",
     formula="x' = x_t + (s - t) d_t; x_s = x_t + (s - t) (d_t + d_s(x')) / 2; Euler where sigma_s = 0",
     source="Karras et al. 2022, Algorithm 1",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class Heun(Sampler):
@@ -106,7 +106,7 @@ class Heun(Sampler):
     "rk2",
     formula="h = s - t; x' = x_t + a h v_t; x_s = x_t + h ((1 - 1/2a) v_t + 1/2a v_{t+ah}(x')); Euler where sigma_s = 0",
     source="Karras et al. 2022, Algorithm 3 and appendix D.2; a = 1/2 midpoint, 2/3 Ralston (1962), 1 Heun",
-    seed="S0 level 4 (Heun)",
+    document="S0 level 4 (Heun)",
 )
 @dataclass(frozen=True)
 class RK2(Sampler):

@@ -32,7 +32,7 @@ from diffusion.schedules.levels import Level
     "indi",
     formula="x_s = (s/t) x_t + (1 - s/t) D + s sqrt(eps_s^2 - eps_t^2) n",
     source="Delbracio & Milanfar, Inversion by Direct Iteration, TMLR 2023, eq. 8 and section 3.3",
-    seed="S2 section 2.9",
+    document="S2 section 2.9",
 )
 @dataclass(frozen=True)
 class Incremental(Sampler):
@@ -65,7 +65,7 @@ class Incremental(Sampler):
     formula="dz = grad s dtau + g dW, z = x_t / sqrt(alpha^2 std^2 + sigma^2), tau = -atan(sigma / (alpha std)); d log w = s dtau",
     source="Neklyudov, Brekelmans, Severo & Makhzani, Action Matching, ICML 2023; resampling: Douc & Cappe, Comparison of resampling "
     "schemes for particle filtering, ISPA 2005",
-    seed="S4 (its last topic)",
+    document="S4 (its last topic)",
 )
 @dataclass(frozen=True)
 class ActionSampler(PathSampler):

@@ -49,7 +49,7 @@ _MOST_CORRECTIONS = 100_000
     "euler-maruyama",
     formula="x_s = x_t + (s - t) (f x_t - g^2 score) + g sqrt(t - s) z; Euler along the flow where sigma_s = 0",
     source="Song et al. 2021, eq. 6 (Anderson 1982); Kloeden & Platen 1992, section 9.1",
-    seed="S0 level 3",
+    document="S0 level 3",
 )
 @dataclass(frozen=True)
 class EulerMaruyama(Sampler):
@@ -77,7 +77,7 @@ class EulerMaruyama(Sampler):
     "reverse-sde",
     formula="dx = (f x - (g^2 + l^2)/2 score) dt + l dw, l = scale g, by Euler-Maruyama; l = 0 where sigma_s = 0",
     source="Karras et al. 2022, eq. 6; Huang, Lim & Courville, A Variational Perspective on Diffusion Models, NeurIPS 2021",
-    seed="S0 level 4 (there with sigma(t) <= g, which is not needed)",
+    document="S0 level 4 (there with sigma(t) <= g, which is not needed)",
 )
 @dataclass(frozen=True)
 class ReverseSDE(Sampler):
@@ -118,7 +118,7 @@ class ReverseSDE(Sampler):
     formula="nsr' = (1 + gamma) nsr, x' = alpha' (x/alpha + s_noise sqrt(nsr'^2 - nsr^2) z), then heun from x'; "
     "gamma = min(s_churn/N, sqrt(2) - 1) where s_min <= nsr <= s_max",
     source="Karras et al. 2022, Algorithm 2 (any schedule: x/alpha is their x, nsr their sigma)",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class Churn(PathSampler):

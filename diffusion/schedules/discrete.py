@@ -122,7 +122,7 @@ def _check_last(betas: np.ndarray) -> None:
     "ddpm-linear",
     formula="beta_k linear from beta_min to beta_max (times 1000/levels if scaled); alpha_k^2 = prod (1 - beta_i)",
     source="Ho et al. 2020, section 4; scaling to few levels: Nichol & Dhariwal 2021",
-    seed="S0 levels 1 and 2, S2 section 2",
+    document="S0 levels 1 and 2, S2 section 2",
 )
 @dataclass(frozen=True)
 class DDPMLinear(Chain):
@@ -181,7 +181,7 @@ class DDPMScaledLinear(Chain):
     "ddpm-cosine",
     formula="1 - beta_k = f(k/T) / f((k-1)/T), f(t) = cos^2(pi/2 (t+s)/(1+s)), beta_k <= beta_max",
     source="Nichol & Dhariwal 2021, eq. 17",
-    seed="S0 level 4 (iDDPM)",
+    document="S0 level 4 (iDDPM)",
 )
 @dataclass(frozen=True)
 class DDPMCosine(Chain):
@@ -213,7 +213,7 @@ class DDPMCosine(Chain):
     "vp-constant",
     formula="x_k = sqrt(1 - s^2) x_{k-1} + s eps_k, s = step_noise: alpha_k^2 = (1 - s^2)^k",
     source="Ho et al. 2020, eq. 2 with constant beta = s^2",
-    seed="S3 section 1.1.1 (sigma = 0.2, T = 200)",
+    document="S3 section 1.1.1 (sigma = 0.2, T = 200)",
 )
 @dataclass(frozen=True)
 class VPConstant(Chain):
@@ -235,7 +235,7 @@ class VPConstant(Chain):
     "iddpm",
     formula="sigma = t, alpha = 1, with the levels u_j of the cosine schedule: u_{j-1}^2 + 1 = (u_j^2 + 1) / max(a_{j-1}/a_j, C1)",
     source="Nichol & Dhariwal 2021; Karras et al. 2022, Table 1, column iDDPM + DDIM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class IDDPM(NoiseAsTime):

@@ -49,7 +49,7 @@ _PAIRED = 2000  # data points between which distances are taken
     formula="sigma_i = sigma_max (sigma_min / sigma_max)^((i-1)/(L-1)), i = 1..L; alpha = 1, sigma = t",
     source="Song & Ermon, NeurIPS 2019, section 4; its rules for levels: Song & Ermon, Improved Techniques for Training "
     "Score-Based Generative Models, NeurIPS 2020, techniques 1 and 2",
-    seed="S1 (noise perturbation, NCSN)",
+    document="S1 (noise perturbation, NCSN)",
 )
 @dataclass(frozen=True)
 class NCSN(NoiseAsTime):

@@ -157,7 +157,7 @@ grids.alias("log-snr", "uniform-log-snr")
     "edm",
     formula="nsr_i = (nsr_max^(1/rho) + i/(N-1) (nsr_min^(1/rho) - nsr_max^(1/rho)))^rho",
     source="Karras et al. 2022, eq. 5",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class PowerLaw(ByRatio):

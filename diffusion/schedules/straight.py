@@ -14,7 +14,7 @@ from diffusion.schedules.base import Schedule, check_times, schedules
     "flow",
     formula="alpha = 1 - t, sigma = t: f = -1/(1-t), g^2 = 2t/(1-t)",
     source="Lipman et al. and Liu et al. (rectified flow), ICLR 2023; Delbracio & Milanfar, InDI, TMLR 2023",
-    seed="S2 section 2.9 (InDI towards noise)",
+    document="S2 section 2.9 (InDI towards noise)",
 )
 @dataclass(frozen=True)
 class Flow(Schedule):

@@ -16,7 +16,7 @@ from diffusion.schedules.base import NoiseAsTime, VarianceExploding, check_sigma
     "ve-linear",
     formula="sigma = sqrt(t), alpha = 1: the variance grows linearly, g = 1",
     source="Karras et al. 2022, Table 1, column VE; Song et al. 2021 (geometric levels)",
-    seed="S0 level 3 (where g = 2t is wrong)",
+    document="S0 level 3 (where g = 2t is wrong)",
 )
 @dataclass(frozen=True)
 class VELinear(VarianceExploding):
@@ -51,7 +51,7 @@ class VELinear(VarianceExploding):
     "ve-geometric",
     formula="sigma^2 = sigma_min^2 (r^(2t) - 1), r = sigma_max / sigma_min, alpha = 1: g = sigma_min r^t sqrt(2 ln r)",
     source="Song & Ermon, NeurIPS 2019 (levels); Song et al. 2021, eq. 30 (its VE SDE, with the exact kernel)",
-    seed="S0 level 3, S1 (noise perturbation)",
+    document="S0 level 3, S1 (noise perturbation)",
 )
 @dataclass(frozen=True)
 class VEGeometric(VarianceExploding):
@@ -89,7 +89,7 @@ class VEGeometric(VarianceExploding):
     "edm",
     formula="sigma = t, alpha = 1, 0.002 <= t <= 80",
     source="Karras et al. 2022, Table 1, column EDM",
-    seed="S0 level 4",
+    document="S0 level 4",
 )
 @dataclass(frozen=True)
 class EDM(NoiseAsTime):

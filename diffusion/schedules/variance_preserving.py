@@ -30,7 +30,7 @@ from diffusion.schedules.base import (
     "vp-linear",
     formula="B(t) = beta_d t^2 / 2 + beta_min t; alpha = exp(-B/2), sigma^2 = 1 - exp(-B)",
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
-    seed="S0 level 3 (with the sign of the exponent corrected)",
+    document="S0 level 3 (with the sign of the exponent corrected)",
 )
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
@@ -79,7 +79,7 @@ def _root_of_linear_beta(b: Tensor, beta_d: float, beta_min: float) -> Tensor:
     "vp-exponential",
     formula="alpha = exp(-t), sigma^2 = 1 - exp(-2t): f = -1, g = sqrt(2)",
     source="the Ornstein-Uhlenbeck process; Song et al. 2021 with beta = 2",
-    seed="S0 level 3 (where g = 2 is wrong)",
+    document="S0 level 3 (where g = 2 is wrong)",
 )
 @dataclass(frozen=True)
 class VPExponential(VariancePreserving):
@@ -110,7 +110,7 @@ class VPExponential(VariancePreserving):
     "vp-cosine",
     formula="alpha = cos(theta) / cos(theta_0), theta = pi/2 (t+s)/(1+s); s = 0: alpha = cos(pi t/2), sigma = sin(pi t/2)",
     source="Nichol & Dhariwal 2021, eq. 17; s = 0: Salimans & Ho, ICLR 2022; t_max: Lu et al., DPM-Solver, NeurIPS 2022",
-    seed="S0 level 4 (the continuous form of iDDPM's levels)",
+    document="S0 level 4 (the continuous form of iDDPM's levels)",
 )
 @dataclass(frozen=True)
 class VPCosine(UnitCircle):

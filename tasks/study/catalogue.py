@@ -37,7 +37,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 
 
 def catalogue() -> dict[str, list[Spec]]:
-    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and seed.
+    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and, as `seed`, the source document.
 
     Samplers also tell their order and whether they are stochastic, schedules whether they are discrete and how much signal is
     left at their end, datasets whether their exact denoiser is known and how many classes they have.
@@ -52,7 +52,7 @@ def _entry(entry: Entry[Component]) -> Spec:
         "parameters": defaults,
         "formula": entry.formula,
         "source": entry.source,
-        "seed": entry.seed,
+        "seed": entry.document,  # the name that users of the command know
         "summary": " ".join((entry.cls.__doc__ or "").strip().split("\n\n")[0].split()),
         **(_traits(entry.cls()) if entry.has_defaults else {}),
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDE = GaussianMixture((0.3, 0.5, 0.2), ((0.0, 0.0), (3.0, 1.0), (-2.0, 2.0)), (0.4, 0.7, 0.5))
 LABELLED: dict[str, Dataset] = {
-    "the seeds' pair": GaussianMixture(),
+    "the documents' pair": GaussianMixture(),
     "three in the plane": WIDE,
     "eight_gaussians": EightGaussians(),
     "atoms": FourPoints(),

@@ -62,7 +62,7 @@ def test_what_the_prior_costs_on_an_interval_is_the_references(schedule: Schedul
     """W1 of 10 000 quantile particles, in units of the interval, to the digits of the table: half a per cent.
 
     Centred data cost up to seventy times less than U[0, 1], whose mean is half a unit beside that of the start noise; 2.5e-5 is what
-    10 000 particles leave by themselves. A hundred unscaled betas, as the seed has them, leave 0.09 and 0.02: the end is not noise.
+    10 000 particles leave by themselves. A hundred unscaled betas, as the document has them, leave 0.09 and 0.02: the end is not noise.
     """
     target = list(INTERVALS.values())[column]
     n = 10_000

@@ -1,4 +1,4 @@
-"""What is minimised: noise levels, weights and targets have the laws they state, and the seed's variants of them do not."""
+"""What is minimised: noise levels, weights and targets have the laws they state, and the documents' variants of them do not."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_likelihood_weight_is_g_squared_on_the_score(schedule: Schedule) -> 
 def test_the_unweighted_score_loss_diverges_as_the_cut_off_falls() -> None:
     """N(0, 1) data under f = -x/2, g = 1 (xi = e^(-t/2)): the optimal s = -x leaves E|s - grad log k|^2 = xi^2/(1 - xi^2).
 
-    The seed integrates it over t without weight: each factor 100 of the cut-off adds ln 100 for ever. Weighted by
+    The document integrates it over t without weight: each factor 100 of the cut-off adds ln 100 for ever. Weighted by
     1 - xi^2 the integral has a limit.
     """
 
@@ -170,7 +170,7 @@ def test_the_unweighted_score_loss_diverges_as_the_cut_off_falls() -> None:
 
 
 def test_unit_noise_at_every_level_is_another_problem_than_edms() -> None:
-    """The irreducible loss at sigma = 0.05 on U[0, 1]: 0.002274; with noise of size one, as the seed has it, 0.0769."""
+    """The irreducible loss at sigma = 0.05 on U[0, 1]: 0.002274; with noise of size one, as the document has it, 0.0769."""
 
     def irreducible(sigma: float) -> float:
         x = torch.linspace(-8 * sigma - 0.5, 1.5 + 8 * sigma, 20_001, dtype=torch.float64)[:, None]

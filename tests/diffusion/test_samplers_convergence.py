@@ -392,7 +392,7 @@ def test_the_bias_of_the_corrections_ends_with_the_noise(schedule: Schedule) -> 
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.01])
-def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_seed(dt: float) -> None:
+def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_slides(dt: float) -> None:
     """A11, S0-1: f = -1, g = sqrt 2 for alpha = exp(-t), stationary variance 2 / (2 - dt); the slides' g = 2 gives twice that."""
     level = level_at([VPExponential()], torch.tensor([0.7], dtype=torch.float64))
     f, g_squared = float(level.drift), float(level.diffusion_squared)

@@ -1,4 +1,4 @@
-"""Objectives of score matching: on Gaussian data their values and minimisers are the closed forms, and the seeds' variants miss them."""
+"""Objectives of score matching: on Gaussian data values and minimisers are the closed forms, and the documents' variants miss them."""
 
 from __future__ import annotations
 
@@ -201,11 +201,11 @@ def test_a33_a35_a36_linear_scores_have_the_closed_forms_as_optimum(
     assert value == pytest.approx(least, abs=1e-9)
 
 
-def test_s1_8_the_seeds_empirical_sliced_objective_does_not_see_the_data() -> None:
+def test_s1_8_the_documents_empirical_sliced_objective_does_not_see_the_data() -> None:
     """Its second term, ``(eps/2)(grad s)^2``, is of the Jacobian: for linear s nothing depends on x, the minimiser is ``-I/eps``."""
     eps = 0.1
 
-    def seeds(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def of_the_notes(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         jac = torch.stack([jacobian_with_graph(score, point) for point in x])
         return (jac.diagonal(dim1=-2, dim2=-1).sum(-1) + 0.5 * eps * jac.square().sum((-1, -2))).mean()
 
@@ -214,7 +214,7 @@ def test_s1_8_the_seeds_empirical_sliced_objective_does_not_see_the_data() -> No
 
     for covariance in (S, 4 * S, torch.eye(3, dtype=torch.float64)):
         x = gaussian_quadrature(covariance, 2)[0]
-        a = minimiser(lambda score, x=x: seeds(score, x) + 1e-12 * score(x).square().sum())[0]  # type: ignore[misc]
+        a = minimiser(lambda score, x=x: of_the_notes(score, x) + 1e-12 * score(x).square().sum())[0]  # type: ignore[misc]
         torch.testing.assert_close(a, -torch.eye(3, dtype=torch.float64) / eps, rtol=1e-6, atol=1e-6)
     assert (minimiser(sliced)[0] + torch.eye(3, dtype=torch.float64) / eps).abs().max() > 1
 
@@ -242,7 +242,7 @@ def test_a36_the_denoising_optimum_is_not_the_score_of_the_data() -> None:
 
 
 def test_a32_fisher_divergence_is_the_implicit_value_and_half_the_power_of_the_score() -> None:
-    """On a Gaussian by quadrature, for scores that are not its own; the seed leaves the last term away (S1-4: 0 against -1/2 on N(0,1))."""
+    """On a Gaussian by quadrature, for scores that are not its own; the notes leave the last term away (S1-4: 0 against -1/2 on N(0,1))."""
     x, w = gaussian_quadrature(S)
     exact = -(x - MEAN) @ INVERSE
     power = 0.5 * (w * exact.square().sum(-1)).sum()
@@ -336,7 +336,7 @@ def test_a61_the_gradient_of_the_denoising_objective_is_that_of_the_fisher_diver
 def test_s4_10_the_unweighted_denoising_objective_diverges_with_the_earliest_time() -> None:
     """N(0, 1) data on the linear VP path, optimal score -x: the integrand is ``alpha^2 / sigma^2`` and grows like 1/t.
 
-    The seed's integral from 0 does not exist: each decade of cut-off adds 23. With the weight ``sigma^2`` it converges.
+    The document's integral from 0 does not exist: each decade of cut-off adds 23. With the weight ``sigma^2`` it converges.
     """
     schedule = VPLinear()
 
@@ -373,7 +373,7 @@ def test_s4_10_the_unweighted_denoising_objective_diverges_with_the_earliest_tim
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_a31_the_normaliser_of_a_gaussian_energy_is_its_closed_form_and_not_the_reciprocal(dim: int) -> None:
-    """S1-2: the seed's ``1/(2 pi)^(d/2)`` is the prefactor of the density: for d = 3, 0.0635 in place of 15.7496."""
+    """S1-2: the notes' ``1/(2 pi)^(d/2)`` is the prefactor of the density: for d = 3, 0.0635 in place of 15.7496."""
     found = normaliser(lambda x: -0.5 * (x - 0.3).square().sum(-1), dim, reach=10.0)
     assert found == pytest.approx((2 * math.pi) ** (dim / 2), rel=1e-10)
     assert abs(found - (2 * math.pi) ** (-dim / 2)) > 2

@@ -362,7 +362,7 @@ def test_a_spec_that_is_wrong_is_refused_with_its_path() -> None:
 
 def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
     text = """\
-        name: uniform                     # the seed's scalar example
+        name: uniform                     # the slides' scalar example
         datasets: [uniform]
         formulations: [vp, ve, iddpm, edm]   # exact is always added where the dataset has it
         seeds: 3

@@ -1,4 +1,4 @@
-"""Numbers about data that the seed documents give or get wrong."""
+"""Numbers about data that the source documents give or get wrong."""
 
 from __future__ import annotations
 
