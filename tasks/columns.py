@@ -1,6 +1,6 @@
 """Of which law the rows of a table are: numbers measured against different laws are not to be pooled.
 
-As a rule samples should follow their data set. Some samplers have a target of their own (`diffusion.samplers.Sampler.target`), the law
+As a rule samples should follow their data set. Some samplers have a target of their own (`diffusion.samplers.OwnTarget`), the law
 in noise, and its sampling floor is another one: in proportion to the law's width, a thousand times as large where variance explodes.
 
 Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves:

@@ -20,7 +20,7 @@ from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
 from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
-from diffusion.samplers import Begin, Level, NoiseStreams, Sampler, levels_of
+from diffusion.samplers import Begin, Level, NoiseStreams, OwnStart, Sampler, levels_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 
@@ -131,7 +131,8 @@ def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Lev
         tuple(one.dataset for one in subjects),
         lambda: torch.stack([clean_data(one, question.samples) for one in subjects]),
     )
-    asked = question.sampler.start(begin)
+    sampler = question.sampler
+    asked = sampler.start(begin) if isinstance(sampler, OwnStart) else None
     if asked is not None:
         return asked
     x = begin.noise * begin.spread[:, None, None]

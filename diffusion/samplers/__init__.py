@@ -24,7 +24,7 @@ counted by wrapping the denoiser, never computed from a formula; `evaluations` s
 from __future__ import annotations
 
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
-from diffusion.samplers.base import Begin, PathSampler, Sampler, samplers
+from diffusion.samplers.base import Begin, OwnStart, OwnTarget, PathSampler, Sampler, samplers
 from diffusion.samplers.decode import Decode
 from diffusion.samplers.forward import Forward, ForwardChain, ForwardSDE
 from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
@@ -64,6 +64,8 @@ __all__ = [
     "LevelOne",
     "Noise",
     "NoiseStreams",
+    "OwnStart",
+    "OwnTarget",
     "PathSampler",
     "PredictorCorrector",
     "ReverseSDE",

@@ -6,7 +6,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -49,12 +49,31 @@ class Begin:
         )
 
 
+@runtime_checkable
+class OwnStart(Protocol):
+    """A sampler that says where samples start; whoever has the method is one."""
+
+    def start(self, begin: Begin) -> Tensor | None:
+        """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
+
+
+@runtime_checkable
+class OwnTarget(Protocol):
+    """A sampler whose samples follow another law than that of the data; whoever has the method is one."""
+
+    def target(self, dataset: Dataset, last: Level) -> Dataset:
+        """The law that samples at the end of the path should follow; `last` is the path's last level of one member."""
+
+
 @dataclass(frozen=True)
 class Sampler(Component):
     """One rule for a step from level `now` to the less noisy level `then`.
 
     A rule that remembers earlier steps overrides `trajectory` instead. What it may use of a level: time, alpha, sigma, their
     derivatives, and ``now.at(time)`` for levels between the grid's (then it declares `between_levels`).
+
+    It starts where the formulation says, as a rule from the schedule's noise, unless it has a `start` (`OwnStart`), and its
+    samples follow the data's law unless it has a `target` (`OwnTarget`).
     """
 
     order: ClassVar[int | None] = None  # global, on smooth problems; weak if stochastic; None: it discretises no flow
@@ -83,24 +102,16 @@ class Sampler(Component):
     @property
     def from_noise(self) -> bool:
         """Whether it follows the schedule down from its start noise, so that what is wrong with that noise stays."""
-        return self.order is not None and type(self).start is Sampler.start
+        return self.order is not None and not isinstance(self, OwnStart)
 
     @property
     def from_data(self) -> bool:
         """Whether it sets out from data, drawn from the target itself: its samples are then no work of a model's alone."""
         return False
 
-    def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
-        """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
-        return None
-
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
         """The levels in the order in which they are passed, the start's first and as many as `levels`, the grid's, noisiest first."""
         return levels
-
-    def target(self, dataset: Dataset, last: Level) -> Dataset:  # noqa: ARG002
-        """The law that samples at the end of the path should follow; `last` is the path's last level of one member."""
-        return dataset
 
     @abstractmethod
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:

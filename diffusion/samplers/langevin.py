@@ -18,7 +18,7 @@ tau is told in one of two units, in both of which a chain does not depend on the
   moves unstable there.
 
 **What law samples follow.** Not that of the data but that of ``alpha x_0 + sigma eps`` at the level where the last move was made
-(`Sampler.target` says so to the metrics), and this but for a bias that more moves do not remove: on a normal law of variance V the
+(`OwnTarget.target` says so to the metrics), and this but for a bias that more moves do not remove: on a normal law of variance V the
 moves keep ``V / (1 - tau/2V)``. `mala` has no bias. Final denoising replaces x by D(x), and is the last step.
 
 **What moves do not find.** Between modes far apart the density is too low to be crossed: samples stay in the mode in whose basin

@@ -10,7 +10,7 @@ from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
 from diffusion.inference import unanswerable
 from diffusion.metrics import BaseMetric, Metric, ModelMetric, PairedMetric
-from diffusion.samplers import Sampler
+from diffusion.samplers import OwnTarget, Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
@@ -87,17 +87,21 @@ class Point:
     @cached_property
     def target(self) -> Dataset:
         """The law that its samples should follow, which may be another one than that of clean data."""
-        if type(self.sampler).target is Sampler.target:
+        if not isinstance(self.sampler, OwnTarget):
             return self.law
-        return self.sampler.target(self.law, self.sampler.path(self.levels())[-1])
+        return self.sampler.target(self.law, self._last())
 
     @property
     def noise_left(self) -> float:
         """sigma / alpha of the noise that its samples are to end in; 0 where they are to follow the data's law."""
-        if type(self.sampler).target is Sampler.target:
+        if not isinstance(self.sampler, OwnTarget):
             return 0.0
-        last = self.sampler.path(self.levels())[-1]
+        last = self._last()
         return 0.0 if last.clean else float(last.nsr)
+
+    def _last(self) -> Level:
+        """The last level that its samples pass."""
+        return self.sampler.path(self.levels())[-1]
 
     @property
     def has_limit(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from diffusion.samplers import (
     ExponentialEuler,
     LevelOne,
     NoiseStreams,
+    OwnStart,
+    OwnTarget,
     PredictorCorrector,
     ReverseSDE,
     Sampler,
@@ -72,6 +75,19 @@ def test_a_sampler_says_what_it_is(sampler: Sampler) -> None:
     assert sampler.order is None or sampler.order >= 1
     assert type(sampler)(**sampler.parameters()) == sampler
     assert {type(getattr(sampler, name)) for name in ("stochastic", "between_levels", "adaptive")} == {bool}
+
+
+@pytest.mark.parametrize("sampler", [entry.cls() for entry in samplers], ids=samplers.names())
+def test_a_sampler_with_a_start_or_a_target_of_its_own_has_it_as_the_protocols_say(sampler: Sampler) -> None:
+    """Nothing is declared that could be forgotten: whoever has the method has it, and whoever needs one has the method."""
+    levels = own_levels(VPLinear(), 3)
+    starts, aims = isinstance(sampler, OwnStart), isinstance(sampler, OwnTarget)
+    for has, name, parameters in ((starts, "start", ["begin"]), (aims, "target", ["dataset", "last"])):
+        assert not hasattr(Sampler, name)
+        assert not has or list(inspect.signature(getattr(sampler, name)).parameters) == parameters
+    assert aims or sampler.path(levels)[-1].clean  # else metrics would compare noisy samples
+    assert starts or not (sampler.from_data or sampler.to_noise)
+    assert not (starts and sampler.from_noise)
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, N
 from diffusion.formulations import DDPM, Exact
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.randomness import stream
-from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, Sampler, samplers
+from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, OwnStart, Sampler, samplers
 from diffusion.schedules import (
     DDPMLinear,
     Schedule,
@@ -57,6 +57,7 @@ def run(sampler: Sampler, dataset: Dataset, schedule: Schedule, steps: int, n: i
         (dataset,),
         lambda: dataset.sample(n, stream("test-forward", *name))[None],
     )
+    assert isinstance(sampler, OwnStart)
     start = sampler.start(begin)
     assert start is not None
     noise = NoiseStreams([("test-forward noise", *name)], n, dataset.dim)

@@ -19,7 +19,7 @@ from diffusion.analysis.fokker_planck import time_marginals
 from diffusion.datasets import Dataset, Torus, noised_law
 from diffusion.metrics import BaseMetric, Metric
 from diffusion.randomness import stream
-from diffusion.samplers import samplers
+from diffusion.samplers import OwnTarget, samplers
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import levels_of
 from tasks.columns import GENERATION, RESTORATION
@@ -154,7 +154,7 @@ def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array
 def followed(target: Target, row: Row) -> Target | None:
     """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
 
-    A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.Sampler.target`).
+    A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.OwnTarget`).
     """
     sampler, grid = row.asked.sampler, row.asked.grid.component
     schedule = row.asked.sampling_schedule.component
@@ -164,6 +164,8 @@ def followed(target: Target, row: Row) -> Target | None:
         return target if row.process in {GENERATION, RESTORATION} else None
     if schedule is None or grid is None:
         return None
+    if not isinstance(sampler.component, OwnTarget):
+        return target
     last = sampler.component.path(levels_of([schedule], [grid], row.steps))[-1]
     law = sampler.component.target(target.law, last)
     return target if law == target.law else replace(target, law=law)
