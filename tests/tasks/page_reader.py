@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import plotly.graph_objects as go
 
+from tasks.plain import Plain
+
 
 class Page(HTMLParser):
     """What a browser would make of the page: attributes, the text that is read, and the pictures' specifications."""
@@ -27,18 +29,18 @@ class Page(HTMLParser):
         self.feed(html)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, key, value or "") for key, value in attrs]
         self.ids += [value for key, value in attrs if key == "id"]
         if tag in {"script", "style"}:
             self._within.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if tag in {"script", "style"}:
             self._within.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if not self._within:
             self.words.append(data)
         elif self._within[-1][0] == "style":
@@ -56,7 +58,7 @@ class Page(HTMLParser):
 def check_with_plotly(spec: dict) -> None:
     """Plotly's own validation, with tokens of colours replaced as the page does."""
 
-    def painted(value, key=""):
+    def painted(value: Plain, key: str = "") -> Plain:
         if key == "colorscale":
             return "Blues"
         if isinstance(value, dict):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from tasks.accessor import MOST_PLACES
 from tasks.compare import compare
@@ -10,7 +11,7 @@ from tasks.query import pareto, rank
 from tests.tasks.test_query import points_of, random_points
 
 
-def sweep(shift: float = 0.0):
+def sweep(shift: float = 0.0) -> xr.Dataset:
     return points_of(
         [
             {"sampler": s, "steps": n, "seed": seed, "w1": k + 1 / n + seed / 100 + shift}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from rich.console import Console
 
 from tasks.columns import COORDINATES
 from tasks.compare import compare, document, summary, table
+from tasks.compare.changes import Comparison
+from tasks.plain import Plain, Spec
 from tasks.query import QueryError
 from tasks.results import open_results
 from tasks.store import Rows, Store
@@ -31,7 +34,7 @@ LABELS = {
 }
 
 
-def row(seed: int = 0, w1: float = 1.0, *, version: int = 1, **more):
+def row(seed: int = 0, w1: float = 1.0, *, version: int = 1, **more: Plain) -> Spec:
     """A point whose id, like a real one, is made of its labels, its seed and a version."""
     labels = {name: more.pop(name, default) for name, default in LABELS.items()}
     cell = "/".join(str(x) for x in (version, labels["dataset"], labels["formulation"], labels["schedule"], seed))
@@ -40,31 +43,31 @@ def row(seed: int = 0, w1: float = 1.0, *, version: int = 1, **more):
     return {**labels, "seed": seed, **beside, "w1": w1, **more}
 
 
-def failed(seed: int = 0, why: str = "samples diverged", status: str = "failed", **more):
+def failed(seed: int = 0, why: str = "samples diverged", status: str = "failed", **more: Plain) -> Spec:
     return row(seed, np.nan, status=status, error=why, **more)
 
 
-def points(rows) -> xr.Dataset:
+def points(rows: Iterable[Spec]) -> xr.Dataset:
     names = list(dict.fromkeys(name for r in rows for name in r)) or list(row())
     columns = {name: ("point", np.array([r.get(name, np.nan) for r in rows])) for name in names}
     coordinates = {name: columns.pop(name) for name in (*COORDINATES, "error")}
     return xr.Dataset(columns, coords=coordinates)
 
 
-def group(values, **more):
+def group(values: Iterable[float], **more: Plain) -> list[Spec]:
     """One group of points with these values of w1, by seed."""
     return [row(seed, value, **more) for seed, value in enumerate(values)]
 
 
-def only(comparison):
+def only(comparison: Comparison) -> pd.Series[Plain]:
     assert len(comparison.groups) == 1
     return comparison.groups.iloc[0]
 
 
-def shown(comparison, width: int = 120):
-    console = Console(width=width, file=io.StringIO())
-    console.print(table(comparison, width))
-    return console.file.getvalue()
+def shown(comparison: Comparison, width: int = 120) -> str:
+    file = io.StringIO()
+    Console(width=width, file=file).print(table(comparison, width))
+    return file.getvalue()
 
 
 # what is compared with what
@@ -329,7 +332,7 @@ def test_what_moved_comes_first_then_what_cannot_be_tested_then_the_noise_then_t
 # promises about order and form
 
 
-def _world(seed: int = 7):
+def _world(seed: int = 7) -> tuple[list[Spec], list[Spec]]:
     """Two sides with a bit of everything."""
     draw = np.random.default_rng(seed)
     before, after = [], []
@@ -359,7 +362,7 @@ def test_the_order_of_points_and_variables_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("by", [("dataset", "steps"), tuple(LABELS), ("sampler",)])
-def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by) -> None:
+def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by: tuple[str, ...]) -> None:
     before, after = _world()
     there = compare(points(before), points(after), by=by)
     back = compare(points(after), points(before), by=by)
@@ -447,7 +450,9 @@ _rows = st.lists(_row, max_size=25, unique_by=lambda r: r["point_id"])
 @given(
     _rows, _rows, st.lists(st.sampled_from(list(LABELS)), max_size=3), st.sampled_from(["holm", "benjamini-hochberg"])
 )
-def test_no_points_however_ragged_raise_or_lose_a_change(before, after, by, correction) -> None:
+def test_no_points_however_ragged_raise_or_lose_a_change(
+    before: list[Spec], after: list[Spec], by: list[str], correction: str
+) -> None:
     found = compare(points(before), points(after), by=by, correction=correction)
     json.dumps(document(found), allow_nan=False)
     assert shown(found)
@@ -465,7 +470,7 @@ def test_no_points_however_ragged_raise_or_lose_a_change(before, after, by, corr
 # through a real store
 
 
-def stored(r):
+def stored(r: Spec) -> Spec:
     ids = {name: hashlib.sha256(r[name].encode()).hexdigest()[:20] for name in ("point_id", "cell_id")}
     return {
         **r,

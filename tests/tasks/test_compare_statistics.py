@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
@@ -16,7 +19,7 @@ SEEDS = 3
 RARELY = 1e-3
 
 
-def points(values, seeds=None) -> xr.Dataset:
+def points(values: np.ndarray, seeds: Sequence[int] | None = None) -> xr.Dataset:
     """Points of w1 with ``values [group, seed]``; the groups are told apart by their step counts."""
     groups, n = values.shape
     seed = np.tile(np.arange(n) if seeds is None else seeds, groups)
@@ -32,7 +35,7 @@ def points(values, seeds=None) -> xr.Dataset:
     return xr.Dataset(w1, coords={name: ("point", column) for name, column in told.items()})
 
 
-def by_steps(before, after, **more):
+def by_steps(before: xr.Dataset, after: xr.Dataset, **more: str) -> pd.DataFrame:
     return compare(before, after, **more).groups.set_index("steps").sort_index()
 
 
@@ -143,17 +146,19 @@ def test_the_family_is_all_tests_of_all_metrics() -> None:
         np.testing.assert_array_equal(told.groups["p_corrected"], expected)
 
 
-def _normal(draw, shape):
+def _normal(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return 10 + draw.normal(size=shape)
 
 
-def _over_decades(draw, shape):
+def _over_decades(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return draw.lognormal(sigma=2.0, size=shape)
 
 
 @pytest.mark.parametrize("seeds", [range(SEEDS), range(SEEDS, 2 * SEEDS)], ids=["paired", "Welch"])
 @pytest.mark.parametrize("law", [_normal, _over_decades])
-def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(law, seeds) -> None:
+def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(
+    law: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray], seeds: range
+) -> None:
     # false-alarm rate of this test: below 0.001, were the rate exactly the level
     families, size, level = 2000, 20, 0.05
     draw = np.random.default_rng(7)

@@ -6,6 +6,7 @@ import pytest
 
 from diffusion.metrics import Wasserstein1
 from diffusion.samplers import Heun
+from tasks.plain import Plain, Spec
 from tasks.plan import make_plan, points_of
 from tasks.query import QueryError
 from tasks.results import Answers
@@ -23,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(uri)
 
 
-def told(store, changes=None, **asked):
+def told(store: Store, changes: Spec | None = None, **asked: Plain) -> dict[str, int]:
     plan = plan_against(store, Study.from_spec({**SPEC, **(changes or {})}), **asked)
     return {reason.text: len(reason.points) for reason in explain(plan, Answers(store))}
 

@@ -58,7 +58,7 @@ def read(form: str, path: Path) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_an_export_opens_without_this_package_and_without_warnings(answers: Answers, tmp_path: Path, form) -> None:
+def test_an_export_opens_without_this_package_and_without_warnings(answers: Answers, tmp_path: Path, form: str) -> None:
     path = export(answers, form, tmp_path / f"points.{_SUFFIX[form]}", samples=form != "parquet")
     program = _ELSEWHERE.format(_OPEN[form])
     done = subprocess.run(
@@ -72,7 +72,7 @@ def test_an_export_opens_without_this_package_and_without_warnings(answers: Answ
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(
-    study: Answers, tmp_path: Path, form
+    study: Answers, tmp_path: Path, form: str
 ) -> None:
     points, found = study.points, read(form, export(study, form, tmp_path / "points"))
     assert set(found.variables) == set(points.variables)
@@ -91,7 +91,7 @@ def test_every_column_comes_back_bit_for_bit_with_the_provenance_and_the_study(
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_guidance_schedules_and_what_is_known_of_metrics_are_exported(tmp_path, form):
+def test_guidance_schedules_and_what_is_known_of_metrics_are_exported(tmp_path: Path, form: str) -> None:
     answers = Answers(Store.open(unpacked("run-3", tmp_path)), "run")
     found = read(form, export(answers, form, tmp_path / "points"))
     for name in ("guidance", "sampling_schedule", "process"):
@@ -137,7 +137,7 @@ def test_parquet_refuses_samples_and_says_what_takes_them(answers: Answers, tmp_
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_an_earlier_export_is_replaced_only_if_asked_for(
-    answers: Answers, study: Answers, tmp_path: Path, form
+    answers: Answers, study: Answers, tmp_path: Path, form: str
 ) -> None:
     path = export(answers, form, tmp_path / "new" / "points")
     with pytest.raises(ExportError, match="--overwrite"):
@@ -149,7 +149,7 @@ def test_an_earlier_export_is_replaced_only_if_asked_for(
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_what_no_export_made_is_never_replaced(answers: Answers, tmp_path: Path, form) -> None:
+def test_what_no_export_made_is_never_replaced(answers: Answers, tmp_path: Path, form: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     with pytest.raises(ExportError, match="choose another path"):
@@ -169,7 +169,7 @@ def test_what_no_export_made_is_never_replaced(answers: Answers, tmp_path: Path,
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("there", [False, True])
 def test_an_export_that_fails_leaves_nothing_or_what_was_there(
-    answers: Answers, tmp_path: Path, form, there: bool, monkeypatch: pytest.MonkeyPatch
+    answers: Answers, tmp_path: Path, form: str, there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "points"
     if there:
@@ -224,7 +224,7 @@ def test_a_killed_export_leaves_nothing_at_its_path_and_the_next_one_goes_throug
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_a_store_without_points_exports_as_none(tmp_path: Path, form) -> None:
+def test_a_store_without_points_exports_as_none(tmp_path: Path, form: str) -> None:
     empty = Answers(Store.create(str(tmp_path / "store")))
     found = read(form, export(empty, form, tmp_path / "points", samples=form != "parquet"))
     assert found["point_id"].values.tolist() == []
@@ -232,7 +232,7 @@ def test_a_store_without_points_exports_as_none(tmp_path: Path, form) -> None:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_errors_in_any_script_and_names_of_metrics_with_parameters_come_through(tmp_path: Path, form) -> None:
+def test_errors_in_any_script_and_names_of_metrics_with_parameters_come_through(tmp_path: Path, form: str) -> None:
     store = Store.create(str(tmp_path / "store"))
     metric = "sliced-w2(projections=64;points=100)"
     rows = [

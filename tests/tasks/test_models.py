@@ -120,7 +120,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell) -> None:
+def test_a_canonical_spec_leads_back_to_the_cell_whatever_its_parts(cell: Cell) -> None:
     assert cell_of(cell.spec) == cell
     assert cell_of(cell.spec).id == cell.id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusion.metrics import RestorationError, ScoreError, SlicedWasserstein2
+from tasks.plain import Plain
 from tasks.plan import make_plan, points_of
 from tasks.study import Study
 
@@ -19,11 +20,11 @@ BASE = {
 BLIND = {"name": "indi", "degradation": {"name": "noise", "alone": True}}
 
 
-def study(**changes):
+def study(**changes: Plain) -> Study:
     return Study.from_spec({**BASE, **changes})
 
 
-def labels(of):
+def labels(of: Study) -> list[str | int]:
     return [point.labels["formulation"] for point in points_of(of)]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from diffusion.networks import Perceptron
 from diffusion.objectives import LogitNormal, MinSignalToNoise, VariationalBound
 from diffusion.objectives.parametrizations import Velocity
+from tasks.plain import Plain, Spec
 from tasks.plan import StoredPoint, make_plan, points_of
 from tasks.study import Study
 
@@ -27,15 +28,15 @@ BASE = {
 }
 
 
-def study(**changes):
+def study(**changes: Plain) -> Study:
     return Study.from_spec({**BASE, **changes})
 
 
-def ids(of):
+def ids(of: Study) -> list[str]:
     return [point.id for point in points_of(of)]
 
 
-def known(of, **fields):
+def known(of: Study, **fields: Plain) -> dict[str, StoredPoint]:
     values = {"status": "ok", "metrics": {"w1": 1, "ks": 1}, "samples": True, "trajectory": True, **fields}
     return {i: StoredPoint(**values) for i in ids(of)}
 
@@ -50,7 +51,7 @@ def test_exact_rows_are_added_once_for_each_schedule_in_the_study() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data) -> None:
+def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data: st.DataObject) -> None:
     shuffled = {key: BASE[key] for key in data.draw(st.permutations(list(BASE)))}
     for axis in ("formulations", "samplers", "steps"):
         shuffled[axis] = data.draw(st.permutations(BASE[axis]))
@@ -68,7 +69,7 @@ def test_ids_depend_neither_on_the_order_of_axes_nor_of_keys(data) -> None:
         {"name": "another", "description": "told otherwise", "metrics": ["ks"]},
     ],
 )
-def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change) -> None:
+def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change: Spec) -> None:
     assert ids(study(**change)) == ids(study())
 
 
@@ -84,7 +85,7 @@ def test_ids_do_not_change_when_a_default_is_spelled_or_a_study_renamed(change) 
         {"seeds": [5, 6]},
     ],
 )
-def test_ids_change_with_what_is_asked(change) -> None:
+def test_ids_change_with_what_is_asked(change: Spec) -> None:
     other, same = set(ids(study(**change))), set(ids(study()))
     if "formulations" in change or "training" in change:  # the exact rows and the other formulation stay
         assert 0 < len(other - same) < len(same)
@@ -197,7 +198,7 @@ def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible() -> None:
 
 @pytest.mark.parametrize("part", [Velocity, MinSignalToNoise, LogitNormal])
 def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(
-    part, monkeypatch: pytest.MonkeyPatch
+    part: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = {"parametrization": "v", "weighting": "min-snr", "noise_levels": "logit-normal", "schedule": "vp-linear"}
     asked = study(formulations=[{"name": "denoising", **parts}, "v-prediction", "edm"], steps=[2], seeds=1)
@@ -210,7 +211,7 @@ def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(
 
 @pytest.mark.parametrize(("part", "changed"), [(Perceptron, {"edm", "vae"}), (VariationalBound, {"vae"})])
 def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_what_is_trained_with_it(
-    part, changed: set[str], monkeypatch: pytest.MonkeyPatch
+    part: type, changed: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = study(datasets=["eight_gaussians"], metrics=["energy"], formulations=["edm", "vae"], steps=[2], seeds=1)
     before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}

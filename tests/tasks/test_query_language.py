@@ -82,7 +82,7 @@ def rows(expression: str) -> list[int]:
         ("  steps\n==\t5  ", [1]),
     ],
 )
-def test_an_expression_means_what_it_says(expression: str, expected) -> None:
+def test_an_expression_means_what_it_says(expression: str, expected: list[int]) -> None:
     assert rows(expression) == expected
 
 
@@ -163,7 +163,7 @@ def _refused_or_answered(expression: str) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(st.characters(exclude_categories=[]), max_size=80))
-def test_whatever_is_written_is_answered_or_refused(text) -> None:
+def test_whatever_is_written_is_answered_or_refused(text: str) -> None:
     _refused_or_answered(text)
 
 
@@ -175,13 +175,13 @@ _pieces = st.sampled_from(
 
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(_pieces, max_size=25), st.sampled_from(["", " "]))
-def test_whatever_is_made_of_the_language_s_own_words_is_answered_or_refused(pieces, between) -> None:
+def test_whatever_is_made_of_the_language_s_own_words_is_answered_or_refused(pieces: list[str], between: str) -> None:
     _refused_or_answered(between.join(pieces))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(_pieces, min_size=1, max_size=4), st.integers(1, 10_000))
-def test_repetition_up_to_the_longest_expression_is_answered_or_refused(pieces, times) -> None:
+def test_repetition_up_to_the_longest_expression_is_answered_or_refused(pieces: list[str], times: int) -> None:
     _refused_or_answered((" ".join(pieces) + " ") * min(times, LONGEST // (len(" ".join(pieces)) + 1)))
 
 
@@ -207,7 +207,7 @@ _conditions = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(_conditions)
-def test_conditions_say_of_each_row_what_python_says_of_its_values(expression) -> None:
+def test_conditions_say_of_each_row_what_python_says_of_its_values(expression: str) -> None:
     names = {"torus-distance": "torus_distance", "and": "and_"}
     as_python = expression.replace("`torus-distance`", "torus_distance").replace("torus-distance", "torus_distance")
     as_python = as_python.replace("`and`", "and_")

@@ -9,13 +9,14 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.plain import Plain, Spec
 from tasks.query import QueryError, pareto, rank
 from tests.tasks.test_query import HITS, points_of
 
 CONFIGURATION = ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
 
 
-def values_of(values: dict[str, list[float]], **labels) -> list[dict]:
+def values_of(values: dict[str, list[float]], **labels: Plain) -> list[dict]:
     """A row per sampler and seed."""
     return [
         {**labels, "sampler": name, "seed": s, "w1": x}
@@ -24,7 +25,7 @@ def values_of(values: dict[str, list[float]], **labels) -> list[dict]:
     ]
 
 
-def a_sweep():
+def a_sweep() -> list[Spec]:
     draw = np.random.default_rng(3)
     axes = [["uniform", "moons"], ["vp", "edm"], ["heun", "ddim", "euler"], [1, 2, 5, 10, 20], range(4)]
     names = ("dataset", "formulation", "sampler", "steps", "seed")
@@ -198,7 +199,9 @@ _small = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan, np.inf])
     st.lists(st.tuples(_small, _small, st.integers(1, 4), st.sampled_from("ab")), min_size=1, max_size=12),
     st.integers(1, 3),
 )
-def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(found, many) -> None:
+def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(
+    found: list[tuple[float, float, int, str]], many: int
+) -> None:
     rows = [{"sampler": f"s{i}", "w1": a, "ks": b, "nfe": n, "formulation": f} for i, (a, b, n, f) in enumerate(found)]
     objectives = ["w1", "nfe", "ks"][:many]
     front = pareto(points_of(rows, "w1", "ks"), objectives, by=["formulation"])
@@ -232,7 +235,7 @@ def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spr
     ("objectives", "told"),
     [((), "needs objectives"), (("w1", "neff"), "did you mean 'nfe'"), (("w1", "sampler"), "unknown")],
 )
-def test_a_front_of_what_is_no_objective_is_refused(objectives, told: str) -> None:
+def test_a_front_of_what_is_no_objective_is_refused(objectives: tuple[str, ...], told: str) -> None:
     with pytest.raises(QueryError, match=told):
         pareto(points_of([{"w1": 1.0}], "w1"), objectives)
 
@@ -249,7 +252,7 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() 
 FORWARD = "forward-chain on vp-linear"
 
 
-def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels) -> list[dict]:
+def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels: Plain) -> list[dict]:
     return [{**row, "nfe": nfe, "process": process} for row in values_of(values, **labels)]
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 
 from diffusion.schedules import schedules
+from tasks.plain import Plain, Spec
 from tasks.report import draw_report
 from tasks.report.numbers.claims import CLAIMS, claims
-from tasks.report.numbers.comparisons import WORTH, compare_at_cost, compared, crossings, judged, runs, spans
+from tasks.report.numbers.comparisons import (
+    WORTH,
+    Difference,
+    compare_at_cost,
+    compared,
+    crossings,
+    judged,
+    runs,
+    spans,
+)
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.evidence import FAILS, HOLDS, OPEN, PART
 from tasks.report.numbers.sampler_claims import straight
@@ -24,13 +36,25 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 TREMOR = 1e-8
 
+Law = Callable[[int], float]
+"""The error in n steps."""
 
-def tremor(*place):
+
+def tremor(*place: object) -> float:
     """A factor near 1 that nothing else shares: without a spread there is nothing to hold a difference against."""
     return math.exp(TREMOR * random.Random(repr(place)).gauss(0, 1))  # noqa: S311
 
 
-def rows_of(sampler, law, *, steps=STEPS, seeds=3, noise=0.0, still=False, **more):
+def rows_of(
+    sampler: str | Spec,
+    law: Law,
+    *,
+    steps: Sequence[int] = STEPS,
+    seeds: int = 3,
+    noise: float = 0.0,
+    still: bool = False,
+    **more: Plain,
+) -> list[Spec]:
     """One sampler whose error in n steps is ``law(n)``; `noise` is a factor per seed that samplers of one seed share."""
     return [
         {
@@ -48,23 +72,23 @@ def rows_of(sampler, law, *, steps=STEPS, seeds=3, noise=0.0, still=False, **mor
     ]
 
 
-def heun_cost(n):
+def heun_cost(n: int) -> int:
     return 2 * n - 1
 
 
-def verdicts(key, rows, **study):
+def verdicts(key: str, rows: Sequence[Spec], **study: Plain) -> list[Spec]:
     """The verdicts of one claim, as plain values."""
     (found,) = [claim for claim in claims(answers_to(rows, **study)) if claim["claim"] == key]
     assert found["asked"] == bool(found["verdicts"])
     return found["verdicts"]
 
 
-def verdict(key, rows, **study):
+def verdict(key: str, rows: Sequence[Spec], **study: Plain) -> Spec:
     (found,) = verdicts(key, rows, **study)
     return found
 
 
-def power_laws(euler=1.0, heun=20.0):
+def power_laws(euler: float = 1.0, heun: float = 20.0) -> list[Spec]:
     """Errors that are straight in log error against log NFE: they cross at NFE = heun / euler."""
     return rows_of("euler", lambda n: euler / n) + rows_of("heun", lambda n: heun / heun_cost(n) ** 2)
 
@@ -72,18 +96,18 @@ def power_laws(euler=1.0, heun=20.0):
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def comparisons_of(rows, first, second):
+def comparisons_of(rows: Sequence[Spec], first: str, second: str) -> list[Difference]:
     table = tabulate(answers_to(rows))
     known = {run.sampler: run for run in runs(table, "uniform", "w1")}
     return compare_at_cost(known[first], known[second])
 
 
-def test_nothing_is_extrapolated():
+def test_nothing_is_extrapolated() -> None:
     rows = rows_of("euler", lambda n: 1 / n, steps=(4, 8, 16)) + rows_of("heun", lambda n: 1 / n, steps=(2, 6, 40))
     assert [one.at for one in comparisons_of(rows, "heun", "euler")] == [4, 8, 11, 16]  # Heun's cost 3, 11 and 79
 
 
-def test_between_two_costs_log_error_is_linear_in_log_cost():
+def test_between_two_costs_log_error_is_linear_in_log_cost() -> None:
     rows = rows_of("euler", lambda n: 5 * n**-1.7, still=True)
     rows += rows_of("heun", lambda n: 3 * heun_cost(n) ** -0.4, steps=(2, 3, 26), still=True)
     found = {one.at: one for one in comparisons_of(rows, "heun", "euler")}
@@ -93,7 +117,7 @@ def test_between_two_costs_log_error_is_linear_in_log_cost():
         assert one.second == pytest.approx(5 * nfe**-1.7, rel=1e-12)
 
 
-def test_nothing_is_interpolated_over_a_step_count_that_failed():
+def test_nothing_is_interpolated_over_a_step_count_that_failed() -> None:
     rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 1 / n, steps=(1, 3, 6, 20))
     for row in rows:
         if row["sampler"] == "heun" and row["steps"] == 3:
@@ -101,7 +125,7 @@ def test_nothing_is_interpolated_over_a_step_count_that_failed():
     assert [one.at for one in comparisons_of(rows, "heun", "euler")] == [1, 11, 16, 32, 39]
 
 
-def test_samples_that_diverged_err_more_than_all_others():
+def test_samples_that_diverged_err_more_than_all_others() -> None:
     rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 0.5 / heun_cost(n))
     for row in rows:
         if row["sampler"] == "heun" and row["steps"] == 2:
@@ -115,25 +139,25 @@ def test_samples_that_diverged_err_more_than_all_others():
     json.dumps(told, allow_nan=False)
 
 
-def test_samplers_whose_cost_does_not_grow_with_their_steps_are_not_compared():
+def test_samplers_whose_cost_does_not_grow_with_their_steps_are_not_compared() -> None:
     adaptive = [{**row, "nfe": 200 - row["steps"]} for row in rows_of("rk45", lambda n: 1 / n)]
     rows = adaptive + rows_of("euler", lambda n: 1 / n)
     table = tabulate(answers_to(rows))
     assert [run.sampler for run in runs(table, "uniform", "w1")] == ["euler"]
 
 
-def test_noise_that_two_samplers_share_does_not_hide_their_difference():
+def test_noise_that_two_samplers_share_does_not_hide_their_difference() -> None:
     shared = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / heun_cost(n), noise=0.5)
     assert {one.told for one in comparisons_of(shared, "heun", "euler")} == {-1}
     apart = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / heun_cost(n), noise=-0.5)
     assert {one.told for one in comparisons_of(apart, "heun", "euler")} == {0}
 
 
-def pairs_of(rng, seeds, noise=0.7):
+def pairs_of(rng: np.random.Generator, seeds: int, noise: float = 0.7) -> NDArray[np.float64]:
     return np.exp(noise * rng.standard_normal((seeds, 2)))
 
 
-def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_twenty():
+def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_twenty() -> None:
     """A dozen places without a difference, noise of a factor of two: 2,000 verdicts on three to five seeds.
 
     Their number is binomial with p below 0.05 (Holm); the bound is six standard deviations away (false alarms below 1e-8).
@@ -148,33 +172,33 @@ def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_tw
     assert 0 < alarms < expected + 6 * math.sqrt(expected)
 
 
-def told_of(pairs, **more):
-    (found,) = judged([compared(1, np.array(pairs), **more)])
+def told_of(pairs: ArrayLike, *, fixed: bool = False) -> int:
+    (found,) = judged([compared(1, np.array(pairs), fixed=fixed)])
     return found.told
 
 
-def test_a_difference_that_is_of_no_use_is_not_told():
+def test_a_difference_that_is_of_no_use_is_not_told() -> None:
     pairs = np.array([[1.0, WORTH - 0.002]] * 5) * np.exp(1e-5 * np.random.default_rng(1).standard_normal((5, 2)))
     assert told_of(pairs) == 0
     assert told_of(pairs * [1.0, 1.01]) == -1
 
 
-def test_one_seed_tells_nothing_unless_nothing_is_random():
+def test_one_seed_tells_nothing_unless_nothing_is_random() -> None:
     assert told_of([[0.05, 0.5]]) == 0
     assert told_of([[0.05, 0.5]], fixed=True) == -1
     assert told_of([[0.05, 0.05 * (1 + 1e-16)]], fixed=True) == 0
 
 
-def test_two_seeds_tell_what_is_far_beyond_their_spread():
+def test_two_seeds_tell_what_is_far_beyond_their_spread() -> None:
     assert told_of([[0.05, 0.5], [0.0501, 0.5003]]) == -1
     assert told_of([[0.05, 0.5], [0.09, 0.5003]]) == 0
 
 
-def test_differences_without_a_spread_are_not_told():
+def test_differences_without_a_spread_are_not_told() -> None:
     assert told_of([[0.5, 1.0]] * 3) == 0
 
 
-def test_the_limit_of_many_steps_changes_how_much_and_never_who():
+def test_the_limit_of_many_steps_changes_how_much_and_never_who() -> None:
     ddim = rows_of("ddim", lambda n: 0.01 + 1 / n)
     multistep = rows_of("dpmpp-2m", lambda n: 0.01 + 0.1 / n)
     plain = comparisons_of(ddim + multistep, "dpmpp-2m", "ddim")
@@ -188,7 +212,7 @@ def test_the_limit_of_many_steps_changes_how_much_and_never_who():
     assert "10 above the limit of many steps" in verdict("multistep", ddim + multistep)["text"]
 
 
-def test_a_trained_denoiser_has_no_known_limit():
+def test_a_trained_denoiser_has_no_known_limit() -> None:
     rows = [
         row
         for formulation in ("edm", "exact")
@@ -204,7 +228,7 @@ def test_a_trained_denoiser_has_no_known_limit():
         assert {math.isnan(one.excess) for one in found} == {not exact}
 
 
-def test_a_place_at_which_nothing_is_told_neither_ends_a_stretch_nor_makes_a_crossing():
+def test_a_place_at_which_nothing_is_told_neither_ends_a_stretch_nor_makes_a_crossing() -> None:
     rows = rows_of("euler", lambda n: {1: 1, 2: 1, 4: 1, 8: 1, 16: 1, 32: 1, 64: 1}[n])
     rows += rows_of("ddim", lambda n: {1: 2, 2: 1.01, 4: 2, 8: 0.5, 16: 0.5, 32: 0.99, 64: 0.5}[n])
     found = comparisons_of(rows, "ddim", "euler")
@@ -217,7 +241,7 @@ def test_a_place_at_which_nothing_is_told_neither_ends_a_stretch_nor_makes_a_cro
 
 
 @pytest.mark.parametrize("cost", [5.0, 7.3, 20.0])
-def test_the_crossing_is_found_where_it_is(cost):
+def test_the_crossing_is_found_where_it_is(cost: float) -> None:
     found = verdict("second-order", power_laws(heun=cost))
     assert found["verdict"] == PART
     assert found["crossings"] == pytest.approx([cost], rel=1e-5)
@@ -227,12 +251,12 @@ def test_the_crossing_is_found_where_it_is(cost):
     assert max(told) == 64  # Heun's 127 evaluations have nothing to be compared with
 
 
-def test_a_claim_holds_where_nothing_is_told_against_it_and_not_the_other_way_round():
+def test_a_claim_holds_where_nothing_is_told_against_it_and_not_the_other_way_round() -> None:
     assert verdict("second-order", power_laws(heun=0.5))["verdict"] == HOLDS
     assert verdict("second-order", power_laws(heun=1000.0))["verdict"] == FAILS
 
 
-def test_ties_cannot_be_told():
+def test_ties_cannot_be_told() -> None:
     rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 1 / heun_cost(n))
     found = verdict("second-order", rows)
     assert found["verdict"] == OPEN
@@ -240,7 +264,7 @@ def test_ties_cannot_be_told():
     assert found["text"] == "no difference can be told from 1 to 64 NFE."
 
 
-def test_missing_rows_are_not_asked():
+def test_missing_rows_are_not_asked() -> None:
     rows = rows_of("euler", lambda n: 1 / n)
     assert verdicts("second-order", rows) == []
     everything = claims(answers_to(rows))
@@ -256,7 +280,7 @@ def test_missing_rows_are_not_asked():
     )
 
 
-def test_denoisers_and_schedules_have_verdicts_of_their_own():
+def test_denoisers_and_schedules_have_verdicts_of_their_own() -> None:
     rows = power_laws(heun=0.5)
     rows += [{**row, "schedule": "flow"} for row in power_laws(heun=1000.0)]
     rows += [{**row, "formulation": "edm"} for row in power_laws()]
@@ -265,7 +289,7 @@ def test_denoisers_and_schedules_have_verdicts_of_their_own():
 
 
 @pytest.mark.parametrize("single", ["heun", "ddim"])
-def test_multistep_is_weighed_against_both_kinds_of_single_steps(single):
+def test_multistep_is_weighed_against_both_kinds_of_single_steps(single: str) -> None:
     cost = heun_cost if single == "heun" else int
     rows = rows_of("dpmpp-2m", lambda n: n**-2.0) + rows_of(single, lambda n: 1 / cost(n))
     found = verdict("multistep", rows)
@@ -275,14 +299,14 @@ def test_multistep_is_weighed_against_both_kinds_of_single_steps(single):
     assert found["comparisons"][-1]["ratio"] == pytest.approx(1 / 64)
 
 
-def variances(posterior, transition):
+def variances(posterior: Law, transition: Law) -> list[Spec]:
     more = {"schedule": "vp-linear"}
     return rows_of("ancestral", posterior, **more) + rows_of(
         {"name": "ancestral", "variance": "transition"}, transition, **more
     )
 
 
-def test_the_choice_of_variance_matters_at_few_steps_only_if_its_effect_fades():
+def test_the_choice_of_variance_matters_at_few_steps_only_if_its_effect_fades() -> None:
     fades = verdict("ancestral-variance", variances(lambda n: 1 / n, lambda n: (1 + 3 / n**2) / n))
     assert fades["verdict"] == HOLDS
     assert "posterior errs less from 1 to 4 steps" in fades["text"]
@@ -297,26 +321,26 @@ def test_the_choice_of_variance_matters_at_few_steps_only_if_its_effect_fades():
     assert verdicts("ancestral-variance", few) == []
 
 
-def test_a_step_in_t_is_a_step_in_sigma_exactly_where_alpha_and_sigma_are_linear():
+def test_a_step_in_t_is_a_step_in_sigma_exactly_where_alpha_and_sigma_are_linear() -> None:
     found = {entry.name: straight(entry.cls()) for entry in schedules if entry.name != "user"}
     assert {name for name, is_straight in found.items() if is_straight} == {"edm", "iddpm", "flow", "ncsn"}
 
 
-def test_ddim_and_euler_are_called_one_rule_where_they_agree_to_rounding():
+def test_ddim_and_euler_are_called_one_rule_where_they_agree_to_rounding() -> None:
     rows = rows_of("ddim", lambda n: 1 / n, still=True) + rows_of("euler", lambda n: (1 + 1e-9) / n, still=True)
     found = verdict("ddim-is-euler", rows)
     assert found["verdict"] == HOLDS
     assert "1×10⁻⁹" in found["text"]
 
 
-def test_ddim_and_euler_that_differ_where_they_should_be_one_rule_are_a_failure():
+def test_ddim_and_euler_that_differ_where_they_should_be_one_rule_are_a_failure() -> None:
     rows = rows_of("ddim", lambda n: 1 / n) + rows_of("euler", lambda n: 1.01 / n)
     found = verdict("ddim-is-euler", rows)  # on edm, where time is sigma
     assert found["verdict"] == FAILS
     assert "differ by up to 0.99 %" in found["text"]
 
 
-def test_elsewhere_ddim_and_euler_are_compared():
+def test_elsewhere_ddim_and_euler_are_compared() -> None:
     rows = rows_of("ddim", lambda n: 2 / n**2, schedule="vp-linear") + rows_of(
         "euler", lambda n: 1 / n, schedule="vp-linear"
     )
@@ -326,11 +350,11 @@ def test_elsewhere_ddim_and_euler_are_compared():
     assert "ddim errs less from 4 to 64" in found["text"]
 
 
-def on_schedules(sampler, **laws):
+def on_schedules(sampler: str, **laws: Law) -> list[Spec]:
     return [row for name, law in laws.items() for row in rows_of(sampler, law, schedule=name.replace("_", "-"))]
 
 
-def test_one_step_that_leaves_the_mean_is_a_collapse_and_counts_for_nobody():
+def test_one_step_that_leaves_the_mean_is_a_collapse_and_counts_for_nobody() -> None:
     rows = on_schedules(
         "euler",
         flow=lambda n: {1: 0.25, 2: 0.1}.get(n, 0.1 / n),
@@ -345,7 +369,7 @@ def test_one_step_that_leaves_the_mean_is_a_collapse_and_counts_for_nobody():
     assert verdict("straight-paths", only_one)["verdict"] == FAILS
 
 
-def test_straight_paths_hold_if_even_one_step_is_better_and_no_collapse():
+def test_straight_paths_hold_if_even_one_step_is_better_and_no_collapse() -> None:
     rows = on_schedules("ddim", flow=lambda n: 0.1 / n, edm=lambda n: 0.4 / n)
     assert verdict("straight-paths", rows)["verdict"] == HOLDS
     rows = on_schedules("ddim", flow=lambda n: 0.4 / n, edm=lambda n: 0.1 / n)
@@ -353,7 +377,9 @@ def test_straight_paths_hold_if_even_one_step_is_better_and_no_collapse():
     assert verdicts("straight-paths", on_schedules("ddim", flow=lambda n: 0.4 / n)) == []
 
 
-def test_where_the_mean_s_error_is_not_known_equal_errors_of_all_schedules_in_one_step_count_for_nobody(monkeypatch):
+def test_where_the_mean_s_error_is_not_known_equal_errors_of_all_schedules_in_one_step_count_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = on_schedules("euler", **dict.fromkeys(("flow", "edm", "vp_linear"), lambda n: 0.4 if n == 1 else 0.2 / n))
     answers = answers_to([{**row, "dataset": "tests.tasks.own_parts:Wide"} for row in rows])
     monkeypatch.delattr(own_parts, "Wide")  # the study was run where it was installed
@@ -362,7 +388,7 @@ def test_where_the_mean_s_error_is_not_known_equal_errors_of_all_schedules_in_on
     assert "N = 1: 0.400, like every other schedule" in found["text"]
 
 
-def test_trained_rows_are_compared_with_trained_rows():
+def test_trained_rows_are_compared_with_trained_rows() -> None:
     rows = on_schedules("euler", flow=lambda n: 0.1 / n, edm=lambda n: 0.4 / n)
     rows += [{**row, "formulation": row["schedule"]} for row in rows]
     found = verdicts("straight-paths", rows)
@@ -370,7 +396,7 @@ def test_trained_rows_are_compared_with_trained_rows():
     assert [{one["against"] for one in told["comparisons"]} for told in found] == [{"edm"}, {"edm"}]
 
 
-def test_robust_means_that_the_largest_error_at_few_steps_is_the_smallest():
+def test_robust_means_that_the_largest_error_at_few_steps_is_the_smallest() -> None:
     rows = on_schedules(
         "heun",
         edm=lambda n: 0.25 if n <= 2 else 0.1,
@@ -388,7 +414,7 @@ def test_robust_means_that_the_largest_error_at_few_steps_is_the_smallest():
     assert verdict("edm-robust", [r for r in worse if r["schedule"] != "ve-linear"])["verdict"] == FAILS
 
 
-def test_accurate_means_at_each_step_count_and_a_collapse_does_not_count():
+def test_accurate_means_at_each_step_count_and_a_collapse_does_not_count() -> None:
     laws = {"edm": lambda n: 0.25 if n == 1 else 0.8 / n**2, "vp_linear": lambda n: 0.9 if n == 1 else 1 / n}
     found = verdict("edm-accurate", on_schedules("euler", **laws))
     assert found["verdict"] == HOLDS
@@ -401,10 +427,10 @@ def test_accurate_means_at_each_step_count_and_a_collapse_does_not_count():
     assert "64 (flow, ×20)" in found["text"]
 
 
-def test_noise_corrects_if_it_costs_at_few_evaluations_and_pays_at_many():
+def test_noise_corrects_if_it_costs_at_few_evaluations_and_pays_at_many() -> None:
     heun = rows_of("heun", lambda n: 0.1 + 1 / heun_cost(n))
 
-    def churn(law):
+    def churn(law: Law) -> list[Spec]:
         return rows_of({"name": "churn", "s_churn": 20.0}, lambda n: law(heun_cost(n)))
 
     # 0.1 + 1/n against 3/n: they cross at n = 20 between the 15 and 31 that were asked
@@ -427,25 +453,25 @@ def test_noise_corrects_if_it_costs_at_few_evaluations_and_pays_at_many():
     ("noisy", "without"),
     [("ancestral", "ddim"), ("dpmpp-2m-sde", "dpmpp-2m"), ("euler-maruyama", "euler"), ("euler-maruyama", "heun")],
 )
-def test_a_stochastic_sampler_is_compared_with_the_rule_that_it_is_without_noise(noisy, without):
+def test_a_stochastic_sampler_is_compared_with_the_rule_that_it_is_without_noise(noisy: str, without: str) -> None:
     on = {"schedule": "vp-linear"}
     rows = rows_of(noisy, lambda n: 3 / n, **on) + rows_of(without, lambda n: 0.1 + 1 / n, **on)
     assert verdict("noise-corrects", rows)["compared"] == f"{noisy} against {without}"
 
 
-def test_a_sampler_on_another_schedule_than_the_model_s_is_not_taken_for_the_plain_one():
+def test_a_sampler_on_another_schedule_than_the_model_s_is_not_taken_for_the_plain_one() -> None:
     rows = rows_of("euler", lambda n: 1 / n) + rows_of("heun", lambda n: 2 / n, other_schedule="vp-linear")
     assert verdicts("second-order", rows) == []
 
 
-def test_an_error_that_passes_the_mean_s_on_its_way_down_is_no_collapse():
+def test_an_error_that_passes_the_mean_s_on_its_way_down_is_no_collapse() -> None:
     laws = {"edm": lambda n: {1: 0.7, 2: 0.25}.get(n, 0.2 / n), "vp_linear": lambda n: 1.4 / n}
     found = verdict("edm-accurate", on_schedules("euler", **laws))
     assert "collapse" not in found["text"]
     assert "errs least at N = 1, 2, 4" in found["text"]
 
 
-def test_quantile_starts_have_no_noise_but_that_of_the_sampler_and_of_training():
+def test_quantile_starts_have_no_noise_but_that_of_the_sampler_and_of_training() -> None:
     rows = rows_of("euler", lambda n: 0.011 / n, seeds=1) + rows_of("heun", lambda n: 0.010 / heun_cost(n), seeds=1)
     assert verdict("second-order", rows)["verdict"] == OPEN
     assert verdict("second-order", rows, start="quantiles")["verdict"] == HOLDS
@@ -456,7 +482,7 @@ def test_quantile_starts_have_no_noise_but_that_of_the_sampler_and_of_training()
     assert verdict("noise-corrects", rows, start="quantiles")["verdict"] == OPEN
 
 
-def test_everything_is_json():
+def test_everything_is_json() -> None:
     made = [*power_laws(), *on_schedules("ddim", flow=lambda n: 0.1 / n, vp_linear=lambda n: 0.4 / n)]
     found = claims(answers_to(made))
     again = json.loads(json.dumps(found, allow_nan=False))
@@ -469,7 +495,7 @@ def test_everything_is_json():
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_what_was_weighed_and_names_what_was_not_asked():
+def test_the_page_shows_what_was_weighed_and_names_what_was_not_asked() -> None:
     html = draw_report(answers_to(power_laws()))
     assert "◐ holds in part" in html
     assert "they cross at 20 NFE" in html
@@ -479,7 +505,7 @@ def test_the_page_shows_what_was_weighed_and_names_what_was_not_asked():
         assert rule in html
 
 
-def test_a_page_without_anything_to_weigh_has_no_such_section():
+def test_a_page_without_anything_to_weigh_has_no_such_section() -> None:
     html = draw_report(answers_to(rows_of("euler", lambda n: 1 / n)))
     assert 'id="claims"' not in html
     assert "What the numbers say" in html

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.numbers.curves import Panel, tabulate
-from tasks.report.numbers.decomposition import metric_with_parts, origins, reading
+from tasks.report.numbers.decomposition import Origin, metric_with_parts, origins, reading
 from tasks.report.pictures.decomposition import picture as picture_of_parts
 from tasks.report.pictures.score import score_errors
+from tasks.report.pictures.style import Picture
+from tasks.results.models import ModelledAnswers
 from tests.tasks.chosen import OfCell, answers_to
 from tests.tasks.page_reader import pictures_of, sections_of
 from tests.tasks.realistic import realistic
@@ -19,7 +23,15 @@ from tests.tasks.realistic import realistic
 # --- where the error comes from ---------------------------------------------------------------------------------------
 
 
-def split_rows(*, formulation="edm", steps, seeds=3, noise=0.0, floor=0.01, **laws):
+def split_rows(
+    *,
+    formulation: str = "edm",
+    steps: Sequence[int],
+    seeds: int = 3,
+    noise: float = 0.0,
+    floor: float = 0.01,
+    **laws: Sequence[float],
+) -> list[Spec]:
     """Rows whose parts are given by step count, with the same relative noise on every part of a seed: the exact ones, too."""
     rows = []
     for i, n in enumerate(steps):
@@ -35,14 +47,14 @@ def split_rows(*, formulation="edm", steps, seeds=3, noise=0.0, floor=0.01, **la
     return sorted(rows, key=lambda row: row["formulation"] == "exact")
 
 
-def origin_of(rows):
+def origin_of(rows: Sequence[Spec]) -> Origin:
     table = tabulate(answers_to(rows))
     assert metric_with_parts(table, "uniform") == "w1"
     (origin,) = origins(table, "uniform", "w1")
     return origin
 
 
-def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
+def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs() -> None:
     rows = split_rows(steps=(1, 2), network=(0.3, -0.02), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
     spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     bars = {trace["name"]: trace["y"] for trace in spec["data"] if trace["type"] == "bar"}
@@ -58,7 +70,7 @@ def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs():
     assert high > 1
 
 
-def test_the_hover_gives_every_part_with_its_standard_error():
+def test_the_hover_gives_every_part_with_its_standard_error() -> None:
     rows = split_rows(steps=(2,), network=(0.3,), discretisation=(0.6,), prior=(0.09,), noise=0.1)
     spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
     assert spec["layout"]["hovermode"] == "x unified"
@@ -81,13 +93,15 @@ def test_the_hover_gives_every_part_with_its_standard_error():
         ((0.1, 0.1, 0.1, 0.0), None),
     ],
 )
-def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(network, start):
+def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(
+    network: tuple[float, ...], start: int | None
+) -> None:
     steps = (1, 2, 5, 8)
     laws = {"network": network, "discretisation": tuple(0.4 / n for n in steps), "prior": (0.0,) * 4}
     assert origin_of(split_rows(steps=steps, noise=1e-6, **laws)).network_from() == start
 
 
-def test_what_noise_hides_does_not_dominate():
+def test_what_noise_hides_does_not_dominate() -> None:
     laws = {"network": (0.101,) * 2, "discretisation": (0.1,) * 2, "prior": (0.0,) * 2}
     rows = split_rows(steps=(1, 2), **laws)
     for row in rows:
@@ -98,7 +112,7 @@ def test_what_noise_hides_does_not_dominate():
     assert origin_of(split_rows(steps=(1, 2), seeds=1, **laws)).network_from() is None  # what is the noise of one?
 
 
-def test_the_sentence_says_what_dominates_where():
+def test_the_sentence_says_what_dominates_where() -> None:
     edm = {"network": (0.1, 0.1), "discretisation": (0.9, 0.01), "prior": (0.0, 0.0)}
     vp = {"network": (0.0, 0.0), "discretisation": (0.9, 0.001), "prior": (0.0, 0.0)}
     rows = split_rows(steps=(1, 10), noise=1e-6, **edm)
@@ -112,7 +126,7 @@ def test_the_sentence_says_what_dominates_where():
     )
 
 
-def test_an_exact_denoiser_has_no_network_to_blame():
+def test_an_exact_denoiser_has_no_network_to_blame() -> None:
     rows = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(0.9, 0.01), prior=(0, 0))
     html = draw_report(answers_to(rows))
     assert "Where the error comes from" in sections_of(html)
@@ -121,13 +135,13 @@ def test_an_exact_denoiser_has_no_network_to_blame():
     assert "network’s error" not in html
 
 
-def test_without_an_exact_row_nothing_is_split_and_the_page_says_so():
+def test_without_an_exact_row_nothing_is_split_and_the_page_says_so() -> None:
     html = draw_report(realistic(exact=False, samplers=("heun",)))
     assert "Where the error comes from" not in sections_of(html)
     assert "errors are not split" in html
 
 
-def test_many_samplers_of_few_denoisers_stand_side_by_side():
+def test_many_samplers_of_few_denoisers_stand_side_by_side() -> None:
     rows = []
     for name in ("ddim", "euler", "heun"):
         more = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(1, 0.1), prior=(0, 0))
@@ -140,7 +154,13 @@ def test_many_samplers_of_few_denoisers_stand_side_by_side():
 # --- the error of the learned score -----------------------------------------------------------------------------------
 
 
-def with_errors(errors, levels, *, formulation="edm", dataset="uniform"):
+def with_errors(
+    errors: Sequence[Sequence[float]],
+    levels: Sequence[Sequence[float]],
+    *,
+    formulation: str = "edm",
+    dataset: str = "uniform",
+) -> ModelledAnswers:
     """A model for each seed with such errors of its score at noise-to-signal ratios."""
     rows = [
         {"formulation": formulation, "dataset": dataset, "seed": seed, "sliced-w2": 0.1} for seed in range(len(errors))
@@ -152,11 +172,11 @@ def with_errors(errors, levels, *, formulation="edm", dataset="uniform"):
     )
 
 
-def picture_of(answers, dataset="uniform"):
+def picture_of(answers: ModelledAnswers, dataset: str = "uniform") -> Picture | None:
     return score_errors(answers.score_errors(), tabulate(answers), dataset)
 
 
-def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band():
+def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band() -> None:
     found = picture_of(with_errors([[1, 4], [2, 4], [4, 4]], [[0.1, 10]] * 3))
     band, curve = found.spec["data"]
     assert curve["x"] == [0.1, 10]
@@ -166,12 +186,12 @@ def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band():
     assert found.spec["layout"]["xaxis"]["type"] == found.spec["layout"]["yaxis"]["type"] == "log"
 
 
-def test_from_two_seeds_no_band_is_drawn():
+def test_from_two_seeds_no_band_is_drawn() -> None:
     found = picture_of(with_errors([[1, 4], [2, 4]], [[0.1, 10]] * 2))
     assert len(found.spec["data"]) == 1
 
 
-def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
+def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out() -> None:
     answers = with_errors([[1.0, np.nan], [np.nan, 3.0]], [[0.1, 10], [0.1, 10]])
     (curve,) = picture_of(answers).spec["data"]
     assert (curve["x"], curve["y"]) == ([0.1, 10], [1, 3])
@@ -180,7 +200,7 @@ def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out():
     assert picture_of(answers_to([{"formulation": "edm", "w1": 0.1}])) is None
 
 
-def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n():
+def test_the_metric_of_the_denoiser_has_this_picture_and_no_curves_against_n() -> None:
     rows = [{"formulation": "edm", "steps": n, "w1": 0.1, "score-error": 0.01} for n in (1, 10)]
     html = draw_report(answers_to(rows, lambda _cell: OfCell(levels=[0.1, 10], errors=[0.01, 0.01])))
     assert "Error of the learned score by noise level" in sections_of(html)

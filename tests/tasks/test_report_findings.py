@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.numbers.curves import Mean, tabulate
 from tasks.report.numbers.findings import thin, verdicts
@@ -20,7 +22,7 @@ from tests.tasks.realistic import realistic
 from tests.tasks.tiny_store import answer
 
 
-def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not():
+def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not() -> None:
     table = tabulate(realistic(worse={"edm": 5.0}, samplers=("heun",)))
     found = verdicts(table, "uniform", "w1")
     verdict = {series.formulation: lines for series, lines in found.by_series()}
@@ -28,7 +30,7 @@ def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not():
     assert {line.kind for line in verdict["iddpm"]} == {"near"}
 
 
-def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_numbers_where_it_is_not():
+def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_numbers_where_it_is_not() -> None:
     rows = []
     for n, trained, exact in ((1, 0.08, 0.02), (2, 0.06, 0.02), (4, 0.021, 0.02), (8, 0.011, 0.01)):
         for seed in range(3):
@@ -44,7 +46,7 @@ def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_nu
     )
 
 
-def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near():
+def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near() -> None:
     spread = [0.02, 0.02, 0.14]
     rows = [{"formulation": "edm", "seed": seed, "w1": w1} for seed, w1 in enumerate(spread)]
     rows += [{"seed": seed, "w1": 0.02} for seed in range(3)]
@@ -55,7 +57,7 @@ def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near():
     assert near.ratios[0].value == pytest.approx(3)
 
 
-def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with():
+def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with() -> None:
     rows = [{"formulation": "edm", "w1": 0.1}, {"schedule": "vp-linear", "w1": 0.01}]
     (near,) = verdicts(tabulate(answers_to(rows)), "uniform", "w1").nearness
     assert near.ratios == ()
@@ -66,7 +68,7 @@ def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with():
     assert [ratio.verdict for ratio in other.ratios] == ["near"]
 
 
-def test_the_best_at_a_budget_costs_no_more_than_the_budget():
+def test_the_best_at_a_budget_costs_no_more_than_the_budget() -> None:
     rows = [
         {"formulation": "edm", "sampler": "ddim", "w1": 0.05},
         {"formulation": "vp", "w1": 0.01},
@@ -76,8 +78,8 @@ def test_the_best_at_a_budget_costs_no_more_than_the_budget():
     assert [(one.budget, one.who) for one in best] == [(10, "edm with ddim"), (19, "vp with heun")]
 
 
-def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path):
-    def guided(weight):
+def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path: Path) -> None:
+    def guided(weight: float) -> Spec:
         return {"name": "ddim", "guidance": {"name": "class-label", "labels": [2, 3], "weight": weight}}
 
     spec = {
@@ -101,7 +103,7 @@ def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path):
     assert f", label-accuracy {number(heeded)} at N = 5" in page.text
 
 
-def test_floors_of_different_laws_are_not_pooled():
+def test_floors_of_different_laws_are_not_pooled() -> None:
     laws = {("forward-chain", "vp-linear"): 0.02, ("forward-chain", "ve-geometric"): 1.02, ("ddim", "vp-linear"): 0.003}
     rows = [{"schedule": on, "sampler": by, "w1": 0.03, "w1_floor": floor} for (by, on), floor in laws.items()]
     answers = answers_to(rows)
@@ -122,13 +124,13 @@ def test_floors_of_different_laws_are_not_pooled():
     assert f'<tr class="floor"><th scope="row">floor</th><td>{number(0.003)}</td></tr>' in page
 
 
-def test_the_interval_is_student_s():
+def test_the_interval_is_student_s() -> None:
     low, high = Mean(1, 1, (1.0, 2.0, 3.0)).interval
     assert (high - low) / 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
     assert Mean(1, 1, (1.0,)).interval is None
 
 
-def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms():
+def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms() -> None:
     w1 = {2: (0.01, 0.02, 0.09), 8: (0.002, 0.002, 0.006)}
     spec = {"formulations": [{"name": "exact", "schedule": "edm"}], "samplers": ["euler"], "steps": [2, 8], "seeds": 3}
     answers = chosen(spec, lambda point: Told({"w1": w1[point.steps][point.cell.seed]}))
@@ -145,7 +147,7 @@ def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms():
     assert 0.002 - 4.3 * np.std(w1[8], ddof=1) / math.sqrt(3) < 0  # what the mean of the numbers would have
 
 
-def test_numbers_are_read_as_people_write_them():
+def test_numbers_are_read_as_people_write_them() -> None:
     assert [number(x) for x in (0.0, 1.23456, 0.00313, 123e6, -0.5, float("nan"), float("inf"))] == [
         "0",
         "1.23",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from tasks.data import Digits
+from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series, tabulate
@@ -18,7 +21,7 @@ from tests.tasks.real_page import all_kinds
 TARGET = Target("digits", Digits())
 
 
-def sheet_of(trace):
+def sheet_of(trace: Spec) -> np.ndarray:
     return unpacked(trace["z"])
 
 
@@ -26,15 +29,15 @@ EDM = Series(0, "edm", "edm", "edm", 0, (0,))
 
 
 @pytest.fixture(scope="module")
-def html():
+def html() -> str:
     return draw_report(all_kinds())
 
 
-def kept_of(values, steps=(18,)):
+def kept_of(values: np.ndarray, steps: Sequence[int] = (18,)) -> list[Kept]:
     return [Kept(Panel("heun"), EDM, 0, dict.fromkeys(steps, values))]
 
 
-def test_every_pixel_is_where_it_belongs():
+def test_every_pixel_is_where_it_belongs() -> None:
     values = Digits().points.numpy()[:40]
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
     assert (sheets.low, sheets.high) == (-1, 1)
@@ -50,7 +53,7 @@ def test_every_pixel_is_where_it_belongs():
     assert set(lines.ravel().tolist()) == {int(np.ceil(255 * 0.12))}
 
 
-def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap():
+def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap() -> None:
     values = np.full((4, 64), 7.0)
     values[1], values[2] = -7.0, np.nan
     sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
@@ -58,7 +61,7 @@ def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is
     assert [int(sheet[0, 9 * k]) for k in range(4)] == [255, 0, 31, 255]
 
 
-def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
+def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers() -> None:
     values = np.random.default_rng(0).normal(size=(9, 3 * 96 * 96))
     sheets = images.sheets_of(Target("mine", None), kept_of(values), (3, 96, 96))
     assert sheets.across == 1
@@ -68,7 +71,7 @@ def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers():
     np.testing.assert_allclose(sheets.first(values), shares.clip(0, 1), rtol=0, atol=1e-12)
 
 
-def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
+def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html: str) -> None:
     assert "<h3>Samples as images</h3>" in html
     assert "25 of the data, drawn at random; 8 x 8 pixels." in html
     assert "edm with heun, seed 0: the first 25 samples." in html
@@ -78,14 +81,14 @@ def test_the_page_shows_sheets_beside_the_data_and_images_on_their_way(html):
     assert "as images." in part[part.index("<h3>On the way between noise and data</h3>") :][:200]
 
 
-def test_the_page_stays_one_file_without_addresses(html):
+def test_the_page_stays_one_file_without_addresses(html: str) -> None:
     own = html[: html.index("plotly.js v")] if "plotly.js v" in html else html
     assert "default-src 'none'" in own
     assert "<img" not in own
     assert 'src="http' not in own
 
 
-def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread():
+def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_same_spread() -> None:
     points, sigma = Digits().points.numpy()[:40], np.array([80.0, 5.0, 0.0])
     states = points + sigma[:, None, None] * np.random.default_rng(0).standard_normal((3, 40, 64))
     path = states.astype(np.float32), np.stack([sigma, np.ones(3), sigma])

@@ -8,12 +8,15 @@ import torch
 
 from diffusion.datasets import Dataset, datasets
 from diffusion.schedules import schedules
+from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series, tabulate
 from tasks.report.pictures.distributions import against_steps, window
 from tasks.report.pictures.kept import Kept, kept_samples
 from tasks.report.pictures.quality import quality
+from tasks.report.pictures.style import Picture
+from tasks.results.models import ModelledAnswers
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import pictures_of, unpacked
 
@@ -25,12 +28,12 @@ def of_name(name: str) -> Target:
     return Target(name, dataset)
 
 
-def columns_of(picture) -> np.ndarray:
+def columns_of(picture: Picture) -> np.ndarray:
     return np.nan_to_num(unpacked(picture.spec["data"][0]["z"]))
 
 
 @pytest.mark.parametrize("name", ["four_points", "uniform", "gaussian_mixture"])
-def test_the_target_s_own_samples_look_like_its_column(name):
+def test_the_target_s_own_samples_look_like_its_column(name: str) -> None:
     target = of_name(name)
     kept = Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {10: target.sample(40_000)[:, 0]})
     picture = against_steps(kept, target, window([kept], target))
@@ -48,7 +51,7 @@ def test_the_target_s_own_samples_look_like_its_column(name):
         ("tests.tasks.own_parts:First", 0.0),
     ],
 )
-def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
+def test_samples_stand_beside_the_law_that_they_should_follow(sampler: str | Spec, nsr: float | None) -> None:
     top = schedules.create("edm").terminal_nsr if nsr is None else nsr
     drawn = of_name("uniform").sample(4000)[:, 0] + top * np.random.default_rng(0).normal(size=4000)
     answers = answers_to([{"sampler": sampler, "w1": 0.1, "samples": drawn[:, None].astype(np.float32)}])
@@ -61,13 +64,13 @@ def test_samples_stand_beside_the_law_that_they_should_follow(sampler, nsr):
     assert np.abs(columns[:, 0] - columns[:, 1]).sum() < 0.2 * columns[:, 1].sum()
 
 
-def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so():
+def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so() -> None:
     kept = np.zeros((10, 2), np.float32)
     answers = answers_to([{"dataset": "moons", "sampler": "forward-chain", "sliced-w2": 0.1, "samples": kept}])
     assert "follow another law than the data and are not drawn" in draw_report(answers)
 
 
-def test_a_target_on_the_line_need_not_be_scalar_by_its_class():
+def test_a_target_on_the_line_need_not_be_scalar_by_its_class() -> None:
     mixture = of_name("gaussian_mixture")
     low, high = mixture.support()
     assert -3 < low < -2 < 2 < high < 6
@@ -80,7 +83,7 @@ def test_a_target_on_the_line_need_not_be_scalar_by_its_class():
 # --- the way between noise and data -----------------------------------------------------------------------------------
 
 
-def a_way(moves: int, n: int = 400, *, forward: bool):
+def a_way(moves: int, n: int = 400, *, forward: bool) -> ModelledAnswers:
     """A kept trajectory of four atoms on a schedule that preserves variance, one way or the other."""
     schedule = schedules.create("vp-constant")
     times = np.linspace(0, schedule.t_max, moves + 1)
@@ -96,7 +99,7 @@ def a_way(moves: int, n: int = 400, *, forward: bool):
     return answers_to([{**rows[0], "trajectory": path}, rows[1]], samples=n)
 
 
-def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_agrees_with_the_formula():
+def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_agrees_with_the_formula() -> None:
     html = draw_report(a_way(40, forward=True))
     (spec,) = pictures_of(html)["exact on vp-constant: histograms on the way"]
     lines: dict[str, dict[str, np.ndarray]] = {}
@@ -111,7 +114,7 @@ def test_the_solved_equation_stands_over_the_histograms_of_the_way_to_noise_and_
     assert "Fokker-Planck" not in draw_report(a_way(40, forward=False))
 
 
-def test_histograms_can_be_played_level_by_level():
+def test_histograms_can_be_played_level_by_level() -> None:
     (spec,) = pictures_of(draw_report(a_way(80, forward=False)))["exact on vp-constant: histogram in motion"]
     frames = spec["frames"]
     (slider,) = spec["layout"]["sliders"]
@@ -127,7 +130,7 @@ def test_histograms_can_be_played_level_by_level():
     assert spec["layout"]["updatemenus"][0]["buttons"][0]["method"] == "animate"
 
 
-def test_what_asks_no_model_is_drawn_against_steps():
+def test_what_asks_no_model_is_drawn_against_steps() -> None:
     (picture,) = quality(tabulate(a_way(40, forward=True)), "four_points", "w1")
     assert picture.spec["layout"]["xaxis"]["title"]["text"] == "steps N (no network is asked)"
     (marks,) = [trace for trace in picture.spec["data"] if trace.get("mode") == "markers"]
@@ -142,7 +145,9 @@ def test_what_asks_no_model_is_drawn_against_steps():
         ("ddim", [80.0, 10.0, 1.0, 0.1, 0.0], 0),
     ],
 )
-def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples(sampler, sigma, lines):
+def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples(
+    sampler: str | Spec, sigma: list[float], lines: int
+) -> None:
     """Langevin dynamics, with or without a last step to the data: lines over the map, which a way through the levels has not."""
     states = (0.5 + np.random.default_rng(0).standard_normal((5, 300, 1)).cumsum(0)).astype(np.float32)
     path = states, np.stack([sigma, np.ones(5), sigma])

@@ -44,7 +44,7 @@ def _split(tree: ast.AST) -> list[ast.Call]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_label_is_taken_apart(room):
+def test_no_label_is_taken_apart(room: str) -> None:
     folder = Path(tasks.__file__).parent / room
     wrong = [
         f"{path.relative_to(folder)}:{call.lineno}: {ast.unparse(call)}"
@@ -56,7 +56,7 @@ def test_no_label_is_taken_apart(room):
 
 @pytest.mark.parametrize("joint", [" | ", " on ", "("])
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_text_is_taken_apart_at_what_joins_labels(room, joint):
+def test_no_text_is_taken_apart_at_what_joins_labels(room: str, joint: str) -> None:
     folder = Path(tasks.__file__).parent / room
     taking = re.compile(rf"(split|partition|rsplit|rpartition|find|index)\(\s*[\"']{re.escape(joint)}[\"']")
     contains = re.compile(rf"[\"']{re.escape(joint)}[\"'] (not )?in ")
@@ -69,7 +69,7 @@ def test_no_text_is_taken_apart_at_what_joins_labels(room, joint):
     assert wrong == []
 
 
-def test_every_row_of_a_run_has_the_components_that_it_asked():
+def test_every_row_of_a_run_has_the_components_that_it_asked() -> None:
     answers = all_kinds()
     labels = answers.points
     for i, asked in enumerate(asked_in(answers)):
@@ -86,7 +86,7 @@ def test_every_row_of_a_run_has_the_components_that_it_asked():
         assert dataset + condition == row["dataset"].item()
 
 
-def test_a_question_has_guidance_and_the_schedule_that_is_sampled_on():
+def test_a_question_has_guidance_and_the_schedule_that_is_sampled_on() -> None:
     guidance = {"name": "class-label", "labels": [2, 3], "weight": 1.5}
     rows = [
         {"dataset": "eight_gaussians", "sampler": {"name": "ddim", "eta": 0.5}, "guidance": guidance, "sliced-w2": 0.1},
@@ -104,7 +104,7 @@ def test_a_question_has_guidance_and_the_schedule_that_is_sampled_on():
     assert plain.sampling_schedule.component == schedules.create("edm")
 
 
-def test_of_what_is_guided_the_target_is_the_law_given_what_is_known():
+def test_of_what_is_guided_the_target_is_the_law_given_what_is_known() -> None:
     guidance = {"name": "class-label", "labels": 3}
     row = {"dataset": "eight_gaussians", "sampler": "heun", "guidance": guidance, "sliced-w2": 0.1}
     table = tabulate(answers_to([row]))
@@ -113,13 +113,13 @@ def test_of_what_is_guided_the_target_is_the_law_given_what_is_known():
     assert target.law == EightGaussians().of_classes((3,))
 
 
-def test_a_target_has_the_parameters_that_points_were_asked_with():
+def test_a_target_has_the_parameters_that_points_were_asked_with() -> None:
     rows = [{"dataset": {"name": "uniform", "low": low}, "w1": 0.1} for low in (0.0, -1.0)]
     table = tabulate(answers_to(rows))
     assert [target.support() for target in table.targets.values()] == [(0.0, 1.0), (-1.0, 1.0)]
 
 
-def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_drawn():
+def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_drawn() -> None:
     spec = {
         "datasets": ["torus", "eight_gaussians"],
         "metrics": ["sliced-w2"],
@@ -135,7 +135,7 @@ def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_draw
     assert "torus | label 3: the exact target is not drawn (none of its points was asked of a model)." in html
 
 
-def test_what_is_not_installed_has_its_name_and_a_reason(monkeypatch):
+def test_what_is_not_installed_has_its_name_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = answers_to([{"sampler": "tests.tasks.own_parts:First", "w1": 0.1}, {"w1": 0.2}])
     monkeypatch.delattr(own_parts, "First")
     gone, heun = asked_in(answers)
@@ -146,7 +146,7 @@ def test_what_is_not_installed_has_its_name_and_a_reason(monkeypatch):
     assert "What the numbers say" in draw_report(answers)
 
 
-def test_the_error_of_a_single_point_is_what_the_metric_says_of_it():
+def test_the_error_of_a_single_point_is_what_the_metric_says_of_it() -> None:
     target = Target("uniform", Uniform())
     assert target.error_of_its_mean(metrics.create("w1")) == pytest.approx(0.25)
     assert target.error_of_its_mean(metrics.create("ks")) == pytest.approx(0.5)
@@ -155,7 +155,7 @@ def test_the_error_of_a_single_point_is_what_the_metric_says_of_it():
     assert math.isnan(target.error_of_its_mean(None))
 
 
-def test_samples_given_something_of_an_image_are_images_too():
+def test_samples_given_something_of_an_image_are_images_too() -> None:
     kept = np.zeros((4, 64), np.float32)
     known = ({"name": "classifier-free", "labels": "all"}, {"name": "inpainting", "coordinates": "second-half"})
     rows = [

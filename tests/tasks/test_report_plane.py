@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,11 +18,11 @@ from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import sections_of, unpacked
 
 
-def kept_of(values, n=10):
+def kept_of(values: np.ndarray, n: int = 10) -> list[Kept]:
     return [Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {n: values})]
 
 
-def test_the_target_and_its_own_samples_look_alike():
+def test_the_target_and_its_own_samples_look_alike() -> None:
     target = Target("eight_gaussians", EightGaussians())
     samples = target.sample(5000)
     seen = plane.outlook_on(target, kept_of(samples), 2)
@@ -34,7 +36,7 @@ def test_the_target_and_its_own_samples_look_alike():
     assert drawn[:, middle - 3 : middle + 3].sum() == pytest.approx(drawn[middle - 3 : middle + 3, :].sum(), rel=0.2)
 
 
-def test_the_picture_is_the_right_way_round():
+def test_the_picture_is_the_right_way_round() -> None:
     values = np.random.default_rng(0).normal([3.0, 0.0], [1.0, 0.1], (4000, 2))
     seen = plane.outlook_on(Target("mine", None), kept_of(values), 2)
     (picture,) = plane.pictures(kept_of(values), seen)
@@ -44,7 +46,7 @@ def test_the_picture_is_the_right_way_round():
     assert plane.target_picture(seen) is None
 
 
-def test_what_lies_outside_is_counted():
+def test_what_lies_outside_is_counted() -> None:
     target = Target("checkerboard", Checkerboard())
     samples = np.concatenate([target.sample(900), np.full((50, 2), 1e5), np.full((50, 2), np.nan)])
     seen = plane.outlook_on(target, kept_of(samples), 2)
@@ -53,7 +55,7 @@ def test_what_lies_outside_is_counted():
 
 
 @pytest.mark.parametrize("dim", [4, 7])
-def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim):
+def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim: int) -> None:
     rng = np.random.default_rng(dim)
     rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     scales = np.array([3.0, 2.0] + [0.1] * (dim - 2))
@@ -66,14 +68,14 @@ def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim):
     assert seen.density(values)[1] < 0.03
 
 
-def test_bytes_keep_what_is_small_visible_and_end_at_the_top():
+def test_bytes_keep_what_is_small_visible_and_end_at_the_top() -> None:
     found = one_byte(np.array([[0.0, 1e-9, 0.5], [1.0, 7.0, 0.25]]))
     assert unpacked(found).tolist() == [[0, 1, 128], [255, 255, 64]]
 
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
-def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim, known, tmp_path):
+def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim: int, known: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "points.npy"
     np.save(path, rng.standard_normal((200, dim)))

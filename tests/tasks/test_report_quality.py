@@ -17,7 +17,7 @@ from tests.tasks.page_reader import pictures_of
 from tests.tasks.realistic import realistic
 
 
-def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it():
+def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it() -> None:
     scale = _Scale(0.01, 1.0, logarithmic=True)
     x, y = scale.line([1, 2, 4, 8, 16, 32, 64], [0.1, 10.0, 1000.0, 100.0, 0.1, 1e-5, 0.1])
     gaps = [i for i, value in enumerate(y) if math.isnan(value)]
@@ -32,21 +32,21 @@ def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it():
     assert y == pytest.approx([0.5] * len(y))
 
 
-def test_a_line_that_crosses_the_whole_picture_is_drawn():
+def test_a_line_that_crosses_the_whole_picture_is_drawn() -> None:
     x, y = _Scale(0.0, 1.0, logarithmic=False).line([1, math.e**4], [-1.0, 3.0])
     assert x == pytest.approx([math.e, math.e**2])
     assert y == pytest.approx([0, 1])
 
 
-def test_bands_are_drawn_from_three_seeds_on():
-    def banded(seeds):
+def test_bands_are_drawn_from_three_seeds_on() -> None:
+    def banded(seeds: int) -> bool:
         html = draw_report(realistic(seeds=seeds, steps=(1, 10), samplers=("heun",), formulations=("edm",)))
         return any(trace.get("fill") == "toself" for trace in pictures_of(html)["heun"][0]["data"])
 
     assert [banded(seeds) for seeds in (1, 2, 3)] == [False, False, True]
 
 
-def test_one_is_singular():
+def test_one_is_singular() -> None:
     html = draw_report(answers_to([{"formulation": "edm", "w1": 0.1}]))
     assert "<b>1 point</b>" in html
     text = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
@@ -63,7 +63,7 @@ def test_one_is_singular():
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def spelled(*parts):
+def spelled(*parts: Part) -> str:
     return "".join(part.spelled() for part in parts)
 
 
@@ -87,7 +87,9 @@ GUIDED = [Part("class-label", ("labels=(2, 3)", f"weight={w}"), " | ") for w in 
         ([(Part("a", ("first=1234567890", "second=1234567890")),), (Part("a"),)], None),
     ],
 )
-def test_long_labels_lose_what_tells_nothing_and_different_ones_stay_different(labels, wanted):
+def test_long_labels_lose_what_tells_nothing_and_different_ones_stay_different(
+    labels: list[tuple[Part, ...]], wanted: list[str] | None
+) -> None:
     given = {spelled(*parts): parts for parts in labels}
     found = short_labels(given)
     assert list(found) == list(given)
@@ -95,7 +97,7 @@ def test_long_labels_lose_what_tells_nothing_and_different_ones_stay_different(l
     assert wanted is None or list(found.values()) == wanted
 
 
-def test_the_page_has_short_names_and_says_what_they_stand_for():
+def test_the_page_has_short_names_and_says_what_they_stand_for() -> None:
     spec = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "weighting": "simple"}
     rows = [
         {"formulation": spec, "schedule": schedule, "steps": n, "w1": 1 / n}
@@ -113,7 +115,7 @@ def test_the_page_has_short_names_and_says_what_they_stand_for():
 # --- warnings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_schedule_that_does_not_end_in_noise_is_pointed_out():
+def test_a_schedule_that_does_not_end_in_noise_is_pointed_out() -> None:
     far = {"dataset": {"name": "uniform", "low": 100.0, "high": 101.0}, "w1": 0.1}
     told = "uniform(low=100.0,high=101.0): schedule edm does not end in noise"
     assert told in draw_report(answers_to([far]))

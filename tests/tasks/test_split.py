@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.columns import PARTS, MetricColumns
+from tasks.plain import Plain, Spec
 from tasks.results.error_decomposition import split
 
 QUESTION = {
@@ -22,7 +25,9 @@ QUESTION = {
 }
 
 
-def row(formulation, w1, limit=np.nan, *, status: str = "ok", floor: float = 0.25, **question):
+def row(
+    formulation: str, w1: float, limit: float = np.nan, *, status: str = "ok", floor: float = 0.25, **question: Plain
+) -> Spec:
     return {
         **QUESTION,
         "formulation": formulation,
@@ -34,7 +39,7 @@ def row(formulation, w1, limit=np.nan, *, status: str = "ok", floor: float = 0.2
     }
 
 
-def parts_of(*rows, metrics: tuple[str] = ("w1",)):
+def parts_of(*rows: Spec, metrics: tuple[str] = ("w1",)) -> dict[str, np.ndarray]:
     return split({name: np.array([r[name] for r in rows]) for name in rows[0]}, metrics)
 
 
@@ -48,7 +53,7 @@ def test_the_parts_are_the_differences_and_add_up_to_the_metric() -> None:
 
 
 @pytest.mark.parametrize("name", QUESTION)
-def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name) -> None:
+def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name: str) -> None:
     other = {"dataset": "torus", "start": "quantiles"}.get(name, "other" if isinstance(QUESTION[name], str) else 77)
     found = parts_of(row("edm", 4.0), row("exact", 1.5, 0.5, **{name: other}))
     assert np.isnan(found["w1_network"][0])
@@ -89,7 +94,9 @@ NUMBERS = st.floats(1e-3, 1e3)
     ),
     st.randoms(use_true_random=False),
 )
-def test_rows_are_paired_whatever_their_order(answers, random) -> None:
+def test_rows_are_paired_whatever_their_order(
+    answers: dict[tuple[int, int, str], tuple[float, float, float, float, bool]], random: Random
+) -> None:
     rows = []
     for (steps, seed, sampler), (own, exact, limit, floor, has_exact) in answers.items():
         question = {"steps": steps, "seed": seed, "sampler": sampler, "floor": floor}

@@ -10,9 +10,11 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
@@ -34,7 +36,7 @@ RARELY = 1e-3
 NAN = math.nan
 
 
-def told(first, second, **more):
+def told(first: Sequence[float], second: Sequence[float], **more: bool) -> str:
     """Of one pair: apart, tied or unknown."""
     found = decided(by_seed(np.array([first], dtype=float), np.array([second], dtype=float)), **more)
     ((answer,),) = [[name for name in ("apart", "tied", "unknown") if getattr(found, name)[0]]]
@@ -44,26 +46,26 @@ def told(first, second, **more):
 # --- what it decides --------------------------------------------------------------------------------------------------
 
 
-def test_one_seed_decides_nothing_unless_nothing_is_random():
+def test_one_seed_decides_nothing_unless_nothing_is_random() -> None:
     assert told([1.0], [2.0]) == "unknown"
     assert told([1.0, NAN], [2.0, 3.0]) == "unknown"
     assert told([1.0], [2.0], nothing_random=True) == "apart"
     assert told([1.0], [1.0 + 1e-16], nothing_random=True) == "tied"
 
 
-def test_two_seeds_decide_by_student_s_test_of_one_degree_of_freedom():
+def test_two_seeds_decide_by_student_s_test_of_one_degree_of_freedom() -> None:
     far = hurdle(2, 1) * math.sqrt(2)  # the differences are far -+ 1, whose standard deviation is sqrt 2
     assert told([10.0, 20.0], [10 + 1.01 * far - 1, 20 + 1.01 * far + 1]) == "apart"
     assert told([10.0, 20.0], [10 + 0.99 * far - 1, 20 + 0.99 * far + 1]) == "tied"
 
 
-def test_what_is_the_same_is_tied_and_a_difference_without_a_spread_is_not_decided():
+def test_what_is_the_same_is_tied_and_a_difference_without_a_spread_is_not_decided() -> None:
     assert told([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == "tied"
     assert told([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]) == "unknown"
     assert told([1.0, 1.0], [2.0, 2.0], nothing_random=True) == "apart"
 
 
-def test_a_seed_without_a_value_does_not_take_part():
+def test_a_seed_without_a_value_does_not_take_part() -> None:
     contrast = by_seed(np.array([[1.0, 1.1, NAN, 5.0]]), np.array([[1.2, 1.5, 9.0, NAN]]))
     expected = stats.ttest_rel([1.2, 1.5], [1.0, 1.1])
     assert contrast.paired[0]
@@ -71,25 +73,25 @@ def test_a_seed_without_a_value_does_not_take_part():
     assert contrast.change[0] == pytest.approx(0.3)
 
 
-def test_with_fewer_than_two_shared_seeds_the_test_is_welch_s():
+def test_with_fewer_than_two_shared_seeds_the_test_is_welch_s() -> None:
     contrast = by_seed(np.array([[1.0, 1.1, 1.3, NAN, NAN]]), np.array([[NAN, NAN, 1.4, 2.0, 1.8]]))
     expected = stats.ttest_ind([1.4, 2.0, 1.8], [1.0, 1.1, 1.3], equal_var=False)
     assert not contrast.paired[0]
     assert contrast.p[0] == pytest.approx(expected.pvalue)
 
 
-def test_what_is_infinite_is_not_decided():
+def test_what_is_infinite_is_not_decided() -> None:
     assert told([1.0, 1.1, 1.2], [math.inf, 5.0, 5.1]) == "unknown"
 
 
-def test_a_margin_is_taken_off_the_difference():
+def test_a_margin_is_taken_off_the_difference() -> None:
     first, second = np.array([[1.0, 1.1, 1.2]]), np.array([[2.0, 2.2, 2.1]])
     expected = stats.ttest_1samp((second - first)[0], 0.5)
     assert by_seed(first, second, margin=np.array([0.5])).p[0] == pytest.approx(expected.pvalue)
     assert by_seed(first, second, margin=np.array([1.5])).p[0] == 1.0
 
 
-def test_a_ranking_is_a_family_of_its_own_and_only_the_worse_is_told_apart():
+def test_a_ranking_is_a_family_of_its_own_and_only_the_worse_is_told_apart() -> None:
     draw = np.random.default_rng(4)
     values = np.sort(draw.normal(size=(8, 1)), axis=0) + 0.3 * draw.normal(size=(8, 5))
     first = np.array([0, 0, 0, 0, 4, 4, 4, 4])
@@ -105,7 +107,7 @@ def test_a_ranking_is_a_family_of_its_own_and_only_the_worse_is_told_apart():
     np.testing.assert_array_equal(against_first(-values, first, more_is_better=True).apart, found.apart)
 
 
-def test_the_interval_on_a_logarithmic_axis_is_that_of_the_logarithms():
+def test_the_interval_on_a_logarithmic_axis_is_that_of_the_logarithms() -> None:
     values = [0.01, 0.02, 0.08]
     low, high = geometric_interval(values)
     expected = stats.t.interval(0.95, 2, np.log(values).mean(), stats.sem(np.log(values)))
@@ -129,7 +131,7 @@ SEEDS = (2, 3, 5, 10)
 RANKINGS = 4000
 
 
-def table_of(title):
+def table_of(title: str) -> dict[str, list[float]]:
     """The rows of the first table below a heading of the docs: its first cell, and the rest as numbers (of per cents, too)."""
     text = DOCS.read_text(encoding="utf-8").split(f"# {title}\n", 1)[1]
     lines = re.findall(r"^\|(.+)\|$", text, flags=re.MULTILINE)
@@ -138,7 +140,7 @@ def table_of(title):
     return {row[0]: [float(cell.removesuffix("%")) for cell in row[1:]] for row in rows[2:end]}
 
 
-def ranked(law, competitors, seeds):
+def ranked(law: str, competitors: int, seeds: int) -> tuple[int, int]:
     """Rankings of equals: in which of them the one that is best in truth is told from the first, and in which any is."""
     draw = np.random.default_rng([competitors, seeds])
     values = LAWS[law](draw, (RANKINGS, competitors, seeds))
@@ -150,7 +152,9 @@ def ranked(law, competitors, seeds):
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("competitors", [2, 5, 20])
 @pytest.mark.parametrize("law", LAWS)
-def test_of_equals_the_best_in_truth_is_told_from_the_first_no_more_often_than_half_the_level(law, competitors, seeds):
+def test_of_equals_the_best_in_truth_is_told_from_the_first_no_more_often_than_half_the_level(
+    law: str, competitors: int, seeds: int
+) -> None:
     """Any of them may be called the best; and that some of them is told apart is as often as the docs say."""
     best, any_of_them = ranked(law, competitors, seeds)
     assert best <= stats.binom.isf(RARELY, RANKINGS, LEVEL / 2)
@@ -159,7 +163,7 @@ def test_of_equals_the_best_in_truth_is_told_from_the_first_no_more_often_than_h
 
 
 @pytest.mark.parametrize("seeds", [3, 10])
-def test_of_two_equals_among_many_that_are_worse_the_best_is_told_from_the_first_no_more_often(seeds):
+def test_of_two_equals_among_many_that_are_worse_the_best_is_told_from_the_first_no_more_often(seeds: int) -> None:
     draw = np.random.default_rng(seeds)
     values = draw.normal(size=(RANKINGS, 20, seeds))
     values[:, 2:] += draw.uniform(0.5, 500, size=(RANKINGS, 18, 1))
@@ -172,7 +176,9 @@ def test_of_two_equals_among_many_that_are_worse_the_best_is_told_from_the_first
 @pytest.mark.parametrize("shared", [True, False], ids=["paired", "Welch"])
 @pytest.mark.parametrize("seeds", [2, 3, 10])
 @pytest.mark.parametrize("law", LAWS)
-def test_a_family_of_pairs_without_a_difference_contains_a_false_alarm_no_more_often_than_the_level(law, seeds, shared):
+def test_a_family_of_pairs_without_a_difference_contains_a_false_alarm_no_more_often_than_the_level(
+    law: str, seeds: int, shared: bool
+) -> None:
     families, size = 2000, 20
     draw = np.random.default_rng([seeds, shared])
     values = LAWS[law](draw, (2, families * size, seeds))
@@ -183,7 +189,7 @@ def test_a_family_of_pairs_without_a_difference_contains_a_false_alarm_no_more_o
 
 
 @pytest.mark.parametrize("seeds", ["2", "3", "5", "10"])
-def test_changes_of_the_size_that_the_docs_name_are_found_in_four_cases_of_five(seeds):
+def test_changes_of_the_size_that_the_docs_name_are_found_in_four_cases_of_five(seeds: str) -> None:
     """The power at the sizes of the table, which are given in two digits."""
     draw, n, trials = np.random.default_rng(int(seeds)), int(seeds), 20_000
     noise = draw.normal(size=(trials, n))
@@ -198,7 +204,7 @@ SAMPLERS = ("ancestral", "ddim", "dpmpp-2m", "euler", "heun")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("ties") / "results")
     spec = {
         "name": "ties",
@@ -214,7 +220,7 @@ def store(tmp_path_factory) -> str:
     return uri
 
 
-def ties_of_the_comparison(points: xr.Dataset, ranking) -> set[str]:
+def ties_of_the_comparison(points: xr.Dataset, ranking: pd.DataFrame) -> set[str]:
     """Who did not move beyond noise, were the first's answers what each of the others had before."""
     places = ranking[["sampler", "steps", "grid"]].itertuples(index=False)
     own = [points.isel(point=[i for i, row in enumerate(rows_of(points)) if row == tuple(place)]) for place in places]
@@ -225,11 +231,11 @@ def ties_of_the_comparison(points: xr.Dataset, ranking) -> set[str]:
     return set(groups[groups["verdict"].isin(("within noise", "unchanged")) | rounded]["sampler"])
 
 
-def rows_of(points):
+def rows_of(points: xr.Dataset) -> list[tuple[str, int, str]]:
     return list(zip(*(points[name].values.tolist() for name in ("sampler", "steps", "grid")), strict=True))
 
 
-def test_the_page_the_ranking_and_the_comparison_name_the_same_ties(store):
+def test_the_page_the_ranking_and_the_comparison_name_the_same_ties(store: str) -> None:
     points = open_results(store, "ties")
     best = verdicts(tabulate(ModelledAnswers(Store.open(store), "ties")), "uniform", "w1").best
     seen = set()
@@ -245,7 +251,7 @@ def test_the_page_the_ranking_and_the_comparison_name_the_same_ties(store):
     assert (True, True) in seen  # a budget at which some tie and others do not
 
 
-def test_the_command_says_what_the_page_says(store):
+def test_the_command_says_what_the_page_says(store: str) -> None:
     best = verdicts(tabulate(ModelledAnswers(Store.open(store), "ties")), "uniform", "w1").best[-1]
     command = [sys.executable, "-m", "flows", "query", "--store", store, "--study", "ties", "--best", "sampler"]
     command += ["--metric", "w1", "--at", f"nfe <= {best.budget}", "--format", "json"]

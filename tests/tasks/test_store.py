@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.plain import Spec
 from tasks.results import Answers, UnknownStudy
 from tasks.store import Rows, Store, StoreMissing, StoreUnavailable, WrongReference, point_columns, read_points
 from tests.tasks.store_kit import point
@@ -190,7 +191,9 @@ ROW = st.fixed_dictionaries(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commits=st.lists(st.lists(ROW, max_size=6), max_size=4))
-def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(tmp_path: Path, commits) -> None:
+def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(
+    tmp_path: Path, commits: list[list[Spec]]
+) -> None:
     uri = str(tmp_path / f"store{len(list(tmp_path.iterdir()))}")
     expected: dict[str, dict[str, object]] = {}
     with Store.create(uri).coordinate() as coordinator:

@@ -113,7 +113,7 @@ AWKWARD = st.one_of(
 
 
 @given(AWKWARD, AWKWARD)
-def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one, two) -> None:
+def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one: str, two: str) -> None:
     key = key_of_study(one)
     assert study_of_key(key) == one
     assert key
@@ -126,7 +126,7 @@ def test_every_name_of_a_study_is_one_path_segment_and_comes_back(one, two) -> N
 @given(name=AWKWARD.filter(lambda text: text.isprintable() or text.isascii()), cell=AWKWARD, tag=AWKWARD)
 @example("../../study", "../cell", "../tag")
 @example("zarr.json", "a/b", "x\0y")
-def test_no_name_leaves_the_folder_of_the_store(tmp_path: Path, name, cell, tag) -> None:
+def test_no_name_leaves_the_folder_of_the_store(tmp_path: Path, name: str, cell: str, tag: str) -> None:
     place = tmp_path / f"n{len(list(tmp_path.iterdir()))}"
     store = Store.create(str(place / "store"))
     with store.coordinate() as coordinator:

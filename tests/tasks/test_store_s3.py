@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from tasks.plain import Plain, Spec
 from tasks.results import Answers
 from tasks.store import Rows, Store, StoreLocked, StoreMoved, StoreUnavailable, WrongReference
 from tasks.store.holder import Holder
@@ -24,7 +26,7 @@ BUCKET = "atlas"
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +46,7 @@ def server():
 
 
 @pytest.fixture
-def s3(server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+def s3(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The address of a store that is not there yet, each test's its own."""
     told = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     for name, value in (told | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
@@ -54,11 +56,11 @@ def s3(server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     return f"s3://{BUCKET}/{request.node.name.replace('[', '-').strip(']')}/store"
 
 
-def point(i: int, **more):
+def point(i: int, **more: Plain) -> Spec:
     return {"point_id": f"{i:020d}", "cell_id": "c", "status": "ok", "w1": float(i), "w1_floor": 0.5, **more}
 
 
-def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3) -> None:
+def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3: str) -> None:
     assert not Store.exists(s3)
     store = Store.create(s3)
     with store.coordinate() as coordinator:
@@ -72,7 +74,7 @@ def test_rows_come_back_from_object_storage_and_every_snapshot_stays_readable(s3
         Store.create(s3)
 
 
-def test_the_server_keeps_conditional_puts_over_http(s3) -> None:
+def test_the_server_keeps_conditional_puts_over_http(s3: str) -> None:
     """What everything here rests on; a server that fails this cannot hold a store."""
     lease = Lease.of(Place(s3))
     one, two = Holder.me(), Holder.me()
@@ -87,7 +89,7 @@ def test_the_server_keeps_conditional_puts_over_http(s3) -> None:
     assert lease.read() == (None, None)
 
 
-def test_of_many_coordinators_at_once_one_gets_the_lease(s3) -> None:
+def test_of_many_coordinators_at_once_one_gets_the_lease(s3: str) -> None:
     place, won = Place(s3), []
     barrier = threading.Barrier(8)
 
@@ -106,7 +108,7 @@ def test_of_many_coordinators_at_once_one_gets_the_lease(s3) -> None:
     assert Lease.of(place).read()[0] == won[0]
 
 
-def test_a_second_coordinator_is_refused_and_the_first_one_named(s3) -> None:
+def test_a_second_coordinator_is_refused_and_the_first_one_named(s3: str) -> None:
     store = Store.create(s3)
     with held_by_another_process(s3) as other:
         expected = rf"in use by another run .*process {other.pid}, started"
@@ -117,7 +119,7 @@ def test_a_second_coordinator_is_refused_and_the_first_one_named(s3) -> None:
         assert coordinator.before is None
 
 
-def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3) -> None:
+def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3: str) -> None:
     store = Store.create(s3)
     with held_by_another_process(s3) as other:
         other.kill()
@@ -129,7 +131,7 @@ def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3) -> No
         assert coordinator.before is None
 
 
-def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_more(s3) -> None:
+def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_more(s3: str) -> None:
     store = Store.create(s3)
     with store.coordinate() as first:
         lease = Lease.of(Place(s3))
@@ -148,7 +150,7 @@ def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_mo
     assert Answers(Store.open(s3)).points["w1"].values.tolist() == [1.0]
 
 
-def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is_lost(s3) -> None:
+def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is_lost(s3: str) -> None:
     one, two = Store.create(s3), Store.open(s3)
     with one.coordinate() as first:
         lease = Lease.of(Place(s3))
@@ -165,7 +167,9 @@ def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is
     assert Answers(one).points["w1"].values.tolist() == [0.0]
 
 
-def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store.create(s3)
     with store.coordinate() as coordinator:
         real = coordinator._repository.commit
@@ -183,7 +187,7 @@ def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(s3, m
     assert Answers(Store.open(s3)).points.sizes["point"] == 0
 
 
-def test_names_of_tags_and_studies_stay_within_the_prefix(s3) -> None:
+def test_names_of_tags_and_studies_stay_within_the_prefix(s3: str) -> None:
     store = Store.create(s3)
     with store.coordinate() as coordinator:
         coordinator.commit_study("../../über/alles", {}, [], Rows(), {})
@@ -207,7 +211,7 @@ def test_names_of_tags_and_studies_stay_within_the_prefix(s3) -> None:
     ],
 )
 def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
-    s3, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
+    s3: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
 ) -> None:
     if "bucket" in change:
         s3 = s3.replace(BUCKET, change["bucket"])
@@ -218,7 +222,7 @@ def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
         Store.create(s3)
 
 
-def test_a_server_that_ignores_conditions_is_found_out(s3) -> None:
+def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
     class Careless:
         """The server as it is, but for the condition of a put."""
 

@@ -232,7 +232,9 @@ def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(older: st
         (True, "not a store"),
     ],
 )
-def test_a_schema_that_is_not_known_is_refused_with_what_to_do(tmp_path: Path, schema, told: str) -> None:
+def test_a_schema_that_is_not_known_is_refused_with_what_to_do(
+    tmp_path: Path, schema: int | str | None, told: str
+) -> None:
     store = Store.create(str(tmp_path / "store"))
     session, root, _ = store._repository.begin()
     root.attrs["schema"] = schema

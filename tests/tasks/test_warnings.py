@@ -7,16 +7,17 @@ import math
 import pytest
 import torch
 
-from diffusion.datasets import datasets
+from diffusion.datasets import Dataset, datasets
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
+from tasks.plain import Plain
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings, measured_in_vain, root_mean_square
 from tasks.study import Study
 
 
-def plain_datasets():
+def plain_datasets() -> list[Dataset]:
     found = []
     for entry in datasets:
         try:
@@ -27,7 +28,7 @@ def plain_datasets():
 
 
 @pytest.mark.parametrize("dataset", plain_datasets(), ids=lambda dataset: dataset.registered_name)
-def test_the_root_mean_square_is_that_of_samples(dataset) -> None:
+def test_the_root_mean_square_is_that_of_samples(dataset: Dataset) -> None:
     """Six standard errors: a false alarm in 5e8 per data set."""
     squares = dataset.sample(20_000, torch.Generator().manual_seed(1)).double().square().mean(dim=1)
     error = float(squares.std()) / math.sqrt(len(squares))
@@ -65,7 +66,7 @@ def test_only_what_starts_from_the_schedules_noise_is_told_that_it_is_wrong() ->
 
 
 def test_a_metric_that_measures_nothing_of_what_is_asked_is_told_with_the_reason() -> None:
-    def told(**parts):
+    def told(**parts: Plain) -> list[str]:
         study = Study.from_spec(
             {"name": "vain", "seeds": 1, "samplers": ["heun"], "steps": [2], "samples": 10, **parts}
         )
