@@ -134,9 +134,9 @@ def answers_to(
         asked = {(wish.get("steps", 10), wish.get("seed", 0)): wish for wish in own}
         for point in points_of(Study.from_spec({**usual, "grids": [blocks[key]]})):
             exact = point.cell.training is None
-            wish = asked.get((point.steps, point.cell.seed))
-            if wish is not None and exact == (own[0].get("formulation", "exact") == "exact"):
-                found[point.id] = wish
+            asked_here = asked.get((point.steps, point.cell.seed))
+            if asked_here is not None and exact == (own[0].get("formulation", "exact") == "exact"):
+                found[point.id] = asked_here
     assert len(found) == len(wishes), "a wish that no point of a study answers"
     return chosen({**usual, "grids": list(blocks.values())}, lambda point: _told(found.get(point.id)), of_cell)
 

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import plotly.graph_objects as go
 
-from tasks.plain import Plain
+from tasks.plain import Plain, Spec
 
 
 class Page(HTMLParser):
@@ -23,16 +23,16 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.styles: list[str] = []
         self.scripts: list[str] = []
-        self.specs: list[dict] = []
+        self.specs: list[Spec] = []
         self.ids: list[str] = []
-        self._within: list[tuple[str, dict]] = []
+        self._within: list[tuple[str, dict[str, str | None]]] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, key, value or "") for key, value in attrs]
-        self.ids += [value for key, value in attrs if key == "id"]
+        self.ids += [value for key, value in attrs if key == "id" and value is not None]
         if tag in {"script", "style"}:
             self._within.append((tag, dict(attrs)))
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def check_with_plotly(spec: dict) -> None:
+def check_with_plotly(spec: Spec) -> None:
     """Plotly's own validation, with tokens of colours replaced as the page does."""
 
     def painted(value: Plain, key: str = "") -> Plain:
@@ -70,9 +70,9 @@ def check_with_plotly(spec: dict) -> None:
     go.Figure(painted(spec))
 
 
-def pictures_of(html: str) -> dict[str, list[dict]]:
+def pictures_of(html: str) -> dict[str, list[Spec]]:
     """The pictures' specifications by title."""
-    found: dict[str, list[dict]] = {}
+    found: dict[str, list[Spec]] = {}
     for title, spec in re.findall(r'<h5>(.*?)</h5>.*?<script type="application/json">(.*?)</script>', html, re.DOTALL):
         found.setdefault(title, []).append(json.loads(spec))
     return found

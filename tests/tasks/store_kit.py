@@ -6,12 +6,14 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from tasks.plain import Plain, Spec
+from tasks.results import Answers
 from tasks.store import Rows, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +27,9 @@ with Store.open(sys.argv[1]).coordinate():
 """
 
 
-def point(i: int, **more: Any) -> dict[str, Any]:
+def point(i: int, **more: Plain) -> Spec:
     """A row of the points."""
-    told = {
+    told: Spec = {
         "point_id": f"{i:020d}",
         "cell_id": "c" * (1 + i % 20),
         "status": "ok",
@@ -38,12 +40,26 @@ def point(i: int, **more: Any) -> dict[str, Any]:
     return told | more
 
 
-def python(code: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """A process of its own that runs `code` with the packages of this repository."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **more.pop("env", {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     command = [sys.executable, "-c", code, *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **pipes, **more)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def kept_samples(answers: Answers, point_id: str) -> xr.DataArray:
+    """The samples of a point that has some."""
+    found = answers.samples(point_id)
+    assert found is not None
+    return found
+
+
+def kept_trajectory(answers: Answers, point_id: str) -> xr.DataArray:
+    """The trajectory of a point that has one."""
+    found = answers.trajectory(point_id)
+    assert found is not None
+    return found
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from tasks.results import export as module
 from tasks.results.export import WRITERS, ExportError, export
 from tasks.store import Rows, Store
 from tests.tasks.golden_stores import unpacked
+from tests.tasks.store_kit import kept_samples
 from tests.tasks.tiny_store import SPEC, answer
 
 _SUFFIX = {"zarr": "zarr", "netcdf": "nc", "parquet": "parquet"}
@@ -117,7 +118,7 @@ def test_kept_samples_come_in_one_group_per_shape_with_the_ids_of_their_points(
         assert found["samples"].dims == ("kept", "sample", "coordinate")
         assert "point_id" in found["samples"].coords
         for i, point_id in enumerate(found["point_id"].values.tolist()):
-            np.testing.assert_array_equal(found["samples"].values[i], answers.samples(point_id).values)
+            np.testing.assert_array_equal(found["samples"].values[i], kept_samples(answers, point_id).values)
         seen += found.sizes["kept"]
     assert seen == answers.points.sizes["point"]
 
@@ -182,7 +183,7 @@ def test_an_export_that_fails_leaves_nothing_or_what_was_there(
         write(points, partial)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "WRITERS", WRITERS | {form: full})
+    monkeypatch.setattr(module, "WRITERS", {**WRITERS, form: full})
     with pytest.raises(OSError, match="No space left"):
         export(answers, form, path, overwrite=True)
     assert [entry.name for entry in tmp_path.iterdir()] == (["points"] if there else [])

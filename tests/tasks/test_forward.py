@@ -139,9 +139,9 @@ def test_a_row_says_what_its_samples_set_out_from() -> None:
     )
     found = {
         (
-            row["formulation"].partition("(")[0],
-            row["sampler"].partition("(")[0],
-            "start_from=data" in row["sampler"],
+            str(row["formulation"]).partition("(")[0],
+            str(row["sampler"]).partition("(")[0],
+            "start_from=data" in str(row["sampler"]),
         ): row["start"]
         for row in skipped_rows((point, "") for point in make_plan(study, {}, ()).points).points
     }

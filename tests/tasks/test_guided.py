@@ -237,7 +237,7 @@ def test_guided_answers_of_trained_models_do_not_depend_on_packing_and_resume_fr
 def test_evaluations_of_the_network_are_counted_whoever_asks() -> None:
     loaded = Study.from_spec(TOLD)
     nfe = {
-        a.point.labels["sampler"].partition("(")[0]: a.nfe
+        str(a.point.labels["sampler"]).partition("(")[0]: a.nfe
         for a in answered(conditional_jobs(loaded)[:1], loaded).points
     }
     assert nfe == {

@@ -89,6 +89,7 @@ def test_what_is_no_digit_is_refused(digit: int) -> None:
 def test_modes_of_digits_are_the_classes_with_their_shares() -> None:
     target = Digits()
     assert torch.equal(target.mode_of(target.points), target.labels)
+    assert target.mode_weights is not None
     assert target.mode_weights == pytest.approx((np.bincount(load_digits().target) / 1797).tolist(), rel=1e-14)
     assert ModeCoverage().evaluate(target.points, target) == pytest.approx(0, abs=1e-14)
     assert ModeCoverage().evaluate(Digits(4).points, target) == pytest.approx(1 - target.mode_weights[4], rel=1e-12)
@@ -317,14 +318,14 @@ def test_several_labels_are_asked_for_in_turn() -> None:
 def test_metrics_of_digits_refuse_other_targets(metric: Any, target: Dataset) -> None:
     assert metrics.find(metric.registered_name) is type(metric)
     assert metric.axis_label
-    assert "handwritten digits" in metric.refuses(target)
+    assert "handwritten digits" in str(metric.refuses(target))
     with pytest.raises(ValueError, match="is refused"):
         metric.evaluate(torch.zeros(3, target.dim, dtype=torch.float64), target)
 
 
 # --- in a study -------------------------------------------------------------------------------------------------------
 
-STUDY = {
+STUDY: dict[str, Any] = {
     "name": "pictures",
     "datasets": ["digits"],
     "formulations": ["edm"],
@@ -384,7 +385,7 @@ def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_p
 @pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])
 def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None:
     """A trained model, by the functions that a worker calls; read back from its weights it is the same, and so are its answers."""
-    study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})  # type: ignore[dict-item]
+    study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})
     (shard,) = {id(s): s for s in make_plan(study, {}, ()).shards(1) if any(job.train for job in s.jobs)}.values()
     data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
     answer = run_shard(shard, data, {}, Requests(study.metrics, True, frozenset()))
@@ -409,7 +410,7 @@ def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None
 
 @pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])
 def test_every_network_for_images_can_be_told_a_label(network: str) -> None:
-    training = {**STUDY["training"], "network": network}  # type: ignore[dict-item]
+    training = {**STUDY["training"], "network": network}
     sampler = {"name": "heun", "guidance": {"name": "classifier-free", "labels": "all", "weight": 1.5}}
     changes = {"formulations": ["class-conditional"], "samplers": [sampler], "exclude": [{"formulation": "exact"}]}
     study = Study.model_validate(

@@ -1,6 +1,7 @@
 """A stored cell can be taken out and asked: weights, samples and specs lead back to the same numbers."""
 
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_a_stored_autoencoder_encodes_decodes_samples_and_tells_its_bound(tmp_pa
     assert terms.consistency.shape == (99, 50)
     assert torch.isfinite(terms.bound).all()
     with pytest.raises(ValueError, match="accepted: posterior, transition"):
-        chain.elbo(x, variance="best")
+        chain.elbo(x, variance=cast("Literal['posterior']", "best"))
     with pytest.raises(ValueError, match="draws must be 1 or more"):
         chain.elbo(x, draws=0)
     with pytest.raises(ValueError, match="no encoder"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from diffusion.metrics import RestorationError, ScoreError, SlicedWasserstein2
-from tasks.plain import Plain
+from tasks.plain import Plain, Spec
 from tasks.plan import make_plan, points_of
 from tasks.study import Study
 
-BASE = {
+BASE: Spec = {
     "name": "paths",
     "datasets": ["torus"],
     "formulations": [{"name": "indi", "degradation": {"name": "mask", "seen": [0, 2]}}],
@@ -65,7 +65,7 @@ def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told() -> Non
     served: dict[str, set[str]] = {}
     for point in plan.points:
         if point.id not in plan.impossible:
-            served.setdefault(point.labels["formulation"], set()).add(point.labels["sampler"])
+            served.setdefault(str(point.labels["formulation"]), set()).add(str(point.labels["sampler"]))
     guided = next(label for label in served["flow"] if "class-label" in label)
     below = next(label for label in served["flow"] if "sigma_min" in label)
     noise = {"euler", "ancestral", guided, below}

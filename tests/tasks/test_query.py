@@ -12,6 +12,7 @@ import xarray as xr
 
 from diffusion.metrics import ModeCoverage
 from tasks.columns import FACTS
+from tasks.plain import Spec
 from tasks.query import STATISTICS, QueryError, query
 from tasks.where.columns import Columns, Groups
 from tests.tasks.metric_kit import saying
@@ -201,7 +202,7 @@ def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one() -> None:
         ({"metrics": ["x" * 5000]}, "is unknown"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(asked: dict[str, list[str]], told: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one(asked: Spec, told: str) -> None:
     with pytest.raises(QueryError) as refusal:
         query(points_of([{"w1": 1.0}], "w1"), **asked)
     assert told in str(refusal.value)

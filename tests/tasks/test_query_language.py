@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
 from tasks.query import QueryError, where
 from tasks.where.language import DEEPEST, LONGEST
@@ -213,7 +214,7 @@ def test_conditions_say_of_each_row_what_python_says_of_its_values(expression: s
     as_python = as_python.replace("`and`", "and_")
     said = []
     for row in FRAME[["steps", "w1", "sampler", "torus-distance", "and"]].to_dict("records"):
-        values = {names.get(name, name): value for name, value in row.items()}
+        values = {names.get(str(name), str(name)): value for name, value in row.items()}
         said.append(bool(eval(as_python, {"__builtins__": {}}, values)))  # noqa: S307 - of our own making
     assert where(FRAME, expression).tolist() == said
 
@@ -237,8 +238,8 @@ def test_a_frame_without_rows_has_no_row_that_satisfies_anything() -> None:
 def test_texts_compare_alike_however_they_are_held(kind: str) -> None:
     from tasks.where.conditions import satisfied
 
-    dtype = {"U": str, "O": object, "T": np.dtypes.StringDType()}[kind]
-    columns = {"sampler": np.array(["heun", "ddim", "ä"], dtype=dtype)}
+    dtypes: dict[str, DTypeLike] = {"U": str, "O": object, "T": np.dtypes.StringDType()}
+    columns = {"sampler": np.array(["heun", "ddim", "ä"], dtype=dtypes[kind])}
     for expression, expected in (
         ("sampler == 'heun'", [True, False, False]),
         ("sampler > 'e'", [True, False, True]),

@@ -1,6 +1,7 @@
 """Who is best, and who cannot be told from the best; what nothing beats."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from tests.tasks.test_query import HITS, points_of
 CONFIGURATION = ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
 
 
-def values_of(values: dict[str, list[float]], **labels: Plain) -> list[dict]:
+def values_of(values: dict[str, list[float]], **labels: Plain) -> list[Spec]:
     """A row per sampler and seed."""
     return [
         {**labels, "sampler": name, "seed": s, "w1": x}
@@ -27,7 +28,13 @@ def values_of(values: dict[str, list[float]], **labels: Plain) -> list[dict]:
 
 def a_sweep() -> list[Spec]:
     draw = np.random.default_rng(3)
-    axes = [["uniform", "moons"], ["vp", "edm"], ["heun", "ddim", "euler"], [1, 2, 5, 10, 20], range(4)]
+    axes: list[Iterable[Plain]] = [
+        ["uniform", "moons"],
+        ["vp", "edm"],
+        ["heun", "ddim", "euler"],
+        [1, 2, 5, 10, 20],
+        range(4),
+    ]
     names = ("dataset", "formulation", "sampler", "steps", "seed")
     rows = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
     return [
@@ -202,11 +209,13 @@ _small = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan, np.inf])
 def test_a_configuration_is_on_the_front_exactly_if_no_other_of_its_group_beats_it(
     found: list[tuple[float, float, int, str]], many: int
 ) -> None:
-    rows = [{"sampler": f"s{i}", "w1": a, "ks": b, "nfe": n, "formulation": f} for i, (a, b, n, f) in enumerate(found)]
+    rows: list[Spec] = [
+        {"sampler": f"s{i}", "w1": a, "ks": b, "nfe": n, "formulation": f} for i, (a, b, n, f) in enumerate(found)
+    ]
     objectives = ["w1", "nfe", "ks"][:many]
     front = pareto(points_of(rows, "w1", "ks"), objectives, by=["formulation"])
 
-    def beats(one: dict, other: dict) -> bool:
+    def beats(one: Spec, other: Spec) -> bool:
         costs = [(one[name], other[name]) for name in objectives]
         return (
             one["formulation"] == other["formulation"]
@@ -252,11 +261,11 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() 
 FORWARD = "forward-chain on vp-linear"
 
 
-def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels: Plain) -> list[dict]:
+def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels: Plain) -> list[Spec]:
     return [{**row, "nfe": nfe, "process": process} for row in values_of(values, **labels)]
 
 
-def with_forward(name: str) -> list[dict]:
+def with_forward(name: str) -> list[Spec]:
     """Forward rows beat all others in every count."""
     return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0, "forward")]
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -233,7 +234,7 @@ def whole_store() -> ModelledAnswers:
     return ModelledAnswers(Store.open(answers.provenance["store"]))
 
 
-CASES = {
+CASES: dict[str, Callable[[], ModelledAnswers]] = {
     "one seed": lambda: realistic(seeds=1, samplers=("heun",)),
     "one step count": lambda: realistic(steps=(10,), samplers=("heun",)),
     "one seed, one step count, one sampler": lambda: realistic(seeds=1, steps=(1,), samplers=("heun",)),
@@ -353,6 +354,7 @@ const watch = setInterval(() => {
 def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path) -> None:
     html = draw_report(all_kinds())
     path = tmp_path / "report.html"
+    assert CHROMIUM is not None
     path.write_text(html.replace("</body>", CLICK), encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{path.as_uri()}#all"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -360,8 +362,9 @@ def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path) -> No
     timer.start()
     dom, log = process.communicate()
     timer.cancel()
-    opening = re.search(r"<html[^>]*>", dom).group()
-    attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', opening))
+    opening = re.search(r"<html[^>]*>", dom)
+    assert opening is not None
+    attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', opening.group()))
     assert attributes.get("problems") is None
     assert attributes["all"] == "drawn"
     (vp, ve), (vp_after, ve_after) = (map(int, attributes[when].split()) for when in ("before", "after"))

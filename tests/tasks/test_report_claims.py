@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -80,7 +80,8 @@ def verdicts(key: str, rows: Sequence[Spec], **study: Plain) -> list[Spec]:
     """The verdicts of one claim, as plain values."""
     (found,) = [claim for claim in claims(answers_to(rows, **study)) if claim["claim"] == key]
     assert found["asked"] == bool(found["verdicts"])
-    return found["verdicts"]
+    told: list[Spec] = found["verdicts"]
+    return told
 
 
 def verdict(key: str, rows: Sequence[Spec], **study: Plain) -> Spec:
@@ -300,9 +301,9 @@ def test_multistep_is_weighed_against_both_kinds_of_single_steps(single: str) ->
 
 
 def variances(posterior: Law, transition: Law) -> list[Spec]:
-    more = {"schedule": "vp-linear"}
-    return rows_of("ancestral", posterior, **more) + rows_of(
-        {"name": "ancestral", "variance": "transition"}, transition, **more
+    transitions = {"name": "ancestral", "variance": "transition"}
+    return rows_of("ancestral", posterior, schedule="vp-linear") + rows_of(
+        transitions, transition, schedule="vp-linear"
     )
 
 
@@ -454,7 +455,7 @@ def test_noise_corrects_if_it_costs_at_few_evaluations_and_pays_at_many() -> Non
     [("ancestral", "ddim"), ("dpmpp-2m-sde", "dpmpp-2m"), ("euler-maruyama", "euler"), ("euler-maruyama", "heun")],
 )
 def test_a_stochastic_sampler_is_compared_with_the_rule_that_it_is_without_noise(noisy: str, without: str) -> None:
-    on = {"schedule": "vp-linear"}
+    on: Spec = {"schedule": "vp-linear"}
     rows = rows_of(noisy, lambda n: 3 / n, **on) + rows_of(without, lambda n: 0.1 + 1 / n, **on)
     assert verdict("noise-corrects", rows)["compared"] == f"{noisy} against {without}"
 
@@ -477,7 +478,7 @@ def test_quantile_starts_have_no_noise_but_that_of_the_sampler_and_of_training()
     assert verdict("second-order", rows, start="quantiles")["verdict"] == HOLDS
     trained = [{**row, "formulation": "edm"} for row in rows]
     assert verdict("second-order", trained, start="quantiles")["verdict"] == OPEN
-    on = {"seeds": 1, "schedule": "vp-linear"}
+    on: Spec = {"seeds": 1, "schedule": "vp-linear"}
     rows = rows_of("ancestral", lambda n: 0.011 / n, **on) + rows_of("ddim", lambda n: 0.010 / n, **on)
     assert verdict("noise-corrects", rows, start="quantiles")["verdict"] == OPEN
 

@@ -97,12 +97,12 @@ def test_the_network_dominates_from_the_step_count_after_which_it_never_stops(
     network: tuple[float, ...], start: int | None
 ) -> None:
     steps = (1, 2, 5, 8)
-    laws = {"network": network, "discretisation": tuple(0.4 / n for n in steps), "prior": (0.0,) * 4}
+    laws: Spec = {"network": network, "discretisation": tuple(0.4 / n for n in steps), "prior": (0.0,) * 4}
     assert origin_of(split_rows(steps=steps, noise=1e-6, **laws)).network_from() == start
 
 
 def test_what_noise_hides_does_not_dominate() -> None:
-    laws = {"network": (0.101,) * 2, "discretisation": (0.1,) * 2, "prior": (0.0,) * 2}
+    laws: Spec = {"network": (0.101,) * 2, "discretisation": (0.1,) * 2, "prior": (0.0,) * 2}
     rows = split_rows(steps=(1, 2), **laws)
     for row in rows:
         row["w1"] += 0.01 * (row["seed"] - 1) if row["formulation"] == "edm" else 0.0
@@ -113,8 +113,8 @@ def test_what_noise_hides_does_not_dominate() -> None:
 
 
 def test_the_sentence_says_what_dominates_where() -> None:
-    edm = {"network": (0.1, 0.1), "discretisation": (0.9, 0.01), "prior": (0.0, 0.0)}
-    vp = {"network": (0.0, 0.0), "discretisation": (0.9, 0.001), "prior": (0.0, 0.0)}
+    edm: Spec = {"network": (0.1, 0.1), "discretisation": (0.9, 0.01), "prior": (0.0, 0.0)}
+    vp: Spec = {"network": (0.0, 0.0), "discretisation": (0.9, 0.001), "prior": (0.0, 0.0)}
     rows = split_rows(steps=(1, 10), noise=1e-6, **edm)
     rows += split_rows(formulation="vp", steps=(1, 10), noise=1e-6, **vp)
     table = tabulate(answers_to(rows))
@@ -176,24 +176,30 @@ def picture_of(answers: ModelledAnswers, dataset: str = "uniform") -> Picture | 
     return score_errors(answers.score_errors(), tabulate(answers), dataset)
 
 
+def drawn(answers: ModelledAnswers) -> Spec:
+    found = picture_of(answers)
+    assert found is not None
+    return found.spec
+
+
 def test_the_curve_is_the_geometric_mean_over_seeds_with_a_band() -> None:
-    found = picture_of(with_errors([[1, 4], [2, 4], [4, 4]], [[0.1, 10]] * 3))
-    band, curve = found.spec["data"]
+    found = drawn(with_errors([[1, 4], [2, 4], [4, 4]], [[0.1, 10]] * 3))
+    band, curve = found["data"]
     assert curve["x"] == [0.1, 10]
     assert curve["y"] == pytest.approx([2, 4], rel=1e-4)
     factor = math.exp(4.302653 * math.log(2) / math.sqrt(3))  # Student's t of two degrees of freedom
     assert band["y"] == pytest.approx([2 * factor, 4, 4, 2 / factor], rel=1e-4)
-    assert found.spec["layout"]["xaxis"]["type"] == found.spec["layout"]["yaxis"]["type"] == "log"
+    assert found["layout"]["xaxis"]["type"] == found["layout"]["yaxis"]["type"] == "log"
 
 
 def test_from_two_seeds_no_band_is_drawn() -> None:
-    found = picture_of(with_errors([[1, 4], [2, 4]], [[0.1, 10]] * 2))
-    assert len(found.spec["data"]) == 1
+    found = drawn(with_errors([[1, 4], [2, 4]], [[0.1, 10]] * 2))
+    assert len(found["data"]) == 1
 
 
 def test_exact_rows_other_datasets_and_what_is_no_number_are_left_out() -> None:
     answers = with_errors([[1.0, np.nan], [np.nan, 3.0]], [[0.1, 10], [0.1, 10]])
-    (curve,) = picture_of(answers).spec["data"]
+    (curve,) = drawn(answers)["data"]
     assert (curve["x"], curve["y"]) == ([0.1, 10], [1, 3])
     assert picture_of(answers, "torus") is None
     assert picture_of(with_errors([[1e-30, 1e-30]], [[0.1, 10]], formulation="exact")) is None

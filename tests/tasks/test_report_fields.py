@@ -16,12 +16,13 @@ from diffusion.datasets.degradations import Noise
 from diffusion.formulations import Exact, Formulation, InDI
 from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
+from tasks.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
 from tasks.report.pictures.style import Picture
-from tasks.results.models import Model, ModelledAnswers
+from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.tasks.chosen import OfCell, Told, answers_to, chosen
 from tests.tasks.page_reader import Page, check_with_plotly, unpacked

@@ -31,7 +31,7 @@ def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not() -
 
 
 def test_the_sentence_gives_the_step_count_from_which_a_curve_is_near_and_the_numbers_where_it_is_not() -> None:
-    rows = []
+    rows: list[Spec] = []
     for n, trained, exact in ((1, 0.08, 0.02), (2, 0.06, 0.02), (4, 0.021, 0.02), (8, 0.011, 0.01)):
         for seed in range(3):
             rows += [
@@ -58,7 +58,7 @@ def test_what_the_seeds_cannot_tell_apart_is_called_neither_far_nor_near() -> No
 
 
 def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with() -> None:
-    rows = [{"formulation": "edm", "w1": 0.1}, {"schedule": "vp-linear", "w1": 0.01}]
+    rows: list[Spec] = [{"formulation": "edm", "w1": 0.1}, {"schedule": "vp-linear", "w1": 0.01}]
     (near,) = verdicts(tabulate(answers_to(rows)), "uniform", "w1").nearness
     assert near.ratios == ()
     trained = [{"formulation": "edm", "w1": 0.1}, {"formulation": "edm", "w1": 0.2, "grid": "uniform-t"}]
@@ -69,7 +69,7 @@ def test_an_exact_row_of_another_schedule_or_grid_is_not_compared_with() -> None
 
 
 def test_the_best_at_a_budget_costs_no_more_than_the_budget() -> None:
-    rows = [
+    rows: list[Spec] = [
         {"formulation": "edm", "sampler": "ddim", "w1": 0.05},
         {"formulation": "vp", "w1": 0.01},
         {"w1": 0.001},
@@ -125,7 +125,9 @@ def test_floors_of_different_laws_are_not_pooled() -> None:
 
 
 def test_the_interval_is_student_s() -> None:
-    low, high = Mean(1, 1, (1.0, 2.0, 3.0)).interval
+    interval = Mean(1, 1, (1.0, 2.0, 3.0)).interval
+    assert interval is not None
+    low, high = interval
     assert (high - low) / 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
     assert Mean(1, 1, (1.0,)).interval is None
 

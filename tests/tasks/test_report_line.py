@@ -29,13 +29,21 @@ def of_name(name: str) -> Target:
 
 
 def columns_of(picture: Picture) -> np.ndarray:
-    return np.nan_to_num(unpacked(picture.spec["data"][0]["z"]))
+    columns: np.ndarray = np.nan_to_num(unpacked(picture.spec["data"][0]["z"]))
+    return columns
+
+
+def drawn_from(target: Target, n: int) -> np.ndarray:
+    """n samples of a target on the line."""
+    samples = target.sample(n)
+    assert samples is not None
+    return samples[:, 0]
 
 
 @pytest.mark.parametrize("name", ["four_points", "uniform", "gaussian_mixture"])
 def test_the_target_s_own_samples_look_like_its_column(name: str) -> None:
     target = of_name(name)
-    kept = Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {10: target.sample(40_000)[:, 0]})
+    kept = Kept(Panel("heun"), Series(0, "edm", "edm", "edm", 0, (0,)), 0, {10: drawn_from(target, 40_000)})
     picture = against_steps(kept, target, window([kept], target))
     assert picture.spec["data"][0]["x"] == ["10", "target"]
     drawn = columns_of(picture)
@@ -53,7 +61,7 @@ def test_the_target_s_own_samples_look_like_its_column(name: str) -> None:
 )
 def test_samples_stand_beside_the_law_that_they_should_follow(sampler: str | Spec, nsr: float | None) -> None:
     top = schedules.create("edm").terminal_nsr if nsr is None else nsr
-    drawn = of_name("uniform").sample(4000)[:, 0] + top * np.random.default_rng(0).normal(size=4000)
+    drawn = drawn_from(of_name("uniform"), 4000) + top * np.random.default_rng(0).normal(size=4000)
     answers = answers_to([{"sampler": sampler, "w1": 0.1, "samples": drawn[:, None].astype(np.float32)}])
     table = tabulate(answers)
     target = table.targets["uniform"]
@@ -72,11 +80,14 @@ def test_samples_of_a_law_that_is_not_drawn_are_left_out_and_the_page_says_so() 
 
 def test_a_target_on_the_line_need_not_be_scalar_by_its_class() -> None:
     mixture = of_name("gaussian_mixture")
-    low, high = mixture.support()
+    support = mixture.support()
+    assert support is not None
+    low, high = support
     assert -3 < low < -2 < 2 < high < 6
     edges = np.linspace(-6, 8, 200)
     for alpha, sigma in ((1.0, 0.0), (1.0, 0.5), (0.5, 2.0)):
         density = mixture.density(edges, alpha, sigma)
+        assert density is not None
         assert (density * np.diff(edges)).sum() == pytest.approx(1, abs=0.02)
 
 
@@ -88,7 +99,7 @@ def a_way(moves: int, n: int = 400, *, forward: bool) -> ModelledAnswers:
     schedule = schedules.create("vp-constant")
     times = np.linspace(0, schedule.t_max, moves + 1)
     alpha, sigma = (part(torch.from_numpy(times)).numpy() for part in (schedule.alpha, schedule.sigma))
-    atoms = of_name("four_points").sample(n)[:, 0]
+    atoms = drawn_from(of_name("four_points"), n)
     noise = np.random.default_rng(1).standard_normal((moves + 1, n))
     states = (alpha[:, None] * atoms + sigma[:, None] * noise).astype(np.float32)
     order = slice(None) if forward else slice(None, None, -1)

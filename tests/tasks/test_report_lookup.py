@@ -17,7 +17,7 @@ from diffusion.metrics import metrics
 from diffusion.samplers import DDIM
 from diffusion.schedules import VPCosine, schedules
 from tasks.report import draw_report
-from tasks.report.lookup.asked import asked_in
+from tasks.report.lookup.asked import C, Described, asked_in
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import tabulate
 from tests.tasks import own_parts
@@ -26,6 +26,13 @@ from tests.tasks.real_page import all_kinds
 
 LABELS = {"dataset", "formulation", "schedule", "sampler", "grid", "label", "condition"}
 ROOMS = ("report", "query")
+
+
+def known(part: Described[C] | None) -> C:
+    """The component of a part of a question that has it."""
+    assert part is not None
+    assert part.component is not None
+    return part.component
 
 
 def _split(tree: ast.AST) -> list[ast.Call]:
@@ -74,15 +81,15 @@ def test_every_row_of_a_run_has_the_components_that_it_asked() -> None:
     labels = answers.points
     for i, asked in enumerate(asked_in(answers)):
         row = labels.isel(point=i)
-        sampler = asked.sampler.component.label()
+        sampler = known(asked.sampler).label()
         if asked.guidance is not None:
-            sampler += f" | {asked.guidance.component.label()}"
+            sampler += f" | {known(asked.guidance).label()}"
         assert sampler == row["sampler"].item()
-        assert asked.schedule.component.label() == row["schedule"].item()
-        assert asked.grid.component.label() == row["grid"].item()
-        assert asked.formulation.component.label() == row["formulation"].item() or asked.formulation.name == "exact"
-        dataset = asked.dataset.component.label()
-        condition = f" | {asked.guidance.component.condition()}" if asked.guidance else ""
+        assert known(asked.schedule).label() == row["schedule"].item()
+        assert known(asked.grid).label() == row["grid"].item()
+        assert known(asked.formulation).label() == row["formulation"].item() or asked.formulation.name == "exact"
+        dataset = known(asked.dataset).label()
+        condition = f" | {known(asked.guidance).condition()}" if asked.guidance else ""
         assert dataset + condition == row["dataset"].item()
 
 
@@ -94,10 +101,10 @@ def test_a_question_has_guidance_and_the_schedule_that_is_sampled_on() -> None:
         {"dataset": "eight_gaussians", "sampler": "ddim", "sliced-w2": 0.1},
     ]
     guided, elsewhere, plain = asked_in(answers_to(rows))
-    assert guided.guidance.component == ClassLabel((2, 3), 1.5)
-    assert guided.sampler.component == DDIM(0.5)
+    assert known(guided.guidance) == ClassLabel((2, 3), 1.5)
+    assert known(guided.sampler) == DDIM(0.5)
     assert (guided.rule, guided.sampler.plain) == ("", False)
-    assert elsewhere.sampling_schedule.component == VPCosine()
+    assert known(elsewhere.sampling_schedule) == VPCosine()
     assert elsewhere.schedule.name == "edm"
     assert elsewhere.rule == ""
     assert (plain.rule, plain.sampler.plain) == ("ddim", True)
@@ -130,7 +137,7 @@ def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_draw
     answers = chosen(spec, lambda _point: Told({"sliced-w2": 0.1}))
     (skipped,) = [row for row in tabulate(answers).points if row.status == "skipped"]
     assert skipped.asked.dataset.component is None
-    assert skipped.asked.guidance.component == ClassLabel(3)
+    assert known(skipped.asked.guidance) == ClassLabel(3)
     html = draw_report(answers)
     assert "torus | label 3: the exact target is not drawn (none of its points was asked of a model)." in html
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from tasks.plain import Plain, Spec
 from tasks.report import draw_report
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, not_numbers, verdicts
@@ -18,7 +19,7 @@ from tasks.results.models import ModelledAnswers
 from tests.tasks.chosen import answers_to
 
 
-def row(metric: str = "w1", **more: object) -> dict[str, object]:
+def row(metric: str = "w1", **more: Plain) -> Spec:
     return {metric: 0.1, **more}
 
 
@@ -51,6 +52,9 @@ def test_a_metric_of_models_counts_once_for_each_model_and_is_compared_with_its_
     assert found is not None
     assert found.metrics == ("nll", "score-error")
     ((_, least, (nll, score)),) = found.rows
+    assert nll is not None
+    assert nll.above is not None
+    assert score is not None
     assert least == 0.002  # of the schedule edm: what the densities are told at
     assert nll.value.values == (1.1, 1.4, 1.2)
     assert nll.above.values == pytest.approx((0.1, 0.2, 0.1))
@@ -76,7 +80,7 @@ def test_there_is_no_such_table_where_nothing_of_the_kind_was_measured() -> None
 
 # --- baselines --------------------------------------------------------------------------------------------------------
 
-VAE = {"formulation": "vae", "sampler": "decode", "steps": 1}
+VAE: Spec = {"formulation": "vae", "sampler": "decode", "steps": 1}
 
 
 def with_baseline(curves: tuple[str, ...] = ("edm", "exact")) -> ModelledAnswers:
@@ -115,7 +119,7 @@ INDI = {"name": "indi", "degradation": {"name": "mask", "seen": [0]}}
 
 def test_whoever_knows_more_is_ranked_apart() -> None:
     rows = [
-        row(dataset="eight_gaussians", formulation=formulation, sampler=sampler, **{"sliced-w2": value})
+        row("sliced-w2", dataset="eight_gaussians", formulation=formulation, sampler=sampler) | {"sliced-w2": value}
         for formulation, sampler, value in (
             ("edm", "heun", 0.2),
             (INDI, "indi", 0.1),
@@ -190,7 +194,7 @@ def test_samples_that_ran_away_are_named_although_their_points_are_ok() -> None:
 
 
 def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row() -> None:
-    of_restorations = {"restoration-error": 0.1, "restoration-error_floor": math.nan}
+    of_restorations: Spec = {"restoration-error": 0.1, "restoration-error_floor": math.nan}
     rows = [
         row(formulation="edm", w1=0.2, w1_floor=0.1),
         row(formulation=INDI, sampler="indi", w1=0.2, w1_floor=0.1, **of_restorations),

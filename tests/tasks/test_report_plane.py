@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion.datasets import Checkerboard, EightGaussians
+from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series
@@ -25,10 +26,13 @@ def kept_of(values: np.ndarray, n: int = 10) -> list[Kept]:
 def test_the_target_and_its_own_samples_look_alike() -> None:
     target = Target("eight_gaussians", EightGaussians())
     samples = target.sample(5000)
+    assert samples is not None
     seen = plane.outlook_on(target, kept_of(samples), 2)
+    of_target = plane.target_picture(seen)
+    assert of_target is not None
     pictured, drawn = (
-        unpacked(spec["data"][0]["z"]).astype(float)
-        for spec in (plane.target_picture(seen).spec, plane.pictures(kept_of(samples), seen)[0].spec)
+        unpacked(picture.spec["data"][0]["z"]).astype(float)
+        for picture in (of_target, plane.pictures(kept_of(samples), seen)[0])
     )
     assert np.corrcoef(pictured.ravel(), drawn.ravel())[0, 1] > 0.95
     # rows are y, columns x: the modes on the axes are where they are
@@ -82,7 +86,7 @@ def test_a_data_set_of_any_dimension_is_drawn_known_or_not(dim: int, known: bool
     samples = rng.standard_normal((300, dim)).astype(np.float32)
     states = rng.standard_normal((5, 300, dim)).astype(np.float32)
     ramp = np.linspace(1, 0, 5)
-    rows = [
+    rows: list[Spec] = [
         {"dataset": {"name": "from_file", "path": str(path)}, "steps": n, "sliced-w2": 0.1, "samples": samples}
         for n in (1, 4)
     ]

@@ -13,7 +13,7 @@ from tasks.columns import PARTS, MetricColumns
 from tasks.plain import Plain, Spec
 from tasks.results.error_decomposition import split
 
-QUESTION = {
+QUESTION: Spec = {
     "dataset": "uniform",
     "schedule": "edm",
     "sampler": "heun",
@@ -39,7 +39,7 @@ def row(
     }
 
 
-def parts_of(*rows: Spec, metrics: tuple[str] = ("w1",)) -> dict[str, np.ndarray]:
+def parts_of(*rows: Spec, metrics: tuple[str, ...] = ("w1",)) -> dict[str, np.ndarray]:
     return split({name: np.array([r[name] for r in rows]) for name in rows[0]}, metrics)
 
 
@@ -54,7 +54,9 @@ def test_the_parts_are_the_differences_and_add_up_to_the_metric() -> None:
 
 @pytest.mark.parametrize("name", QUESTION)
 def test_only_the_same_question_to_the_exact_denoiser_is_compared_with(name: str) -> None:
-    other = {"dataset": "torus", "start": "quantiles"}.get(name, "other" if isinstance(QUESTION[name], str) else 77)
+    other: Plain = {"dataset": "torus", "start": "quantiles"}.get(
+        name, "other" if isinstance(QUESTION[name], str) else 77
+    )
     found = parts_of(row("edm", 4.0), row("exact", 1.5, 0.5, **{name: other}))
     assert np.isnan(found["w1_network"][0])
     assert np.isnan(found["w1_discretisation"][0])
@@ -99,7 +101,7 @@ def test_rows_are_paired_whatever_their_order(
 ) -> None:
     rows = []
     for (steps, seed, sampler), (own, exact, limit, floor, has_exact) in answers.items():
-        question = {"steps": steps, "seed": seed, "sampler": sampler, "floor": floor}
+        question: Spec = {"steps": steps, "seed": seed, "sampler": sampler, "floor": floor}
         rows.append(row("edm", own, **question))
         if has_exact:
             rows.append(row("exact", exact, limit, **question))

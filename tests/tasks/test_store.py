@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tasks.plain import Spec
 from tasks.results import Answers, UnknownStudy
 from tasks.store import Rows, Store, StoreMissing, StoreUnavailable, WrongReference, point_columns, read_points
-from tests.tasks.store_kit import point
+from tests.tasks.store_kit import kept_samples, kept_trajectory, point
 
 
 @pytest.fixture
@@ -57,8 +58,8 @@ def test_large_arrays_come_back_bit_for_bit(uri: str) -> None:
         rows = Rows([point(0, samples=5, steps=2, dim=1)], [cell], {"c": b"weights"}, {name: draws}, {name: path})
         coordinator.commit(rows, "all of it", {})
     answers = Answers(store)
-    np.testing.assert_array_equal(answers.samples(name).values, draws)
-    trajectory = answers.trajectory(name)
+    np.testing.assert_array_equal(kept_samples(answers, name).values, draws)
+    trajectory = kept_trajectory(answers, name)
     np.testing.assert_array_equal(trajectory.values, path[0])
     np.testing.assert_array_equal(trajectory["sigma"].values, path[1][2])
     assert answers.weights("c") == b"weights"
@@ -146,8 +147,8 @@ def test_columns_are_read_by_name_and_rows_by_choice(uri: str) -> None:
     root = store.group()
     assert {"point_id", "dataset", "steps", "w1", "spec"} <= set(point_columns(root))
     assert not [name for name in point_columns(root) if name.endswith("_check")]
-    assert list(read_points(root, ["steps", "dataset"], rows=[4, 1])) == ["dataset", "steps"]
-    assert read_points(root, ["steps", "dataset"], rows=[4, 1])["dataset"].tolist() == ["d0", "d1"]
+    assert list(read_points(root, ["steps", "dataset"], rows=np.array([4, 1]))) == ["dataset", "steps"]
+    assert read_points(root, ["steps", "dataset"], rows=np.array([4, 1]))["dataset"].tolist() == ["d0", "d1"]
     assert read_points(root, ["spec"])["spec"].tolist() == [f'{{"i": {i}}}' for i in range(5)]
     assert "spec" not in read_points(root)
     with pytest.raises(KeyError, match="no column nonsense in points; there are point_id, cell_id"):
@@ -172,7 +173,7 @@ def test_an_id_that_the_tables_cannot_hold_is_refused(uri: str, wrong: str | int
         with pytest.raises(ValueError, match="expected 1 to 24 ASCII characters"):
             coordinator.commit(Rows(points=[point(0, point_id=wrong)]), "wrong", {})
         with pytest.raises(ValueError, match="expected 1 to 24 ASCII characters"):
-            coordinator.commit_study("s", {}, [wrong], Rows(), {})
+            coordinator.commit_study("s", {}, [cast("str", wrong)], Rows(), {})
     assert len(store.history()) == 2
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from icechunk import Session
 
 from tasks.plain import Plain, Spec
 from tasks.results import Answers
@@ -125,7 +126,7 @@ def test_the_lease_of_a_killed_run_of_this_host_is_taken_over_and_told(s3: str) 
         other.kill()
         other.wait()
     with store.coordinate() as coordinator:
-        assert f"process {other.pid}" in coordinator.before
+        assert f"process {other.pid}" in str(coordinator.before)
         coordinator.commit(Rows(points=[point(0)]), "after it", {})
     with store.coordinate() as coordinator:
         assert coordinator.before is None
@@ -136,12 +137,13 @@ def test_a_lease_of_another_host_needs_force_and_its_holder_cannot_commit_any_mo
     with store.coordinate() as first:
         lease = Lease.of(Place(s3))
         mine, version = lease.read()
+        assert mine is not None
         far = replace(mine, host="far-away", machine="another", pid=77)
         assert lease.take(far, instead_of=version)  # as that host would have written it
         with pytest.raises(StoreLocked, match=r"host far-away, process 77.*--force-unlock"), store.coordinate():
             pass
         with Store.open(s3).coordinate(force_unlock=True) as second:
-            assert "far-away" in second.before
+            assert "far-away" in str(second.before)
             with pytest.raises(StoreLocked, match="taken over"):
                 first.commit(Rows(points=[point(0)]), "too late", {})
             second.commit(Rows(points=[point(1)]), "mine", {})
@@ -155,6 +157,7 @@ def test_where_the_lease_fails_icechunk_refuses_the_second_commit_and_nothing_is
     with one.coordinate() as first:
         lease = Lease.of(Place(s3))
         mine, version = lease.read()
+        assert mine is not None
         client, key = lease.client, {"Bucket": lease.bucket, "Key": lease.key}
         client.delete_object(**key)  # an operator's mistake
         with two.coordinate() as second:
@@ -174,7 +177,7 @@ def test_a_commit_at_the_same_moment_is_a_clear_error_and_not_in_the_store(
     with store.coordinate() as coordinator:
         real = coordinator._repository.commit
 
-        def commit_after_another(session, message, metadata):
+        def commit_after_another(session: Session, message: str, metadata: dict[str, object]) -> str:
             other, root, _ = store._repository.begin()
             root.attrs["other"] = True
             real(other, "the other", {})
@@ -226,15 +229,15 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
     class Careless:
         """The server as it is, but for the condition of a put."""
 
-        def __init__(self, client) -> None:
+        def __init__(self, client: Plain) -> None:
             self._client = client
 
-        def put_object(self, **told):
+        def put_object(self, **told: Plain) -> Plain:
             self._client.put_object(**{k: v for k, v in told.items() if k not in ("IfNoneMatch", "IfMatch")})
             other = Holder.me()
             return self._client.put_object(Bucket=told["Bucket"], Key=told["Key"], Body=other.note().encode())
 
-        def get_object(self, **told):
+        def get_object(self, **told: Plain) -> Plain:
             return self._client.get_object(**told)
 
     lease = Lease.of(Place(s3))

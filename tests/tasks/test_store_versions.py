@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tasks.plain import Spec
 from tasks.results import Answers
 from tasks.results.stored import coordinate
 from tasks.store import (
@@ -22,7 +23,7 @@ from tasks.store import (
 )
 from tasks.store.schema import READABLE
 from tests.tasks.golden_stores import GOLDEN, unpacked
-from tests.tasks.store_kit import ROOT, point, python
+from tests.tasks.store_kit import ROOT, kept_samples, kept_trajectory, point, python
 
 IDS = [f"{i:020x}" for i in (*range(8), 9)]
 CELL = "c0ffee0000000000c0de"
@@ -44,7 +45,13 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return unpacked(request.param, tmp_path)
 
 
-def everything(uri: str) -> dict[str, object]:
+def schema_of(uri: str) -> int:
+    found = Store.open(uri).group().attrs["schema"]
+    assert isinstance(found, int)
+    return found
+
+
+def everything(uri: str) -> Spec:
     """All that a golden store answers, as plain values."""
     answers = Answers(Store.open(uri), "golden")
     whole = Answers(Store.open(uri))
@@ -56,8 +63,8 @@ def everything(uri: str) -> dict[str, object]:
         "study": answers.study,
         "asked": answers.points["point_id"].values.tolist(),
         "samples": [None if (s := whole.samples(name)) is None else s.values.tolist() for name in IDS],
-        "trajectory": whole.trajectory(IDS[1]).values.tolist(),
-        "levels": whole.trajectory(IDS[1])["sigma"].values.tolist(),
+        "trajectory": kept_trajectory(whole, IDS[1]).values.tolist(),
+        "levels": kept_trajectory(whole, IDS[1])["sigma"].values.tolist(),
         "weights": {cell: whole.weights(cell) for cell in whole.trained()},
         "cells": whole.cell_specs,
         "losses": whole.losses().values.tolist(),
@@ -96,7 +103,7 @@ def test_a_store_of_any_version_answers_the_same_without_being_written_to(golden
 
 def test_the_next_coordinator_migrates_in_one_commit_and_nothing_changes(golden: str) -> None:
     before, length = everything(golden), len(Store.open(golden).history())
-    schema = Store.open(golden).group().attrs["schema"]
+    schema = schema_of(golden)
     with coordinate(Store.open(golden)):
         pass
     assert everything(golden) == before
@@ -120,13 +127,13 @@ def test_snapshots_from_before_a_migration_stay_readable(older: str) -> None:
     assert points["w1"].values[0] == 0.5
     assert points["sampling_schedule"].values.tolist() == ["edm"] * 6
     assert Answers(Store.open(older), as_of=before).weights(CELL) == bytes(range(200))
-    assert Answers(Store.open(older), as_of=before).samples(IDS[7]).shape == (5, 3)
+    assert kept_samples(Answers(Store.open(older), as_of=before), IDS[7]).shape == (5, 3)
 
 
 def test_an_older_store_is_not_written_to_by_whoever_does_not_know_what_its_specs_mean(older: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"tasks\.results\.stored\.coordinate"), Store.open(older).coordinate():
         pass
-    assert Store.open(older).group().attrs["schema"] < SCHEMA
+    assert schema_of(older) < SCHEMA
 
 
 # --- what rows of older schemas do not say --------------------------------------------------------------------------------
@@ -252,7 +259,7 @@ def test_the_format_is_what_the_documentation_says_to_plain_zarr_and_xarray(tmp_
     text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
     code = text.split("```python\n", 1)[1].split("```", 1)[0]
     assert "tasks" not in code
-    names: dict[str, object] = {}
+    names: Spec = {}
     exec(code.replace('"results"', repr(uri)), names)  # noqa: S102 - the page's own example
     table = names["table"]
     ours = read_points(Store.open(uri).group())

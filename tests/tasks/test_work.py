@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffusion.metrics import NegativeLogLikelihood
+from tasks.plain import Spec
 from tasks.plan import Job, Shard, make_plan
 from tasks.results import open_results
 from tasks.results.stored import plan_against
@@ -21,7 +22,7 @@ from tasks.work.data import generate
 from tests.tasks import tiny_store
 from tests.tasks.in_one_process import ShardAnswer, run_shard
 
-SPEC = {
+SPEC: Spec = {
     "name": "work",
     "datasets": ["gaussian_mixture", "uniform"],
     "formulations": ["edm", "flow", "edm2", {"name": "denoising", "parametrization": "v", "noise_label": "angle"}],
@@ -140,7 +141,12 @@ def test_a_metric_of_the_denoiser_that_cannot_be_measured_costs_nothing_else(
     jobs = [job for job in jobs_of(study) if job.cell.training][:2]
     plain = told(answers(Shard(tuple(jobs)), study))
     asked: list[object] = []
-    monkeypatch.setattr(NegativeLogLikelihood, "evaluate", lambda *of: asked.append(of) or fault(*of))
+
+    def evaluate(*of: object) -> float:
+        asked.append(of)
+        return fault(*of)
+
+    monkeypatch.setattr(NegativeLogLikelihood, "evaluate", evaluate)
     found = answers(Shard(tuple(jobs)), Study.from_spec({**SPEC, "metrics": [*SPEC["metrics"], "nll"]}))
     assert len(asked) == len(jobs)  # once for a cell, whatever is asked of it
     assert len(found.unanswered) == len(jobs)
