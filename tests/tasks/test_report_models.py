@@ -128,8 +128,6 @@ def test_whoever_knows_more_is_ranked_apart() -> None:
             ("edm", {"name": "langevin", "nsr": 0.5}, 0.02),
         )
     ]
-    for one in rows:
-        del one["w1"]
     answers = answers_to(rows)
     found = verdicts(tabulate(answers), "eight_gaussians", "sliced-w2")
     assert [(what, [best.who for best in ranking]) for what, ranking in found.rankings] == [
