@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.metrics import Profile
 from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point, make_plan
 from tasks.plan.expansion import points_of
@@ -89,7 +90,7 @@ def chosen(
     swept = SweepAnswer(
         [one for one in made if not one.cell.training],
         points,
-        {cell_id: (list(one.levels), list(one.errors)) for cell_id, one in told_of.items() if len(one.levels)},
+        {cell_id: Profile(list(one.levels), list(one.errors)) for cell_id, one in told_of.items() if len(one.levels)},
         "cpu",
         0.0,
     )

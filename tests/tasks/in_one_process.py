@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.metrics import Profile
 from tasks.plan import Shard
 from tasks.results.rows import swept_rows, trained_rows
 from tasks.store import Rows
@@ -39,7 +40,7 @@ class ShardAnswer:
         return [point for stage in (self.trained, self.swept) if stage for point in stage.points]
 
     @property
-    def profiles(self) -> dict[str, tuple[list[float], list[float]]]:
+    def profiles(self) -> dict[str, Profile]:
         return self.swept.profiles if self.swept else {}
 
     @property

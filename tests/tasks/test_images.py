@@ -17,7 +17,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, Torus, Uniform, datasets, given_labels
 from diffusion.datasets.degradations import Mask
 from diffusion.formulations import Trained, formulations
-from diffusion.metrics import ModeCoverage, RestorationError, metrics
+from diffusion.metrics import Metric, ModeCoverage, RestorationError, metrics
 from diffusion.networks import architectures
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
@@ -315,7 +315,7 @@ def test_several_labels_are_asked_for_in_turn() -> None:
 
 @pytest.mark.parametrize("metric", [FrechetDigits(), LabelAccuracy()], ids=lambda m: m.registered_name)
 @pytest.mark.parametrize("target", [Uniform(), Torus()], ids=lambda t: t.registered_name)
-def test_metrics_of_digits_refuse_other_targets(metric: Any, target: Dataset) -> None:
+def test_metrics_of_digits_refuse_other_targets(metric: Metric, target: Dataset) -> None:
     assert metrics.find(metric.registered_name) is type(metric)
     assert metric.axis_label
     assert "handwritten digits" in str(metric.refuses(target))
