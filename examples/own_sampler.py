@@ -41,10 +41,10 @@ class Midpoint(da.Sampler):
 def errors(schedule: str, steps: int) -> dict[str, float]:
     """Root mean square distance to 400 steps of `heun` from the same start noise."""
     target = da.dataset("eight_gaussians")
-    asked = {"schedule": schedule, "grid": "uniform-log-snr", "n": 200}
-    limit = da.sample(target, "heun", steps=400, **asked)
+    options = {"schedule": schedule, "grid": "uniform-log-snr", "n": 200}
+    limit = da.sample(target, "heun", steps=400, **options)
     found = {"own": Midpoint(), "ddim": "ddim", "heun": "heun"}
-    samples = {name: da.sample(target, sampler, steps=steps, **asked) for name, sampler in found.items()}
+    samples = {name: da.sample(target, sampler, steps=steps, **options) for name, sampler in found.items()}
     return {name: float((x - limit).square().mean().sqrt()) for name, x in samples.items()}
 
 

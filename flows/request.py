@@ -26,7 +26,7 @@ class RunRequest:
     def parameters(self) -> dict[str, Any]:
         """By name, as plain values that Prefect records."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        resources = {stage: dict(asked) for stage, asked in self.resources.items()}
+        resources = {stage: dict(requested) for stage, requested in self.resources.items()}
         return {**given, "overrides": list(self.overrides), "resources": resources}
 
 

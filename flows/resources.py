@@ -29,17 +29,17 @@ def check_resources(resources: Mapping[str, Mapping[str, float]]) -> None:
         WrongResources: the cluster has no such resources.
     """
     offered: dict[str, float] = ray.cluster_resources()
-    for stage, asked in resources.items():
+    for stage, requested in resources.items():
         if stage not in STAGES:
             raise WrongResources(f"resources: {unknown('stage', stage, STAGES)}")
-        for name, amount in asked.items():
+        for name, amount in requested.items():
             found = offered.get(_OF_RAY.get(name, name), 0.0)
             if amount > found:
                 raise WrongResources(f"resources: {stage} asks for {amount:g} {name}, the cluster offers {found:g}")
 
 
-def options(asked: Mapping[str, float]) -> dict[str, Any]:
+def options(requested: Mapping[str, float]) -> dict[str, Any]:
     """The same as the options of a remote function."""
-    own = {name: amount for name, amount in asked.items() if name not in _OF_RAY}
-    known = {name: amount for name, amount in asked.items() if name in _OF_RAY}
+    own = {name: amount for name, amount in requested.items() if name not in _OF_RAY}
+    known = {name: amount for name, amount in requested.items() if name in _OF_RAY}
     return {**known, **({"resources": own} if own else {})}

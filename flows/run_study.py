@@ -58,9 +58,11 @@ def run_study(
     from flows.orchestration import run
     from flows.request import RunRequest
 
-    changes, asked = tuple(overrides or ()), resources or {}
+    changes, requested = tuple(overrides or ()), resources or {}
     outcome = run(
-        RunRequest(study, store, changes, ray_address, workers, retry_failed, force, force_unlock, report, quiet, asked)
+        RunRequest(
+            study, store, changes, ray_address, workers, retry_failed, force, force_unlock, report, quiet, requested
+        )
     )
     told = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:

@@ -182,12 +182,12 @@ def _followed(
 ) -> Tensor:
     """The state at `last`, by an adaptive solver of order 8 (scipy's DOP853)."""
 
-    asked = 0
+    evaluations = 0
 
     def flat(u: float, values: np.ndarray) -> np.ndarray:
-        nonlocal asked
-        asked += 1
-        if asked > _MOST_EVALUATIONS:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > _MOST_EVALUATIONS:
             raise FlowLost(
                 f"the flow is not at its end after {_MOST_EVALUATIONS} evaluations (tolerance {tolerance:g})"
             )

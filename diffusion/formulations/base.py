@@ -16,7 +16,7 @@ from diffusion.objectives.base import Trainable
 from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
 from diffusion.registry import Component, Registry
-from diffusion.samplers import Begin, Sampler
+from diffusion.samplers import Sampler, SamplingStart
 from diffusion.schedules import Schedule
 
 formulations: Registry[Formulation] = Registry("formulation")
@@ -71,8 +71,8 @@ class Formulation(Component):
         """Least mean squared error, summed over coordinates, of an estimate of the clean data; None where it is not known."""
         return None
 
-    def start(self, begin: Begin) -> Tensor | None:  # noqa: ARG002
-        """Where sampling starts, ``[samples, dim]`` for the one member that `begin` describes; None: from the schedule's noise."""
+    def start(self, start: SamplingStart) -> Tensor | None:  # noqa: ARG002
+        """Where sampling starts, ``[samples, dim]`` for the one member that `start` describes; None: from the schedule's noise."""
         return None
 
 

@@ -40,7 +40,7 @@ from diffusion.metrics import ModelMetric
 from diffusion.models import RestorationModel
 from diffusion.objectives import NoiseLevels, Objective, RestorationLoss, Simple, UniformTime, Weighting
 from diffusion.objectives.parametrizations import Data, Parametrization
-from diffusion.samplers import Begin, Sampler
+from diffusion.samplers import Sampler, SamplingStart
 from diffusion.schedules import Flow, Schedule
 
 
@@ -130,10 +130,10 @@ class InDI(NoiseConditional):
         """``y + eps_t n`` at times ``[...]``: one normal number serves for the noise in y and for the perturbation of y."""
         return self.degradation.map(x) + torch.sqrt(self.degradation.noise**2 + self.spread(t) ** 2)[..., None] * n
 
-    def start(self, begin: Begin) -> Tensor:
+    def start(self, start: SamplingStart) -> Tensor:
         """The observation of clean data of their own, perturbed: x_1."""
-        noise = begin.noise[0]
-        clean = begin.clean()[0] if self.restores else torch.zeros_like(noise)
+        noise = start.noise[0]
+        clean = start.clean()[0] if self.restores else torch.zeros_like(noise)
         return self.observed(clean, noise, torch.ones(len(noise), dtype=torch.float64))
 
     def least_error(self, dataset: Dataset) -> float | None:

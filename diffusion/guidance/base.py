@@ -139,8 +139,8 @@ class LabelGuidance(Guidance):
             return f"label {self.labels}"
         return "all labels" if self.labels == "all" else f"labels {','.join(map(str, self.labels))}"
 
-    def asked(self, dataset: Dataset) -> tuple[int, ...]:
-        """The labels in turn: sample i is to have ``asked[i mod n]``."""
+    def requested(self, dataset: Dataset) -> tuple[int, ...]:
+        """The labels in turn: sample i is to have ``requested[i mod n]``."""
         if self.labels == "all":
             return tuple(range(dataset.classes))
         return self.labels if isinstance(self.labels, tuple) else (int(self.labels),)
@@ -148,7 +148,7 @@ class LabelGuidance(Guidance):
     def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:  # noqa: ARG002
         if dataset.classes == 0:
             return f"dataset {dataset.registered_name!r} has no labels"
-        wrong = [label for label in self.asked(dataset) if label >= dataset.classes]
+        wrong = [label for label in self.requested(dataset) if label >= dataset.classes]
         if wrong:
             return f"dataset {dataset.registered_name!r} has no label {wrong[0]} (accepted: 0 to {dataset.classes - 1}, all)"
         return None
@@ -156,14 +156,14 @@ class LabelGuidance(Guidance):
     def target(self, dataset: Dataset) -> Dataset:
         if dataset.classes == 0:
             raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
-        return given_labels(dataset, self.asked(dataset))
+        return given_labels(dataset, self.requested(dataset))
 
     def in_turn(self, shift: Callable[[int, Tensor], Tensor], dataset: Dataset, x: Tensor) -> Tensor:
         """``shift(label, samples)`` of the samples of each label, put back in their places; x is ``[..., batch, dim]``."""
-        asked = self.asked(dataset)
-        if len(asked) == 1:
-            return shift(asked[0], x)
+        requested = self.requested(dataset)
+        if len(requested) == 1:
+            return shift(requested[0], x)
         out = torch.empty_like(x)
-        for i, label in enumerate(asked[: x.shape[-2]]):
-            out[..., i :: len(asked), :] = shift(label, x[..., i :: len(asked), :])
+        for i, label in enumerate(requested[: x.shape[-2]]):
+            out[..., i :: len(requested), :] = shift(label, x[..., i :: len(requested), :])
         return out

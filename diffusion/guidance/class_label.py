@@ -40,7 +40,7 @@ class ClassLabel(LabelGuidance):
 
     def log_probability(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log p_t(y | x_t) of the first label asked, ``[..., batch]``; alpha and sigma broadcast against that."""
-        (label, *_), weights = self.asked(dataset), dataset.class_weights
+        (label, *_), weights = self.requested(dataset), dataset.class_weights
         assert weights is not None  # noqa: S101 - classes are known exactly
         law = given_labels(dataset, (label,))
         share = law.log_density(x, alpha, sigma) - dataset.log_density(x, alpha, sigma)

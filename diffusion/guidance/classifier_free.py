@@ -48,12 +48,12 @@ class ClassifierFree(LabelGuidance):
     ) -> Tensor:
         if not isinstance(denoiser, LabelledDenoiser):
             raise TypeError("the model cannot be told a label")
-        asked = {self.asked(dataset) for dataset in datasets}
-        if len(asked) != 1:
+        requested = {self.requested(dataset) for dataset in datasets}
+        if len(requested) != 1:
             raise ValueError("members of one stack must be asked for the same labels")
         if self.weight == 0:
             return denoiser(x, alpha, sigma)
-        turns = torch.tensor(asked.pop())
+        turns = torch.tensor(requested.pop())
         labels = turns[torch.arange(x.shape[1]) % len(turns)]
         told = denoiser.labelled(x, alpha, sigma, labels)
         if self.weight == 1:

@@ -215,8 +215,8 @@ class TrainedClassifier(LabelGuidance):
 
     def shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """``(sigma^2 / alpha) grad log p_t(y | x_t)``, ``[batch, dim]``, for x ``[batch, dim]`` at one level."""
-        asked = torch.tensor(self.asked(dataset))
-        labels = asked[torch.arange(len(x)) % len(asked)]
+        requested = torch.tensor(self.requested(dataset))
+        labels = requested[torch.arange(len(x)) % len(requested)]
         place = _Place.of(dataset, x, with_signal(alpha, sigma), sigma)
         with torch.enable_grad():
             place.z.requires_grad_()

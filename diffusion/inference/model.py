@@ -184,9 +184,9 @@ class Inference:
             WrongValue: a number out of range, parts that do not fit together, or samples that are
                 not finite.
         """
-        asked = {"steps": steps, "n": n, "seed": seed, "schedule": schedule, "grid": grid, "guidance": guidance}
+        options = {"steps": steps, "n": n, "seed": seed, "schedule": schedule, "grid": grid, "guidance": guidance}
         x = torch.empty(0)
-        for x in self.states(sampler, **asked, start=start):  # type: ignore[arg-type]  # noqa: B007 - the last one is meant
+        for x in self.states(sampler, **options, start=start):  # type: ignore[arg-type]  # noqa: B007 - the last one is meant
             pass
         if x.shape != (n, self.dataset.dim):
             raise WrongValue(

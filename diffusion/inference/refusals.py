@@ -74,11 +74,11 @@ def unknown_noise(formulation: Formulation, own: Schedule, schedule: Schedule) -
             f"the network of {formulation.registered_name!r} knows the discrete levels of {own.registered_name!r} only"
         )
     low, high = known
-    asked = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
-    if float(asked[0]) >= low * (1 - 1e-9) and float(asked[1]) <= high * (1 + 1e-9):
+    needed = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
+    if float(needed[0]) >= low * (1 - 1e-9) and float(needed[1]) <= high * (1 + 1e-9):
         return None
     return (
-        f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {float(asked[0]):.3g} to "
-        f"{float(asked[1]):.3g}; the network of {formulation.registered_name!r} on {own.registered_name!r} was trained "
+        f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {float(needed[0]):.3g} to "
+        f"{float(needed[1]):.3g}; the network of {formulation.registered_name!r} on {own.registered_name!r} was trained "
         f"from {low:.3g} to {high:.3g}"
     )

@@ -20,7 +20,7 @@ from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
 from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
-from diffusion.samplers import Begin, Level, NoiseStreams, OwnStart, Sampler, levels_of
+from diffusion.samplers import Level, NoiseStreams, OwnStart, Sampler, SamplingStart, levels_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 
@@ -67,17 +67,17 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
         TypeError: the model, or a guided one, is not what the sampler needs.
     """
     sampler = question.sampler
-    asked = guided(model, question, subjects)
-    if not isinstance(asked, sampler.needs):
+    guided_model = guided(model, question, subjects)
+    if not isinstance(guided_model, sampler.needs):
         name = sampler.registered_name
         raise TypeError(
-            f"sampler {name!r} asks a model for {phrase_of(sampler.needs)}, and {type(asked).__name__} gives none"
+            f"sampler {name!r} asks a model for {phrase_of(sampler.needs)}, and {type(guided_model).__name__} gives none"
         )
     x = _start(question, subjects, levels)
     yield x
     noise = noise_streams(question, subjects, "noise")
     # most samplers need a denoiser, and say so in their types; one that needs something else looks again
-    yield from sampler.trajectory(cast("Denoiser", asked), x, sampler.path(levels), noise)
+    yield from sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise)
 
 
 def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
@@ -124,7 +124,7 @@ def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Lev
     """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or
     the schedule's noise.
     """
-    begin = Begin(
+    start = SamplingStart(
         start_noise(question, subjects),
         _spread(subjects, levels[0]),
         levels,
@@ -132,12 +132,12 @@ def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Lev
         lambda: torch.stack([clean_data(one, question.samples) for one in subjects]),
     )
     sampler = question.sampler
-    asked = sampler.start(begin) if isinstance(sampler, OwnStart) else None
-    if asked is not None:
-        return asked
-    x = begin.noise * begin.spread[:, None, None]
+    own = sampler.start(start) if isinstance(sampler, OwnStart) else None
+    if own is not None:
+        return own
+    x = start.noise * start.spread[:, None, None]
     for m, one in enumerate(subjects):
-        own = one.formulation.start(begin.of_member(m))
+        own = one.formulation.start(start.of_member(m))
         if own is not None:
             x[m] = own
     return x

@@ -51,7 +51,7 @@ class _Likelihood(ModelMetric):
         return f"schedule {schedule.registered_name!r} has one noise level, and no flow leads from there to the start noise"
 
     @abstractmethod
-    def _told(self, log_density: Tensor, dim: int) -> Tensor:
+    def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:
         """From nats ``[batch]`` to the metric's own unit."""
 
     def _points(self, dataset: Dataset, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,12 +64,12 @@ class _Likelihood(ModelMetric):
         return alpha * clean + sigma * noise, alpha, sigma
 
     def _measure(self, model: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        asked = (identity_text(dataset), spec_text(schedule), self.batch, self.tolerance, self.probes)
-        found = _LATEST.get(model, asked)
+        key = (identity_text(dataset), spec_text(schedule), self.batch, self.tolerance, self.probes)
+        found = _LATEST.get(model, key)
         if found is None:
             found = self._log_densities(model, dataset, schedule)
-            _LATEST.keep(model, asked, found)
-        return float(self._told(found, dataset.dim).mean())
+            _LATEST.keep(model, key, found)
+        return float(self._in_unit(found, dataset.dim).mean())
 
     def _log_densities(self, denoiser: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
         x, _, _ = self._points(dataset, schedule)
@@ -87,7 +87,7 @@ class _Likelihood(ModelMetric):
 
     def _floor(self, dataset: Dataset, schedule: Schedule) -> float:
         x, alpha, sigma = self._points(dataset, schedule)
-        return float(self._told(dataset.log_density(x, alpha, sigma), dataset.dim).mean())
+        return float(self._in_unit(dataset.log_density(x, alpha, sigma), dataset.dim).mean())
 
 
 class _Latest:
@@ -95,18 +95,18 @@ class _Latest:
 
     def __init__(self) -> None:
         self._denoiser: Callable[[], object] = lambda: None
-        self._asked: tuple[object, ...] = ()
+        self._key: tuple[object, ...] = ()
         self._found: Tensor | None = None
 
-    def get(self, denoiser: Denoiser, asked: tuple[object, ...]) -> Tensor | None:
-        return self._found if self._denoiser() is denoiser and self._asked == asked else None
+    def get(self, denoiser: Denoiser, key: tuple[object, ...]) -> Tensor | None:
+        return self._found if self._denoiser() is denoiser and self._key == key else None
 
-    def keep(self, denoiser: Denoiser, asked: tuple[object, ...], found: Tensor) -> None:
+    def keep(self, denoiser: Denoiser, key: tuple[object, ...], found: Tensor) -> None:
         try:
             self._denoiser = weakref.ref(denoiser)
         except TypeError:  # a user's denoiser may be of a kind that cannot be referred to so
             self._denoiser = lambda: None
-        self._asked, self._found = asked, found
+        self._key, self._found = key, found
 
 
 _LATEST = _Latest()
@@ -137,7 +137,7 @@ class NegativeLogLikelihood(_Likelihood):
 
     axis_label: ClassVar[str] = "negative log-likelihood at t_min / nats"
 
-    def _told(self, log_density: Tensor, dim: int) -> Tensor:  # noqa: ARG002
+    def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:  # noqa: ARG002
         return -log_density
 
 
@@ -163,5 +163,5 @@ class BitsPerDimension(_Likelihood):
         if not 0 < self.scale < math.inf:
             raise ValueError(f"bits-per-dim: scale = {self.scale}; needed: a positive number")
 
-    def _told(self, log_density: Tensor, dim: int) -> Tensor:
+    def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:
         return bits_per_dim(log_density, dim, self.scale)

@@ -51,11 +51,11 @@ def capabilities_of(model: type) -> list[type]:
     return [one for one in _PHRASES if issubclass(model, one)]
 
 
-def methods_of(asked: type) -> Iterator[tuple[str, bool]]:
+def methods_of(capability: type) -> Iterator[tuple[str, bool]]:
     """The methods that a capability adds to those it derives from, and whether they evaluate the model."""
-    for name, value in vars(asked).items():
+    for name, value in vars(capability).items():
         if callable(value) and (name == "__call__" or not name.startswith("_")):
-            yield name, name in _EVALUATIONS[asked]
+            yield name, name in _EVALUATIONS[capability]
 
 
 @capability("the clean data behind a noisy point", "__call__")

@@ -141,9 +141,9 @@ def _check_function(function: Any) -> None:
         raise WrongValue(
             f"denoiser: found {_described(function)}; accepted: a function or a torch.nn.Module of x [n, dim] and sigma"
         )
-    asked = function.forward if isinstance(function, torch.nn.Module) else function
+    called = function.forward if isinstance(function, torch.nn.Module) else function
     try:
-        signature = inspect.signature(asked)
+        signature = inspect.signature(called)
     except (TypeError, ValueError):  # a builtin that does not say
         return
     try:

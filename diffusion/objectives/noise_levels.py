@@ -170,7 +170,7 @@ class OwnLevels(NoiseLevels):
 WIDTH = 1e-3
 """How far the schedule of one noise level reaches below it, of itself: as good as nothing, and room for any number of steps."""
 
-_ASKED_CLEAN = 1e-3  # the noise level at which a network that was trained on clean data is asked
+_SIGMA_OF_CLEAN = 1e-3  # the noise level at which a network that was trained on clean data is asked
 
 
 @noise_distributions.register(
@@ -198,17 +198,17 @@ class SingleLevel(NoiseLevels):
 
     def schedule(self) -> Schedule:
         """Noise as time over `WIDTH` of the level. A network of clean data is asked at 0.001."""
-        asked = self.sigma or _ASKED_CLEAN
-        return EDM(float(f"{asked * (1 - WIDTH):.12g}"), asked)
+        sigma = self.sigma or _SIGMA_OF_CLEAN
+        return EDM(float(f"{sigma * (1 - WIDTH):.12g}"), sigma)
 
     def refuses(self, schedule: Schedule) -> str | None:
-        asked = self.sigma or _ASKED_CLEAN
+        sigma = self.sigma or _SIGMA_OF_CLEAN
         ends = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)).tolist()
-        if all(abs(end / asked - 1) <= 2 * WIDTH for end in ends):
+        if all(abs(end / sigma - 1) <= 2 * WIDTH for end in ends):
             return None
         return (
             f"schedule {schedule.registered_name!r} asks for noise from sigma/alpha = {ends[0]:.3g} to {ends[1]:.3g}, and noise "
-            f"levels 'single' know {asked:g} alone (name no schedule, or {self.schedule().label()})"
+            f"levels 'single' know {sigma:g} alone (name no schedule, or {self.schedule().label()})"
         )
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:  # noqa: ARG002

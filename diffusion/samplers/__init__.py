@@ -24,7 +24,7 @@ counted by wrapping the denoiser, never computed from a formula; `evaluations` s
 from __future__ import annotations
 
 from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
-from diffusion.samplers.base import Begin, OwnStart, OwnTarget, PathSampler, Sampler, samplers
+from diffusion.samplers.base import OwnStart, OwnTarget, PathSampler, Sampler, SamplingStart, samplers
 from diffusion.samplers.decode import Decode
 from diffusion.samplers.forward import Forward, ForwardChain, ForwardSDE
 from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
@@ -43,7 +43,6 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "AtOneLevel",
-    "Begin",
     "Churn",
     "DPMSolver2M",
     "DPMSolver2MSDE",
@@ -70,6 +69,7 @@ __all__ = [
     "PredictorCorrector",
     "ReverseSDE",
     "Sampler",
+    "SamplingStart",
     "levels_of",
     "samplers",
 ]

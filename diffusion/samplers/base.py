@@ -23,7 +23,7 @@ _NO_DATA = 1e8  # alpha^2 beside sigma^2 is then below a rounding error
 
 
 @dataclass(frozen=True)
-class Begin:
+class SamplingStart:
     """What a stack of samples may start from.
 
     `noise` is standard normal ``[members, samples, dim]``, the same for whatever is compared; `spread` ``[members]`` the standard
@@ -37,7 +37,7 @@ class Begin:
     datasets: tuple[Dataset, ...]
     clean: Callable[[], Tensor]
 
-    def of_member(self, m: int) -> Begin:
+    def of_member(self, m: int) -> SamplingStart:
         """The same for one member alone."""
         rows = slice(m, m + 1)
         return replace(
@@ -53,7 +53,7 @@ class Begin:
 class OwnStart(Protocol):
     """A sampler that says where samples start; whoever has the method is one."""
 
-    def start(self, begin: Begin) -> Tensor | None:
+    def start(self, start: SamplingStart) -> Tensor | None:
         """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
 
 

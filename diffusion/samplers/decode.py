@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.models import Decoder, Denoiser
-from diffusion.samplers.base import Begin, PathSampler, per_member, samplers
+from diffusion.samplers.base import PathSampler, SamplingStart, per_member, samplers
 from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
 
@@ -43,9 +43,9 @@ class Decode(PathSampler):
     def evaluations(self, steps: int) -> int:  # noqa: ARG002
         return 1
 
-    def start(self, begin: Begin) -> Tensor | None:
+    def start(self, start: SamplingStart) -> Tensor | None:
         """Standard normal numbers, whatever the schedule's spread."""
-        return begin.noise
+        return start.noise
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         if not isinstance(denoiser, Decoder):

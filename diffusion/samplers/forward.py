@@ -26,7 +26,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset, noised_law
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, KnownDistribution
-from diffusion.samplers.base import Begin, Sampler, per_member, samplers, transition_variance
+from diffusion.samplers.base import Sampler, SamplingStart, per_member, samplers, transition_variance
 from diffusion.samplers.noise import Noise
 from diffusion.schedules.levels import Level
 
@@ -46,8 +46,8 @@ class Forward(Sampler):
     def from_data(self) -> bool:
         return True
 
-    def start(self, begin: Begin) -> Tensor | None:
-        return begin.clean()
+    def start(self, start: SamplingStart) -> Tensor | None:
+        return start.clean()
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
         """The grid's levels turned round: state k of the trajectory has been through k moves."""

@@ -44,9 +44,9 @@ from diffusion.datasets.base import tree_sum
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, DensityModel
 from diffusion.samplers.base import (
-    Begin,
     PathSampler,
     Sampler,
+    SamplingStart,
     implied_noise,
     per_member,
     samplers,
@@ -152,13 +152,13 @@ class AtOneLevel(Sampler):
             return like.at(torch.tensor([schedule.t_min for schedule in like.schedules], dtype=torch.float64))
         return like.at(like.time_of(torch.full_like(like.time, self.nsr)))
 
-    def start(self, begin: Begin) -> Tensor | None:
+    def start(self, start: SamplingStart) -> Tensor | None:
         if self.start_from == "noise":
             return None
-        level = self.level(begin.levels[0])
+        level = self.level(start.levels[0])
         if self.start_from == "data":
-            return per_member(level.alpha) * begin.clean() + per_member(level.sigma) * begin.noise
-        share: Tensor = torch.special.ndtr(begin.noise)
+            return per_member(level.alpha) * start.clean() + per_member(level.sigma) * start.noise
+        share: Tensor = torch.special.ndtr(start.noise)
         return per_member(level.alpha) * (self.low + (self.high - self.low) * share)
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:

@@ -95,9 +95,9 @@ class Schedule(Component):
         """
         raise self._continuous(f"{steps}")
 
-    def _continuous(self, asked: str) -> ValueError:
+    def _continuous(self, requested: str) -> ValueError:
         return ValueError(
-            f"schedule {self.registered_name!r} is continuous: it has no levels of its own ({asked} asked for)"
+            f"schedule {self.registered_name!r} is continuous: it has no levels of its own ({requested} asked for)"
         )
 
     @property

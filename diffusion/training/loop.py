@@ -118,8 +118,8 @@ class _Balance:
     """
 
     def __init__(self, members: Sequence[Member], objective: Objective) -> None:
-        asked = [isinstance(member.formulation, Recipe) and member.formulation.weighting.learned for member in members]
-        self._learned = [m for m, learned in enumerate(asked) if learned]
+        recipes = [member.formulation for member in members]
+        self._learned = [m for m, one in enumerate(recipes) if isinstance(one, Recipe) and one.weighting.learned]
         self._objective = objective
         # two columns, because batched products of a single one take another path
         self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]

@@ -5,17 +5,17 @@ Exit codes: 0 all good; 1 the run ended with failed points; 2 the input is wrong
 130 interrupted.
 """
 
-from flows.command_line import running as _running
+from flows.command_line import run as _run
 
 # isort: split
-from flows.command_line import asking as _asking
+from flows.command_line import query as _query
 
 # isort: split
-from flows.command_line import keeping as _keeping
+from flows.command_line import history as _history
 from flows.command_line.options import app
 
 __all__ = ["app", "main"]
-COMMANDS = (_running, _asking, _keeping)  # their import registers the commands, in the order of --help
+COMMANDS = (_run, _query, _history)  # their import registers the commands, in the order of --help
 
 
 def main() -> None:

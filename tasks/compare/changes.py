@@ -103,11 +103,11 @@ def compare(
     _check(before, after, there, metrics, by, level, correction)
     chosen = tuple(dict.fromkeys(metrics)) if metrics is not None else tuple(sorted({*there[0], *there[1]}))
     shared = tuple(name for name in chosen if name in there[0] and name in there[1])
-    asked = shared or ("",)  # a metric without values: its tables have columns and no rows
-    pair = pair_of(before, after, asked)
+    names = shared or ("",)  # a metric without values: its tables have columns and no rows
+    pair = pair_of(before, after, names)
     cells = paired(_cells(pair, after=False), _cells(pair, after=True), _CELL, "cell_id")
-    groups = pd.concat([rows(pair, name, by) for name in asked], ignore_index=True)
-    values = pd.concat([_values(pair, name) for name in asked], ignore_index=True)
+    groups = pd.concat([rows(pair, name, by) for name in names], ignore_index=True)
+    values = pd.concat([_values(pair, name) for name in names], ignore_index=True)
     return Comparison(
         by,
         shared,
@@ -142,8 +142,8 @@ def _check(
             )
     known = sorted({*there[0], *there[1]})
     labels = (*LABELS, *(name for name in OF_SAMPLER if name in before and name in after))
-    for kind, asked, accepted in (("--by", by, labels), ("metric", metrics or (), known)):
-        for name in asked:
+    for kind, names, accepted in (("--by", by, labels), ("metric", metrics or (), known)):
+        for name in names:
             if name not in accepted:
                 near = nearest(name, accepted)
                 hint = f"; did you mean {near!r}?" if near else ""

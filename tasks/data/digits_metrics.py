@@ -155,8 +155,8 @@ class LabelAccuracy(_DigitsMetric):
         return None
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
-        asked = torch.tensor(_digits_in(dataset))
-        wanted = asked[torch.arange(len(samples)) % len(asked)]
+        requested = torch.tensor(_digits_in(dataset))
+        wanted = requested[torch.arange(len(samples)) % len(requested)]
         right = seen(samples).logits.argmax(1) == wanted
         return int(right.sum()) / len(samples)
 

@@ -1,15 +1,15 @@
 """Models that one can ask oneself, without a study and without a store.
 
 - `of_cell`: a cell with its denoiser; `make`: trained here, or exact;
-- `asking`: what is asked in one line, of functions of one's own too;
+- `inference`: samples, distances and losses in one line, of functions of one's own too;
 - `named`: from names, mappings and objects to components;
 - `files`: a model as one file; `cells`: from a stored description to a cell.
 """
 
 from __future__ import annotations
 
-from tasks.models.asking import evaluate, load, loss_floor, model, sample
 from tasks.models.cells import CannotBeMade, cell_of
+from tasks.models.inference import evaluate, load, loss_floor, model, sample
 from tasks.models.make import exact, train
 from tasks.models.named import dataset, formulation, guidance, metric, sampler, schedule
 from tasks.models.of_cell import Model, exact_model, trained_model

@@ -18,7 +18,7 @@ def root_mean_square(dataset: Dataset) -> float:
 
 def kept_in_vain(study: Study) -> list[str]:
     """One line for each path to be kept, such as ``heun@9``, that no point of the study has."""
-    asked = {
+    requested = {
         f"{choice.sampler.registered_name}@{steps}"
         for block in study.blocks()
         for choice in block.samplers
@@ -27,7 +27,7 @@ def kept_in_vain(study: Study) -> list[str]:
     return [
         f"keep.trajectories: {path!r} is of no point of the study: its samplers and steps have no such pair"
         for path in study.keep.trajectories
-        if path not in asked
+        if path not in requested
     ]
 
 

@@ -74,22 +74,22 @@ def query(
     """
     columns = of_points(points)
     known, there = metric_names(points), metric_columns(points)
-    for kind, asked, accepted in (
+    for kind, requested, accepted in (
         ("metric", metrics, there),
         ("--by", by, list(columns)),
         ("--stat", statistics, list(STATISTICS)),
     ):
-        check(kind, asked, accepted)
+        check(kind, requested, accepted)
     columns = chosen(points, expression)
-    asked_for = list(dict.fromkeys(metrics or known))
+    requested_metrics = list(dict.fromkeys(metrics or known))
     if not by:
-        wanted = {*asked_for, *(name for m in asked_for for name in MetricColumns(m).beside)}
+        wanted = {*requested_metrics, *(name for m in requested_metrics for name in MetricColumns(m).beside)}
         return frame_of({name: columns[name] for name in columns if name in wanted or name not in there})
     columns = columns.rows(columns["status"] == "ok")
     by = list(dict.fromkeys(by))
     groups = Groups(columns, by, columns.size)
     told = dict(groups.labels)
-    for metric in asked_for:
+    for metric in requested_metrics:
         values = columns[metric]
         if of_models(points, metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])

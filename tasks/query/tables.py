@@ -146,9 +146,9 @@ def _entry(row: Plain) -> str:
 def _baselines(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of formulations that were asked by one sampler in one step alone, where others were asked more of."""
     keys = ["dataset", "formulation"]
-    asked = rows.assign(question=rows["sampler"] + "@" + rows["steps"].astype(str)).groupby(keys)["question"]
+    questions = rows.assign(question=rows["sampler"] + "@" + rows["steps"].astype(str)).groupby(keys)["question"]
     by_sampler = rows.groupby(["dataset", "sampler"])["steps"]
-    alone = (asked.transform("nunique") == 1) & (rows["steps"] == 1) & (by_sampler.transform("max") == 1)
+    alone = (questions.transform("nunique") == 1) & (rows["steps"] == 1) & (by_sampler.transform("max") == 1)
     others = (~alone).groupby(rows["dataset"]).transform("any")
     return (alone & others).astype(bool)
 
@@ -162,8 +162,8 @@ def _told(rows: pd.DataFrame) -> str:
 
 def _grids_apart(rows: pd.DataFrame) -> list[str]:
     """Of each row, a word for its grid where the same question was asked on several; nothing where the grid is one."""
-    asked = rows.groupby(["dataset", "sampler", "formulation", "schedule"])["grid"].transform("nunique")
-    several = set(rows.loc[asked > 1, "sampler"])
+    grids = rows.groupby(["dataset", "sampler", "formulation", "schedule"])["grid"].transform("nunique")
+    several = set(rows.loc[grids > 1, "sampler"])
     return [f" on {grid}" if s in several else "" for s, grid in zip(rows["sampler"], rows["grid"], strict=True)]
 
 

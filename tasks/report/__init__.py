@@ -4,7 +4,7 @@
 rooms, each of which knows those before it:
 
 - `text`: numbers as people read them;
-- `lookup`: what is found in the store: `asked` (what every row asked, as components), `points` (rows as plain values), `metrics`,
+- `lookup`: what is found in the store: `requested` (what every row asks, as components), `points` (rows as plain values), `metrics`,
   `targets` (the exact law), `labels`;
 - `numbers`: `curves` (means and intervals over seeds), `findings` (what they say, in sentences), `decomposition` (where an error comes
   from), `models` (what models answer by themselves), and the literature, weighed on them: `comparisons`, `evidence`, `claims`

@@ -84,8 +84,8 @@ def derived(root: zarr.Group) -> Derived:
     found: dict[str, list[str]] = {"guidance": [], "sampling_schedule": [], "process": []}
     for cell, schedule, start, text in zip(*(values.tolist() for values in rows.values()), strict=True):
         spec = json.loads(text or "{}")
-        asked = [spec.get(key) for key in ("sampler", "guidance", "schedule", "start")]
-        key = json.dumps([*asked, schedule, start, cell in restoring], sort_keys=True)
+        requested = [spec.get(key) for key in ("sampler", "guidance", "schedule", "start")]
+        key = json.dumps([*requested, schedule, start, cell in restoring], sort_keys=True)
         if key not in known:
             known[key] = _facts(spec, schedule, start, restores=cell in restoring)
         for name, value in zip(found, known[key], strict=True):
@@ -111,9 +111,11 @@ def _facts(spec: Spec, schedule: str, start: str, *, restores: bool) -> tuple[st
 
 def _metrics_of(root: zarr.Group) -> dict[str, MetricFacts]:
     """The metrics that the store's studies ask, and those of its columns that a name alone tells."""
-    asked = [spec for name in study_names(root) for spec in read_study(root, name)[0].get("metrics", ())]
+    requested = [spec for name in study_names(root) for spec in read_study(root, name)[0].get("metrics", ())]
     by_name = metric_facts(_built({"name": name} for name in metrics_among(point_columns(root)) if "(" not in name))
-    return {name: facts for name, facts in by_name.items() if name in point_columns(root)} | metric_facts(_built(asked))
+    return {name: facts for name, facts in by_name.items() if name in point_columns(root)} | metric_facts(
+        _built(requested)
+    )
 
 
 def _built(specs: Iterable[Mapping[str, object]]) -> Iterator[BaseMetric]:

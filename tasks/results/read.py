@@ -79,11 +79,11 @@ class Answers:
             columns = read_points(self._root)
             if self._derived is not None:
                 columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
-            asked_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
+            requested_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
         if self.name:
             rows = {point: row for row, point in enumerate(columns["point_id"].tolist())}
-            asked = [rows[point] for point in asked_ids if point in rows]
-            columns = {name: values[asked] for name, values in columns.items()}
+            requested = [rows[point] for point in requested_ids if point in rows]
+            columns = {name: values[requested] for name, values in columns.items()}
         return columns
 
     def table(self) -> dict[str, np.ndarray]:

@@ -97,14 +97,14 @@ class Groups:
         return len(self.first)
 
 
-def check(kind: str, asked: Sequence[str], known: Sequence[str]) -> None:
+def check(kind: str, requested: Sequence[str], known: Sequence[str]) -> None:
     """Refuse names that are no columns.
 
     Raises:
         QueryError: a name is not known; the message has the first such name and the nearest known
             one.
     """
-    for name in asked:
+    for name in requested:
         if name not in known:
             near = nearest(name[:200], known)
             hint = f"; did you mean {near!r}?" if near else ""

@@ -22,7 +22,7 @@ from diffusion.models import Denoiser
 from diffusion.objectives import DenoisingLoss, RestorationLoss, Simple, UniformTime
 from diffusion.objectives.parametrizations import Data, FlowVelocity
 from diffusion.randomness import stream
-from diffusion.samplers import DDIM, Ancestral, Begin, DPMSolver2M, Euler, Heun, Incremental, Sampler, samplers
+from diffusion.samplers import DDIM, Ancestral, DPMSolver2M, Euler, Heun, Incremental, Sampler, SamplingStart, samplers
 from diffusion.schedules import EDM, Flow, schedules
 from diffusion.schedules.grids import UniformTime as UniformGrid
 from diffusion.schedules.levels import Level, levels_of
@@ -281,10 +281,10 @@ def test_an_example_is_a_point_between_data_and_observation(degradation: Degrada
         assert float(scaled[keep].square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
 
 
-def begin(dataset: Dataset, n: int = 2000) -> Begin:
+def begin(dataset: Dataset, n: int = 2000) -> SamplingStart:
     noise = kit.standard((1, n, dataset.dim), "begin")
     clean = dataset.sample(n, stream("begin, clean"))[None]
-    return Begin(noise, torch.ones(1, dtype=torch.float64), flow_levels(3), (dataset,), lambda: clean)
+    return SamplingStart(noise, torch.ones(1, dtype=torch.float64), flow_levels(3), (dataset,), lambda: clean)
 
 
 def test_sampling_starts_from_the_observation_of_clean_data() -> None:

@@ -27,12 +27,12 @@ from diffusion.samplers import (
     MALA,
     AnnealedLangevin,
     AtOneLevel,
-    Begin,
     GradientAscent,
     Langevin,
     NoiseStreams,
     OwnStart,
     Sampler,
+    SamplingStart,
 )
 from diffusion.samplers.langevin import score_at
 from diffusion.schedules import EDM, IDDPM, Flow, Schedule, VELinear, VPLinear
@@ -60,13 +60,13 @@ def levels_for(sampler: Sampler, steps: int, chosen: Sequence[Schedule] = (EDM()
     return sampler.path(kit.own_stack(chosen, steps))
 
 
-def begin(levels: Sequence[Level], datasets: tuple[Dataset, ...], n: int, *name: object) -> Begin:
+def begin(levels: Sequence[Level], datasets: tuple[Dataset, ...], n: int, *name: object) -> SamplingStart:
     shape = (len(datasets), n, datasets[0].dim)
 
     def clean() -> Tensor:
         return torch.stack([d.sample(n, stream("test-langevin", m, *name)) for m, d in enumerate(datasets)])
 
-    return Begin(standard(shape, "begin", *name), levels[0].sigma, levels, datasets, clean)
+    return SamplingStart(standard(shape, "begin", *name), levels[0].sigma, levels, datasets, clean)
 
 
 def ends(

@@ -17,7 +17,16 @@ from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, N
 from diffusion.formulations import DDPM, Exact
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.randomness import stream
-from diffusion.samplers import Begin, Forward, ForwardChain, ForwardSDE, NoiseStreams, OwnStart, Sampler, samplers
+from diffusion.samplers import (
+    Forward,
+    ForwardChain,
+    ForwardSDE,
+    NoiseStreams,
+    OwnStart,
+    Sampler,
+    SamplingStart,
+    samplers,
+)
 from diffusion.schedules import (
     DDPMLinear,
     Schedule,
@@ -50,7 +59,7 @@ def run(sampler: Sampler, dataset: Dataset, schedule: Schedule, steps: int, n: i
     """All states ``[n, dim]``, the start first, and their levels."""
     passed = sampler.path(levels(schedule, steps))
     name = sampler.registered_name, dataset.label(), schedule.label()
-    begin = Begin(
+    begin = SamplingStart(
         torch.zeros(1, n, dataset.dim, dtype=torch.float64),
         torch.ones(1, dtype=torch.float64),
         levels(schedule, steps),

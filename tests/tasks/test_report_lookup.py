@@ -17,7 +17,7 @@ from diffusion.metrics import metrics
 from diffusion.samplers import DDIM
 from diffusion.schedules import VPCosine, schedules
 from tasks.report import draw_report
-from tasks.report.lookup.asked import C, Described, asked_in
+from tasks.report.lookup.requested import C, Described, requested_in
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import tabulate
 from tests.tasks import own_parts
@@ -79,17 +79,19 @@ def test_no_text_is_taken_apart_at_what_joins_labels(room: str, joint: str) -> N
 def test_every_row_of_a_run_has_the_components_that_it_asked() -> None:
     answers = all_kinds()
     labels = answers.points
-    for i, asked in enumerate(asked_in(answers)):
+    for i, requested in enumerate(requested_in(answers)):
         row = labels.isel(point=i)
-        sampler = known(asked.sampler).label()
-        if asked.guidance is not None:
-            sampler += f" | {known(asked.guidance).label()}"
+        sampler = known(requested.sampler).label()
+        if requested.guidance is not None:
+            sampler += f" | {known(requested.guidance).label()}"
         assert sampler == row["sampler"].item()
-        assert known(asked.schedule).label() == row["schedule"].item()
-        assert known(asked.grid).label() == row["grid"].item()
-        assert known(asked.formulation).label() == row["formulation"].item() or asked.formulation.name == "exact"
-        dataset = known(asked.dataset).label()
-        condition = f" | {known(asked.guidance).condition()}" if asked.guidance else ""
+        assert known(requested.schedule).label() == row["schedule"].item()
+        assert known(requested.grid).label() == row["grid"].item()
+        assert (
+            known(requested.formulation).label() == row["formulation"].item() or requested.formulation.name == "exact"
+        )
+        dataset = known(requested.dataset).label()
+        condition = f" | {known(requested.guidance).condition()}" if requested.guidance else ""
         assert dataset + condition == row["dataset"].item()
 
 
@@ -100,7 +102,7 @@ def test_a_question_has_guidance_and_the_schedule_that_is_sampled_on() -> None:
         {"dataset": "eight_gaussians", "sampler": "ddim", "other_schedule": "vp-cosine", "sliced-w2": 0.1},
         {"dataset": "eight_gaussians", "sampler": "ddim", "sliced-w2": 0.1},
     ]
-    guided, elsewhere, plain = asked_in(answers_to(rows))
+    guided, elsewhere, plain = requested_in(answers_to(rows))
     assert known(guided.guidance) == ClassLabel((2, 3), 1.5)
     assert known(guided.sampler) == DDIM(0.5)
     assert (guided.rule, guided.sampler.plain) == ("", False)
@@ -136,8 +138,8 @@ def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_draw
     }
     answers = chosen(spec, lambda _point: Told({"sliced-w2": 0.1}))
     (skipped,) = [row for row in tabulate(answers).points if row.status == "skipped"]
-    assert skipped.asked.dataset.component is None
-    assert known(skipped.asked.guidance) == ClassLabel(3)
+    assert skipped.requested.dataset.component is None
+    assert known(skipped.requested.guidance) == ClassLabel(3)
     html = draw_report(answers)
     assert "torus | label 3: the exact target is not drawn (none of its points was asked of a model)." in html
 
@@ -145,7 +147,7 @@ def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_draw
 def test_what_is_not_installed_has_its_name_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = answers_to([{"sampler": "tests.tasks.own_parts:First", "w1": 0.1}, {"w1": 0.2}])
     monkeypatch.delattr(own_parts, "First")
-    gone, heun = asked_in(answers)
+    gone, heun = requested_in(answers)
     assert (gone.sampler.name, gone.sampler.component) == ("tests.tasks.own_parts:First", None)
     assert "own_parts" in gone.sampler.missing
     assert heun.sampler.plain

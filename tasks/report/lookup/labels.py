@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusion.registry import Component
-from tasks.report.lookup.asked import Described
+from tasks.report.lookup.requested import Described
 
 if TYPE_CHECKING:
     from tasks.report.lookup.points import Row
@@ -41,17 +41,17 @@ def labels_of(rows: Iterable[Row]) -> dict[str, dict[str, tuple[Part, ...]]]:
     """
     found: dict[str, dict[str, tuple[Part, ...]]] = {}
     for row in rows:
-        asked = row.asked
-        guidance = asked.guidance.component if asked.guidance else None
+        requested = row.requested
+        guidance = requested.guidance.component if requested.guidance else None
         known = Part(guidance.condition(), joint=" | ") if guidance else None
         for kind, label, parts in (
-            ("dataset", row.dataset, (_part(asked.dataset), known)),
-            ("formulation", row.formulation, (_part(asked.formulation),)),
-            ("schedule", row.schedule, (_part(asked.schedule),)),
+            ("dataset", row.dataset, (_part(requested.dataset), known)),
+            ("formulation", row.formulation, (_part(requested.formulation),)),
+            ("schedule", row.schedule, (_part(requested.schedule),)),
             (
                 "sampler",
                 row.sampler,
-                (_part(asked.sampler), _part(asked.guidance, " | "), _part(asked.other_schedule, " on ")),
+                (_part(requested.sampler), _part(requested.guidance, " | "), _part(requested.other_schedule, " on ")),
             ),
         ):
             of_kind = found.setdefault(kind, {})

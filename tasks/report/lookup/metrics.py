@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def columns_in_order(answers: Answers) -> list[str]:
     """The columns of metrics: in the order of the study, then those that it does not name."""
-    asked = list(answers.study.get("metrics") or ())
+    requested = list(answers.study.get("metrics") or ())
 
     def place(column: str) -> int:
         facts = answers.metrics.get(column)
-        return asked.index(facts.spec) if facts is not None and facts.spec in asked else len(asked)
+        return requested.index(facts.spec) if facts is not None and facts.spec in requested else len(requested)
 
     return sorted(metric_names(answers.points), key=place)
 

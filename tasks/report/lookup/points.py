@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tasks.columns import MetricColumns
-from tasks.report.lookup.asked import EXACT, Asked, asked_in
+from tasks.report.lookup.requested import EXACT, Requested, requested_in
 
 if TYPE_CHECKING:
     from tasks.results import Answers
@@ -35,7 +35,7 @@ class Row:
     error: str
     start: str  # what it set out from
     process: str  # what it does: see `tasks.columns`
-    asked: Asked
+    requested: Requested
     values: Mapping[str, float]
     beside: Mapping[str, float] = field(default_factory=dict)  # the columns beside a metric, see `MetricColumns`
 
@@ -72,11 +72,11 @@ def rows_in(answers: Answers, metrics: Sequence[str]) -> tuple[Row, ...]:
             steps=count["steps"][i],
             nfe=count["nfe"][i],
             seed=count["seed"][i],
-            asked=asked,
+            requested=requested,
             values={metric: column[i] for metric, column in values.items()},
             beside={name: column[i] for name, column in beside.items()},
         )
-        for i, asked in enumerate(asked_in(answers))
+        for i, requested in enumerate(requested_in(answers))
     )
 
 

@@ -119,13 +119,13 @@ def target_of(rows: Iterable[Row]) -> Target:
     found = Target("", None, "it has no rows")
     for row in rows:
         found = _target_of(row)
-        if row.asked.dataset.name:
+        if row.requested.dataset.name:
             break
     return found
 
 
 def _target_of(row: Row) -> Target:
-    whole, guidance = row.asked.dataset, row.asked.guidance
+    whole, guidance = row.requested.dataset, row.requested.guidance
     if whole.component is None:
         return Target(row.dataset, None, whole.missing)
     if guidance is None:
@@ -156,8 +156,8 @@ def followed(target: Target, row: Row) -> Target | None:
 
     A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.OwnTarget`).
     """
-    sampler, grid = row.asked.sampler, row.asked.grid.component
-    schedule = row.asked.sampling_schedule.component
+    sampler, grid = row.requested.sampler, row.requested.grid.component
+    schedule = row.requested.sampling_schedule.component
     if sampler.component is None:
         return None if sampler.name in samplers else target
     if target.law is None:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from diffusion.schedules import Schedule
 from tasks.columns import MetricColumns
-from tasks.report.lookup.asked import Asked
 from tasks.report.lookup.points import Row
+from tasks.report.lookup.requested import Requested
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.statistics import decision
 from tasks.statistics.intervals import mean_interval
@@ -55,29 +55,29 @@ class Run:
     nfe: tuple[float, ...]
     errors: Mapping[int, tuple[float, ...]]
     limits: Mapping[int, float]
-    asked: Asked
+    requested: Requested
     name: str = ""  # what the page calls the sampler
     fixed: bool = False
 
     @property
     def rule(self) -> str:
         """The sampler's own name; empty where it is guided or on another schedule than the model's."""
-        return self.asked.rule
+        return self.requested.rule
 
     @property
     def plain(self) -> bool:
         """Whether the sampler has its default parameters."""
-        return self.asked.sampler.plain
+        return self.requested.sampler.plain
 
     @property
     def schedule(self) -> Schedule | None:
         """The schedule of the model; None where it cannot be made here."""
-        return self.asked.schedule.component
+        return self.requested.schedule.component
 
     @property
     def own_grid(self) -> bool:
         """Whether its grid is the schedule's own; so, too, where the schedule is not known."""
-        grid = self.asked.grid
+        grid = self.requested.grid
         return self.schedule is None or (grid.plain and grid.name == self.schedule.own_grid)
 
     def mean(self, i: int) -> float:
@@ -163,7 +163,7 @@ def _run(key: tuple[Series, str, str], points: Sequence[Row], metric: str) -> Ru
         nfe,
         errors,
         limits,
-        min((point.asked for point in points), key=lambda asked: not asked.schedule.name),
+        min((point.requested for point in points), key=lambda requested: not requested.schedule.name),
     )
 
 

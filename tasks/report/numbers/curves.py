@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from diffusion.metrics import BaseMetric
 from tasks.columns import GENERATION, distinct, higher_is_better, of_models
-from tasks.report.lookup.asked import EXACT
 from tasks.report.lookup.labels import labels_of, short_labels
 from tasks.report.lookup.metrics import columns_in_order, metrics_by_column
 from tasks.report.lookup.points import Row, rows_in
+from tasks.report.lookup.requested import EXACT
 from tasks.report.lookup.targets import Target, target_of
 from tasks.statistics.intervals import geometric_interval, mean_interval
 
@@ -64,7 +64,7 @@ class Panel:
     sampler: str
     grid: str | None = None
     name: str = field(default="", compare=False)
-    rule: str = field(default="", compare=False)  # see `Asked.rule`
+    rule: str = field(default="", compare=False)  # see `Requested.rule`
     plain: bool = field(default=True, compare=False)  # whether the sampler has its default parameters
 
     @property
@@ -252,7 +252,7 @@ def tabulate(answers: Answers) -> Tabulation:
 
 def _fixed(rows: Iterable[Row]) -> frozenset[str]:
     """Those that are known and deterministic."""
-    known = ((row.sampler, row.asked.sampler.component) for row in rows)
+    known = ((row.sampler, row.requested.sampler.component) for row in rows)
     return frozenset(label for label, sampler in known if sampler is not None and not sampler.stochastic)
 
 
@@ -264,9 +264,9 @@ def _panels(rows: Sequence[Row], shorts: Mapping[str, str]) -> tuple[Panel, ...]
     samplers = list(dict.fromkeys(row.sampler for row in rows))
     found: dict[Panel, None] = {}
     for row in sorted(rows, key=lambda row: samplers.index(row.sampler)):
-        asked = row.asked
+        requested = row.requested
         grid = row.grid if several else None
-        found.setdefault(Panel(row.sampler, grid, shorts[row.sampler], asked.rule, asked.sampler.plain))
+        found.setdefault(Panel(row.sampler, grid, shorts[row.sampler], requested.rule, requested.sampler.plain))
     return tuple(found)
 
 

@@ -334,11 +334,11 @@ def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
     A metric that does not apply to a row (it compares with what was restored, and nothing was) has no floor there either.
     """
     found = []
-    asked = {dataset: table.metrics_of(dataset) for dataset in table.datasets}
+    requested = {dataset: table.metrics_of(dataset) for dataset in table.datasets}
     for point in table.points:
         wrong = [
             metric
-            for metric in asked[point.dataset]
+            for metric in requested[point.dataset]
             if not math.isfinite(point.values[metric])
             and (math.isinf(point.values[metric]) or math.isfinite(point.floor(metric)))
         ]

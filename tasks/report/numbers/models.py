@@ -83,7 +83,7 @@ def of_models(table: Tabulation, dataset: str) -> OfModels | None:
 def _least_noise(found: Mapping[str, Mapping[str, Row]]) -> float:
     """sigma / alpha at the t_min of the schedule; NaN where it is not known."""
     rows = (row for own in found.values() for row in own.values())
-    schedule = next((row.asked.schedule.component for row in rows), None)
+    schedule = next((row.requested.schedule.component for row in rows), None)
     if schedule is None:
         return math.nan
     return float(schedule.nsr(torch.tensor([schedule.t_min], dtype=torch.float64)))

@@ -75,7 +75,7 @@ def variances(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
 
 
 def _of_transition(run: Run) -> bool:
-    sampler = run.asked.sampler.component
+    sampler = run.requested.sampler.component
     return isinstance(sampler, Ancestral) and sampler.variance == "transition"
 
 

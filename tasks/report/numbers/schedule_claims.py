@@ -39,10 +39,10 @@ def straight_paths(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     for sampler in ("euler", "ddim"):
         known = evidence.own_grid(dataset, sampler)
         for first in known:
-            if first.asked.schedule.name != "flow":
+            if first.requested.schedule.name != "flow":
                 continue
             rivals = [
-                run for run in known if run.series.exact == first.series.exact and run.asked.schedule.name != "flow"
+                run for run in known if run.series.exact == first.series.exact and run.requested.schedule.name != "flow"
             ]
             found = judged([one for run in rivals for one in _against(first, run) if one.at <= AT_MOST])
             if found:
@@ -101,8 +101,8 @@ def _edm_and_rivals(evidence: Evidence, dataset: str, sampler: str) -> Iterator[
     """EDM's own runs with one sampler, and the others with the same kind of denoiser."""
     known = evidence.own_grid(dataset, sampler)
     for run in known:
-        own = run.asked.schedule if run.series.exact else run.asked.formulation
-        if own.name == run.asked.schedule.name == "edm" and _leads_somewhere(run):
+        own = run.requested.schedule if run.series.exact else run.requested.formulation
+        if own.name == run.requested.schedule.name == "edm" and _leads_somewhere(run):
             rivals = [other for other in known if other.series.exact == run.series.exact and other.series != run.series]
             yield run, rivals
 
@@ -153,8 +153,8 @@ def _bounded_verdict(
     rivals: Sequence[tuple[Run, Sequence[int]]],
     found: Sequence[Difference],
 ) -> Verdict:
-    steps = sorted({n for _, asked in rivals for n in asked})
-    ranked = sorted((_largest(one, asked), _short(one)) for one, asked in [*rivals, (run, steps)])
+    steps = sorted({n for _, requested in rivals for n in requested})
+    ranked = sorted((_largest(one, requested), _short(one)) for one, requested in [*rivals, (run, steps)])
     listed = some([f"{label} {error_text(value)} (N = {n})" for (value, n), label in ranked], 6)
     note = ""
     if _largest(run, steps)[1] in evidence.collapsed(dataset, run):

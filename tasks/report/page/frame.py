@@ -71,7 +71,7 @@ def warnings(table: Tabulation) -> list[str]:
     """What is wrong with a schedule for one of the data sets that were sampled on it, from its start noise."""
     pairs = {}
     for row in table.points:
-        sampler, schedule = row.asked.sampler.component, row.asked.sampling_schedule.component
+        sampler, schedule = row.requested.sampler.component, row.requested.sampling_schedule.component
         law = table.targets[row.dataset].law
         if law is not None and schedule is not None and (sampler is None or sampler.from_noise):
             pairs[row.dataset, schedule.label()] = law, schedule

@@ -67,8 +67,8 @@ def kept_samples(
     """
     found: dict[Series, Kept] = {}
     left_out = False
-    for asked_of, series, seed, points in answered(table, dataset):
-        if series in found or asked_of != panel:
+    for other, series, seed, points in answered(table, dataset):
+        if series in found or other != panel:
             continue
         values = {}
         for point in reversed(points):
@@ -93,7 +93,7 @@ def values_in(kept: Kept) -> str:
     return f"{next(iter(kept.values.values())).size:,}"
 
 
-def asked_for(panel: Panel, point: Row) -> str:
+def question_of(panel: Panel, point: Row) -> str:
     """Sampler and step count."""
     return f"{panel.title}, N = {point.steps}"
 

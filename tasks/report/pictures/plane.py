@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.numbers.findings import thin
-from tasks.report.pictures.kept import Kept, Trajectories, asked_for, kept_trajectories
+from tasks.report.pictures.kept import Kept, Trajectories, kept_trajectories, question_of
 from tasks.report.pictures.style import Picture, Spec, axis, listed, midpoints, one_byte, packed, small_multiples
 from tasks.report.text import number
 
@@ -130,7 +130,7 @@ def trajectories(
     """One kept reverse trajectory per series, and how many more were kept."""
     chosen, more = kept_trajectories(answers, table, dataset, view.axes.shape[1])
     pictures = [
-        (series, [_on_the_way(series, asked_for(panel, point), kept, target, view)])
+        (series, [_on_the_way(series, question_of(panel, point), kept, target, view)])
         for series, panel, point, kept in chosen
     ]
     return pictures, more

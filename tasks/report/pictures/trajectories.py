@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.lookup.targets import solved
-from tasks.report.pictures.kept import Trajectories, asked_for, kept_trajectories
+from tasks.report.pictures.kept import Trajectories, kept_trajectories, question_of
 from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
 from tasks.report.pictures.motion import motion
 from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
@@ -49,9 +49,11 @@ def trajectories(answers: ModelledAnswers, table: Tabulation, dataset: str, targ
         (
             series,
             [
-                _multiples(series, asked_for(panel, point), kept, target, point.asked.sampling_schedule.component),
-                _map(series, asked_for(panel, point), kept, target),
-                motion(series, asked_for(panel, point), kept, target),
+                _multiples(
+                    series, question_of(panel, point), kept, target, point.requested.sampling_schedule.component
+                ),
+                _map(series, question_of(panel, point), kept, target),
+                motion(series, question_of(panel, point), kept, target),
             ],
         )
         for series, panel, point, kept in chosen

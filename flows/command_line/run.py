@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.command_line.batch import run_each, sums
 from flows.command_line.options import (
     ForceOption,
     ForceUnlockOption,
@@ -24,7 +25,6 @@ from flows.command_line.options import (
     err,
     width,
 )
-from flows.command_line.several import run_each, sums
 from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ class Described(Generic[C_co]):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """What one point asks of which model.
 
     Args:
@@ -83,7 +83,7 @@ class Asked:
         return self.sampler.name if self.guidance is None and self.other_schedule is None else ""
 
 
-def asked_in(answers: Answers) -> list[Asked]:
+def requested_in(answers: Answers) -> list[Requested]:
     """The question of every row of `Answers.points`, in their order.
 
     Of points that were skipped the store knows no model: its parts are nameless and missing.
@@ -104,7 +104,7 @@ _Model = tuple[Described[Dataset], Described[Formulation], Described[Schedule]]
 class _Reader:
     """Makes components from their stored identities, each of them once."""
 
-    asked: Mapping[str, Dataset]  # of the study, by identity: the store does not say where a file lies
+    requested: Mapping[str, Dataset]  # of the study, by identity: the store does not say where a file lies
     made: dict[tuple[str, str], Described[Any]] = field(default_factory=dict)
 
     def model(self, spec: Mapping[str, Any]) -> _Model:
@@ -116,12 +116,12 @@ class _Reader:
             return dataset, Described(EXACT, exact, schedule.missing), schedule
         return dataset, self.component(formulations, spec["formulation"]), schedule
 
-    def question(self, spec: Mapping[str, Any], model: _Model | None) -> Asked:
+    def question(self, spec: Mapping[str, Any], model: _Model | None) -> Requested:
         """The question with the spec of a point, to a model."""
         nothing: Described[Any] = Described("", None, _LEFT_OUT)
         dataset, formulation, schedule = model or (nothing, nothing, nothing)
         guidance, other = spec.get("guidance"), spec.get("schedule")
-        return Asked(
+        return Requested(
             dataset,
             formulation,
             schedule,
@@ -140,7 +140,7 @@ class _Reader:
 
     def _make(self, registry: Registry[C], identity: dict[str, Any]) -> Described[C]:
         name = str(identity["name"])
-        known = self.asked.get(_text(identity))
+        known = self.requested.get(_text(identity))
         if known is not None:
             return Described(name, known)  # type: ignore[arg-type]  # only the identity of a data set is among them
         try:

@@ -1,4 +1,4 @@
-"""What is asked in one line: samples of a denoiser, their distance from a target, the least loss."""
+"""In one line: samples of a denoiser, their distance from a target, the least loss."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ def sample(
     Raises:
         WrongValue: what cannot be right, or samples that are not finite.
     """
-    asked: Model
+    subject: Model
     if isinstance(denoiser, Model | Dataset):
-        asked = denoiser if isinstance(denoiser, Model) else exact(denoiser)
-        _check_beside(asked, dim, {"target": target, "dtype": dtype}, predicts, sigma_shape)
+        subject = denoiser if isinstance(denoiser, Model) else exact(denoiser)
+        _check_beside(subject, dim, {"target": target, "dtype": dtype}, predicts, sigma_shape)
     else:
-        asked = model(denoiser, dim=dim, target=target, predicts=predicts, dtype=dtype, sigma_shape=sigma_shape)
+        subject = model(denoiser, dim=dim, target=target, predicts=predicts, dtype=dtype, sigma_shape=sigma_shape)
         if guidance is not None and target is None:
             raise WrongValue(
                 "guidance: it speaks of data, and those behind a function are not known; name them (target=...)"
             )
-    return asked.sample(sampler, steps, n, seed=seed, schedule=schedule, grid=grid, guidance=guidance)
+    return subject.sample(sampler, steps, n, seed=seed, schedule=schedule, grid=grid, guidance=guidance)
 
 
 def model(
@@ -194,16 +194,16 @@ def loss_floor(
     )
 
 
-def _check_beside(asked: Model, dim: int | None, others: Mapping[str, Any], predicts: str, sigma_shape: str) -> None:
+def _check_beside(subject: Model, dim: int | None, others: Mapping[str, Any], predicts: str, sigma_shape: str) -> None:
     """Refuse what belongs beside a function and not beside a model."""
     given = [name for name, value in others.items() if value is not None]
     given += ["predicts"] if predicts != "x0" else []
     given += ["sigma_shape"] if sigma_shape != "scalar" else []
     if given:
         raise WrongValue(f"{', '.join(given)}: found beside a model or a data set; accepted: beside a function")
-    if dim is not None and dim != asked.dataset.dim:
+    if dim is not None and dim != subject.dataset.dim:
         raise WrongValue(
-            f"dim: found {dim!r}, and the denoiser's is {asked.dataset.dim}; accepted: the same number, or none"
+            f"dim: found {dim!r}, and the denoiser's is {subject.dataset.dim}; accepted: the same number, or none"
         )
 
 
