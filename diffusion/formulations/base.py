@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,12 +49,21 @@ class Formulation(Component):
         """The one way to sample a model that is no diffusion, asked in a single step whatever a study's samplers are; or None."""
         return None
 
+    def schedules_among(self, offered: Sequence[Schedule]) -> Sequence[Schedule]:
+        """Those that it is crossed with where a study offers some: what is sampled in a way of its own keeps its own one."""
+        return offered if offered and self.own_sampler is None else (self.own_schedule(),)
+
     restores: ClassVar[bool] = False  # starts from an observation of clean data, with which the answers can be compared
 
     @property
     def observation(self) -> str:
         """What that observation is, in a label: answers to different ones do not compare. Empty where there is none."""
         return ""
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether its models are sampled down from the schedule's noise, as the ideal denoiser is."""
+        return self.own_sampler is None and not self.restores
 
     def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why its models cannot be sampled by this rule on this schedule, which may be another than their own; or None."""

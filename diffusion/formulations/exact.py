@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffusion.datasets import Dataset
 from diffusion.formulations.base import Formulation, formulations
@@ -28,6 +29,14 @@ class Exact(Formulation):
 
     def own_schedule(self) -> Schedule:
         return self.schedule
+
+    def identity(self) -> dict[str, Any]:
+        """Without the schedule, which is told beside the formulation."""
+        return {key: value for key, value in super().identity().items() if key != "schedule"}
+
+    def differences(self) -> tuple[str, ...]:
+        """None: the schedule is told beside the formulation."""
+        return ()
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else f"target {dataset.registered_name!r} has no exact denoiser"

@@ -17,9 +17,8 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.datasets.classes import has_exact_classes
 from diffusion.formulations import Formulation
-from diffusion.formulations.exact import Exact
 from diffusion.guidance.base import LabelGuidance, guidances
-from diffusion.models import Denoiser, LabelledDenoiser
+from diffusion.models import Denoiser, KnownDistribution, LabelledDenoiser
 
 
 @guidances.register(
@@ -39,7 +38,7 @@ class ClassifierFree(LabelGuidance):
             return reason
         if not issubclass(formulation.gives, LabelledDenoiser):
             return f"{formulation.registered_name!r} is not told the label; needed: a formulation that is, 'class-conditional'"
-        if isinstance(formulation, Exact) and not has_exact_classes(dataset):
+        if issubclass(formulation.gives, KnownDistribution) and not has_exact_classes(dataset):
             return f"the classes of {dataset.registered_name!r} have no exact denoiser"
         return None
 

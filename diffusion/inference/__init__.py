@@ -12,7 +12,7 @@ from __future__ import annotations
 from diffusion.inference.evaluation import Score, evaluate, serving
 from diffusion.inference.loss_floor import loss_floor
 from diffusion.inference.model import Inference
-from diffusion.inference.refusals import unanswerable
+from diffusion.inference.refusals import unanswerable, unmeasurable
 from diffusion.inference.sampling import (
     Question,
     Subject,
@@ -39,4 +39,5 @@ __all__ = [
     "start_noise",
     "states",
     "unanswerable",
+    "unmeasurable",
 ]

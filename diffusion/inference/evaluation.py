@@ -14,6 +14,7 @@ from diffusion import arguments
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.inference.model import Inference
+from diffusion.inference.refusals import unmeasurable
 from diffusion.metrics import BaseMetric, Materials, Metric, ModelMaterial, ModelMetric, PairedMetric, SampleMaterial
 
 
@@ -117,6 +118,5 @@ class _GivenModel(Materials):
         if own != dim:
             return f"the model is of {own} dimensions and the target of {dim}; accepted: the same number"
         formulation = self.given.formulation
-        reason = metric.refuses(self.target) or metric.refuses_model(formulation.gives, self.given.schedule)
-        reason = reason or formulation.refuses_metric(metric)
+        reason = unmeasurable(metric, formulation, self.target, self.given.schedule)
         return reason and f"{metric.registered_name} cannot look at {formulation.registered_name!r}: {reason}"

@@ -7,6 +7,7 @@ import torch
 from diffusion.datasets import Dataset
 from diffusion.formulations import Formulation, NoiseConditional
 from diffusion.guidance import Guidance, Guided
+from diffusion.metrics import ModelMetric
 from diffusion.models import phrase_of
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
@@ -41,6 +42,14 @@ def unanswerable(
     if reason is None and schedule != own:
         reason = unknown_noise(formulation, own, schedule)
     return reason or grid.refuses_steps(schedule, steps)
+
+
+def unmeasurable(metric: ModelMetric, formulation: Formulation, dataset: Dataset, schedule: Schedule) -> str | None:
+    """Why a metric cannot look at models of a formulation, trained on a target and a schedule, or
+    None.
+    """
+    reason = metric.refuses(dataset) or metric.refuses_model(formulation.gives, schedule)
+    return reason or formulation.refuses_metric(metric)
 
 
 def _unserved(

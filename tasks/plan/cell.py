@@ -50,14 +50,11 @@ class Cell:
     @cached_property
     def spec(self) -> Spec:
         """The canonical description that the id hashes."""
-        exact = isinstance(self.formulation, Exact)  # its schedule is the cell's
         objective = self.formulation.objective.version if isinstance(self.formulation, Trained) else 1
         return {
             "engine": ENGINE_VERSION,
             "dataset": self.dataset.identity(),
-            "formulation": {"name": "exact", "version": self.formulation.version}
-            if exact
-            else self.formulation.identity(),
+            "formulation": self.formulation.identity(),
             "schedule": self.schedule.identity(),
             "seed": self.seed,
             "training": self.training.identity(self.dataset.dim) if self.training else None,
@@ -69,6 +66,11 @@ class Cell:
         """Content hash of the spec, 20 hexadecimal digits."""
         return digest(self.spec)
 
+    @property
+    def exact(self) -> bool:
+        """Whether its model is the ideal one, without a network."""
+        return isinstance(self.formulation, Exact)
+
     def impossible(self) -> str | None:
         """Why there can be no such model, or None."""
         reason = self.formulation.refuses(self.schedule) or self.formulation.refuses_dataset(self.dataset)
@@ -79,10 +81,9 @@ class Cell:
     @property
     def labels(self) -> dict[str, str]:
         """Short texts for the axes that the cell lies on."""
-        exact = isinstance(self.formulation, Exact)
         return {
             "dataset": self.dataset.label(),
-            "formulation": "exact" if exact else self.formulation.label(),
+            "formulation": self.formulation.label(),
             "schedule": self.schedule.label(),
         }
 

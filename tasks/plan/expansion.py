@@ -43,7 +43,7 @@ def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> 
     fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
     yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained))
     if dataset.exact:
-        sampled = [schedule for f, schedule in fitted if f.own_sampler is None and not f.restores]
+        sampled = [schedule for f, schedule in fitted if f.from_noise]
         schedules = {digest(schedule.spec()): schedule for schedule in sampled}
         yield from ((Exact(schedule), schedule) for schedule in schedules.values())
 

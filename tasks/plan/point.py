@@ -8,7 +8,7 @@ from functools import cached_property
 
 from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
-from diffusion.inference import unanswerable
+from diffusion.inference import unanswerable, unmeasurable
 from diffusion.metrics import BaseMetric, Metric, ModelMetric, PairedMetric
 from diffusion.samplers import OwnTarget, Sampler
 from diffusion.schedules import Schedule
@@ -105,15 +105,14 @@ class Point:
 
     @property
     def has_limit(self) -> bool:
-        """Whether its samples, if it asks the exact denoiser, tend to those of the probability flow as steps grow many."""
+        """Whether its samples are the exact denoiser's and tend to those of the probability flow as steps grow many."""
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
-        return known and self.target == self.law and self.sampler.order is not None
+        return self.cell.exact and known and self.target == self.law and self.sampler.order is not None
 
     @property
     def starts_from_noise(self) -> bool:
         """Whether samples come down from the schedule's start noise: see `Sampler.from_noise`."""
-        formulation = self.cell.formulation
-        return self.sampler.from_noise and not formulation.restores and formulation.own_sampler is None
+        return self.sampler.from_noise and self.cell.formulation.from_noise
 
     def refuses(self, metric: BaseMetric) -> str | None:
         """Why the metric cannot measure the answer, or None."""
@@ -128,9 +127,7 @@ class Point:
         """As `refuses_samples`."""
         if self.guidance is not None:
             return "it looks at the denoiser itself, without guidance"
-        cell, formulation = self.cell, self.cell.formulation
-        reason = metric.refuses(cell.dataset) or metric.refuses_model(formulation.gives, cell.schedule)
-        return reason or formulation.refuses_metric(metric)
+        return unmeasurable(metric, self.cell.formulation, self.cell.dataset, self.cell.schedule)
 
     def refuses_pairs(self, metric: PairedMetric) -> str | None:
         """As `refuses_samples`."""

@@ -36,7 +36,7 @@ from tasks.study.components import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from diffusion.registry import Registry
 
@@ -321,10 +321,9 @@ class Block:
             (formulation, schedule) for formulation in self.formulations for schedule in self.schedules_of(formulation)
         ]
 
-    def schedules_of(self, formulation: Formulation) -> tuple[Schedule, ...]:
-        """The schedules that the formulation is crossed with; what is sampled in a way of its own keeps its own one."""
-        own = formulation.own_sampler is not None or not self.schedules
-        return (formulation.own_schedule(),) if own else self.schedules or ()
+    def schedules_of(self, formulation: Formulation) -> Sequence[Schedule]:
+        """The schedules that the formulation is crossed with."""
+        return formulation.schedules_among(self.schedules or ())
 
 
 # Validators are made here: inside the class, `datasets` is the field and no longer the registry.

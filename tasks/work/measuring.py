@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost, flow_limit
-from diffusion.formulations import Exact
 from diffusion.metrics import (
     BaseMetric,
     Materials,
@@ -100,7 +99,7 @@ class ModelMeasurements:
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
         found: dict[str, float] = {}
-        if isinstance(cell.formulation, Exact) and point.has_limit:
+        if point.has_limit:
             if point.flow not in self._limits:
                 self._limits[point.flow] = self._limit(point)
                 self._progress(point.limit_work(), 0, 0)

@@ -119,7 +119,7 @@ def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterato
 def _begins_with_noise(model: Model) -> bool:
     """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`): as a likelihood needs it."""
     formulation = model.cell.formulation
-    return formulation.own_sampler is None and formulation.refuses_metric(NegativeLogLikelihood()) is None
+    return formulation.from_noise and formulation.refuses_metric(NegativeLogLikelihood()) is None
 
 
 def _paths(model: Model) -> tuple[list[Level], Array]:
