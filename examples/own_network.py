@@ -20,7 +20,8 @@ class Net(torch.nn.Module):
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         sigma = sigma.expand(len(x))[:, None]
         level = torch.atan(sigma)
-        return self.layers(torch.cat([x / torch.sqrt(1 + sigma**2), level.cos(), level.sin()], 1))
+        noise: torch.Tensor = self.layers(torch.cat([x / torch.sqrt(1 + sigma**2), level.cos(), level.sin()], 1))
+        return noise
 
 
 def fit(net: Net, data: torch.Tensor, steps: int) -> float:
@@ -28,7 +29,7 @@ def fit(net: Net, data: torch.Tensor, steps: int) -> float:
     tenth.
     """
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    losses = []
+    losses: list[float] = []
     for _ in range(steps):
         x = data[torch.randint(len(data), (512,))]
         sigma = torch.exp(torch.empty(512).uniform_(-4.6, 3.0))

@@ -1,8 +1,7 @@
 """A sampler of one's own: the exponential midpoint rule, beside two shipped ones, on two schedules.
 
 With s = sigma / alpha, y = x / alpha and D held still, the flow takes y to D + (s'/s) (y - D). The
-rule takes D from half the way in ln(s). The exact denoiser of eight bumps shows what its steps cost:
-no network is in the way.
+rule takes D from half the way in ln(s). The exact denoiser of eight bumps shows its steps' cost.
 """
 
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ class Midpoint(da.Sampler):
     between_levels: ClassVar[bool] = True  # asks the denoiser at levels that are not the grid's
     share: float = 0.5  # of the way in ln(s); a parameter: da.sampler(Midpoint, share=0.4)
 
-    def evaluations(self, steps: int) -> int:
+    def evaluations(self, steps):
         return 2 * steps - 1
 
-    def step(self, denoiser: da.Denoiser, x: Tensor, now: da.Level, then: da.Level, noise: da.Noise) -> Tensor:
+    def step(self, denoiser, x, now, then, noise):
         denoised = denoiser(x, now.alpha, now.sigma)
         if then.clean:
             return denoised
@@ -33,7 +32,7 @@ class Midpoint(da.Sampler):
         return self._moved(x, denoiser(ahead, middle.alpha, middle.sigma), now, then)
 
     @staticmethod
-    def _moved(x: Tensor, denoised: Tensor, now: da.Level, then: da.Level) -> Tensor:
+    def _moved(x, denoised, now, then):
         kept = (then.sigma / now.sigma)[:, None, None]
         return kept * x + (then.alpha[:, None, None] - kept * now.alpha[:, None, None]) * denoised
 
@@ -41,11 +40,13 @@ class Midpoint(da.Sampler):
 def errors(schedule: str, steps: int) -> dict[str, float]:
     """Root mean square distance to 400 steps of `heun` from the same start noise."""
     target = da.dataset("eight_gaussians")
-    options = {"schedule": schedule, "grid": "uniform-log-snr", "n": 200}
-    limit = da.sample(target, "heun", steps=400, **options)
-    found = {"own": Midpoint(), "ddim": "ddim", "heun": "heun"}
-    samples = {name: da.sample(target, sampler, steps=steps, **options) for name, sampler in found.items()}
-    return {name: float((x - limit).square().mean().sqrt()) for name, x in samples.items()}
+
+    def samples(sampler: da.Sampler | str, steps: int) -> Tensor:
+        return da.sample(target, sampler, steps=steps, schedule=schedule, grid="uniform-log-snr", n=200)
+
+    limit = samples("heun", 400)
+    found: dict[str, da.Sampler | str] = {"own": Midpoint(), "ddim": "ddim", "heun": "heun"}
+    return {name: float((samples(one, steps) - limit).square().mean().sqrt()) for name, one in found.items()}
 
 
 if __name__ == "__main__":

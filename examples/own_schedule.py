@@ -48,6 +48,7 @@ def w1(schedule: da.Schedule, steps: int) -> float:
 
 if __name__ == "__main__":
     own, cosine = SigmaAsTime(), da.schedule("vp-cosine")
-    print("alpha, sigma at t = 0.5:", float(own.alpha(0.5)), float(own.sigma(0.5)))
+    half = torch.tensor(0.5, dtype=torch.float64)
+    print("alpha, sigma at t = 0.5:", float(own.alpha(half)), float(own.sigma(half)))
     for steps in (5, 10, 20, 40):
         print(steps, f"own {w1(own, steps):.4f}", f"vp-cosine {w1(cosine, steps):.4f}")

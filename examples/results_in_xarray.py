@@ -17,7 +17,7 @@ def main(store: str) -> xr.DataArray:
     print(points.sizes["point"], "points;", "snapshot", points.attrs["snapshot"])
 
     cube = points.atlas.cube("w1")  # dataset x formulation x schedule x sampler x steps x seed; NaN: not asked
-    means = cube.sel(dataset="uniform").mean("seed", skipna=True)
+    means: xr.DataArray = cube.sel(dataset="uniform").mean("seed", skipna=True)
     print(means.sel(sampler="heun").squeeze().to_pandas())
 
     few = points.where(points["steps"] <= 5, drop=True)  # plain xarray
