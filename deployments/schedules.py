@@ -119,7 +119,7 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
             entry = Entry.model_validate(values)
             load_study(entry.parameters(folder or Path.cwd())["study"], entry.overrides)
         except ValidationError as error:
-            problems += [f"{place}: {_told(detail)}" for detail in error.errors(include_url=False)]
+            problems += [f"{place}: {_message(detail)}" for detail in error.errors(include_url=False)]
         except StudyError as error:
             problems += [f"{place}: {problem}" for problem in error.problems]
         else:
@@ -140,8 +140,8 @@ def _plain(file: Path) -> list[Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
-        told = " ".join(str(error.problem or error.context).split())
-        raise ScheduleError(str(file), [f"{where}not YAML: {told}"]) from error
+        message = " ".join(str(error.problem or error.context).split())
+        raise ScheduleError(str(file), [f"{where}not YAML: {message}"]) from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise ScheduleError(str(file), [f"not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(found, list) or not found:
@@ -155,7 +155,7 @@ def _called(values: Any) -> str:
     return f" ({name})" if name else ""
 
 
-def _told(detail: Any) -> str:
+def _message(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if not where:
         return f"found {detail['input']!r}, expected `study: ...`, `store: ...`, `cron: ...`"

@@ -83,8 +83,8 @@ def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> R
 def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[Entry], str]:
     """The entries that the command line leads to, and the server's address; ends the process without them."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
-    told = "the list (default: %(default)s)"
-    parser.add_argument("--schedules", type=Path, default=SHIPPED_LIST, metavar="FILE", help=told)
+    help_text = "the list (default: %(default)s)"
+    parser.add_argument("--schedules", type=Path, default=SHIPPED_LIST, metavar="FILE", help=help_text)
     options = parser.parse_args(arguments)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")  # this terminal is where runs are followed
     quiet_environment()

@@ -155,7 +155,7 @@ class Events:
 
 def failures(answers: list[PointAnswer]) -> Iterator[PointsFailed]:
     """Those of a stage's answers, by cell, sampler and reason, in alphabetical order."""
-    found = sorted((PointsFailed((told.point,), told.error) for told in answers if told.error), key=str)
+    found = sorted((PointsFailed((answer.point,), answer.error) for answer in answers if answer.error), key=str)
     for _, same in groupby(found, key=str):
         together = list(same)
         yield PointsFailed(tuple(failed.points[0] for failed in together), together[0].reason)

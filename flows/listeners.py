@@ -136,7 +136,7 @@ class Artifacts:
     def __init__(self, study: str, metrics: list[str]) -> None:
         self._study, self._metrics = study, metrics
         self._progress: UUID | None = None
-        self._told = time.monotonic()
+        self._last_update = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         about: dict[str, Any] = {"description": f"study {self._study}"}
@@ -144,7 +144,7 @@ class Artifacts:
             case Started():
                 created: Any = create_progress_artifact(0.0, key=self._key("progress"), **about)
                 self._progress = created
-            case Progressed() if time.monotonic() - self._told > _ARTIFACT_SECONDS:
+            case Progressed() if time.monotonic() - self._last_update > _ARTIFACT_SECONDS:
                 self._update(100 * event.fraction)
             case Swept():
                 self._update(100.0)
@@ -166,7 +166,7 @@ class Artifacts:
 
     def _update(self, percent: float) -> None:
         assert self._progress is not None  # noqa: S101 - a run starts before it progresses
-        self._told = time.monotonic()
+        self._last_update = time.monotonic()
         update_progress_artifact(self._progress, round(percent, 1))
 
     def _key(self, what: str) -> str:

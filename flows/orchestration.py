@@ -152,6 +152,6 @@ def _moved(store: Store, answers: Answers, before: str, emit: Emit) -> str:
     except UnknownStudy:
         return ""
     comparison = compare(earlier.points, answers.points)
-    told = summary(comparison)
-    emit(Compared(name, before, comparison, told))
-    return told
+    text = summary(comparison)
+    emit(Compared(name, before, comparison, text))
+    return text

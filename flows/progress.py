@@ -79,7 +79,7 @@ class Display:
             case ShardTrained() | ShardSwept():
                 counts = self._of_shard.setdefault(event.number, Counter())
                 counts["points"] += len(event.answer.points)
-                counts["failed"] += sum(told.error is not None for told in event.answer.points)
+                counts["failed"] += sum(point.error is not None for point in event.answer.points)
             case ShardDone():
                 self._tell_done(event)
             case PointsFailed():

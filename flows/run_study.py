@@ -64,7 +64,7 @@ def run_study(
             study, store, changes, ray_address, workers, retry_failed, force, force_unlock, report, quiet, requested
         )
     )
-    told = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
+    text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
-        return Failed(message=f"{len(outcome.failed)} points failed; {told}", data=outcome)
-    return Completed(message=told, data=outcome)
+        return Failed(message=f"{len(outcome.failed)} points failed; {text}", data=outcome)
+    return Completed(message=text, data=outcome)

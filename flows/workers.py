@@ -126,7 +126,7 @@ class Workers:
             with _signals_as_raised():
                 answer = future.result().content
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
-            reason = _told(error)
+            reason = _reason_of(error)
             _record_crash(future.task_run_id, stage, shard, reason)
             if stage is train:
                 return ShardTrained(number, shard, lost_training(shard, reason))
@@ -137,7 +137,7 @@ class Workers:
         return ShardSwept(number, shard, answer)
 
 
-def _told(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     lines = Text.from_ansi(str(error)).plain.strip().splitlines()
     return f"the worker ended without an answer ({type(error).__name__}: {lines[0] if lines else ''})"
 

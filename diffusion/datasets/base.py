@@ -188,8 +188,8 @@ def check_label(dataset: Dataset, label: int) -> None:
     if dataset.classes == 0:
         raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
     if not 0 <= label < dataset.classes:
-        told = f"dataset {dataset.registered_name!r} has no label {label}; accepted: 0 to {dataset.classes - 1}"
-        raise ValueError(told)
+        message = f"dataset {dataset.registered_name!r} has no label {label}; accepted: 0 to {dataset.classes - 1}"
+        raise ValueError(message)
 
 
 def in_blocks(

@@ -159,8 +159,8 @@ class GaussianMixture(LabelledMixture):
     def _components(self) -> list[tuple[float, float]]:
         """Mean and std of each component on the line."""
         if self.dim != 1:
-            told = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
-            raise NotImplementedError(f"dataset 'gaussian_mixture' {told}")
+            message = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
+            raise NotImplementedError(f"dataset 'gaussian_mixture' {message}")
         return list(zip(self.mixture.means[:, 0].tolist(), self.stds, strict=True))
 
     def _log_cdf(self, x: Tensor, side: Tensor | float) -> Tensor:

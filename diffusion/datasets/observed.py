@@ -148,10 +148,14 @@ def _observed_mixture(dataset: MixtureDataset, observation: Observation) -> Data
     if not bool(kept.any()):
         raise ValueError("the observation is none that a sample could have led to")
     weights = weights[kept] / weights[kept].sum()
-    told = (tuple(weights.tolist()), tuple(map(tuple, means[kept].tolist())), tuple(map(tuple, stds[kept].tolist())))
+    parameters = (
+        tuple(weights.tolist()),
+        tuple(map(tuple, means[kept].tolist())),
+        tuple(map(tuple, stds[kept].tolist())),
+    )
     if dataset.dim == 1 and float(stds.min()) > 0:
-        return GaussianMixture(told[0], tuple(m for (m,) in told[1]), tuple(s for (s,) in told[2]))
-    return DiagonalMixture(*told)
+        return GaussianMixture(parameters[0], tuple(m for (m,) in parameters[1]), tuple(s for (s,) in parameters[2]))
+    return DiagonalMixture(*parameters)
 
 
 @dataclass(frozen=True)

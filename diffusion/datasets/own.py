@@ -101,7 +101,7 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
     std = float((held - mean).square().mean().sqrt())
     if not std > 0:
         raise WrongValue("all points of the data are the same one; accepted: data with a positive standard deviation")
-    told = hashlib.sha256(f"{list(held.shape)}".encode() + held.numpy().astype("<f8").tobytes())
+    hashed = hashlib.sha256(f"{list(held.shape)}".encode() + held.numpy().astype("<f8").tobytes())
     classes = 0
     if labels is not None:
         whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
@@ -111,8 +111,8 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
             )
         labels = labels.detach().to("cpu", torch.int64).clone()
         classes = int(labels.max()) + 1
-        told.update(labels.numpy().astype("<i8").tobytes())
-    made = OwnPoints(told.hexdigest(), tuple(mean.tolist()), std, classes)
+        hashed.update(labels.numpy().astype("<i8").tobytes())
+    made = OwnPoints(hashed.hexdigest(), tuple(mean.tolist()), std, classes)
     made.__dict__["_content"] = (held, labels)
     return made
 

@@ -90,8 +90,8 @@ class PointSet(MixtureDataset):
     def _staircase(self) -> tuple[Tensor, Tensor]:
         """The points in order, and the cdf at each."""
         if self.dim != 1:
-            told = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
-            raise NotImplementedError(f"dataset {self.registered_name!r} {told}")
+            message = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
+            raise NotImplementedError(f"dataset {self.registered_name!r} {message}")
         steps = self.points[:, 0].sort().values
         return steps, torch.arange(1, len(steps) + 1, dtype=torch.float64) / len(steps)
 

@@ -115,8 +115,8 @@ class NoiseConditional(Trained, Recipe):
     def identity(self) -> dict[str, Any]:
         """With the versions of the parts; without the schedule, which is told beside the formulation."""
         parts = (self.parametrization, self.noise_levels, self.weighting)
-        told = {key: value for key, value in super().identity().items() if key != "schedule"}
-        return {**told, "parts": [part.identity() for part in parts]}
+        kept = {key: value for key, value in super().identity().items() if key != "schedule"}
+        return {**kept, "parts": [part.identity() for part in parts]}
 
     def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:
         trained = self.noise_levels.quantile(torch.tensor([1e-5, 1 - 1e-5], dtype=torch.float64), schedule)

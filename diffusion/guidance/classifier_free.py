@@ -54,8 +54,8 @@ class ClassifierFree(LabelGuidance):
             return denoiser(x, alpha, sigma)
         turns = torch.tensor(requested.pop())
         labels = turns[torch.arange(x.shape[1]) % len(turns)]
-        told = denoiser.labelled(x, alpha, sigma, labels)
+        conditional = denoiser.labelled(x, alpha, sigma, labels)
         if self.weight == 1:
-            return told
-        untold = denoiser(x, alpha, sigma)
-        return untold + self.weight * (told - untold)
+            return conditional
+        unconditional = denoiser(x, alpha, sigma)
+        return unconditional + self.weight * (conditional - unconditional)

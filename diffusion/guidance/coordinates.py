@@ -83,8 +83,8 @@ class KnownCoordinates(Guidance):
         return f"{names} = {','.join(map(repr, given))}{noise}" if len(given) <= _SPELLED else f"{names}{noise}"
 
     def _digest(self, n: int) -> str:
-        told = hashlib.sha256(repr((self.coordinates, self.values)).encode()).hexdigest()
-        return f"{n} coordinates #{told[:6]}"
+        digest = hashlib.sha256(repr((self.coordinates, self.values)).encode()).hexdigest()
+        return f"{n} coordinates #{digest[:6]}"
 
     def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:  # noqa: ARG002
         listed = self._listed(dataset.dim)

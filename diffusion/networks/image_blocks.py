@@ -71,9 +71,9 @@ class ApartNetwork(Network):
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
         named = {name: value.unbind(0) for name, value in self.views(rows).items()}
         answers = []
-        for m, (points, told) in enumerate(zip(z.unbind(0), c.unbind(0), strict=True)):
+        for m, (points, condition) in enumerate(zip(z.unbind(0), c.unbind(0), strict=True)):
             parameters = {name: values[m] for name, values in named.items()}
-            answer = self.member(parameters, points.clone(), told.clone())
+            answer = self.member(parameters, points.clone(), condition.clone())
             answers.append(pad(answer.flatten(), (0, padded(answer.numel()) - answer.numel())))
         whole: Tensor = torch.stack(answers)[:, : answer.numel()]
         return whole.reshape(len(answers), *answer.shape)

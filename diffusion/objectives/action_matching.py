@@ -144,14 +144,14 @@ class ActionMatching(Objective):
         )
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
-        z, noise_end, data_end, told, told_rate, told_ends, spread, probes, duration = batch
-        z, told = z.detach().requires_grad_(), told.detach().requires_grad_()
-        value = network(rows, z, told)[..., 0]
-        slope, by_told = torch.autograd.grad(value.sum(), (z, told), create_graph=True)
-        rate = (by_told * told_rate).sum(-1)
+        z, noise_end, data_end, condition, condition_rate, condition_ends, spread, probes, duration = batch
+        z, condition = z.detach().requires_grad_(), condition.detach().requires_grad_()
+        value = network(rows, z, condition)[..., 0]
+        slope, by_condition = torch.autograd.grad(value.sum(), (z, condition), create_graph=True)
+        rate = (by_condition * condition_rate).sum(-1)
         laplacian = self._laplacian(slope, z, probes) if self.kind == "entropic" else 0.0
         inner = density(self.kind, slope, rate, value, laplacian, spread)
-        boundary = network(rows, noise_end, told_ends[:, :1]) - network(rows, data_end, told_ends[:, 1:])
+        boundary = network(rows, noise_end, condition_ends[:, :1]) - network(rows, data_end, condition_ends[:, 1:])
         return boundary[..., 0] + duration * inner
 
     def _laplacian(self, slope: Tensor, z: Tensor, probes: Tensor) -> Tensor:
@@ -218,14 +218,14 @@ def denoised(slope: Tensor, z: Tensor, phi: Tensor, noise: float) -> Tensor:
     return (phi.sin() * slope + (phi.cos() + half) * z) / (1 + half * phi.cos())
 
 
-def _slope(network: Network, rows: Tensor, z: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+def _slope(network: Network, rows: Tensor, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
     """grad s ``[members, batch, dim]`` and s ``[members, batch]``; differentiable in z where z asks for it, else without a graph."""
     if z.requires_grad:
-        value = network(rows, z, told)[..., 0]
+        value = network(rows, z, condition)[..., 0]
         return torch.autograd.grad(value.sum(), z, create_graph=True)[0], value
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        value = network(rows, z, told)[..., 0]
+        value = network(rows, z, condition)[..., 0]
         return torch.autograd.grad(value.sum(), z)[0], value.detach()
 
 

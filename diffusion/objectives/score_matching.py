@@ -87,8 +87,9 @@ class InputLoss(DenoisingLoss):
         numbers = torch.stack(
             [frame.lead, frame.unit * frame.tilt, frame.unit * frame.lead * frame.c_in, weight], dim=-1
         )
-        told = torch.where(nsr == 0, torch.full_like(nsr, member.schedule.t_max), nsr)  # where clean networks are asked
-        parts = [frame.c_in[..., None] * z, frame.tilt[..., None] * z, member.condition(told), numbers]
+        # networks of clean data are evaluated at the schedule's end
+        conditioned_on = torch.where(nsr == 0, torch.full_like(nsr, member.schedule.t_max), nsr)
+        parts = [frame.c_in[..., None] * z, frame.tilt[..., None] * z, member.condition(conditioned_on), numbers]
         if self.probes is not None:
             parts.append(draw_probes(self.law, (steps, batch, self.probes, x.shape[-1]), generator))
         return tuple(part.float() for part in parts)

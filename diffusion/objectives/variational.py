@@ -61,9 +61,10 @@ class VariationalBound(Objective):
     def network(self, dataset: Dataset, settings: Training) -> EncoderDecoder:
         """Two multilayer perceptrons of the settings' width and depth, whatever architecture they name; or two affine maps."""
         depth = 0 if self.linear else settings.depth
-        told = self.latent + (self.latent if self.posterior == "diagonal" else 1)
+        outputs = self.latent + (self.latent if self.posterior == "diagonal" else 1)
         return EncoderDecoder(
-            StackedLayers(dataset.dim, settings.width, depth, told, gain=1.0),  # from zero, no gradient would lead away
+            # from zero, no gradient would lead away
+            StackedLayers(dataset.dim, settings.width, depth, outputs, gain=1.0),
             StackedLayers(self.latent, settings.width, depth, dataset.dim),
         )
 
@@ -74,8 +75,8 @@ class VariationalBound(Objective):
         x = _standardised(data[torch.randint(len(data), (steps, batch), generator=generator)], member)
         eps = torch.randn(steps, batch, self.latent, generator=generator)
         variance = self.fixed_variance(member)
-        told = torch.tensor([variance, math.log(variance)]).expand(steps, batch, 2)
-        return x.float(), eps, told
+        fixed = torch.tensor([variance, math.log(variance)]).expand(steps, batch, 2)
+        return x.float(), eps, fixed
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
         x, eps, fixed = batch
@@ -98,8 +99,8 @@ class VariationalBound(Objective):
         """m, s and ln s of standardised data, ``[members, batch, latent or 1]``."""
         raw = network.encoder.whole(network.parts(rows)[0], x)
         spread = torch.exp(raw)  # of whole vectors: the last few numbers of an array may have other bits
-        told = network.encoder.outputs
-        mean, log_std, std = raw[..., : self.latent], raw[..., self.latent : told], spread[..., self.latent : told]
+        ends = slice(self.latent, network.encoder.outputs)
+        mean, log_std, std = raw[..., : self.latent], raw[..., ends], spread[..., ends]
         return mean, std.expand(mean.shape), log_std.expand(mean.shape)
 
     @staticmethod

@@ -34,10 +34,10 @@ _FUNCTIONS_OF_TIME = (
 LARGEST_EXPONENT = 700.0  # B up to here leaves alpha^2 = exp(-B) and its inverse within float64
 
 
-def require(holds: bool, told: str) -> None:
-    """Raise ValueError unless a parameter is acceptable; `told` says what is."""
+def require(holds: bool, message: str) -> None:
+    """Raise ValueError unless a parameter is acceptable; `message` says what is."""
     if not holds:
-        raise ValueError(told)
+        raise ValueError(message)
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,10 @@ class Formula(str):
 
     def __new__(cls, text: str) -> Self:
         if len(text) > _LONGEST:
-            told = f"{_shown(text)} has {len(text)} characters (accepted: up to {_LONGEST}; put more into a function)"
-            raise ValueError(told)
+            message = (
+                f"{_shown(text)} has {len(text)} characters (accepted: up to {_LONGEST}; put more into a function)"
+            )
+            raise ValueError(message)
         self = super().__new__(cls, text)
         self._function = _imported(text) if ":" in text else _compiled(text)
         return self
@@ -131,8 +133,8 @@ def _compiled(text: str) -> Function:
     return function
 
 
-def _refused(text: str, told: str) -> ValueError:
-    return ValueError(f"{_shown(text)}: {told} (accepted: {ACCEPTED})")
+def _refused(text: str, message: str) -> ValueError:
+    return ValueError(f"{_shown(text)}: {message} (accepted: {ACCEPTED})")
 
 
 def _check_tokens(text: str) -> None:

@@ -129,8 +129,8 @@ class User(Schedule):
         zero = torch.zeros(2, dtype=torch.float64)
         alpha, sigma = self._functions
         first, none = float(_value("alpha", alpha, zero)[0]), float(_value("sigma", sigma, zero)[0])
-        require(abs(first - 1) <= _EXACT, f"alpha must be 1 at t = 0, found {first} of {_told(alpha)}")
-        require(none == 0, f"sigma must be 0 at t = 0, and without rounding error, found {none} of {_told(sigma)}")
+        require(abs(first - 1) <= _EXACT, f"alpha must be 1 at t = 0, found {first} of {_described(alpha)}")
+        require(none == 0, f"sigma must be 0 at t = 0, and without rounding error, found {none} of {_described(sigma)}")
 
     def _check_between(self) -> None:
         t = self._checked_times()
@@ -140,7 +140,7 @@ class User(Schedule):
             try:
                 values[f"{part}'"] = _derivative(function, t)
             except RuntimeError as error:  # of torch: what is not differentiable
-                raise ValueError(f"{part} has no derivative: {_told(function)}: {error}") from error
+                raise ValueError(f"{part} has no derivative: {_described(function)}: {error}") from error
         for part, found in values.items():
             self._check_each(torch.isfinite(found), t, f"{part} must be finite", found)
         alpha, sigma = values["alpha"], values["sigma"]
@@ -151,17 +151,17 @@ class User(Schedule):
         rising = (ratio > before) & (values["sigma'"] * alpha > sigma * values["alpha'"])
         self._check_each(rising, t, "sigma / alpha must rise with t", ratio)
 
-    def _check_each(self, good: Tensor, t: Tensor, told: str, found: Tensor) -> None:
+    def _check_each(self, good: Tensor, t: Tensor, message: str, found: Tensor) -> None:
         if not bool(good.all()):
             first = int((~good).to(torch.int8).argmax())
-            alpha, sigma = map(_told, self._functions)
+            alpha, sigma = map(_described, self._functions)
             raise ValueError(
-                f"{told} for t from t_min={self.t_min} to t_max={self.t_max}, found {float(found[first]):.6g} at "
+                f"{message} for t from t_min={self.t_min} to t_max={self.t_max}, found {float(found[first]):.6g} at "
                 f"t = {float(t[first]):.6g} (alpha {alpha}, sigma {sigma})"
             )
 
 
-def _told(function: object) -> str:
+def _described(function: object) -> str:
     return repr(str(function)) if isinstance(function, str) else repr(function)
 
 
@@ -172,8 +172,8 @@ def _function(part: str, given: object) -> Function:
         except ValueError as error:
             raise ValueError(f"{part}: {error}") from error
     if not callable(given):
-        told = f"{part} must be an expression, package.module:function or a function, found {given!r}"
-        raise ValueError(told)  # noqa: TRY004 - a parameter of a study
+        message = f"{part} must be an expression, package.module:function or a function, found {given!r}"
+        raise ValueError(message)  # noqa: TRY004 - a parameter of a study
     path = path_of(given)
     return Formula(path) if path else given
 
@@ -183,11 +183,11 @@ def _value(part: str, function: Function, t: Tensor) -> Tensor:
     try:
         value: object = function(t)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{part} failed: {_told(function)}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{part} failed: {_described(function)}: {type(error).__name__}: {error}") from error
     if not (isinstance(value, Tensor) and value.shape == t.shape and value.dtype == torch.float64):
         found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
-            f"{part} must return a float64 tensor of the shape of t, {list(t.shape)}, found {found} of {_told(function)}"
+            f"{part} must return a float64 tensor of the shape of t, {list(t.shape)}, found {found} of {_described(function)}"
         )
     return value.detach()
 

@@ -31,7 +31,7 @@ class Ended:
 
     study: str
     code: int
-    told: str
+    message: str
     counts: dict[str, int] = field(default_factory=dict)  # points by status
     seconds: float = 0.0
     page: str = ""
@@ -67,7 +67,7 @@ def run_each(
                 one = _cut_short(member.study.name, error)
             one.seconds = time.monotonic() - begun
             ended.append(one)
-            err.print(f"{number}/{len(collection.members)} {one.study}: {one.told}", markup=False)
+            err.print(f"{number}/{len(collection.members)} {one.study}: {one.message}", markup=False)
     _show(collection.name or "", ended)
 
 
@@ -89,13 +89,13 @@ def _ended(member: Member, store: str, outcome: Outcome | None, page: Path | Non
         path = page or default_page(member.study.name)
         if page or not path.exists():
             write_report(answers, path)
-        told = "finished, nothing to compute"
+        message = "finished, nothing to compute"
     else:
         path = Path(outcome.report)
-        told = f"{outcome.computed} points computed, {outcome.trained} cells trained"
+        message = f"{outcome.computed} points computed, {outcome.trained} cells trained"
     for line in failure_lines(answers.points, 5):
         err.print(line, markup=False)
-    return Ended(member.study.name, FAILED if counts["failed"] else 0, told, dict(counts), page=str(path))
+    return Ended(member.study.name, FAILED if counts["failed"] else 0, message, dict(counts), page=str(path))
 
 
 def _show(name: str, ended: Sequence[Ended]) -> None:
@@ -108,7 +108,7 @@ def _show(name: str, ended: Sequence[Ended]) -> None:
     for one in ended:
         numbers = [str(one.counts.get(status, 0)) if one.counts else "" for status in ("ok", "failed", "skipped")]
         minutes, seconds = divmod(round(one.seconds), 60)
-        table.add_row(one.study, *numbers, f"{minutes}:{seconds:02d}", Text(one.told), one.page)
+        table.add_row(one.study, *numbers, f"{minutes}:{seconds:02d}", Text(one.message), one.page)
     Console(width=width()).print(table)
     worst = max(one.code for one in ended)
     if worst:
@@ -119,8 +119,8 @@ def sums(collection: Collection, each: list[dict[str, Any]]) -> dict[str, Any]:
     """The plans of several studies: each, and their sums (what two of them share is counted twice)."""
     return {
         "collection": collection.name,
-        "points": {kind: sum(told["points"][kind] for told in each) for kind in each[0]["points"]},
-        "cells_to_train": sum(told["cells_to_train"] for told in each),
-        "estimated_core_seconds": round(sum(told["estimated_core_seconds"] for told in each), 1),
+        "points": {kind: sum(plan["points"][kind] for plan in each) for kind in each[0]["points"]},
+        "cells_to_train": sum(plan["cells_to_train"] for plan in each),
+        "estimated_core_seconds": round(sum(plan["estimated_core_seconds"] for plan in each), 1),
         "studies": each,
     }

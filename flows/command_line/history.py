@@ -105,8 +105,8 @@ def gc(
 
         removed = Store.open(store).gc(_moment(older_than), dry_run, force_unlock=force_unlock)
         if as_json:
-            told = {"snapshots": list(removed.snapshots), "files": removed.files, "bytes": removed.bytes}
-            print(json.dumps({**told, "dry_run": removed.dry_run}, indent=2))  # noqa: T201
+            document = {"snapshots": list(removed.snapshots), "files": removed.files, "bytes": removed.bytes}
+            print(json.dumps({**document, "dry_run": removed.dry_run}, indent=2))  # noqa: T201
             return
         verb = "would go" if removed.dry_run else "gone"
         print(  # noqa: T201

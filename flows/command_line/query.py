@@ -101,8 +101,8 @@ def query_command(
 def _remark(frame: pd.DataFrame) -> None:
     """What stderr says of an answer: what a ranking leaves out, and that nothing matches."""
     if left_out := frame.attrs.get("left_out"):
-        told = f"rows of {', '.join(left_out)} that do not make samples of the data from noise (see their `start`)"
-        err.print(f"note: left out {told}; to rank them by themselves choose them with --where", markup=False)
+        omitted = f"rows of {', '.join(left_out)} that do not make samples of the data from noise (see their `start`)"
+        err.print(f"note: left out {omitted}; to rank them by themselves choose them with --where", markup=False)
     if frame.empty:
         err.print("no point matches", markup=False)
 
@@ -179,8 +179,8 @@ def report_command(
         if as_json:
             from tasks.report.numbers.claims import claims
 
-            told = {name: claims(answers) for name, answers in each.items()}
-            print(json.dumps(told[wanted[0]] if listed is None else told, indent=2))  # noqa: T201 - the document asked for
+            found = {name: claims(answers) for name, answers in each.items()}
+            print(json.dumps(found[wanted[0]] if listed is None else found, indent=2))  # noqa: T201 - the document asked for
             if out is None:
                 return
         for name, answers in each.items():
@@ -199,12 +199,12 @@ def _listed(study: str) -> list[str] | None:
     return None if collection.name is None else [member.study.name for member in collection.members]
 
 
-def _draw(answers: ModelledAnswers, page: Path, told: TextIO) -> None:
+def _draw(answers: ModelledAnswers, page: Path, output: TextIO) -> None:
     from tasks.report.page.files import write_report
 
     with writing(page):
         write_report(answers, page)
-    print(f"report: {page}", file=told)
+    print(f"report: {page}", file=output)
 
 
 @app.command("export")

@@ -195,8 +195,8 @@ def plan(
         if as_json:
             print(json.dumps(each[0] if collection.name is None else sums(collection, each), indent=2))  # noqa: T201 - the document asked for
             return
-        for told in each:
-            _tell_plan(told)
+        for summary in each:
+            _print_plan(summary)
         if collection.name is not None:
             points, cells = (sums(collection, each)[key] for key in ("points", "cells_to_train"))
             err.print(
@@ -206,25 +206,25 @@ def plan(
             )
 
 
-def _tell_plan(told: dict[str, Any]) -> None:
+def _print_plan(summary: dict[str, Any]) -> None:
     """A plan for eyes."""
     console = Console(width=width())
-    counts = told["points"]
+    counts = summary["points"]
     console.print(
-        f"study {told['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
-        f"{counts['failed']} failed before, {counts['impossible']} impossible; {told['cells_to_train']} cells to train"
+        f"study {summary['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
+        f"{counts['failed']} failed before, {counts['impossible']} impossible; {summary['cells_to_train']} cells to train"
     )
     table = Table()
     for column in ("dataset", "formulation", "schedule"):
         table.add_column(column, overflow="fold")
     for column in ("seeds", "points to compute", "train"):
         table.add_column(column, justify="right")
-    for row in told["to_compute"]:
+    for row in summary["to_compute"]:
         numbers = (str(row[name]) for name in ("seeds", "points", "train"))
         table.add_row(row["dataset"], row["formulation"], row["schedule"], *numbers)
-    if told["to_compute"]:
+    if summary["to_compute"]:
         console.print(table)
-    for reason in told.get("reasons", ()):
+    for reason in summary.get("reasons", ()):
         example = reason["example"]
         places = ", ".join(f"{example[axis]}" for axis in ("dataset", "formulation", "sampler"))
         console.print(
@@ -232,9 +232,9 @@ def _tell_plan(told: dict[str, Any]) -> None:
             f"{example['steps']}, seed {example['seed']})",
             markup=False,
         )
-    for warning in told["warnings"]:
+    for warning in summary["warnings"]:
         console.print(f"warning: {warning}", markup=False)
-    for entry in told["impossible"]:
+    for entry in summary["impossible"]:
         where = f"{entry['sampler']} of {entry['formulation']} on {entry['schedule']}, steps {entry['steps']}"
         console.print(f"impossible: {where}: {entry['reason']}", markup=False)
 
@@ -261,9 +261,9 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
     impossible: dict[tuple[Any, ...], dict[str, Any]] = {}
     for point in made.points:
         if point.id in made.impossible:
-            told, reason = point.labels, made.impossible[point.id]
-            place = (told["formulation"], told["schedule"], told["sampler"], reason)
-            impossible.setdefault(place, {**told, "steps": [], "reason": reason})["steps"].append(point.steps)
+            its, reason = point.labels, made.impossible[point.id]
+            place = (its["formulation"], its["schedule"], its["sampler"], reason)
+            impossible.setdefault(place, {**its, "steps": [], "reason": reason})["steps"].append(point.steps)
     for entry in impossible.values():
         entry["steps"] = sorted(set(entry["steps"]))
         entry.pop("seed")

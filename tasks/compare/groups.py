@@ -64,7 +64,7 @@ def rows(pair: Pair, metric: str, by: Sequence[str]) -> pd.DataFrame:
     contrasts = contrasts_of(first.values, second.values, size, paired)
     moved = _any(group[pair.before[metric][left] != pair.after[metric][right]], size)
     regular = _regular(first, size) & _regular(second, size)
-    verdict, reason = _told(contrasts, paired, moved, regular)
+    verdict, reason = _untested(contrasts, paired, moved, regular)
     floors = [_mean(side.group, side.floor, size) for side in (first, second)]
     frame = pd.DataFrame(
         {
@@ -134,7 +134,7 @@ def _regular(side: _Side, size: int) -> Mask:
     return np.asarray(_distinct(side.group, side.place * width + side.seed, size) == seeds * places)
 
 
-def _told(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[np.ndarray, np.ndarray]:
+def _untested(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[np.ndarray, np.ndarray]:
     """The verdict of what is not tested, with its reason; both empty where there is a test to judge."""
     fewest = np.minimum(contrasts.seeds_first, contrasts.seeds_second)
     same = np.where(paired, ~moved, contrasts.same)

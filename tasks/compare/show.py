@@ -28,31 +28,31 @@ def summary(comparison: Comparison) -> str:
     """The comparison in one sentence."""
     rows, moved = len(comparison.groups), comparison.count(WORSE, BETTER)
     what = "group" if len(comparison.metrics) == 1 else "comparison"
-    told = []
+    parts = []
     if not rows:
-        told.append("nothing to compare: no point with a value of a metric is on both sides")
+        parts.append("nothing to compare: no point with a value of a metric is on both sides")
     elif comparison.count(UNCHANGED) == rows:
-        told.append(f"0 of {_many(rows, what)} moved, all are the same to the last bit")
+        parts.append(f"0 of {_many(rows, what)} moved, all are the same to the last bit")
     else:
         split = [f"{comparison.count(v)} {v}" for v in (WORSE, BETTER) if comparison.count(v)]
         found = f" ({', '.join(split)})" if split else ""
         rate = f"{_ERRORS[comparison.correction]} of {100 * comparison.level:g} %"
-        told.append(f"{moved} of {_many(rows, what)} moved{found} at {rate}")
+        parts.append(f"{moved} of {_many(rows, what)} moved{found} at {rate}")
     if changed := len(_untested_changes(comparison)):
-        told.append(f"{changed} changed and cannot be tested")
+        parts.append(f"{changed} changed and cannot be tested")
     points = comparison.points
     beside = f" ({comparison.beside} of them beside an older one of the same labels)" if comparison.beside else ""
-    told += [
+    parts += [
         f"{_many(len(frame), 'point')} {word}"
         for frame, word in ((points.appeared, f"appeared{beside}"), (points.vanished, "vanished"))
         if len(frame)
     ]
     switches = points.status.groupby(["status_after", "status_before"], sort=True).size().reset_index(name="count")
-    told += [
+    parts += [
         f"{count} {now} that {'was' if count == 1 else 'were'} {was}"
         for now, was, count in switches.itertuples(index=False)
     ]
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def _many(count: int, noun: str) -> str:
@@ -132,13 +132,13 @@ def table(comparison: Comparison, width: int, rows: int = 20) -> Group:
 
 def _header(comparison: Comparison) -> Text:
     lines = []
-    for word, told, points in zip(
+    for word, side, points in zip(
         ("before", "after "), comparison.provenance, (comparison.points.before, comparison.points.after), strict=True
     ):
-        of = " of ".join(told[name] for name in ("snapshot", "store") if told.get(name))
-        study = f", study {told['study']}" if told.get("study") else ""
+        of = " of ".join(side[name] for name in ("snapshot", "store") if side.get(name))
+        study = f", study {side['study']}" if side.get("study") else ""
         lines.append(
-            f"{word}  {of or 'a dataset'}{', ' + told['time'] if told.get('time') else ''}{study}: {_many(points, 'point')}"
+            f"{word}  {of or 'a dataset'}{', ' + side['time'] if side.get('time') else ''}{study}: {_many(points, 'point')}"
         )
     before, after = comparison.provenance
     names = [n for n in sorted({*before, *after}) if n not in _NOT_VERSIONS and n in before and n in after]
@@ -182,8 +182,8 @@ def _varying(comparison: Comparison) -> list[str]:
 
 
 def _remark(row: Mapping[str, Plain]) -> str:
-    told = row["verdict"] if row["verdict"] in {WORSE, BETTER} else row["reason"]
-    return ", ".join(part for part in (told, "near the floor" if row["near_floor"] else "") if part)
+    verdict = row["verdict"] if row["verdict"] in {WORSE, BETTER} else row["reason"]
+    return ", ".join(part for part in (verdict, "near the floor" if row["near_floor"] else "") if part)
 
 
 def _change(row: Mapping[str, Plain]) -> str:
@@ -224,14 +224,14 @@ def _tests(comparison: Comparison) -> list[Text]:
 def _listings(noun: str, listing: Listing, comparison: Comparison, rows: int) -> list[Text]:
     shown = [name for name in comparison.by if name in listing.appeared.columns]
     found: list[Text] = []
-    for word, frame, told in (
+    for word, frame, columns in (
         ("appeared", listing.appeared, ["status"]),
         ("vanished", listing.vanished, ["status"]),
         ("changed status", _switches(listing.status), ["switch"]),
     ):
         if len(frame):
             found.append(Text(f"\n{_many(len(frame), noun)} {word}", "bold"))
-            found += _folded(frame, [*told, *(n for n in shown if n != "steps")], rows)
+            found += _folded(frame, [*columns, *(n for n in shown if n != "steps")], rows)
     if len(listing.renamed):
         why = ": trained otherwise, or the version of a part changed" if noun == "cell" else ""
         found.append(Text(f"\n{_many(len(listing.renamed), noun)} kept the labels under another id{why}"))

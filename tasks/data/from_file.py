@@ -140,8 +140,8 @@ def _read(path: str, array: str | None, accepted: dict[int, str]) -> NDArray[np.
     except _Refused:
         raise
     except Exception as error:  # a broken file fails in as many ways as there are libraries
-        told = " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
-        raise _Refused(f"cannot be read: {told}") from error
+        message = " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
+        raise _Refused(f"cannot be read: {message}") from error
 
 
 def _reader(place: Path) -> Callable[[Path, str | None, Convert], NDArray[np.float64]]:

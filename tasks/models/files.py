@@ -63,8 +63,8 @@ def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
     if "points" in arrays:
         cell = replace(cell, dataset=own_points(arrays.pop("points"), arrays.pop("labels", None)))
     if json.loads(json.dumps(cell.spec)) != described["identity"]:
-        told = json.dumps(described["identity"])
-        raise CannotBeMade(f"{path}: {told} was made by other versions of its parts than the present ones")
+        identity = json.dumps(described["identity"])
+        raise CannotBeMade(f"{path}: {identity} was made by other versions of its parts than the present ones")
     return cell, arrays
 
 

@@ -134,5 +134,5 @@ def _data(cell: Cell) -> Tensor:
     if not isinstance(cell.dataset, OwnPoints):
         return torch.as_tensor(training_set(cell).copy())
     points, labels = cell.dataset.points, cell.dataset.labels
-    told = isinstance(cell.formulation, Trained) and cell.formulation.labelled
-    return torch.cat([points, labels[:, None].double()], 1) if told and labels is not None else points
+    labelled = isinstance(cell.formulation, Trained) and cell.formulation.labelled
+    return torch.cat([points, labels[:, None].double()], 1) if labelled and labels is not None else points

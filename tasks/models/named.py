@@ -59,8 +59,8 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
     if isinstance(given, type) and issubclass(given, base):
         return _named(_made(cast("type[C]", given), parameters))
     if parameters and not isinstance(given, str):
-        told = ", ".join(parameters)
-        raise WrongValue(f"{registry.kind}: parameters ({told}) belong to a name, found {shown(given)}")
+        names = ", ".join(parameters)
+        raise WrongValue(f"{registry.kind}: parameters ({names}) belong to a name, found {shown(given)}")
     entry: object = {"name": given, **parameters} if parameters else given
     if isinstance(entry, Mapping):
         entry = dict(entry)
@@ -92,8 +92,8 @@ def dataset(given: Target, *, labels: Any = None, **parameters: Any) -> Dataset:
     if parameters:
         raise WrongValue(f"points of one's own take no parameters, found {', '.join(parameters)}")
     points = _tensor("the data", given)
-    told = None if labels is None else _tensor("the labels", labels)
-    return own_points(points[:, None] if points.ndim == 1 else points, told)
+    known_labels = None if labels is None else _tensor("the labels", labels)
+    return own_points(points[:, None] if points.ndim == 1 else points, known_labels)
 
 
 def schedule(given: Named | Schedule, **parameters: Any) -> Schedule:
@@ -143,8 +143,8 @@ def choice_of(given: object) -> SamplerChoice:
 
 def refused(error: ValidationError, what: str) -> WrongValue:
     """All that a refusal complains of, as one error."""
-    told = [f"{'.'.join(map(str, c.path))}: {c.text}" if c.path else c.text for c in complaints_of(error)]
-    return WrongValue(f"{what}: {'; '.join(told)}")
+    complaints = [f"{'.'.join(map(str, c.path))}: {c.text}" if c.path else c.text for c in complaints_of(error)]
+    return WrongValue(f"{what}: {'; '.join(complaints)}")
 
 
 def _read(what: str, reading: Callable[[], T]) -> T:

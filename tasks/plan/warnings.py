@@ -34,7 +34,7 @@ def kept_in_vain(study: Study) -> list[str]:
 def measured_in_vain(plan: Plan) -> list[str]:
     """One line for each metric that no point of the plan can be measured by, with the reason."""
     possible = [point for point in plan.points if point.id not in plan.impossible]
-    told = []
+    lines = []
     for metric in plan.study.metrics:
         reason = None
         for point in possible:
@@ -42,8 +42,8 @@ def measured_in_vain(plan: Plan) -> list[str]:
             if reason is None:
                 break
         if reason is not None:
-            told.append(f"metric {metric.column!r} measures nothing that is asked: {reason}")
-    return told
+            lines.append(f"metric {metric.column!r} measures nothing that is asked: {reason}")
+    return lines
 
 
 def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
@@ -52,5 +52,5 @@ def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
     Samplers start from ``N(0, sigma(t_max)^2 I)``. Where the data have not drowned by then (`Schedule.end_warning`) that is not
     the law of x at t_max, and neither a better network nor more steps mend it.
     """
-    told = ((dataset, schedule.end_warning(root_mean_square(dataset))) for dataset, schedule in pairs)
-    return list(dict.fromkeys(f"{dataset.label()}: {line}" for dataset, line in told if line is not None))
+    warnings = ((dataset, schedule.end_warning(root_mean_square(dataset))) for dataset, schedule in pairs)
+    return list(dict.fromkeys(f"{dataset.label()}: {line}" for dataset, line in warnings if line is not None))

@@ -97,9 +97,9 @@ def _refuse_pooled_points(found: Configurations) -> None:
     places, counts = np.unique(found.codes * max(len(labels), 1) + seeds, return_counts=True)
     if (counts > 1).any():
         at = int(places[counts > 1][0]) // len(labels)
-        told = ", ".join(str(found.labels[name][at]) for name in CONFIGURATION)
+        example = ", ".join(str(found.labels[name][at]) for name in CONFIGURATION)
         raise QueryError(
-            f"several points share a configuration and a seed (such as {told}), trained in different ways: "
+            f"several points share a configuration and a seed (such as {example}), trained in different ways: "
             "choose one study with --study, or their cells with --where"
         )
 
@@ -161,9 +161,9 @@ def rank(
     by = [name for name in dict.fromkeys(by) if name != of]
     found = configurations(points, at, where, by)
     _refuse_mixed_data_sets(found, (of, *by), metric)
-    told = reduced(found.columns[metric], found.codes, ["mean", "sem", "count"])
+    statistics = reduced(found.columns[metric], found.codes, ["mean", "sem", "count"])
     sign = -1.0 if higher_is_better(points, metric) else 1.0
-    table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**told, place=np.arange(len(found)))
+    table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**statistics, place=np.arange(len(found)))
     table = table[table["count"] > 0].assign(cost=lambda t: sign * t["mean"])
     best = table.sort_values([*by, "cost", "nfe", *CONFIGURATION], kind="stable").drop_duplicates([*by, of])
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
@@ -177,7 +177,9 @@ def rank(
     behind = np.where(np.isnan(distance.change), means - means[first], distance.change)
     columns = MetricColumns(metric)
     order = [*by, "rank", of, *(name for name in CONFIGURATION if name not in (of, *by)), "nfe"]
-    best = best[[*order, "mean", "sem", "count"]].rename(columns=lambda n: columns.statistic(n) if n in told else n)
+    best = best[[*order, "mean", "sem", "count"]].rename(
+        columns=lambda n: columns.statistic(n) if n in statistics else n
+    )
     tied = pd.arrays.BooleanArray(ties.tied, ties.unknown)
     best = best.assign(behind=sign * behind, behind_sem=distance.error, tied=tied)
     groups = best.groupby(by, sort=False) if by else best.groupby(np.zeros(len(best), dtype=int))
@@ -233,20 +235,20 @@ def pareto(
     found = configurations(points, None, where, by)
     _refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
     names = [*by, *(name for name in CONFIGURATION if name not in by)]
-    told = {name: found.labels[name] for name in names} | {"nfe": found.mean("nfe")}
+    by_name = {name: found.labels[name] for name in names} | {"nfe": found.mean("nfe")}
     costs = np.empty((len(found), len(objectives)))
     for k, name in enumerate(objectives):
         if name in metrics:
             numbers = reduced(found.columns[name], found.codes, ["mean", "sem", "count"])
-            told |= {MetricColumns(name).statistic(statistic): values for statistic, values in numbers.items()}
+            by_name |= {MetricColumns(name).statistic(statistic): values for statistic, values in numbers.items()}
             costs[:, k] = -numbers["mean"] if higher_is_better(points, name) else numbers["mean"]
         else:
-            told[name] = found.mean(name)
-            costs[:, k] = told[name]
+            by_name[name] = found.mean(name)
+            costs[:, k] = by_name[name]
     groups = Groups(found.labels, by, len(found)).codes
     kept = _fronts(costs, groups)
     order = kept[np.lexsort((*costs[kept].T[::-1], groups[kept]))]
-    front = frame_of({name: values[order] for name, values in told.items()})
+    front = frame_of({name: values[order] for name, values in by_name.items()})
     front.attrs["left_out"] = found.left_out
     return front
 

@@ -49,10 +49,10 @@ def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
     if not (counts > 1).any():
         return None
     at = int(np.argmax(counts > 1))
-    told = ", ".join(str(places.labels[name][at]) for name in CONFIGURATION)
+    example = ", ".join(str(places.labels[name][at]) for name in CONFIGURATION)
     return (
         f"{int((counts > 1).sum())} configurations are there several times with the same seed, trained in different ways (such as "
-        f"{told}): what is told of a group mixes them; choose one study with --study, or add cell_id to --by"
+        f"{example}): what is told of a group mixes them; choose one study with --study, or add cell_id to --by"
     )
 
 
@@ -88,14 +88,14 @@ def query(
     columns = columns.rows(columns["status"] == "ok")
     by = list(dict.fromkeys(by))
     groups = Groups(columns, by, columns.size)
-    told = dict(groups.labels)
+    by_name = dict(groups.labels)
     for metric in requested_metrics:
         values = columns[metric]
         if of_models(points, metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])
         numbers = reduced(values, groups.codes, statistics, higher=higher_is_better(points, metric))
-        told |= {MetricColumns(metric).statistic(name): values for name, values in numbers.items()}
-    return frame_of(told)
+        by_name |= {MetricColumns(metric).statistic(name): values for name, values in numbers.items()}
+    return frame_of(by_name)
 
 
 def _once(values: np.ndarray, groups: np.ndarray, cells: np.ndarray) -> np.ndarray:

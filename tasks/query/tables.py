@@ -44,8 +44,8 @@ def failure_lines(points: xr.Dataset, most: int = 20) -> list[str]:
     columns = (failed[name].values for name in ("dataset", "formulation", "sampler", "seed", "error"))
     reasons = sorted({f"  {d} {f}, {a}, seed {s}: {e}" for d, f, a, s, e in zip(*columns, strict=True)})
     more = [f"  and {len(reasons) - most} more"] if len(reasons) > most else []
-    told = f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):"
-    return [told, *reasons[:most], *more]
+    heading = f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):"
+    return [heading, *reasons[:most], *more]
 
 
 def brief(value: float) -> str:
@@ -67,7 +67,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
         return [_of_models(points, metric)] if points[metric].notnull().any() else []
     rows = summary(points, metric).assign(panel=_grids_apart)
     alone = _baselines(rows)
-    beside = {str(dataset): _told(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
+    beside = {str(dataset): _in_one_step(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
     made = []
     for (dataset, sampler, grid), part in rows[~alone].groupby(["dataset", "sampler", "panel"], sort=False):
         part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
@@ -75,8 +75,10 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
         floors = distinct(part["floor"])
         apart = len(floors) > 1
         shown = _spread(steps, max(2, (width - 24) // 17 - apart))
-        told = "the sampling floor of each row beside it" if apart else f"sampling floor {_listed(floors)}"
-        title = Text(f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; {told}", "bold")
+        floor_text = "the sampling floor of each row beside it" if apart else f"sampling floor {_listed(floors)}"
+        title = Text(
+            f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; {floor_text}", "bold"
+        )
         table = Table()
         table.add_column("steps", overflow="fold", max_width=max(20, width // 3))
         for step in shown:
@@ -123,12 +125,12 @@ def _of_models(points: xr.Dataset, metric: str) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for labels, part in frame.groupby(["dataset", "formulation", "schedule"], sort=False):
         dataset, formulation, schedule = map(str, labels)
-        told = [
+        entries = [
             _entry({"mean": part[name].mean(), "sem": part[name].sem(), "count": len(part)})
             for name in ("value", "above")
         ]
         style = "dim" if formulation == "exact" else None
-        table.add_row(dataset, formulation, schedule, told[0], brief(part["floor"].mean()), told[1], style=style)
+        table.add_row(dataset, formulation, schedule, entries[0], brief(part["floor"].mean()), entries[1], style=style)
     return Group(Text(f"\n{metric} of each model: mean ± standard error over seeds", "bold"), table)
 
 
@@ -153,7 +155,7 @@ def _baselines(rows: pd.DataFrame) -> pd.Series:
     return (alone & others).astype(bool)
 
 
-def _told(rows: pd.DataFrame) -> str:
+def _in_one_step(rows: pd.DataFrame) -> str:
     """One line of all baselines of a data set."""
     return "in one step: " + "; ".join(
         f"{row['formulation']} by {row['sampler']} {_entry(row)}" for _, row in rows.iterrows()

@@ -72,10 +72,10 @@ def _stored(answers: Answers) -> dict[tuple[str, ...], list[tuple[str, str]]]:
 
 def _changes(point: Point, spec: Spec, cell: Spec | None) -> list[str]:
     """What differs, as ``training.steps 300 -> 121``."""
-    told = list(_differences({k: v for k, v in spec.items() if k != "cell"}, {**point.spec, "cell": None}))
+    differences = list(_differences({k: v for k, v in spec.items() if k != "cell"}, {**point.spec, "cell": None}))
     if cell is not None:
-        told += _differences(cell, point.cell.spec)
-    return told
+        differences += _differences(cell, point.cell.spec)
+    return differences
 
 
 def _differences(old: object, new: object, path: str = "") -> Iterator[str]:

@@ -107,8 +107,8 @@ def export_store(
 
 
 def _attributes(answers: Answers) -> dict[str, str]:
-    told = {"studies": json.dumps(answers.studies)}
-    return told | {"spec": json.dumps(answers.study, sort_keys=True)} if answers.name else told
+    attributes = {"studies": json.dumps(answers.studies)}
+    return attributes | {"spec": json.dumps(answers.study, sort_keys=True)} if answers.name else attributes
 
 
 def _refuse_what_is_there(path: Path, form: str, overwrite: bool) -> None:
@@ -136,8 +136,8 @@ def _is_export(path: Path, form: str) -> bool:
                 return "snapshot" in file.attrs
         import pyarrow.parquet
 
-        told = pyarrow.parquet.read_schema(path).metadata or {}
-        return "snapshot" in json.loads(told.get(b"PANDAS_ATTRS", b"{}"))
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        return "snapshot" in json.loads(metadata.get(b"PANDAS_ATTRS", b"{}"))
     except Exception:  # noqa: BLE001 - whatever else lies there
         return False
 

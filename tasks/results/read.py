@@ -69,8 +69,8 @@ class Answers:
         """Where these numbers come from: snapshot, time, versions, device."""
         snapshot = self._store.snapshot(self._as_of)
         entry = next((e for e in self._store.history() if e["snapshot"] == snapshot), None)
-        told = entry["metadata"] if entry else {}
-        texts = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in told.items()}
+        metadata = entry["metadata"] if entry else {}
+        texts = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
         return {"snapshot": snapshot, "time": entry["time"] if entry else "", "store": self._store.uri, **texts}
 
     @cached_property
@@ -138,11 +138,11 @@ class Answers:
 
     def train_seconds(self) -> dict[str, float]:
         """How long each trained cell took to train, by id; of an exact one 0."""
-        told = dict(zip(self._table["cell_id"].tolist(), self._table["train_seconds"].tolist(), strict=True))
+        by_cell = dict(zip(self._table["cell_id"].tolist(), self._table["train_seconds"].tolist(), strict=True))
         with self._store.reading("its cells"):
             cells = read_cells(self._root, ["cell_id", "train_seconds"])
         seconds = zip(cells["cell_id"].tolist(), cells["train_seconds"].tolist(), strict=True)
-        return {**told, **{cell: value for cell, value in seconds if value == value}}
+        return {**by_cell, **{cell: value for cell, value in seconds if value == value}}
 
     def weights(self, cell_id: str) -> bytes:
         """The safetensors file of a trained cell."""
@@ -253,6 +253,6 @@ def open_trajectory(store: str, point_id: str, as_of: str | None = None) -> xr.D
     """
     found = Answers(Store.open(store), None, as_of).trajectory(point_id)
     if found is None:
-        told = "keep: {trajectories: [sampler@steps]} in the study"
-        raise NotStored(f"the trajectory of point {point_id!r} was not kept ({told})")
+        remedy = "keep: {trajectories: [sampler@steps]} in the study"
+        raise NotStored(f"the trajectory of point {point_id!r} was not kept ({remedy})")
     return found

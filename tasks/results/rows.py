@@ -47,8 +47,8 @@ def trained_rows(answer: TrainingAnswer) -> Rows:
     """The rows that training adds: cells with their weights, and the points of those that failed."""
     seconds = {cell.cell.id: cell.seconds for cell in answer.cells}
     return Rows(
-        points=[_answer_row(told, seconds) for told in answer.points],
-        cells=[_cell_row(told, answer.device) for told in answer.cells],
+        points=[_answer_row(point, seconds) for point in answer.points],
+        cells=[_cell_row(cell, answer.device) for cell in answer.cells],
         weights=answer.weights,
     )
 
@@ -56,30 +56,30 @@ def trained_rows(answer: TrainingAnswer) -> Rows:
 def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float]) -> Rows:
     """The rows that a sweep adds; `train_seconds` tells of the cells that were trained before it."""
     seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
-    exact = [_cell_row(told, answer.device) for told in answer.cells]
+    exact = [_cell_row(cell, answer.device) for cell in answer.cells]
     measured = [{"cell_id": cell, **_profile(*profile)} for cell, profile in answer.profiles.items()]
     return Rows(
-        points=[_answer_row(told, seconds) for told in answer.points],
+        points=[_answer_row(point, seconds) for point in answer.points],
         cells=[*exact, *measured],
-        samples={told.point.id: told.samples for told in answer.points if told.samples is not None},
-        trajectories={told.point.id: told.trajectory for told in answer.points if told.trajectory is not None},
+        samples={one.point.id: one.samples for one in answer.points if one.samples is not None},
+        trajectories={one.point.id: one.trajectory for one in answer.points if one.trajectory is not None},
     )
 
 
-def _answer_row(told: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, object]:
-    row = _point_row(told.point, "failed" if told.error else "ok", told.error or "")
-    row |= {"nfe": max(told.nfe, 0), "sample_seconds": told.seconds, **told.metrics}
-    row["train_seconds"] = train_seconds.get(told.point.cell.id, math.nan)
+def _answer_row(answer: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, object]:
+    row = _point_row(answer.point, "failed" if answer.error else "ok", answer.error or "")
+    row |= {"nfe": max(answer.nfe, 0), "sample_seconds": answer.seconds, **answer.metrics}
+    row["train_seconds"] = train_seconds.get(answer.point.cell.id, math.nan)
     return row
 
 
-def _cell_row(told: CellAnswer, device: str) -> dict[str, object]:
+def _cell_row(answer: CellAnswer, device: str) -> dict[str, object]:
     return {
-        "cell_id": told.cell.id,
-        "spec": json.dumps(told.cell.spec, sort_keys=True),
-        "status": "failed" if told.error else "ok",
-        "error": told.error or "",
+        "cell_id": answer.cell.id,
+        "spec": json.dumps(answer.cell.spec, sort_keys=True),
+        "status": "failed" if answer.error else "ok",
+        "error": answer.error or "",
         "device": device,
-        "train_seconds": told.seconds,
-        **({"losses": told.losses, "loss_steps": told.loss_steps} if told.losses else {}),
+        "train_seconds": answer.seconds,
+        **({"losses": answer.losses, "loss_steps": answer.loss_steps} if answer.losses else {}),
     }

@@ -29,16 +29,16 @@ def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPo
     of = {name: MetricColumns(name) for name in metrics}
     finite = {name: np.isfinite(table[name]) for name in metrics}
     unknown = np.full(len(table["point_id"]), np.nan)  # stored before versions were: the first ones
-    told = dict(finite)
+    measured = dict(finite)
     if not retry_failed:
         for name in metrics:
             tried = np.isfinite(table.get(of[name].version, unknown)) & np.isnan(table[of[name].floor])
-            told[name] = finite[name] | (np.isnan(table[name]) & tried)
+            measured[name] = finite[name] | (np.isnan(table[name]) & tried)
     versions = {name: np.nan_to_num(table.get(of[name].version, unknown), nan=1.0) for name in metrics}
     return {
         str(table["point_id"][i]): StoredPoint(
             str(table["status"][i]),
-            {name: int(versions[name][i]) for name in metrics if told[name][i]},
+            {name: int(versions[name][i]) for name in metrics if measured[name][i]},
             bool(table["sample_row"][i] >= 0),
             bool(table["trajectory_row"][i] >= 0),
         )

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-UNTOLD: dict[str, float] = {
+ABSENT: dict[str, float] = {
     "labels": -1,
     "integers": -1,
     "numbers": np.nan,
-}  # what a column holds where nothing was told
+}  # what a column holds where there is no value
 
 
 def crc(*data: bytes, start: int = 0) -> int:
@@ -23,29 +23,29 @@ def crc(*data: bytes, start: int = 0) -> int:
 
 
 def row_checks(ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A checksum per row, int64: sum over words of (bits xor those of "not told") times an odd number of the place.
+    """A checksum per row, int64: sum over words of (bits xor those of "no value") times an odd number of the place.
 
-    What is not told counts nothing, so a column that is added later changes no row's checksum. One changed word is
+    What is absent counts nothing, so a column that is added later changes no row's checksum. One changed word is
     always seen, several at once but for one in 2^64 or so. The first of the integers is where it goes, and not part of it.
     """
     check = _weighed(np.ascontiguousarray(ids).view(np.uint64), np.uint64(0), 0)
-    for salt, kind in enumerate(UNTOLD, start=1):
+    for salt, kind in enumerate(ABSENT, start=1):
         block = np.ascontiguousarray(blocks[kind])
         if block.dtype == np.int32:
             block = block.astype(np.int64)
         if kind == "integers":
             block = block.copy()
-            block[:, 0] = UNTOLD[kind]
-        untold = np.array(UNTOLD[kind], dtype=block.dtype).view(np.uint64)
-        check = check + _weighed(block.view(np.uint64), untold, salt)
+            block[:, 0] = ABSENT[kind]
+        absent = np.array(ABSENT[kind], dtype=block.dtype).view(np.uint64)
+        check = check + _weighed(block.view(np.uint64), absent, salt)
     return np.asarray(check.view(np.int64))
 
 
-def _weighed(words: np.ndarray, untold: np.ndarray | np.uint64, salt: int) -> np.ndarray:
+def _weighed(words: np.ndarray, absent: np.ndarray | np.uint64, salt: int) -> np.ndarray:
     places = np.arange(words.shape[1], dtype=np.uint64) + np.uint64(1 + 1_000_003 * salt)
     weights = places * np.uint64(0x9E3779B97F4A7C15)
     weights = (weights ^ (weights >> np.uint64(29))) | np.uint64(1)
-    return np.asarray((words ^ untold) @ weights)
+    return np.asarray((words ^ absent) @ weights)
 
 
 def curve_checks(values: np.ndarray) -> np.ndarray:

@@ -84,11 +84,11 @@ _REPAIR = (
 def in_brief(error: BaseException) -> str:
     """The first line of an error that says something, without the addresses of objects."""
     lines = [line.strip(" x\u2502\u2570\u25b6\u2500\u251c\t|") for line in str(error).splitlines()]
-    told = next((line for line in lines if line and not line.startswith("context:")), type(error).__name__)
+    text = next((line for line in lines if line and not line.startswith("context:")), type(error).__name__)
     code = getattr(error, "errno", None)
     if code == errno.ENOSPC:
-        told = "No space left on device"
-    return re.sub(r" in store <[^>]*>( at path '')?", "", told)
+        text = "No space left on device"
+    return re.sub(r" in store <[^>]*>( at path '')?", "", text)
 
 
 def remedy(error: BaseException) -> str | None:
@@ -99,10 +99,10 @@ def remedy(error: BaseException) -> str | None:
 
 def _unavailable(uri: str, doing: str, error: BaseException, *, damaged: bool) -> StoreUnavailable:
     """What a foreign error says of the store: it is `damaged`, unless the error is known to mean something else."""
-    told, known = f"store {uri}: cannot {doing}: {in_brief(error)}", remedy(error)
+    message, known = f"store {uri}: cannot {doing}: {in_brief(error)}", remedy(error)
     if damaged and known is None:
-        return StoreDamaged(f"{told} ({_REPAIR})")
-    return StoreUnavailable(told if known is None else f"{told} ({known})")
+        return StoreDamaged(f"{message} ({_REPAIR})")
+    return StoreUnavailable(message if known is None else f"{message} ({known})")
 
 
 @contextlib.contextmanager

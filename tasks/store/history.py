@@ -35,10 +35,10 @@ def entries(repository: Repository) -> list[Entry]:
     named: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
         named.setdefault(snapshot, []).append(tag)
-    told = list(repository.ancestry())
-    apart = [repository.information(snapshot) for snapshot in sorted(named.keys() - {info.id for info in told})]
-    told = sorted([*told, *apart], key=lambda info: info.time, reverse=True) if apart else told
-    return [_entry(info, named.get(info.id, [])) for info in told]
+    snapshots = list(repository.ancestry())
+    apart = [repository.information(snapshot) for snapshot in sorted(named.keys() - {info.id for info in snapshots})]
+    snapshots = sorted([*snapshots, *apart], key=lambda info: info.time, reverse=True) if apart else snapshots
+    return [_entry(info, named.get(info.id, [])) for info in snapshots]
 
 
 def _entry(info: Snapshot, tags: list[str]) -> Entry:

@@ -41,9 +41,9 @@ class Holder:
     def parse(cls, text: str | bytes) -> Holder | None:
         """The holder that a note names, or None if it cannot be read; notes of older versions tell less."""
         try:
-            told = json.loads(text)
-            more = {name: str(told.get(name, "")) for name in ("started", "machine", "birth", "token")}
-            return cls(str(told["host"]), int(told["pid"]), str(told["since"]), **more)
+            fields = json.loads(text)
+            more = {name: str(fields.get(name, "")) for name in ("started", "machine", "birth", "token")}
+            return cls(str(fields["host"]), int(fields["pid"]), str(fields["since"]), **more)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -88,5 +88,5 @@ def _birth(pid: int) -> tuple[str, str] | None:
         ticks = fields[18]
         seconds = int(boot.split()[1]) + int(ticks) / os.sysconf("SC_CLK_TCK")
         return None if state in "ZX" else (ticks, datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"))
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    return (told.stdout.strip(), told.stdout.strip()) if told.stdout.strip() else None
+    completed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return (completed.stdout.strip(), completed.stdout.strip()) if completed.stdout.strip() else None

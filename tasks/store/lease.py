@@ -52,17 +52,17 @@ class Lease:
     def take(self, me: Holder, instead_of: str | None = None) -> bool:
         """Write the lease: if there is none, or in place of the version that was read. False if that is no longer so."""
         condition = {"IfMatch": instead_of} if instead_of else {"IfNoneMatch": "*"}
-        told = self._ask("put_object", Body=me.note().encode(), ContentType="application/json", **condition)
+        answer = self._ask("put_object", Body=me.note().encode(), ContentType="application/json", **condition)
         now, _ = self.read()  # also where the server said no: it may have said so to a put of ours that was sent twice
         ours = now is not None and now.token == me.token
-        if told is not None and not ours:
+        if answer is not None and not ours:
             raise LeaseError("the server ignores conditional puts: it cannot keep two coordinators apart")
         return ours
 
     def read(self) -> tuple[Holder | None, str | None]:
         """Who holds it, and the version of the object; nothing if there is none."""
-        told = self._ask("get_object")
-        return (None, None) if told is None else (Holder.parse(told["Body"].read()), told["ETag"])
+        answer = self._ask("get_object")
+        return (None, None) if answer is None else (Holder.parse(answer["Body"].read()), answer["ETag"])
 
     def give_back(self, me: Holder) -> None:
         """Remove the lease if it is still ours."""

@@ -89,7 +89,7 @@ def _noted(note: Path) -> Holder | None:
         return None
 
 
-def _told(holder: Holder) -> str:
+def _ended_early(holder: Holder) -> str:
     return f"the run before ({holder}) ended without giving the lock back; what it committed is here, what it had in flight is not"
 
 
@@ -115,7 +115,7 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
             )
         with speaking(place.uri, "write beside it"):
             note.write_text(me.note())
-        yield Held(place, me, _told(before) if before else None)
+        yield Held(place, me, _ended_early(before) if before else None)
     finally:
         now = _noted(note)
         if now is not None and now.token == me.token:
@@ -159,7 +159,7 @@ def _hold_lease(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
             if not lease.take(me, instead_of=version):
                 raise StoreLocked(f"store {place.uri}: another run took the lease at the same moment; try again")
     try:
-        yield Held(place, me, _told(before) if before else None, lease)
+        yield Held(place, me, _ended_early(before) if before else None, lease)
     finally:
         with contextlib.suppress(OSError):  # a lease that stays is recognised by the next coordinator
             lease.give_back(me)

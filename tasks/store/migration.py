@@ -53,8 +53,8 @@ def _from_2(root: zarr.Group, facts: list[dict[str, object]]) -> None:
     points = group_in(root, "points")
     widen(points, POINTS)
     ids = read_points(root, [POINTS.key])[POINTS.key].tolist()
-    told = [{POINTS.key: point, **texts} for point, texts in zip(ids, facts, strict=True)]
-    put(points, POINTS, prepared(POINTS, told), Index.of(points), failpoint)
+    rows = [{POINTS.key: point, **texts} for point, texts in zip(ids, facts, strict=True)]
+    put(points, POINTS, prepared(POINTS, rows), Index.of(points), failpoint)
 
 
 def _from_1(root: zarr.Group, facts: list[dict[str, object]]) -> None:
@@ -74,7 +74,7 @@ def _from_1(root: zarr.Group, facts: list[dict[str, object]]) -> None:
     lay_out(root)
     for cell in cells:
         cell.update(weights.pop(str(cell["cell_id"]), {}))
-    cells += [{"cell_id": cell, **told} for cell, told in weights.items()]
+    cells += [{"cell_id": cell, **values} for cell, values in weights.items()]
     for name, table, rows in (("points", POINTS, points), ("cells", CELLS, cells)):
         group = group_in(root, name)
         put(group, table, prepared(table, rows), Index.of(group), failpoint)
@@ -83,15 +83,15 @@ def _from_1(root: zarr.Group, facts: list[dict[str, object]]) -> None:
 
 
 def _entries(columns: dict[str, np.ndarray]) -> list[dict[str, object]]:
-    """A dictionary per row; numbers that are not known are left out, since untold and unknown are the same."""
+    """A dictionary per row; numbers that are not known are left out, since absent and unknown are the same."""
     names = list(columns)
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return [{n: v for n, v in zip(names, row, strict=True) if v == v} for row in rows]
 
 
 def _trimmed(curve: np.ndarray) -> np.ndarray | None:
-    told = np.flatnonzero(np.isfinite(curve))
-    return curve[: told[-1] + 1] if len(told) else None
+    finite = np.flatnonzero(np.isfinite(curve))
+    return curve[: finite[-1] + 1] if len(finite) else None
 
 
 def _weights(root: zarr.Group) -> dict[str, dict[str, int]]:

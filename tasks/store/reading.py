@@ -178,7 +178,7 @@ def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
     table = cast("dict[str, dict[str, Any]]", group.attrs.get("table", {}))
     if metrics_check(table) != group.attrs.get("check", metrics_check({})):
         raise Damaged(f"{group.path}: what is said of metrics is not what was written")
-    return {name: MetricFacts(**told) for name, told in table.items()}
+    return {name: MetricFacts(**facts) for name, facts in table.items()}
 
 
 def has_facts(root: zarr.Group) -> bool:

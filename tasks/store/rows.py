@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, SupportsFloat, SupportsInt, TypeAlias, cast
 import numpy as np
 import zarr
 
-from tasks.store.checks import UNTOLD, crc, curve_checks, row_checks
+from tasks.store.checks import ABSENT, crc, curve_checks, row_checks
 from tasks.store.nodes import array_in
 from tasks.store.schema import Table
 from tasks.store.tables import ID_BYTES, TYPES, columns_of, extend_texts, read_ids, read_texts
@@ -53,8 +53,8 @@ def prepared(table: Table, entries: Sequence[Mapping[str, object]]) -> list[dict
     """
     found: dict[str, dict[str, Held]] = {}
     for entry in entries:
-        told = {name: _held(table, name, value) for name, value in entry.items() if value is not None}
-        found.setdefault(str(told[table.key]), {}).update(told)
+        held = {name: _held(table, name, value) for name, value in entry.items() if value is not None}
+        found.setdefault(str(held[table.key]), {}).update(held)
     return list(found.values())
 
 
@@ -127,8 +127,8 @@ def put(
     passing("write.array")
     specs = array_in(group, "spec")
     specs.resize((len(index.rows),))
-    told = [row for row, text in enumerate(texts) if text is not None]
-    _assign(specs, rows[told], np.array([texts[row] for row in told], dtype=object))
+    given = [row for row, text in enumerate(texts) if text is not None]
+    _assign(specs, rows[given], np.array([texts[row] for row in given], dtype=object))
 
 
 def _new_metrics(
@@ -169,7 +169,7 @@ def _block(
     index: Index,
 ) -> np.ndarray:
     """The rows ``[entry, column]`` as they will be: stored ones as they are, new ones untold, then what entries tell."""
-    block = np.full((len(entries), stored.shape[1]), UNTOLD[kind], dtype=TYPES[kind])
+    block = np.full((len(entries), stored.shape[1]), ABSENT[kind], dtype=TYPES[kind])
     if len(known):
         block[: len(known)] = stored.oindex[known, slice(None)]
     for place, name in enumerate(names):
@@ -183,8 +183,8 @@ def _block(
 def _curve_block(
     stored: AnyArray, table: Table, entries: Sequence[Mapping[str, Held]], known: np.ndarray, rows: int
 ) -> np.ndarray:
-    told = [len(np.asarray(entry[name])) for entry in entries for name in table.curves if name in entry]
-    stored.resize((rows, stored.shape[1], max([stored.shape[2], *told])))
+    lengths = [len(np.asarray(entry[name])) for entry in entries for name in table.curves if name in entry]
+    stored.resize((rows, stored.shape[1], max([stored.shape[2], *lengths])))
     block = np.full((len(entries), *stored.shape[1:]), np.nan)
     if len(known) and stored.shape[2]:
         block[: len(known)] = stored.oindex[known, slice(None), slice(None)]

@@ -109,7 +109,7 @@ def _config() -> icechunk.RepositoryConfig:
     return config
 
 
-def _told(info: icechunk.SnapshotInfo) -> Snapshot:
+def _snapshot_of(info: icechunk.SnapshotInfo) -> Snapshot:
     metadata = dict(sorted((info.metadata or {}).items()))  # they come in another order each time
     return Snapshot(str(info.id), info.written_at.astimezone(UTC), info.message, metadata)
 
@@ -190,11 +190,11 @@ class Repository:
 
     def ancestry(self) -> Iterator[Snapshot]:
         """Snapshots, newest first, read one after the other."""
-        return map(_told, self._raw.ancestry(branch=MAIN))
+        return map(_snapshot_of, self._raw.ancestry(branch=MAIN))
 
     def information(self, snapshot: str) -> Snapshot:
         """What is said of the snapshot of that id, in the history or out of it."""
-        return _told(self._raw.lookup_snapshot(snapshot))
+        return _snapshot_of(self._raw.lookup_snapshot(snapshot))
 
     def knows(self, snapshot: str) -> bool:
         """Whether there is a snapshot of that id."""
@@ -222,7 +222,7 @@ class Repository:
 
     def collect(self, before: datetime, *, dry_run: bool) -> Collected:
         """Delete files written before a time that no snapshot needs."""
-        told = self._raw.garbage_collect(before, dry_run=dry_run)
-        files = told.chunks_deleted + told.manifests_deleted + told.snapshots_deleted
-        files += told.attributes_deleted + told.transaction_logs_deleted
-        return Collected(int(files), int(told.bytes_deleted))
+        summary = self._raw.garbage_collect(before, dry_run=dry_run)
+        files = summary.chunks_deleted + summary.manifests_deleted + summary.snapshots_deleted
+        files += summary.attributes_deleted + summary.transaction_logs_deleted
+        return Collected(int(files), int(summary.bytes_deleted))

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from tasks.store.checks import UNTOLD, chained, crc, curve_checks, row_checks
+from tasks.store.checks import ABSENT, chained, crc, curve_checks, row_checks
 from tasks.store.errors import Damaged
 from tasks.store.nodes import WHOLE, Selection, array_in, values_in
 from tasks.store.schema import UNKNOWN, Table
@@ -70,7 +70,7 @@ def make(group: zarr.Group, table: Table) -> None:
     for kind, names in columns.items():
         width = max(len(names), 1)
         at = (row, _NAMES[kind])
-        array(group, kind, (0, width), (_ROWS, max(width, 8)), TYPES[kind], UNTOLD[kind], dimension_names=at)
+        array(group, kind, (0, width), (_ROWS, max(width, 8)), TYPES[kind], ABSENT[kind], dimension_names=at)
         _make_texts(group, _NAMES[kind], _NAMES[kind], names)
     if table.curves:
         shape = (0, len(table.curves), 0)

@@ -116,8 +116,8 @@ class Coordinator:
 
 
 def _with_weights(rows: Rows) -> list[Mapping[str, object]]:
-    told = {entry["cell_id"] for entry in rows.cells}
-    return [*rows.cells, *({"cell_id": cell} for cell in rows.weights if cell not in told)]
+    given = {entry["cell_id"] for entry in rows.cells}
+    return [*rows.cells, *({"cell_id": cell} for cell in rows.weights if cell not in given)]
 
 
 def _put_large(root: zarr.Group, rows: Rows, points: list[dict[str, Held]], cells: list[dict[str, Held]]) -> None:

@@ -75,14 +75,14 @@ class SamplerChoice:
 
     def spec(self) -> Spec:
         """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and ``guidance``."""
-        told = {"schedule": self.schedule, "guidance": self.guidance}
-        more = {key: as_json(part.spec()) for key, part in told.items() if part is not None}
+        parts = {"schedule": self.schedule, "guidance": self.guidance}
+        more = {key: as_json(part.spec()) for key, part in parts.items() if part is not None}
         return {**self.sampler.spec(), "grid": as_json(self.grid.spec()) if self.grid else OWN_GRID, **more}
 
 
-def refuse(told: str) -> ValidationError:
+def refuse(message: str) -> ValidationError:
     """A complaint about the value itself, for a validator to raise."""
-    return refusal([Complaint((), told)])
+    return refusal([Complaint((), message)])
 
 
 def whole(low: int, high: int) -> Callable[[object], int]:

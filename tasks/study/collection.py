@@ -112,8 +112,8 @@ def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: S
     study = load_study(source, overrides)
     for member in before:
         if member.study.name == study.name:
-            told = f"{entry} is called {study.name!r}, as {member.source} is; a store knows a study by its name"
-            raise StudyError(entry, [told])
+            message = f"{entry} is called {study.name!r}, as {member.source} is; a store knows a study by its name"
+            raise StudyError(entry, [message])
     return Member(source, study)
 
 

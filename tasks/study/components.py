@@ -237,11 +237,11 @@ def _unusable(dataset: Dataset) -> Iterator[str]:
     try:
         size = max(dataset.std, *map(abs, dataset.mean))
     except (ArithmeticError, ValueError) as error:
-        size, told = math.inf, f" ({_one_line(error)})"
+        size, reason = math.inf, f" ({_one_line(error)})"
     else:
-        told = ""
+        reason = ""
     if not size <= LARGEST_DATA:
-        yield f"its mean or standard deviation is beyond {LARGEST_DATA:g}{told}; use smaller parameters"
+        yield f"its mean or standard deviation is beyond {LARGEST_DATA:g}{reason}; use smaller parameters"
 
 
 def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, ...] = ()) -> C:
@@ -274,10 +274,10 @@ def read(registry: Registry[C], base: type, entry: object, *, also: tuple[str, .
 def _name_and_parameters(kind: str, known: list[str], entry: Spec) -> tuple[str, Spec]:
     name = entry.get("name")
     if "name" not in entry:
-        told = f"found {shown(entry)}, expected a key 'name' with the name of a {kind}"
+        message = f"found {shown(entry)}, expected a key 'name' with the name of a {kind}"
         if len(entry) == 1 and next(iter(entry)) in known:
-            told += f" (write {{name: {next(iter(entry))}, parameter: ...}})"
-        raise refusal([Complaint((), told)])
+            message += f" (write {{name: {next(iter(entry))}, parameter: ...}})"
+        raise refusal([Complaint((), message)])
     if not isinstance(name, str):
         raise refusal([Complaint(("name",), f"found {shown(name)}, expected the name of a {kind}")])
     return name, {key: value for key, value in entry.items() if key != "name"}
@@ -297,11 +297,11 @@ def find(registry: Registry[C], base: type, name: str, path: Path = (), *, also:
         note = "; your own class is named as package.module:Object"
         raise refusal([Complaint(path, unknown(registry.kind, name, [*also, *registry.names()], note=note))]) from error
     except Exception as error:  # a user's module may fail in any way while it is imported
-        told = f"{registry.kind} {shown(name)} could not be imported: {type(error).__name__}: {_one_line(error)}"
-        raise refusal([Complaint(path, told)]) from error
+        message = f"{registry.kind} {shown(name)} could not be imported: {type(error).__name__}: {_one_line(error)}"
+        raise refusal([Complaint(path, message)]) from error
     if not issubclass(cls, base):
-        told = f"{shown(name)} is not a {registry.kind}: it must derive from {base.__module__}.{base.__qualname__}"
-        raise refusal([Complaint(path, told)])
+        message = f"{shown(name)} is not a {registry.kind}: it must derive from {base.__module__}.{base.__qualname__}"
+        raise refusal([Complaint(path, message)])
     return cls
 
 

@@ -146,8 +146,8 @@ class Document:
         if not isinstance(node, list):
             raise StudyError(label, [f"{label}: {where} is {shown(node)}, which has nothing called {shown(part)}"])
         if not re.fullmatch(r"[0-9]{1,6}", part) or int(part) >= len(node):
-            told = f"{where} has {len(node)} entries, counted from 0; there is no entry {shown(part)}"
-            raise StudyError(label, [f"{label}: {told}"])
+            message = f"{where} has {len(node)} entries, counted from 0; there is no entry {shown(part)}"
+            raise StudyError(label, [f"{label}: {message}"])
         return int(part)
 
 
@@ -166,8 +166,10 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:
     if document.values is None:
         raise StudyError(label, [f"{label}: found nothing, expected a study: it begins with `name:`, `datasets:`, ..."])
     if not isinstance(document.values, dict):
-        told = f"found {shown(document.values)}, expected `key: value` lines that begin with `name:`, `datasets:`, ..."
-        raise document.error([Complaint((), told)])
+        message = (
+            f"found {shown(document.values)}, expected `key: value` lines that begin with `name:`, `datasets:`, ..."
+        )
+        raise document.error([Complaint((), message)])
     for override in overrides:
         document.set(override)
     return document
@@ -201,19 +203,21 @@ def _find(source: str | Path) -> tuple[Path, str]:
     if name is not None:
         return SHIPPED / f"{name}.yaml", f"{name}.yaml"
     path, label = Path(source), _printable(str(source))
-    told = None
+    message = None
     try:
         if not str(source) or not path.exists():
-            told = "there is no such file"
+            message = "there is no such file"
         elif path.is_dir():
-            told = "this is a folder, expected a YAML file"
+            message = "this is a folder, expected a YAML file"
     except (OSError, ValueError) as error:  # a name that no file system takes
-        told = f"this cannot be a file ({error})"
-    if told is None:
+        message = f"this cannot be a file ({error})"
+    if message is None:
         return path, label
     near = nearest(_renamed(str(source).removesuffix(".yaml")), shipped) or nearest(path.stem, shipped)
     question = f"; did you mean {near!r}?" if near else ""
-    raise StudyError(label, [f"{label}: {told}{question} (shipped studies: {', '.join(shipped) or 'none'}; or a path)"])
+    raise StudyError(
+        label, [f"{label}: {message}{question} (shipped studies: {', '.join(shipped) or 'none'}; or a path)"]
+    )
 
 
 def _text(path: Path, label: str) -> str:
@@ -228,8 +232,10 @@ def _text(path: Path, label: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        told = f"found the byte 0x{content[error.start]:02x}, which is not UTF-8; expected a YAML file saved as UTF-8"
-        raise StudyError(label, [f"{label}:{line}: {told}"]) from error
+        message = (
+            f"found the byte 0x{content[error.start]:02x}, which is not UTF-8; expected a YAML file saved as UTF-8"
+        )
+        raise StudyError(label, [f"{label}:{line}: {message}"]) from error
 
 
 def parse(text: str, label: str) -> tuple[Plain, dict[Keys, tuple[int, int] | str]]:
@@ -246,12 +252,12 @@ def parse(text: str, label: str) -> tuple[Plain, dict[Keys, tuple[int, int] | st
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
-        told = " ".join(str(error.problem or error.context).split())
-        remedy = " (indent with spaces; YAML does not allow tabs)" if "'\\t'" in told else ""
-        raise StudyError(label, [f"{place}: not YAML: {told}{remedy}"]) from error
+        message = " ".join(str(error.problem or error.context).split())
+        remedy = " (indent with spaces; YAML does not allow tabs)" if "'\\t'" in message else ""
+        raise StudyError(label, [f"{place}: not YAML: {message}{remedy}"]) from error
     except Exception as error:  # characters that YAML forbids; and the parser's own slips on hostile text
-        told = " ".join(str(error).split(" in ")[0].split()) or type(error).__name__
-        raise StudyError(label, [f"{label}: not YAML: {_printable(told)}"]) from error
+        message = " ".join(str(error).split(" in ")[0].split()) or type(error).__name__
+        raise StudyError(label, [f"{label}: not YAML: {_printable(message)}"]) from error
 
 
 class _Reader:
@@ -272,10 +278,10 @@ class _Reader:
                 break
         return value
 
-    def refusal(self, event: Event, told: str, path: Keys = ()) -> StudyError:
+    def refusal(self, event: Event, message: str, path: Keys = ()) -> StudyError:
         at = f", at {dotted(path)}" if path else ""
         place = f"{self.label}:{event.start_mark.line + 1}:{event.start_mark.column + 1}{at}"
-        return StudyError(self.label, [f"{place}: {told}"])
+        return StudyError(self.label, [f"{place}: {message}"])
 
     def value(self, event: Event, events: Iterator[Event], path: Keys) -> Plain:
         self.marks.setdefault(path, (event.start_mark.line + 1, event.start_mark.column + 1))
@@ -298,8 +304,8 @@ class _Reader:
             key = (*path, event.value)
             if event.value in found:
                 first = self.marks[key]
-                told = f"the key {shown(event.value)} is given twice (first on line {first[0]}); keep one of them"
-                raise self.refusal(event, told, key)
+                message = f"the key {shown(event.value)} is given twice (first on line {first[0]}); keep one of them"
+                raise self.refusal(event, message, key)
             self.marks[key] = (event.start_mark.line + 1, event.start_mark.column + 1)
             found[event.value] = self.value(next(events), events, key)
         return found

@@ -50,5 +50,5 @@ def label_of(registry: Registry[C], identity: Mapping[str, object]) -> str:
 def _spelled(spec: object) -> str:
     if not (isinstance(spec, Mapping) and "name" in spec):
         return str(spec)
-    told = [f"{key}={_spelled(value)}" for key, value in spec.items() if key != "name"]
-    return str(spec["name"]) + (f"({','.join(told)})" if told else "")
+    parameters = [f"{key}={_spelled(value)}" for key, value in spec.items() if key != "name"]
+    return str(spec["name"]) + (f"({','.join(parameters)})" if parameters else "")

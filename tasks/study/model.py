@@ -143,8 +143,8 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     document = load(source, overrides)
     if "studies" in document.values:
-        told = "this file names other studies, where one study is expected (diffatlas run, plan and report take such a file)"
-        raise document.error([Complaint(("studies",), told)])
+        message = "this file names other studies, where one study is expected (diffatlas run, plan and report take such a file)"
+        raise document.error([Complaint(("studies",), message)])
     study = _validated(document)
     note_old_names(document.values)
     return study
@@ -212,8 +212,8 @@ def _useless(study: Study) -> Iterable[Complaint]:
             yield Complaint(("metrics", i), f"{_quoted(metric)} can serve no dataset of the study: {_joined(reasons)}")
     wide = dict.fromkeys(_quoted(target) for target in targets if target.dim > 1)
     if study.start == "quantiles" and wide:
-        told = f"found 'quantiles', which is for datasets of one dimension; of more than one: {', '.join(wide)}"
-        yield Complaint(("start",), f"{told} (accepted: random)")
+        message = f"found 'quantiles', which is for datasets of one dimension; of more than one: {', '.join(wide)}"
+        yield Complaint(("start",), f"{message} (accepted: random)")
 
 
 def _laws(block: Block) -> Iterator[Dataset | str]:
@@ -235,20 +235,20 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
         reasons = [formulation.refuses(schedule) for schedule in block.schedules_of(formulation)]
         refused = [formulation.refuses_dataset(dataset) for dataset in block.datasets]
         if all(refused) and not isinstance(formulation, Exact):
-            told = f"{_quoted(formulation)} can be trained on no dataset of the study: {_joined(refused)}"
-            yield Complaint(at("formulations", i), told)
+            message = f"{_quoted(formulation)} can be trained on no dataset of the study: {_joined(refused)}"
+            yield Complaint(at("formulations", i), message)
         elif isinstance(formulation, Trained) and not all(unsuited):
             refused = [
                 reason or formulation.refuses_network(dataset, block.training)
                 for reason, dataset in zip(refused, block.datasets, strict=True)
             ]
             if all(refused):
-                told = f"{_quoted(formulation)} can be trained with {_quoted(block.training.network)} on no dataset of the study"
-                yield Complaint(at("formulations", i), f"{told}: {_joined(refused)}")
+                message = f"{_quoted(formulation)} can be trained with {_quoted(block.training.network)} on no dataset of the study"
+                yield Complaint(at("formulations", i), f"{message}: {_joined(refused)}")
         if all(reasons):
             which = "accepts none of the schedules listed" if block.schedules else "does not accept its own schedule"
-            told = f"{_quoted(formulation)} {which}: {_joined(reasons)}"
-            yield Complaint(at("formulations", i), told)
+            message = f"{_quoted(formulation)} {which}: {_joined(reasons)}"
+            yield Complaint(at("formulations", i), message)
     if all(unsuited):
         yield Complaint(
             ("training", "network"), f"{_quoted(block.training.network)} can serve no dataset: {_joined(unsuited)}"
@@ -257,8 +257,8 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
         for i, schedule in enumerate(block.schedules):
             reasons = [formulation.refuses(schedule) for formulation in block.formulations]
             if all(reasons) and not any(dataset.exact for dataset in block.datasets):
-                told = f"no formulation listed accepts the schedule {_quoted(schedule)}: {_joined(reasons)}"
-                yield Complaint(at("schedules", i), told)
+                message = f"no formulation listed accepts the schedule {_quoted(schedule)}: {_joined(reasons)}"
+                yield Complaint(at("schedules", i), message)
 
 
 def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
@@ -274,19 +274,19 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
         served = fitted([choice.schedule]) if choice.schedule else in_play
         reasons = [choice.sampler.refuses(schedule) for schedule in served]
         if all(reasons):
-            told = f"{_quoted(choice.sampler)} can serve no schedule of the study: {_joined(reasons)}"
-            yield Complaint(at("samplers", i), told)
+            message = f"{_quoted(choice.sampler)} can serve no schedule of the study: {_joined(reasons)}"
+            yield Complaint(at("samplers", i), message)
         elif (grid := choice.grid) is not None:
             off = [reason or grid.refuses(schedule) for reason, schedule in zip(reasons, served, strict=True)]
             if all(off):
-                told = f"the grid {_quoted(grid)} can serve no schedule of the study: {_joined(off)}"
-                yield Complaint((*at("samplers", i), "grid"), told)
+                message = f"the grid {_quoted(grid)} can serve no schedule of the study: {_joined(off)}"
+                yield Complaint((*at("samplers", i), "grid"), message)
         if choice.guidance is not None:
             pairs = [(dataset, formulation) for dataset in block.datasets for formulation in block.formulations]
             refused = [choice.guidance.refuses(*pair) for pair in pairs]
             if all(refused):
-                told = f"{_quoted(choice.guidance)} can guide no model of the study: {_joined(refused)}"
-                yield Complaint((*at("samplers", i), "guidance"), told)
+                message = f"{_quoted(choice.guidance)} can guide no model of the study: {_joined(refused)}"
+                yield Complaint((*at("samplers", i), "guidance"), message)
     swapped = fitted(choice.schedule for choice in block.samplers if choice.schedule)
     limits = [schedule.max_steps for schedule in (*in_play, *swapped)]
     if None in limits:
@@ -295,8 +295,8 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
     for i, steps in enumerate(block.steps):
         if steps > most:
             names = ", ".join(dict.fromkeys(map(_quoted, in_play)))
-            told = f"found {steps}, expected at most {most}: every schedule of the study is discrete ({names})"
-            yield Complaint(at("steps", i), told)
+            message = f"found {steps}, expected at most {most}: every schedule of the study is discrete ({names})"
+            yield Complaint(at("steps", i), message)
 
 
 def _quoted(component: Component) -> str:

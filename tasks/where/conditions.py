@@ -77,8 +77,8 @@ def _compare(left: Column | Constant, relation: str, right: Side, columns: Mappi
             return among if relation == "in" else np.logical_not(among)
         return _COMPARE[relation](first, second[0])
     except (TypeError, ValueError) as error:  # a column of mixed things, out of a frame that is not ours
-        told = " and ".join(shown(side.name) for side in (left, right) if isinstance(side, Column))
-        raise QueryError(f"{told} cannot be compared by {relation}: {shown(str(error))}") from error
+        names = " and ".join(shown(side.name) for side in (left, right) if isinstance(side, Column))
+        raise QueryError(f"{names} cannot be compared by {relation}: {shown(str(error))}") from error
 
 
 def _is_among(values: Values, known: tuple[float | str, ...]) -> Truth:

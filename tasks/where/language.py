@@ -163,8 +163,8 @@ class _Parser:
 
     def _wrong(self, why: str) -> QueryError:
         instead = _INSTEAD.get(self._token.text) if self._token.kind == "sign" else None
-        told = f"{why}; write {instead!r}" if instead else why
-        return QueryError(f"not understood at character {self._token.place}: {told} ({_TRY})")
+        message = f"{why}; write {instead!r}" if instead else why
+        return QueryError(f"not understood at character {self._token.place}: {message} ({_TRY})")
 
     def _take(self, *texts: str) -> str | None:
         """The next token's text if it is one of `texts`, which are words or signs; then the one after it is next."""

@@ -131,7 +131,7 @@ def test_samples_that_diverged_err_more_than_all_others() -> None:
     for row in rows:
         if row["sampler"] == "heun" and row["steps"] == 2:
             row |= {"error": "sampling diverged: 3 of 10 samples are not finite"}
-    found = {one.at: one.told for one in comparisons_of(rows, "heun", "euler")}
+    found = {one.at: one.decided for one in comparisons_of(rows, "heun", "euler")}
     assert found[3] == 1
     assert found[1] == found[7] == -1
     told = verdict("second-order", rows)
@@ -149,9 +149,9 @@ def test_samplers_whose_cost_does_not_grow_with_their_steps_are_not_compared() -
 
 def test_noise_that_two_samplers_share_does_not_hide_their_difference() -> None:
     shared = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / heun_cost(n), noise=0.5)
-    assert {one.told for one in comparisons_of(shared, "heun", "euler")} == {-1}
+    assert {one.decided for one in comparisons_of(shared, "heun", "euler")} == {-1}
     apart = rows_of("euler", lambda n: 1.2 / n, noise=0.5) + rows_of("heun", lambda n: 1 / heun_cost(n), noise=-0.5)
-    assert {one.told for one in comparisons_of(apart, "heun", "euler")} == {0}
+    assert {one.decided for one in comparisons_of(apart, "heun", "euler")} == {0}
 
 
 def pairs_of(rng: np.random.Generator, seeds: int, noise: float = 0.7) -> NDArray[np.float64]:
@@ -166,7 +166,7 @@ def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_tw
     rng = np.random.default_rng(8)
     trials = 2000
     alarms = sum(
-        any(one.told for one in judged([compared(at, pairs_of(rng, 3 + i % 3)) for at in range(12)]))
+        any(one.decided for one in judged([compared(at, pairs_of(rng, 3 + i % 3)) for at in range(12)]))
         for i in range(trials)
     )
     expected = 0.05 * trials
@@ -175,7 +175,7 @@ def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_tw
 
 def told_of(pairs: ArrayLike, *, fixed: bool = False) -> int:
     (found,) = judged([compared(1, np.array(pairs), fixed=fixed)])
-    return found.told
+    return found.decided
 
 
 def test_a_difference_that_is_of_no_use_is_not_told() -> None:
@@ -206,7 +206,7 @@ def test_the_limit_of_many_steps_changes_how_much_and_never_who() -> None:
     for row in ddim + multistep:
         row["w1_limit"] = 0.01
     split = comparisons_of(ddim + multistep, "dpmpp-2m", "ddim")
-    assert [one.told for one in plain] == [one.told for one in split] == [-1] * len(STEPS)
+    assert [one.decided for one in plain] == [one.decided for one in split] == [-1] * len(STEPS)
     assert [one.excess for one in split] == pytest.approx([0.1] * len(STEPS))
     assert all(math.isnan(one.excess) for one in plain)
     assert split[-1].times < 4

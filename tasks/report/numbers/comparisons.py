@@ -106,7 +106,7 @@ class Difference:
     """The first against the second at one place, an NFE or a step count; errors are geometric means over seeds.
 
     `log_ratio` is the mean of the difference of their logarithms, `half` half of its 95 % interval (NaN for fewer than three seeds).
-    `pairs` are the errors by seed ``[seed, 2]``, and `fixed` says that seeds change nothing. `told` is -1 if the first errs less, 1 if
+    `pairs` are the errors by seed ``[seed, 2]``, and `fixed` says that seeds change nothing. `decided` is -1 if the first errs less, 1 if
     more, 0 if that cannot be told (`judged`). `excess` is the ratio of what exceeds the limit of many steps, or NaN.
     """
 
@@ -117,7 +117,7 @@ class Difference:
     half: float
     pairs: Array = field(repr=False, compare=False)
     fixed: bool = False
-    told: int = 0
+    decided: int = 0
     excess: float = math.nan
     against: str = ""
 
@@ -223,15 +223,15 @@ def judged(found: Sequence[Difference]) -> list[Difference]:
     decided = decision.decided(contrasts, nothing_random=np.array([one.fixed for one in found]))
     sign = np.sign([one.log_ratio for one in found])
     useful = np.abs([one.log_ratio for one in found]) > math.log(WORTH)
-    told = np.where(decided.apart & useful & (contrasts.sign == sign), sign, 0)
-    return [replace(one, told=int(way)) for one, way in zip(found, told, strict=True)]
+    signs = np.where(decided.apart & useful & (contrasts.sign == sign), sign, 0)
+    return [replace(one, decided=int(way)) for one, way in zip(found, signs, strict=True)]
 
 
 def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
     """Ratio of what the errors ``[seed, 2]`` have above the limit ``[seed]``; NaN unless both rise above their own noise."""
     contrasts = decision.by_seed(np.stack([limits, limits]), pairs.T, scale=decision.LINEAR)
-    told = decision.decided(contrasts, np.arange(2), nothing_random=np.full(2, fixed))
-    if not (told.apart & (contrasts.sign > 0)).all():
+    decided = decision.decided(contrasts, np.arange(2), nothing_random=np.full(2, fixed))
+    if not (decided.apart & (contrasts.sign > 0)).all():
         return math.nan
     above = (pairs - limits[:, None]).mean(axis=0)
     return float(above[0] / above[1])
@@ -243,10 +243,10 @@ def crossings(found: Sequence[Difference]) -> list[float]:
     Between two places the difference of log errors is linear in the logarithm of the place. Of several changes of sign between
     two told places, noise makes all but one; they are summed up by their geometric mean.
     """
-    told = [i for i, one in enumerate(found) if one.told]
+    decided = [i for i, one in enumerate(found) if one.decided]
     places = []
-    for i, j in itertools.pairwise(told):
-        if found[i].told != found[j].told:
+    for i, j in itertools.pairwise(decided):
+        if found[i].decided != found[j].decided:
             zeros = [z for a, b in zip(found[i:j], found[i + 1 : j + 1], strict=True) if (z := _zero(a, b)) is not None]
             places.append(math.exp(float(np.mean(np.log(zeros)))))
     return places
@@ -260,14 +260,14 @@ def _zero(a: Difference, b: Difference) -> float | None:
     return float(a.at * (b.at / a.at) ** share)
 
 
-def spans(found: Sequence[Difference], told: int) -> list[tuple[float, float]]:
+def spans(found: Sequence[Difference], sign: int) -> list[tuple[float, float]]:
     """Stretches of places told this way; one at which nothing can be told does not end a stretch."""
     stretches: list[tuple[float, float]] = []
     fresh = True
     for one in found:
-        if one.told == told:
+        if one.decided == sign:
             stretches = [*stretches, (one.at, one.at)] if fresh else [*stretches[:-1], (stretches[-1][0], one.at)]
             fresh = False
-        elif one.told:
+        elif one.decided:
             fresh = True
     return stretches

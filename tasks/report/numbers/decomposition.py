@@ -67,9 +67,9 @@ class Origin:
             values_by_seed([split.parts[part] for split in self.at]) for part in ("network", "discretisation")
         )
         contrasts = decision.by_seed(discretisation, network, scale=decision.LINEAR)
-        told = np.where(decision.decided(contrasts).apart, contrasts.sign, 0)
+        signs = np.where(decision.decided(contrasts).apart, contrasts.sign, 0)
         start = None
-        for split, way in zip(self.at, told, strict=True):
+        for split, way in zip(self.at, signs, strict=True):
             if way < 0:
                 start = None
             elif way > 0 and start is None:
@@ -163,11 +163,11 @@ def _network(trained: Sequence[Origin]) -> str:
         if start is not None:
             by_start.setdefault(start, []).append(origin.series.label)
     never = [origin.series.label for origin, start in starts if start is None]
-    told = [f"N ≥ {start} on for {some(names, 5)}" for start, names in sorted(by_start.items())]
-    parts = [f"the network’s error exceeds discretisation from {listing(told)}"] if told else []
+    found = [f"N ≥ {start} on for {some(names, 5)}" for start, names in sorted(by_start.items())]
+    parts = [f"the network’s error exceeds discretisation from {listing(found)}"] if found else []
     if never:
         last = trained[0].at[-1].steps
         whose = f" for {some(never, 5)}" if len(trained) > 1 else ""
-        what = "that" if told else "that the network’s error exceeds discretisation for good"
+        what = "that" if found else "that the network’s error exceeds discretisation for good"
         parts.append(f"{what} cannot be told up to N = {last}{whose}")
     return ", ".join(parts)

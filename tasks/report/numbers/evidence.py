@@ -72,7 +72,7 @@ def _as_dict(one: Difference, unit: str) -> dict[str, Any]:
         "ratio_low": _plain(_exp(low)),
         "ratio_high": _plain(_exp(high)),
         "excess_ratio": _plain(one.excess),
-        "told": {-1: "less", 0: "cannot be told", 1: "more"}[one.told],
+        "told": {-1: "less", 0: "cannot be told", 1: "more"}[one.decided],
     }
 
 
@@ -147,16 +147,16 @@ def verdict_of(favourable: bool, unfavourable: bool) -> str:
     return FAILS if unfavourable else OPEN
 
 
-def told_by(found: Iterable[Difference]) -> str:
+def decided_by(found: Iterable[Difference]) -> str:
     """The verdict on "the first errs less"."""
-    signs = {one.told for one in found}
+    signs = {one.decided for one in found}
     return verdict_of(-1 in signs, 1 in signs)
 
 
 def _where(found: Sequence[Difference], sign: int, unit: str) -> str:
     """``from 9 to 63 NFE, by up to a factor of 6.3 (at 63: 0.0051 against 0.032)``."""
     parts = [f"at {low:g}" if low == high else f"from {low:g} to {high:g}" for low, high in spans(found, sign)]
-    most = max((one for one in found if one.told == sign), key=lambda one: one.times)
+    most = max((one for one in found if one.decided == sign), key=lambda one: one.times)
     less, more = sorted((most.first, most.second))
     beyond = most.excess if sign > 0 else 1 / most.excess
     beside = f"; {number(beyond, 2)} above the limit of many steps" if beyond > most.times * WORTH else ""
@@ -187,14 +187,14 @@ def sentence(found: Sequence[Difference], first: str, second: str, unit: str = "
     parts = [
         f"{who} errs less {_where(found, sign, unit)}"
         for who, sign in ((first, -1), (second, 1))
-        if any(one.told == sign for one in found)
+        if any(one.decided == sign for one in found)
     ]
     if not parts:
         return f"no difference can be told {_range(found, unit)}."
     places = crossings(found)
     if places:
         parts.append(f"they cross at {listing([number(place, 2) for place in places])} {unit}")
-    elif not all(one.told for one in found):
+    elif not all(one.decided for one in found):
         parts.append("elsewhere no difference can be told")
     return "; ".join(parts) + "."
 
@@ -204,7 +204,7 @@ def pair(
     dataset: str,
     first: Run,
     second: Run,
-    kind: Callable[[Sequence[Difference]], str] = told_by,
+    kind: Callable[[Sequence[Difference]], str] = decided_by,
     note: Callable[[Sequence[Difference]], str] | None = None,
 ) -> Iterator[Verdict]:
     """The verdict on two samplers at equal cost, if there is any place at which they can be compared."""

@@ -306,8 +306,8 @@ def _rankings(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> It
         if curve.process != FORWARD:
             groups.setdefault("" if curve.from_noise else curve.start, []).append(curve)
     for start in sorted(groups):
-        told = f", from {start}" if start else ""
-        yield f"Best at each budget{told}", tuple(_best(table, groups[start], higher=higher))
+        suffix = f", from {start}" if start else ""
+        yield f"Best at each budget{suffix}", tuple(_best(table, groups[start], higher=higher))
 
 
 def _beyond(curves: Sequence[Curve], point_mass: float) -> Iterable[Beyond]:
@@ -358,10 +358,10 @@ def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) ->
     contrasts = decision.by_seed(values[1::2], values[::2], margin=allowed)
     away = np.array([abs(x.mean - e.mean) for x, e in pairs]) > allowed
     decided = decision.decided(contrasts, np.where(away, 0, 1))
-    told = ["better" if (x.mean > e.mean) == higher else "worse" for x, e in pairs]
+    words = ["better" if (x.mean > e.mean) == higher else "worse" for x, e in pairs]
     return tuple(
         Ratio(x, e, "near" if not far else word if apart else "unsure")
-        for (x, e), far, word, apart in zip(pairs, away, told, decided.apart, strict=True)
+        for (x, e), far, word, apart in zip(pairs, away, words, decided.apart, strict=True)
     )
 
 

@@ -20,7 +20,7 @@ from tasks.report.text import number, plus_minus
 
 
 @dataclass(frozen=True)
-class Told:
+class Measured:
     """One metric of one series: the seeds' values, their floors, and what they are above these."""
 
     value: Mean
@@ -37,25 +37,25 @@ class Told:
     def lines(self) -> tuple[str, str]:
         """The value; and, where it has a floor, what it is above that."""
         above = self.above
-        told = plus_minus(self.value.mean, self.value.sem)
+        text = plus_minus(self.value.mean, self.value.sem)
         if above is None or self.floor is None:
-            return told, ""
-        return told, f"floor {number(self.floor.mean)}, above it {plus_minus(above.mean, above.sem)}"
+            return text, ""
+        return text, f"floor {number(self.floor.mean)}, above it {plus_minus(above.mean, above.sem)}"
 
 
 @dataclass(frozen=True)
 class OfModels:
-    """The metrics of a data set's models, and a row for each series with what was told."""
+    """The metrics of a data set's models, and a row for each series with what was measured."""
 
     metrics: tuple[str, ...]
     rows: tuple[
-        tuple[Series, float, tuple[Told | None, ...]], ...
+        tuple[Series, float, tuple[Measured | None, ...]], ...
     ]  # with the least noise of the schedule, sigma / alpha
 
     @property
     def floors(self) -> bool:
         """Whether any of them has a floor."""
-        return any(one is not None and one.floor is not None for *_, told in self.rows for one in told)
+        return any(one is not None and one.floor is not None for *_, row in self.rows for one in row)
 
 
 def of_models(table: Tabulation, dataset: str) -> OfModels | None:
@@ -73,7 +73,7 @@ def of_models(table: Tabulation, dataset: str) -> OfModels | None:
         (
             series,
             _least_noise(own),
-            tuple(_told(metric, own[metric]) if metric in own else None for metric in metrics),
+            tuple(_measured(metric, own[metric]) if metric in own else None for metric in metrics),
         )
         for series, own in sorted(cells.items(), key=lambda item: item[0].key)
     )
@@ -89,8 +89,8 @@ def _least_noise(found: Mapping[str, Mapping[str, Row]]) -> float:
     return float(schedule.nsr(torch.tensor([schedule.t_min], dtype=torch.float64)))
 
 
-def _told(metric: str, found: dict[str, Row]) -> Told:
+def _measured(metric: str, found: dict[str, Row]) -> Measured:
     points = sorted(found.values(), key=lambda point: point.seed)
     floors = tuple(point.floor(metric) for point in points)
     known = all(math.isfinite(floor) for floor in floors) and any(floors)
-    return Told(Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None)
+    return Measured(Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None)

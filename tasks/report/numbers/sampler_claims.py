@@ -81,8 +81,8 @@ def _of_transition(run: Run) -> bool:
 
 def _fades(few: Sequence[Difference], last: Difference) -> str:
     """Whether a difference at few steps is gone at the last: in part, if it has shrunk by half on the logarithmic scale."""
-    most = max((abs(one.log_ratio) for one in few if one.told), default=0.0)
-    if not last.told:
+    most = max((abs(one.log_ratio) for one in few if one.decided), default=0.0)
+    if not last.decided:
         return HOLDS if most else OPEN
     return PART if abs(last.log_ratio) <= most / 2 else FAILS
 
@@ -147,14 +147,14 @@ def _less_then_more(found: Sequence[Difference]) -> str:
 
     What decides is the end. Where the last place cannot be told and noise paid nowhere, it might still pay later.
     """
-    told = [one.told for one in found if one.told]
-    if not told or (-1 not in told and not found[-1].told):
+    signs = [one.decided for one in found if one.decided]
+    if not signs or (-1 not in signs and not found[-1].decided):
         return OPEN
-    if told[-1] == 1:
+    if signs[-1] == 1:
         return FAILS
-    return HOLDS if told[0] == 1 else PART
+    return HOLDS if signs[0] == 1 else PART
 
 
 def _no_gain(found: Sequence[Difference]) -> str:
-    told = {one.told for one in found}
-    return f" Noise pays nowhere up to {found[-1].at:g} NFE." if 1 in told and -1 not in told else ""
+    signs = {one.decided for one in found}
+    return f" Noise pays nowhere up to {found[-1].at:g} NFE." if 1 in signs and -1 not in signs else ""

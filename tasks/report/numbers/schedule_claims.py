@@ -22,8 +22,8 @@ from tasks.report.numbers.evidence import (
     PART,
     Evidence,
     Verdict,
+    decided_by,
     error_text,
-    told_by,
     verdict_of,
 )
 from tasks.report.text import number, some
@@ -64,20 +64,20 @@ def _few_steps(evidence: Evidence, dataset: str, sampler: str, first: Run, found
     collapsed = evidence.collapsed(dataset, first)
     for n in sorted({one.at for one in found}):
         here = sorted((one for one in found if one.at == n), key=lambda one: one.second)
-        told = f"N = {n:g}: {error_text(here[0].first)}"
+        text = f"N = {n:g}: {error_text(here[0].first)}"
         if n in collapsed:
             parts.append(
-                f"{told}, a collapse: samples that all lie on the mean score {number(evidence.point_mass(dataset))}"
+                f"{text}, a collapse: samples that all lie on the mean score {number(evidence.point_mass(dataset))}"
             )
-        elif n == 1 and len(here) > 1 and not any(one.told for one in here):
-            parts.append(f"{told}, like every other schedule")
+        elif n == 1 and len(here) > 1 and not any(one.decided for one in here):
+            parts.append(f"{text}, like every other schedule")
         else:
             counted += here
             groups = [
-                (word, [f"{o.against} {error_text(o.second)}" for o in here if o.told == t]) for t, word in _BESIDE
+                (word, [f"{o.against} {error_text(o.second)}" for o in here if o.decided == t]) for t, word in _BESIDE
             ]
-            parts.append(f"{told} ({'; '.join(f'{word}: {some(names)}' for word, names in groups if names)})")
-    kind = told_by(counted) if counted else FAILS if collapsed else OPEN
+            parts.append(f"{text} ({'; '.join(f'{word}: {some(names)}' for word, names in groups if names)})")
+    kind = decided_by(counted) if counted else FAILS if collapsed else OPEN
     return Verdict(
         dataset,
         evidence.metric(dataset) or "",
@@ -159,14 +159,14 @@ def _bounded_verdict(
     note = ""
     if _largest(run, steps)[1] in evidence.collapsed(dataset, run):
         note = f" Samples that all lie on the mean score {number(evidence.point_mass(dataset))}: bounded by a collapse."
-    level = [one.against for one in found if not one.told]
+    level = [one.against for one in found if not one.decided]
     shared = f" Shared with {some(level)}." if level else ""
     return Verdict(
         dataset,
         evidence.metric(dataset) or "",
         run.series,
         f"with {sampler}, worst over N ≤ {FEW}",
-        told_by(found),
+        decided_by(found),
         f"{listed}.{shared}{note}",
         "steps",
         comparisons=tuple(found),
@@ -191,12 +191,12 @@ def _accurate_verdict(evidence: Evidence, dataset: str, sampler: str, run: Run, 
     for n in sorted({one.at for one in found}):
         here = [one for one in found if one.at == n]
         best = min(here, key=lambda one: one.second)
-        if any(one.told > 0 for one in here):
+        if any(one.decided > 0 for one in here):
             behind.append(f"{n:g} ({best.against}, {'∞' if math.isinf(best.times) else '×' + number(best.times, 2)})")
         elif n in at_the_mean:
             collapsed.append(f"{n:g}")
         else:
-            (ahead if all(one.told < 0 for one in here) else level).append(f"{n:g}")
+            (ahead if all(one.decided < 0 for one in here) else level).append(f"{n:g}")
     parts = []
     if ahead:
         parts.append(f"errs least at N = {', '.join(ahead)}")

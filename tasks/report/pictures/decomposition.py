@@ -37,7 +37,7 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
             "name": WORDS[part],
             "x": steps,
             "y": listed([share[part] for share in shares]),
-            "text": [f"{WORDS[part]} {_told_in_numbers(split.parts[part])}" for split in origin.at],
+            "text": [f"{WORDS[part]} {_in_numbers(split.parts[part])}" for split in origin.at],
             "textposition": "none",
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {
@@ -70,9 +70,7 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
             "mode": "lines+markers",
             "x": steps,
             "y": listed(totals),
-            "text": [
-                f"NFE = {split.total.nfe}: {escaped(metric)} {_told_in_numbers(split.total)}" for split in origin.at
-            ],
+            "text": [f"NFE = {split.total.nfe}: {escaped(metric)} {_in_numbers(split.total)}" for split in origin.at],
             "hovertemplate": "%{text}<extra></extra>",
             "line": {"color": "@ink", "width": 1.5},
             "marker": {"color": "@ink", "size": 5},
@@ -113,7 +111,7 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
     return Picture(title, caption, spec, families=origin.series.shown_with)
 
 
-def _told_in_numbers(mean: Mean) -> str:
+def _in_numbers(mean: Mean) -> str:
     """Mean and standard error; the mean alone where all seeds have the same, as of the floor."""
     return plus_minus(mean.mean, mean.sem if np.ptp(mean.values) > 0 else math.nan)
 

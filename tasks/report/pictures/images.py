@@ -123,10 +123,10 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
         [middle + (x - a * middle) * scale for x, a, scale in zip(values, alphas, scales, strict=True)], axis=1
     )
     spec = _side_by_side([("", sheets.tiled(shown.reshape(-1, shown.shape[-1]), len(levels)))], columns=1)
-    told = ", ".join(number(float(s), 2) for s in sigmas)
+    listed = ", ".join(number(float(s), 2) for s in sigmas)
     text = (
         f"{series.label} with {sampled}: {values.shape[1]} samples from noise (left) to image (right), each level scaled to the "
-        f"spread of the data. σ from left to right: {told}."
+        f"spread of the data. σ from left to right: {listed}."
     )
     return Picture(f"{series.label}: on the way", text, spec, "short", series.shown_with)
 

@@ -36,11 +36,11 @@ def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Pictur
         ),
     }
     worst = [max(levels, key=lambda one: one[1].geometric_mean) for levels in curves.values()]
-    told = "; ".join(
+    peaks = "; ".join(
         f"{series.label} {number(mean.geometric_mean)} at σ/α = {number(nsr, 2)}"
         for series, (nsr, mean) in zip(curves, worst, strict=True)
     )
-    return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {told}.", spec, shape="tall")
+    return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {peaks}.", spec, shape="tall")
 
 
 def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
