@@ -40,7 +40,7 @@ class ScheduleError(WrongInput):
         return type(self), (self.label, self.problems)
 
 
-class Entry(BaseModel):
+class ScheduledRun(BaseModel):
     """One line of the list: which study runs on which store, when, under which name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -104,19 +104,19 @@ def _absolute(path: str, folder: Path) -> str:
     return str((folder / Path(path).expanduser()).resolve())
 
 
-def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> list[Entry]:
+def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> list[ScheduledRun]:
     """The entries of a list; relative paths of studies are looked up from `folder`, by default the working directory.
 
     Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line that Prefect does not
     take, a study that cannot be loaded, a name that is given twice.
     """
     found = _plain(file)
-    entries: list[Entry] = []
+    entries: list[ScheduledRun] = []
     problems: list[str] = []
     for number, values in enumerate(found, start=1):
         place = f"entry {number}{_called(values)}"
         try:
-            entry = Entry.model_validate(values)
+            entry = ScheduledRun.model_validate(values)
             load_study(entry.parameters(folder or Path.cwd())["study"], entry.overrides)
         except ValidationError as error:
             problems += [f"{place}: {_message(detail)}" for detail in error.errors(include_url=False)]
@@ -160,7 +160,7 @@ def _message(detail: Any) -> str:
     if not where:
         return f"found {detail['input']!r}, expected `study: ...`, `store: ...`, `cron: ...`"
     if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key (there are: {', '.join(Entry.model_fields)})"
+        return f"{where}: unknown key (there are: {', '.join(ScheduledRun.model_fields)})"
     if detail["type"] == "missing":
         return f"{where}: missing"
     return f"{where}: found {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from deployments.schedules import SHIPPED_LIST, Entry, read_schedules
+from deployments.schedules import SHIPPED_LIST, ScheduledRun, read_schedules
 from diffusion.errors import DiffatlasError
 from flows.exit_codes import exit_code_of
 from flows.services import ServiceUnavailable, quiet_environment
@@ -59,7 +59,7 @@ def running_server() -> str:
     return str(url)
 
 
-def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> RunnerDeployment:
+def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = None) -> RunnerDeployment:
     """The deployment of an entry; relative paths are taken from `folder`, where the runs of a work pool also start."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.schedules import Cron
@@ -80,7 +80,7 @@ def deployment_of(entry: Entry, folder: Path, work_pool: str | None = None) -> R
     return cast("RunnerDeployment", found)  # the coroutine of its type is for callers with an event loop
 
 
-def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[Entry], str]:
+def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[ScheduledRun], str]:
     """The entries that the command line leads to, and the server's address; ends the process without them."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
     help_text = "the list (default: %(default)s)"

@@ -33,6 +33,15 @@ def test_the_page_names_every_room_and_no_other() -> None:
     assert {name for name in told if not (ROOT / name).exists()} == set()
 
 
+def test_a_class_name_means_one_thing() -> None:
+    """Names with an underscore are a file's own."""
+    places: dict[str, list[str]] = {}
+    for name in (name for name in files() if name.endswith(".py")):
+        for found in re.findall(r"^class ([A-Z]\w*)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE):
+            places.setdefault(found, []).append(name)
+    assert {found: where for found, where in places.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("name", files())
 def test_no_file_is_longer_than_a_reading(name: str) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST

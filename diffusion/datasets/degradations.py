@@ -96,7 +96,7 @@ class Degradation(Component):
     document="S2 section 2.9",
 )
 @dataclass(frozen=True)
-class Noise(Degradation):
+class GaussianNoise(Degradation):
     """White noise of standard deviation `noise`; `alone`, without any data beneath it."""
 
     noise: float = 1.0
@@ -270,7 +270,7 @@ def _least_error(degradation: Degradation, dataset: Dataset, noise: float) -> fl
     components = _components(dataset)
     if components is not None:
         return _of_mixture(degradation.matrix(dataset.dim), noise, *components)
-    if isinstance(degradation, Noise) and dataset.exact and noise > 0:
+    if isinstance(degradation, GaussianNoise) and dataset.exact and noise > 0:
         generator = stream("least error", repr(degradation.spec()), repr(dataset.identity()), noise)
         x = dataset.sample(_DRAWS, generator)
         y = x + noise * torch.randn(x.shape, generator=generator, dtype=torch.float64)

@@ -9,8 +9,7 @@ import torch
 
 from diffusion.datasets import Dataset
 from diffusion.formulations.base import Trained, formulations
-from diffusion.objectives import ActionMatching as ActionLoss
-from diffusion.objectives import Objective
+from diffusion.objectives import ActionLoss, Objective
 from diffusion.objectives.action_matching import Kind
 from diffusion.objectives.settings import Training
 from diffusion.schedules import Flow, Schedule

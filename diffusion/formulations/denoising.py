@@ -50,7 +50,7 @@ from diffusion.objectives.parametrizations import (
     FlowVelocity,
     Parametrization,
     Preconditioned,
-    Score,
+    PredictedScore,
     Velocity,
 )
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear, VPCosine, VPLinear
@@ -99,7 +99,7 @@ class VP(NoiseConditional):
 class VE(NoiseConditional):
     """Variance exploding: the network sees inputs of the size of the noise."""
 
-    parametrization: ClassVar[Parametrization] = Score()
+    parametrization: ClassVar[Parametrization] = PredictedScore()
     weighting: ClassVar[Weighting] = SignalToNoise()
 
     def own_schedule(self) -> Schedule:
@@ -209,7 +209,7 @@ class DDPM(NoiseConditional):
     document="S0 level 1",
 )
 @dataclass(frozen=True)
-class LevelOne(DDPM):
+class LevelOneDDPM(DDPM):
     """The lecture's loss on the noise of the last step alone, in its three refinements.
 
     All three have one minimiser, that of `ddpm`; they differ in the variance of their gradients, and from `ddpm` by the weight

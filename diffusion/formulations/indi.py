@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.datasets.degradations import Degradation, Noise
+from diffusion.datasets.degradations import Degradation, GaussianNoise
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.metrics import ModelMetric
 from diffusion.models import RestorationModel
@@ -58,7 +58,7 @@ class InDI(NoiseConditional):
     on top of the line; sampled by `indi`), or stays (``constant``: noise on the observation, and none on the way).
     """
 
-    degradation: Degradation = Noise()
+    degradation: Degradation = GaussianNoise()
     perturbation: float = 0.0
     decay: Literal["root", "constant"] = "root"
     parametrization: Parametrization = Data()

@@ -39,7 +39,7 @@ from diffusion.objectives import (
     SlicedLoss,
     Weighting,
 )
-from diffusion.objectives.parametrizations import Parametrization, Score
+from diffusion.objectives.parametrizations import Parametrization, PredictedScore
 from diffusion.schedules import NCSN, Schedule
 
 _MOST_PROBES = 4096
@@ -146,7 +146,7 @@ class NoiseConditionalScore(NoiseConditional):
     Its levels are chosen from the data (schedule `ncsn`). The network is told ln sigma.
     """
 
-    parametrization: ClassVar[Parametrization] = Score()
+    parametrization: ClassVar[Parametrization] = PredictedScore()
     noise_levels: ClassVar[NoiseLevels] = OwnLevels()
     weighting: ClassVar[Weighting] = SignalToNoise()
 

@@ -44,7 +44,7 @@ from diffusion.objectives.labelled import NO_LABEL, LabelledLoss
 from diffusion.objectives.restoration import RestorationLoss
 
 # isort: split
-from diffusion.objectives.action_matching import ActionMatching
+from diffusion.objectives.action_matching import ActionLoss
 
 # isort: split
 from diffusion.objectives.score_matching import ImplicitLoss, SlicedLoss
@@ -55,7 +55,7 @@ from diffusion.objectives.variational import VariationalBound
 
 __all__ = [
     "NO_LABEL",
-    "ActionMatching",
+    "ActionLoss",
     "ChainWeights",
     "DenoisingLoss",
     "ImplicitLoss",

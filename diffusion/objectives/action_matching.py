@@ -94,7 +94,7 @@ def density(
 
 
 @dataclass(frozen=True)
-class ActionMatching(Objective):
+class ActionLoss(Objective):
     """The action of the schedule's path from noise to data.
 
     `noise` scales g of the entropic kind. The trace of its second derivatives is exact, one backward pass for every coordinate,
@@ -182,7 +182,7 @@ class ActionMatching(Objective):
 class ActionNetwork(Networks):
     """A learned action. That of the unbalanced kind moves mass besides samples, and is no denoiser."""
 
-    objective: ActionMatching
+    objective: ActionLoss
 
     def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
         """See `diffusion.models.ActionModel`."""

@@ -154,7 +154,7 @@ class Data(Parametrization):
     document="S0 level 3, S1",
 )
 @dataclass(frozen=True)
-class Score(Parametrization):
+class PredictedScore(Parametrization):
     """F predicts sigma times the score from the unscaled input ``x_t / alpha``."""
 
     needs_signal: ClassVar[bool] = True

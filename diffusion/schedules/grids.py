@@ -88,7 +88,7 @@ def _fractions(steps: int) -> Tensor:
     source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
 )
 @dataclass(frozen=True)
-class UniformTime(Grid):
+class EqualTimes(Grid):
     """Equal steps in t."""
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flows.request import Outcome
-    from tasks.study.collection import Collection, Member
+    from tasks.study.collection import CollectedStudy, Collection
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Ended:
 
 def run_each(
     collection: Collection,
-    run: Callable[[Member, Path | None], Outcome | None],
+    run: Callable[[CollectedStudy, Path | None], Outcome | None],
     store: str,
     folder: Path | None,
     services: Sequence[Callable[[], AbstractContextManager[Any]]],
@@ -77,7 +77,7 @@ def _cut_short(study: str, error: Exception) -> Ended:
     return Ended(study, FAILED, f"{type(error).__name__}: {error}")
 
 
-def _ended(member: Member, store: str, outcome: Outcome | None, page: Path | None) -> Ended:
+def _ended(member: CollectedStudy, store: str, outcome: Outcome | None, page: Path | None) -> Ended:
     from tasks.query.tables import failure_lines
     from tasks.report.page.files import default_page, write_report
     from tasks.results.models import ModelledAnswers

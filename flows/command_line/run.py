@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flows.request import Outcome
     from tasks.plan import Plan
     from tasks.study import Study
-    from tasks.study.collection import Collection, Member
+    from tasks.study.collection import CollectedStudy, Collection
 
 
 @app.command()
@@ -81,7 +81,7 @@ def run(
             _show(plans[0].study, store, run_one(study, plans[0], report), report)
             return
 
-        def run_member(member: Member, page: Path | None) -> Outcome | None:
+        def run_member(member: CollectedStudy, page: Path | None) -> Outcome | None:
             # planned again: a study before this one may have answered some of its points
             return run_one(member.source, _plan_of(member.study, store, retry_failed, force), page)
 

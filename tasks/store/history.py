@@ -20,7 +20,7 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _EXPECTED_TAG = "expected 1 to 64 letters, digits, '_', '.' and '-' that begin with a letter or a digit"
 
 
-class Entry(TypedDict):
+class HistoryEntry(TypedDict):
     """What is told of a snapshot."""
 
     snapshot: str
@@ -30,7 +30,7 @@ class Entry(TypedDict):
     tags: list[str]
 
 
-def entries(repository: Repository) -> list[Entry]:
+def entries(repository: Repository) -> list[HistoryEntry]:
     """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when the history has let go of them."""
     named: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
@@ -41,7 +41,7 @@ def entries(repository: Repository) -> list[Entry]:
     return [_entry(info, named.get(info.id, [])) for info in snapshots]
 
 
-def _entry(info: Snapshot, tags: list[str]) -> Entry:
+def _entry(info: Snapshot, tags: list[str]) -> HistoryEntry:
     return {
         "snapshot": info.id,
         "time": info.time.isoformat(timespec="seconds"),

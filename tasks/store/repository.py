@@ -88,7 +88,7 @@ class Store:
         with reading_stored(self.uri, f"read {what}"):
             yield
 
-    def history(self) -> list[history.Entry]:
+    def history(self) -> list[history.HistoryEntry]:
         """Snapshots, newest first: id, time, message, metadata, tags."""
         with reading_stored(self.uri, "read its history"):
             return history.entries(self._repository)

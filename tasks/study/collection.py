@@ -51,7 +51,7 @@ OWN_KEYS = tuple(_List.model_fields)
 
 
 @dataclass(frozen=True)
-class Member:
+class CollectedStudy:
     """One study of a collection: what to call it by, and what it says."""
 
     source: str
@@ -64,7 +64,7 @@ class Collection:
 
     name: str | None
     description: str
-    members: tuple[Member, ...]
+    members: tuple[CollectedStudy, ...]
 
 
 def of_each(overrides: Sequence[str]) -> list[str]:
@@ -83,11 +83,11 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
     document = load(source)
     if "studies" not in document.values and not any(override.startswith("studies") for override in own):
         study = load_study(source, overrides)
-        return Collection(None, study.description, (Member(str(source), study),))
+        return Collection(None, study.description, (CollectedStudy(str(source), study),))
     for override in own:
         document.set(override)
     listed = _validated(document)
-    members: list[Member] = []
+    members: list[CollectedStudy] = []
     complaints: list[Complaint] = []
     folder = None if shipped_name(source) else Path(source).parent
     for i, entry in enumerate(listed.studies):
@@ -100,7 +100,9 @@ def load_collection(source: str | Path, overrides: Sequence[str] = ()) -> Collec
     return Collection(listed.name, listed.description, tuple(members))
 
 
-def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: Sequence[Member]) -> Member:
+def _member(
+    entry: str, folder: Path | None, overrides: Sequence[str], before: Sequence[CollectedStudy]
+) -> CollectedStudy:
     """One entry of the list; `folder` is None for a shipped list, whose studies are shipped ones."""
     name = shipped_name(entry)
     if name is not None:
@@ -114,7 +116,7 @@ def _member(entry: str, folder: Path | None, overrides: Sequence[str], before: S
         if member.study.name == study.name:
             message = f"{entry} is called {study.name!r}, as {member.source} is; a store knows a study by its name"
             raise StudyError(entry, [message])
-    return Member(source, study)
+    return CollectedStudy(source, study)
 
 
 def _validated(document: Document) -> _List:

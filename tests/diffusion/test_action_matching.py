@@ -18,7 +18,7 @@ from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, T
 from diffusion.formulations import ActionMatching
 from diffusion.models import ActionModel, Denoiser, Motion, angle_and_scale, capabilities_of
 from diffusion.networks import Network
-from diffusion.objectives import ActionMatching as Action
+from diffusion.objectives import ActionLoss as Action
 from diffusion.objectives import stratified
 from diffusion.objectives.action_matching import Kind, _ends, _features, _features_rate, denoised, density
 from diffusion.randomness import stream
@@ -26,7 +26,7 @@ from diffusion.samplers import ActionSampler, NoiseStreams
 from diffusion.samplers.base import velocity
 from diffusion.samplers.paths import resampled
 from diffusion.schedules import EDM, Flow, Schedule, VPCosine, VPLinear, schedules
-from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import level_at, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
@@ -407,7 +407,7 @@ def action_model(stack: TrainedStack) -> ActionModel:
 
 
 def sampled(model: object, steps: int, schedule: Schedule, n: int = 10_000) -> Tensor:
-    levels = levels_of([schedule], [UniformTime()], steps)
+    levels = levels_of([schedule], [EqualTimes()], steps)
     x = torch.randn(1, n, 1, generator=stream("action start"), dtype=torch.float64) * levels[0].sigma
     noise = NoiseStreams([("action noise", 0)], n, 1)
     *_, last = ActionSampler().trajectory(cast("Denoiser", model), x, levels, noise)
@@ -429,7 +429,7 @@ def test_the_rule_is_of_first_order(model: ExactAction) -> None:
     """Mean and, with noise, variance of the end, found exactly: halving the steps halves what is missing."""
     missing = []
     for steps in (200, 400):
-        levels = levels_of([Flow()], [UniformTime()], steps)
+        levels = levels_of([Flow()], [EqualTimes()], steps)
         mean, variance = kit.affine(ActionSampler(), model, levels).of_normal(kit.number(0.0), kit.number(1.0))
         missing.append((float(mean) - 1.5, float(variance) - 0.75**2))
     (first_mean, first_variance), (second_mean, second_variance) = missing

@@ -13,14 +13,22 @@ from scipy.stats import norm
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, PointSet, Torus, Uniform
-from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Projection, _of_mixture, degradations
+from diffusion.datasets.degradations import (
+    Blur,
+    Degradation,
+    GaussianNoise,
+    Mask,
+    Projection,
+    _of_mixture,
+    degradations,
+)
 from diffusion.randomness import stream
 
 EVERY: dict[str, Degradation] = {
     made.label(): made
     for made in (
         *(entry.cls() for entry in degradations),
-        Noise(2.0, alone=True),
+        GaussianNoise(2.0, alone=True),
         Blur(0.1, 0.7),
         Blur(0.0, 3.0, "line"),
         Mask(0.5, (1, 3)),
@@ -90,7 +98,7 @@ def test_what_cannot_be_observed_is_refused_with_the_reason() -> None:
     assert "coordinate 4" in str(Mask(seen=(4,)).refuses(3))
     assert "has 2 coordinates" in str(Projection(onto=(1.0, 0.0)).refuses(3))
     for bad in (
-        lambda: Noise(-1.0),
+        lambda: GaussianNoise(-1.0),
         lambda: Blur(width=0.0),
         lambda: Mask(seen=(-1,)),
         lambda: Projection(onto=(0.0,)),
@@ -110,7 +118,7 @@ def test_the_least_error_of_normal_data_is_that_of_conditioning(name: str, noise
         "blur": Blur(noise, 0.6),
         "mask": Mask(noise, (0, 2)),
         "projection": Projection(noise, (1.0, -2.0, 0.0, 1.0)),
-        "noise": Noise(noise),
+        "noise": GaussianNoise(noise),
     }[name]
     data = Gaussian((0.0, 1.0, -1.0, 2.0), (0.5, 1.0, 2.0, 1.5), 4)
     c, m = np.diag(np.square([0.5, 1.0, 2.0, 1.5])), made.matrix(4).numpy()
@@ -133,11 +141,11 @@ def moments_of_the_posterior_variance(target: Dataset, s: float, low: float, hig
 def test_the_least_error_under_noise_is_the_mean_posterior_variance(target: Dataset) -> None:
     """The mean over 20 000 draws is within 4.5 standard errors of the quadrature (false alarms 7e-6, seed fixed)."""
     mean, deviation = moments_of_the_posterior_variance(target, 0.8, -10, 12)
-    assert Noise(0.8).least_error(target) == pytest.approx(mean, abs=4.5 * deviation / math.sqrt(20_000))
+    assert GaussianNoise(0.8).least_error(target) == pytest.approx(mean, abs=4.5 * deviation / math.sqrt(20_000))
 
 
 def test_a_mask_that_hides_nothing_is_noise() -> None:
-    assert Mask(0.8, (0,)).least_error(GaussianMixture()) == Noise(0.8).least_error(GaussianMixture())
+    assert Mask(0.8, (0,)).least_error(GaussianMixture()) == GaussianNoise(0.8).least_error(GaussianMixture())
 
 
 def test_the_least_error_of_a_ring_seen_from_one_side() -> None:
@@ -168,7 +176,7 @@ class Atoms(PointSet):
 
 
 @pytest.mark.parametrize(
-    "made", [Blur(0.3, 0.7), Mask(0.5, (0, 3)), Noise(0.4), Projection(0.3, (1.0, 2.0, 0.0, -1.0))]
+    "made", [Blur(0.3, 0.7), Mask(0.5, (0, 3)), GaussianNoise(0.4), Projection(0.3, (1.0, 2.0, 0.0, -1.0))]
 )
 def test_the_least_error_of_atoms_is_that_of_components_without_width(made: Degradation) -> None:
     """By the general way, on the same draws; and without noise it is not known."""
@@ -183,5 +191,5 @@ def test_the_least_error_of_atoms_is_that_of_components_without_width(made: Degr
 
 def test_the_least_error_is_not_known_everywhere() -> None:
     assert Blur(layout="line").least_error(Torus()) is None
-    assert Noise(0.5, alone=True).least_error(Uniform()) == pytest.approx(1 / 12)
-    assert Noise(0.0).least_error(Gaussian()) == pytest.approx(0, abs=1e-12)
+    assert GaussianNoise(0.5, alone=True).least_error(Uniform()) == pytest.approx(1 / 12)
+    assert GaussianNoise(0.0).least_error(Gaussian()) == pytest.approx(0, abs=1e-12)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Torus, Uniform
-from diffusion.datasets.degradations import Blur, Degradation, Mask, Noise, Projection
+from diffusion.datasets.degradations import Blur, Degradation, GaussianNoise, Mask, Projection
 from diffusion.formulations import Denoising, InDI
 from diffusion.formulations.indi import InDI as Formulation
 from diffusion.metrics import RestorationError, ScoreError
@@ -24,7 +24,7 @@ from diffusion.objectives.parametrizations import Data, FlowVelocity
 from diffusion.randomness import stream
 from diffusion.samplers import DDIM, Ancestral, DPMSolver2M, Euler, Heun, Incremental, Sampler, SamplingStart, samplers
 from diffusion.schedules import EDM, Flow, schedules
-from diffusion.schedules.grids import UniformTime as UniformGrid
+from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, Shard
@@ -50,7 +50,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def flow_levels(steps: int) -> list[Level]:
-    return levels_of([Flow()], [UniformGrid()], steps)
+    return levels_of([Flow()], [EqualTimes()], steps)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class NormalData:
 PLANE = (np.array([1.0, -0.5]), np.array([[1.5, 0.6], [0.6, 0.8]]))
 LINE = (np.array([0.4]), np.array([[0.49]]))
 OBSERVATIONS: tuple[tuple[Degradation, tuple[np.ndarray, np.ndarray]], ...] = (
-    (Noise(0.7), LINE),
-    (Noise(1.0, alone=True), LINE),
+    (GaussianNoise(0.7), LINE),
+    (GaussianNoise(1.0, alone=True), LINE),
     (Projection(0.3), PLANE),
     (Mask(0.0, (1,)), PLANE),
     (Blur(0.2, 0.8, "line"), PLANE),
@@ -136,7 +136,7 @@ def test_one_step_is_the_estimate_of_least_error(degradation: Degradation, law: 
 @pytest.mark.parametrize("perturbation", [0.3, 1.0])
 def test_the_noise_that_is_added_has_the_variance_that_the_level_asks_for(steps: int, perturbation: float) -> None:
     """With a denoiser that answers a constant the noise in x_s has variance ``s^2 eps_s^2`` at every level, and 0 at the end."""
-    formulation = InDI(Noise(0.0), perturbation)
+    formulation = InDI(GaussianNoise(0.0), perturbation)
 
     class Constant:
         def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
@@ -157,7 +157,7 @@ def test_the_noise_that_is_added_has_the_variance_that_the_level_asks_for(steps:
 @pytest.mark.parametrize("steps", [1, 3, 20])
 def test_the_stochastic_iterates_on_normal_data_follow_their_recursion(steps: int) -> None:
     """Variance of x_s: ``V_s = ((s/t) + (1 - s/t) k_t)^2 V_t + s^2 (eps_s^2 - eps_t^2)``, in closed form at every step."""
-    formulation = InDI(Noise(0.4), 0.6)
+    formulation = InDI(GaussianNoise(0.4), 0.6)
     model = NormalData(formulation, *LINE)
     levels = flow_levels(steps)
     variance = 0.49 + 0.4**2 + 0.6**2
@@ -176,11 +176,11 @@ def test_the_stochastic_iterates_on_normal_data_follow_their_recursion(steps: in
 def test_many_steps_restore_the_law_and_cost_up_to_twice_the_error() -> None:
     """y = x + s n: the flow ends at ``m + S/sqrt(S^2+s^2) (y - m)``, of variance S^2 and error ``2 S^2 (1 - S/sqrt(S^2+s^2))``."""
     size, s = 0.7, 0.7
-    model = NormalData(InDI(Noise(s)), *LINE)
+    model = NormalData(InDI(GaussianNoise(s)), *LINE)
     fine = [float(kit.affine(Euler(), model, flow_levels(n)).gain) for n in (500, 1000)]
     limit = size / math.hypot(size, s)
     assert abs(fine[1] - limit) < 0.55 * abs(fine[0] - limit) < 0.01  # first order, towards the limit
-    least = InDI(Noise(s)).least_error(Gaussian(means=0.4, stds=size))
+    least = InDI(GaussianNoise(s)).least_error(Gaussian(means=0.4, stds=size))
     assert least == pytest.approx(size**2 * s**2 / (size**2 + s**2))
     assert least is not None
     assert least < 2 * size**2 * (1 - limit) < 2 * least
@@ -204,7 +204,7 @@ def test_an_observation_in_noise_is_edm_by_euler_with_sigma_as_time(steps: int) 
 
     y = target.sample(50, stream("edm"))[None] + s * kit.standard((1, 50, 1), "edm")
     mine = list(Incremental().trajectory(Observed(), y, flow_levels(steps), kit.SILENCE))
-    theirs = list(Euler().trajectory(kit.uniform, y, levels_of([edm], [UniformGrid()], steps), kit.SILENCE))
+    theirs = list(Euler().trajectory(kit.uniform, y, levels_of([edm], [EqualTimes()], steps), kit.SILENCE))
     torch.testing.assert_close(torch.stack(mine), torch.stack(theirs), rtol=1e-11, atol=1e-11)
 
 
@@ -228,7 +228,7 @@ def test_it_is_even_trained_on_the_same_numbers_as_rectified_flow_that_predicts_
     same = Denoising(Flow(), Data(), UniformTime(), Simple(), noise_label="time")
     data = Torus().sample(500, stream("same lessons"))
     batches = []
-    for formulation in (InDI(Noise(1.0, alone=True)), same):
+    for formulation in (InDI(GaussianNoise(1.0, alone=True)), same):
         member = Member(Torus(), formulation, Flow(), "same")
         objective = formulation.objective
         assert type(objective) is (RestorationLoss if isinstance(formulation, InDI) else DenoisingLoss)
@@ -258,7 +258,7 @@ def test_both_right_hand_sides_of_its_equation_are_equal(target: Dataset) -> Non
 
 @pytest.mark.parametrize("perturbation", [0.0, 0.5])
 @pytest.mark.parametrize(
-    "degradation", [Noise(0.5), Mask(0.1, (0, 2)), Noise(2.0, alone=True)], ids=lambda d: d.label()
+    "degradation", [GaussianNoise(0.5), Mask(0.1, (0, 2)), GaussianNoise(2.0, alone=True)], ids=lambda d: d.label()
 )
 def test_an_example_is_a_point_between_data_and_observation(degradation: Degradation, perturbation: float) -> None:
     """Mean and variance of x_t given x at three bands of t: 5 standard errors of 4000 points (seed fixed)."""
@@ -291,13 +291,13 @@ def test_sampling_starts_from_the_observation_of_clean_data() -> None:
     at = begin(Torus())
     x, n = at.clean()[0], at.noise[0]
     torch.testing.assert_close(InDI(Mask(0.1, (0,))).start(at), Mask(0.1, (0,)).observe(x, n))
-    torch.testing.assert_close(InDI(Noise(0.3), 0.4).start(at), x + 0.5 * n)
-    torch.testing.assert_close(InDI(Noise(1.0, alone=True)).start(at), n)
-    torch.testing.assert_close(InDI(Noise(2.0, alone=True)).start(at), 2 * n)
+    torch.testing.assert_close(InDI(GaussianNoise(0.3), 0.4).start(at), x + 0.5 * n)
+    torch.testing.assert_close(InDI(GaussianNoise(1.0, alone=True)).start(at), n)
+    torch.testing.assert_close(InDI(GaussianNoise(2.0, alone=True)).start(at), 2 * n)
 
 
 def test_what_cannot_serve_is_refused_with_the_reason() -> None:
-    restoring, blind = InDI(Mask()), InDI(Noise(alone=True))
+    restoring, blind = InDI(Mask()), InDI(GaussianNoise(alone=True))
     for entry in schedules:
         reason = restoring.refuses(entry.cls())
         assert (reason is None) == (entry.name == "flow")
@@ -317,7 +317,7 @@ def test_what_cannot_serve_is_refused_with_the_reason() -> None:
     assert "another path" in str(Incremental().refuses(EDM()))
     assert InDI(Blur()).refuses_dataset(Torus()) is not None
     assert blind.refuses_metric(ScoreError()) is None
-    for other in (restoring, InDI(Noise(2.0, alone=True)), InDI(Noise(1.0, alone=True), 0.1)):
+    for other in (restoring, InDI(GaussianNoise(2.0, alone=True)), InDI(GaussianNoise(1.0, alone=True), 0.1)):
         assert "observation" in str(other.refuses_metric(ScoreError()))
         assert "adds the noise" in str(other.refuses_sampler(Ancestral(), Flow()))
     with pytest.raises(ValueError, match="perturbation"):
@@ -341,7 +341,7 @@ def bits(stack: TrainedStack) -> dict[str, tuple[bytes, bytes]]:
 
 def test_members_with_other_observations_do_not_touch_and_survive_storage() -> None:
     settings = Training(steps=8, batch=21, width=24, depth=2, data=500)
-    kinds = [InDI(Mask()), InDI(Noise(0.3), 0.5), InDI(Projection(0.1), parametrization=FlowVelocity()), InDI()]
+    kinds = [InDI(Mask()), InDI(GaussianNoise(0.3), 0.5), InDI(Projection(0.1), parametrization=FlowVelocity()), InDI()]
     cells = [Cell(Torus(), f, Flow(), seed, settings) for seed, f in enumerate(kinds)]
     members = [Member(c.dataset, f, c.schedule, c.id) for c, f in zip(cells, kinds, strict=True)]
     stack = trained(members, settings)
@@ -359,7 +359,7 @@ def answered(
     """Rows of a shard: one cell, asked by samplers and steps."""
     settings = Training(steps=steps, batch=256, width=32, depth=2, data=20_000)
     cell = Cell(dataset, formulation, Flow(), 0, settings)
-    points = [Point(cell, sampler, UniformGrid(), n, 10_000, "random") for sampler, n in asked]
+    points = [Point(cell, sampler, EqualTimes(), n, 10_000, "random") for sampler, n in asked]
     assert all(point.impossible() is None for point in points)
     shard = Shard((Job(cell, train=True, points=tuple(points)),))
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}
@@ -375,7 +375,7 @@ def test_a_trained_restoration_has_the_least_error_in_one_step_and_more_in_many(
     """
     data = Gaussian(means=0.4, stds=0.7)
     rows = answered(
-        InDI(Noise(0.7)), data, [(Euler(), 1), (Euler(), 60), (Incremental(), 60), (DPMSolver2M(), 20)], 500
+        InDI(GaussianNoise(0.7)), data, [(Euler(), 1), (Euler(), 60), (Incremental(), 60), (DPMSolver2M(), 20)], 500
     )
     assert [row["error"] for row in rows] == [""] * 4
     assert {row["start"] for row in rows} == {"observation: noise(noise=0.7)"}

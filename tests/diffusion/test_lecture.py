@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffusion.datasets import Gaussian, GaussianMixture, Torus, Uniform
 from diffusion.metrics import Wasserstein1
-from diffusion.objectives.parametrizations import Circle, Score
+from diffusion.objectives.parametrizations import Circle, PredictedScore
 from diffusion.samplers import Ancestral, EulerMaruyama, Heun, NoiseStreams, ReverseSDE
 from diffusion.schedules import EDM, DDPMLinear, Schedule, VELinear, VPExponential, VPLinear
 from diffusion.schedules.levels import Level
@@ -174,7 +174,7 @@ def test_denoising_score_matching_of_normal_data_ends_in_the_noised_laws_score(
         x0, eps = (torch.from_numpy(nodes[[g[k] for g in grid]])[:, None] for k in (0, 1))
         weight = torch.from_numpy(np.array([weights[a] * weights[b] for a, b in grid]))[:, None]
         x = s * x0 + sigma * eps
-        target = Score().predict(s * x0, eps, level, s) / sigma  # the network's own is sigma times the score
+        target = PredictedScore().predict(s * x0, eps, level, s) / sigma  # the network's own is sigma times the score
         torch.testing.assert_close(target, -eps / sigma, rtol=1e-14, atol=1e-14)
         slope = float((weight * x * target).sum() / (weight * x * x).sum())
         smallest += float((weight * (slope * x - target) ** 2).sum())

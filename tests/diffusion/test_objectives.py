@@ -15,7 +15,7 @@ from scipy.stats import kstest, logistic, norm
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.formulations import DDPM, Denoising, ElucidatedDM2, LevelOne
+from diffusion.formulations import DDPM, Denoising, ElucidatedDM2, LevelOneDDPM
 from diffusion.networks import StackedMLP
 from diffusion.objectives import (
     DenoisingLoss,
@@ -279,7 +279,7 @@ def test_one_draw_of_noise_has_a_smaller_gradient_variance_than_two() -> None:
     data = Uniform().sample(2000, stream("gradient, data"))
 
     def gradient_variance(refinement: Literal[1, 2, 3]) -> float:
-        member = Member(Uniform(), LevelOne(refinement), CHAIN, "gradient")
+        member = Member(Uniform(), LevelOneDDPM(refinement), CHAIN, "gradient")
         inputs, targets, conditions, weights = batches_of(member, data, 400, 64, stream("gradient, lessons"))
         gradients = []
         for z, answer, c, w in zip(inputs, targets, conditions, weights, strict=True):
@@ -312,7 +312,7 @@ def test_level_one_and_ddpm_differ_by_the_weight_that_the_lecture_drops() -> Non
     nsr = CHAIN.nsr(torch.arange(1, 101, dtype=torch.float64))
     c = Epsilon().coefficients(Circle.at(nsr), 0.5)
     plain = DDPM().weighting.on_target(nsr, c, CHAIN, 0.5)
-    weighted = LevelOne().weighting.on_target(nsr, c, CHAIN, 0.5)
+    weighted = LevelOneDDPM().weighting.on_target(nsr, c, CHAIN, 0.5)
     torch.testing.assert_close(weighted / plain, last_step_share(nsr, CHAIN) ** 2, rtol=1e-9, atol=0)
 
 

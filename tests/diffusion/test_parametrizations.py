@@ -16,7 +16,7 @@ from diffusion.objectives.parametrizations import (
     FlowVelocity,
     Parametrization,
     Preconditioned,
-    Score,
+    PredictedScore,
     Velocity,
     convert,
     parametrizations,
@@ -124,12 +124,14 @@ def test_inputs_and_targets_of_edm_have_unit_variance() -> None:
 
 
 def test_noise_and_score_prediction_have_the_coefficients_of_table_1() -> None:
-    for kind, sign in ((Epsilon(), -1), (Score(), 1)):
+    for kind, sign in ((Epsilon(), -1), (PredictedScore(), 1)):
         c = kind.coefficients(LEVEL, 0.5)
         torch.testing.assert_close(c.c_skip * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0)
         torch.testing.assert_close(c.c_out, sign * NSR, rtol=1e-14, atol=0)
     torch.testing.assert_close(Epsilon().input_scale(LEVEL, 0.5) * LEVEL.a, (NSR**2 + 1) ** -0.5, rtol=1e-13, atol=0)
-    torch.testing.assert_close(Score().input_scale(LEVEL, 0.5) * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        PredictedScore().input_scale(LEVEL, 0.5) * LEVEL.a, torch.ones_like(NSR), rtol=1e-14, atol=0
+    )
 
 
 def test_noise_score_and_data_are_three_spellings_of_the_exact_answer() -> None:
@@ -139,7 +141,7 @@ def test_noise_score_and_data_are_three_spellings_of_the_exact_answer() -> None:
     D = dataset.denoise(x[:, None], LEVEL.a[:, None], LEVEL.b[:, None])[:, 0]
     score = dataset.score(x[:, None], LEVEL.a[:, None], LEVEL.b[:, None])[:, 0]
     known = NSR > 1e-3  # below, the noise that D implies is lost in its rounding
-    told = convert(LEVEL.b[:, None] * score, x, LEVEL, Score(), Epsilon(), 0.5)
+    told = convert(LEVEL.b[:, None] * score, x, LEVEL, PredictedScore(), Epsilon(), 0.5)
     implied = (x - LEVEL.a[:, None] * D) / LEVEL.b[:, None]
     torch.testing.assert_close(told[known], implied[known], rtol=1e-12, atol=1e-12)
 

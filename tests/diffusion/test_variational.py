@@ -20,7 +20,7 @@ from diffusion.objectives.variational import Autoencoder
 from diffusion.randomness import stream
 from diffusion.samplers import Decode, Heun, NoiseStreams
 from diffusion.schedules import EDM, DDPMLinear, Flow
-from diffusion.schedules.grids import UniformTime
+from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Point
@@ -427,7 +427,7 @@ def test_the_decoders_spread_decides_what_a_squared_error_weighs() -> None:
 def asked(formulation: VariationalAutoencoder, dataset: Dataset, samples: int, sampler: Decode | None = None) -> Point:
     settings = Training(steps=30, batch=32, width=16, depth=2)
     cell = Cell(dataset, formulation, formulation.own_schedule(), 0, settings)
-    return Point(cell, sampler or Decode(), UniformTime(), 1, samples, "random")
+    return Point(cell, sampler or Decode(), EqualTimes(), 1, samples, "random")
 
 
 def final(point: Point, model: object) -> Tensor:
@@ -464,7 +464,7 @@ def test_a_decoder_is_evaluated_once_however_many_steps_are_asked() -> None:
     stack = trained(formulation, Uniform(), Training(steps=2, batch=8, width=8, depth=1), "once")
     for steps in (1, 3):
         model, counter = counted(stack.model)
-        levels = levels_of([Flow()], [UniformTime()], steps)
+        levels = levels_of([Flow()], [EqualTimes()], steps)
         path = list(
             Decode().trajectory(cast("Denoiser", model), normal(1, 4, 1), levels, NoiseStreams([("once",)], 4, 1))
         )

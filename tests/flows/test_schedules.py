@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from deployments.schedules import Entry, ScheduleError, read_schedules
+from deployments.schedules import ScheduledRun, ScheduleError, read_schedules
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 GOOD = {"study": "smoke", "store": "answers", "cron": "0 2 * * *"}
@@ -32,7 +32,7 @@ def test_the_shipped_list_is_good() -> None:
 
 
 def test_an_entry_may_name_a_study_of_the_documents_as_it_was_called_once(tmp_path: Path) -> None:
-    entry = Entry(study="seeds/slides-torus", store="results", cron="0 2 * * *")
+    entry = ScheduledRun(study="seeds/slides-torus", store="results", cron="0 2 * * *")
     assert entry.parameters(tmp_path)["study"] == "documents/slides-torus"
 
 
@@ -95,13 +95,13 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path) -> None:
-    entry = Entry(study="mine.yaml", store="answers", cron="0 2 * * *", overrides=("seeds=2",))
+    entry = ScheduledRun(study="mine.yaml", store="answers", cron="0 2 * * *", overrides=("seeds=2",))
     assert entry.parameters(tmp_path) == {
         "study": str(tmp_path / "mine.yaml"),
         "store": str(tmp_path / "answers"),
         "overrides": ["seeds=2"],
     }
-    elsewhere = Entry(study="smoke", store="s3://bucket/prefix", cron="0 2 * * *").parameters(tmp_path)
+    elsewhere = ScheduledRun(study="smoke", store="s3://bucket/prefix", cron="0 2 * * *").parameters(tmp_path)
     assert elsewhere == {"study": "smoke", "store": "s3://bucket/prefix", "overrides": []}
 
 

@@ -17,7 +17,7 @@ import zarr
 from pydantic import ValidationError
 
 from diffusion.datasets import FourPoints, datasets
-from diffusion.datasets.degradations import Noise
+from diffusion.datasets.degradations import GaussianNoise
 from diffusion.guidance import NoisyObservation
 from diffusion.metrics import NegativeLogLikelihood
 from diffusion.randomness import stream
@@ -164,7 +164,7 @@ def test_what_is_drawn_for_a_target_does_not_depend_on_where_its_file_lies(tmp_p
     np.savez(tmp_path / "many.npz", first=POINTS, second=POINTS[:5])
     here, there = FromFile(npy(tmp_path)), FromFile(str(tmp_path / "many.npz"), "first")
     assert here.identity() == there.identity()
-    asked, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), Noise(0.3)
+    asked, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), GaussianNoise(0.3)
     assert asked.observation(here) == asked.observation(there)
     assert nll.floor(here, EDM()) == nll.floor(there, EDM())
     assert blur.least_error(here) == blur.least_error(there) is not None

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 
 from diffusion.datasets import Uniform
-from diffusion.datasets.degradations import Noise
+from diffusion.datasets.degradations import GaussianNoise
 from diffusion.formulations import Exact, Formulation, InDI
 from diffusion.models import ExactDenoiser
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLinear
@@ -53,7 +53,7 @@ def test_the_velocity_is_the_derivative_of_the_flow(schedule: Schedule) -> None:
     """f x - g^2/2 s with the exact score, at every level."""
     model = exact(schedule)
     levels, paths = fields._paths(model)
-    asked = fields.Flow(None, model, levels, paths)  # type: ignore[arg-type]
+    asked = fields.FieldOfFlow(None, model, levels, paths)  # type: ignore[arg-type]
     x = np.linspace(-1.5, 2.5, 9)
     for i in (0, len(levels) // 2, len(levels) - 2):
         now = levels[i]
@@ -73,7 +73,7 @@ def test_the_field_has_the_figure_of_the_worked_example() -> None:
             for name in ("alpha", "sigma", "alpha_dot", "sigma_dot")
         },
     )
-    asked = fields.Flow(None, model, [at], paths)  # type: ignore[arg-type]
+    asked = fields.FieldOfFlow(None, model, [at], paths)  # type: ignore[arg-type]
     assert asked.velocity(0, np.array([0.7]))[0] == pytest.approx(-0.291136248, abs=1e-9)
 
 
@@ -138,7 +138,9 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float, tmp_path: Pa
 
 def test_a_restoration_that_begins_with_an_observation_has_no_flow_from_noise() -> None:
     assert not fields._begins_with_noise(exact(Flow(), InDI()))
-    assert fields._begins_with_noise(exact(Flow(), InDI(Noise(1.0, alone=True))))  # the observation is the start noise
+    assert fields._begins_with_noise(
+        exact(Flow(), InDI(GaussianNoise(1.0, alone=True)))
+    )  # the observation is the start noise
     assert fields._begins_with_noise(exact(Flow()))
 
 

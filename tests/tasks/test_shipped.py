@@ -12,7 +12,7 @@ from diffusion.metrics import metrics as known_metrics
 from tasks.columns import MetricColumns
 from tasks.plan import keeps_trajectory, make_plan
 from tasks.study import Study
-from tasks.study.collection import Member, load_collection
+from tasks.study.collection import CollectedStudy, load_collection
 from tasks.study.document import SHIPPED, shipped_studies
 from tasks.work import PointAnswer, Requests, data_key, training_set
 from tests.tasks.in_one_process import run_shard
@@ -25,7 +25,7 @@ def studies_of_the_documents() -> list[str]:
     return [name for name in shipped_studies() if name.startswith("documents/")]
 
 
-def members(name: str, *overrides: str) -> tuple[Member, ...]:
+def members(name: str, *overrides: str) -> tuple[CollectedStudy, ...]:
     return load_collection(name, overrides).members
 
 

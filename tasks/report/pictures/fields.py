@@ -55,7 +55,7 @@ class _Silence:
 
 
 @dataclass(frozen=True)
-class Flow:
+class FieldOfFlow:
     """One denoiser on the levels of its schedule: those from noise to data, and the paths that it leads along."""
 
     series: Series
@@ -93,7 +93,7 @@ def fields(answers: ModelledAnswers, table: Tabulation, target: Target) -> tuple
     return trained, exact, len(found) - len(pictures)
 
 
-def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterator[Flow]:
+def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterator[FieldOfFlow]:
     """Every series whose denoiser of the first seed is there to be asked."""
     seen: set[Series] = set()
     tried: set[str] = set()
@@ -113,7 +113,7 @@ def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterato
         except (ArithmeticError, RuntimeError, ValueError):  # a network that has come to nothing
             continue
         if np.isfinite(paths).all():
-            yield Flow(series, model, levels, paths)
+            yield FieldOfFlow(series, model, levels, paths)
 
 
 def _begins_with_noise(model: Model) -> bool:
@@ -146,7 +146,7 @@ class _Scale:
     reach: float
 
     @classmethod
-    def around(cls, found: Sequence[Flow], target: Target) -> _Scale:
+    def around(cls, found: Sequence[FieldOfFlow], target: Target) -> _Scale:
         low, high = target.support() or (-1.0, 1.0)
         centre, unit = 0.5 * (low + high), 0.5 * (high - low) or 1.0
         widest = max([2.2 * one.spread for one in found] + [1.5 * unit])
@@ -186,7 +186,7 @@ class _Scale:
         )
 
 
-def _picture(flow: Flow, target: Target, scale: _Scale) -> Picture:
+def _picture(flow: FieldOfFlow, target: Target, scale: _Scale) -> Picture:
     steps = len(flow.levels) - 1
     traces: list[Spec] = []
     density = _density(flow, target, scale)
@@ -219,7 +219,7 @@ def _picture(flow: Flow, target: Target, scale: _Scale) -> Picture:
     return Picture(escaped(flow.series.label), caption, spec, "tall", flow.series.shown_with)
 
 
-def _density(flow: Flow, target: Target, scale: _Scale) -> tuple[Array, Array] | None:
+def _density(flow: FieldOfFlow, target: Target, scale: _Scale) -> tuple[Array, Array] | None:
     """Edges as drawn, and the exact density of the drawn x_t in each bin at each noisy level; None where it is not known."""
     edges = np.linspace(-scale.reach, scale.reach, _BINS + 1)
     places = scale.value(edges)
@@ -234,7 +234,7 @@ def _density(flow: Flow, target: Target, scale: _Scale) -> tuple[Array, Array] |
     return edges, np.where(values > 0.01 * values.max(), values, 0.0)
 
 
-def _arrows(flow: Flow, scale: _Scale, steps: int) -> Spec:
+def _arrows(flow: FieldOfFlow, scale: _Scale, steps: int) -> Spec:
     """Arrows of one length in the picture, which is as high as it is wide in their units."""
     columns = range(0, steps, -(-steps // _COLUMNS))
     heights = (np.arange(_ROWS) + 0.5) / _ROWS * 2 * scale.reach - scale.reach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.report.numbers.curves import Tabulation
-from tasks.report.page.views.contract import Shown, Subject, View
+from tasks.report.page.views.contract import DatasetAnswers, Shown, View
 from tasks.report.page.views.image import image_view
 from tasks.report.page.views.line import line_view
 from tasks.report.page.views.plane import plane_view
@@ -16,11 +16,11 @@ def shown_of(answers: ModelledAnswers, table: Tabulation, name: str) -> Shown:
     dim = _dimension(answers, table, name)
     if dim is None:
         return Shown(notes=["no samples are drawn (none were kept)."])
-    subject = Subject(answers, table, name, dim)
+    subject = DatasetAnswers(answers, table, name, dim)
     return _view_of(subject)(subject)
 
 
-def _view_of(subject: Subject) -> View:
+def _view_of(subject: DatasetAnswers) -> View:
     if subject.target.image_shape is not None:
         return image_view
     return {1: line_view, 3: space_view}.get(subject.dim, plane_view)

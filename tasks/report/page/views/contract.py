@@ -12,7 +12,7 @@ from tasks.results.models import ModelledAnswers
 
 
 @dataclass(frozen=True)
-class Subject:
+class DatasetAnswers:
     """A data set of a study.
 
     Args:
@@ -41,4 +41,4 @@ class Shown:
     notes: list[str] = field(default_factory=list)
 
 
-View = Callable[[Subject], Shown]
+View = Callable[[DatasetAnswers], Shown]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from tasks.report.page.sections import Section, pane_with_exact
-from tasks.report.page.views.contract import Shown, Subject
+from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import kept_of, notes_of_trajectories, panes_of
 from tasks.report.pictures import images
 
 
-def image_view(subject: Subject) -> Shown:
+def image_view(subject: DatasetAnswers) -> Shown:
     """Sheets of images at a few step counts beside the data, and images on their way from noise."""
     kept = kept_of(subject)
     shape = subject.target.image_shape

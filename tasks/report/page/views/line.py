@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.report.page.sections import EXACT_TOO, Pane, Section
-from tasks.report.page.views.contract import Shown, Subject
+from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import KeptSamples, kept_of, notes_of_trajectories, panes_of
 from tasks.report.pictures.distributions import against_steps, window
 from tasks.report.pictures.kept import Kept
@@ -11,7 +11,7 @@ from tasks.report.pictures.style import Picture
 from tasks.report.pictures.trajectories import trajectories
 
 
-def line_view(subject: Subject) -> Shown:
+def line_view(subject: DatasetAnswers) -> Shown:
     """Histograms as columns of colours for each step count, and the law of x_t at each level."""
     kept = kept_of(subject)
     paths, more = trajectories(subject.answers, subject.table, subject.name, subject.target)
@@ -27,7 +27,7 @@ def line_view(subject: Subject) -> Shown:
     return Shown(sections, kept.notes + notes_of_trajectories(len(paths), more))
 
 
-def _against_steps(subject: Subject, kept: KeptSamples) -> Section:
+def _against_steps(subject: DatasetAnswers, kept: KeptSamples) -> Section:
     target = subject.target
     shown = window([one for one in kept.runs if one.target is None], target)
 

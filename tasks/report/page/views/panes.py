@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tasks.report.numbers.curves import Panel
 from tasks.report.page.sections import EXACT_TOO, Pane
-from tasks.report.page.views.contract import Subject
+from tasks.report.page.views.contract import DatasetAnswers
 from tasks.report.pictures.kept import Kept, default_panel, kept_samples
 from tasks.report.pictures.style import Picture
 from tasks.report.text import counted, some
@@ -35,7 +35,7 @@ class KeptSamples:
     notes: list[str]
 
 
-def kept_of(subject: Subject) -> KeptSamples:
+def kept_of(subject: DatasetAnswers) -> KeptSamples:
     """What was kept of a data set, as much as the page draws."""
     panels = subject.table.panels[subject.name]
     first = default_panel(panels)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tasks.report.page.sections import Section, pane_with_exact
-from tasks.report.page.views.contract import Shown, Subject
+from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import kept_of, notes_of_trajectories, panes_of
 from tasks.report.pictures import plane
 
 
-def plane_view(subject: Subject) -> Shown:
+def plane_view(subject: DatasetAnswers) -> Shown:
     """Densities at a few step counts beside the target's, and on the way from noise to data."""
     kept = kept_of(subject)
     if not kept.runs:

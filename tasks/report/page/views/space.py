@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tasks.report.page.sections import Pane, Section
-from tasks.report.page.views.contract import Shown, Subject
+from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.pictures import space
 from tasks.report.text import number
 
 
-def space_view(subject: Subject) -> Shown:
+def space_view(subject: DatasetAnswers) -> Shown:
     """Clouds at the largest step count that was kept and, of a torus, their cross-sections."""
     target = subject.target
     clouds = space.clouds(subject.answers, subject.table, target, subject.dim)
