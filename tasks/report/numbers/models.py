@@ -20,7 +20,7 @@ from tasks.report.text import number, plus_minus
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelMeans:
     """One metric of one series: the seeds' values, their floors, and what they are above these."""
 
     value: Mean
@@ -49,7 +49,7 @@ class OfModels:
 
     metrics: tuple[str, ...]
     rows: tuple[
-        tuple[Series, float, tuple[Measured | None, ...]], ...
+        tuple[Series, float, tuple[ModelMeans | None, ...]], ...
     ]  # with the least noise of the schedule, sigma / alpha
 
     @property
@@ -89,8 +89,10 @@ def _least_noise(found: Mapping[str, Mapping[str, Row]]) -> float:
     return float(schedule.nsr(torch.tensor([schedule.t_min], dtype=torch.float64)))
 
 
-def _measured(metric: str, found: dict[str, Row]) -> Measured:
+def _measured(metric: str, found: dict[str, Row]) -> ModelMeans:
     points = sorted(found.values(), key=lambda point: point.seed)
     floors = tuple(point.floor(metric) for point in points)
     known = all(math.isfinite(floor) for floor in floors) and any(floors)
-    return Measured(Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None)
+    return ModelMeans(
+        Mean(0, 0, tuple(point.values[metric] for point in points)), Mean(0, 0, floors) if known else None
+    )
