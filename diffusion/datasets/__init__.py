@@ -39,7 +39,7 @@ from diffusion.datasets.points import FourPoints, PointSet
 from diffusion.datasets.torus import Torus
 
 # isort: split
-from diffusion.datasets.noised import Noised, noised_law
+from diffusion.datasets.noised import Noised, noised_distribution
 
 __all__ = [
     "Checkerboard",
@@ -58,6 +58,6 @@ __all__ = [
     "Uniform",
     "datasets",
     "given_labels",
-    "noised_law",
+    "noised_distribution",
     "observed",
 ]

@@ -50,24 +50,24 @@ class DiagonalMixture(Dataset):
         return len(self.means[0])
 
     @cached_property
-    def _law(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
         """log w ``[K, 1]``, mu and s^2 ``[d, K, 1]``."""
         weights, means, stds = (torch.tensor(v, dtype=torch.float64) for v in (self.weights, self.means, self.stds))
         return torch.log(weights / weights.sum())[:, None], means.T[..., None], (stds * stds).T[..., None]
 
     @cached_property
     def mean(self) -> tuple[float, ...]:
-        log_weights, means, _ = self._law
+        log_weights, means, _ = self._parameters
         return tuple((log_weights.exp() * means).sum(1)[:, 0].tolist())
 
     @cached_property
     def std(self) -> float:
-        log_weights, means, squares = self._law
+        log_weights, means, squares = self._parameters
         centre = torch.tensor(self.mean, dtype=torch.float64)[:, None, None]
         return math.sqrt(float((log_weights.exp() * (squares + (means - centre).square())).sum()) / self.dim)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        log_weights, means, squares = self._law
+        log_weights, means, squares = self._parameters
         index = torch.multinomial(log_weights[:, 0].exp(), n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
         return means[:, index, 0].T + squares[:, index, 0].sqrt().T * noise
@@ -86,7 +86,7 @@ class DiagonalMixture(Dataset):
 
     def _in_blocks(self, answer, x: Tensor, alpha: Tensor, sigma: Tensor, *trailing: int) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         def of_rows(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-            found: Tensor = answer(_Posterior(*self._law, x, alpha, sigma))
+            found: Tensor = answer(_Posterior(*self._parameters, x, alpha, sigma))
             return found
 
         block = max(1, _BLOCK // len(self.weights))

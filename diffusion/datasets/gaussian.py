@@ -88,7 +88,7 @@ class Gaussian(Dataset):
         return self.stds if isinstance(self.stds, tuple) else (self.stds,) * self.dim
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        m, s = self._law()
+        m, s = self._mean_and_std()
         return m + s * torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
 
     def cdf(self, x: Tensor) -> Tensor:
@@ -106,27 +106,27 @@ class Gaussian(Dataset):
             )
         return self.mean[0], self._stds[0]
 
-    def _law(self) -> tuple[Tensor, Tensor]:
+    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
         """m and s, ``[dim]``."""
         return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self._stds, dtype=torch.float64)
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        m, s = self._law()
+        m, s = self._mean_and_std()
         a = alpha[..., None]
         return m + a * (s * s) / self._variances(alpha, sigma) * (x - a * m)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """``(alpha m_j - x_j) / v_j``; not by Tweedie's formula, which cancels when sigma is small."""
-        return (alpha[..., None] * self._law()[0] - x) / self._variances(alpha, sigma)
+        return (alpha[..., None] * self._mean_and_std()[0] - x) / self._variances(alpha, sigma)
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         v = self._variances(alpha, sigma)
-        offset = x - alpha[..., None] * self._law()[0]
+        offset = x - alpha[..., None] * self._mean_and_std()[0]
         terms = -0.5 * (offset * offset / v + torch.log(v) + math.log(2 * math.pi))
         return tree_sum(terms.movedim(-1, 0))
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        s = self._law()[1]
+        s = self._mean_and_std()[1]
         terms = s * s * (sigma * sigma)[..., None] / self._variances(alpha, sigma)
         return (
             tree_sum(terms.movedim(-1, 0))
@@ -136,6 +136,6 @@ class Gaussian(Dataset):
 
     def _variances(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """v, ``[..., dim]``."""
-        s = self._law()[1]
+        s = self._mean_and_std()[1]
         reach = alpha[..., None] * s
         return reach * reach + (sigma * sigma)[..., None]

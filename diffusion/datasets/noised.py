@@ -118,13 +118,13 @@ class Noised(Dataset):
     # --- on the line --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _law(self) -> Dataset:
+    def _reduced(self) -> Dataset:
         """This law as a target that has its own distribution function; itself where there is none to be had."""
         of = self.of
         if self.alpha == 0:
             return Gaussian(0.0, self.sigma)
         if isinstance(of, Noised):
-            return Noised(of.of, self.alpha * of.alpha, math.hypot(self.alpha * of.sigma, self.sigma))._law  # noqa: SLF001
+            return Noised(of.of, self.alpha * of.alpha, math.hypot(self.alpha * of.sigma, self.sigma))._reduced  # noqa: SLF001
         if isinstance(of, Gaussian):
             return Gaussian(self.mean[0], self.std)
         if isinstance(of, MixtureDataset):
@@ -139,8 +139,8 @@ class Noised(Dataset):
     def cdf(self, x: Tensor) -> Tensor:
         if not self.has_cdf:
             return super().cdf(x)
-        if self._law is not self:
-            return self._law.cdf(x)
+        if self._reduced is not self:
+            return self._reduced.cdf(x)
         flat = x.reshape(-1).clamp(*self._ends)
         if isinstance(self.of, Uniform):
             level = (torch.tensor(value, dtype=torch.float64) for value in (self.alpha, self.sigma))
@@ -151,8 +151,8 @@ class Noised(Dataset):
         """The inverse of `cdf`; minus and plus infinity at 0 and 1."""
         if not self.has_cdf:
             return super().quantile(u)
-        if self._law is not self:
-            return self._law.quantile(u)
+        if self._reduced is not self:
+            return self._reduced.quantile(u)
         flat = u.reshape(-1)
         low, high = (torch.full_like(flat, end) for end in self._ends)
         x, step = torch.full_like(flat, self.mean[0]), high - low
@@ -205,7 +205,7 @@ class Noised(Dataset):
 _SPELLED_OUT = 64  # components of a mixture that is still named one by one
 
 
-def noised_law(dataset: Dataset, alpha: float, sigma: float) -> Dataset:
+def noised_distribution(dataset: Dataset, alpha: float, sigma: float) -> Dataset:
     """The law of ``alpha x_0 + sigma eps`` in its simplest form: a normal law or a mixture where it is one, else `Noised`.
 
     A mixture that is spelled out has the modes of one. Without noise, and unscaled, it is the target itself.

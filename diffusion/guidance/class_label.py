@@ -42,8 +42,8 @@ class ClassLabel(LabelGuidance):
         """log p_t(y | x_t) of the first label asked, ``[..., batch]``; alpha and sigma broadcast against that."""
         (label, *_), weights = self.requested(dataset), dataset.class_weights
         assert weights is not None  # noqa: S101 - classes are known exactly
-        law = given_labels(dataset, (label,))
-        share = law.log_density(x, alpha, sigma) - dataset.log_density(x, alpha, sigma)
+        conditioned = given_labels(dataset, (label,))
+        share = conditioned.log_density(x, alpha, sigma) - dataset.log_density(x, alpha, sigma)
         return math.log(weights[label]) + share
 
     def denoise(

@@ -115,8 +115,8 @@ class NoisyObservation(KnownCoordinates):
         return denoised + self.weight * shift
 
     def _exact_shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        law = observed(dataset, self.observation(dataset))
-        return law.denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
+        conditioned = observed(dataset, self.observation(dataset))
+        return conditioned.denoise(x, alpha, sigma) - dataset.denoise(x, alpha, sigma)
 
     def _approximate(
         self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor

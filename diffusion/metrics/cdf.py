@@ -97,7 +97,7 @@ def integral_of_gap(x: Tensor, dataset: Dataset, f: Callable[[Tensor], Tensor], 
     return float((total * width).sum())
 
 
-def integral_of_law(dataset: Dataset, f: Callable[[Tensor], Tensor]) -> float:
+def integral_of_cdf(dataset: Dataset, f: Callable[[Tensor], Tensor]) -> float:
     """Integral over the line of ``f(F)``, f(0) = f(1) = 0."""
     points = rungs(dataset)
     left, width = points[:-1], points.diff()
@@ -110,7 +110,7 @@ def integral_of_law(dataset: Dataset, f: Callable[[Tensor], Tensor]) -> float:
 @remembered(64)
 def mean_difference(dataset: Dataset) -> float:
     """E|X - X'| of two independent draws, ``2 integral of F (1 - F)`` (Gini)."""
-    return 2 * integral_of_law(dataset, lambda F: F * (1 - F))
+    return 2 * integral_of_cdf(dataset, lambda F: F * (1 - F))
 
 
 def cramer_spectrum(dataset: Dataset) -> tuple[np.ndarray, float]:

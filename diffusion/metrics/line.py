@@ -20,8 +20,8 @@ from diffusion.metrics.cdf import (
     atoms_of,
     binomial_mean,
     crossings,
+    integral_of_cdf,
     integral_of_gap,
-    integral_of_law,
     mean_deviation,
 )
 from diffusion.randomness import stream
@@ -79,7 +79,7 @@ class Wasserstein1(_LineMetric):
             return math.sqrt(2 * math.pi) / 8 * (dataset.high - dataset.low) / math.sqrt(n)
         atoms = atoms_of(dataset)
         if atoms is None:
-            return math.sqrt(2 / (math.pi * n)) * integral_of_law(dataset, lambda F: torch.sqrt(F * (1 - F)))
+            return math.sqrt(2 / (math.pi * n)) * integral_of_cdf(dataset, lambda F: torch.sqrt(F * (1 - F)))
         places, weights = atoms
         steps = zip(places.diff().tolist(), weights.cumsum(0).tolist(), strict=False)
         return math.fsum(gap * mean_deviation(n, F) for gap, F in steps)

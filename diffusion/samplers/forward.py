@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset, noised_law
+from diffusion.datasets import Dataset, noised_distribution
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, KnownDistribution
 from diffusion.samplers.base import Sampler, SamplingStart, per_member, samplers, transition_variance
@@ -55,7 +55,7 @@ class Forward(Sampler):
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
         """The exact law of x_t at the last level."""
-        return noised_law(dataset, float(last.alpha), float(last.sigma))
+        return noised_distribution(dataset, float(last.alpha), float(last.sigma))
 
 
 def _check_upwards(now: Level, then: Level) -> None:

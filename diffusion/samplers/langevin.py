@@ -39,7 +39,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from diffusion.datasets import Dataset, noised_law
+from diffusion.datasets import Dataset, noised_distribution
 from diffusion.datasets.base import tree_sum
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, DensityModel
@@ -163,7 +163,7 @@ class AtOneLevel(Sampler):
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
         """The law at the level of the last move; after `denoise`, the data's, which denoised samples follow only nearly."""
-        return dataset if last.clean else noised_law(dataset, float(last.alpha), float(last.sigma))
+        return dataset if last.clean else noised_distribution(dataset, float(last.alpha), float(last.sigma))
 
     def length(self, level: Level) -> Tensor:
         """tau in units of x squared, ``[members]``."""
@@ -359,7 +359,7 @@ class AnnealedLangevin(PathSampler):
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
         """The data's law; without `denoise`, that at the last noisy level."""
-        return dataset if last.clean else noised_law(dataset, float(last.alpha), float(last.sigma))
+        return dataset if last.clean else noised_distribution(dataset, float(last.alpha), float(last.sigma))
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         if levels[-1].clean != self.denoise:

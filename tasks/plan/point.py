@@ -80,7 +80,7 @@ class Point:
         return levels_of([self.schedule], [self.grid], self.steps)
 
     @cached_property
-    def law(self) -> Dataset:
+    def data_distribution(self) -> Dataset:
         """The law of clean data that is sampled from: the cell's target, or that target given what guidance knows."""
         return self.guidance.target(self.cell.dataset) if self.guidance else self.cell.dataset
 
@@ -88,8 +88,8 @@ class Point:
     def target(self) -> Dataset:
         """The law that its samples should follow, which may be another one than that of clean data."""
         if not isinstance(self.sampler, OwnTarget):
-            return self.law
-        return self.sampler.target(self.law, self._last())
+            return self.data_distribution
+        return self.sampler.target(self.data_distribution, self._last())
 
     @property
     def noise_left(self) -> float:
@@ -107,7 +107,7 @@ class Point:
     def has_limit(self) -> bool:
         """Whether its samples are the exact denoiser's and tend to those of the probability flow as steps grow many."""
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
-        return self.cell.exact and known and self.target == self.law and self.sampler.order is not None
+        return self.cell.exact and known and self.target == self.data_distribution and self.sampler.order is not None
 
     @property
     def starts_from_noise(self) -> bool:

@@ -204,9 +204,9 @@ def _useless(study: Study) -> Iterable[Complaint]:
         for complaint in (*_useless_formulations(block, at), *_useless_questions(block, at)):
             elsewhere = study.grids and complaint.path[0] != "grids"
             yield complaint._replace(text=f"{complaint.text} (in grids[{number}])") if elsewhere else complaint
-    laws = [law for block in blocks for law in _laws(block)]
+    distributions = [distribution for block in blocks for distribution in _distributions(block)]
     for i, metric in enumerate(study.metrics):
-        compared = laws if isinstance(metric, Metric) else targets
+        compared = distributions if isinstance(metric, Metric) else targets
         reasons = [one if isinstance(one, str) else metric.refuses(one) for one in compared]
         if reasons and all(reasons):
             yield Complaint(("metrics", i), f"{_quoted(metric)} can serve no dataset of the study: {_joined(reasons)}")
@@ -216,7 +216,7 @@ def _useless(study: Study) -> Iterable[Complaint]:
         yield Complaint(("start",), f"{message} (accepted: random)")
 
 
-def _laws(block: Block) -> Iterator[Dataset | str]:
+def _distributions(block: Block) -> Iterator[Dataset | str]:
     """What samples of the block are compared with, or why there is nothing to compare them with."""
     for dataset in block.datasets:
         for guidance in dict.fromkeys(choice.guidance for choice in block.samplers):

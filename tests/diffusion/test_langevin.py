@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_law
+from diffusion.datasets import Dataset, FourPoints, Gaussian, GaussianMixture, Noised, Uniform, noised_distribution
 from diffusion.formulations import Denoising, DenoisingScoreMatching
 from diffusion.metrics import KolmogorovSmirnov, Wasserstein1
 from diffusion.models import Denoiser, DensityModel, counted
@@ -680,7 +680,7 @@ def test_the_target_is_the_law_at_the_level(sampler: AtOneLevel) -> None:
 )
 def test_noised_laws_are_those_of_the_target_at_the_level(dataset: Dataset) -> None:
     """As a target of its own: its density at little noise is the target's at nearly that of the level; modes are kept."""
-    law = noised_law(dataset, 0.8, 0.6)
+    law = noised_distribution(dataset, 0.8, 0.6)
     x = standard((50, dataset.dim), "noised law")
     a, s = number(0.8), number(0.6)
     tiny = number(1e-6)
@@ -688,7 +688,7 @@ def test_noised_laws_are_those_of_the_target_at_the_level(dataset: Dataset) -> N
         law.log_density(x, number(1.0), tiny), dataset.log_density(x, a, torch.hypot(s, tiny)), rtol=1e-9, atol=1e-9
     )
     assert (law.mode_weights is None) is (dataset.mode_weights is None)
-    assert noised_law(dataset, 1.0, 0.0) is dataset
+    assert noised_distribution(dataset, 1.0, 0.0) is dataset
 
 
 @pytest.mark.parametrize(
@@ -762,7 +762,7 @@ def test_paths_of_samples_stay_in_the_tube_of_the_exact_law() -> None:
         ),
         strict=False,
     ):
-        law = noised_law(BUMPS, float(level.alpha), float(level.sigma))
+        law = noised_distribution(BUMPS, float(level.alpha), float(level.sigma))
         assert isinstance(law, GaussianMixture)
         far = torch.stack(
             [(state[0, :, 0] - m).abs() > 4 * s for m, s in zip(law.mixture.means[:, 0], law.mixture.stds, strict=True)]

@@ -119,7 +119,7 @@ def test_of_what_is_guided_the_target_is_the_law_given_what_is_known() -> None:
     table = tabulate(answers_to([row]))
     ((label, target),) = table.targets.items()
     assert label == "eight_gaussians | label 3"
-    assert target.law == EightGaussians().of_classes((3,))
+    assert target.distribution == EightGaussians().of_classes((3,))
 
 
 def test_a_target_has_the_parameters_that_points_were_asked_with() -> None:
@@ -174,5 +174,5 @@ def test_samples_given_something_of_an_image_are_images_too() -> None:
     table = tabulate(answers_to([{**row, "sliced-w2": 0.1, "samples": kept} for row in rows]))
     assert set(table.targets) == {"digits | all labels", "digits | second-half of example 0"}
     for target in table.targets.values():
-        assert target.law is not None
+        assert target.distribution is not None
         assert target.image_shape == (1, 8, 8)

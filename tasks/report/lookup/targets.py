@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.analysis.fokker_planck import time_marginals
-from diffusion.datasets import Dataset, Torus, noised_law
+from diffusion.datasets import Dataset, Torus, noised_distribution
 from diffusion.metrics import BaseMetric, Metric
 from diffusion.randomness import stream
 from diffusion.samplers import OwnTarget, samplers
@@ -33,37 +33,41 @@ _AT_THE_MEAN = 1000
 
 @dataclass(frozen=True)
 class Target:
-    """A dataset by name; `law` is None where it cannot be built, and `missing` says why."""
+    """A dataset by name; `distribution` is None where it cannot be built, and `missing` says why."""
 
     name: str
-    law: Dataset | None
+    distribution: Dataset | None
     missing: str = ""
     shape: tuple[int, int, int] | None = None
 
     @property
     def dim(self) -> int | None:
-        return None if self.law is None else self.law.dim
+        return None if self.distribution is None else self.distribution.dim
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width, where the points are images; of a conditioned law, those of the whole."""
-        return self.shape if self.law is None or self.law.image_shape is None else self.law.image_shape
+        return (
+            self.shape
+            if self.distribution is None or self.distribution.image_shape is None
+            else self.distribution.image_shape
+        )
 
     @property
     def torus_radii(self) -> tuple[float, float] | None:
         """Major and minor radius (R, r), for a torus."""
-        return (self.law.R, self.law.r) if isinstance(self.law, Torus) else None
+        return (self.distribution.R, self.distribution.r) if isinstance(self.distribution, Torus) else None
 
     @property
     def torus_moment(self) -> float:
         """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the surface."""
-        return self.law.second_moment if isinstance(self.law, Torus) else float("nan")
+        return self.distribution.second_moment if isinstance(self.distribution, Torus) else float("nan")
 
     def sample(self, n: int) -> Array | None:
         """`n` draws of the clean target ``[n, dim]``, always the same, or None where it is not known."""
-        if self.law is None:
+        if self.distribution is None:
             return None
-        found: Array = self.law.sample(n, stream("report", self.name)).double().numpy()
+        found: Array = self.distribution.sample(n, stream("report", self.name)).double().numpy()
         return found
 
     def error_of_its_mean(self, metric: BaseMetric | None) -> float:
@@ -71,41 +75,42 @@ class Target:
 
         NaN where target or metric is not known, or they do not go together.
         """
-        if not isinstance(metric, Metric) or self.law is None or metric.refuses(self.law) is not None:
+        if not isinstance(metric, Metric) or self.distribution is None or metric.refuses(self.distribution) is not None:
             return math.nan
-        mean = torch.tensor(self.law.mean, dtype=torch.float64)
+        mean = torch.tensor(self.distribution.mean, dtype=torch.float64)
         try:
-            return metric.evaluate(mean.expand(_AT_THE_MEAN, -1), self.law)
+            return metric.evaluate(mean.expand(_AT_THE_MEAN, -1), self.distribution)
         except (ValueError, ArithmeticError):
             return math.nan
 
     def support(self) -> tuple[float, float] | None:
         """Where a target on the line lives: its ends, or its 0.5 % and 99.5 % quantiles where it has none."""
-        if self.law is None or not self.law.has_cdf:
+        if self.distribution is None or not self.distribution.has_cdf:
             return None
-        ends = self.law.quantile(torch.tensor([0.0, 1.0, 0.005, 0.995], dtype=torch.float64)).tolist()
+        ends = self.distribution.quantile(torch.tensor([0.0, 1.0, 0.005, 0.995], dtype=torch.float64)).tolist()
         low, high = ends[:2] if np.isfinite(ends[:2]).all() else ends[2:]
         return float(low), float(high)
 
     def standard_deviation(self, alpha: float, sigma: float) -> float:
         """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is unknown)."""
-        std = 1.0 if self.law is None else self.law.std
+        std = 1.0 if self.distribution is None else self.distribution.std
         return float(np.hypot(alpha * std, sigma))
 
     def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
         """Mean density of x = alpha x_0 + sigma eps in each bin of a target on the line, or None where it is not known."""
-        law = self.law
-        if law is None or law.dim != 1:
+        distribution = self.distribution
+        if distribution is None or distribution.dim != 1:
             return None
         width = np.diff(edges)
         if sigma <= 0:
-            if not law.has_cdf:
+            if not distribution.has_cdf:
                 return None
-            clean: Array = np.diff(law.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
+            clean: Array = np.diff(distribution.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
             return clean
-        if not law.exact:
+        if not distribution.exact:
             return None
-        noisy = noised_law(law, alpha, sigma)  # by its distribution function: a bell may be narrower than a bin
+        # by its distribution function: a bell may be narrower than a bin
+        noisy = noised_distribution(distribution, alpha, sigma)
         found: Array = np.diff(noisy.cdf(torch.from_numpy(edges)).numpy()) / width
         return found
 
@@ -134,18 +139,18 @@ def _target_of(row: Row) -> Target:
     if guidance.component is None:
         return Target(row.dataset, None, guidance.missing, shape)
     reason = guidance.component.refuses_target(whole.component)
-    law = guidance.component.target(whole.component) if reason is None else None
-    return Target(row.dataset, law, reason or "", shape)
+    distribution = guidance.component.target(whole.component) if reason is None else None
+    return Target(row.dataset, distribution, reason or "", shape)
 
 
-def solved(law: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
+def solved(distribution: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
     """The density at a time by the Fokker-Planck equation, a mean for each bin of the line; None where that is not solved.
 
     No formula of the noised law is asked: it is a second opinion on it, and the only one where there is none.
     """
-    if law.dim != 1 or not law.has_cdf or not 0 <= time <= schedule.t_max:
+    if distribution.dim != 1 or not distribution.has_cdf or not 0 <= time <= schedule.t_max:
         return None
-    found = time_marginals(law, schedule, [time])
+    found = time_marginals(distribution, schedule, [time])
     cdf = np.interp(edges, found.edges[0].numpy(), found.cdf[0].numpy())
     densities: Array = np.diff(cdf) / np.diff(edges)
     return densities
@@ -160,12 +165,12 @@ def followed(target: Target, row: Row) -> Target | None:
     schedule = row.requested.sampling_schedule.component
     if sampler.component is None:
         return None if sampler.name in samplers else target
-    if target.law is None:
+    if target.distribution is None:
         return target if row.process in {GENERATION, RESTORATION} else None
     if schedule is None or grid is None:
         return None
     if not isinstance(sampler.component, OwnTarget):
         return target
     last = sampler.component.path(levels_of([schedule], [grid], row.steps))[-1]
-    law = sampler.component.target(target.law, last)
-    return target if law == target.law else replace(target, law=law)
+    distribution = sampler.component.target(target.distribution, last)
+    return target if distribution == target.distribution else replace(target, distribution=distribution)

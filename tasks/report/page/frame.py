@@ -72,9 +72,9 @@ def warnings(table: Tabulation) -> list[str]:
     pairs = {}
     for row in table.points:
         sampler, schedule = row.requested.sampler.component, row.requested.sampling_schedule.component
-        law = table.targets[row.dataset].law
-        if law is not None and schedule is not None and (sampler is None or sampler.from_noise):
-            pairs[row.dataset, schedule.label()] = law, schedule
+        distribution = table.targets[row.dataset].distribution
+        if distribution is not None and schedule is not None and (sampler is None or sampler.from_noise):
+            pairs[row.dataset, schedule.label()] = distribution, schedule
     return end_warnings(pairs.values())
 
 

@@ -226,10 +226,10 @@ def _density(flow: FieldOfFlow, target: Target, scale: _Scale) -> tuple[Array, A
     stretch = np.diff(places) / np.diff(edges)
     columns = []
     for level in flow.levels[:-1]:
-        law = target.density(places, float(level.alpha), float(level.sigma))
-        if law is None:
+        density = target.density(places, float(level.alpha), float(level.sigma))
+        if density is None:
             return None
-        columns.append(law * stretch)
+        columns.append(density * stretch)
     values = np.array(columns)
     return edges, np.where(values > 0.01 * values.max(), values, 0.0)
 

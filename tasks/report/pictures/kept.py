@@ -78,11 +78,11 @@ def kept_samples(
                 values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
         if not values:
             continue
-        law = followed(target, points[0])  # of the most steps
-        if law is target:
+        distribution = followed(target, points[0])  # of the most steps
+        if distribution is target:
             found[series] = Kept(panel, series, seed, values)
-        elif law is not None and dim == 1:
-            found[series] = Kept(panel, series, seed, values, law)
+        elif distribution is not None and dim == 1:
+            found[series] = Kept(panel, series, seed, values, distribution)
         else:
             left_out = True
     return list(found.values()), left_out

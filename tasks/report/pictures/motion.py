@@ -32,8 +32,8 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     widths = np.diff(edges)
     densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / widths for row in scaled]
     exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
-    laws = [None if law is None else law * s for law, s in zip(exact, scales, strict=True)]
-    known = all(law is not None for law in laws)
+    curves = [None if curve is None else curve * s for curve, s in zip(exact, scales, strict=True)]
+    known = all(curve is not None for curve in curves)
     x = packed(midpoints(edges))
     step = {"color": color(series.style), "width": 1, "shape": "hvh"}
     fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
@@ -44,13 +44,15 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     if known:
         dashed = {"color": "@ink", "width": 1.5, "dash": "dash"}
         hover = "exact %{y:.3g}<extra></extra>"
-        traces.append({**line, "y": _short(laws[0]), "line": dashed, "hovertemplate": hover})
+        traces.append({**line, "y": _short(curves[0]), "line": dashed, "hovertemplate": hover})
     names = [f"{level}" for level in chosen.tolist()]
     frames = [
-        {"name": name, "data": [{"y": _short(row)} for row in (density, *([law] if known else []))]}
-        for name, density, law in zip(names, densities, laws, strict=True)
+        {"name": name, "data": [{"y": _short(row)} for row in (density, *([curve] if known else []))]}
+        for name, density, curve in zip(names, densities, curves, strict=True)
     ]
-    top = 1.15 * max(float(np.max(row)) for row in (*densities, *(law for law in laws if known and law is not None)))
+    top = 1.15 * max(
+        float(np.max(row)) for row in (*densities, *(curve for curve in curves if known and curve is not None))
+    )
     at_once = {"mode": "immediate", "transition": {"duration": 0}}
     plays: Spec = {**at_once, "fromcurrent": True, "frame": {"duration": 80, "redraw": False}}
     button: Spec = {"method": "animate"}

@@ -90,8 +90,8 @@ def _multiples(
             hover = "x = %{x:.3g}<br>exact %{y:.3g}<extra></extra>"
             traces.append({**where, "x": x, "y": packed(exact), "line": line, "hovertemplate": hover})
         by_equation = (
-            solved(target.law, schedule, float(times[k]), edges)
-            if target.law is not None and schedule is not None and sigma > 0 and (forward or exact is None)
+            solved(target.distribution, schedule, float(times[k]), edges)
+            if target.distribution is not None and schedule is not None and sigma > 0 and (forward or exact is None)
             else None
         )
         if by_equation is not None:
@@ -149,12 +149,12 @@ def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Pi
     edges = edges_around(scaled, _BINS)
     densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
     exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
-    laws = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
-    top = 1.3 * float(np.quantile(np.array(laws or densities), 0.99)) or 1.0
+    curves = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
+    top = 1.3 * float(np.quantile(np.array(curves or densities), 0.99)) or 1.0
     y = packed(midpoints(edges))
     hover = "level %{x}<br>%{y:.3g}<br>density %{z:.3g}<extra></extra>"
     traces = [heat(listed(chosen), y, np.array(densities).T, top, hovertemplate=hover)]
-    known = len(laws) == len(scaled)
+    known = len(curves) == len(scaled)
     fixed = stays(sigmas)
     if fixed:
         traces += [_wanderer(chosen, scaled[:, i]) for i in range(min(_WANDERERS, scaled.shape[1]))]
@@ -165,13 +165,15 @@ def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Pi
         "yaxis": axis(name, showgrid=False, range=listed([edges[0], edges[-1]])),
     }
     if known:
-        law = np.array(laws).T
-        law = np.where(law > 0.004 * top, law, 0.0)  # as empty as a histogram would be there
-        traces.append(heat(listed(chosen), y, law, top, hovertemplate=hover, xaxis="x2"))
+        picture = np.array(curves).T
+        picture = np.where(picture > 0.004 * top, picture, 0.0)  # as empty as a histogram would be there
+        traces.append(heat(listed(chosen), y, picture, top, hovertemplate=hover, xaxis="x2"))
         axes["xaxis2"] = axis(f"exact: {passed}", showgrid=False, nticks=5, domain=[0.52, 1])
     far = 0.0
     if known:
-        far = max(float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], laws[1:], strict=True))
+        far = max(
+            float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], curves[1:], strict=True)
+        )
     forward = sigmas[0] < sigmas[-1]
     at_the_end = "noise" if forward else "data"
     caption = (
