@@ -238,7 +238,8 @@ def test_posterior_variance_is_the_divergence_of_the_denoiser(dataset: Dataset, 
 @pytest.mark.parametrize("nsr", [0.05, 0.5, 5.0])
 def test_mean_posterior_variance_is_the_loss_that_no_denoiser_falls_below(dataset: Dataset, nsr: float) -> None:
     """The loss of D and the posterior variance agree in the mean; 4.5 standard errors, false alarms 7e-6."""
-    n, sigma = 20_000, nsr * dataset.std
+    n = 20_000 if dataset.dim <= 3 else 2_000  # many coordinates make the mean as sharp
+    sigma = nsr * dataset.std
     generator = stream("loss", dataset.spec(), nsr)
     x0 = dataset.sample(n, generator)
     x = x0 + sigma * torch.randn(n, dataset.dim, generator=generator, dtype=torch.float64)
