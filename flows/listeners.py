@@ -43,7 +43,7 @@ from tasks.stages import Opaque, commit
 
 if TYPE_CHECKING:
     from tasks.plan import Plan
-    from tasks.store import Coordinator, Rows
+    from tasks.store import Coordinator, Rows, Store
     from tasks.work import SweepAnswer, TrainingAnswer
 
 _ARTIFACT_SECONDS = 3.0
@@ -54,7 +54,8 @@ class Committer:
 
     Args:
         study: its name.
-        coordinator: the right to write.
+        store: where it commits.
+        coordinator: the right to write there.
         started: who started the run; part of the provenance of every commit.
         train_seconds: of cells that were trained before, by id.
         emit: where it says so.
@@ -63,17 +64,19 @@ class Committer:
     def __init__(
         self,
         study: str,
+        store: Store,
         coordinator: Coordinator,
         started: Mapping[str, str],
         train_seconds: Mapping[str, float],
         emit: Emit,
     ) -> None:
-        self._study, self._coordinator, self._started, self._emit = study, coordinator, started, emit
+        self._study, self._store, self._coordinator = study, store, coordinator
+        self._started, self._emit = started, emit
         self._train_seconds = dict(train_seconds)
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Planned(plan) if not is_recorded(self._coordinator.store, plan):
+            case Planned(plan) if not is_recorded(self._store, plan):
                 self._record(plan)
             case ShardTrained():
                 self._train_seconds |= {cell.cell.id: cell.seconds for cell in event.answer.cells}

@@ -65,7 +65,7 @@ def run(request: RunRequest) -> Outcome:
     with coordinate(store, request.force_unlock) as coordinator, Display(quiet=request.quiet) as display:
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
-        committer = Committer(study.name, coordinator, _started(), Answers(store).train_seconds(), emit)
+        committer = Committer(study.name, store, coordinator, _started(), Answers(store).train_seconds(), emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
         emit.add(committer, tally, RunLog(), artifacts, display)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,27 @@ import xarray as xr
 
 from diffusion.errors import WrongValue
 
+if TYPE_CHECKING:
+    from tasks.compare import Comparison
+
 AXES = ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 MOST_PLACES = 1 << 27  # of a cube: a gigabyte
+
+
+class _Selection(TypedDict, total=False):
+    """What rankings take besides what they rank."""
+
+    by: Sequence[str]
+    where: str | None
+
+
+class _Comparing(TypedDict, total=False):
+    """What a comparison takes besides the two sides."""
+
+    metrics: Sequence[str] | None
+    by: Sequence[str]
+    level: float
+    correction: str
 
 
 @xr.register_dataset_accessor("atlas")
@@ -67,19 +86,21 @@ class Atlas:
             values.reshape(shape), coords=coords, dims=tuple(axes), name=metric, attrs=self._points.attrs
         )
 
-    def best(self, of: str = "sampler", metric: str | None = None, at: str | None = None, **more: Any) -> pd.DataFrame:
+    def best(
+        self, of: str = "sampler", metric: str | None = None, at: str | None = None, **more: Unpack[_Selection]
+    ) -> pd.DataFrame:
         """The values of an axis in the order of their best configuration: `tasks.query.rank`, which takes `more`."""
         from tasks.query import rank
 
         return rank(self._points, of, metric, at, **more)
 
-    def pareto(self, objectives: Sequence[str] = ("w1", "nfe"), **more: Any) -> pd.DataFrame:
+    def pareto(self, objectives: Sequence[str] = ("w1", "nfe"), **more: Unpack[_Selection]) -> pd.DataFrame:
         """The configurations that no other beats in all objectives: `tasks.query.pareto`, which takes `more`."""
         from tasks.query import pareto
 
         return pareto(self._points, objectives, **more)
 
-    def compare(self, other: xr.Dataset, **more: Any) -> Any:
+    def compare(self, other: xr.Dataset, **more: Unpack[_Comparing]) -> Comparison:
         """Which numbers moved from these points to `other`: `tasks.compare.compare`, which takes `more`."""
         from tasks.compare import compare
 

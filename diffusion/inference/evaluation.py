@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffusion import arguments
@@ -27,7 +28,9 @@ class Score(NamedTuple):
     floor: float
 
 
-def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[BaseMetric]) -> dict[str, Score]:
+def evaluate(
+    samples: Tensor | ArrayLike | Inference, target: Dataset, metrics: Sequence[BaseMetric]
+) -> dict[str, Score]:
     """Each metric by its column's name (the metric's own, with the parameters that differ from the
     defaults).
 
@@ -47,13 +50,15 @@ def evaluate(samples: Tensor | Inference, target: Dataset, metrics: Sequence[Bas
     return {metric.column: _score(metric, given) for metric in metrics}
 
 
-def serving(metrics: Sequence[BaseMetric], samples: Tensor | Inference, target: Dataset) -> list[BaseMetric]:
+def serving(
+    metrics: Sequence[BaseMetric], samples: Tensor | ArrayLike | Inference, target: Dataset
+) -> list[BaseMetric]:
     """Those of the metrics that `evaluate` can measure the samples or the model by."""
     given = _given(samples, target)
     return [metric for metric in metrics if metric.refused_by(given) is None]
 
 
-def _given(samples: Tensor | Inference, target: Dataset) -> _GivenSamples | _GivenModel:
+def _given(samples: Tensor | ArrayLike | Inference, target: Dataset) -> _GivenSamples | _GivenModel:
     if isinstance(samples, Inference):
         return _GivenModel(samples, target)
     x = arguments.points("samples", samples)

@@ -177,7 +177,7 @@ def _from_npz(place: Path, array: str | None, convert: Convert) -> NDArray[np.fl
 def _from_zarr(place: Path, array: str | None, convert: Convert) -> NDArray[np.float64]:
     import zarr
 
-    held: Any = zarr.open(place, mode="r")
+    held = zarr.open(place, mode="r")
     if isinstance(held, zarr.Array):
         if array is not None:
             raise _Refused(f"is a single array; array = {array!r} is for .npz files and Zarr groups")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from diffusion.datasets import datasets
 from diffusion.datasets.own import OwnPoints
@@ -11,6 +10,7 @@ from diffusion.errors import Unavailable
 from diffusion.formulations import Exact, formulations
 from diffusion.schedules import schedules
 from diffusion.training import Training
+from tasks.plain import Spec
 from tasks.plan import Cell
 from tasks.study.components import build, construct
 from tasks.study.identity import parameters_of
@@ -22,7 +22,7 @@ class CannotBeMade(Unavailable, ValueError):
     kind = "cannot-be-made"
 
 
-def cell_of(spec: dict[str, Any]) -> Cell:
+def cell_of(spec: Spec) -> Cell:
     """The cell that a canonical spec describes, with the versions of the present code.
 
     Raises:
@@ -41,6 +41,6 @@ def cell_of(spec: dict[str, Any]) -> Cell:
     return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
 
 
-def _own_points(spec: dict[str, Any]) -> OwnPoints:
+def _own_points(spec: Spec) -> OwnPoints:
     """The place of points that are not here."""
     return OwnPoints(spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"])

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -15,6 +14,7 @@ from torch import Tensor
 from diffusion.datasets.own import OwnPoints, own_points
 from diffusion.errors import WrongValue
 from tasks.models.cells import CannotBeMade, cell_of
+from tasks.plain import Plain
 from tasks.plan import Cell
 
 _KEY, _FORM = "diffatlas", 1
@@ -53,7 +53,7 @@ def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            described: Any = json.loads((file.metadata() or {})[_KEY])
+            described: Plain = json.loads((file.metadata() or {})[_KEY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise WrongValue(f"{path} is no model that was saved here ({type(error).__name__})") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from tasks.models import named
 from tasks.models.make import exact
-from tasks.models.named import Named, Target
+from tasks.models.named import Array, Named, Target
 from tasks.models.of_cell import Model
 from tasks.plan import Cell
 from tasks.study.components import MOST_COORDINATES
@@ -41,7 +40,7 @@ def sample(
     steps: int = 18,
     seed: int | None = None,
     guidance: Named | Guidance | None = None,
-    target: Target = None,
+    target: Target | None = None,
     grid: Named | Grid | None = None,
     predicts: Predicts = "x0",
     dtype: torch.dtype | None = None,
@@ -90,7 +89,7 @@ def model(
     denoiser: Function,
     *,
     dim: int | None = None,
-    target: Target = None,
+    target: Target | None = None,
     schedule: Named | Schedule = "edm",
     seed: int = 0,
     predicts: Predicts = "x0",
@@ -144,7 +143,7 @@ def load(path: str | Path) -> Model:
 
 
 def evaluate(
-    samples: Any, target: Target, metrics: Named | BaseMetric | Sequence[Named | BaseMetric] | None = None
+    samples: Array | Model, target: Target, metrics: Named | BaseMetric | Sequence[Named | BaseMetric] | None = None
 ) -> dict[str, Score]:
     """Each metric's value, and its floor: what as many perfect samples, or the ideal denoiser,
     would have.
@@ -194,7 +193,9 @@ def loss_floor(
     )
 
 
-def _check_beside(subject: Model, dim: int | None, others: Mapping[str, Any], predicts: str, sigma_shape: str) -> None:
+def _check_beside(
+    subject: Model, dim: int | None, others: Mapping[str, object], predicts: str, sigma_shape: str
+) -> None:
     """Refuse what belongs beside a function and not beside a model."""
     given = [name for name, value in others.items() if value is not None]
     given += ["predicts"] if predicts != "x0" else []
@@ -207,7 +208,7 @@ def _check_beside(subject: Model, dim: int | None, others: Mapping[str, Any], pr
         )
 
 
-def _dimension(dim: Any) -> int:
+def _dimension(dim: object) -> int:
     if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= MOST_COORDINATES:
         raise WrongValue(
             f"dim: found {dim!r}, and a function does not say how many coordinates its points have; accepted: a whole number from 1 to "

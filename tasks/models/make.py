@@ -5,7 +5,6 @@ target.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from diffusion.networks import Architecture, architectures
 from diffusion.schedules import Schedule
 from diffusion.training import train as train_together
 from tasks.models import named
-from tasks.models.named import Named, Target
+from tasks.models.named import Array, Named, Target
 from tasks.models.of_cell import Model, exact_model, trained_model
 from tasks.plan import Cell
 from tasks.study.axes import read_training
@@ -31,7 +30,7 @@ def train(
     formulation: Named | Formulation = "edm",
     *,
     schedule: Named | Schedule | None = None,
-    labels: Any = None,
+    labels: Array | None = None,
     seed: int = 0,
     steps: int = 3000,
     batch: int = 512,
@@ -104,7 +103,7 @@ def exact(target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0) 
     return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None)))
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     """A whole number is a number, too; studies are strict because YAML spells them differently."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise WrongValue(f"{name}: found {value!r}; accepted: a number")
@@ -123,7 +122,7 @@ def _possible(cell: Cell) -> Cell:
     return cell
 
 
-def _whole(seed: Any) -> int:
+def _whole(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise WrongValue(f"seed: found {seed!r}; accepted: a whole number, 0 or above")
     return seed

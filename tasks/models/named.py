@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
@@ -25,6 +26,7 @@ from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from tasks.messages import shown
+from tasks.plain import Plain
 from tasks.study.axes import SamplerChoice, read_sampler
 from tasks.study.components import complaints_of, read
 from tasks.study.renamed import note_old_names
@@ -32,14 +34,17 @@ from tasks.study.renamed import note_old_names
 C = TypeVar("C", bound=Component)
 T = TypeVar("T")
 
-Named = str | Mapping[str, Any] | type
+Named = str | Mapping[str, Plain] | type
 """A name, or a mapping ``{"name": ..., parameter: ...}``, or a class of one's own."""
 
-Target = Named | Dataset | Any
+Array = torch.Tensor | ArrayLike
+"""Numbers: a tensor, an array, or lists of them."""
+
+Target = Named | Dataset | Array
 """A data set by name, mapping, object or class; or points ``[n, dim]``."""
 
 
-def component(registry: Registry[C], base: type, given: object, **parameters: Any) -> C:
+def component(registry: Registry[C], base: type, given: object, **parameters: Plain) -> C:
     """The component that is meant.
 
     Args:
@@ -68,7 +73,7 @@ def component(registry: Registry[C], base: type, given: object, **parameters: An
     return _read(registry.kind, lambda: read(registry, base, entry))
 
 
-def dataset(given: Target, *, labels: Any = None, **parameters: Any) -> Dataset:
+def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) -> Dataset:
     """A target: ``dataset("uniform", low=-1, high=1)``, or points of one's own.
 
     It has `sample`, and where `exact` is true `denoise`, `score` and `log_density` of noised
@@ -96,19 +101,19 @@ def dataset(given: Target, *, labels: Any = None, **parameters: Any) -> Dataset:
     return own_points(points[:, None] if points.ndim == 1 else points, known_labels)
 
 
-def schedule(given: Named | Schedule, **parameters: Any) -> Schedule:
+def schedule(given: Named | Schedule, **parameters: Plain) -> Schedule:
     """A noise schedule: ``schedule("vp-linear").alpha(0.5)``. Arguments and errors as of `dataset`."""
     found: Schedule = component(schedules, Schedule, given, **parameters)
     return found
 
 
-def sampler(given: Named | Sampler, **parameters: Any) -> Sampler:
+def sampler(given: Named | Sampler, **parameters: Plain) -> Sampler:
     """A sampler: ``sampler("ddim", eta=0.5)``. Arguments and errors as of `dataset`."""
     found: Sampler = component(samplers, Sampler, given, **parameters)
     return found
 
 
-def formulation(given: Named | Formulation, **parameters: Any) -> Formulation:
+def formulation(given: Named | Formulation, **parameters: Plain) -> Formulation:
     """What is trained: ``formulation("denoising", parametrization="v")``. Arguments and errors as
     of `dataset`.
     """
@@ -116,7 +121,7 @@ def formulation(given: Named | Formulation, **parameters: Any) -> Formulation:
     return found
 
 
-def guidance(given: Named | Guidance, **parameters: Any) -> Guidance:
+def guidance(given: Named | Guidance, **parameters: Plain) -> Guidance:
     """What is known of samples: ``guidance("class-label", labels=2)``. Arguments and errors as of
     `dataset`.
     """
@@ -124,7 +129,7 @@ def guidance(given: Named | Guidance, **parameters: Any) -> Guidance:
     return found
 
 
-def metric(given: Named | BaseMetric, **parameters: Any) -> BaseMetric:
+def metric(given: Named | BaseMetric, **parameters: Plain) -> BaseMetric:
     """A metric: ``metric("sliced-w2", projections=64)``. Arguments and errors as of `dataset`."""
     found: BaseMetric = component(metrics, BaseMetric, given, **parameters)
     return found
@@ -154,7 +159,7 @@ def _read(what: str, reading: Callable[[], T]) -> T:
         raise refused(error, what) from error
 
 
-def _made(cls: type[C], parameters: Mapping[str, Any]) -> C:
+def _made(cls: type[C], parameters: Mapping[str, Plain]) -> C:
     if not dataclasses.is_dataclass(cls):
         raise WrongValue(f"{cls.__name__} is no frozen dataclass; its parameters are the fields of one")
     try:
@@ -173,7 +178,7 @@ def _named(component: C) -> C:
     return component
 
 
-def _tensor(what: str, given: Any) -> torch.Tensor:
+def _tensor(what: str, given: object) -> torch.Tensor:
     try:
         found = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
@@ -28,7 +27,7 @@ FEWEST_SEEDS = 3
 _LARGEST = math.log(np.finfo(np.float64).max)
 
 
-def student(freedom: Any, confidence: float = CONFIDENCE) -> Any:
+def student(freedom: ArrayLike, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
     """Half the width of Student's interval, in standard errors.
 
     Args:
@@ -38,8 +37,9 @@ def student(freedom: Any, confidence: float = CONFIDENCE) -> Any:
     Returns:
         Of the shape of `freedom`; NaN below one degree of freedom.
     """
-    freedom = np.asarray(freedom, dtype=float)
-    return stdtrit(np.where(freedom > 0, freedom, np.nan), 0.5 + confidence / 2)
+    known = np.asarray(freedom, dtype=float)
+    quantiles: NDArray[np.float64] = stdtrit(np.where(known > 0, known, np.nan), 0.5 + confidence / 2)
+    return quantiles
 
 
 def mean_interval(

@@ -7,8 +7,9 @@ stay the last guard. The lease is held until given back: nothing renews it and n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, Protocol
 
+from tasks.plain import Spec
 from tasks.store.errors import StoreUnavailable
 from tasks.store.holder import Holder
 from tasks.store.storage import Place
@@ -21,11 +22,21 @@ class LeaseError(OSError):
     """The server could not be asked."""
 
 
+class Client(Protocol):
+    """What is asked of an S3 client of boto3, which makes its methods when it is made itself."""
+
+    def put_object(self, **request: object) -> Spec: ...
+
+    def get_object(self, **request: object) -> Spec: ...
+
+    def delete_object(self, **request: object) -> Spec: ...
+
+
 @dataclass(frozen=True)
 class Lease:
     """The lease object ``bucket/key``."""
 
-    client: Any
+    client: Client
     bucket: str
     key: str
 
@@ -70,11 +81,12 @@ class Lease:
         if now is not None and now.token == me.token:
             self._ask("delete_object")
 
-    def _ask(self, what: str, **more: object) -> Any:
+    def _ask(self, what: Literal["put_object", "get_object", "delete_object"], **more: object) -> Spec | None:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:
-            return getattr(self.client, what)(Bucket=self.bucket, Key=self.key, **more)
+            answer: Spec = getattr(self.client, what)(Bucket=self.bucket, Key=self.key, **more)
+            return answer
         except ClientError as error:
             if error.response["Error"]["Code"] in _LOST:
                 return None

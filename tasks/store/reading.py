@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import zarr
 
+from tasks.plain import Spec
 from tasks.store import large, schema1, tables
 from tasks.store.checks import crc
 from tasks.store.errors import Damaged, NotStored
@@ -147,7 +148,7 @@ def study_names(root: zarr.Group) -> list[str]:
     return sorted(keys if _old(root) else map(study_of_key, keys))
 
 
-def read_study(root: zarr.Group, name: str) -> tuple[dict[str, Any], np.ndarray]:
+def read_study(root: zarr.Group, name: str) -> tuple[Spec, np.ndarray]:
     """The canonical spec of a study and the ids of its points.
 
     Raises:
@@ -165,9 +166,9 @@ def read_study(root: zarr.Group, name: str) -> tuple[dict[str, Any], np.ndarray]
     return spec, ids
 
 
-def spec_in(entry: zarr.Group) -> dict[str, Any]:
+def spec_in(entry: zarr.Group) -> Spec:
     """The canonical spec of a study's group, as JSON has it."""
-    return cast("dict[str, Any]", entry.attrs["spec"])
+    return cast("Spec", entry.attrs["spec"])
 
 
 def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
@@ -175,7 +176,7 @@ def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
     if not has_facts(root):
         return {}
     group = group_in(root, "metrics")
-    table = cast("dict[str, dict[str, Any]]", group.attrs.get("table", {}))
+    table = cast("dict[str, Spec]", group.attrs.get("table", {}))
     if metrics_check(table) != group.attrs.get("check", metrics_check({})):
         raise Damaged(f"{group.path}: what is said of metrics is not what was written")
     return {name: MetricFacts(**facts) for name, facts in table.items()}

@@ -127,7 +127,7 @@ class Store:
         """
         with hold(Place(self.uri), force=force_unlock) as held:
             self._bring_up_to_date(derive)
-            yield Coordinator(self, self._repository, held)
+            yield Coordinator(self.uri, self._repository, held)
 
     def _bring_up_to_date(self, derive: Derive | None) -> None:
         found = schema_of(self.uri, self.group())

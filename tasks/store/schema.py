@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, unquote
 
 import zarr
 
+from tasks.plain import Plain
 from tasks.store.errors import StoreUnavailable
 
 SCHEMA = 3
@@ -70,7 +70,7 @@ class MetricFacts:
     of: str
     better: str
     version: int
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Plain]
 
 
 @dataclass(frozen=True)

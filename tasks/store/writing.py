@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import zarr
@@ -54,11 +54,11 @@ class Coordinator:
     `before` tells of a run that ended without giving its lock back, or is None.
     """
 
-    def __init__(self, store: Any, repository: Repository, held: Holding) -> None:
-        self.store = store  # a `tasks.store.Store`, which is made of this
+    def __init__(self, uri: str, repository: Repository, held: Holding) -> None:
+        self.uri = uri
         self.before = held.before
         self._repository, self._held = repository, held
-        with reading_stored(store.uri, "read its tables"):
+        with reading_stored(uri, "read its tables"):
             root, self._tip = repository.reading({"branch": "main"})
             self._points, self._cells = Index.of(group_in(root, "points")), Index.of(group_in(root, "cells"))
 
@@ -87,7 +87,7 @@ class Coordinator:
             return self._tip  # nothing to write is no commit
         known_points, known_cells = self._points.copy(), self._cells.copy()
         self._held.check()
-        uri = self.store.uri
+        uri = self.uri
         with reading_stored(uri, "write to it"):
             session, root, tip = self._repository.begin()
             if tip != self._tip:

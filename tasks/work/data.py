@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from diffusion.formulations import Trained
 from diffusion.randomness import stream
 from tasks.plan import Cell, without_signed_zeros
 
-DataKey = tuple[Any, ...]
+DataKey = tuple[str | int, ...]
 
 
 def data_key(cell: Cell) -> DataKey:

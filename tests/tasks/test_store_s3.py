@@ -240,6 +240,9 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
         def get_object(self, **told: Plain) -> Plain:
             return self._client.get_object(**told)
 
+        def delete_object(self, **told: Plain) -> Plain:
+            return self._client.delete_object(**told)
+
     lease = Lease.of(Place(s3))
     with pytest.raises(LeaseError, match="ignores conditional puts"):
         replace(lease, client=Careless(lease.client)).take(Holder.me())

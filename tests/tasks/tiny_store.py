@@ -9,8 +9,7 @@ from tasks.results.rows import swept_rows, trained_rows
 from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Requests, left_to_sweep, sweep_shard, train_shard
-from tasks.work.data import generate
+from tasks.work import Requests, data_key, left_to_sweep, sweep_shard, train_shard, training_set
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -38,13 +37,7 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
         record(coordinator, plan, provenance(study.name))
         stored = Answers(opened)
         for shard in plan.shards(1):
-            sets = {
-                (j.cell.dataset.label(), j.cell.seed, j.cell.training.data): generate(
-                    j.cell.dataset, j.cell.seed, j.cell.training.data
-                )
-                for j in shard.jobs
-                if j.train and j.cell.training
-            }
+            sets = {data_key(j.cell): training_set(j.cell) for j in shard.jobs if j.train and j.cell.training}
             weights = {j.cell.id: stored.weights(j.cell.id) for j in shard.jobs if j.cell.training and not j.train}
             trained = train_shard(shard, sets) if shard.trained else None
             if trained:

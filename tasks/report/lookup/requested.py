@@ -18,6 +18,7 @@ from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import Grid, grids
+from tasks.plain import Plain, Spec
 from tasks.study.components import build
 from tasks.study.identity import parameters_of
 
@@ -107,7 +108,7 @@ class _Reader:
     requested: Mapping[str, Dataset]  # of the study, by identity: the store does not say where a file lies
     made: dict[tuple[str, str], Described[Any]] = field(default_factory=dict)
 
-    def model(self, spec: Mapping[str, Any]) -> _Model:
+    def model(self, spec: Mapping[str, Plain]) -> _Model:
         """Data set, formulation and schedule of a cell."""
         schedule = self.component(schedules, spec["schedule"])
         dataset = self.component(datasets, spec["dataset"])
@@ -116,7 +117,7 @@ class _Reader:
             return dataset, Described(EXACT, exact, schedule.missing), schedule
         return dataset, self.component(formulations, spec["formulation"]), schedule
 
-    def question(self, spec: Mapping[str, Any], model: _Model | None) -> Requested:
+    def question(self, spec: Mapping[str, Plain], model: _Model | None) -> Requested:
         """The question with the spec of a point, to a model."""
         nothing: Described[Any] = Described("", None, _LEFT_OUT)
         dataset, formulation, schedule = model or (nothing, nothing, nothing)
@@ -131,14 +132,14 @@ class _Reader:
             self.component(schedules, other) if other else None,
         )
 
-    def component(self, registry: Registry[C], identity: dict[str, Any]) -> Described[C]:
+    def component(self, registry: Registry[C], identity: Spec) -> Described[C]:
         """The component with this identity."""
         key = registry.kind, _text(identity)
         if key not in self.made:
             self.made[key] = self._make(registry, identity)
         return self.made[key]
 
-    def _make(self, registry: Registry[C], identity: dict[str, Any]) -> Described[C]:
+    def _make(self, registry: Registry[C], identity: Spec) -> Described[C]:
         name = str(identity["name"])
         known = self.requested.get(_text(identity))
         if known is not None:
@@ -150,7 +151,7 @@ class _Reader:
         return Described(name, found)
 
 
-def _datasets_of(study: Mapping[str, Any]) -> dict[str, Dataset]:
+def _datasets_of(study: Mapping[str, Plain]) -> dict[str, Dataset]:
     """The data sets of a study by identity, as far as they can be made."""
     found = {}
     for block in (study, *(study.get("grids") or ())):
@@ -163,5 +164,5 @@ def _datasets_of(study: Mapping[str, Any]) -> dict[str, Dataset]:
     return found
 
 
-def _text(identity: Mapping[str, Any]) -> str:
+def _text(identity: Mapping[str, Plain]) -> str:
     return json.dumps(identity, sort_keys=True)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Tabulation, tabulate
 from tasks.report.numbers.evidence import VERDICTS, Evidence, Verdict
 from tasks.report.numbers.sampler_claims import ddim_is_euler, multistep, noise_corrects, second_order, variances
@@ -57,7 +58,7 @@ def weigh(table: Tabulation) -> list[Weighed]:
     ]
 
 
-def claims(answers: Answers) -> list[dict[str, Any]]:
+def claims(answers: Answers) -> list[Spec]:
     """Every claim as plain values: `claim`, `text`, `source`, `needs`, `asked`, and a list of `verdicts`.
 
     A verdict has `dataset`, `metric`, `formulation` (``exact`` for the exact denoiser), `schedule`, `compared`, `verdict`, `text`,

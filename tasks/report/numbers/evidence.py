@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from tasks.plain import Spec
 from tasks.report.numbers.comparisons import DIVERGED, WORTH, Difference, Run, compare_at_cost, crossings, runs, spans
 from tasks.report.numbers.curves import Series, Tabulation
 from tasks.report.text import listing, number
@@ -46,7 +46,7 @@ class Verdict:
         """What the page calls the denoiser."""
         return self.series.label
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Spec:
         """Plain values, as JSON takes them: what is not a number is None."""
         return {
             "dataset": self.dataset,
@@ -61,7 +61,7 @@ class Verdict:
         }
 
 
-def _as_dict(one: Difference, unit: str) -> dict[str, Any]:
+def _as_dict(one: Difference, unit: str) -> Spec:
     low, high = one.log_ratio - one.half, one.log_ratio + one.half
     return {
         unit: _plain(one.at),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from tasks.plain import Spec
 from tasks.report.numbers import claims, evidence
 from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
@@ -102,7 +103,7 @@ def _as_json(value: object) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _plate() -> dict[str, Any]:
+def _plate() -> Spec:
     """How legend entries are drawn: SVG outlines of plotly's symbols, and dashes."""
     outlines = {
         "circle": "M20 8m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tasks.plain import Spec
 from tasks.plan.warnings import end_warnings
 from tasks.report.numbers.curves import Tabulation
 from tasks.report.pictures.style import PALETTE, dash, symbol
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.results import Answers
 
 
-def legend(table: Tabulation) -> list[dict[str, Any]]:
+def legend(table: Tabulation) -> list[Spec]:
     """One button per series that has a line of its own; exact ones follow the trained ones on their schedule."""
     return [
         {

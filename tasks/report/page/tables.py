@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tasks.report.numbers.claims import Weighed
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation
 from tasks.report.numbers.evidence import Verdict
-from tasks.report.numbers.findings import Nearness, Verdicts, panels_of, verdicts
+from tasks.report.numbers.findings import Nearness, Ratio, Verdicts, panels_of, verdicts
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import Picture
 from tasks.report.text import counted, number
@@ -34,7 +33,7 @@ class Measured:
     verdicts: Verdicts
     quality: list[Picture]
     sheets: list[Sheet]
-    nearness: list[tuple[Panel, list[int], list[tuple[Series, dict[int, Any], str]]]]
+    nearness: list[tuple[Panel, list[int], list[tuple[Series, dict[int, Ratio], str]]]]
 
 
 def measured(table: Tabulation, dataset: str, metric: str, point_mass: float) -> Measured:
@@ -89,7 +88,7 @@ def _cell(mean: Mean | None, usual: int) -> tuple[str, str]:
 
 def _near(
     nearness: Sequence[Nearness], panel: Panel
-) -> tuple[Panel, list[int], list[tuple[Series, dict[int, Any], str]]]:
+) -> tuple[Panel, list[int], list[tuple[Series, dict[int, Ratio], str]]]:
     own = [one for one in nearness if one.curve.panel == panel and one.ratios]
     steps = sorted({ratio.steps for one in own for ratio in one.ratios})
     return panel, steps, [(one.curve.series, {r.steps: r for r in one.ratios}, one.sentence()) for one in own]

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Mean
 from tasks.report.numbers.decomposition import FLOOR, Origin, Split
-from tasks.report.pictures.style import Picture, Spec, axis, escaped, layout, listed, log_ticks
+from tasks.report.pictures.style import Picture, axis, escaped, layout, listed, log_ticks
 from tasks.report.text import number, plus_minus
 
 WORDS = {"network": "network", "discretisation": "discretisation", "prior": "prior", FLOOR: "sampling floor"}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.plain import Spec
 from tasks.report.pictures.kept import Kept, values_in
-from tasks.report.pictures.style import Picture, Spec, axis, heat, layout, listed, midpoints, packed
+from tasks.report.pictures.style import Picture, axis, heat, layout, listed, midpoints, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

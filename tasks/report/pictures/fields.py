@@ -25,8 +25,9 @@ from diffusion.metrics import NegativeLogLikelihood
 from diffusion.samplers import DDIM, Heun
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import Level, levels_of
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, heat, layout, listed, packed
+from tasks.report.pictures.style import Picture, axis, color, escaped, heat, layout, listed, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:

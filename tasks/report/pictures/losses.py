@@ -7,8 +7,9 @@ import math
 import numpy as np
 import xarray as xr
 
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, dash, escaped, layout, listed, log_ticks, packed
+from tasks.report.pictures.style import Picture, axis, color, dash, escaped, layout, listed, log_ticks, packed
 from tasks.report.text import number
 
 _LOSS_POINTS = 200

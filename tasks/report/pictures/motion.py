@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.plain import Spec
 from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
-from tasks.report.pictures.style import Picture, Spec, axis, color, layout, listed, midpoints, packed
+from tasks.report.pictures.style import Picture, axis, color, layout, listed, midpoints, packed
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.plain import Spec
 from tasks.report.numbers.findings import thin
 from tasks.report.pictures.kept import Kept, Trajectories, kept_trajectories, question_of
-from tasks.report.pictures.style import Picture, Spec, axis, listed, midpoints, one_byte, packed, small_multiples
+from tasks.report.pictures.style import Picture, axis, listed, midpoints, one_byte, packed, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.columns import distinct
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Curve, Mean, Tabulation
 from tasks.report.pictures.style import (
     Picture,
-    Spec,
     axis,
     color,
     escaped,

@@ -11,8 +11,9 @@ import math
 
 import xarray as xr
 
+from tasks.plain import Spec
 from tasks.report.numbers.curves import Mean, Series, Tabulation
-from tasks.report.pictures.style import Picture, Spec, axis, color, escaped, layout, listed, log_ticks, symbol
+from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks, symbol
 from tasks.report.text import counted, number
 
 

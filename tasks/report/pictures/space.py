@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.plain import Spec
 from tasks.report.lookup.targets import followed
 from tasks.report.pictures.kept import answered, default_panel
-from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.pictures.style import Picture, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:

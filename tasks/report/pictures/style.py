@@ -14,16 +14,17 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tasks.plain import Plain, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-Spec = dict[str, Any]
 PALETTE = 8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 DASHES = ("solid", "dot", "dash", "longdash", "dashdot", "longdashdot", "4px,2px", "1px,3px")
@@ -91,7 +92,7 @@ def listed(values: ArrayLike) -> list[float | None]:
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=float).ravel().tolist()]
 
 
-def axis(title: str, **more: Any) -> Spec:
+def axis(title: str, **more: Plain) -> Spec:
     """An axis in the page's style."""
     return {
         "title": {"text": title, "font": {"size": 12}, "standoff": 6},
@@ -107,7 +108,7 @@ def axis(title: str, **more: Any) -> Spec:
     }
 
 
-def layout(**more: Any) -> Spec:
+def layout(**more: Plain) -> Spec:
     """A layout in the page's style: no title and no legend, the page has them as text."""
     return {
         "font": FONT,
@@ -164,7 +165,7 @@ def midpoints(edges: NDArray[np.float64]) -> NDArray[np.float64]:
     return (edges[1:] + edges[:-1]) / 2
 
 
-def heat(x: Any, y: Any, z: NDArray[np.float64], top: float, **more: Any) -> Spec:
+def heat(x: Plain, y: Plain, z: NDArray[np.float64], top: float, **more: Plain) -> Spec:
     """A density as colours from 0 to `top`; nothing where there is nothing."""
     return {
         "type": "heatmap",

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.plain import Spec
 from tasks.report.lookup.targets import solved
 from tasks.report.pictures.kept import Trajectories, kept_trajectories, question_of
 from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
 from tasks.report.pictures.motion import motion
-from tasks.report.pictures.style import Picture, Spec, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.pictures.style import Picture, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
