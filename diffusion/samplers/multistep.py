@@ -46,24 +46,25 @@ class _SecondOrder(PathSampler):
     def _walk(
         self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise, eta: float
     ) -> Iterator[Tensor]:
-        earlier: tuple[Tensor, Tensor] | None = None
+        old: tuple[Tensor, Tensor] | None = None  # what was denoised in the step before, and its h
         for now, then in itertools.pairwise(levels):
             denoised = denoiser(x, now.alpha, now.sigma)
             if then.clean:
                 yield per_member(then.alpha) * denoised
                 return
             h = _length(now, then)
-            aim = denoised
-            if earlier is not None:
-                aim = denoised + per_member(0.5 * h / earlier[1]) * (denoised - earlier[0])
+            denoised_d = denoised
+            if old is not None:
+                old_denoised, h_last = old
+                denoised_d = denoised + per_member(0.5 * h / h_last) * (denoised - old_denoised)
             kept = torch.exp(-eta * h) if eta else torch.ones_like(h)
             x = (
                 per_member(then.sigma / now.sigma * kept) * x
-                - per_member(then.alpha * torch.expm1(-(1 + eta) * h)) * aim
+                - per_member(then.alpha * torch.expm1(-(1 + eta) * h)) * denoised_d
             )
             if eta:
                 x = x + per_member(then.sigma * torch.sqrt(-torch.expm1(-2 * eta * h))) * noise.between(now, then)
-            earlier = denoised, h
+            old = denoised, h
             yield x
 
 
@@ -129,10 +130,10 @@ class DPMSolver3M(PathSampler):
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:  # noqa: ARG002
         past: list[tuple[Tensor, Tensor]] = []  # estimates and the lengths of the steps after them, the latest first
-        known: Tensor | None = None
+        denoised_next: Tensor | None = None
         for now, then in itertools.pairwise(levels):
-            denoised = denoiser(x, now.alpha, now.sigma) if known is None else known
-            known = None
+            denoised = denoiser(x, now.alpha, now.sigma) if denoised_next is None else denoised_next
+            denoised_next = None
             if then.clean:
                 yield per_member(then.alpha) * denoised
                 return
@@ -142,9 +143,9 @@ class DPMSolver3M(PathSampler):
                 integrals, denoised, past
             )
             if not past:
-                known = denoiser(x, then.alpha, then.sigma)
+                denoised_next = denoiser(x, then.alpha, then.sigma)
                 bend = torch.where(torch.isinf(h), 0.0, integrals[1] / h)
-                x = x + per_member(then.alpha * bend) * (known - denoised)
+                x = x + per_member(then.alpha * bend) * (denoised_next - denoised)
             past = [(denoised, h), *past[:1]]
             yield x
 
@@ -163,11 +164,11 @@ def _interpolated(
     zeroth, first, second = integrals
     total = per_member(zeroth) * denoised
     if past:
-        before, h = past[0]
-        slope = (denoised - before) / per_member(h)
+        old_denoised, h = past[0]
+        slope = (denoised - old_denoised) / per_member(h)
         total = total + per_member(first) * slope
         if len(past) > 1:
             earliest, earlier_h = past[1]
-            curvature = (slope - (before - earliest) / per_member(earlier_h)) / per_member(h + earlier_h)
+            curvature = (slope - (old_denoised - earliest) / per_member(earlier_h)) / per_member(h + earlier_h)
             total = total + per_member(second + h * first) * curvature
     return total

@@ -162,16 +162,16 @@ class Churn(PathSampler):
         gamma = min(self.s_churn / (len(levels) - 1), math.sqrt(2) - 1)
         for now, then in itertools.pairwise(levels):
             nsr = now.nsr
-            higher = torch.minimum((1 + gamma) * nsr, levels[0].nsr)
-            churned = (nsr >= self.s_min) & (nsr <= self.s_max) & (higher > nsr)
-            start = now
+            nsr_hat = torch.minimum((1 + gamma) * nsr, levels[0].nsr)  # sigma_hat where alpha = 1
+            churned = (nsr >= self.s_min) & (nsr <= self.s_max) & (nsr_hat > nsr)
+            hat = now
             if churned.any():
-                time = torch.where(churned, now.time_of(torch.where(churned, higher, 1.0)), now.time)
-                start = now.at(time).where(churned, now)
-                added = torch.where(churned, start.alpha * torch.sqrt((higher - nsr) * (higher + nsr)), 0.0)
-                x = per_member(torch.where(churned, start.alpha / now.alpha, 1.0)) * x
+                t_hat = torch.where(churned, now.time_of(torch.where(churned, nsr_hat, 1.0)), now.time)
+                hat = now.at(t_hat).where(churned, now)
+                added = torch.where(churned, hat.alpha * torch.sqrt((nsr_hat - nsr) * (nsr_hat + nsr)), 0.0)
+                x = per_member(torch.where(churned, hat.alpha / now.alpha, 1.0)) * x
                 x = x + per_member(self.s_noise * added) * noise.between(now, then)
-            x = heun_step(denoiser, x, start, then)
+            x = heun_step(denoiser, x, hat, then)
             yield x
 
 
