@@ -28,9 +28,9 @@ def rooms() -> set[str]:
 
 
 def test_the_page_names_every_room_and_no_other() -> None:
-    told = set(re.findall(r"`((?:diffusion|tasks|flows)/[\w./]+)`", PAGE))
-    assert rooms() - told == set()
-    assert {name for name in told if not (ROOT / name).exists()} == set()
+    found = set(re.findall(r"`((?:diffusion|tasks|flows)/[\w./]+)`", PAGE))
+    assert rooms() - found == set()
+    assert {name for name in found if not (ROOT / name).exists()} == set()
 
 
 def test_a_class_name_means_one_thing() -> None:
@@ -48,9 +48,9 @@ def test_no_file_is_longer_than_a_reading(name: str) -> None:
 
 
 def test_every_change_is_told_in_a_file_that_the_next_version_can_use() -> None:
-    told = [path for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
-    assert all(re.fullmatch(r"\+[\w-]+\.(added|changed|fixed|removed)\.md", path.name) for path in told)
+    found = [path for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
+    assert all(re.fullmatch(r"\+[\w-]+\.(added|changed|fixed|removed)\.md", path.name) for path in found)
     command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "0"]
     draft = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
     draft = " ".join(draft.split())
-    assert all(" ".join(path.read_text(encoding="utf-8").split()) in draft for path in told)
+    assert all(" ".join(path.read_text(encoding="utf-8").split()) in draft for path in found)

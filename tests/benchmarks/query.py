@@ -91,7 +91,7 @@ def against_duckdb(number: int = 100_000) -> Ratio | None:
         uri = make_store(str(Path(folder) / "store"), number)
         file = Path(folder) / "points.parquet"
         pd.DataFrame(list(rows(number))).to_parquet(file, index=False)
-        asked = (
+        requested = (
             f"SELECT {', '.join(BY)}, avg({METRIC}) AS w1_mean, stddev_samp({METRIC}) / sqrt(count({METRIC})) AS w1_sem, "  # noqa: S608
             f"count({METRIC}) AS w1_count FROM '{file}' WHERE steps <= 20 AND formulation <> 've' AND status = 'ok' "
             f"GROUP BY {', '.join(BY)} ORDER BY {', '.join(BY)}"
@@ -100,7 +100,7 @@ def against_duckdb(number: int = 100_000) -> Ratio | None:
         def theirs() -> pd.DataFrame:
             with duckdb.connect() as connection:
                 connection.execute("SET threads = 1")
-                answer: pd.DataFrame = connection.execute(asked).df()
+                answer: pd.DataFrame = connection.execute(requested).df()
                 return answer
 
         _same(ours(uri), theirs())
@@ -184,8 +184,8 @@ def main() -> None:
     """Measure and print."""
     for name, measure in MEASURES:
         ratio = measure()
-        told = "not installed" if ratio is None else "{:.2f} (from {:.2f} to {:.2f})".format(*ratio)
-        print(f"{name}: {told}")  # noqa: T201
+        found = "not installed" if ratio is None else "{:.2f} (from {:.2f} to {:.2f})".format(*ratio)
+        print(f"{name}: {found}")  # noqa: T201
 
 
 if __name__ == "__main__":

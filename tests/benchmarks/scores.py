@@ -52,8 +52,8 @@ def target(dim: int) -> GaussianMixture:
 
 
 def _members(formulation: Denoising, dim: int, sigma: float = SIGMA) -> list[Member]:
-    asked = replace(formulation, noise_levels=SingleLevel(sigma))
-    return [Member(target(dim), asked, asked.own_schedule(), f"{dim} {seed}") for seed in range(SEEDS)]
+    requested = replace(formulation, noise_levels=SingleLevel(sigma))
+    return [Member(target(dim), requested, requested.own_schedule(), f"{dim} {seed}") for seed in range(SEEDS)]
 
 
 @cache
@@ -70,8 +70,8 @@ def cost(formulation: Denoising, dim: int) -> Ratio:
     """A step of training over one of denoising."""
     few = Training(steps=4, batch=256, width=64, depth=2, data=SETTINGS.data)
 
-    def run(asked: Denoising) -> None:
-        train(_members(asked, dim)[:1], [_data(dim)], few)
+    def run(requested: Denoising) -> None:
+        train(_members(requested, dim)[:1], [_data(dim)], few)
 
     return paired(lambda: run(formulation), lambda: run(DENOISING), now=time.process_time)
 
@@ -85,8 +85,8 @@ def variance(formulation: Denoising, dim: int, sigma: float = SIGMA) -> Ratio:
     """Variance of a minibatch's gradient over that of denoising (whose loss is twice the objective), at the same weights."""
     stack = _trained(DENOISING, dim, sigma)
 
-    def number(asked: Denoising, seed: int) -> float:
-        one = _members(asked, dim, sigma)[seed]
+    def number(requested: Denoising, seed: int) -> float:
+        one = _members(requested, dim, sigma)[seed]
         return gradient_variance(one, stack.network, stack.rows[seed], _data(dim), stream("variance", seed)).variance
 
     return _over_seeds(number, formulation, 4.0)
@@ -95,8 +95,8 @@ def variance(formulation: Denoising, dim: int, sigma: float = SIGMA) -> Ratio:
 def fisher(formulation: Denoising, dim: int) -> Ratio:
     """Fisher divergence over that of denoising after the same steps, on the same data."""
 
-    def number(asked: Denoising, seed: int) -> float:
-        score = score_of(_trained(asked, dim).select([seed]).denoiser, 1.0, SIGMA)
+    def number(requested: Denoising, seed: int) -> float:
+        score = score_of(_trained(requested, dim).select([seed]).denoiser, 1.0, SIGMA)
         return fisher_divergence(score, target(dim), SIGMA, stream("fisher"))[0]
 
     return _over_seeds(number, formulation)

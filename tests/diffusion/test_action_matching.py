@@ -221,7 +221,7 @@ class KnownAction(Network):
         return (s + (rows[:, None] * tests).sum(-1))[..., None]
 
 
-def asked(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_000) -> tuple[Tensor, Tensor]:
+def estimated(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_000) -> tuple[Tensor, Tensor]:
     """Errors of the exact action ``[batch]`` and their gradients in the parameters ``[5]`` with standard errors, as rows."""
     data, schedule = Gaussian(means=1.5, stds=0.75), VPCosine()
     objective = Action(kind, noise, probes)
@@ -233,8 +233,8 @@ def asked(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_000)
     for piece in range(20):  # batches of batches, for standard errors
         rows = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
         take = slice(piece, None, 20)
-        told_ends = parts[5]
-        split = [part if part is told_ends else part[:, take] for part in parts]
+        condition_ends = parts[5]
+        split = [part if part is condition_ends else part[:, take] for part in parts]
         errors = objective.losses(network, rows, *split)
         (gradient,) = torch.autograd.grad(errors.mean(), rows)
         groups.append(torch.cat([errors.mean().detach()[None], gradient[0]]))
@@ -251,7 +251,7 @@ def test_the_objective_is_stationary_at_the_exact_action_and_has_its_value(
     kind: Kind, noise: float, probes: int
 ) -> None:
     """Value and five directions, each within 5 standard errors of 20 groups (t with 19 degrees: false alarms 5e-4, seed fixed)."""
-    found, error = asked(kind, noise, probes)
+    found, error = estimated(kind, noise, probes)
     first, last = _ends(VPCosine(), 0.75)
     nodes, rule = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(60))
     phi = 0.5 * (first + last + (last - first) * nodes)
@@ -278,9 +278,9 @@ def test_the_objective_is_not_stationary_at_an_action_of_another_kind() -> None:
 
 def test_what_the_network_is_told_changes_with_tau_as_autograd_says() -> None:
     phi = torch.linspace(0.1, 1.4, 50, dtype=torch.float64, requires_grad=True)
-    told = _features(phi, 0.05, 1.5)
-    for j in range(told.shape[-1]):
-        (by_phi,) = torch.autograd.grad(told[:, j].sum(), phi, retain_graph=True)
+    found = _features(phi, 0.05, 1.5)
+    for j in range(found.shape[-1]):
+        (by_phi,) = torch.autograd.grad(found[:, j].sum(), phi, retain_graph=True)
         torch.testing.assert_close(_features_rate(phi.detach(), 0.05, 1.5)[:, j], -by_phi, rtol=1e-12, atol=1e-12)
     ends = _features(torch.tensor([0.05, 1.5], dtype=torch.float64), 0.05, 1.5)
     assert ends[:, 0].tolist() == pytest.approx([-1, 1])
@@ -295,16 +295,16 @@ def examples(dataset: Dataset, kind: Kind = "plain", steps: int = 1, batch: int 
     return [part.double() for part in Action(kind).batches(member, data, steps, batch, stream("lesson", key))]
 
 
-def angles(told: Tensor, dataset: Dataset) -> Tensor:
+def angles(found: Tensor, dataset: Dataset) -> Tensor:
     first, last = _ends(Flow(), dataset.std)
-    return 0.5 * (first + last + (last - first) * told[..., 0])
+    return 0.5 * (first + last + (last - first) * found[..., 0])
 
 
 def test_an_example_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
     """Kolmogorov-Smirnov of normal data: false alarms 1e-3 for each of three, with a fixed seed."""
     data = Gaussian(means=1.0, stds=2.0)
-    z, noise_end, data_end, told, *_ = examples(data)
-    phi = angles(told, data)
+    z, noise_end, data_end, found, *_ = examples(data)
+    phi = angles(found, data)
     first, last = _ends(Flow(), 2.0)
     for drawn, angle in ((z, phi), (noise_end, torch.full_like(phi, last)), (data_end, torch.full_like(phi, first))):
         assert kstest((drawn[0, :, 0] - 0.5 * angle[0].cos()).numpy(), norm.cdf).pvalue > 1e-3
@@ -313,8 +313,8 @@ def test_an_example_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
 def test_no_draw_of_one_marginal_is_paired_with_a_draw_of_another() -> None:
     """Signs of two far atoms at the end, and on the way close to it: independent, 4.5 standard errors (seed fixed)."""
     data = FourPoints()
-    z, _, data_end, told, *_ = examples(data, batch=20_000)
-    near = angles(told, data)[0] < 0.3
+    z, _, data_end, found, *_ = examples(data, batch=20_000)
+    near = angles(found, data)[0] < 0.3
     here, there = z[0, near, 0].sign(), data_end[0, near, 0].sign()
     here, there = here - here.mean(), there - there.mean()
     correlation = float((here * there).mean() / torch.sqrt(here.square().mean() * there.square().mean()))
@@ -323,9 +323,9 @@ def test_no_draw_of_one_marginal_is_paired_with_a_draw_of_another() -> None:
 
 def test_times_cover_every_stratum_in_every_step_and_never_come_back() -> None:
     data = Uniform()
-    told = examples(data, steps=40, batch=32)[3]
+    found = examples(data, steps=40, batch=32)[3]
     first, last = _ends(Flow(), data.std)
-    u = (last - angles(told, data)) / (last - first)
+    u = (last - angles(found, data)) / (last - first)
     places = (u * 32).floor()
     assert torch.equal(places.clamp(0, 31), torch.arange(32, dtype=torch.float64).expand(40, -1))
     assert len(u.flatten().unique()) == 40 * 32

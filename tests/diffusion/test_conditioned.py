@@ -108,10 +108,10 @@ def by_quadrature(
 def test_a_law_given_an_observation_equals_quadrature(dataset: Any, alpha: float, sigma: float) -> None:
     law = observed(dataset, Observation((0,), (0.9,), 0.35))
     for x in (-1.0, 0.2, 2.5):
-        told = by_quadrature(dataset, Observation((0,), (0.9,), 0.35), x, alpha, sigma)
+        expected = by_quadrature(dataset, Observation((0,), (0.9,), 0.35), x, alpha, sigma)
         at = numbers(x)[None, None], numbers(alpha)[:, None], numbers(sigma)[:, None]
         found = (law.log_density(*at), law.denoise(*at)[..., 0], law.posterior_variance(*at))
-        assert [float(value) for value in found] == pytest.approx(told, rel=1e-6, abs=1e-7)
+        assert [float(value) for value in found] == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
@@ -189,10 +189,10 @@ def test_the_observed_torus_knows_its_moments_and_its_surface() -> None:
     weight = torch.exp(observation.log_likelihood(x))
     weight = weight / weight.sum()
     squares = x[:, :2].square().sum(1)
-    for power, told in ((1, law.second_moment), (2, law.fourth_moment)):
+    for power, expected in ((1, law.second_moment), (2, law.fourth_moment)):
         found = float((weight * squares**power).sum())
         error = math.sqrt(float((weight**2 * (squares**power - found) ** 2).sum()))
-        assert abs(found - told) < 5 * error
+        assert abs(found - expected) < 5 * error
     assert float(law.distance(law.sample(1000, stream("surface"))).max()) < 1e-12
 
 

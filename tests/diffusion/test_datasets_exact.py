@@ -547,7 +547,7 @@ def test_nearest_arc_is_the_one_that_a_search_along_both_finds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (lambda: FourPoints("slides"), "accepted: text, code"),  # type: ignore[arg-type]
         (lambda: Gaussian(dim=0), "dim = 0"),
@@ -570,8 +570,8 @@ def test_nearest_arc_is_the_one_that_a_search_along_both_finds() -> None:
         (lambda: Checkerboard(cells=65), "from 2 to 64"),
     ],
 )
-def test_impossible_parameters_are_refused_with_a_reason(make: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_parameters_are_refused_with_a_reason(make: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make()
 
 

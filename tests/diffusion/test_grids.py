@@ -87,16 +87,16 @@ def test_few_steps_are_never_refused_and_many_only_by_rounding_or_for_lack_of_le
     can = possible(grid, schedule)
     assert can[:5] == [1, 2, 3, 4, 5]
     for steps in STEPS:
-        told = grid.refuses_steps(schedule, steps)
+        text = grid.refuses_steps(schedule, steps)
         if steps in can:
             continue
         assert schedule.max_steps is not None
-        assert told is not None
+        assert text is not None
         if steps <= schedule.max_steps:
             assert isinstance(grid, Quadratic) or grid == Leading(1)
         with pytest.raises(ValueError, match="steps") as refusal:
             grid.times(schedule, steps)
-        assert str(refusal.value) == told
+        assert str(refusal.value) == text
 
 
 @every_pair
@@ -178,10 +178,10 @@ def test_levels_that_rounding_would_make_one_are_refused() -> None:
     for name in ("uniform-t", "quadratic", "uniform-log-snr", "edm"):
         grid = grids.create(name)
         assert (grid.times(narrow, 1000).diff() < 0).all()
-        told = grid.refuses_steps(narrow, 1_000_000)
-        assert told is not None
-        assert f"1000000 steps of grid {name} on schedule edm" in told
-        assert "use fewer steps or another grid" in told
+        text = grid.refuses_steps(narrow, 1_000_000)
+        assert text is not None
+        assert f"1000000 steps of grid {name} on schedule edm" in text
+        assert "use fewer steps or another grid" in text
     assert "do not lead to 5 different levels" in str(PowerLaw(1e-4).refuses_steps(EDM(), 5))  # 80^10000 is infinite
     chain = DDPMLinear(levels=1000)
     assert Quadratic().refuses_steps(chain, 50) is None

@@ -71,12 +71,12 @@ def test_the_guided_exact_score_is_that_of_the_conditioned_law_at_every_noise_le
         found = guided_score(ClassLabel(label), dataset, x, alpha, sigma)[0]
         with mpmath.workdps(50):
             v = mpmath.mpf(alpha) ** 2 * mpmath.mpf(float(mixture.stds[label])) ** 2 + mpmath.mpf(sigma) ** 2
-            for row, told in zip(x[0].tolist(), found.tolist(), strict=True):
+            for row, expected in zip(x[0].tolist(), found.tolist(), strict=True):
                 pull = [
                     (alpha * mpmath.mpf(m) - c) / v for m, c in zip(mixture.means[label].tolist(), row, strict=True)
                 ]
                 size = float(max(1, *map(abs, pull)))
-                assert told == pytest.approx([float(p) for p in pull], abs=1e-10 * size)
+                assert expected == pytest.approx([float(p) for p in pull], abs=1e-10 * size)
 
 
 @every_labelled
@@ -88,10 +88,10 @@ def test_the_shift_is_the_gradient_of_the_noised_classifier(dataset: Dataset, al
     at = numbers(alpha)[:, None], numbers(sigma)[:, None]
     place = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(guidance.log_probability(dataset, place, *at).sum(), place)
-    told = dataset.score(x, *at) + 1.7 * gradient
-    size = float(told.abs().max())
+    found = dataset.score(x, *at) + 1.7 * gradient
+    size = float(found.abs().max())
     torch.testing.assert_close(
-        guided_score(guidance, dataset, x, alpha, sigma), told, rtol=0, atol=1e-7 * max(size, 1 / sigma)
+        guided_score(guidance, dataset, x, alpha, sigma), found, rtol=0, atol=1e-7 * max(size, 1 / sigma)
     )
 
 
@@ -135,8 +135,8 @@ def test_samples_take_turns_with_labels() -> None:
     for i in range(10):
         alone = dataset.of_class(i % 3).denoise(x[:, i : i + 1], level[0][:, None], level[1][:, None])
         torch.testing.assert_close(together[:, i : i + 1], alone, rtol=0, atol=1e-12)
-    told = exact_given_label(dataset, x, level[0][:, None], level[1][:, None], torch.arange(10) % 3)
-    torch.testing.assert_close(told, together, rtol=0, atol=1e-12)
+    expected = exact_given_label(dataset, x, level[0][:, None], level[1][:, None], torch.arange(10) % 3)
+    torch.testing.assert_close(expected, together, rtol=0, atol=1e-12)
 
 
 def test_members_of_a_stack_have_their_own_targets() -> None:

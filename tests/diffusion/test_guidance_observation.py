@@ -81,8 +81,10 @@ def test_the_divergence_of_an_exact_denoiser_is_the_posterior_variance(
     at = numbers(alpha)[:, None], numbers(sigma)[:, None]
     denoised = dataset.denoise(x, *at)
     rows = [torch.autograd.grad(denoised[..., j].sum(), x, retain_graph=True)[0][..., j] for j in range(dataset.dim)]
-    told = dataset.posterior_variance(x.detach(), *at)
-    torch.testing.assert_close(sigma**2 / alpha * torch.stack(rows).sum(0), told, rtol=1e-5, atol=1e-9 * dataset.std**2)
+    expected = dataset.posterior_variance(x.detach(), *at)
+    torch.testing.assert_close(
+        sigma**2 / alpha * torch.stack(rows).sum(0), expected, rtol=1e-5, atol=1e-9 * dataset.std**2
+    )
 
 
 # --- exact posteriors -------------------------------------------------------------------------------------------------
@@ -116,11 +118,11 @@ def test_the_guided_exact_denoiser_is_the_mean_of_the_posterior(
         return  # next to no draw is acceptable
     draws = dataset.sample(300_000, stream("draws"))
     evidence = guidance.observation(dataset).log_likelihood(draws)
-    for row, told in zip(x[0], found, strict=True):
+    for row, expected in zip(x[0], found, strict=True):
         weight = torch.softmax(evidence - 0.5 * ((row - alpha * draws) / sigma).square().sum(1), 0)
         mean = (weight[:, None] * draws).sum(0)
         error = (weight[:, None] ** 2 * (draws - mean) ** 2).sum(0).sqrt()
-        assert ((told - mean).abs() <= 6 * error + 1e-9).all()
+        assert ((expected - mean).abs() <= 6 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.4])
@@ -136,11 +138,11 @@ def test_on_normal_data_the_posteriors_own_covariance_is_exact(
     for j, (m, s) in enumerate(zip(*CLOUD.coordinates(), strict=True)):
         precision = 1 / s**2 + alpha**2 / sigma**2
         mean = (m / s**2 + alpha * x[0, :, j] / sigma**2) / precision
-        told = mean
+        expected = mean
         if j in (0, 2):
             y = {0: 1.5, 2: 1.0}[j]
-            told = mean + weight * (1 / precision) / (1 / precision + 0.49) * (y - mean)
-        torch.testing.assert_close(found[:, j], told, rtol=1e-5, atol=1e-5)
+            expected = mean + weight * (1 / precision) / (1 / precision + 0.49) * (y - mean)
+        torch.testing.assert_close(found[:, j], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "ring"])
@@ -234,8 +236,8 @@ def test_where_noise_swamps_the_data_the_law_of_the_data_tells_and_no_networks_j
         plain = stack.denoiser(x, *level)
         shift = Guided(guidance, stack.denoiser, (dataset,))(x, *level) - plain
         known = dataset.sample(400_000, stream("spread"))[:, 0].var() if variances is None else variances[0]
-        told = known / (known + 0.04) * (0.9 - plain[..., 0])
-        torch.testing.assert_close(shift[..., 0], told, rtol=0.02, atol=1e-3)
+        expected = known / (known + 0.04) * (0.9 - plain[..., 0])
+        torch.testing.assert_close(shift[..., 0], expected, rtol=0.02, atol=1e-3)
         assert float(shift[..., 1:].abs().max()) < 0.02
 
 
@@ -290,9 +292,9 @@ def test_a_network_is_differentiated_and_members_stay_to_themselves() -> None:
         step[0] = h
         slope = (stack.denoiser(x + step, *level) - stack.denoiser(x - step, *level))[..., 0] / (2 * h)
         plain = stack.denoiser(x, *level)
-        told = 0.25 * slope / (0.25 * slope.clamp(min=0) + 0.09) * (0.4 - plain[..., 0])
+        expected = 0.25 * slope / (0.25 * slope.clamp(min=0) + 0.09) * (0.4 - plain[..., 0])
         shift = (together - plain)[..., 0]
-        torch.testing.assert_close(shift, told, rtol=0.02, atol=2e-3)
+        torch.testing.assert_close(shift, expected, rtol=0.02, atol=2e-3)
 
 
 # --- replacement --------------------------------------------------------------------------------------------------------
@@ -331,10 +333,10 @@ def test_replacement_is_not_the_posterior_where_the_known_coordinate_decides_bet
     pair = GaussianMixture((0.9, 0.1), ((-1.0, -1.0), (1.0, 1.0)), (0.6, 0.6))
     exactly, n = NoisyObservation(0, 0.6, std=0.0), 2000
     law: Any = exactly.target(pair)
-    told = [float((path(g, pair, Heun(), 30, n)[-1][:, 1] > 0).double().mean()) for g in (exactly, Inpainting(0, 0.6))]
+    found = [float((path(g, pair, Heun(), 30, n)[-1][:, 1] > 0).double().mean()) for g in (exactly, Inpainting(0, 0.6))]
     above = float((law.sample(400_000, stream("law"))[:, 1] > 0).double().mean())
-    assert abs(told[0] - above) < 5 * math.sqrt(above * (1 - above) / n) + 0.005
-    assert told[1] < above - 0.3
+    assert abs(found[0] - above) < 5 * math.sqrt(above * (1 - above) / n) + 0.005
+    assert found[1] < above - 0.3
 
 
 # --- what cannot be -----------------------------------------------------------------------------------------------------
@@ -353,7 +355,7 @@ def test_an_example_of_the_target_may_be_what_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "expected"),
     [
         ({"coordinates": (0, 0), "values": (1.0, 1.0)}, "different integers"),
         ({"coordinates": (0, 1), "values": 1.0}, "2 coordinates and 1 values"),
@@ -365,8 +367,8 @@ def test_an_example_of_the_target_may_be_what_is_known() -> None:
         ({"std": 0.0, "likelihood": "point"}, "std > 0"),
     ],
 )
-def test_what_is_no_observation_is_refused(parameters: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_observation_is_refused(parameters: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         NoisyObservation(**parameters)
 
 

@@ -72,11 +72,11 @@ def test_the_network_is_told_a_one_hot_label_or_nothing() -> None:
     data[:, 0] = 10 * data[:, 2]  # what the network sees tells the label
     examples = batches_of(member(formulation, "one-hot"), data, 40, 100, stream("lesson"))
     inputs, _, conditions, _ = examples
-    told = conditions[..., FEATURES:]
+    found = conditions[..., FEATURES:]
     assert conditions.shape == (40, 100, FEATURES + 8)
-    assert set(told.unique().tolist()) == {0.0, 1.0}
-    assert set(told.sum(-1).unique().tolist()) == {0.0, 1.0}
-    share = float((told.sum(-1) == 0).double().mean())
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert set(found.sum(-1).unique().tolist()) == {0.0, 1.0}
+    share = float((found.sum(-1) == 0).double().mean())
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4000)
     plain = batches_of(member(ElucidatedDM(), "one-hot"), data[:, :2], 40, 100, stream("lesson"))
     assert torch.equal(plain[2].mean((0, 1)), conditions[..., :FEATURES].mean((0, 1)))  # the same levels
@@ -129,11 +129,11 @@ def test_classifier_free_guidance_extrapolates_from_the_model_without_a_label() 
     dataset = EightGaussians()
     stack = train([member(ClassConditional(), "free")], [labelled(dataset, 300)], TINY)
     x, level = noised(dataset, 20, 1.0, 0.7), (numbers(1.0), numbers(0.7))
-    told, untold = with_labels(stack).labelled(x, *level, torch.full((20,), 3)), stack.denoiser(x, *level)
+    expected, unconditional = with_labels(stack).labelled(x, *level, torch.full((20,), 3)), stack.denoiser(x, *level)
     for weight, nfe in ((0.0, 1), (1.0, 1), (2.5, 2)):
         denoiser, counter = counted(stack.denoiser)
         found = Guided(ClassifierFree(3, weight), denoiser, (dataset,))(x, *level)
-        torch.testing.assert_close(found, untold + weight * (told - untold), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found, unconditional + weight * (expected - unconditional), rtol=1e-12, atol=1e-12)
         assert counter.nfe == nfe
 
 

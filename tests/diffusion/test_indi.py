@@ -265,10 +265,10 @@ def test_an_example_is_a_point_between_data_and_observation(degradation: Degrada
     formulation = InDI(degradation, perturbation)
     clean = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
     member = Member(Gaussian(dim=3), formulation, Flow(), "lesson")
-    inputs, targets, told, weights = RestorationLoss().batches(member, clean, 1, 12_000, stream("observed"))
+    inputs, targets, found, weights = RestorationLoss().batches(member, clean, 1, 12_000, stream("observed"))
     assert torch.equal(targets[0].double(), clean.float().double().expand(12_000, 3))
     assert bool((weights == 1).all())
-    t = 0.5 * (told[0, :, 0].double() * (1 - 1e-3) + 1 + 1e-3)
+    t = 0.5 * (found[0, :, 0].double() * (1 - 1e-3) + 1 + 1e-3)
     x_t = inputs[0].double() * torch.sqrt(t**2 + (1 - t) ** 2)[:, None]
     off = (x_t - (1 - t)[:, None] * clean - t[:, None] * degradation.map(clean)) / t[:, None]
     for band in (0, 1, 2):
@@ -354,12 +354,12 @@ def test_members_with_other_observations_do_not_touch_and_survive_storage() -> N
 
 
 def answered(
-    formulation: Formulation, dataset: Dataset, asked: Sequence[tuple[Sampler, int]], steps: int
+    formulation: Formulation, dataset: Dataset, requested: Sequence[tuple[Sampler, int]], steps: int
 ) -> Sequence[Mapping[str, Any]]:
     """Rows of a shard: one cell, asked by samplers and steps."""
     settings = Training(steps=steps, batch=256, width=32, depth=2, data=20_000)
     cell = Cell(dataset, formulation, Flow(), 0, settings)
-    points = [Point(cell, sampler, EqualTimes(), n, 10_000, "random") for sampler, n in asked]
+    points = [Point(cell, sampler, EqualTimes(), n, 10_000, "random") for sampler, n in requested]
     assert all(point.impossible() is None for point in points)
     shard = Shard((Job(cell, train=True, points=tuple(points)),))
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}

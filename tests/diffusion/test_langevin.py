@@ -612,9 +612,9 @@ def test_all_moves_are_at_the_level_of_least_noise_unless_another_is_named(
 
 def test_a_noise_level_beyond_the_schedule_s_is_refused() -> None:
     for nsr in (0.001, 81.0):
-        told = Langevin(nsr=nsr).refuses(EDM())
-        assert told is not None
-        assert f"at noise-to-signal ratio {nsr:g}, and schedule 'edm' has ratios from 0.002 to 80" in told
+        text = Langevin(nsr=nsr).refuses(EDM())
+        assert text is not None
+        assert f"at noise-to-signal ratio {nsr:g}, and schedule 'edm' has ratios from 0.002 to 80" in text
     for nsr in (0.002, 80.0):
         assert Langevin(nsr=nsr).refuses(EDM()) is None
     assert "hands x / alpha on" in str(AnnealedLangevin().refuses(Flow()))
@@ -724,7 +724,7 @@ def test_evaluations_of_one_step_and_of_many(sampler: AtOneLevel | AnnealedLange
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (lambda: Langevin(tau=0.0), "langevin needs 0 < tau < 2"),
         (lambda: Langevin(tau=2.0), r"stable for tau < 2 sigma\^2\), found tau = 2.0"),
@@ -737,8 +737,8 @@ def test_evaluations_of_one_step_and_of_many(sampler: AtOneLevel | AnnealedLange
         (lambda: AnnealedLangevin(tau=2.5), "annealed-langevin needs 0 < tau < 2"),
     ],
 )
-def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make()
 
 

@@ -288,14 +288,14 @@ def test_the_same_in_another_unit_asks_the_model_for_nothing_new() -> None:
     target, schedule = EightGaussians(), EDM(sigma_min=0.05, sigma_max=10.0)
     stack = trained(target)
     nats, bits = NegativeLogLikelihood(batch=16), BitsPerDimension(batch=16, scale=4.0)
-    asked, counter = counted(stack.denoiser)
-    told = nats.evaluate(asked, target, schedule)
+    requested, counter = counted(stack.denoiser)
+    expected = nats.evaluate(requested, target, schedule)
     first = counter.nfe
     assert first > 0
-    assert bits.evaluate(asked, target, schedule) == pytest.approx(told / (2 * math.log(2)) + 2, rel=1e-12)
+    assert bits.evaluate(requested, target, schedule) == pytest.approx(expected / (2 * math.log(2)) + 2, rel=1e-12)
     assert counter.nfe == first
     other, others = counted(stack.denoiser)
-    assert nats.evaluate(other, target, schedule) == told
+    assert nats.evaluate(other, target, schedule) == expected
     assert others.nfe == first  # another model is asked for itself
     nats.evaluate(other, target, EDM(sigma_min=0.1, sigma_max=10.0))
     assert others.nfe > first
@@ -346,13 +346,15 @@ def test_the_divergence_of_every_trained_denoiser_is_that_of_finite_differences(
         alpha, sigma = level(schedule, float(t))
         size = float(torch.hypot(alpha * target.std, sigma))
         x = size * torch.randn(1, 20, 2, generator=stream("test-divergence x"), dtype=torch.float64)
-        told = alpha[None], sigma[None]
-        denoised, found = divergence(stack.denoiser, x, *told)
-        torch.testing.assert_close(denoised, stack.denoiser(x, *told), rtol=0, atol=1e-5 * target.std)
+        reference = alpha[None], sigma[None]
+        denoised, found = divergence(stack.denoiser, x, *reference)
+        torch.testing.assert_close(denoised, stack.denoiser(x, *reference), rtol=0, atol=1e-5 * target.std)
         h = 0.03 * size
         expected = torch.zeros_like(found)
         for k, e in enumerate(torch.eye(2, dtype=torch.float64)):
-            near, far = (stack.denoiser(x + j * h * e, *told) - stack.denoiser(x - j * h * e, *told) for j in (1, 2))
+            near, far = (
+                stack.denoiser(x + j * h * e, *reference) - stack.denoiser(x - j * h * e, *reference) for j in (1, 2)
+            )
             expected += (8 * near - far)[..., k] / (12 * h)
         unit = float(expected.abs().max())
         assert unit > 0

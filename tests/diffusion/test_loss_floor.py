@@ -90,8 +90,8 @@ def test_the_ideal_denoiser_has_this_loss_and_so_no_network_a_smaller_one(entry:
 
 
 def test_what_has_no_such_floor_is_refused() -> None:
-    for name, told in (("vae", "not trained by regression"), ("exact", "not trained by regression")):
-        with pytest.raises(WrongValue, match=told):
+    for name, expected in (("vae", "not trained by regression"), ("exact", "not trained by regression")):
+        with pytest.raises(WrongValue, match=expected):
             loss_floor(Uniform(), formulations.create(name))
     with pytest.raises(WrongValue, match="no exact denoiser"):
         loss_floor(_WithoutAnswer(), ElucidatedDM())

@@ -60,7 +60,7 @@ class All(Materials):
         return PairMaterial(clean + 0.5, clean, 0.25 * self.target.dim)
 
 
-class Told:
+class NamesMaterials:
     """Says of each material that it is refused, by its name."""
 
     def refuses_samples(self, _: Metric) -> str:
@@ -78,7 +78,7 @@ def test_every_metric_is_one_of_the_siblings_and_none_of_the_others(metric: Base
     own = [sibling for sibling in SIBLINGS if isinstance(metric, sibling)]
     assert len(own) == 1
     assert metric.of == OF[own[0]]
-    assert metric.refused_by(Told()) == metric.of
+    assert metric.refused_by(NamesMaterials()) == metric.of
 
 
 def test_the_siblings_share_what_the_base_has_and_nothing_that_only_raises() -> None:

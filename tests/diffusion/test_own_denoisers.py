@@ -124,7 +124,7 @@ def test_where_no_signal_is_left_a_function_is_asked_at_the_most_noise_and_membe
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "expected"),
     [
         (Uniform().denoise, "method of data set 'uniform', which takes alpha too; accepted: the data set itself"),
         (lambda x: x, r"a function of \(x\); accepted: one of x \[n, dim\] and sigma"),
@@ -135,13 +135,13 @@ def test_where_no_signal_is_left_a_function_is_asked_at_the_most_noise_and_membe
         (None, "None"),
     ],
 )
-def test_what_is_no_denoiser_is_refused(function: Any, told: str) -> None:
-    with pytest.raises(WrongValue, match=told):
+def test_what_is_no_denoiser_is_refused(function: Any, expected: str) -> None:
+    with pytest.raises(WrongValue, match=expected):
         OwnDenoiser(function)
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [
         (lambda x, _: x[:, 0], r"a tensor of float64 of shape \[7\] for x of shape \[7, 2\]"),
         (lambda x, _: x[:1], r"\[1, 2\] for x of shape \[7, 2\]"),
@@ -152,8 +152,8 @@ def test_what_is_no_denoiser_is_refused(function: Any, told: str) -> None:
         (lambda _x, _s: None, "None"),
     ],
 )
-def test_what_is_no_answer_is_refused(answer: Any, told: str) -> None:
-    with pytest.raises(WrongValue, match=told):
+def test_what_is_no_answer_is_refused(answer: Any, expected: str) -> None:
+    with pytest.raises(WrongValue, match=expected):
         OwnDenoiser(answer)(torch.zeros(1, 7, 2, dtype=torch.float64), *LEVEL)
 
 

@@ -76,11 +76,11 @@ def test_conversions_round_trip_at_every_noise_level(given: str, wanted: str) ->
     Beyond, data (or noise) are the difference of numbers nsr (or 1/nsr) times as large, of which floating point keeps 1.1e-16: at 1e4
     that is 1.1e-12 by itself, and the tolerance grows with it.
     """
-    prediction, asked = (ALL[name].predict(DATA, NOISE, LEVEL, 0.5) for name in (given, wanted))
+    prediction, requested = (ALL[name].predict(DATA, NOISE, LEVEL, 0.5) for name in (given, wanted))
     there = convert(prediction, Z, LEVEL, ALL[given], ALL[wanted], 0.5)
     back = convert(there, Z, LEVEL, ALL[wanted], ALL[given], 0.5)
     tolerance = 1e-12 * torch.maximum(NSR, 1 / NSR).clamp(min=1e3)[:, None] / 1e3
-    assert ((there - asked).abs() <= tolerance * (1 + asked.abs())).all()
+    assert ((there - requested).abs() <= tolerance * (1 + requested.abs())).all()
     assert ((back - prediction).abs() <= tolerance * (1 + prediction.abs())).all()
 
 
@@ -141,9 +141,9 @@ def test_noise_score_and_data_are_three_spellings_of_the_exact_answer() -> None:
     D = dataset.denoise(x[:, None], LEVEL.a[:, None], LEVEL.b[:, None])[:, 0]
     score = dataset.score(x[:, None], LEVEL.a[:, None], LEVEL.b[:, None])[:, 0]
     known = NSR > 1e-3  # below, the noise that D implies is lost in its rounding
-    told = convert(LEVEL.b[:, None] * score, x, LEVEL, PredictedScore(), Epsilon(), 0.5)
+    expected = convert(LEVEL.b[:, None] * score, x, LEVEL, PredictedScore(), Epsilon(), 0.5)
     implied = (x - LEVEL.a[:, None] * D) / LEVEL.b[:, None]
-    torch.testing.assert_close(told[known], implied[known], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(expected[known], implied[known], rtol=1e-12, atol=1e-12)
 
 
 def test_velocities_are_derivatives_along_their_paths() -> None:

@@ -365,20 +365,20 @@ def test_a_sampler_without_leave_to_look_between_levels_asks_at_the_grid_s_alone
         levels = own_levels(schedule, 6)
         offered = [level for level in (*levels, *sampler.path(levels)) if not level.clean]
         known = {(float(level.alpha), float(level.sigma)) for level in offered}
-        asked = set()
+        requested = set()
 
         class Listening(kit.Known):
             def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-                asked.add((float(alpha), float(sigma)))  # noqa: B023 - used within the loop
+                requested.add((float(alpha), float(sigma)))  # noqa: B023 - used within the loop
                 return super().__call__(x, alpha, sigma)
 
         model = Listening(Uniform())
         run(sampler, model, torch.ones(1, 3, 1, dtype=torch.float64), levels, kit.Recorded((1, 3, 1)))
-        assert (asked <= known) is not sampler.between_levels
+        assert (requested <= known) is not sampler.between_levels
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (lambda: DDIM(-0.1), "eta must lie between 0"),
         (lambda: DDIM(math.nan), "eta must lie between 0"),
@@ -399,8 +399,8 @@ def test_a_sampler_without_leave_to_look_between_levels_asks_at_the_grid_s_alone
         (lambda: ExponentialEuler("data"), "held = 'data'; accepted: score, noise"),  # type: ignore[arg-type]
     ],
 )
-def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make()
 
 

@@ -222,10 +222,10 @@ def test_churn_and_heun_are_algorithms_2_and_1_of_karras(sampler: Churn, steps: 
 def test_churn_raises_the_noise_to_signal_ratio_on_any_schedule(schedule: Schedule) -> None:
     """What the denoiser sees at the beginning of a step is x/alpha with the noise that lifts nsr to (1 + gamma) nsr."""
     sampler, steps, shape = Churn(s_churn=3.0, s_min=0.1, s_max=10.0, s_noise=1.01), 10, (1, 20, 1)
-    levels, asked = own_levels(schedule, steps), []
+    levels, requested = own_levels(schedule, steps), []
 
     def remember(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        asked.append((x / alpha if float(alpha) else x, float(sigma / alpha)))
+        requested.append((x / alpha if float(alpha) else x, float(sigma / alpha)))
         return uniform(x, alpha, sigma)
 
     x = standard(shape, "raise") * levels[0].sigma
@@ -233,7 +233,7 @@ def test_churn_raises_the_noise_to_signal_ratio_on_any_schedule(schedule: Schedu
     states = [x, *sampler.trajectory(remember, x, levels, draws)]
     churned = 0
     for i in range(steps):
-        seen, ratio = asked[2 * i]
+        seen, ratio = requested[2 * i]
         now = float(levels[i].nsr)
         if i > 0 and 0.1 <= now <= 10:
             assert ratio == pytest.approx(min(1.3 * now, float(levels[0].nsr)), rel=1e-9)

@@ -198,7 +198,7 @@ def blind() -> tuple[np.ndarray, np.ndarray, float, float]:
     return x.numpy(), unknown.numpy(), losses[0], losses[1]
 
 
-def not_told(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def without_level(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The denoiser that the best blind network makes."""
     places, values, *_ = blind()
     eps = torch.from_numpy(np.interp(x.numpy().ravel(), places, values)).reshape(x.shape)
@@ -207,14 +207,14 @@ def not_told(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 def test_without_the_level_the_smallest_loss_is_half_as_large_again() -> None:
     """S0-7: .10605 becomes .15781."""
-    _, _, told, untold = blind()
-    assert told == pytest.approx(0.10605, abs=1e-5)
-    assert untold == pytest.approx(0.15781, abs=1e-5)
+    _, _, least, least_blind = blind()
+    assert least == pytest.approx(0.10605, abs=1e-5)
+    assert least_blind == pytest.approx(0.15781, abs=1e-5)
 
 
 def test_without_the_level_samples_are_nowhere_near() -> None:
     """S0-7: W1 .2248. Runs scatter by .004; four within 4.5 standard errors: false alarms 1e-5."""
-    samples = independent_runs(Ancestral(), SCALED, 4, not_told)
+    samples = independent_runs(Ancestral(), SCALED, 4, without_level)
     assert abs(mean(w1(member) for member in samples) - 0.2248) < 4.5 * 0.0041 / 2
     assert max(w1(member) for member in chain_samples("scaled, posterior")) < 0.03
 

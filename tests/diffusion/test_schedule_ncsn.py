@@ -87,6 +87,6 @@ def test_impossible_levels_are_refused() -> None:
         (lambda: NCSN(levels=1), "2 to 100000 levels, found 1"),
         (lambda: NCSN(sigma_max=0.001), "0 < sigma_min < sigma_max"),
     )
-    for make, told in cases:
-        with pytest.raises(ValueError, match=told):
+    for make, expected in cases:
+        with pytest.raises(ValueError, match=expected):
             make()

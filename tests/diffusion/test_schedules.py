@@ -445,9 +445,9 @@ IMPOSSIBLE: list[tuple[Callable[[], Schedule], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "told"), IMPOSSIBLE, ids=[told for _, told in IMPOSSIBLE])
-def test_impossible_parameters_are_refused_in_words(make: Callable[[], Schedule], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("make", "expected"), IMPOSSIBLE, ids=[expected for _, expected in IMPOSSIBLE])
+def test_impossible_parameters_are_refused_in_words(make: Callable[[], Schedule], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         make()
 
 
@@ -1022,7 +1022,7 @@ def test_a_refused_expression_has_not_been_evaluated(capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "expected"),
     [
         ({"alpha": "t"}, "alpha must be 1 at t = 0, found 0.0 of 't'"),
         ({"alpha": "9**9**t"}, "alpha must be 1 at t = 0, found 9.0"),
@@ -1050,8 +1050,8 @@ def test_a_refused_expression_has_not_been_evaluated(capfd: pytest.CaptureFixtur
         ({"alpha": "math:cos"}, "alpha failed: 'math:cos'"),
     ],
 )
-def test_amplitudes_that_make_no_schedule_are_refused_in_words(parameters: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_amplitudes_that_make_no_schedule_are_refused_in_words(parameters: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         User(**parameters)  # type: ignore[arg-type]
 
 

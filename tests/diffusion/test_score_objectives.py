@@ -113,19 +113,19 @@ def test_the_loss_is_that_of_the_score_that_the_model_implies(
     formulation: Denoising, levels: SingleLevel, parametrization: str
 ) -> None:
     """``sigma^2`` (of clean data: std^2) times the objective point by point, plus d/2; the network in float32, to 2e-4."""
-    asked = replace(formulation, noise_levels=levels, parametrization=parametrizations.create(parametrization))
-    one = member(asked, PLANE)
+    requested = replace(formulation, noise_levels=levels, parametrization=parametrizations.create(parametrization))
+    one = member(requested, PLANE)
     network = StackedMLP(2, 16, 2)
     rows = awake(network)
     examples = [part[0][None] for part in batches_of(one, PLANE.sample(200, stream("data")), 1, 40, stream("lesson"))]
-    found = asked.objective.losses(network, rows, *examples)[0]
+    found = requested.objective.losses(network, rows, *examples)[0]
     unit = levels.sigma or PLANE.std
     alpha, sigma = 1.0, levels.sigma
     scale = math.hypot(alpha, sigma)
-    into = asked.parametrization.input_scale(*_level(sigma)) if sigma else numbers(1 / PLANE.std)
+    into = requested.parametrization.input_scale(*_level(sigma)) if sigma else numbers(1 / PLANE.std)
     x = (examples[0][0].double() / into) * scale
-    score = network_score(asked, PLANE, network, rows)
-    match asked.objective:
+    score = network_score(requested, PLANE, network, rows)
+    match requested.objective:
         case ImplicitLoss(probes=None):
             expected = implicit_loss(score, x)
         case ImplicitLoss():
@@ -140,17 +140,17 @@ def _level(sigma: float) -> tuple[Circle, float]:
 
 
 def test_denoising_score_matching_is_the_denoising_loss_halved() -> None:
-    asked = DenoisingScoreMatching(noise_levels=ONE)
-    assert asked.objective == DenoisingLoss()
-    one, network = member(asked, PLANE), StackedMLP(2, 16, 2)
+    requested = DenoisingScoreMatching(noise_levels=ONE)
+    assert requested.objective == DenoisingLoss()
+    one, network = member(requested, PLANE), StackedMLP(2, 16, 2)
     rows = awake(network)
     data = PLANE.sample(1, stream("one point"))  # one point, so that the noise is known from the input
     examples = [part[0][None] for part in batches_of(one, data, 1, 40, stream("lesson"))]
-    c = asked.parametrization.input_scale(*_level(0.4))
+    c = requested.parametrization.input_scale(*_level(0.4))
     x = examples[0][0].double() / c * math.hypot(1, 0.4)
     eps = (x - data) / 0.4
-    expected = 0.4**2 * denoising_loss(network_score(asked, PLANE, network, rows), data, eps, 0.4)
-    found = 0.5 * asked.objective.losses(network, rows, *examples)[0]
+    expected = 0.4**2 * denoising_loss(network_score(requested, PLANE, network, rows), data, eps, 0.4)
+    found = 0.5 * requested.objective.losses(network, rows, *examples)[0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -163,10 +163,12 @@ def test_on_noised_data_every_objective_has_the_value_of_the_denoising_one(
     network = StackedMLP(target.dim, 16, 2)
     rows, data = awake(network), target.sample(20_000, stream("data"))
     values = []
-    for asked in (formulation, DenoisingScoreMatching()):
-        one = member(asked, target)
-        examples = [part[0][None] for part in batches_of(one, data, 1, 40_000, stream("value", asked.registered_name))]
-        values.append(asked.objective.losses(network, rows, *examples)[0].detach().double())
+    for requested in (formulation, DenoisingScoreMatching()):
+        one = member(requested, target)
+        examples = [
+            part[0][None] for part in batches_of(one, data, 1, 40_000, stream("value", requested.registered_name))
+        ]
+        values.append(requested.objective.losses(network, rows, *examples)[0].detach().double())
     mine, theirs = values[0], 0.5 * values[1]
     error = math.hypot(*(float(v.std()) / math.sqrt(len(v)) for v in (mine, theirs)))
     assert abs(float(mine.mean() - theirs.mean())) <= 4 * error
@@ -221,16 +223,16 @@ def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covar
     levels: SingleLevel,
 ) -> None:
     """To rounding of float32 batches, whatever was drawn; at its value ``-1/2 tr S_n^-1`` in the units of the loss."""
-    asked = ImplicitScoreMatching(noise_levels=levels)
-    one = member(asked, PLANE)
+    requested = ImplicitScoreMatching(noise_levels=levels)
+    one = member(requested, PLANE)
     examples = [part[0][None] for part in batches_of(one, PLANE.sample(500, stream("d")), 1, 300, stream("l"))]
-    network, rows = linear_optimum(asked, examples)
-    into = asked.parametrization.input_scale(*_level(0.4)) if levels.sigma else numbers(1 / PLANE.std)
+    network, rows = linear_optimum(requested, examples)
+    into = requested.parametrization.input_scale(*_level(0.4)) if levels.sigma else numbers(1 / PLANE.std)
     x = examples[0][0].double() / into * math.hypot(1, levels.sigma)
     inverse = torch.linalg.inv(torch.cov(x.T, correction=0))
-    a = linear_score(asked, PLANE, network, rows)
+    a = linear_score(requested, PLANE, network, rows)
     torch.testing.assert_close(a, -inverse, rtol=0, atol=1e-4 if levels.sigma else 2e-2)
-    value = float(asked.objective.losses(network, rows, *(part.double() for part in examples)).mean().detach())
+    value = float(requested.objective.losses(network, rows, *(part.double() for part in examples)).mean().detach())
     unit = levels.sigma or PLANE.std
     assert value == pytest.approx(1 - 0.5 * unit**2 * float(inverse.trace()), abs=1e-5)
 
@@ -238,13 +240,13 @@ def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covar
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
 def test_a33_a35_a36_every_objective_has_the_noised_score_as_its_linear_optimum(name: str) -> None:
     """``-(S + sigma^2)^-1``, S = diag(1, .25), sigma = .4, from 40 000 examples: largest error of any objective over 20 streams 0.066."""
-    asked = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
-    one = member(asked, PLANE)
+    requested = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
+    one = member(requested, PLANE)
     examples = [
         part[0][None] for part in batches_of(one, PLANE.sample(50_000, stream("d")), 1, 40_000, stream("l", name))
     ]
-    network, rows = linear_optimum(asked, examples)
-    a = linear_score(asked, PLANE, network, rows)
+    network, rows = linear_optimum(requested, examples)
+    a = linear_score(requested, PLANE, network, rows)
     torch.testing.assert_close(a, torch.diag(-1 / numbers(1 + 0.16, 0.25 + 0.16)), rtol=0, atol=0.1)
     assert (a - torch.diag(-1 / numbers(1.0, 0.25))).abs().max() > 1  # the score of the data is another
 
@@ -275,8 +277,8 @@ QUICK = Training(steps=300, batch=128, width=32, depth=1, data=5000)
 
 @cache
 def trained_at_one_level(name: str) -> tuple[NoiseConditional, TrainedStack]:
-    asked = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
-    return asked, train([member(asked, PLANE, "near")], [PLANE.sample(5000, stream("d"))], QUICK)
+    requested = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
+    return requested, train([member(requested, PLANE, "near")], [PLANE.sample(5000, stream("d"))], QUICK)
 
 
 def distance_at_one_level(stack: TrainedStack) -> float:
@@ -302,11 +304,11 @@ def test_a32_trained_at_one_level_each_objective_has_the_least_value_of_the_clos
     On 200 000 fresh examples, within 4.5 standard errors (for each of six objectives false alarms 7e-6, seed fixed), which are less than
     0.008; the value of an untrained network is 0.08 above.
     """
-    asked, stack = trained_at_one_level(name)
+    requested, stack = trained_at_one_level(name)
     data = PLANE.sample(200_000, stream("fresh"))
     examples = [part[0][None] for part in batches_of(stack.members[0], data, 1, 200_000, stream("fresh", name))]
     share = 0.5 if name == "denoising" else 1.0
-    errors = share * asked.objective.losses(stack.network, stack.rows, *examples)[0].detach().double()
+    errors = share * requested.objective.losses(stack.network, stack.rows, *examples)[0].detach().double()
     error = float(errors.std()) / math.sqrt(len(errors))
     least = 1 - 0.5 * 0.16 * (1 / 1.16 + 1 / 0.41)
     assert least == pytest.approx(0.7359, abs=1e-4)
@@ -316,8 +318,8 @@ def test_a32_trained_at_one_level_each_objective_has_the_least_value_of_the_clos
 
 def test_a33_implicit_objectives_learn_the_score_of_clean_smooth_data() -> None:
     """Langevin dynamics on it is the noise-free one. Largest Fisher divergence over 12 seeds 0.020; a zero score has 2.5."""
-    asked = ImplicitScoreMatching(noise_levels=CLEAN)
-    stack = train([member(asked, PLANE)], [PLANE.sample(5000, stream("d"))], QUICK)
+    requested = ImplicitScoreMatching(noise_levels=CLEAN)
+    stack = train([member(requested, PLANE)], [PLANE.sample(5000, stream("d"))], QUICK)
     x = PLANE.sample(2000, stream("clean"))
     exact = -(x - numbers(0.3, -1.0)) / numbers(1.0, 0.25)
     for sigma in (1e-3, 0.1, 0.7):  # the same score, whatever the level at which it is asked
@@ -328,9 +330,9 @@ def test_a33_implicit_objectives_learn_the_score_of_clean_smooth_data() -> None:
 @pytest.mark.parametrize("name", ["ncsn", "separate"])
 def test_a40_noise_conditional_networks_come_near_the_exact_score_at_every_level(name: str) -> None:
     """``sigma_i^2`` times the Fisher divergence at each level of three: largest over 12 seeds 0.0023; a zero score has 0.1 to 0.9."""
-    asked = EVERY[name]
+    requested = EVERY[name]
     schedule = NCSN(levels=3, sigma_max=2.0, sigma_min=0.2)
-    one = Member(PLANE, asked, schedule, "every level")
+    one = Member(PLANE, requested, schedule, "every level")
     stack = train(
         [one], [PLANE.sample(5000, stream("d"))], Training(steps=300, batch=192, width=32, depth=1, data=5000)
     )
@@ -429,8 +431,8 @@ def test_a_model_of_separate_networks_asks_the_one_of_the_nearest_level() -> Non
         SeparateLoss(count=3), network, (one,), awake(network), torch.zeros(1), torch.zeros(1, 1), (None,)
     )
     x = torch.randn(1, 5, 1, generator=stream("x"), dtype=torch.float64)
-    for level, asked in itertools.product((0, 1, 2), (0.9, 1.0, 1.1)):
-        sigma = numbers(float(schedule.noise_levels[level]) * asked)
+    for level, requested in itertools.product((0, 1, 2), (0.9, 1.0, 1.1)):
+        sigma = numbers(float(schedule.noise_levels[level]) * requested)
         others = awake(network).clone()
         for k in {0, 1, 2} - {level}:
             others[:, k * network.one.size : (k + 1) * network.one.size] = 0
@@ -478,16 +480,18 @@ def test_without_noise_there_is_nothing_to_denoise() -> None:
 
 
 def test_a_network_of_one_noise_level_has_a_schedule_of_that_level_and_no_other() -> None:
-    asked = ImplicitScoreMatching(noise_levels=ONE)
-    own = asked.own_schedule()
+    requested = ImplicitScoreMatching(noise_levels=ONE)
+    own = requested.own_schedule()
     assert own == EDM(0.3996, 0.4)
-    assert asked.refuses(own) is None
+    assert requested.refuses(own) is None
     for schedule in (EDM(), VPLinear(), EDM(0.3, 0.4), NCSN()):
-        assert schedule.registered_name in str(asked.refuses(schedule))
+        assert schedule.registered_name in str(requested.refuses(schedule))
     assert Denoising(noise_levels=ONE).own_schedule() == own
     assert Denoising().own_schedule() == EDM()
     for nsr in (0.3996, 0.4):  # it is told nothing, so that nothing changes over the width
-        assert torch.equal(member(asked, PLANE).condition(numbers(nsr)), member(asked, PLANE).condition(numbers(0.4)))
+        assert torch.equal(
+            member(requested, PLANE).condition(numbers(nsr)), member(requested, PLANE).condition(numbers(0.4))
+        )
 
 
 def study(**given: object) -> Study:
@@ -507,18 +511,18 @@ def study(**given: object) -> Study:
 def test_a_study_records_the_refusal_and_is_refused_where_nothing_is_left() -> None:
     clean = {"name": "implicit-score-matching", "noise_levels": {"name": "single", "sigma": 0.0}}
     plan = make_plan(study(formulations=[clean]), {}, [])
-    told = {p.cell.dataset.registered_name: plan.impossible.get(p.id) for p in plan.points if p.cell.training}
-    assert "has no lower bound for dataset 'uniform'" in str(told["uniform"])
-    assert told["gaussian"] is None
+    found = {p.cell.dataset.registered_name: plan.impossible.get(p.id) for p in plan.points if p.cell.training}
+    assert "has no lower bound for dataset 'uniform'" in str(found["uniform"])
+    assert found["gaussian"] is None
     with pytest.raises(StudyError, match="can be trained on no dataset of the study"):
         study(formulations=[clean], datasets=["uniform", "checkerboard"])
 
 
 def test_levels_are_chosen_for_each_data_set_of_a_study() -> None:
-    asked = study(datasets=["uniform", {"name": "gaussian", "dim": 8}], formulations=["ncsn", "ncsn-separate"])
+    requested = study(datasets=["uniform", {"name": "gaussian", "dim": 8}], formulations=["ncsn", "ncsn-separate"])
     found = {
         (p.cell.dataset.registered_name, p.cell.formulation.registered_name): p.cell.schedule
-        for p in make_plan(asked, {}, []).points
+        for p in make_plan(requested, {}, []).points
     }
     expected = {dataset.registered_name: NCSN().fitted(dataset) for dataset in (Uniform(), Gaussian(dim=8))}
     for dataset in ("uniform", "gaussian"):
@@ -539,13 +543,13 @@ def test_a_schedule_with_another_number_of_levels_is_refused_by_separate_network
 
 
 def test_impossible_parameters_are_refused() -> None:
-    for make, told in (
+    for make, expected in (
         (lambda: ImplicitScoreMatching(probes=0), "probes from 1 to 4096, found 0"),
         (lambda: SlicedScoreMatching(projections=0), "projections from 1 to 4096, found 0"),
         (lambda: SeparateScores(levels=1), "2 to 100000 levels, found 1"),
         (lambda: SingleLevel(-0.1), "sigma must be 0 or"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=expected):
             make()
 
 
@@ -572,8 +576,8 @@ def test_the_gradients_variance_is_that_of_the_closed_form_and_falls_with_the_ba
 
     400 gradients of 2 parameters: 5 standard errors of a variance are 25 %.
     """
-    asked = replace(DenoisingScoreMatching(noise_levels=ONE), parametrization=parametrizations.create("score"))
-    one, network = member(asked, PLANE), Linear(2)
+    requested = replace(DenoisingScoreMatching(noise_levels=ONE), parametrization=parametrizations.create("score"))
+    one, network = member(requested, PLANE), Linear(2)
     row = torch.zeros(network.size, dtype=torch.float64)
     data = PLANE.sample(2000, stream("d"))
 
@@ -606,8 +610,10 @@ def test_a35_more_projections_lower_the_variance_of_the_gradient_towards_that_of
     network = StackedMLP(4, 16, 1)
 
     def variance(formulation: Denoising) -> float:
-        asked = replace(formulation, noise_levels=SingleLevel(0.5))
-        return gradient_variance(member(asked, target), network, row, data, stream("g"), batch=16, draws=100).variance
+        requested = replace(formulation, noise_levels=SingleLevel(0.5))
+        return gradient_variance(
+            member(requested, target), network, row, data, stream("g"), batch=16, draws=100
+        ).variance
 
     one_probe, four, sixteen = (variance(SlicedScoreMatching(projections=m)) for m in (1, 4, 16))
     exact = variance(ImplicitScoreMatching())
@@ -649,8 +655,10 @@ def test_a35_the_variance_of_the_sliced_gradient_grows_with_the_dimension_and_th
         ImplicitScoreMatching(): 0.5,
     }
     for formulation, value in expected.items():
-        asked = replace(formulation, noise_levels=SingleLevel(1.0), parametrization=parametrizations.create("score"))
-        found = gradient_variance(member(asked, target), network, row, data, stream("g", d), batch=16, draws=500)
+        requested = replace(
+            formulation, noise_levels=SingleLevel(1.0), parametrization=parametrizations.create("score")
+        )
+        found = gradient_variance(member(requested, target), network, row, data, stream("g", d), batch=16, draws=500)
         assert 16 * found.variance == pytest.approx(value, rel=0.2), formulation.label()
 
 
@@ -683,8 +691,11 @@ def test_a_mixture_at_one_level_is_learned_by_signs_as_by_the_trace() -> None:
     """On the line a sign squared is one: Hutchinson's trace with signs is the exact one, to the rounding of float32."""
     target = GaussianMixture()
     losses = []
-    for asked in (ImplicitScoreMatching(noise_levels=ONE), ImplicitScoreMatching(noise_levels=ONE, trace="hutchinson")):
-        one, network = member(asked, target), StackedMLP(1, 16, 2)
+    for requested in (
+        ImplicitScoreMatching(noise_levels=ONE),
+        ImplicitScoreMatching(noise_levels=ONE, trace="hutchinson"),
+    ):
+        one, network = member(requested, target), StackedMLP(1, 16, 2)
         examples = [part[0][None] for part in batches_of(one, target.sample(100, stream("d")), 1, 50, stream("l"))]
-        losses.append(asked.objective.losses(network, awake(network), *examples).detach())
+        losses.append(requested.objective.losses(network, awake(network), *examples).detach())
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)

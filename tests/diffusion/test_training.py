@@ -398,12 +398,12 @@ def test_members_of_different_dimensions_are_refused() -> None:
 
 
 def test_progress_counts_the_steps_to_the_end() -> None:
-    told: list[int] = []
+    found: list[int] = []
     settings = Training(steps=100, batch=2, width=4, depth=1)
-    stack = train([member(VP())], [training_set(Uniform(), 10)], settings, told.append)
-    assert told == stack.loss_steps.tolist()
-    assert told[-1] == 100
-    assert len(told) == 64
+    stack = train([member(VP())], [training_set(Uniform(), 10)], settings, found.append)
+    assert found == stack.loss_steps.tolist()
+    assert found[-1] == 100
+    assert len(found) == 64
     assert stack.losses.shape == (1, 64)
     brief = train([member(VP())], [training_set(Uniform(), 10)], Training(steps=3, batch=2, width=4, depth=1))
     assert brief.loss_steps.tolist() == [1, 2, 3]

@@ -303,7 +303,7 @@ def test_the_linear_model_trained_as_all_others_reaches_it(posterior: Posterior)
 Theta = dict[str, Tensor]
 
 
-def closed_form(solution: Posterior, asked: Posterior, turned: float = 0.0) -> Theta:
+def closed_form(solution: Posterior, requested: Posterior, turned: float = 0.0) -> Theta:
     """Weights of the linear model at the optimum for one posterior, asked as a model with another, its latent axes turned by an angle.
 
     Either has V = (W'W + r^2)^-1 W' and r^2 the mean of the lost variances; with c a kept one, W = (c - r^2)^(1/2) and s^2 = r^2/c
@@ -322,7 +322,7 @@ def closed_form(solution: Posterior, asked: Posterior, turned: float = 0.0) -> T
     cos, sin = math.cos(turned), math.sin(turned)
     W = W @ torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
     V = torch.linalg.inv(W.T @ W + r2 * torch.eye(2, dtype=torch.float64)) @ W.T
-    widths = 2 if asked == "diagonal" else 1
+    widths = 2 if requested == "diagonal" else 1
     into = torch.cat([V, torch.zeros(widths, 5, dtype=torch.float64)]).T
     shift = torch.cat([torch.zeros(2, dtype=torch.float64), 0.5 * s2.log()[:widths]])
     return {
@@ -424,7 +424,9 @@ def test_the_decoders_spread_decides_what_a_squared_error_weighs() -> None:
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
-def asked(formulation: VariationalAutoencoder, dataset: Dataset, samples: int, sampler: Decode | None = None) -> Point:
+def point_of(
+    formulation: VariationalAutoencoder, dataset: Dataset, samples: int, sampler: Decode | None = None
+) -> Point:
     settings = Training(steps=30, batch=32, width=16, depth=2)
     cell = Cell(dataset, formulation, formulation.own_schedule(), 0, settings)
     return Point(cell, sampler or Decode(), EqualTimes(), 1, samples, "random")
@@ -440,10 +442,10 @@ def final(point: Point, model: object) -> Tensor:
 def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAutoencoder, noise: bool) -> None:
     """Also where there are more latent coordinates than coordinates of the data; more samples only append rows."""
     stack = trained(formulation, Torus(), Training(steps=30, batch=32, width=16, depth=2), "samples")
-    few, many = (final(asked(formulation, Torus(), n, Decode(noise)), stack.model) for n in (100, 4000))
+    few, many = (final(point_of(formulation, Torus(), n, Decode(noise)), stack.model) for n in (100, 4000))
     assert few.shape == (1, 100, 3)
     assert torch.equal(few, many[:, :100])
-    point = asked(formulation, Torus(), 4000)
+    point = point_of(formulation, Torus(), 4000)
     from diffusion.inference import noise_streams
     from tasks.work.sampling import question_of, start_noise, subjects_of
 
@@ -506,6 +508,6 @@ def test_parameters_and_questions_that_make_no_sense_are_refused_in_words() -> N
     stack = trained(VariationalAutoencoder(), Uniform(), Training(steps=1, batch=4, width=4, depth=1), "refused")
     with pytest.raises(TypeError, match="no denoisers"):
         stack.denoiser(normal(1, 2, 1), torch.ones(1), torch.ones(1))
-    point = asked(VariationalAutoencoder(), Uniform(), 4)
+    point = point_of(VariationalAutoencoder(), Uniform(), 4)
     assert point.impossible() is None
     assert "own way" in str(Point(point.cell, Heun(), point.grid, 1, 4, "random").impossible())

@@ -62,7 +62,7 @@ def test_query_without_groups_gives_a_record_per_point_in_every_format(store: st
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--where", "smapler == 'heun'"], "did you mean 'sampler'"),
         (["--where", "sampler == "], "not understood"),
@@ -75,9 +75,11 @@ def test_query_without_groups_gives_a_record_per_point_in_every_format(store: st
         (["--study", "nope"], "no study 'nope'"),
     ],
 )
-def test_a_question_that_makes_no_sense_exits_2_with_one_message(store: str, arguments: list[str], told: str) -> None:
+def test_a_question_that_makes_no_sense_exits_2_with_one_message(
+    store: str, arguments: list[str], expected: str
+) -> None:
     result = ask("query", "--store", store, *arguments, code=2)
-    assert told in result.output
+    assert expected in result.output
     assert "Traceback" not in result.output
 
 
@@ -85,8 +87,8 @@ def test_a_missing_store_exits_3_and_a_wrong_reference_2(store: str, tmp_path: P
     assert "no store here" in ask("query", "--store", str(tmp_path / "none"), code=3).output
     (tmp_path / "file").write_text("mine")
     assert "this is a file" in ask("query", "--store", str(tmp_path / "file"), code=3).output
-    told = ask("query", "--store", store, "--as-of", "yesterday", code=2).output
-    assert "neither a snapshot, a tag nor a time" in told
+    text = ask("query", "--store", store, "--as-of", "yesterday", code=2).output
+    assert "neither a snapshot, a tag nor a time" in text
     assert "nothing is older" in ask("query", "--store", store, "--as-of", "2001-01-01", code=2).output
     assert "expected a folder or s3" in ask("query", "--store", "ftp://a/b", code=2).output
 
@@ -201,7 +203,7 @@ def test_a_report_of_a_store_with_one_study_needs_no_name(store: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (
             "name: x\ndatasets: [unifrom]\nformulations: [edm]\nsamplers: [heun]\nsteps: [1]\nmetrics: [w1]\n",
@@ -222,12 +224,12 @@ def test_a_report_of_a_store_with_one_study_needs_no_name(store: str, tmp_path: 
     ],
 )
 def test_a_bad_study_exits_2_with_its_place_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text(text.replace("TRANSITION", "{name: ancestral, variance: transition}"))
     result = ask("run", "bad.yaml", code=2)
-    assert told in result.output
+    assert expected in result.output
     assert "bad.yaml" in result.output
     assert "Traceback" not in result.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.yaml"]

@@ -58,9 +58,9 @@ def test_every_study_of_a_list_is_run_and_the_worst_decides_the_exit_code(diffat
         text = STUDY.format(name=name, formulation=formulation, sampler=sampler, steps=20)
         (folder / f"{name}.yaml").write_text(text)
     (folder / "all.yaml").write_text("name: all\nstudies: [first.yaml, second.yaml, third.yaml]\n")
-    told = diffatlas("run", "all.yaml", "--workers", "1", code=1, PYTHONPATH=f"{folder}{os.pathsep}{ROOT}")
-    assert "all: 3 studies" in told.stdout
-    assert "not today" in told.stderr
+    result = diffatlas("run", "all.yaml", "--workers", "1", code=1, PYTHONPATH=f"{folder}{os.pathsep}{ROOT}")
+    assert "all: 3 studies" in result.stdout
+    assert "not today" in result.stderr
     for name, status in (("first", "failed"), ("second", "ok"), ("third", "ok")):
         points = open_results(str(folder / "results"), name)
         assert set(points["status"].values.tolist()) == {status}

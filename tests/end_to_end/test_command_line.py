@@ -75,8 +75,8 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas: Comm
     first = diffatlas("run", "small.yaml")
     assert "report: reports/small.html" in first.stdout
     assert "exact edm" in first.stdout
-    told = [line for line in first.stderr.splitlines() if line.strip()]
-    assert all(line.startswith(("study small:", "shard ", "32 points computed")) for line in told), first.stderr
+    text = [line for line in first.stderr.splitlines() if line.strip()]
+    assert all(line.startswith(("study small:", "shard ", "32 points computed")) for line in text), first.stderr
     assert "±" in first.stdout
     points = open_results(str(diffatlas.folder / "results"), "small")
     # 2 formulations and 2 exact rows, 2 seeds, 2 samplers, 2 step counts
@@ -189,8 +189,8 @@ def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diff
         SMALL.replace("name: small", "name: wild").replace("formulations: [edm, ddpm]", "")
         + "grids:\n  - {formulations: [edm]}\n  - {formulations: [ddpm], training: {learning_rate: 1.0e+6}}\n"
     )
-    told = diffatlas("run", "wild.yaml", code=1)
-    assert "training diverged" in told.stderr
+    result = diffatlas("run", "wild.yaml", code=1)
+    assert "training diverged" in result.stderr
     points = open_results(str(diffatlas.folder / "results"), "wild")
     failed = points["status"].values == "failed"
     assert set(points["formulation"].values[failed]) == {"ddpm"}
@@ -218,8 +218,8 @@ def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas: Command) -> N
     (diffatlas.folder / "small.yaml").write_text(SMALL)
     store = Store.create(str(diffatlas.folder / "results"))
     with store.coordinate():
-        told = diffatlas("run", "small.yaml", code=3)
-        assert f"process {os.getpid()}" in told.stderr
+        result = diffatlas("run", "small.yaml", code=3)
+        assert f"process {os.getpid()}" in result.stderr
         assert len(store.history()) == 2  # made by icechunk and by us, nothing since
 
 
@@ -257,8 +257,8 @@ class Faulty(Sampler):
 def test_a_users_sampler_that_raises_fails_its_own_points_only(diffatlas: Command) -> None:
     (diffatlas.folder / "mine.py").write_text(DEADLY)
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("[heun, ancestral]", '[heun, "mine:Faulty"]'))
-    told = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
-    assert "ArithmeticError: no alpha below one, please" in told.stderr
+    result = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "ArithmeticError: no alpha below one, please" in result.stderr
     points = open_results(str(diffatlas.folder / "results"), "small")
     failed = points["status"].values == "failed"
     assert set(points["sampler"].values[failed]) == {"mine:Faulty"}
@@ -279,9 +279,9 @@ steps: [3]
 samples: 300
 metrics: [w1, "own:Hundredfold"]
 """)
-    told = diffatlas("run", "own.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
-    assert "SystemExit: 3" in told.stderr
-    assert "gave samples of shape [1, 300], expected [1, 300, 1]" in told.stderr
+    result = diffatlas("run", "own.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "SystemExit: 3" in result.stderr
+    assert "gave samples of shape [1, 300], expected [1, 300, 1]" in result.stderr
     points = open_results(str(diffatlas.folder / "results"))
     failed = points["status"].values == "failed"
     assert set(points["sampler"].values[failed]) == {"own:Leaving", "own:Flat"}
@@ -310,8 +310,8 @@ def test_a_shard_whose_workers_keep_dying_is_recorded_as_failed_and_the_others_f
         + "grids:\n  - {formulations: [edm], samplers: [heun], training: {steps: 121}}\n"
         + '  - {formulations: [ddpm], samplers: ["mine:Deadly"]}\n'
     )
-    told = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
-    assert "the worker ended without an answer" in told.stderr
+    result = diffatlas("run", "small.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
+    assert "the worker ended without an answer" in result.stderr
     points = open_results(str(diffatlas.folder / "results"), "small")
     trained = points.isel(point=points["formulation"].values == "edm")
     assert set(trained["status"].values) == {"ok"}

@@ -48,8 +48,8 @@ def test_a_tag_names_a_snapshot_for_every_command_that_takes_one(store: str) -> 
     tagged = next(entry for entry in json.loads(ask("history", "--store", store, "--json").stdout) if entry["tags"])
     assert tagged["tags"] == ["before"]
     assert open_results(store, as_of="before").attrs["snapshot"] == tagged["snapshot"]
-    told = ask("tag", "before", "--store", store, code=2)
-    assert tagged["snapshot"] in told.output
+    result = ask("tag", "before", "--store", store, code=2)
+    assert tagged["snapshot"] in result.output
     assert ask("tag", "../up", "--store", store, code=2).output.startswith("tag '../up'")
     ask("tag", "for-now", tagged["snapshot"][:6], "--store", store)
     ask("tag", "for-now", "--delete", "--store", store)
@@ -57,20 +57,20 @@ def test_a_tag_names_a_snapshot_for_every_command_that_takes_one(store: str) -> 
 
 
 def test_diff_tells_what_moved_and_ends_with_1_only_if_asked_to(store: str) -> None:
-    told = json.loads(ask("diff", "before", "--store", store, "--metric", "w1,ks", "--json").stdout)
-    moved = [row for row in told["groups"] if row["verdict"] == "worse"]
+    document = json.loads(ask("diff", "before", "--store", store, "--metric", "w1,ks", "--json").stdout)
+    moved = [row for row in document["groups"] if row["verdict"] == "worse"]
     assert moved
     assert {row["metric"] for row in moved} == {"w1"}
     assert all(row["change"] > 0.4 for row in moved)
     ask("diff", "before", "--store", store)
     ask("diff", "before", "--store", store, "--exit-code", code=1)
     ask("diff", "before", "--store", store, "--metric", "ks", "--exit-code")
-    backwards = json.loads(ask("diff", told["after"]["snapshot"], "before", "--store", store, "--json").stdout)
+    backwards = json.loads(ask("diff", document["after"]["snapshot"], "before", "--store", store, "--json").stdout)
     assert len(moved) == sum(row["verdict"] == "better" for row in backwards["groups"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("diff", "never"), "neither a snapshot, a tag nor a time"),
         (("diff", "before", "--metric", "w2"), "w2"),
@@ -89,9 +89,9 @@ def test_diff_tells_what_moved_and_ends_with_1_only_if_asked_to(store: str) -> N
 def test_a_question_that_makes_no_sense_exits_2_and_says_why(
     store: str,
     arguments: tuple[str, ...],
-    told: str,
+    expected: str,
 ) -> None:
-    assert told in ask(*arguments, "--store", store, code=2).output
+    assert expected in ask(*arguments, "--store", store, code=2).output
 
 
 def test_rank_and_front_are_tables_like_any_other(store: str) -> None:
@@ -123,8 +123,8 @@ def test_an_export_opens_without_this_package(store: str, tmp_path: Path) -> Non
 def test_plan_explains_and_force_chooses_by_the_same_language(store: str, tmp_path: Path) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump({**SPEC, "seeds": 4, "formulations": ["exact"]}))
-    told = json.loads(ask("plan", study, "--store", store, "--explain", "--json").stdout)
-    assert {reason["reason"]: reason["points"] for reason in told["reasons"]} == {
+    document = json.loads(ask("plan", study, "--store", store, "--explain", "--json").stdout)
+    assert {reason["reason"]: reason["points"] for reason in document["reasons"]} == {
         "version of w1 changed from 2 to 1": 16
     }
     forced = json.loads(
@@ -136,9 +136,9 @@ def test_plan_explains_and_force_chooses_by_the_same_language(store: str, tmp_pa
 
 
 def test_gc_keeps_what_is_young_and_tells_what_would_go(store: str) -> None:
-    told = json.loads(ask("gc", "--store", store, "--older-than", "90m", "--dry-run", "--json").stdout)
-    assert told["snapshots"] == []
-    assert told["dry_run"]
+    document = json.loads(ask("gc", "--store", store, "--older-than", "90m", "--dry-run", "--json").stdout)
+    assert document["snapshots"] == []
+    assert document["dry_run"]
 
 
 def test_a_reader_that_has_had_enough_is_no_error(store: str) -> None:
@@ -147,8 +147,8 @@ def test_a_reader_that_has_had_enough_is_no_error(store: str) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        told = process.stderr.read()
-    assert (process.returncode, told) == (0, b"")
+        text = process.stderr.read()
+    assert (process.returncode, text) == (0, b"")
 
 
 @pytest.mark.parametrize(("form", "name"), [("zarr", "x.zarr"), ("netcdf", "x.nc"), ("parquet", "x.parquet")])
@@ -179,8 +179,8 @@ def test_a_mean_over_differently_trained_networks_is_told(tmp_path: Path) -> Non
     question = ("query", "--store", uri, "--by", "formulation,sampler,steps", "--metric", "w1")
     assert "warning" not in ask(*question).stderr
     answer(uri, {**SPEC, "seeds": 1, "training": {**SPEC["training"], "steps": 12}})
-    told = ask(*question).stderr
-    assert "4 configurations are there several times with the same seed" in told
+    text = ask(*question).stderr
+    assert "4 configurations are there several times with the same seed" in text
     assert "warning" not in ask(*question, "--study", "tiny").stderr
     assert "warning" not in ask(*question[:-3], "formulation,sampler,steps,cell_id", "--metric", "w1").stderr
     assert "warning" not in ask(*question, "--where", "formulation == 'exact'").stderr
@@ -189,8 +189,8 @@ def test_a_mean_over_differently_trained_networks_is_told(tmp_path: Path) -> Non
 def test_a_path_that_is_kept_in_vain_is_told(tmp_path: Path) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump({**SPEC, "keep": {"trajectories": ["heun@3", "heun@9"]}}))
-    told = json.loads(ask("plan", study, "--store", tmp_path / "none", "--json").stdout)["warnings"]
-    assert [line for line in told if "heun" in line] == [
+    document = json.loads(ask("plan", study, "--store", tmp_path / "none", "--json").stdout)["warnings"]
+    assert [line for line in document if "heun" in line] == [
         "keep.trajectories: 'heun@9' is of no point of the study: its samplers and steps have no such pair"
     ]
 

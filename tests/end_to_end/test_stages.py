@@ -92,8 +92,8 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
 
 def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Command, client: Any) -> None:
     diffatlas("run", study(diffatlas, "first"))
-    told = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
-    assert "16 points computed, 0 cells trained" in told.stderr
+    result = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
+    assert "16 points computed, 0 cells trained" in result.stderr
     stages = by_stage(task_runs(client, "more", 3 + 4 + 1))
     assert stages == {("sweep", "COMPLETED"): 3, ("commit", "COMPLETED"): 4, ("report", "COMPLETED"): 1}
 
@@ -101,8 +101,8 @@ def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Comm
 @pytest.mark.timeout(1500)  # four runs of the command, and Ray tries a dying worker again
 def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) -> None:
     """Every sweep ends its worker, however often it is started again; what was trained is in the store, and is not trained again."""
-    told = diffatlas("run", study(diffatlas, "dying"), code=1, seconds=500, DIFFATLAS_FAILPOINT="sweep.begin")
-    assert "32 points computed, 4 cells trained" in told.stderr
+    result = diffatlas("run", study(diffatlas, "dying"), code=1, seconds=500, DIFFATLAS_FAILPOINT="sweep.begin")
+    assert "32 points computed, 4 cells trained" in result.stderr
     answers = Answers(Store.open(str(diffatlas.folder / "results")), "dying")
     assert set(answers.points["status"].values) == {"failed"}
     assert all("the worker ended without an answer" in text for text in answers.points["error"].values)
@@ -119,8 +119,8 @@ def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) ->
 
 
 def test_what_was_not_trained_is_not_swept_and_its_points_have_failed(diffatlas: Command, client: Any) -> None:
-    told = diffatlas("run", study(diffatlas, "untrained"), code=1, seconds=500, DIFFATLAS_FAILPOINT="train.middle")
-    assert "32 points computed, 0 cells trained" in told.stderr
+    result = diffatlas("run", study(diffatlas, "untrained"), code=1, seconds=500, DIFFATLAS_FAILPOINT="train.middle")
+    assert "32 points computed, 0 cells trained" in result.stderr
     points = open_results(str(diffatlas.folder / "results"), "untrained")
     exact = points["formulation"].values == "exact"
     assert set(points["status"].values[exact]) == {"ok"}
@@ -192,8 +192,8 @@ def test_each_stage_may_ask_for_resources_of_its_own(diffatlas: Command) -> None
         steps="[2]",
     )
     request = {"study": name, "workers": 3, "resources": {"sweep": {"num_cpus": 2.5}}}
-    asked = json.dumps(request)
-    out, _ = diffatlas.python(START, asked, PYTHONPATH=f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}")
+    requested = json.dumps(request)
+    out, _ = diffatlas.python(START, requested, PYTHONPATH=f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}")
     assert out.strip() == "1"
     given = json.loads((diffatlas.folder / "given.json").read_text())
     assert given["CPU"] == 2.5

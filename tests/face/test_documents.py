@@ -93,12 +93,14 @@ def test_the_code_of_the_guide_for_contributors_runs(folder: Path) -> None:
     """In a process of its own: it registers a name."""
     code = "\n".join(blocks(ROOT / "CONTRIBUTING.md"))
     (folder / "guide.py").write_text(code)
-    asked = (
+    requested = (
         "import diffatlas as da, guide; print(len(da.sample(da.dataset('uniform'), guide.HalfEuler(part=1.0), n=7)))"
     )
     environment = {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
-    told = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=False)
-    assert told.stdout == "7\n", told.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", requested], env=environment, capture_output=True, text=True, check=False
+    )
+    assert completed.stdout == "7\n", completed.stderr
 
 
 def test_the_first_code_of_the_readme_has_at_most_ten_lines() -> None:

@@ -29,10 +29,10 @@ def exact_line(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def sentence(error: pytest.ExceptionInfo[da.DiffatlasError]) -> str:
-    told = str(error.value)
-    assert told
-    assert "\n" not in told
-    return told
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
 
 
 @pytest.mark.parametrize("name", samplers.names())
@@ -69,9 +69,9 @@ def test_every_sampler_answers_the_exact_model_or_says_why_not(name: str) -> Non
 def test_on_every_schedule_a_function_of_x_and_sigma_gives_the_samples_of_the_exact_model(name: str) -> None:
     """Whatever alpha is: a function is asked at x_t / alpha and sigma_t / alpha."""
     for sampler in ("ddim", "ancestral"):
-        asked: dict[str, Any] = {"sampler": sampler, "schedule": name, "steps": 5, "n": 200}
-        own = da.sample(exact_line, target=LINE, **asked)
-        torch.testing.assert_close(own, da.sample(LINE, **asked), rtol=0, atol=1e-6)
+        requested: dict[str, Any] = {"sampler": sampler, "schedule": name, "steps": 5, "n": 200}
+        own = da.sample(exact_line, target=LINE, **requested)
+        torch.testing.assert_close(own, da.sample(LINE, **requested), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name not in NEEDS_A_FILE])
@@ -129,8 +129,8 @@ TRAINABLE = [entry.name for entry in formulations if issubclass(entry.cls, Train
 def test_every_formulation_trains_on_a_tensor_and_gives_samples(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     data, labels = BUMPS.sample_labelled(300, generator)
-    told = labels if name == "class-conditional" else None
-    model = da.train(data, name, labels=told, steps=4, batch=16, width=8, depth=1)
+    found = labels if name == "class-conditional" else None
+    model = da.train(data, name, labels=found, steps=4, batch=16, width=8, depth=1)
     x = model.sample(steps=1 if name == "vae" else 3, n=10)
     assert x.shape == (10, 2)
     assert torch.equal(x, model.sample(steps=1 if name == "vae" else 3, n=10))
@@ -141,14 +141,14 @@ def test_every_formulation_trains_on_a_tensor_and_gives_samples(name: str) -> No
 def test_every_guidance_steers_a_model_and_a_function_whose_data_are_named(name: str) -> None:
     labelled = "labels" in CATALOGUE["guidances"][guidances.names().index(name)]["parameters"]
     guidance = da.guidance(name, **({"labels": 2} if labelled else {"values": 1.0}))
-    asked: dict[str, Any] = {"guidance": guidance, "steps": 6, "n": 100}
+    requested: dict[str, Any] = {"guidance": guidance, "steps": 6, "n": 100}
     if name != "trained-classifier":  # a minute of training
-        assert torch.isfinite(da.exact(BUMPS).sample("heun", **asked)).all()
+        assert torch.isfinite(da.exact(BUMPS).sample("heun", **requested)).all()
     with pytest.raises(da.WrongValue, match="guidance: it speaks of data"):
-        da.sample(lambda x, _: x, dim=2, **asked)
+        da.sample(lambda x, _: x, dim=2, **requested)
     if name == "classifier-free":
         with pytest.raises(da.WrongValue, match="is not told the label"):
-            da.sample(da.exact(BUMPS).denoise, target=BUMPS, **asked)
+            da.sample(da.exact(BUMPS).denoise, target=BUMPS, **requested)
     elif name != "trained-classifier":
-        own = da.sample(da.exact(BUMPS).denoise, target=BUMPS, **asked)
-        torch.testing.assert_close(own, da.sample(BUMPS, **asked), rtol=0, atol=1e-6)
+        own = da.sample(da.exact(BUMPS).denoise, target=BUMPS, **requested)
+        torch.testing.assert_close(own, da.sample(BUMPS, **requested), rtol=0, atol=1e-6)

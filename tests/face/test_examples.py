@@ -77,6 +77,6 @@ def test_results_are_read_in_xarray(tmp_path: Path, capsys: pytest.CaptureFixtur
     answer(store)
     means = loaded("results_in_xarray").main(store)
     assert means.sizes["sampler"] == 2
-    told = capsys.readouterr().out
-    assert "16 points" in told
-    assert "the model gives them again: True" in told
+    captured = capsys.readouterr().out
+    assert "16 points" in captured
+    assert "the model gives them again: True" in captured

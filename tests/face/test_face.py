@@ -21,8 +21,8 @@ HEAVY = ("torch", "prefect", "ray", "zarr", "icechunk", "xarray", "pandas", "num
 
 def imported(code: str) -> set[str]:
     """Which heavy packages are there after the code has run in a process of its own."""
-    told = f"import sys, json\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = f"import sys, json\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", found], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 

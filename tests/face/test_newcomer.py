@@ -20,10 +20,10 @@ print(scores, da.loss_floor(data[:500]))
 
 def test_twelve_lines_sample_a_denoiser_of_ones_own_train_on_ones_own_tensor_and_score() -> None:
     torch.manual_seed(0)
-    told: dict[str, object] = {"scores": {}}
+    result: dict[str, object] = {"scores": {}}
     assert len(SCRIPT.splitlines()) == 12
-    exec(SCRIPT, told)  # noqa: S102 - it is ours
-    scores = told["scores"]
+    exec(SCRIPT, result)  # noqa: S102 - it is ours
+    scores = result["scores"]
     assert isinstance(scores, dict)
     assert list(scores) == ["euler", "heun", "dpmpp-2m", "ancestral", "trained"]
     for name, found in scores.items():

@@ -63,15 +63,15 @@ def test_a_stored_model_is_the_one_that_was_trained_here(store: str, tmp_path: P
 
 
 def test_names_mappings_objects_and_classes_mean_the_same() -> None:
-    asked: dict[str, Any] = {"sampler": "ddim", "steps": 4, "n": 30}
-    expected = da.sample(Uniform(-1.0, 1.0), **asked)
+    requested: dict[str, Any] = {"sampler": "ddim", "steps": 4, "n": 30}
+    expected = da.sample(Uniform(-1.0, 1.0), **requested)
     for target in (
         da.dataset("uniform", low=-1.0, high=1.0),
         da.dataset({"name": "uniform", "low": -1.0, "high": 1.0}),
         da.dataset(Uniform, low=-1.0, high=1.0),
         da.dataset("diffusion.datasets:Uniform", low=-1.0, high=1.0),
     ):
-        assert torch.equal(da.sample(target, **asked), expected)
+        assert torch.equal(da.sample(target, **requested), expected)
     for formulation in ("edm", ElucidatedDM, ElucidatedDM(), {"name": "edm"}):
         assert da.train("uniform", formulation, **SETTINGS).cell.id == da.train("uniform", **SETTINGS).cell.id
     twelve = da.sample(Uniform(), {"name": "ddim", "eta": 0.5}, n=30, steps=4)

@@ -126,8 +126,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_cannot_be_right_is_answered_in_one_sentence(case: str) -> None:
-    wrong, told = WRONG[case]
-    with pytest.raises(da.WrongValue, match=told) as error:
+    wrong, found = WRONG[case]
+    with pytest.raises(da.WrongValue, match=found) as error:
         wrong()
     text = str(error.value)
     assert "\n" not in text

@@ -56,9 +56,9 @@ def test_exact_models_come_back_with_what_they_are_exact_about(tmp_path: Path) -
 def test_the_file_says_in_json_what_the_model_was_made_for(tmp_path: Path) -> None:
     path = da.train("uniform", "edm", data=50, **SETTINGS).save(tmp_path / "model")
     with safe_open(path, framework="pt") as file:
-        told = json.loads(file.metadata()["diffatlas"])
-    assert told["cell"]["formulation"]["name"] == "edm"
-    assert told["cell"]["training"]["width"] == 8
+        document = json.loads(file.metadata()["diffatlas"])
+    assert document["cell"]["formulation"]["name"] == "edm"
+    assert document["cell"]["training"]["width"] == 8
 
 
 def test_what_is_no_saved_model_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def take_census(name: str, folder: Path, log: Path, census: Path) -> None:
 def _count_into(log: Path) -> None:
     """Write a line for each training set drawn, network trained and question asked, before it is done."""
 
-    def told(kind: str, keys: Sequence[str]) -> None:
+    def found(kind: str, keys: Sequence[str]) -> None:
         with log.open("a") as file:
             file.writelines(f"{kind} {key}\n" for key in keys)
 
@@ -157,15 +157,15 @@ def _count_into(log: Path) -> None:
     generate, train, ask = generate_data, train_stack, shard._answered_together
 
     def counted_generate(dataset: Any, seed: int, n: int) -> Any:
-        told("generate", [f"{dataset.label()}/{seed}/{n}"])
+        found("generate", [f"{dataset.label()}/{seed}/{n}"])
         return generate(dataset, seed, n)
 
     def counted_train(members: Any, *more: Any) -> Any:
-        told("train", [member.key for member in members])
+        found("train", [member.key for member in members])
         return train(members, *more)
 
     def counted_ask(points: Any, *more: Any) -> Any:
-        told("ask", [point.id for point in points])
+        found("ask", [point.id for point in points])
         return ask(points, *more)
 
     for module, name, counted in (

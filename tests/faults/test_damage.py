@@ -94,7 +94,7 @@ def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
     assert {"chunks", "manifests", "refs", "snapshots", "transactions"} <= {
         file.relative_to(commands.uri).parts[0] for file in files
     }
-    told, wrong = set(), []
+    result, wrong = set(), []
     for file in files:
         data, kind = file.read_bytes(), file.relative_to(commands.uri).parts[0]
         damaged = DAMAGES[damage](data)
@@ -109,13 +109,13 @@ def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
             if not (clear if code == 3 else code == 0 and same):
                 wrong.append(f"{name} after {file.relative_to(commands.uri)}: {code} {found[:300]}")
             if code == 3:
-                told.add(kind)
+                result.add(kind)
         file.write_bytes(data)
     assert not wrong
     needed = {"manifests", "snapshots"} | (
         {"chunks"} if damage in THOROUGH else set()
     )  # samples, which the quick ones leave
-    assert needed <= told
+    assert needed <= result
     assert {name: commands.ask(name) for name in commands.commands} == expected
 
 

@@ -59,7 +59,7 @@ def _undisturbed(name: str, folder: Path) -> Undisturbed:
         for _, found in snapshots(Store.open(uri(place))) if Store.exists(uri(place)) else ():
             for key, row in {**found.points, **found.cells}.items():
                 versions.setdefault(key, set()).add(row)
-            studies |= {(study, *told) for study, told in found.studies.items()}
+            studies |= {(study, *expected) for study, expected in found.studies.items()}
     final = contents(Store.open(uri(after)))
     assert final.statuses() <= {"ok", "failed", "skipped"}
     newest = contents(Store.open(uri(before))) if Store.exists(uri(before)) else None
@@ -75,14 +75,16 @@ def _history(folder: Path) -> list[str]:
 
 def _passage(undisturbed: dict[str, Undisturbed], place: str, time: int) -> tuple[str, int]:
     """Where the process is killed for the n-th time at a place: a scenario, and how often it comes there before."""
-    all_of_them = [(name, k + 1) for name, told in undisturbed.items() for k in range(told.passages.get(place, 0))]
+    all_of_them = [
+        (name, k + 1) for name, expected in undisturbed.items() for k in range(expected.passages.get(place, 0))
+    ]
     assert all_of_them, f"no scenario passes {place}: add one to tests/faults/scenarios.py"
     return all_of_them[(time * (len(all_of_them) - 1)) // (TIMES - 1)]
 
 
 def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undisturbed: dict[str, Undisturbed]) -> None:
-    for told in undisturbed.values():
-        ok = [dict(row) for row in told.final.points.values() if dict(row)["status"] == "ok"]
+    for expected in undisturbed.values():
+        ok = [dict(row) for row in expected.final.points.values() if dict(row)["status"] == "ok"]
         assert all("w1" in row or "energy" in row for row in ok)
         assert all((f"{metric}_floor" in row) == (metric in row) for row in ok for metric in ("w1", "ks", "energy"))
     measured = [dict(row) for row in undisturbed["measured"].final.points.values()]
@@ -145,7 +147,7 @@ def _check_snapshots(folder: Path, reference: Undisturbed, chosen: list[str]) ->
         for key, row in {**found.points, **found.cells}.items():
             assert row in reference.rows[key]
         assert found.statuses() <= {"ok", "failed", "skipped"}
-        assert {(study, *told) for study, told in found.studies.items()} <= reference.studies
+        assert {(study, *expected) for study, expected in found.studies.items()} <= reference.studies
         first = first or found
     return first
 

@@ -144,9 +144,9 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.lists(st.sampled_from(points), min_size=1, max_size=4, unique=True))
 
     def ask_for(self, coordinator: Coordinator, name: str, count: int) -> None:
-        asked = self.now.studies.get(name, [])
-        ids = [*asked, *(f"{name[:3]}-{len(asked) + i}" for i in range(count))]
-        skipped = [answer(point, "skipped", error="refused") for point in ids[len(asked) :] if point.endswith("7")]
+        requested = self.now.studies.get(name, [])
+        ids = [*requested, *(f"{name[:3]}-{len(requested) + i}" for i in range(count))]
+        skipped = [answer(point, "skipped", error="refused") for point in ids[len(requested) :] if point.endswith("7")]
         facts = {metric: MetricFacts("samples", "lower", len(ids), {"name": metric}) for metric in METRICS[: count + 1]}
         rows = Rows(skipped, metrics=facts)
         state = self.now.add(rows)
@@ -302,8 +302,8 @@ class Machine(RuleBasedStateMachine):
         for name, values in columns.items():
             if name in ("sample_row", "trajectory_row"):
                 continue
-            untold = "" if name in TEXTS else np.nan if name in {*state.metrics, *NUMBERS} else -1
-            expected = [row.get(name, untold) for row in state.rows.values()]
+            absent = "" if name in TEXTS else np.nan if name in {*state.metrics, *NUMBERS} else -1
+            expected = [row.get(name, absent) for row in state.rows.values()]
             assert all(map(same, values.tolist(), expected)), (name, values.tolist(), expected)
         places = read_places(root)
         for point in state.rows:
@@ -326,8 +326,8 @@ class Machine(RuleBasedStateMachine):
 def answer(point: str, status: str, **more: Any) -> dict[str, Any]:
     """A row of the points."""
     spec = json.dumps({"of": point})
-    told = {"point_id": point, "cell_id": f"cell of {point}", "dataset": "uniform", "sampler": "heun", "spec": spec}
-    return told | {"steps": len(point), "seed": 0, "status": status} | more
+    found = {"point_id": point, "cell_id": f"cell of {point}", "dataset": "uniform", "sampler": "heun", "spec": spec}
+    return found | {"steps": len(point), "seed": 0, "status": status} | more
 
 
 def measured(data: st.DataObject, metrics: list[str]) -> dict[str, float]:
@@ -372,5 +372,5 @@ def test_a_tagged_snapshot_stays_in_the_history_when_those_around_it_are_collect
 def test_a_dry_run_of_gc_names_the_snapshots_that_would_go_and_no_others(old: tuple[Store, list[str]]) -> None:
     store, snapshots = old
     then = next(info.time for info in store._repository.ancestry() if info.id == snapshots[2])
-    told = store.gc(then, dry_run=True, youngest=timedelta(0))
-    assert told.snapshots == store.gc(then, youngest=timedelta(0)).snapshots
+    found = store.gc(then, dry_run=True, youngest=timedelta(0))
+    assert found.snapshots == store.gc(then, youngest=timedelta(0)).snapshots

@@ -48,36 +48,38 @@ def row(name: str) -> dict[str, Any]:
 
 def race(pipe: Any, uri: str, who: str, barrier: Any) -> None:
     """In each round, try to take the lock and to commit one row; tell what came of it."""
-    told: list[tuple[str, str | None]] = []
+    found: list[tuple[str, str | None]] = []
     for i in range(ROUNDS):
         name = f"{who}-{i}"
         barrier.wait()
         try:
             with Store.open(uri).coordinate() as coordinator:
                 coordinator.commit(Rows(points=[row(name)]), name, {})
-                told.append((name, coordinator.before))
+                found.append((name, coordinator.before))
         except StoreUnavailable as error:
-            told.append(("", str(error)))
-    pipe.send((os.getpid(), told))
+            found.append(("", str(error)))
+    pipe.send((os.getpid(), found))
 
 
 def test_of_two_that_race_for_a_store_no_reported_commit_is_lost_and_none_is_doubled(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     store, barrier = Store.create(uri), _processes.Barrier(2)
     with running(race, uri, "a", barrier) as one, running(race, uri, "b", barrier) as other:
-        (pid_one, told_one), (pid_other, told_other) = one.recv(), other.recv()
+        (pid_one, notes_one), (pid_other, notes_other) = one.recv(), other.recv()
 
-    good = [name for name, _ in (*told_one, *told_other) if name]
-    assert all(first[0] or second[0] for first, second in zip(told_one, told_other, strict=True))  # one always gets it
+    good = [name for name, _ in (*notes_one, *notes_other) if name]
+    assert all(
+        first[0] or second[0] for first, second in zip(notes_one, notes_other, strict=True)
+    )  # one always gets it
     assert sorted(read_points(store.group())["point_id"]) == sorted(good)
     messages = [entry["message"] for entry in store.history()]
     assert sorted(messages[:-2]) == sorted(good)
     assert messages[-2] == "create the store"
 
     assert not [
-        before for name, before in (*told_one, *told_other) if name and before
+        before for name, before in (*notes_one, *notes_other) if name and before
     ]  # nobody looked like a killed one
-    refused = {pid_other: [t for name, t in told_one if not name], pid_one: [t for name, t in told_other if not name]}
+    refused = {pid_other: [t for name, t in notes_one if not name], pid_one: [t for name, t in notes_other if not name]}
     assert refused[pid_one] or refused[pid_other]
     named = 0
     for pid, texts in refused.items():

@@ -79,13 +79,13 @@ def _rows(columns: dict[str, np.ndarray], key: str) -> dict[str, dict[str, Any]]
     names = [name for name in columns if name not in _NOT_COMPARED]
     found = {}
     for values in zip(*(columns[name].tolist() for name in names), strict=True):
-        row = {name: _exact(value) for name, value in zip(names, values, strict=True) if not _untold(value)}
+        row = {name: _exact(value) for name, value in zip(names, values, strict=True) if not _absent(value)}
         assert row[key] not in found, f"{row[key]} has two rows"
         found[row[key]] = row
     return found
 
 
-def _untold(value: Any) -> bool:
+def _absent(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 

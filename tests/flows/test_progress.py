@@ -52,14 +52,15 @@ def test_time_left_is_told_from_the_moment_that_work_began(
         display(Progressed(25.0, 1, 5, 0.25, "sweep uniform: exact on edm"))
         display(ShardSwept(1, exact, lost_sweep(exact, "dead")))
         display(ShardDone(1, exact))
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(
         "study tiny: 16 points to compute, 2 cells to train, 0 points done; 2 shards on 2 workers"
     )
-    assert "warning: nobody asks for this" in told.err
+    assert "warning: nobody asks for this" in captured.err
     assert re.search(
-        r"shard 1/2 committed: uniform: exact on edm x2 \(8 points, 8 failed\) after 0:30, about 1:00 left", told.err
+        r"shard 1/2 committed: uniform: exact on edm x2 \(8 points, 8 failed\) after 0:30, about 1:00 left",
+        captured.err,
     )
 
 
@@ -76,18 +77,18 @@ def test_points_of_one_cell_and_sampler_that_failed_for_one_reason_are_told_once
     plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, exact = trained_and_exact(plan)
-    told = list(failures(lost_sweep(exact, "dead").points))
-    assert len(told) == 4  # two seeds, two samplers; each of two step counts
-    assert all(len(failed.points) == 2 for failed in told)
+    found = list(failures(lost_sweep(exact, "dead").points))
+    assert len(found) == 4  # two seeds, two samplers; each of two step counts
+    assert all(len(failed.points) == 2 for failed in found)
     with Display() as display:
-        display(told[0])
+        display(found[0])
     assert capsys.readouterr().err == "  failed: uniform exact on edm, seed 0, euler: dead\n"
 
 
 def test_a_quiet_display_says_nothing(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     _, exact = trained_and_exact(plan)
-    told: list[Event] = [Started(plan, (exact,), 1, ()), PointsFailed((exact.questions[0],), "dead")]
+    found: list[Event] = [Started(plan, (exact,), 1, ()), PointsFailed((exact.questions[0],), "dead")]
     with Display(quiet=True) as display:
-        for event in told:
+        for event in found:
             display(event)
     assert capsys.readouterr() == ("", "")

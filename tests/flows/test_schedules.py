@@ -42,7 +42,7 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"cron": "61 * * * *"}, 'cron: .*Invalid cron string: "61 '),
         ({"cron": 5}, "cron: .*valid string"),
@@ -58,11 +58,11 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
         ({"study": "seeds"}, "this file names other studies, where one study is expected"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], told: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], expected: str, tmp_path: Path) -> None:
     entry = GOOD | {"name": "nightly"} | change
     message = refusal(listed(tmp_path, GOOD, entry))
     assert f"entry 2 ({entry['name']}): " in message
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=expected):
         raise AssertionError(message)
 
 
@@ -75,7 +75,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "expected a list"),
         ("study: smoke", "expected a list"),
@@ -84,10 +84,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ("- !!python/object:os.system {}", "not YAML"),
     ],
 )
-def test_what_is_no_list_is_refused(text: str, told: str, tmp_path: Path) -> None:
+def test_what_is_no_list_is_refused(text: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "schedules.yaml"
     file.write_text(text)
-    assert told in refusal(file)
+    assert expected in refusal(file)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ Wish = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Told:
+class GivenAnswer:
     """What is stored of one point.
 
     Args:
@@ -68,7 +68,7 @@ class OfCell:
 
 def chosen(
     spec: Mapping[str, Any],
-    tell: Callable[[Point], Told | None],
+    tell: Callable[[Point], GivenAnswer | None],
     of_cell: Callable[[Cell], OfCell] = lambda _cell: OfCell(),
 ) -> ModelledAnswers:
     """The answers of a study to whose points `tell` gives the numbers; None leaves a point unanswered.
@@ -79,18 +79,18 @@ def chosen(
     plan = make_plan(study, {}, ())
     store = Store.create(_folder())
     points = [
-        _answered(point, told)
+        _answered(point, found)
         for point in plan.points
-        if point.id not in plan.impossible and (told := tell(point)) is not None
+        if point.id not in plan.impossible and (found := tell(point)) is not None
     ]
     cells = {answer.point.cell.id: answer.point.cell for answer in points}
-    told_of = {cell_id: of_cell(cell) for cell_id, cell in cells.items()}
-    made = [_cell_answer(cell, told_of[cell.id]) for cell in cells.values()]
+    found_of = {cell_id: of_cell(cell) for cell_id, cell in cells.items()}
+    made = [_cell_answer(cell, found_of[cell.id]) for cell in cells.values()]
     trained = TrainingAnswer([one for one in made if one.cell.training], [], "cpu", 0.0)
     swept = SweepAnswer(
         [one for one in made if not one.cell.training],
         points,
-        {cell_id: Profile(list(one.levels), list(one.errors)) for cell_id, one in told_of.items() if len(one.levels)},
+        {cell_id: Profile(list(one.levels), list(one.errors)) for cell_id, one in found_of.items() if len(one.levels)},
         "cpu",
         0.0,
     )
@@ -115,7 +115,7 @@ def answers_to(
     Args:
         wishes: Of each point ``dataset``, ``formulation`` (``exact``, or one that is trained), ``schedule`` (of the model), ``sampler``,
             ``grid``, ``guidance``, ``other_schedule`` (to sample on), as a study spells them, ``steps`` and ``seed``; ``error``, ``nfe``,
-            ``samples`` and ``trajectory`` as `Told` has them; and its metrics by column. What is left out: the exact denoiser of
+            ``samples`` and ``trajectory`` as `GivenAnswer` has them; and its metrics by column. What is left out: the exact denoiser of
             ``uniform`` on ``edm``, asked by ``heun`` in 10 steps with seed 0.
         of_cell: What is stored of cells.
         study: Other keys of the study.
@@ -132,14 +132,14 @@ def answers_to(
     blocks = {key: _block(own) for key, own in of_block.items()}
     found: dict[str, Wish] = {}
     for key, own in of_block.items():
-        asked = {(wish.get("steps", 10), wish.get("seed", 0)): wish for wish in own}
+        requested = {(wish.get("steps", 10), wish.get("seed", 0)): wish for wish in own}
         for point in points_of(Study.from_spec({**usual, "grids": [blocks[key]]})):
             exact = point.cell.training is None
-            asked_here = asked.get((point.steps, point.cell.seed))
-            if asked_here is not None and exact == (own[0].get("formulation", "exact") == "exact"):
-                found[point.id] = asked_here
+            requested_here = requested.get((point.steps, point.cell.seed))
+            if requested_here is not None and exact == (own[0].get("formulation", "exact") == "exact"):
+                found[point.id] = requested_here
     assert len(found) == len(wishes), "a wish that no point of a study answers"
-    return chosen({**usual, "grids": list(blocks.values())}, lambda point: _told(found.get(point.id)), of_cell)
+    return chosen({**usual, "grids": list(blocks.values())}, lambda point: _given_answer(found.get(point.id)), of_cell)
 
 
 def _block(wishes: Sequence[Wish]) -> dict[str, Any]:
@@ -165,21 +165,21 @@ def _block(wishes: Sequence[Wish]) -> dict[str, Any]:
     return {**block, "schedules": [schedule]} if schedule else block
 
 
-def _told(wish: Wish | None) -> Told | None:
+def _given_answer(wish: Wish | None) -> GivenAnswer | None:
     if wish is None:
         return None
     metrics = {name: value for name, value in wish.items() if name not in _OF_A_POINT}
-    return Told(metrics, wish.get("error", ""), wish.get("nfe"), wish.get("samples"), wish.get("trajectory"))
+    return GivenAnswer(metrics, wish.get("error", ""), wish.get("nfe"), wish.get("samples"), wish.get("trajectory"))
 
 
-def _answered(point: Point, told: Told) -> PointAnswer:
-    nfe = point.sampler.evaluations(point.steps) if told.nfe is None else told.nfe
-    if told.error:
-        return PointAnswer(point, told.error, nfe)
-    measured = [MetricColumns(name) for name in _measured(told.metrics)]
-    floors = {of.floor: told.metrics.get(of.floor, 0.0) for of in measured}
+def _answered(point: Point, found: GivenAnswer) -> PointAnswer:
+    nfe = point.sampler.evaluations(point.steps) if found.nfe is None else found.nfe
+    if found.error:
+        return PointAnswer(point, found.error, nfe)
+    measured = [MetricColumns(name) for name in _measured(found.metrics)]
+    floors = {of.floor: found.metrics.get(of.floor, 0.0) for of in measured}
     versions = {of.version: 1.0 for of in measured}
-    return PointAnswer(point, None, nfe, 0.1, {**told.metrics, **floors, **versions}, told.samples, told.trajectory)
+    return PointAnswer(point, None, nfe, 0.1, {**found.metrics, **floors, **versions}, found.samples, found.trajectory)
 
 
 def _measured(names: Iterable[str]) -> list[str]:
@@ -189,9 +189,9 @@ def _measured(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in beside]
 
 
-def _cell_answer(cell: Cell, told: OfCell) -> CellAnswer:
-    steps = [i + 1 for i in range(len(told.losses))]
-    return CellAnswer(cell, None, 1.0 if cell.training else 0.0, list(told.losses), steps, told.weights)
+def _cell_answer(cell: Cell, found: OfCell) -> CellAnswer:
+    steps = [i + 1 for i in range(len(found.losses))]
+    return CellAnswer(cell, None, 1.0 if cell.training else 0.0, list(found.losses), steps, found.weights)
 
 
 @cache

@@ -93,9 +93,9 @@ def wishes(
     return rows
 
 
-def realistic(**asked: Any) -> ModelledAnswers:
+def realistic(**requested: Any) -> ModelledAnswers:
     """The study with its losses and the errors of its scores; arguments as of `wishes`."""
-    return answers_to(wishes(**asked), _of_cell, metrics=["w1", "ks", "score-error"])
+    return answers_to(wishes(**requested), _of_cell, metrics=["w1", "ks", "score-error"])
 
 
 def _samples(rng: np.random.Generator, w1: float, n: int = 500) -> np.ndarray:

@@ -29,7 +29,7 @@ with Store.open(sys.argv[1]).coordinate():
 
 def point(i: int, **more: Plain) -> Spec:
     """A row of the points."""
-    told: Spec = {
+    found: Spec = {
         "point_id": f"{i:020d}",
         "cell_id": "c" * (1 + i % 20),
         "status": "ok",
@@ -37,7 +37,7 @@ def point(i: int, **more: Plain) -> Spec:
         "w1": float(i),
         "w1_floor": 0.5,
     }
-    return told | more
+    return found | more
 
 
 def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

@@ -80,9 +80,9 @@ def test_names_of_old_lead_to_the_same_studies_and_stderr_says_the_new_ones(
     (tmp_path / "old.yaml").write_text("name: old\nstudies: [seeds/first]\n")
     (member,) = load_collection(str(tmp_path / "old.yaml")).members
     assert member.source == "documents/first"
-    told = capfd.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == [
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
         "note: the study seeds is called documents now",
         "note: the study seeds/first is called documents/first now",
     ]
@@ -106,7 +106,7 @@ def test_changes_go_to_every_study_but_for_those_of_the_list_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (
             "name: x\nstudies: [nowhere.yaml]\n",
@@ -126,23 +126,23 @@ def test_changes_go_to_every_study_but_for_those_of_the_list_itself() -> None:
         ("name: a b\nstudies: [a.yaml]\n", "at name: found 'a b', expected 1 to 64 letters"),
     ],
 )
-def test_a_wrong_list_is_refused_with_place_finding_and_remedy(folder: Path, text: str, told: str) -> None:
+def test_a_wrong_list_is_refused_with_place_finding_and_remedy(folder: Path, text: str, expected: str) -> None:
     written(folder, text)
-    assert told in message("mine/list.yaml")
+    assert expected in message("mine/list.yaml")
 
 
 def test_what_is_wrong_in_a_study_is_told_with_both_places_and_all_of_it_at_once(folder: Path) -> None:
     (folder / "mine" / "a.yaml").write_text(f"name: a\n{ONE.replace('ddim', 'dim')}")
     (folder / "mine" / "b.yaml").write_text(f"name: b\n{ONE.replace('uniform', 'unifrom')}")
-    told = message("mine/all.yaml").splitlines()
-    assert told[0] == "mine/all.yaml: 2 problems"
+    text = message("mine/all.yaml").splitlines()
+    assert text[0] == "mine/all.yaml: 2 problems"
     assert (
-        told[1]
+        text[1]
         .strip()
         .startswith("mine/all.yaml:3:5, at studies[0]: mine/a.yaml:4:12, at samplers[0]: unknown sampler 'dim'")
     )
     assert (
-        told[2]
+        text[2]
         .strip()
         .startswith("mine/all.yaml:4:5, at studies[1]: mine/b.yaml:2:12, at datasets[0]: unknown dataset")
     )
@@ -152,10 +152,10 @@ def test_a_shipped_list_never_leads_out_of_the_shelf(folder: Path) -> None:
     (folder / "shelf" / "documents.yaml").write_text(
         "name: documents\nstudies: [../secret.yaml, ../secret, documents/frist]\n"
     )
-    told = message("documents")
-    assert "documents.yaml:2:11, at studies[0]: unknown study '../secret.yaml'" in told
-    assert "at studies[1]: unknown study '../secret'" in told
-    assert "at studies[2]: unknown study 'documents/frist'; did you mean 'documents/first'?" in told
+    text = message("documents")
+    assert "documents.yaml:2:11, at studies[0]: unknown study '../secret.yaml'" in text
+    assert "at studies[1]: unknown study '../secret'" in text
+    assert "at studies[2]: unknown study 'documents/frist'; did you mean 'documents/first'?" in text
     for outside in ("documents/../../secret", "../secret"):
         with pytest.raises(StudyError, match="there is no such file"):
             load_study(outside)
@@ -176,10 +176,10 @@ def spec_of(name: str) -> dict[str, Any]:
 
 
 def test_a_plan_of_a_list_tells_each_study_and_the_sums(folder: Path) -> None:
-    told = json.loads(ask("plan", "mine/all.yaml", "--json").stdout)
-    assert [one["study"] for one in told["studies"]] == ["a", "b", "first"]
-    assert told["collection"] == "all"
-    assert told["points"] == {"asked": 6, "done": 0, "missing": 6, "failed": 0, "impossible": 0}
+    document = json.loads(ask("plan", "mine/all.yaml", "--json").stdout)
+    assert [one["study"] for one in document["studies"]] == ["a", "b", "first"]
+    assert document["collection"] == "all"
+    assert document["points"] == {"asked": 6, "done": 0, "missing": 6, "failed": 0, "impossible": 0}
     for_eyes = ask("plan", "mine/all.yaml")
     assert "study b: 2 points asked" in for_eyes.output
     assert "all: 3 studies, 6 points asked, 6 to compute" in for_eyes.output
@@ -196,9 +196,9 @@ def test_a_list_whose_studies_are_finished_starts_no_service_and_ends_with_one_t
         answer("results", spec_of(name))
         (folder / "mine" / f"{name}.yaml").write_text(json.dumps(spec_of(name)))
     path = written(folder, "name: both\nstudies: [one.yaml, two.yaml]\n")
-    told = ask("run", str(path))
-    assert "both: 2 studies" in told.output
-    assert told.output.count("finished") == 4  # a line each, and a row each, which a narrow table breaks
+    result = ask("run", str(path))
+    assert "both: 2 studies" in result.output
+    assert result.output.count("finished") == 4  # a line each, and a row each, which a narrow table breaks
     assert (folder / "reports" / "one.html").is_file()
     ask("run", str(path), "--report", "pages")
     assert sorted(page.name for page in (folder / "pages").iterdir()) == ["one.html", "two.html"]
@@ -210,9 +210,9 @@ def test_the_report_of_a_list_is_a_page_for_each_of_its_studies_in_the_store(fol
     for name in ("one", "two"):
         (folder / "mine" / f"{name}.yaml").write_text(json.dumps(spec_of(name)))
     path = written(folder, "name: both\nstudies: [one.yaml, two.yaml]\n")
-    told = ask("report", "--study", str(path), "--out", "pages")
-    assert "report: pages/one.html" in told.output
-    assert "not in the store yet: two" in told.output
+    result = ask("report", "--study", str(path), "--out", "pages")
+    assert "report: pages/one.html" in result.output
+    assert "not in the store yet: two" in result.output
     assert [page.name for page in (folder / "pages").iterdir()] == ["one.html"]
     assert list(json.loads(ask("report", "--study", str(path), "--json").stdout)) == ["one"]
     only_two = written(folder, "name: both\nstudies: [two.yaml]\n")

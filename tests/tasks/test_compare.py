@@ -185,11 +185,11 @@ def test_identical_values_are_unchanged_and_no_test_is_made_of_them() -> None:
 
 def test_a_change_of_one_seed_is_not_testable_and_listed_with_its_size() -> None:
     found = compare(points([row(0, 1.0)]), points([row(0, 1.5)]))
-    told = only(found)
-    assert told["verdict"] == "not testable"
-    assert told["reason"] == "one seed"
-    assert told["change"] == 0.5
-    assert np.isnan(told[["p", "p_corrected", "error", "spreads"]].astype(float)).all()
+    result = only(found)
+    assert result["verdict"] == "not testable"
+    assert result["reason"] == "one seed"
+    assert result["change"] == 0.5
+    assert np.isnan(result[["p", "p_corrected", "error", "spreads"]].astype(float)).all()
     assert "1 changed and cannot be tested" in summary(found)
     assert "+0.5" in shown(found)
 
@@ -232,8 +232,8 @@ def test_points_that_appeared_vanished_or_changed_status_are_listed_with_their_r
     found = compare(before, after).points
     assert found.appeared[["steps", "status"]].to_numpy().tolist() == [[4, "ok"]]
     assert found.vanished[["steps", "status"]].to_numpy().tolist() == [[3, "ok"]]
-    told = found.status[["steps", "status_before", "status_after", "error_after"]].to_numpy().tolist()
-    assert told == [
+    result = found.status[["steps", "status_before", "status_after", "error_after"]].to_numpy().tolist()
+    assert result == [
         [2, "failed", "ok", ""],
         [5, "ok", "skipped", "no"],
         [10, "ok", "failed", "diverged: |x| = 1e9\nat step 3"],
@@ -278,8 +278,8 @@ def test_a_metric_of_one_side_is_named_and_not_compared() -> None:
 def test_a_change_below_two_floors_is_marked() -> None:
     before = group([0.0015, 0.0016, 0.0017]) + group([0.015, 0.016, 0.017], steps=20)
     after = group([0.0012, 0.0015, 0.0011]) + group([0.0012, 0.0015, 0.0011], steps=20)
-    told = compare(points(before), points(after)).groups.set_index("steps")["near_floor"]
-    assert told.to_dict() == {10: True, 20: False}
+    found = compare(points(before), points(after)).groups.set_index("steps")["near_floor"]
+    assert found.to_dict() == {10: True, 20: False}
 
 
 def test_another_sampling_floor_is_pointed_out() -> None:
@@ -324,9 +324,9 @@ def test_what_moved_comes_first_then_what_cannot_be_tested_then_the_noise_then_t
     ):
         before += group(x, steps=steps)
         after += group(y, steps=steps)
-    told = compare(points(before), points(after)).groups
-    assert told["steps"].tolist() == [5, 4, 6, 3, 2, 1]
-    assert told["verdict"].tolist() == ["worse", "worse", *["not testable"] * 2, "within noise", "unchanged"]
+    found = compare(points(before), points(after)).groups
+    assert found["steps"].tolist() == [5, 4, 6, 3, 2, 1]
+    assert found["verdict"].tolist() == ["worse", "worse", *["not testable"] * 2, "within noise", "unchanged"]
 
 
 # promises about order and form
@@ -354,11 +354,11 @@ def _world(seed: int = 7) -> tuple[list[Spec], list[Spec]]:
 
 def test_the_order_of_points_and_variables_changes_nothing() -> None:
     before, after = _world()
-    told = json.dumps(document(compare(points(before), points(after))))
+    found = json.dumps(document(compare(points(before), points(after))))
     draw = np.random.default_rng(0)
     first, second = (points([rows[i] for i in draw.permutation(len(rows))]) for rows in (before, after))
     first = first[sorted(map(str, first.data_vars), reverse=True)]
-    assert json.dumps(document(compare(first, second))) == told
+    assert json.dumps(document(compare(first, second))) == found
 
 
 @pytest.mark.parametrize("by", [("dataset", "steps"), tuple(LABELS), ("sampler",)])
@@ -393,18 +393,18 @@ def test_swapping_the_sides_flips_signs_and_verdicts_and_nothing_else(by: tuple[
 def test_the_document_is_plain_json_and_the_table_fits_its_width() -> None:
     before, after = _world()
     found = compare(points(before), points(after))
-    told = json.loads(json.dumps(document(found), allow_nan=False))
-    assert told["summary"] == summary(found)
-    assert len(told["groups"]) == len(found.groups) == sum(told["verdicts"].values())
-    assert told["verdicts"]["worse"] == found.count("worse") > 0
-    assert len(told["points"]["status"]) == 1
-    assert len(told["points"]["values"]) == len(found.values)
+    parsed = json.loads(json.dumps(document(found), allow_nan=False))
+    assert parsed["summary"] == summary(found)
+    assert len(parsed["groups"]) == len(found.groups) == sum(parsed["verdicts"].values())
+    assert parsed["verdicts"]["worse"] == found.count("worse") > 0
+    assert len(parsed["points"]["status"]) == 1
+    assert len(parsed["points"]["values"]) == len(found.values)
     for width in (80, 120, 200):
         assert max(len(line) for line in shown(found, width).splitlines()) <= width
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("requested", "message"),
     [
         ({"metrics": ["w2"]}, "metric 'w2' is unknown; did you mean 'w1'"),
         ({"by": ["sampelr"]}, "did you mean 'sampler'"),
@@ -415,10 +415,10 @@ def test_the_document_is_plain_json_and_the_table_fits_its_width() -> None:
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused_with_what_would(
-    asked: dict[str, list[str]] | dict[str, int] | dict[str, float] | dict[str, str], message: str
+    requested: dict[str, list[str]] | dict[str, int] | dict[str, float] | dict[str, str], message: str
 ) -> None:
     with pytest.raises(QueryError, match=message):
-        compare(points(group([1.0])), points(group([1.0])), **asked)
+        compare(points(group([1.0])), points(group([1.0])), **requested)
 
 
 def test_a_dataset_that_is_not_one_of_points_is_refused() -> None:
@@ -497,8 +497,8 @@ def test_two_snapshots_of_a_store_are_compared(tmp_path: Path) -> None:
         "1 of 4 groups moved (1 worse) at a family-wise level of 5 %; 1 point appeared; "
         "1 failed that was ok; 1 ok that was failed"
     )
-    told = found.groups.set_index("steps")
-    assert told["verdict"].to_dict() == {
+    result = found.groups.set_index("steps")
+    assert result["verdict"].to_dict() == {
         10: "worse",
         5: "not testable",
         2: "not testable",

@@ -33,10 +33,10 @@ def points(values: np.ndarray, seeds: ArrayLike | None = None) -> xr.Dataset:
     }
     ids = np.array([f"{a}/{b}" for a, b in zip(steps, seed, strict=True)])
     cells = np.array([str(s) for s in seed])
-    told = {**same, "steps": steps, "nfe": steps, "seed": seed, "status": np.full(groups * n, "ok")}
-    told |= {"point_id": ids, "cell_id": cells}
+    found = {**same, "steps": steps, "nfe": steps, "seed": seed, "status": np.full(groups * n, "ok")}
+    found |= {"point_id": ids, "cell_id": cells}
     w1 = {"w1": ("point", values.ravel()), "w1_floor": ("point", np.zeros(groups * n))}
-    return xr.Dataset(w1, coords={name: ("point", column) for name, column in told.items()})
+    return xr.Dataset(w1, coords={name: ("point", column) for name, column in found.items()})
 
 
 def by_steps(before: xr.Dataset, after: xr.Dataset, correction: str = "holm") -> pd.DataFrame:
@@ -58,65 +58,65 @@ def test_the_same_seeds_are_tested_in_pairs() -> None:
     draw = np.random.default_rng(1)
     x = 10 + draw.normal(size=(20, 4))
     y = x + 0.3 * draw.normal(size=(20, 4)) + 0.2
-    told = by_steps(points(x), points(y))
+    reference = by_steps(points(x), points(y))
     expected = stats.ttest_rel(y, x, axis=1)
-    np.testing.assert_allclose(told["p"], expected.pvalue, rtol=1e-9)
-    np.testing.assert_allclose(told["change"], (y - x).mean(axis=1), rtol=1e-9)
-    np.testing.assert_allclose(told["error"], stats.sem(y - x, axis=1), rtol=1e-9)
+    np.testing.assert_allclose(reference["p"], expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(reference["change"], (y - x).mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(reference["error"], stats.sem(y - x, axis=1), rtol=1e-9)
     pooled = np.sqrt((x.var(axis=1, ddof=1) + y.var(axis=1, ddof=1)) / 2)
-    np.testing.assert_allclose(told["spreads"], (y - x).mean(axis=1) / pooled, rtol=1e-9)
-    np.testing.assert_allclose(told["before"], x.mean(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(told["after"], y.mean(axis=1), rtol=1e-12)
-    assert (told["test"] == "paired").all()
-    assert (told["scale"] == "linear").all()
+    np.testing.assert_allclose(reference["spreads"], (y - x).mean(axis=1) / pooled, rtol=1e-9)
+    np.testing.assert_allclose(reference["before"], x.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(reference["after"], y.mean(axis=1), rtol=1e-12)
+    assert (reference["test"] == "paired").all()
+    assert (reference["scale"] == "linear").all()
 
 
 def test_other_seeds_are_tested_by_welch() -> None:
     draw = np.random.default_rng(2)
     x, y = 10 + draw.normal(size=(20, 4)), 11 + 3 * draw.normal(size=(20, 6))
-    told = by_steps(points(x), points(y, seeds=np.arange(4, 10)))
+    reference = by_steps(points(x), points(y, seeds=np.arange(4, 10)))
     expected = stats.ttest_ind(y, x, axis=1, equal_var=False)
-    np.testing.assert_allclose(told["p"], expected.pvalue, rtol=1e-9)
-    np.testing.assert_allclose(told["error"], np.hypot(stats.sem(x, axis=1), stats.sem(y, axis=1)), rtol=1e-9)
+    np.testing.assert_allclose(reference["p"], expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(reference["error"], np.hypot(stats.sem(x, axis=1), stats.sem(y, axis=1)), rtol=1e-9)
     pooled = np.sqrt((3 * x.var(axis=1, ddof=1) + 5 * y.var(axis=1, ddof=1)) / 8)
-    np.testing.assert_allclose(told["spreads"], (y.mean(axis=1) - x.mean(axis=1)) / pooled, rtol=1e-9)
-    assert (told["test"] == "Welch").all()
-    assert told[["seeds_before", "seeds_after"]].to_numpy().tolist() == [[4, 6]] * 20
+    np.testing.assert_allclose(reference["spreads"], (y.mean(axis=1) - x.mean(axis=1)) / pooled, rtol=1e-9)
+    assert (reference["test"] == "Welch").all()
+    assert reference[["seeds_before", "seeds_after"]].to_numpy().tolist() == [[4, 6]] * 20
 
 
 def test_seeds_that_were_added_do_not_spoil_the_pairs() -> None:
     draw = np.random.default_rng(3)
     x, y = 10 + draw.normal(size=(5, 3)), 10 + draw.normal(size=(5, 6))
-    told = by_steps(points(x), points(y))
-    np.testing.assert_allclose(told["p"], stats.ttest_rel(y[:, :3], x, axis=1).pvalue, rtol=1e-9)
-    assert (told["seeds_after"] == 3).all()
+    expected = by_steps(points(x), points(y))
+    np.testing.assert_allclose(expected["p"], stats.ttest_rel(y[:, :3], x, axis=1).pvalue, rtol=1e-9)
+    assert (expected["seeds_after"] == 3).all()
 
 
 def test_one_seed_in_common_does_not_stand_in_for_two_of_each_side() -> None:
     draw = np.random.default_rng(4)
     x, y = 10 + draw.normal(size=(5, 3)), 10 + draw.normal(size=(5, 3))
-    told = by_steps(points(x), points(y, seeds=[2, 3, 4]))
-    np.testing.assert_allclose(told["p"], stats.ttest_ind(y, x, axis=1, equal_var=False).pvalue, rtol=1e-9)
-    told = by_steps(points(x), points(y[:, :1], seeds=[2]))
-    assert (told["reason"] == "one seed").all()
-    np.testing.assert_allclose(told["change"], y[:, 0] - x[:, 2])
-    told = by_steps(points(x), points(y[:, :1], seeds=[5]))
-    assert told["reason"].str.startswith("one seed on a side").all()
-    np.testing.assert_allclose(told["change"], y[:, 0] - x.mean(axis=1))
+    expected = by_steps(points(x), points(y, seeds=[2, 3, 4]))
+    np.testing.assert_allclose(expected["p"], stats.ttest_ind(y, x, axis=1, equal_var=False).pvalue, rtol=1e-9)
+    expected = by_steps(points(x), points(y[:, :1], seeds=[2]))
+    assert (expected["reason"] == "one seed").all()
+    np.testing.assert_allclose(expected["change"], y[:, 0] - x[:, 2])
+    expected = by_steps(points(x), points(y[:, :1], seeds=[5]))
+    assert expected["reason"].str.startswith("one seed on a side").all()
+    np.testing.assert_allclose(expected["change"], y[:, 0] - x.mean(axis=1))
 
 
 def test_values_over_more_than_a_decade_are_compared_by_their_logarithms() -> None:
     draw = np.random.default_rng(5)
     x = 10.0 ** draw.uniform(-3, 3, size=(20, 4))
     y = x * 10 ** draw.normal(0.3, 0.2, size=(20, 4))
-    told = by_steps(points(x), points(y))
-    assert (told["scale"] == "logarithmic").all()
+    expected = by_steps(points(x), points(y))
+    assert (expected["scale"] == "logarithmic").all()
     log_x, log_y = np.log(x), np.log(y)
-    np.testing.assert_allclose(told["p"], stats.ttest_rel(log_y, log_x, axis=1).pvalue, rtol=1e-9)
-    np.testing.assert_allclose(told["before"], stats.gmean(x, axis=1))
-    np.testing.assert_allclose(told["change"], stats.gmean(y, axis=1) - stats.gmean(x, axis=1))
-    np.testing.assert_allclose(told["factor"], np.exp((log_y - log_x).mean(axis=1)))
-    np.testing.assert_allclose(told["error"], stats.sem(log_y - log_x, axis=1))
+    np.testing.assert_allclose(expected["p"], stats.ttest_rel(log_y, log_x, axis=1).pvalue, rtol=1e-9)
+    np.testing.assert_allclose(expected["before"], stats.gmean(x, axis=1))
+    np.testing.assert_allclose(expected["change"], stats.gmean(y, axis=1) - stats.gmean(x, axis=1))
+    np.testing.assert_allclose(expected["factor"], np.exp((log_y - log_x).mean(axis=1)))
+    np.testing.assert_allclose(expected["error"], stats.sem(log_y - log_x, axis=1))
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_the_family_is_all_tests_of_all_metrics() -> None:
     for side in (x, y):
         side["ks"], side["ks_floor"] = side["w1"] ** (1 if side is x else 1.1), side["w1_floor"]
     for correction in ("holm", "benjamini-hochberg"):
-        told = compare(x, y, correction=correction)
-        assert told.tests == 20
-        expected = corrected(told.groups["p"].to_numpy(), correction)
-        np.testing.assert_array_equal(told.groups["p_corrected"], expected)
+        found = compare(x, y, correction=correction)
+        assert found.tests == 20
+        expected = corrected(found.groups["p"].to_numpy(), correction)
+        np.testing.assert_array_equal(found.groups["p_corrected"], expected)
 
 
 def _normal(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -186,9 +186,9 @@ def test_a_shift_of_many_spreads_is_found_among_many_groups_that_did_not_move() 
     far = 40 * hurdle(SEEDS, 120, 0.05) * np.sqrt(2)
     y[17] += far
     y[18] -= far
-    told = by_steps(points(x), points(y))
-    assert told["verdict"].iloc[17] == "worse"
-    assert told["verdict"].iloc[18] == "better"
+    found = by_steps(points(x), points(y))
+    assert found["verdict"].iloc[17] == "worse"
+    assert found["verdict"].iloc[18] == "better"
     assert compare(points(x), points(y)).groups["steps"].iloc[:2].isin([17, 18]).all()
 
 
@@ -214,6 +214,6 @@ def test_no_range_of_numbers_is_lost_to_overflow_or_underflow() -> None:
     y = np.array([[1.3, 1.6, 2.4, 2.9]])
     p = by_steps(points(x), points(y))["p"].iloc[0]
     for scale in (1e-300, 1e300, 1e-200, 1e200):
-        told = by_steps(points(x * scale), points(y * scale))
-        assert told["p"].iloc[0] == pytest.approx(p, rel=1e-9)
-        assert told["error"].iloc[0] / scale == pytest.approx(stats.sem((y - x)[0]), rel=1e-9)
+        found = by_steps(points(x * scale), points(y * scale))
+        assert found["p"].iloc[0] == pytest.approx(p, rel=1e-9)
+        assert found["error"].iloc[0] / scale == pytest.approx(stats.sem((y - x)[0]), rel=1e-9)

@@ -24,8 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(uri)
 
 
-def told(store: Store, changes: Spec | None = None, **asked: Plain) -> dict[str, int]:
-    plan = plan_against(store, Study.from_spec({**SPEC, **(changes or {})}), **asked)
+def reasons_of(store: Store, changes: Spec | None = None, **requested: Plain) -> dict[str, int]:
+    plan = plan_against(store, Study.from_spec({**SPEC, **(changes or {})}), **requested)
     return {reason.text: len(reason.points) for reason in explain(plan, Answers(store))}
 
 
@@ -35,8 +35,8 @@ def test_without_a_store_everything_is_new() -> None:
 
 
 def test_a_grown_axis_is_new_and_nothing_else_is_asked(store: Store) -> None:
-    assert told(store) == {}
-    assert told(store, {"steps": [1, 3, 7]}) == {"new": 8}
+    assert reasons_of(store) == {}
+    assert reasons_of(store, {"steps": [1, 3, 7]}) == {"new": 8}
 
 
 def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store: Store) -> None:
@@ -48,13 +48,13 @@ def test_a_cell_that_was_trained_for_one_study_is_found_by_another(store: Store)
 
 
 def test_what_the_axes_do_not_show_is_named(store: Store) -> None:
-    assert told(store, {"samples": 500}) == {"changed: samples 400 -> 500": 16}
-    assert told(store, {"training": {**SPEC["training"], "steps": 11}}) == {"changed: training.steps 10 -> 11": 8}
+    assert reasons_of(store, {"samples": 500}) == {"changed: samples 400 -> 500": 16}
+    assert reasons_of(store, {"training": {**SPEC["training"], "steps": 11}}) == {"changed: training.steps 10 -> 11": 8}
 
 
 def test_a_component_whose_version_was_raised_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Heun, "version", 2)
-    assert told(store) == {"changed: sampler.version 1 -> 2": 8}
+    assert reasons_of(store) == {"changed: sampler.version 1 -> 2": 8}
 
 
 def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays(
@@ -64,18 +64,18 @@ def test_a_metric_whose_version_was_raised_is_measured_again_and_the_other_stays
     answer(uri)
     monkeypatch.setattr(Wasserstein1, "version", 2)
     monkeypatch.setattr(Wasserstein1, "evaluate", lambda *_: 7.0)
-    assert told(Store.open(uri)) == {"version of w1 changed from 1 to 2": 16}
+    assert reasons_of(Store.open(uri)) == {"version of w1 changed from 1 to 2": 16}
     before = Answers(Store.open(uri)).points
     answer(uri)
     after = Answers(Store.open(uri)).points
     assert set(after["w1"].values) == {7.0}
     assert (after["ks"].values == before["ks"].values).all()
-    assert told(Store.open(uri)) == {}
+    assert reasons_of(Store.open(uri)) == {}
 
 
 def test_what_was_not_kept_or_measured_is_named(store: Store) -> None:
     changes = {"metrics": ["w1", "ks", "energy"], "keep": {"samples": True, "trajectories": ["heun@3", "euler@3"]}}
-    assert told(store, changes) == {"energy not measured": 12, "energy not measured; trajectory not kept": 4}
+    assert reasons_of(store, changes) == {"energy not measured": 12, "energy not measured; trajectory not kept": 4}
 
 
 def test_forced_points_are_computed_again_and_their_cells_trained(store: Store) -> None:

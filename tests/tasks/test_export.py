@@ -99,10 +99,10 @@ def test_guidance_schedules_and_what_is_known_of_metrics_are_exported(tmp_path: 
         assert found[name].values.tolist() == answers.points[name].values.tolist()
     assert {"class-label(weight=2.0)", ""} <= set(found["guidance"].values.tolist())
     if form != "parquet":
-        told = {
+        result = {
             name: (found[name].attrs["of"], found[name].attrs["better"]) for name in ("score-error", "gone_parts:Hits")
         }
-        assert told == {"score-error": ("models", "lower"), "gone_parts:Hits": ("samples", "higher")}
+        assert result == {"score-error": ("models", "lower"), "gone_parts:Hits": ("samples", "higher")}
 
 
 @pytest.mark.parametrize("form", ["zarr", "netcdf"])

@@ -40,9 +40,9 @@ def npy(folder: Path, points: Any = POINTS, name: str = "points.npy") -> str:
 def refusal(path: str, **parameters: Any) -> str:
     with pytest.raises(ValueError, match=r"^from_file: ") as caught:
         FromFile(path, **parameters)
-    told = str(caught.value)
-    assert told.isprintable(), "one line that a terminal can show"
-    return told
+    text = str(caught.value)
+    assert text.isprintable(), "one line that a terminal can show"
+    return text
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
@@ -152,9 +152,9 @@ def test_a_changed_file_is_another_target_and_no_longer_the_one_of_the_spec(tmp_
     assert after.spec() != before.spec()
     assert after.label() != before.label()
     assert torch.equal(before.points, torch.from_numpy(POINTS))
-    told = refusal(path, digest=before.digest)
-    assert "has changed since" in told
-    assert before.digest[:12] in told
+    text = refusal(path, digest=before.digest)
+    assert "has changed since" in text
+    assert before.digest[:12] in text
     with pytest.raises(ValueError, match="has changed since"):
         build(datasets, before.spec())
 
@@ -164,8 +164,8 @@ def test_what_is_drawn_for_a_target_does_not_depend_on_where_its_file_lies(tmp_p
     np.savez(tmp_path / "many.npz", first=POINTS, second=POINTS[:5])
     here, there = FromFile(npy(tmp_path)), FromFile(str(tmp_path / "many.npz"), "first")
     assert here.identity() == there.identity()
-    asked, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), GaussianNoise(0.3)
-    assert asked.observation(here) == asked.observation(there)
+    requested, nll, blur = NoisyObservation(0, example=1, std=0.1), NegativeLogLikelihood(batch=8), GaussianNoise(0.3)
+    assert requested.observation(here) == requested.observation(there)
     assert nll.floor(here, EDM()) == nll.floor(there, EDM())
     assert blur.least_error(here) == blur.least_error(there) is not None
 
@@ -218,7 +218,7 @@ def test_a_relative_path_is_one_from_the_current_folder(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         (np.array(["a", "b"]), "holds <U1, needed: real numbers"),
         (np.array([1j, 2.0]), "holds complex128"),
@@ -237,14 +237,14 @@ def test_a_relative_path_is_one_from_the_current_folder(tmp_path: Path, monkeypa
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["npy", "npz"])
-def test_what_are_no_points_is_refused(tmp_path: Path, values: Any, told: str, kind: str) -> None:
+def test_what_are_no_points_is_refused(tmp_path: Path, values: Any, expected: str, kind: str) -> None:
     path = str(tmp_path / f"wrong.{kind}")
     if kind == "npy":
         np.save(path, values, allow_pickle=True)
     else:
         np.savez(path, points=values)
     found = refusal(path)
-    assert told in found
+    assert expected in found
     assert repr(path) in found
 
 
@@ -292,8 +292,8 @@ def test_no_pickle_is_ever_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "trap.npy", np.array([Trap(), Trap()], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "trap.npz", points=np.array([Trap(), Trap()], dtype=object))
     (tmp_path / "trap.pkl").write_bytes(pickle.dumps(Trap()))
-    for name, told in (("trap.npy", "Python objects"), ("trap.npz", "Object arrays"), ("trap.pkl", "neither")):
-        assert told in refusal(str(tmp_path / name))
+    for name, expected in (("trap.npy", "Python objects"), ("trap.npz", "Object arrays"), ("trap.pkl", "neither")):
+        assert expected in refusal(str(tmp_path / name))
     assert not (tmp_path / "sprung").exists()
 
 

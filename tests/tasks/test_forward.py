@@ -58,30 +58,30 @@ def points() -> list[PointAnswer]:
 
 def test_exact_rows_answer_and_trained_ones_are_skipped_with_the_reason() -> None:
     _, plan, _ = answered()
-    told = {reason for point_id, reason in plan.impossible.items()}
+    found = {reason for point_id, reason in plan.impossible.items()}
     assert any(
-        "'forward-chain' asks a model for the law of the data, and 'ddpm' gives none" in reason for reason in told
+        "'forward-chain' asks a model for the law of the data, and 'ddpm' gives none" in reason for reason in found
     )
-    asked = [p for p in points() if p.point.sampler.registered_name.startswith("forward")]
-    assert asked
-    assert {p.point.labels["formulation"] for p in asked} == {"exact"}
-    assert all(p.error is None and p.nfe == 0 for p in asked)
+    requested = [p for p in points() if p.point.sampler.registered_name.startswith("forward")]
+    assert requested
+    assert {p.point.labels["formulation"] for p in requested} == {"exact"}
+    assert all(p.error is None and p.nfe == 0 for p in requested)
 
 
 def test_the_last_state_is_compared_with_the_exact_law_there_and_has_no_limit_of_the_flow() -> None:
     """The chain lies at the floor, within five times: both are of 500 samples of a law in units of about one."""
-    for told in points():
-        if told.point.sampler.registered_name == "forward-chain":
-            assert isinstance(told.point.target, GaussianMixture)  # four bells, no atoms
-            assert told.metrics["w1"] < 5 * told.metrics["w1_floor"]
-            assert told.metrics["ks"] < 5 * told.metrics["ks_floor"]
-            assert not any(name.endswith("_limit") for name in told.metrics)
+    for expected in points():
+        if expected.point.sampler.registered_name == "forward-chain":
+            assert isinstance(expected.point.target, GaussianMixture)  # four bells, no atoms
+            assert expected.metrics["w1"] < 5 * expected.metrics["w1_floor"]
+            assert expected.metrics["ks"] < 5 * expected.metrics["ks_floor"]
+            assert not any(name.endswith("_limit") for name in expected.metrics)
 
 
 def test_kept_trajectories_count_applied_steps_from_the_data_on() -> None:
-    (told,) = [p for p in points() if p.trajectory is not None and p.point.schedule.registered_name == "vp-constant"]
-    assert told.trajectory is not None
-    values, levels = told.trajectory
+    (found,) = [p for p in points() if p.trajectory is not None and p.point.schedule.registered_name == "vp-constant"]
+    assert found.trajectory is not None
+    values, levels = found.trajectory
     assert values.shape == (101, 300, 1)
     assert set(values[0].ravel().tolist()) == {-15.0, -5.0, 1.0, 10.0}
     time, alpha, sigma = levels if levels.shape[0] == 3 else levels.T
@@ -91,14 +91,16 @@ def test_kept_trajectories_count_applied_steps_from_the_data_on() -> None:
 
 
 def test_likelihood_stands_beside_the_entropy_of_the_noised_target() -> None:
-    for told in points():
-        assert told.error is None, told.error
+    for expected in points():
+        assert expected.error is None, expected.error
         column = next(
-            name for name in told.metrics if name.startswith("nll") and "floor" not in name and "version" not in name
+            name
+            for name in expected.metrics
+            if name.startswith("nll") and "floor" not in name and "version" not in name
         )
-        value, floor = told.metrics[column], told.metrics[f"{column}_floor"]
+        value, floor = expected.metrics[column], expected.metrics[f"{column}_floor"]
         assert math.isfinite(value)
-        if told.point.labels["formulation"] == "exact":
+        if expected.point.labels["formulation"] == "exact":
             assert value == pytest.approx(floor, abs=0.4)  # what is left at t_max of data at +-15 is no normal law
         else:
             assert value > floor + 1  # four steps of training

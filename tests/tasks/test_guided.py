@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
     "metrics": ["energy", "mode-coverage"],
 }
 CHAIN = {"name": "exact", "schedule": "ddpm-linear"}
-ASKED = {"name": "class-label", "labels": [2, 3], "weight": 1.5}
+REQUESTED = {"name": "class-label", "labels": [2, 3], "weight": 1.5}
 
 
 def study(**changes: Any) -> Study:
@@ -50,7 +50,7 @@ def answers(of: Study) -> ShardAnswer:
 
 
 def test_a_sampler_takes_guidance_beside_grid_and_schedule() -> None:
-    loaded = study(samplers=[{"name": "heun", "schedule": "vp-cosine", "grid": "log-snr", "guidance": ASKED}])
+    loaded = study(samplers=[{"name": "heun", "schedule": "vp-cosine", "grid": "log-snr", "guidance": REQUESTED}])
     (choice,) = loaded.blocks()[0].samplers
     assert choice.guidance == ClassLabel((2, 3), 1.5)
     assert Study.from_spec(json.loads(json.dumps(loaded.spec()))) == loaded
@@ -61,7 +61,7 @@ def test_a_sampler_takes_guidance_beside_grid_and_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guidance", "place", "told"),
+    ("guidance", "place", "expected"),
     [
         ("class-lable", "at samplers[0].guidance", "unknown guidance 'class-lable'; did you mean 'class-label'?"),
         ("{name: class-label, label: 2}", "at samplers[0].guidance.label", "did you mean 'labels'?"),
@@ -77,7 +77,7 @@ def test_a_sampler_takes_guidance_beside_grid_and_schedule() -> None:
     ],
 )
 def test_what_is_wrong_with_a_guidance_is_told_with_its_place(
-    tmp_path: Path, guidance: str, place: str, told: str
+    tmp_path: Path, guidance: str, place: str, expected: str
 ) -> None:
     (tmp_path / "s.yaml").write_text(
         "name: s\ndatasets: [eight_gaussians]\nformulations: [exact]\nsteps: [3]\nmetrics: [energy]\n"
@@ -85,7 +85,7 @@ def test_what_is_wrong_with_a_guidance_is_told_with_its_place(
     )
     with pytest.raises(StudyError) as refused:
         load_study(tmp_path / "s.yaml")
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert re.search(rf"s.yaml:8:\d+, {re.escape(place)}: ", str(refused.value))
 
 
@@ -104,7 +104,7 @@ def test_guidance_is_part_of_a_points_id_only_where_there_is_one() -> None:
     both = points_of(study())
     assert plain == {point.id for point in both if point.guidance is None}
     assert all("guidance" not in point.spec for point in both if point.guidance is None)
-    other = guided(study(samplers=[{"name": "heun", "guidance": ASKED}]))
+    other = guided(study(samplers=[{"name": "heun", "guidance": REQUESTED}]))
     assert {point.id for point in guided(study())}.isdisjoint(point.id for point in other)
     assert {point.cell.id for point in both} == {point.cell.id for point in other}
 
@@ -116,8 +116,8 @@ def test_exclusions_may_speak_of_guidance() -> None:
 
 def test_guided_answers_are_measured_against_the_conditioned_law() -> None:
     """Against the whole ring, samples of one bump score more than one."""
-    told = {a.point.labels["dataset"]: a for a in answers(study(steps=[20])).points}
-    one = told["eight_gaussians | label 0"]
+    found = {a.point.labels["dataset"]: a for a in answers(study(steps=[20])).points}
+    one = found["eight_gaussians | label 0"]
     assert one.error is None
     assert "mode-coverage" not in one.metrics
     assert one.metrics["energy"] < 0.1
@@ -125,9 +125,9 @@ def test_guided_answers_are_measured_against_the_conditioned_law() -> None:
     assert one.samples is not None
     whole = EnergyDistance()
     assert whole.evaluate(torch.from_numpy(one.samples).double(), EightGaussians()) > 1
-    assert one.metrics["energy_floor"] < told["eight_gaussians"].metrics["energy_floor"]
-    assert told["eight_gaussians"].metrics["mode-coverage_floor"] > 0
-    assert one.nfe == told["eight_gaussians"].nfe  # the exact classifier asks no network
+    assert one.metrics["energy_floor"] < found["eight_gaussians"].metrics["energy_floor"]
+    assert found["eight_gaussians"].metrics["mode-coverage_floor"] > 0
+    assert one.nfe == found["eight_gaussians"].nfe  # the exact classifier asks no network
 
 
 def test_metrics_of_the_denoiser_itself_are_not_filed_under_the_conditioned_law() -> None:
@@ -154,7 +154,7 @@ def test_guided_and_plain_points_start_from_the_same_noise_and_do_not_share_a_qu
 
 # --- models that are told labels --------------------------------------------------------------------------------------
 
-TOLD: dict[str, Any] = {
+CONDITIONAL: dict[str, Any] = {
     **BASE,
     "formulations": ["class-conditional", "edm", {"name": "class-conditional", "of": "flow", "drop": 0.3}],
     "training": {"steps": 12, "batch": 16, "width": 16, "depth": 2, "data": 80},
@@ -171,7 +171,7 @@ TOLD: dict[str, Any] = {
 }
 
 
-def told_of(answer: ShardAnswer) -> dict[str, tuple[Any, ...]]:
+def outcomes_of(answer: ShardAnswer) -> dict[str, tuple[Any, ...]]:
     """Everything said of each point but the time it took."""
     return {
         a.point.id: (a.error, a.nfe, a.metrics, a.samples is not None and a.samples.tobytes()) for a in answer.points
@@ -189,7 +189,7 @@ def conditional_jobs(of: Study) -> list[Job]:
 
 
 def test_what_a_model_is_not_told_is_skipped_with_the_reason() -> None:
-    loaded = Study.from_spec(TOLD)
+    loaded = Study.from_spec(CONDITIONAL)
     reasons = {point.impossible() for point in points_of(loaded)}
     assert reasons == {None, "'edm' is not told the label; needed: a formulation that is, 'class-conditional'"}
     with pytest.raises(
@@ -206,12 +206,14 @@ def test_what_a_model_is_not_told_is_skipped_with_the_reason() -> None:
 
 def test_labels_travel_beside_the_same_data() -> None:
     """Under a key of their own; what is not labelled keeps its key and its data."""
-    cells = {point.cell for point in points_of(Study.from_spec(TOLD)) if point.cell.training and point.cell.seed == 0}
+    cells = {
+        point.cell for point in points_of(Study.from_spec(CONDITIONAL)) if point.cell.training and point.cell.seed == 0
+    }
     plain = next(cell for cell in cells if cell.formulation.registered_name == "edm")
-    told = next(cell for cell in cells if cell.formulation.registered_name == "class-conditional")
+    found = next(cell for cell in cells if cell.formulation.registered_name == "class-conditional")
     assert data_key(plain) == ("eight_gaussians", 0, 80)
-    assert data_key(told) != data_key(plain)
-    x, labels = training_set(told)[:, :-1], training_set(told)[:, -1]
+    assert data_key(found) != data_key(plain)
+    x, labels = training_set(found)[:, :-1], training_set(found)[:, -1]
     np.testing.assert_array_equal(x, training_set(plain))
     np.testing.assert_array_equal(
         labels, EightGaussians().mode_of(torch.from_numpy(x)).numpy()
@@ -219,23 +221,23 @@ def test_labels_travel_beside_the_same_data() -> None:
 
 
 def test_guided_answers_of_trained_models_do_not_depend_on_packing_and_resume_from_their_weights() -> None:
-    loaded = Study.from_spec(TOLD)
+    loaded = Study.from_spec(CONDITIONAL)
     jobs = [job for job in conditional_jobs(loaded) if job.cell.labels["formulation"] == "class-conditional"]
     first = answered(jobs, loaded)
-    whole = told_of(first)
+    whole = outcomes_of(first)
     assert len(whole) == 10
     assert all(error is None for error, *_ in whole.values())
     for some in (jobs[:1], jobs[::-1]):
-        for point, said in told_of(answered(some, loaded)).items():
+        for point, said in outcomes_of(answered(some, loaded)).items():
             assert said == whole[point]
     weights = {cell.cell.id: cell.weights for cell in first.cells if cell.weights is not None}
     assert len(weights) == 2
     again = [Job(job.cell, job.points, train=False) for job in jobs]
-    assert told_of(answered(again, loaded, weights)) == whole
+    assert outcomes_of(answered(again, loaded, weights)) == whole
 
 
 def test_evaluations_of_the_network_are_counted_whoever_asks() -> None:
-    loaded = Study.from_spec(TOLD)
+    loaded = Study.from_spec(CONDITIONAL)
     nfe = {
         str(a.point.labels["sampler"]).partition("(")[0]: a.nfe
         for a in answered(conditional_jobs(loaded)[:1], loaded).points
@@ -250,5 +252,5 @@ def test_evaluations_of_the_network_are_counted_whoever_asks() -> None:
 
 
 def test_the_specs_of_conditional_cells_come_back() -> None:
-    for job in conditional_jobs(Study.from_spec(TOLD)):
+    for job in conditional_jobs(Study.from_spec(CONDITIONAL)):
         assert cell_of(json.loads(json.dumps(job.cell.spec))).id == job.cell.id

@@ -286,12 +286,12 @@ def test_fid_looks_at_equally_many_images_on_both_sides() -> None:
 def test_label_accuracy_is_the_share_that_is_classified_as_asked() -> None:
     target, metric = Digits(), LabelAccuracy()
     x = torch.cat([Digits(3).points[:150], Digits(8).points[:50]])
-    asked = metric.evaluate(x, Digits(3))
-    assert asked == pytest.approx(0.75, abs=0.02)
+    requested = metric.evaluate(x, Digits(3))
+    assert requested == pytest.approx(0.75, abs=0.02)
     assert metric.evaluate(x, Digits(8)) == pytest.approx(0.25, abs=0.02)
     assert metric.floor(Digits(3), 10) >= 0.98
     by_hand = seen(x).logits.argmax(1) == 3
-    assert asked == float(by_hand.double().mean())
+    assert requested == float(by_hand.double().mean())
     assert metric.higher_is_better
     assert "what was asked for" in str(metric.refuses(target))
 
@@ -345,18 +345,18 @@ def complaints(**changes: Any) -> str:
 
 @pytest.mark.parametrize("network", ["unet", "transformer"])
 def test_a_study_with_a_network_for_images_on_a_target_without_is_refused_with_its_place(network: str) -> None:
-    told = complaints(datasets=["uniform"], metrics=["w1"], training={"network": network})
-    assert f"training.network: {network!r} can serve no dataset: {network!r} works on images" in told
-    assert "such as digits; or network: mlp" in told
+    text = complaints(datasets=["uniform"], metrics=["w1"], training={"network": network})
+    assert f"training.network: {network!r} can serve no dataset: {network!r} works on images" in text
+    assert "such as digits; or network: mlp" in text
 
 
 @pytest.mark.parametrize("network", ["unet", "transformer"])
 def test_a_study_of_a_scalar_function_with_a_network_for_images_is_refused_with_its_place(network: str) -> None:
     training = {"network": network}
-    told = complaints(formulations=["edm", "action-matching"], samplers=["euler"], training=training)
-    assert f"formulations.1: 'action-matching' can be trained with {network!r} on no dataset of the study" in told
-    assert "accepted: network: mlp" in told
-    assert "formulations.0" not in told
+    text = complaints(formulations=["edm", "action-matching"], samplers=["euler"], training=training)
+    assert f"formulations.1: 'action-matching' can be trained with {network!r} on no dataset of the study" in text
+    assert "accepted: network: mlp" in text
+    assert "formulations.0" not in text
 
 
 @pytest.mark.parametrize("target", ["uniform", "digits"])
@@ -377,9 +377,9 @@ def test_what_is_not_refused_can_be_built(formulation: str, network: str, target
 
 
 def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_place() -> None:
-    told = complaints(datasets=["uniform"], training={})
-    assert "metrics.0: 'fid-digits' can serve no dataset of the study" in told
-    assert "handwritten digits" in told
+    text = complaints(datasets=["uniform"], training={})
+    assert "metrics.0: 'fid-digits' can serve no dataset of the study" in text
+    assert "handwritten digits" in text
 
 
 @pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])

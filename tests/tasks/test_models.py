@@ -132,16 +132,18 @@ def test_a_stored_autoencoder_encodes_decodes_samples_and_tells_its_bound(tmp_pa
     answer(uri, {**spec, "metrics": ["w1", "score-error"]})
     points = open_results(uri)
     rows = {name: points.isel(point=points["formulation"].values == name) for name in ("vae", "ddpm-elbo", "exact")}
-    asked = rows["vae"]
-    assert asked["sampler"].values.tolist() == ["decode"]  # one question in one step, whatever the study's samplers are
-    assert asked["steps"].values.tolist() == asked["nfe"].values.tolist() == [1]
-    assert asked["status"].values.tolist() == ["ok"]
-    assert np.isfinite(asked["w1"].values).all()
-    assert np.isnan(asked["score-error"].values).all()  # it gives no denoiser
+    requested = rows["vae"]
+    assert requested["sampler"].values.tolist() == [
+        "decode"
+    ]  # one question in one step, whatever the study's samplers are
+    assert requested["steps"].values.tolist() == requested["nfe"].values.tolist() == [1]
+    assert requested["status"].values.tolist() == ["ok"]
+    assert np.isfinite(requested["w1"].values).all()
+    assert np.isnan(requested["score-error"].values).all()  # it gives no denoiser
     assert set(rows["exact"]["schedule"].values.tolist()) == {"ddpm-linear"}  # none for the autoencoder's sake
 
-    model = open_model(uri, str(asked["cell_id"].values[0]))
-    stored = open_samples(uri, str(asked["point_id"].values[0]))
+    model = open_model(uri, str(requested["cell_id"].values[0]))
+    stored = open_samples(uri, str(requested["point_id"].values[0]))
     assert torch.equal(model.sample("decode", 1, n=400).float(), torch.from_numpy(stored.values))
     x = model.cell.dataset.sample(50, stream("stored autoencoder"))
     mean, std = model.encode(x)

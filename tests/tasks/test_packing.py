@@ -96,15 +96,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-Told = dict[str, tuple[Any, ...]]
+Outcomes = dict[str, tuple[Any, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """All that shards say, but for the time it took: of points by id, of cells by id, and the weights."""
 
-    points: Told
-    cells: Told
+    points: Outcomes
+    cells: Outcomes
     unanswered: frozenset[str]
     weights: dict[str, bytes]
 
@@ -157,7 +157,7 @@ def resumed(network: str, every: int) -> Run:
 
 
 # each network with the formulations that it serves in its study, as they are called there
-ASKED = list(
+REQUESTED = list(
     dict.fromkeys(
         (network, cell.formulation.label())
         for network in STUDIES
@@ -167,7 +167,10 @@ ASKED = list(
 )
 every_model = pytest.mark.parametrize(
     ("network", "formulation"),
-    [pytest.param(*asked, id="-".join(asked), marks=pytest.mark.xdist_group(f"packing {asked[0]}")) for asked in ASKED],
+    [
+        pytest.param(*requested, id="-".join(requested), marks=pytest.mark.xdist_group(f"packing {requested[0]}"))
+        for requested in REQUESTED
+    ],
 )
 
 
@@ -179,10 +182,12 @@ def of(network: str, formulation: str) -> tuple[list[Job], set[str]]:
 
 def test_every_trained_formulation_is_asked_and_in_company() -> None:
     """Each on the plane; on images all but those that are refused; and several of them in one shard."""
-    assert {formulations.create(name).label() for name in FORMULATIONS} <= {label for n, label in ASKED if n == "mlp"}
+    assert {formulations.create(name).label() for name in FORMULATIONS} <= {
+        label for n, label in REQUESTED if n == "mlp"
+    }
     for network in STUDIES:
         _, plan = plan_of(network)
-        assert len([label for n, label in ASKED if n == network]) > 12
+        assert len([label for n, label in REQUESTED if n == network]) > 12
         assert all(len(shard.jobs) > 1 for shard in plan.shards(1))
         assert max(len({job.cell.formulation for job in shard.jobs}) for shard in plan.shards(1)) > 8
         assert len(plan.shards(5)) > len(plan.shards(1))

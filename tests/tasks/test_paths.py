@@ -49,7 +49,7 @@ def test_only_restorations_are_compared_with_originals_and_only_denoisers_of_noi
 
 def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told() -> None:
     kinds = [{"name": "action-matching", "kind": kind} for kind in ("plain", "entropic", "unbalanced")]
-    asked = study(
+    requested = study(
         datasets=["eight_gaussians"],
         formulations=[*kinds, {"name": "indi", "degradation": "mask"}, BLIND, "flow"],
         samplers=[
@@ -61,7 +61,7 @@ def test_what_a_model_does_not_know_is_not_asked_and_the_reason_is_told() -> Non
             {"name": "euler", "guidance": {"name": "class-label", "labels": [1]}},
         ],
     )
-    plan = make_plan(asked, known={}, trained=())
+    plan = make_plan(requested, known={}, trained=())
     served: dict[str, set[str]] = {}
     for point in plan.points:
         if point.id not in plan.impossible:

@@ -151,8 +151,8 @@ def test_blocks_are_a_union_of_crosses() -> None:
 def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers: int) -> None:
     plan = make_plan(study(), {}, ())
     shards = plan.shards(workers)
-    asked = [point.id for shard in shards for job in shard.jobs for point in job.points]
-    assert sorted(asked) == sorted(point.id for point in plan.points)
+    requested = [point.id for shard in shards for job in shard.jobs for point in job.points]
+    assert sorted(requested) == sorted(point.id for point in plan.points)
     assert all(len({job.cell.training for job in shard.jobs}) == 1 for shard in shards)
 
 
@@ -179,14 +179,15 @@ def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows(
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "told"), [("edm", "ve-linear", "to 100;"), ("ve", "ve-geometric", "from sigma/alpha = 0.000131")]
+    ("own", "other", "expected"),
+    [("edm", "ve-linear", "to 100;"), ("ve", "ve-geometric", "from sigma/alpha = 0.000131")],
 )
 def test_noise_outside_of_what_a_network_was_trained_on_is_impossible_at_either_end(
-    own: str, other: str, told: str
+    own: str, other: str, expected: str
 ) -> None:
     points = points_of(study(formulations=[own], samplers=[{"name": "heun", "schedule": other}], steps=[3], seeds=1))
     (reason,) = {p.impossible() for p in points if p.cell.training}
-    assert told in str(reason)
+    assert expected in str(reason)
 
 
 def test_a_pair_that_a_formulation_refuses_is_recorded_as_impossible() -> None:
@@ -201,10 +202,10 @@ def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(
     part: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = {"parametrization": "v", "weighting": "min-snr", "noise_levels": "logit-normal", "schedule": "vp-linear"}
-    asked = study(formulations=[{"name": "denoising", **parts}, "v-prediction", "edm"], steps=[2], seeds=1)
-    before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    requested = study(formulations=[{"name": "denoising", **parts}, "v-prediction", "edm"], steps=[2], seeds=1)
+    before = {p.labels["formulation"]: p.cell.id for p in points_of(requested)}
     monkeypatch.setattr(part, "version", 2)
-    after = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    after = {p.labels["formulation"]: p.cell.id for p in points_of(requested)}
     changed = {str(name).partition("(")[0] for name in before if before[name] != after[name]}
     assert changed == ({"denoising", "v-prediction"} if part is Velocity else {"denoising"})
 
@@ -213,10 +214,10 @@ def test_raising_the_version_of_a_part_changes_the_ids_of_what_is_made_with_it(
 def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_what_is_trained_with_it(
     part: type, changed: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = study(datasets=["eight_gaussians"], metrics=["energy"], formulations=["edm", "vae"], steps=[2], seeds=1)
-    before = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    requested = study(datasets=["eight_gaussians"], metrics=["energy"], formulations=["edm", "vae"], steps=[2], seeds=1)
+    before = {p.labels["formulation"]: p.cell.id for p in points_of(requested)}
     monkeypatch.setattr(part, "version", 2)
-    after = {p.labels["formulation"]: p.cell.id for p in points_of(asked)}
+    after = {p.labels["formulation"]: p.cell.id for p in points_of(requested)}
     assert {name for name in before if before[name] != after[name]} == changed
     assert before["exact"] == after["exact"]
 
@@ -224,8 +225,8 @@ def test_raising_the_version_of_a_network_or_an_objective_changes_the_ids_of_wha
 def test_points_on_the_line_have_the_networks_second_version_and_others_its_first() -> None:
     versions = {}
     for dataset in ("uniform", "torus"):
-        asked = study(datasets=[dataset], metrics=["energy"], formulations=["edm"], steps=[2], seeds=1)
-        (spec,) = {json.dumps(p.cell.spec["training"], sort_keys=True) for p in points_of(asked) if p.cell.training}
+        requested = study(datasets=[dataset], metrics=["energy"], formulations=["edm"], steps=[2], seeds=1)
+        (spec,) = {json.dumps(p.cell.spec["training"], sort_keys=True) for p in points_of(requested) if p.cell.training}
         versions[dataset] = json.loads(spec).get("network", {}).get("version", 1)
     assert versions == {"uniform": 2, "torus": 1}
 
@@ -272,5 +273,5 @@ def test_a_model_with_a_way_of_its_own_is_asked_in_it_as_the_study_writes_it() -
         points_of(Study.from_spec({**spec, "samplers": ["heun", *more], "metrics": ["energy"]}))
         for more in ([], [means])
     )
-    asked = [[(p.sampler.label(), p.steps) for p in points if p.cell.training] for points in (plain, written)]
-    assert asked == [[("decode", 1)], [("decode(noise=False)", 1)]]
+    requested = [[(p.sampler.label(), p.steps) for p in points if p.cell.training] for points in (plain, written)]
+    assert requested == [[("decode", 1)], [("decode(noise=False)", 1)]]

@@ -91,8 +91,18 @@ def test_every_statistic_of_every_group_is_what_its_rows_give() -> None:
         for metric in ("w1", "ks"):
             x = mine[metric].dropna().to_numpy()
             width = scipy.stats.t.interval(0.95, len(x) - 1, x.mean(), scipy.stats.sem(x))[1] - x.mean()
-            told = [x.mean(), x.std(ddof=1), scipy.stats.sem(x), width, x.min(), x.max(), np.median(x), len(x), x.min()]
-            np.testing.assert_allclose([row[f"{metric}_{s}"] for s in STATISTICS], told, rtol=1e-10)
+            expected = [
+                x.mean(),
+                x.std(ddof=1),
+                scipy.stats.sem(x),
+                width,
+                x.min(),
+                x.max(),
+                np.median(x),
+                len(x),
+                x.min(),
+            ]
+            np.testing.assert_allclose([row[f"{metric}_{s}"] for s in STATISTICS], expected, rtol=1e-10)
 
 
 def test_of_one_row_there_is_a_mean_and_no_spread() -> None:
@@ -194,7 +204,7 @@ def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "expected"),
     [
         ({"by": ["formulatoin"]}, "--by 'formulatoin' is unknown; did you mean 'formulation'?"),
         ({"metrics": ["w2"]}, "metric 'w2' is unknown; did you mean 'w1'?"),
@@ -202,10 +212,10 @@ def test_a_column_that_stands_beside_a_metric_is_asked_for_like_one() -> None:
         ({"metrics": ["x" * 5000]}, "is unknown"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(asked: Spec, told: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one(requested: Spec, expected: str) -> None:
     with pytest.raises(QueryError) as refusal:
-        query(points_of([{"w1": 1.0}], "w1"), **asked)
-    assert told in str(refusal.value)
+        query(points_of([{"w1": 1.0}], "w1"), **requested)
+    assert expected in str(refusal.value)
     assert len(str(refusal.value)) < 500
 
 

@@ -88,7 +88,7 @@ def test_an_expression_means_what_it_says(expression: str, expected: list[int]) 
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "expected"),
     [
         ("", "found the end"),
         ("smapler == 'heun'", "no column 'smapler'; did you mean 'sampler'?"),
@@ -137,10 +137,10 @@ def test_an_expression_means_what_it_says(expression: str, expected: list[int]) 
         ("steps.__class__ == 1", "found '.'"),
     ],
 )
-def test_an_expression_that_makes_no_sense_is_refused_with_its_reason(expression: str, told: str) -> None:
+def test_an_expression_that_makes_no_sense_is_refused_with_its_reason(expression: str, expected: str) -> None:
     with pytest.raises(QueryError) as refusal:
         where(FRAME, expression)
-    assert told in str(refusal.value)
+    assert expected in str(refusal.value)
     assert str(refusal.value).startswith("--where")
     assert len(str(refusal.value)) < 600
 

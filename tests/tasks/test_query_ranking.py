@@ -58,7 +58,7 @@ def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_o
     np.testing.assert_allclose(found["w1_sem"], best["sem"], rtol=1e-12)
     assert found["rank"].tolist() == [1, 2, 3] * 4
     assert set(found["w1_count"]) == {4}
-    told = [
+    result = [
         "dataset",
         "formulation",
         "rank",
@@ -71,7 +71,7 @@ def test_each_value_of_an_axis_stands_with_its_best_configuration_in_the_order_o
         "w1_sem",
         "w1_count",
     ]
-    assert list(found) == [*told, "behind", "behind_sem", "tied"]
+    assert list(found) == [*result, "behind", "behind_sem", "tied"]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -154,7 +154,7 @@ def test_equal_means_stand_in_the_order_of_their_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "expected"),
     [
         ({"of": "seed"}, "--best 'seed' is unknown"),
         ({"by": ["smapler"]}, "did you mean 'sampler'"),
@@ -165,11 +165,11 @@ def test_equal_means_stand_in_the_order_of_their_cost() -> None:
     ],
 )
 def test_a_ranking_that_makes_no_sense_is_refused_with_its_reason(
-    asked: dict[str, str] | dict[str, list[str]], told: str
+    requested: dict[str, str] | dict[str, list[str]], expected: str
 ) -> None:
     with pytest.raises(QueryError) as refusal:
-        rank(points_of(a_sweep(), "w1"), **asked)
-    assert told in str(refusal.value)
+        rank(points_of(a_sweep(), "w1"), **requested)
+    assert expected in str(refusal.value)
 
 
 def test_points_of_differently_trained_networks_are_not_averaged() -> None:
@@ -241,11 +241,11 @@ def test_a_front_has_the_configuration_the_means_of_its_objectives_and_their_spr
 
 
 @pytest.mark.parametrize(
-    ("objectives", "told"),
+    ("objectives", "expected"),
     [((), "needs objectives"), (("w1", "neff"), "did you mean 'nfe'"), (("w1", "sampler"), "unknown")],
 )
-def test_a_front_of_what_is_no_objective_is_refused(objectives: tuple[str, ...], told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_a_front_of_what_is_no_objective_is_refused(objectives: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(QueryError, match=expected):
         pareto(points_of([{"w1": 1.0}], "w1"), objectives)
 
 
@@ -261,13 +261,13 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() 
 FORWARD = "forward-chain on vp-linear"
 
 
-def asked(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels: Plain) -> list[Spec]:
+def rows_of(values: dict[str, list[float]], nfe: int, process: str = "generation", **labels: Plain) -> list[Spec]:
     return [{**row, "nfe": nfe, "process": process} for row in values_of(values, **labels)]
 
 
 def with_forward(name: str) -> list[Spec]:
     """Forward rows beat all others in every count."""
-    return [*asked({name: [0.5, 0.6]}, 10), *asked({FORWARD: [0.1, 0.1]}, 0, "forward")]
+    return [*rows_of({name: [0.5, 0.6]}, 10), *rows_of({FORWARD: [0.1, 0.1]}, 0, "forward")]
 
 
 def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_the_answer_says_so() -> None:
@@ -280,7 +280,7 @@ def test_what_goes_from_the_data_to_the_noise_is_left_out_beside_samplers_and_th
 @pytest.mark.parametrize("process", ["dynamics", "restoration", ""])
 def test_what_is_no_generation_is_left_out_beside_what_is(process: str) -> None:
     """Also of samplers that can do both, and where it is not known."""
-    rows = [*asked({"heun": [0.5, 0.6]}, 10), *asked({"own.module:Mover": [0.1, 0.1]}, 5, process)]
+    rows = [*rows_of({"heun": [0.5, 0.6]}, 10), *rows_of({"own.module:Mover": [0.1, 0.1]}, 5, process)]
     found = rank(points_of(rows, "w1"))
     assert found["sampler"].tolist() == ["heun"]
     assert found.attrs["left_out"] == ("own.module:Mover",)
@@ -289,7 +289,7 @@ def test_what_is_no_generation_is_left_out_beside_what_is(process: str) -> None:
 
 @pytest.mark.parametrize("name", ["own.module:Forward", "forward-chain"])
 def test_what_a_sampler_is_called_does_not_decide_what_it_is_compared_with(name: str) -> None:
-    found = rank(points_of([*asked({"heun": [0.5]}, 1), *asked({name: [0.1]}, 1)], "w1"))
+    found = rank(points_of([*rows_of({"heun": [0.5]}, 1), *rows_of({name: [0.1]}, 1)], "w1"))
     assert found["sampler"].tolist() == [name, "heun"]
     assert found.attrs["left_out"] == ()
 
@@ -318,7 +318,7 @@ def test_guidance_and_the_schedule_that_is_sampled_on_are_axes_of_a_ranking() ->
 
 
 def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_samplers_are_apart() -> None:
-    points = points_of([*with_forward("heun"), *asked({"forward-sde": [0.3]}, 0, "forward", dataset="moons")], "w1")
+    points = points_of([*with_forward("heun"), *rows_of({"forward-sde": [0.3]}, 0, "forward", dataset="moons")], "w1")
     assert pareto(points, where=f"sampler == '{FORWARD}'")["sampler"].tolist() == [FORWARD]
     assert rank(points, where="dataset == 'moons'")["sampler"].tolist() == ["forward-sde"]
     assert set(rank(points)["sampler"]) == {"heun", "forward-sde"}

@@ -20,7 +20,7 @@ from tasks.report.pictures.style import PALETTE, dash, escaped, symbol
 from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.tasks import own_parts
-from tests.tasks.chosen import OfCell, Told, answers_to, chosen
+from tests.tasks.chosen import GivenAnswer, OfCell, answers_to, chosen
 from tests.tasks.page_reader import Page, check_with_plotly
 from tests.tasks.real_page import all_kinds
 from tests.tasks.realistic import SCHEDULE_OF, STEPS, realistic, wishes
@@ -129,9 +129,13 @@ def half_answered() -> ModelledAnswers:
         "steps": [1, 2],
     }
 
-    def tell(point: Point) -> Told:
+    def tell(point: Point) -> GivenAnswer:
         failed = point.cell.formulation.registered_name == "ve"
-        return Told(error="OutOfMemory <at step 3>", nfe=-1) if failed else Told({"sliced-w2": 0.1 / point.steps})
+        return (
+            GivenAnswer(error="OutOfMemory <at step 3>", nfe=-1)
+            if failed
+            else GivenAnswer({"sliced-w2": 0.1 / point.steps})
+        )
 
     return chosen(spec, tell)
 
@@ -167,9 +171,9 @@ def test_the_tables_give_mean_and_standard_error_of_the_seeds() -> None:
 def test_the_footer_says_how_to_ask_for_the_same_numbers() -> None:
     answers = answers_to([{"w1": 0.1}])
     text = draw(answers).text
-    told = answers.provenance
+    found = answers.provenance
     assert (
-        f"diffatlas query --store {told['store']} --study chosen --as-of {told['snapshot']} --by dataset,formulation"
+        f"diffatlas query --store {found['store']} --study chosen --as-of {found['snapshot']} --by dataset,formulation"
         in text
     )
     assert "no samples were kept" in text

@@ -80,8 +80,8 @@ def verdicts(key: str, rows: Sequence[Spec], **study: Plain) -> list[Spec]:
     """The verdicts of one claim, as plain values."""
     (found,) = [claim for claim in claims(answers_to(rows, **study)) if claim["claim"] == key]
     assert found["asked"] == bool(found["verdicts"])
-    told: list[Spec] = found["verdicts"]
-    return told
+    result: list[Spec] = found["verdicts"]
+    return result
 
 
 def verdict(key: str, rows: Sequence[Spec], **study: Plain) -> Spec:
@@ -134,10 +134,10 @@ def test_samples_that_diverged_err_more_than_all_others() -> None:
     found = {one.at: one.decided for one in comparisons_of(rows, "heun", "euler")}
     assert found[3] == 1
     assert found[1] == found[7] == -1
-    told = verdict("second-order", rows)
-    assert "without bound" in told["text"]
-    assert "diverged" in told["text"]
-    json.dumps(told, allow_nan=False)
+    result = verdict("second-order", rows)
+    assert "without bound" in result["text"]
+    assert "diverged" in result["text"]
+    json.dumps(result, allow_nan=False)
 
 
 def test_samplers_whose_cost_does_not_grow_with_their_steps_are_not_compared() -> None:
@@ -173,30 +173,30 @@ def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_tw
     assert 0 < alarms < expected + 6 * math.sqrt(expected)
 
 
-def told_of(pairs: ArrayLike, *, fixed: bool = False) -> int:
+def decision_on(pairs: ArrayLike, *, fixed: bool = False) -> int:
     (found,) = judged([compared(1, np.array(pairs), fixed=fixed)])
     return found.decided
 
 
 def test_a_difference_that_is_of_no_use_is_not_told() -> None:
     pairs = np.array([[1.0, WORTH - 0.002]] * 5) * np.exp(1e-5 * np.random.default_rng(1).standard_normal((5, 2)))
-    assert told_of(pairs) == 0
-    assert told_of(pairs * [1.0, 1.01]) == -1
+    assert decision_on(pairs) == 0
+    assert decision_on(pairs * [1.0, 1.01]) == -1
 
 
 def test_one_seed_tells_nothing_unless_nothing_is_random() -> None:
-    assert told_of([[0.05, 0.5]]) == 0
-    assert told_of([[0.05, 0.5]], fixed=True) == -1
-    assert told_of([[0.05, 0.05 * (1 + 1e-16)]], fixed=True) == 0
+    assert decision_on([[0.05, 0.5]]) == 0
+    assert decision_on([[0.05, 0.5]], fixed=True) == -1
+    assert decision_on([[0.05, 0.05 * (1 + 1e-16)]], fixed=True) == 0
 
 
 def test_two_seeds_tell_what_is_far_beyond_their_spread() -> None:
-    assert told_of([[0.05, 0.5], [0.0501, 0.5003]]) == -1
-    assert told_of([[0.05, 0.5], [0.09, 0.5003]]) == 0
+    assert decision_on([[0.05, 0.5], [0.0501, 0.5003]]) == -1
+    assert decision_on([[0.05, 0.5], [0.09, 0.5003]]) == 0
 
 
 def test_differences_without_a_spread_are_not_told() -> None:
-    assert told_of([[0.5, 1.0]] * 3) == 0
+    assert decision_on([[0.5, 1.0]] * 3) == 0
 
 
 def test_the_limit_of_many_steps_changes_how_much_and_never_who() -> None:
@@ -246,10 +246,10 @@ def test_the_crossing_is_found_where_it_is(cost: float) -> None:
     found = verdict("second-order", power_laws(heun=cost))
     assert found["verdict"] == PART
     assert found["crossings"] == pytest.approx([cost], rel=1e-5)
-    told = {one["nfe"]: one["told"] for one in found["comparisons"]}
-    assert {told[nfe] for nfe in told if nfe < 0.9 * cost} == {"more"}
-    assert {told[nfe] for nfe in told if nfe > 1.1 * cost} == {"less"}
-    assert max(told) == 64  # Heun's 127 evaluations have nothing to be compared with
+    result = {one["nfe"]: one["told"] for one in found["comparisons"]}
+    assert {result[nfe] for nfe in result if nfe < 0.9 * cost} == {"more"}
+    assert {result[nfe] for nfe in result if nfe > 1.1 * cost} == {"less"}
+    assert max(result) == 64  # Heun's 127 evaluations have nothing to be compared with
 
 
 def test_a_claim_holds_where_nothing_is_told_against_it_and_not_the_other_way_round() -> None:
@@ -394,7 +394,7 @@ def test_trained_rows_are_compared_with_trained_rows() -> None:
     rows += [{**row, "formulation": row["schedule"]} for row in rows]
     found = verdicts("straight-paths", rows)
     assert [one["formulation"] for one in found] == ["exact", "flow"]
-    assert [{one["against"] for one in told["comparisons"]} for told in found] == [{"edm"}, {"edm"}]
+    assert [{one["against"] for one in expected["comparisons"]} for expected in found] == [{"edm"}, {"edm"}]
 
 
 def test_robust_means_that_the_largest_error_at_few_steps_is_the_smallest() -> None:

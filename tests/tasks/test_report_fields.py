@@ -24,7 +24,7 @@ from tasks.report.pictures import fields
 from tasks.report.pictures.style import Picture
 from tasks.results.models import ModelledAnswers
 from tasks.store import Store
-from tests.tasks.chosen import OfCell, Told, answers_to, chosen
+from tests.tasks.chosen import GivenAnswer, OfCell, answers_to, chosen
 from tests.tasks.page_reader import Page, check_with_plotly, unpacked
 from tests.tasks.tiny_store import answer
 
@@ -53,13 +53,13 @@ def test_the_velocity_is_the_derivative_of_the_flow(schedule: Schedule) -> None:
     """f x - g^2/2 s with the exact score, at every level."""
     model = exact(schedule)
     levels, paths = fields._paths(model)
-    asked = fields.FieldOfFlow(None, model, levels, paths)  # type: ignore[arg-type]
+    requested = fields.FieldOfFlow(None, model, levels, paths)  # type: ignore[arg-type]
     x = np.linspace(-1.5, 2.5, 9)
     for i in (0, len(levels) // 2, len(levels) - 2):
         now = levels[i]
         score = Uniform().score(torch.from_numpy(x)[:, None], now.alpha, now.sigma)[:, 0].numpy()
         expected = float(now.drift) * x - 0.5 * float(now.diffusion_squared) * score
-        np.testing.assert_allclose(asked.velocity(i, x), expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
+        np.testing.assert_allclose(requested.velocity(i, x), expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
 
 
 def test_the_field_has_the_figure_of_the_worked_example() -> None:
@@ -73,8 +73,8 @@ def test_the_field_has_the_figure_of_the_worked_example() -> None:
             for name in ("alpha", "sigma", "alpha_dot", "sigma_dot")
         },
     )
-    asked = fields.FieldOfFlow(None, model, [at], paths)  # type: ignore[arg-type]
-    assert asked.velocity(0, np.array([0.7]))[0] == pytest.approx(-0.291136248, abs=1e-9)
+    requested = fields.FieldOfFlow(None, model, [at], paths)  # type: ignore[arg-type]
+    assert requested.velocity(0, np.array([0.7]))[0] == pytest.approx(-0.291136248, abs=1e-9)
 
 
 def test_pictures_side_by_side_start_as_wide_as_their_noise_and_end_in_the_interval() -> None:
@@ -131,7 +131,7 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float, tmp_path: Pa
         weights = {name: torch.full_like(tensor, value) for name, tensor in load(trained.weights(cell.id)).items()}
         return OfCell(weights=save(weights))
 
-    answers = chosen(trained.study, lambda _point: Told({"w1": 0.1, "ks": 0.1}), broken)
+    answers = chosen(trained.study, lambda _point: GivenAnswer({"w1": 0.1, "ks": 0.1}), broken)
     assert [len(found) for found in drawn(trained)[:2]] == [1, 1]
     assert [len(found) for found in drawn(answers)[:2]] == [0, 1]  # the exact one stays
 

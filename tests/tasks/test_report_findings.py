@@ -16,7 +16,7 @@ from tasks.report.pictures.quality import quality
 from tasks.report.text import number, plus_minus
 from tasks.results.models import ModelledAnswers
 from tasks.store import Store
-from tests.tasks.chosen import Told, answers_to, chosen
+from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.page_reader import Page
 from tests.tasks.realistic import realistic
 from tests.tasks.tiny_store import answer
@@ -135,7 +135,7 @@ def test_the_interval_is_student_s() -> None:
 def test_the_band_of_seeds_on_a_logarithmic_axis_is_that_of_their_logarithms() -> None:
     w1 = {2: (0.01, 0.02, 0.09), 8: (0.002, 0.002, 0.006)}
     spec = {"formulations": [{"name": "exact", "schedule": "edm"}], "samplers": ["euler"], "steps": [2, 8], "seeds": 3}
-    answers = chosen(spec, lambda point: Told({"w1": w1[point.steps][point.cell.seed]}))
+    answers = chosen(spec, lambda point: GivenAnswer({"w1": w1[point.steps][point.cell.seed]}))
     (picture,) = quality(tabulate(answers), "uniform", "w1")
     assert picture.spec["layout"]["yaxis"]["type"] == "log"
     (band,) = [trace for trace in picture.spec["data"] if trace.get("fill") == "toself"]

@@ -21,7 +21,7 @@ from tasks.report.lookup.requested import C, Described, requested_in
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import tabulate
 from tests.tasks import own_parts
-from tests.tasks.chosen import Told, answers_to, chosen
+from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.real_page import all_kinds
 
 LABELS = {"dataset", "formulation", "schedule", "sampler", "grid", "label", "condition"}
@@ -136,7 +136,7 @@ def test_of_points_that_were_skipped_the_model_is_not_known_and_the_page_is_draw
         "samplers": [{"name": "heun", "guidance": {"name": "class-label", "labels": 3}}],
         "steps": [2],
     }
-    answers = chosen(spec, lambda _point: Told({"sliced-w2": 0.1}))
+    answers = chosen(spec, lambda _point: GivenAnswer({"sliced-w2": 0.1}))
     (skipped,) = [row for row in tabulate(answers).points if row.status == "skipped"]
     assert skipped.requested.dataset.component is None
     assert known(skipped.requested.guidance) == ClassLabel(3)

@@ -117,7 +117,7 @@ def test_the_page_has_short_names_and_says_what_they_stand_for() -> None:
 
 def test_a_schedule_that_does_not_end_in_noise_is_pointed_out() -> None:
     far = {"dataset": {"name": "uniform", "low": 100.0, "high": 101.0}, "w1": 0.1}
-    told = "uniform(low=100.0,high=101.0): schedule edm does not end in noise"
-    assert told in draw_report(answers_to([far]))
-    assert told in draw_report(answers_to([{**far, "schedule": "flow", "other_schedule": "edm"}]))
+    expected = "uniform(low=100.0,high=101.0): schedule edm does not end in noise"
+    assert expected in draw_report(answers_to([far]))
+    assert expected in draw_report(answers_to([{**far, "schedule": "flow", "other_schedule": "edm"}]))
     assert 'class="warnings"' not in draw_report(answers_to([{"w1": 0.1}]))

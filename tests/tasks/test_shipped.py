@@ -145,16 +145,16 @@ def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
 def _is_answered(answer: PointAnswer, study: Study, wanted: Requests) -> None:
     """With a finite value and floor of each metric that is not refused, and of no other; with all that the study keeps."""
     point = answer.point
-    told = (point.cell, point.labels["sampler"], point.steps, answer.metrics)
-    assert answer.error is None, (*told, answer.error)
-    assert answer.nfe >= 0, told
-    asked = {metric.column for metric in study.metrics if point.refuses(metric) is None}
-    columns = [MetricColumns(name) for name in asked]
+    found = (point.cell, point.labels["sampler"], point.steps, answer.metrics)
+    assert answer.error is None, (*found, answer.error)
+    assert answer.nfe >= 0, found
+    requested = {metric.column for metric in study.metrics if point.refuses(metric) is None}
+    columns = [MetricColumns(name) for name in requested]
     always = {name for of in columns for name in (of.name, of.floor, of.version)}
-    assert always <= set(answer.metrics) <= always | {of.limit for of in columns}, told
-    assert all(math.isfinite(answer.metrics[name]) for name in asked), told
-    for name in asked:
+    assert always <= set(answer.metrics) <= always | {of.limit for of in columns}, found
+    assert all(math.isfinite(answer.metrics[name]) for name in requested), found
+    for name in requested:
         unknown = name == "restoration-error" and point.cell.formulation.least_error(point.cell.dataset) is None
-        assert math.isfinite(answer.metrics[MetricColumns(name).floor]) != unknown, (name, *told)
+        assert math.isfinite(answer.metrics[MetricColumns(name).floor]) != unknown, (name, *found)
     assert (answer.samples is not None) == wanted.samples
     assert (answer.trajectory is not None) == (point.id in wanted.trajectories)

@@ -36,7 +36,7 @@ RARELY = 1e-3
 NAN = math.nan
 
 
-def told(first: Sequence[float], second: Sequence[float], *, nothing_random: bool = False) -> str:
+def verdict_on(first: Sequence[float], second: Sequence[float], *, nothing_random: bool = False) -> str:
     """Of one pair: apart, tied or unknown."""
     found = decided(
         by_seed(np.array([first], dtype=float), np.array([second], dtype=float)), nothing_random=nothing_random
@@ -49,22 +49,22 @@ def told(first: Sequence[float], second: Sequence[float], *, nothing_random: boo
 
 
 def test_one_seed_decides_nothing_unless_nothing_is_random() -> None:
-    assert told([1.0], [2.0]) == "unknown"
-    assert told([1.0, NAN], [2.0, 3.0]) == "unknown"
-    assert told([1.0], [2.0], nothing_random=True) == "apart"
-    assert told([1.0], [1.0 + 1e-16], nothing_random=True) == "tied"
+    assert verdict_on([1.0], [2.0]) == "unknown"
+    assert verdict_on([1.0, NAN], [2.0, 3.0]) == "unknown"
+    assert verdict_on([1.0], [2.0], nothing_random=True) == "apart"
+    assert verdict_on([1.0], [1.0 + 1e-16], nothing_random=True) == "tied"
 
 
 def test_two_seeds_decide_by_student_s_test_of_one_degree_of_freedom() -> None:
     far = hurdle(2, 1) * math.sqrt(2)  # the differences are far -+ 1, whose standard deviation is sqrt 2
-    assert told([10.0, 20.0], [10 + 1.01 * far - 1, 20 + 1.01 * far + 1]) == "apart"
-    assert told([10.0, 20.0], [10 + 0.99 * far - 1, 20 + 0.99 * far + 1]) == "tied"
+    assert verdict_on([10.0, 20.0], [10 + 1.01 * far - 1, 20 + 1.01 * far + 1]) == "apart"
+    assert verdict_on([10.0, 20.0], [10 + 0.99 * far - 1, 20 + 0.99 * far + 1]) == "tied"
 
 
 def test_what_is_the_same_is_tied_and_a_difference_without_a_spread_is_not_decided() -> None:
-    assert told([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == "tied"
-    assert told([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]) == "unknown"
-    assert told([1.0, 1.0], [2.0, 2.0], nothing_random=True) == "apart"
+    assert verdict_on([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == "tied"
+    assert verdict_on([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]) == "unknown"
+    assert verdict_on([1.0, 1.0], [2.0, 2.0], nothing_random=True) == "apart"
 
 
 def test_a_seed_without_a_value_does_not_take_part() -> None:
@@ -83,7 +83,7 @@ def test_with_fewer_than_two_shared_seeds_the_test_is_welch_s() -> None:
 
 
 def test_what_is_infinite_is_not_decided() -> None:
-    assert told([1.0, 1.1, 1.2], [math.inf, 5.0, 5.1]) == "unknown"
+    assert verdict_on([1.0, 1.1, 1.2], [math.inf, 5.0, 5.1]) == "unknown"
 
 
 def test_a_margin_is_taken_off_the_difference() -> None:

@@ -205,8 +205,8 @@ def test_a_store_is_a_dictionary_of_rows_whatever_is_committed_in_which_order(
     root = Store.open(uri).group()
     points = read_points(root, point_columns(root))
     assert points["point_id"].tolist() == list(expected)
-    untold = {"dataset": "", "error": "", "steps": -1, "w1": np.nan, "ks": np.nan, "spec": ""}
-    for name in set(untold) & set(points):
-        values = [row.get(name, untold[name]) for row in expected.values()]
+    absent = {"dataset": "", "error": "", "steps": -1, "w1": np.nan, "ks": np.nan, "spec": ""}
+    for name in set(absent) & set(points):
+        values = [row.get(name, absent[name]) for row in expected.values()]
         np.testing.assert_array_equal(points[name], np.array(values, dtype=points[name].dtype))
     assert "w1" in points or not any("w1" in row for row in expected.values())

@@ -70,7 +70,7 @@ def test_a_flipped_byte_anywhere_never_changes_an_answer(uri: str) -> None:
     The names in the files are other ones in each run, so the seed fixes the places and not what is there.
     """
     small_store(uri)
-    good, choose, told = everything(uri), np.random.default_rng(20261122), 0
+    good, choose, found = everything(uri), np.random.default_rng(20261122), 0
     for path in _files(uri):
         data = path.read_bytes()
         for _ in range(2):
@@ -79,16 +79,16 @@ def test_a_flipped_byte_anywhere_never_changes_an_answer(uri: str) -> None:
             try:
                 assert everything(uri) == good, f"{path}: bit {bit} of byte {at}"
             except StoreUnavailable:
-                told += 1
+                found += 1
         path.write_bytes(data)
-    assert told > len(_files(uri, "chunks")) > 0
+    assert found > len(_files(uri, "chunks")) > 0
     assert everything(uri) == good
 
 
 def test_a_file_that_is_lost_cut_or_exchanged_never_changes_an_answer(uri: str) -> None:
     """Every file of the store, damaged in two of four ways chosen with a fixed seed."""
     small_store(uri)
-    good, choose, told = everything(uri), np.random.default_rng(20261122), 0
+    good, choose, found = everything(uri), np.random.default_rng(20261122), 0
     files = _files(uri)
     for path, other in zip(files, files[1:] + files[:1], strict=True):
         data = path.read_bytes()
@@ -101,9 +101,9 @@ def test_a_file_that_is_lost_cut_or_exchanged_never_changes_an_answer(uri: str) 
             try:
                 assert everything(uri) == good, (path, damaged)
             except StoreUnavailable:
-                told += 1
+                found += 1
             path.write_bytes(data)
-    assert told > len(_files(uri, "chunks")) > 0
+    assert found > len(_files(uri, "chunks")) > 0
     assert everything(uri) == good
 
 

@@ -158,9 +158,9 @@ def test_gc_keeps_the_newest_and_the_tagged_and_tells_what_it_removed(uri: str) 
     store.tag("kept", ids[0])
     created = next(entry["snapshot"] for entry in store.history() if entry["message"] == "create the store")
     before = repr(read_points(store.group()))
-    told = store.gc(_later(), dry_run=True, youngest=SOON)
-    assert told.snapshots == (ids[1], created)
-    assert told.dry_run
+    found = store.gc(_later(), dry_run=True, youngest=SOON)
+    assert found.snapshots == (ids[1], created)
+    assert found.dry_run
     assert len(store.history()) == 5
     sizes = _sizes(uri)
     removed = store.gc(_later(), youngest=SOON)

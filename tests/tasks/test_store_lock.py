@@ -25,9 +25,9 @@ def note(uri: str) -> Path:
 
 def test_a_store_in_use_is_refused_and_its_holder_named(uri: str) -> None:
     with held_by_another_process(uri) as other:
-        told = json.loads(note(uri).read_text())
-        assert told["pid"] == other.pid
-        expected = f"in use by another run .host {told['host']}, process {other.pid}, started .*, since .*wait for it, or end it"
+        document = json.loads(note(uri).read_text())
+        assert document["pid"] == other.pid
+        expected = f"in use by another run .host {document['host']}, process {other.pid}, started .*, since .*wait for it, or end it"
         with pytest.raises(StoreLocked, match=expected), Store.open(uri).coordinate():
             pass
         # a run that is alive here is never put out
@@ -142,9 +142,9 @@ def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overw
 def test_two_that_create_a_store_at_once_make_one(tmp_path: Path) -> None:
     code = "import sys\nfrom tasks.store import Store\nStore.create(sys.argv[1])"
     both = [python(code, str(tmp_path / "store")) for _ in range(2)]
-    told = [process.communicate()[1] for process in both]
-    assert sum(process.returncode == 0 for process in both) == 1, told
-    assert any("in use by another run" in text or "there is a store already" in text for text in told)
+    found = [process.communicate()[1] for process in both]
+    assert sum(process.returncode == 0 for process in both) == 1, found
+    assert any("in use by another run" in text or "there is a store already" in text for text in found)
     assert len(Store.open(str(tmp_path / "store")).history()) == 2
 
 

@@ -49,8 +49,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def s3(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The address of a store that is not there yet, each test's its own."""
-    told = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    for name, value in (told | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
+    found = {"AWS_ENDPOINT_URL_S3": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in (found | {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}).items():
         monkeypatch.setenv(name, value)
     client = boto3.session.Session().client("s3", endpoint_url=server)
     client.create_bucket(Bucket=BUCKET)
@@ -207,21 +207,21 @@ def test_names_of_tags_and_studies_stay_within_the_prefix(s3: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "look whether the server answers"),
         ({"bucket": "there-is-none"}, "make the bucket first"),
     ],
 )
 def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
-    s3: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
+    s3: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], expected: str
 ) -> None:
     if "bucket" in change:
         s3 = s3.replace(BUCKET, change["bucket"])
     else:
         for name, value in change.items():
             monkeypatch.setenv(name, value)
-    with pytest.raises(StoreUnavailable, match=told):
+    with pytest.raises(StoreUnavailable, match=expected):
         Store.create(s3)
 
 
@@ -232,13 +232,13 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
         def __init__(self, client: Plain) -> None:
             self._client = client
 
-        def put_object(self, **told: Plain) -> Plain:
-            self._client.put_object(**{k: v for k, v in told.items() if k not in ("IfNoneMatch", "IfMatch")})
+        def put_object(self, **expected: Plain) -> Plain:
+            self._client.put_object(**{k: v for k, v in expected.items() if k not in ("IfNoneMatch", "IfMatch")})
             other = Holder.me()
-            return self._client.put_object(Bucket=told["Bucket"], Key=told["Key"], Body=other.note().encode())
+            return self._client.put_object(Bucket=expected["Bucket"], Key=expected["Key"], Body=other.note().encode())
 
-        def get_object(self, **told: Plain) -> Plain:
-            return self._client.get_object(**told)
+        def get_object(self, **expected: Plain) -> Plain:
+            return self._client.get_object(**expected)
 
         def delete_object(self, **told: Plain) -> Plain:
             return self._client.delete_object(**told)

@@ -80,24 +80,24 @@ def test_there_is_a_golden_store_of_every_schema_that_is_read() -> None:
 
 def test_a_store_of_any_version_answers_the_same_without_being_written_to(golden: str) -> None:
     files = {path: path.read_bytes() for path in Path(golden).rglob("*") if path.is_file()}
-    told = everything(golden)
-    table = told["table"]
+    found = everything(golden)
+    table = found["table"]
     assert table["point_id"] == IDS
     assert table["dim"] == [1, 1, 1, 1, 1, 1, 3, 3, 3]
     assert table["w1"][:6] == [0.5, 0.25, 0.125, 0.5, 0.25, 0.125]
     assert table["status"][6:] == ["failed", "ok", "skipped"]
     assert table["error"][8] == "heun cannot take 0 steps \u2014 ein Grund"
     assert table["steps"] == [1, 2, 4, 1, 2, 4, 1, 2, 1]
-    assert [None if s is None else np.shape(s) for s in told["samples"]] == [(5, 1)] * 6 + [None, (5, 3), None]
-    assert told["levels"] == [6.0, 7.0, 8.0]
-    assert told["weights"] == {CELL: bytes(range(200))}
-    assert told["losses"] == [[3.0, 2.0, 1.5]]
+    assert [None if s is None else np.shape(s) for s in found["samples"]] == [(5, 1)] * 6 + [None, (5, 3), None]
+    assert found["levels"] == [6.0, 7.0, 8.0]
+    assert found["weights"] == {CELL: bytes(range(200))}
+    assert found["losses"] == [[3.0, 2.0, 1.5]]
     assert table["guidance"] == [""] * 9
     assert table["sampling_schedule"] == ["edm"] * 9
     assert table["process"] == ["generation"] * 9
-    assert told["metrics"] == {"w1": MetricFacts("samples", "lower", 1, {"name": "w1"})}
-    assert told["study"]["name"] == "golden"
-    assert told["asked"] == IDS[:6]
+    assert found["metrics"] == {"w1": MetricFacts("samples", "lower", 1, {"name": "w1"})}
+    assert found["study"]["name"] == "golden"
+    assert found["asked"] == IDS[:6]
     assert {path: path.read_bytes() for path in Path(golden).rglob("*") if path.is_file()} == files
 
 
@@ -230,7 +230,7 @@ def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(older: st
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"),
+    ("schema", "expected"),
     [
         (SCHEMA + 1, "upgrade diffatlas"),
         (None, "not a store of diffatlas"),
@@ -240,15 +240,15 @@ def test_a_migration_that_is_cut_short_is_made_by_the_next_coordinator(older: st
     ],
 )
 def test_a_schema_that_is_not_known_is_refused_with_what_to_do(
-    tmp_path: Path, schema: int | str | None, told: str
+    tmp_path: Path, schema: int | str | None, expected: str
 ) -> None:
     store = Store.create(str(tmp_path / "store"))
     session, root, _ = store._repository.begin()
     root.attrs["schema"] = schema
     session.commit("from elsewhere")
-    with pytest.raises(StoreUnavailable, match=told):
+    with pytest.raises(StoreUnavailable, match=expected):
         Store.open(store.uri)
-    with pytest.raises(StoreUnavailable, match=told), store.coordinate():
+    with pytest.raises(StoreUnavailable, match=expected), store.coordinate():
         pass
     assert Store(store.uri, store._repository).history()[0]["message"] == "from elsewhere"
 

@@ -184,9 +184,9 @@ WRONG: list[tuple[dict[str, str | None], str, list[str]]] = [
 def test_a_wrong_study_is_refused_with_place_finding_and_remedy(
     tmp_path: Path, changes: dict[str, str | None], place: str, fragments: list[str]
 ) -> None:
-    told = message(tmp_path, text_of(**changes))
-    assert "\n" not in told, "one mistake is one line"
-    line, _, rest = told.partition("uniform.yaml:")[2].partition(": ")
+    text = message(tmp_path, text_of(**changes))
+    assert "\n" not in text, "one mistake is one line"
+    line, _, rest = text.partition("uniform.yaml:")[2].partition(": ")
     assert line == place
     for fragment in fragments:
         assert fragment in rest
@@ -221,10 +221,10 @@ NOT_A_STUDY: list[tuple[str | bytes, list[str]]] = [
 def test_what_is_not_a_plain_mapping_in_yaml_is_refused(
     tmp_path: Path, content: str | bytes, fragments: list[str]
 ) -> None:
-    told = message(tmp_path, content)
-    assert "\n" not in told
+    text = message(tmp_path, content)
+    assert "\n" not in text
     for fragment in fragments:
-        assert fragment in told
+        assert fragment in text
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -243,9 +243,9 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
 
 
 def test_a_misspelled_required_key_is_one_problem(tmp_path: Path) -> None:
-    told = message(tmp_path, text_of(samplers=None, sampler="[heun]"))
-    assert "\n" not in told
-    assert "unknown key 'sampler'; did you mean 'samplers'?" in told
+    text = message(tmp_path, text_of(samplers=None, sampler="[heun]"))
+    assert "\n" not in text
+    assert "unknown key 'sampler'; did you mean 'samplers'?" in text
 
 
 @pytest.mark.parametrize(
@@ -270,9 +270,9 @@ def test_a_misspelled_required_key_is_one_problem(tmp_path: Path) -> None:
 def test_a_wrong_override_is_refused_with_itself_as_the_place(
     tmp_path: Path, override: str, place: str, fragment: str
 ) -> None:
-    told = message(tmp_path, text_of(), override)
-    assert told.startswith(f"{place}: ")
-    assert fragment in told
+    text = message(tmp_path, text_of(), override)
+    assert text.startswith(f"{place}: ")
+    assert fragment in text
 
 
 def test_overrides_are_the_same_as_writing_it_in_the_file(tmp_path: Path) -> None:
@@ -581,7 +581,7 @@ def test_parts_of_a_formulation_are_named_like_any_component(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("entry", "place", "told"),
+    ("entry", "place", "expected"),
     [
         ("[{name: denoising, parametrization: w}]", "formulations[0].parametrization", "unknown parametrization 'w'"),
         ("[{name: denoising, weighting: min-snrr}]", "formulations[0].weighting", "did you mean 'min-snr'?"),
@@ -591,10 +591,12 @@ def test_parts_of_a_formulation_are_named_like_any_component(tmp_path: Path) -> 
         ("[{name: denoising, noise_levels: {name: log-normal, std: 0}}]", "formulations[0].noise_levels", "positive"),
     ],
 )
-def test_what_is_wrong_inside_a_part_is_told_with_its_place(tmp_path: Path, entry: str, place: str, told: str) -> None:
+def test_what_is_wrong_inside_a_part_is_told_with_its_place(
+    tmp_path: Path, entry: str, place: str, expected: str
+) -> None:
     said = message(tmp_path, text_of(formulations=entry))
     assert place in said
-    assert told in said
+    assert expected in said
 
 
 def test_a_sampler_may_take_a_grid_with_parameters_and_another_schedule(tmp_path: Path) -> None:
@@ -611,7 +613,7 @@ def test_a_sampler_may_take_a_grid_with_parameters_and_another_schedule(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("key", "entry", "told"),
+    ("key", "entry", "expected"),
     [
         ("datasets", "[{name: gaussian_mixture, means: [-1.0e+200, 1.0e+200]}]", "beyond 1e+100"),
         ("datasets", "[{name: torus, R: 1.0e+200}]", "beyond 1e+100"),
@@ -630,11 +632,11 @@ def test_a_sampler_may_take_a_grid_with_parameters_and_another_schedule(tmp_path
         ("metrics", "[{name: sliced-w2, projections: 1000000000000}]", "1 to 10000"),
     ],
 )
-def test_numbers_that_no_machine_can_work_with_are_refused(tmp_path: Path, key: str, entry: str, told: str) -> None:
+def test_numbers_that_no_machine_can_work_with_are_refused(tmp_path: Path, key: str, entry: str, expected: str) -> None:
     metric = {} if key == "metrics" else {"metrics": "[energy]"}
     said = message(tmp_path, text_of(**{key: entry, **metric}))
     assert f"at {key}[0]" in said
-    assert told in said
+    assert expected in said
 
 
 def test_steps_beyond_a_discrete_schedule_are_fine_where_a_sampler_brings_another(tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ def test_only_what_starts_from_the_schedules_noise_is_told_that_it_is_wrong() ->
 
 
 def test_a_metric_that_measures_nothing_of_what_is_asked_is_told_with_the_reason() -> None:
-    def told(**parts: Plain) -> list[str]:
+    def found(**parts: Plain) -> list[str]:
         study = Study.from_spec(
             {"name": "vain", "seeds": 1, "samplers": ["heun"], "steps": [2], "samples": 10, **parts}
         )
         return measured_in_vain(make_plan(study, {}, ()))
 
-    (line,) = told(datasets=["uniform"], formulations=["edm"], metrics=["w1", "elbo"])
+    (line,) = found(datasets=["uniform"], formulations=["edm"], metrics=["w1", "elbo"])
     assert line.startswith("metric 'elbo' measures nothing that is asked: ")
-    assert told(datasets=["uniform"], formulations=["edm"], metrics=["w1", "nll"]) == []
-    (line,) = told(datasets=["moons"], formulations=["edm"], metrics=["energy", "restoration-error"])
+    assert found(datasets=["uniform"], formulations=["edm"], metrics=["w1", "nll"]) == []
+    (line,) = found(datasets=["moons"], formulations=["edm"], metrics=["energy", "restoration-error"])
     assert "restores nothing" in line

@@ -57,7 +57,7 @@ def answers(shard: Shard, study: Study) -> ShardAnswer:
     return run_shard(shard, data, {}, Requests(study.metrics, True, frozenset()))
 
 
-def told(answer: ShardAnswer) -> dict[str, tuple[object, ...]]:
+def outcomes_of(answer: ShardAnswer) -> dict[str, tuple[object, ...]]:
     """Everything said of each point but the time it took, samples byte for byte."""
     return {
         a.point.id: (
@@ -83,10 +83,10 @@ def jobs_of(study: Study) -> list[Job]:
 def test_answers_do_not_depend_on_packing(study: Study) -> None:
     """Adaptive, stochastic and multistep samplers, swapped schedules, learned uncertainty: alone as in company."""
     jobs = [job for job in jobs_of(study) if job.cell.training]
-    whole = told(answers(Shard(tuple(jobs)), study))
+    whole = outcomes_of(answers(Shard(tuple(jobs)), study))
     assert all(error is None for error, *_ in whole.values())
     for some in (jobs[:1], jobs[3:4], jobs[::-1][:5]):
-        for point, said in told(answers(Shard(tuple(some)), study)).items():
+        for point, said in outcomes_of(answers(Shard(tuple(some)), study)).items():
             assert said == whole[point]
 
 
@@ -139,16 +139,16 @@ def test_a_metric_of_the_denoiser_that_cannot_be_measured_costs_nothing_else(
     study: Study, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., float]
 ) -> None:
     jobs = [job for job in jobs_of(study) if job.cell.training][:2]
-    plain = told(answers(Shard(tuple(jobs)), study))
-    asked: list[object] = []
+    plain = outcomes_of(answers(Shard(tuple(jobs)), study))
+    requested: list[object] = []
 
     def evaluate(*of: object) -> float:
-        asked.append(of)
+        requested.append(of)
         return fault(*of)
 
     monkeypatch.setattr(NegativeLogLikelihood, "evaluate", evaluate)
     found = answers(Shard(tuple(jobs)), Study.from_spec({**SPEC, "metrics": [*SPEC["metrics"], "nll"]}))
-    assert len(asked) == len(jobs)  # once for a cell, whatever is asked of it
+    assert len(requested) == len(jobs)  # once for a cell, whatever is asked of it
     assert len(found.unanswered) == len(jobs)
     for job, line in zip(jobs, found.unanswered, strict=True):
         assert line.startswith(f"metric nll of {job.cell}: ValueError: ")
@@ -157,7 +157,7 @@ def test_a_metric_of_the_denoiser_that_cannot_be_measured_costs_nothing_else(
         assert np.isnan(answer.metrics.pop("nll"))
         assert np.isnan(answer.metrics.pop("nll_floor"))
         assert answer.metrics.pop("nll_version") == NegativeLogLikelihood.version
-    assert told(found) == plain
+    assert outcomes_of(found) == plain
 
 
 def test_what_cannot_be_measured_is_tried_again_only_for_a_reason(

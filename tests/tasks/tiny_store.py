@@ -25,12 +25,12 @@ SPEC: dict[str, Any] = {
 }
 
 
-def answer(uri: str, spec: dict[str, Any] = SPEC, **asked: Any) -> Plan:
+def answer(uri: str, spec: dict[str, Any] = SPEC, **requested: Any) -> Plan:
     """Compute and commit what the store at `uri` lacks of a study, a commit per stage of a shard; what was planned."""
     study = Study.from_spec(spec)
     opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
     with coordinate(opened) as coordinator:
-        plan = plan_against(opened, study, **asked)
+        plan = plan_against(opened, study, **requested)
         requests = Requests(
             study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
         )
