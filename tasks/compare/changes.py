@@ -176,10 +176,10 @@ def _listing(pair: Pair, names: Sequence[str], key: str, facts: Sequence[str]) -
             {**pair.labels(names, at, after=after), key: columns[key][at], "status": columns["status"][at]}
         )
 
-    def both_sides(keep: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    def both_sides(keep: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
         left, right = found.before[keep], found.after[keep]
-        beside = {f"{name}_before": pair.before[name][left] for name in names}
-        beside |= {f"{name}_after": pair.after[name][right] for name in names}
+        beside = {f"{name}_before": pair.before[name][left] for name in columns}
+        beside |= {f"{name}_after": pair.after[name][right] for name in columns}
         return pd.DataFrame({**pair.labels(names, right), key: pair.after[key][right], **beside})
 
     changed = pair.before["status"][found.before] != pair.after["status"][found.after]
