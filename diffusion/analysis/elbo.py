@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, EvidenceBound, LatentVariableModel, capabilities_of, phrase_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Variance, check_variance
@@ -81,10 +82,10 @@ def evidence_bound(
         The terms, ``[n]`` each.
 
     Raises:
-        ValueError: There is no bound, `variance` is unknown, or ``draws < 1``.
+        WrongValue: There is no bound, `variance` is unknown, or ``draws < 1``.
     """
     if draws < 1:
-        raise ValueError(f"draws must be 1 or more, found {draws}")
+        raise WrongValue(f"draws must be 1 or more, found {draws}")
     bounds = [_bound_once(model, clean, schedule, generator, variance) for _ in range(draws)]
     terms = [[getattr(bound, name) for bound in bounds] for name in ("reconstruction", "consistency", "prior")]
     return EvidenceBound(*(torch.stack(term).mean(0) for term in terms))
@@ -100,7 +101,7 @@ def _bound_once(
         terms = model.bound(clean[None], drawn(model.latent_dim())[None])
         return EvidenceBound(terms.reconstruction[0], terms.consistency[:, 0], terms.prior[0])
     if not isinstance(model, Denoiser):
-        raise ValueError(refuses_model(type(model)))  # noqa: TRY004 - as of a schedule without a bound
+        raise WrongValue(refuses_model(type(model)))
     noise = (drawn(clean.shape[1]) for _ in itertools.count())
     return chain_bound(model, clean, noise, schedule, variance)
 
@@ -126,10 +127,10 @@ def chain_bound(
     all levels (`itertools.repeat`), since every term looks at one level. The denoiser is called as by a sampler, with one member.
 
     Raises:
-        ValueError: the schedule is refused (see `refuses_bound`), `variance` is unknown, or there is noise for too few levels.
+        WrongValue: the schedule is refused (see `refuses_bound`), `variance` is unknown, or there is noise for too few levels.
     """
     if reason := refuses_bound(schedule):
-        raise ValueError(reason)
+        raise WrongValue(reason)
     check_variance("the bound of a chain", variance)
     steps = _Steps.of(schedule)
     reconstruction, consistency = torch.empty(0), []
@@ -143,7 +144,7 @@ def chain_bound(
         chosen = steps.posterior[t] if variance == "posterior" else steps.transition[t]
         consistency.append(isotropic_divergence(distance, steps.posterior[t], chosen, clean.shape[1]))
     if len(consistency) != len(steps.alpha) - 1:
-        raise ValueError(f"the noise was for fewer than the {len(steps.alpha)} levels of {schedule.label()}")
+        raise WrongValue(f"the noise was for fewer than the {len(steps.alpha)} levels of {schedule.label()}")
     last_alpha, last_sigma = steps.alpha[-1], steps.sigma[-1]
     one = torch.ones_like(last_sigma)
     prior = isotropic_divergence((last_alpha * clean).square().sum(-1), last_sigma**2, one, clean.shape[1])
@@ -154,10 +155,10 @@ def bound_weights(schedule: Schedule) -> Tensor:
     """lambda_t of ``|x_0 - D(x_t)|^2`` in the bound at t = 1 .. T, ``[T]``; see the module's text.
 
     Raises:
-        ValueError: the schedule has no such bound.
+        WrongValue: the schedule has no such bound.
     """
     if reason := refuses_bound(schedule):
-        raise ValueError(reason)
+        raise WrongValue(reason)
     steps = _Steps.of(schedule)
     weights = steps.from_data**2 / (2 * steps.posterior)
     weights[0] = 1 / (2 * steps.transition[0])

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import implied_noise, velocity
 from diffusion.schedules import Schedule
@@ -105,10 +106,10 @@ def masses_of(dataset: Dataset, edges: Tensor) -> Tensor:
     lies beyond the outer centres goes to the outer cells. The variance grows by about h^2/6.
 
     Raises:
-        ValueError: the target has no distribution function, or the cells are not even.
+        WrongValue: the target has no distribution function, or the cells are not even.
     """
     if not dataset.has_cdf:
-        raise ValueError(
+        raise WrongValue(
             f"dataset {dataset.registered_name!r} has no distribution function to start from; a noised target on the line has one "
             "where it is exact (dataset 'noised')"
         )
@@ -144,15 +145,15 @@ def evolve(
     the first. The cost grows as ``g^2 (t_K - t_1) n^3``.
 
     Raises:
-        ValueError: shapes that do not fit, cells that are not even, times that do not increase, negative masses, or a drift
+        WrongValue: shapes that do not fit, cells that are not even, times that do not increase, negative masses, or a drift
             or diffusion that is not finite.
     """
     h = _even(edges)
     if masses.shape != (len(edges) - 1,) or not bool((masses >= 0).all()):
-        raise ValueError(f"masses of shape {list(masses.shape)}; needed: [{len(edges) - 1}], none negative")
+        raise WrongValue(f"masses of shape {list(masses.shape)}; needed: [{len(edges) - 1}], none negative")
     spans = np.diff(np.asarray(times, dtype=float))
     if len(times) == 0 or not (spans > 0).all():
-        raise ValueError(f"times = {list(times)}; needed: increasing numbers")
+        raise WrongValue(f"times = {list(times)}; needed: increasing numbers")
     faces = edges[1:-1].to(torch.float64)
 
     def rates(t: float) -> Rates:
@@ -192,10 +193,10 @@ def time_marginals(
     is not resolved; probabilities of cells are right even there, up to neighbours.
 
     Raises:
-        ValueError: the target has no distribution function, or a time lies outside ``[0, t_max]``.
+        WrongValue: the target has no distribution function, or a time lies outside ``[0, t_max]``.
     """
     if min(times) < 0 or max(times) > schedule.t_max * (1 + 1e-9):
-        raise ValueError(f"times = {list(times)}; needed: from 0 to t_max = {schedule.t_max}")
+        raise WrongValue(f"times = {list(times)}; needed: from 0 to t_max = {schedule.t_max}")
     (mean,), s = dataset.mean, dataset.std
     frame = torch.linspace(-reach, reach, cells + 1, dtype=torch.float64)
     t = torch.tensor(list(times), dtype=torch.float64)
@@ -221,7 +222,7 @@ def _even(edges: Tensor) -> float:
     """The width of even cells."""
     widths = edges.diff()
     if edges.ndim != 1 or len(edges) < 3 or float(widths.min()) <= 0 or float(widths.max() / widths.min()) > 1 + 1e-6:
-        raise ValueError("the edges of at least two cells of one width are needed, in increasing order and in float64")
+        raise WrongValue("the edges of at least two cells of one width are needed, in increasing order and in float64")
     return float(edges[-1] - edges[0]) / (len(edges) - 1)
 
 
@@ -229,7 +230,7 @@ def _rates(faces: Tensor, h: float, drift: Field, diffusion: Amplitude, t: float
     """How often mass jumps up and down across each inner face, ``[n - 1]`` each."""
     f, g = np.asarray(drift(faces, t), dtype=float), float(diffusion(t))
     if not (np.isfinite(f).all() and math.isfinite(g)):
-        raise ValueError(f"drift or diffusion is not finite at t = {t}")
+        raise WrongValue(f"drift or diffusion is not finite at t = {t}")
     f, D = np.broadcast_to(f, faces.shape), 0.5 * g * g
     z = f * h / D if D > 0 else np.copysign(np.inf, f)
     alone = np.abs(z) > _ONE_WAY

@@ -38,6 +38,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, DivergenceModel
 from diffusion.randomness import SampleNoise
 from diffusion.schedules import Schedule
@@ -66,7 +67,7 @@ def divergence(
     With `probes` ``[probes, batch, dim]`` the divergence is Hutchinson's estimate, unless the denoiser knows better.
 
     Raises:
-        TypeError: the denoiser neither states its divergence nor can be differentiated.
+        WrongValue: the denoiser neither states its divergence nor can be differentiated.
     """
     if isinstance(denoiser, DivergenceModel):
         return denoiser(x, alpha, sigma), denoiser.divergence(x, alpha, sigma)
@@ -74,7 +75,7 @@ def divergence(
         x = x.detach().requires_grad_()
         denoised = denoiser(x, alpha, sigma)
         if not denoised.requires_grad:
-            raise TypeError(
+            raise WrongValue(
                 f"{type(denoiser).__name__} cannot be differentiated in x and does not state its divergence"
             )
         directions = torch.eye(x.shape[-1], dtype=x.dtype)[:, None] if probes is None else probes
@@ -104,12 +105,12 @@ def log_likelihood(
 
     Raises:
         FlowLost: the solver gives up or leaves the numbers.
-        TypeError: the denoiser neither states its divergence nor can be differentiated.
-        ValueError: x is not ``[1, batch, dim]``, or `probes` is below 1.
+        WrongValue: the denoiser neither states its divergence nor can be differentiated.
+        WrongValue: x is not ``[1, batch, dim]``, or `probes` is below 1.
     """
     _, batch, dim = _checked(x)
     if probes < 1:
-        raise ValueError(f"probes = {probes}; needed: at least 1")
+        raise WrongValue(f"probes = {probes}; needed: at least 1")
     exact = trace == "exact" or (trace == "auto" and dim <= MOST_EXACT)
     directions = None if exact else signs(key, probes, batch, dim)
 
@@ -151,7 +152,7 @@ def to_data(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float 
 
 def _checked(x: Tensor) -> torch.Size:
     if x.ndim != 3 or x.shape[0] != 1:
-        raise ValueError(f"points of shape {list(x.shape)}; needed: [1, batch, dim], one member at a time")
+        raise WrongValue(f"points of shape {list(x.shape)}; needed: [1, batch, dim], one member at a time")
     return x.shape
 
 

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 
 ScoreFunction = Callable[[Tensor], Tensor]
@@ -141,13 +142,13 @@ def fisher_divergence(
     score, and its standard error.
 
     Raises:
-        ValueError: the target has no exact score, or `sigma` is not positive: of clean data not
+        WrongValue: the target has no exact score, or `sigma` is not positive: of clean data not
             every target has one.
     """
     if not dataset.exact:
-        raise ValueError(f"dataset {dataset.registered_name!r} has no exact score to compare with")
+        raise WrongValue(f"dataset {dataset.registered_name!r} has no exact score to compare with")
     if not sigma > 0:
-        raise ValueError(f"fisher_divergence compares scores at a noise level: sigma must be positive, found {sigma}")
+        raise WrongValue(f"fisher_divergence compares scores at a noise level: sigma must be positive, found {sigma}")
     data = dataset.sample(samples, generator)
     x = alpha * data + sigma * torch.randn(data.shape, generator=generator, dtype=torch.float64)
     exact = dataset.score(x, torch.tensor([alpha], dtype=torch.float64), torch.tensor([sigma], dtype=torch.float64))
@@ -169,7 +170,7 @@ def normaliser(log_unnormalised: Callable[[Tensor], Tensor], dim: int, reach: fl
     `tolerance`.
 
     Raises:
-        ValueError: the results do not agree within 2^22 points.
+        WrongValue: the results do not agree within 2^22 points.
     """
     before, nodes = float("nan"), 16
     while nodes**dim <= _MOST_POINTS:
@@ -180,6 +181,6 @@ def normaliser(log_unnormalised: Callable[[Tensor], Tensor], dim: int, reach: fl
         if abs(found - before) <= tolerance * abs(found):
             return found
         before, nodes = found, 2 * nodes
-    raise ValueError(
+    raise WrongValue(
         f"the normaliser is not known to {tolerance:g} with {_MOST_POINTS} points: use fewer dimensions or a smaller reach"
     )

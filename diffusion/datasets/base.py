@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import at_a_level, wrap_own
+from diffusion.errors import WrongValue
 from diffusion.registry import Component, Registry
 
 datasets: Registry[Dataset] = Registry("dataset")
@@ -153,7 +154,7 @@ class Dataset(Component):
         See `diffusion.datasets.classes.given_labels`, which finds the samples of other classes among draws.
 
         Raises:
-            ValueError: There is no such label.
+            WrongValue: There is no such label.
         """
         return None
 
@@ -184,12 +185,12 @@ class ScalarDataset(Dataset):
 
 
 def check_label(dataset: Dataset, label: int) -> None:
-    """Raise ValueError if the data set has no class of this label."""
+    """Raise WrongValue if the data set has no class of this label."""
     if dataset.classes == 0:
-        raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
+        raise WrongValue(f"dataset {dataset.registered_name!r} has no labels")
     if not 0 <= label < dataset.classes:
         message = f"dataset {dataset.registered_name!r} has no label {label}; accepted: 0 to {dataset.classes - 1}"
-        raise ValueError(message)
+        raise WrongValue(message)
 
 
 def in_blocks(

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import InBlocks, tree_sum
+from diffusion.errors import WrongValue
 
 LONGEST_PANEL = 16.0  # in units of the noise
 _LEAST_NOISE, _MOST_NOISE = 0.01, 100.0
@@ -140,14 +141,14 @@ class BlurredCurve(InBlocks):
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: the noise is not between 0.01 and 100.
+        WrongValue: the noise is not between 0.01 and 100.
     """
 
     noise: float = 0.05
 
     def __post_init__(self) -> None:
         if not _LEAST_NOISE <= self.noise <= _MOST_NOISE:
-            raise ValueError(
+            raise WrongValue(
                 f"{self.registered_name}: noise = {self.noise!r}; needed: a number from {_LEAST_NOISE} to {_MOST_NOISE:g} "
                 f"(the number of quadrature nodes grows like 1 / noise)"
             )

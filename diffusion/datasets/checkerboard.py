@@ -26,6 +26,7 @@ from torch import Tensor
 from diffusion.datasets import truncated_normal
 from diffusion.datasets.base import InBlocks, datasets, tree_sum
 from diffusion.datasets.truncated_normal import Branch
+from diffusion.errors import WrongValue
 
 _MOST_CELLS = 64
 _REACH = 1e3  # an interval whose exponent lies so far below that of the nearest has no share in double precision
@@ -74,7 +75,7 @@ class Checkerboard(InBlocks):
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: `half_width` is not positive and finite, or `cells` is not an integer from 2 to 64.
+        WrongValue: `half_width` is not positive and finite, or `cells` is not an integer from 2 to 64.
     """
 
     block: ClassVar[int] = 1 << 12
@@ -84,9 +85,9 @@ class Checkerboard(InBlocks):
 
     def __post_init__(self) -> None:
         if not 0 < self.half_width < math.inf:
-            raise ValueError(f"checkerboard: half_width = {self.half_width!r}; needed: a positive number")
+            raise WrongValue(f"checkerboard: half_width = {self.half_width!r}; needed: a positive number")
         if not 2 <= self.cells <= _MOST_CELLS:
-            raise ValueError(f"checkerboard: cells = {self.cells!r}; needed: an integer from 2 to {_MOST_CELLS}")
+            raise WrongValue(f"checkerboard: cells = {self.cells!r}; needed: an integer from 2 to {_MOST_CELLS}")
 
     @property
     def exact(self) -> bool:

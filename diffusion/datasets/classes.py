@@ -25,7 +25,7 @@ def given_labels(dataset: Dataset, labels: Sequence[int]) -> Dataset:
     """The distribution of the samples with one of these labels, each label as often as any other.
 
     Raises:
-        ValueError: The data set has no labels, or not one of these.
+        WrongValue: The data set has no labels, or not one of these.
     """
     for label in labels:
         check_label(dataset, label)
@@ -86,7 +86,7 @@ class OneClass(_KnownByDraws):
     """The samples of a labelled target that have one label, found among its draws.
 
     Raises:
-        ValueError: There is no such label.
+        WrongValue: There is no such label.
     """
 
     registered_name: ClassVar[str] = "one-class"

@@ -34,7 +34,7 @@ class Moons(BlurredCurve):
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: the noise is not between 0.01 and 100.
+        WrongValue: the noise is not between 0.01 and 100.
     """
 
     @property
@@ -93,7 +93,7 @@ class SwissRoll(BlurredCurve):
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: the noise is not between 0.01 and 100.
+        WrongValue: the noise is not between 0.01 and 100.
     """
 
     @property

@@ -37,6 +37,7 @@ from torch import Tensor
 from diffusion.datasets.base import Dataset
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.mixtures import MixtureDataset
+from diffusion.errors import WrongValue
 from diffusion.randomness import stream
 from diffusion.registry import Component, Registry
 
@@ -55,7 +56,7 @@ class Degradation(Component):
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < math.inf:
-            raise ValueError(
+            raise WrongValue(
                 f"{self.registered_name}: noise, a standard deviation, must be at least 0, found {self.noise}"
             )
 
@@ -131,7 +132,7 @@ class Blur(Degradation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.width < math.inf:
-            raise ValueError(f"blur: width, in pixels, must be positive, found {self.width}")
+            raise WrongValue(f"blur: width, in pixels, must be positive, found {self.width}")
 
     def refuses(self, dim: int) -> str | None:
         if self.layout == "square" and _side(dim) is None:
@@ -142,7 +143,7 @@ class Blur(Degradation):
         dim = x.shape[-1]
         side = _side(dim) if self.layout == "square" else dim
         if side is None:
-            raise ValueError(str(self.refuses(dim)))
+            raise WrongValue(str(self.refuses(dim)))
         kernel = torch.from_numpy(_gaussian_rows(side, self.width))
         picture = x.unflatten(-1, (-1, side))
         picture = _along_last(kernel, picture)
@@ -166,7 +167,7 @@ class Mask(Degradation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hole < 0 or any(j < 0 for j in self.seen):
-            raise ValueError(f"mask: seen = {self.seen}, hole = {self.hole}; needed: numbers from 0")
+            raise WrongValue(f"mask: seen = {self.seen}, hole = {self.hole}; needed: numbers from 0")
 
     def refuses(self, dim: int) -> str | None:
         if self.hole:
@@ -185,7 +186,7 @@ class Mask(Degradation):
     def map(self, x: Tensor) -> Tensor:
         dim = x.shape[-1]
         if reason := self.refuses(dim):
-            raise ValueError(reason)
+            raise WrongValue(reason)
         keep = torch.zeros(dim, dtype=torch.bool)
         if self.hole:
             side = math.isqrt(dim)
@@ -212,7 +213,7 @@ class Projection(Degradation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.onto and not (all(map(math.isfinite, self.onto)) and any(self.onto)):
-            raise ValueError(
+            raise WrongValue(
                 f"projection: onto = {self.onto}; needed: finite numbers that are not all zero, or none for the diagonal"
             )
 
@@ -224,7 +225,7 @@ class Projection(Degradation):
     def map(self, x: Tensor) -> Tensor:
         dim = x.shape[-1]
         if reason := self.refuses(dim):
-            raise ValueError(reason)
+            raise WrongValue(reason)
         u = torch.tensor(self.onto or (1.0,) * dim, dtype=torch.float64)
         u = u / u.square().sum().sqrt()
         along = _along_last(u[None], x)

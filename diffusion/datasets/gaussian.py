@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, datasets, tree_sum
+from diffusion.errors import WrongValue
 
 
 def _canonical(name: str, value: float | tuple[float, ...], dim: int) -> float | tuple[float, ...]:
     """One number where all coordinates have the same, so that a law has one spelling."""
     values = tuple(map(float, value)) if isinstance(value, tuple) else (float(value),)
     if isinstance(value, tuple) and len(values) != dim:
-        raise ValueError(
+        raise WrongValue(
             f"gaussian: {name} has {len(values)} entries, dim = {dim}; needed: one number, or {dim} of them"
         )
     if not all(map(math.isfinite, values)):
-        raise ValueError(f"gaussian: {name} = {value!r}; needed: finite numbers")
+        raise WrongValue(f"gaussian: {name} = {value!r}; needed: finite numbers")
     return values[0] if len(set(values)) == 1 else values
 
 
@@ -44,7 +45,7 @@ class Gaussian(Dataset):
     Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: ``dim < 1``, a number that is not finite, ``s_j <= 0``, or as many numbers as `dim` does not say.
+        WrongValue: ``dim < 1``, a number that is not finite, ``s_j <= 0``, or as many numbers as `dim` does not say.
     """
 
     means: float | tuple[float, ...] = 0.0
@@ -53,11 +54,11 @@ class Gaussian(Dataset):
 
     def __post_init__(self) -> None:
         if self.dim < 1:
-            raise ValueError(f"gaussian: dim = {self.dim!r}; needed: an integer of at least 1")
+            raise WrongValue(f"gaussian: dim = {self.dim!r}; needed: an integer of at least 1")
         for name in ("means", "stds"):
             object.__setattr__(self, name, _canonical(name, getattr(self, name), self.dim))
         if min(self._stds) <= 0:
-            raise ValueError(f"gaussian: stds = {self.stds!r}; needed: positive numbers")
+            raise WrongValue(f"gaussian: stds = {self.stds!r}; needed: positive numbers")
 
     @property
     def smooth(self) -> bool:

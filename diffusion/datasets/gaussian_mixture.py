@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import check_label, datasets, tree_sum
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
+from diffusion.errors import WrongValue
 
 _SEPARATE = 1e-6  # share of the samples that may lie nearer to another centre than to their own
 _MOST_STEPS = 200  # of the search for a quantile; some ten are needed, bisection alone needs a hundred
@@ -43,7 +44,7 @@ class LabelledMixture(MixtureDataset):
         """One component, with weight 1.
 
         Raises:
-            ValueError: there is no such label.
+            WrongValue: there is no such label.
         """
         check_label(self, label)
         return self._of_components((label,))
@@ -89,7 +90,7 @@ class GaussianMixture(LabelledMixture):
     Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: no components, lists of unequal lengths, centres of different dimensions, a number that is not finite,
+        WrongValue: no components, lists of unequal lengths, centres of different dimensions, a number that is not finite,
             a weight or std that is not positive, or weights that do not add up to 1 (within 1e-9).
     """
 
@@ -101,18 +102,18 @@ class GaussianMixture(LabelledMixture):
         points = [tuple(map(float, m)) if isinstance(m, tuple) else (float(m),) for m in self.means]
         weights, stds = tuple(map(float, self.weights)), tuple(map(float, self.stds))
         if not (len(weights) == len(points) == len(stds) > 0):
-            raise ValueError(
+            raise WrongValue(
                 f"gaussian_mixture: {len(weights)} weights, {len(points)} means, {len(stds)} stds; "
                 f"needed: one of each for every component, and at least one component"
             )
         if len({len(point) for point in points}) != 1 or not points[0]:
-            raise ValueError(f"gaussian_mixture: means = {self.means!r}; needed: points of one dimension")
+            raise WrongValue(f"gaussian_mixture: means = {self.means!r}; needed: points of one dimension")
         if not all(map(math.isfinite, (*weights, *stds, *(v for point in points for v in point)))):
-            raise ValueError("gaussian_mixture: weights, means and stds must be finite numbers")
+            raise WrongValue("gaussian_mixture: weights, means and stds must be finite numbers")
         if min(weights) <= 0 or min(stds) <= 0:
-            raise ValueError(f"gaussian_mixture: weights = {weights!r}, stds = {stds!r}; needed: positive numbers")
+            raise WrongValue(f"gaussian_mixture: weights = {weights!r}, stds = {stds!r}; needed: positive numbers")
         if abs(math.fsum(weights) - 1) > 1e-9:
-            raise ValueError(f"gaussian_mixture: the weights add up to {math.fsum(weights)!r}; needed: 1")
+            raise WrongValue(f"gaussian_mixture: the weights add up to {math.fsum(weights)!r}; needed: 1")
         centres: Centres = tuple(p[0] for p in points) if len(points[0]) == 1 else tuple(points)
         for name, value in (("weights", weights), ("means", centres), ("stds", stds)):
             object.__setattr__(self, name, value)
@@ -227,7 +228,7 @@ class EightGaussians(LabelledMixture):
     Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: `radius` or `stds` is not positive and finite.
+        WrongValue: `radius` or `stds` is not positive and finite.
     """
 
     radius: float = 2.0
@@ -236,7 +237,7 @@ class EightGaussians(LabelledMixture):
     def __post_init__(self) -> None:
         for name in ("radius", "stds"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"eight_gaussians: {name} = {getattr(self, name)!r}; needed: a positive number")
+                raise WrongValue(f"eight_gaussians: {name} = {getattr(self, name)!r}; needed: a positive number")
 
     @cached_property
     def mixture(self) -> Mixture:

@@ -29,6 +29,7 @@ from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import MixtureDataset
 from diffusion.datasets.uniform import Uniform
+from diffusion.errors import WrongValue
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 _REACH = 40.0  # standard deviations of the noised law to either side of its mean
@@ -53,7 +54,7 @@ class Noised(Dataset):
     Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: `alpha` is negative, `sigma` is not positive, or one of them is not finite.
+        WrongValue: `alpha` is negative, `sigma` is not positive, or one of them is not finite.
     """
 
     of: Dataset = Uniform()
@@ -62,7 +63,7 @@ class Noised(Dataset):
 
     def __post_init__(self) -> None:
         if not (0 <= self.alpha < math.inf and 0 < self.sigma < math.inf):
-            raise ValueError(
+            raise WrongValue(
                 f"noised: alpha = {self.alpha!r}, sigma = {self.sigma!r}; needed: finite numbers, alpha >= 0 and sigma > 0"
             )
 

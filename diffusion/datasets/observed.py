@@ -36,6 +36,7 @@ from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import Mixture, MixtureDataset
 from diffusion.datasets.rejection import BLOCK, accepted_draws
 from diffusion.datasets.torus import Torus
+from diffusion.errors import WrongValue
 from diffusion.randomness import stream
 
 _REFERENCE = 1 << 18  # draws that stand for the whole
@@ -49,7 +50,7 @@ class Observation:
     """``y = x_0[coordinates] + n``, ``n ~ N(0, std^2 I)``, was found to be `values`.
 
     Raises:
-        ValueError: no coordinates, one twice or negative, not one value for each, a value that is not finite, `std` < 0.
+        WrongValue: no coordinates, one twice or negative, not one value for each, a value that is not finite, `std` < 0.
     """
 
     coordinates: tuple[int, ...]
@@ -58,15 +59,15 @@ class Observation:
 
     def __post_init__(self) -> None:
         if not self.coordinates or len(self.coordinates) != len(self.values):
-            raise ValueError(
+            raise WrongValue(
                 f"{len(self.coordinates)} coordinates and {len(self.values)} values; needed: one value for each, and at least one"
             )
         if min(self.coordinates) < 0 or len(set(self.coordinates)) != len(self.coordinates):
-            raise ValueError(f"coordinates = {list(self.coordinates)}; needed: different integers from 0")
+            raise WrongValue(f"coordinates = {list(self.coordinates)}; needed: different integers from 0")
         if not all(map(math.isfinite, self.values)):
-            raise ValueError(f"values = {list(self.values)}; needed: finite numbers")
+            raise WrongValue(f"values = {list(self.values)}; needed: finite numbers")
         if not 0 <= self.std < math.inf:
-            raise ValueError(f"std = {self.std!r}; needed: a finite number, not negative")
+            raise WrongValue(f"std = {self.std!r}; needed: a finite number, not negative")
 
     def complete(self, dim: int) -> bool:
         """Whether every coordinate of x_0 is observed."""
@@ -91,11 +92,11 @@ def observed(dataset: Dataset, observation: Observation) -> Dataset:
     """The law of x_0 given the observation, in the best form there is; see the module's text.
 
     Raises:
-        ValueError: the data set has not these coordinates, or the law cannot be had: exact observations (``std = 0``) of a law
+        WrongValue: the data set has not these coordinates, or the law cannot be had: exact observations (``std = 0``) of a law
             that is not a mixture, or one that hardly any sample of the law could have led to.
     """
     if reason := observation.refuses(dataset):
-        raise ValueError(reason)
+        raise WrongValue(reason)
     match dataset:
         case Gaussian():
             return _observed_gaussian(dataset, observation)
@@ -146,7 +147,7 @@ def _observed_mixture(dataset: MixtureDataset, observation: Observation) -> Data
     weights = torch.exp(log_weights - log_weights.max())
     kept = weights > 0
     if not bool(kept.any()):
-        raise ValueError("the observation is none that a sample could have led to")
+        raise WrongValue("the observation is none that a sample could have led to")
     weights = weights[kept] / weights[kept].sum()
     parameters = (
         tuple(weights.tolist()),
@@ -163,7 +164,7 @@ class Observed(Dataset):
     """Any target given an observation: samples by rejection, and the exact answers where every coordinate is observed.
 
     Raises:
-        ValueError: an exact observation, or one that fewer than `RAREST` of the draws of the whole are acceptable for.
+        WrongValue: an exact observation, or one that fewer than `RAREST` of the draws of the whole are acceptable for.
     """
 
     registered_name: ClassVar[str] = "observed"
@@ -331,11 +332,11 @@ def _reference(dataset: Dataset, observation: Observation) -> _Reference:
 def _check_observation(dataset: Dataset, observation: Observation) -> None:
     name = repr(dataset.registered_name)
     if observation.std == 0:
-        raise ValueError(
+        raise WrongValue(
             f"the law of {name} given some coordinates exactly is not known; use an observation with std > 0"
         )
     if (accepted := _reference(dataset, observation).accepted) < RAREST:
-        raise ValueError(
+        raise WrongValue(
             f"the observation keeps a share of {accepted:.1g} of the samples of {name}, which are too few to find its law by; "
             f"needed: {RAREST:g} (observe a likelier value, or with a larger std)"
         )

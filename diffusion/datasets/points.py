@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import ScalarDataset, check_label, datasets
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
+from diffusion.errors import WrongValue
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class PointSet(MixtureDataset):
         """The points that have the label, each as likely as any other.
 
         Raises:
-            ValueError: there is no such label.
+            WrongValue: there is no such label.
         """
         return PointsOfClass(self, label)
 
@@ -145,14 +146,14 @@ class FourPoints(PointSet, ScalarDataset):
     Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
 
     Raises:
-        ValueError: an unknown variant.
+        WrongValue: an unknown variant.
     """
 
     variant: Variant = "text"
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
-            raise ValueError(f"four_points: variant = {self.variant!r}; accepted: {', '.join(get_args(Variant))}")
+            raise WrongValue(f"four_points: variant = {self.variant!r}; accepted: {', '.join(get_args(Variant))}")
 
     @property
     def dim(self) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
+
 BLOCK = 1 << 16
 """How many draws are made at a time, of which some are kept."""
 
@@ -25,7 +27,7 @@ def accepted_draws(n: int, refusal: str, draw: Callable[[], tuple[Tensor, Tensor
         Samples ``[n, dim]``.
 
     Raises:
-        ValueError: Too few of 1000 blocks of draws were accepted.
+        WrongValue: Too few of 1000 blocks of draws were accepted.
     """
     kept: list[Tensor] = []
     found = 0
@@ -35,4 +37,4 @@ def accepted_draws(n: int, refusal: str, draw: Callable[[], tuple[Tensor, Tensor
         found += len(kept[-1])
         if found >= n:
             return torch.cat(kept)[:n]
-    raise ValueError(f"{refusal}: {found} of {_MOST_BLOCKS * BLOCK} draws, {n} are needed")
+    raise WrongValue(f"{refusal}: {found} of {_MOST_BLOCKS * BLOCK} draws, {n} are needed")

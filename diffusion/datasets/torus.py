@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, datasets, in_blocks
+from diffusion.errors import WrongValue
 
 Measure = Literal["area", "angle"]
 
@@ -151,7 +152,7 @@ class Torus(Dataset):
     a hole that is nearly closed costs digits (D to 1e-9 R at ``r / R = 0.99``).
 
     Raises:
-        ValueError: not ``0 < r < R``, not finite, or an unknown measure.
+        WrongValue: not ``0 < r < R``, not finite, or an unknown measure.
     """
 
     R: float = 1.0
@@ -160,9 +161,9 @@ class Torus(Dataset):
 
     def __post_init__(self) -> None:
         if not (0 < self.r < self.R < math.inf):
-            raise ValueError(f"torus: R = {self.R!r}, r = {self.r!r}; needed: finite radii with 0 < r < R")
+            raise WrongValue(f"torus: R = {self.R!r}, r = {self.r!r}; needed: finite radii with 0 < r < R")
         if self.measure not in get_args(Measure):
-            raise ValueError(f"torus: measure = {self.measure!r}; accepted: {', '.join(get_args(Measure))}")
+            raise WrongValue(f"torus: measure = {self.measure!r}; accepted: {', '.join(get_args(Measure))}")
 
     @property
     def exact(self) -> bool:

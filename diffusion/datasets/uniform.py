@@ -15,6 +15,7 @@ from torch import Tensor
 from diffusion.datasets import truncated_normal
 from diffusion.datasets.base import ScalarDataset, datasets
 from diffusion.datasets.truncated_normal import FLAT_S, NODES, ROOT_TWO_PI
+from diffusion.errors import WrongValue
 
 
 @datasets.register(
@@ -37,7 +38,7 @@ class Uniform(ScalarDataset):
     posterior variance to 1e-11 (relative), which is the rounding of ``(x - alpha high) / sigma``.
 
     Raises:
-        ValueError: `low` or `high` is not finite, ``low >= high``, or the width overflows.
+        WrongValue: `low` or `high` is not finite, ``low >= high``, or the width overflows.
     """
 
     low: float = 0.0
@@ -45,11 +46,11 @@ class Uniform(ScalarDataset):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(
+            raise WrongValue(
                 f"uniform: low = {self.low!r}, high = {self.high!r}; needed: two finite numbers with low < high"
             )
         if not math.isfinite(self.high - self.low):
-            raise ValueError(f"uniform: the width high - low = {self.high!r} - {self.low!r} must be finite")
+            raise WrongValue(f"uniform: the width high - low = {self.high!r} - {self.low!r} must be finite")
 
     @property
     def exact(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import Trained, formulations
 from diffusion.objectives import ActionLoss, Objective
 from diffusion.objectives.action_matching import Kind
@@ -36,9 +37,9 @@ class ActionMatching(Trained):
 
     def __post_init__(self) -> None:
         if not 0 < self.noise < math.inf:
-            raise ValueError(f"action-matching: noise, the size of g, must be positive, found {self.noise}")
+            raise WrongValue(f"action-matching: noise, the size of g, must be positive, found {self.noise}")
         if self.probes < 0:
-            raise ValueError(f"action-matching: probes must be at least 0, found {self.probes}")
+            raise WrongValue(f"action-matching: probes must be at least 0, found {self.probes}")
 
     @property
     def objective(self) -> Objective:

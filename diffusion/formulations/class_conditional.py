@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import Formulation, NoiseConditional, formulations
 from diffusion.formulations.denoising import ElucidatedDM
 from diffusion.objectives import DenoisingLoss, LabelledLoss, NoiseLevels, NoiseTarget, Objective, Weighting
@@ -30,7 +31,7 @@ class ClassConditional(NoiseConditional):
     """Any formulation that is trained by regression on noised data, with a network that is told the label or nothing.
 
     Raises:
-        ValueError: `of` is trained in another way; `drop` is no probability below 1.
+        WrongValue: `of` is trained in another way; `drop` is no probability below 1.
     """
 
     labelled: ClassVar[bool] = True
@@ -40,9 +41,9 @@ class ClassConditional(NoiseConditional):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.of, NoiseConditional) and self.of.objective == DenoisingLoss()):
-            raise ValueError(f"of = {self.of.registered_name!r}, which is not trained by regression on noised data")
+            raise WrongValue(f"of = {self.of.registered_name!r}, which is not trained by regression on noised data")
         if not 0 <= self.drop < 1:
-            raise ValueError(f"drop = {self.drop!r}; needed: a probability, below 1")
+            raise WrongValue(f"drop = {self.drop!r}; needed: a probability, below 1")
 
     @property
     def inner(self) -> NoiseConditional:

@@ -29,6 +29,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.objectives import (
     LastStep,
@@ -158,7 +159,7 @@ class ElucidatedDM(NoiseConditional):
 
     def __post_init__(self) -> None:
         if not self.p_std > 0:
-            raise ValueError(f"p_std must be positive, found {self.p_std}")
+            raise WrongValue(f"p_std must be positive, found {self.p_std}")
         LogNormal(self.p_mean, self.p_std)  # refuses what it cannot use
 
     def own_schedule(self) -> Schedule:

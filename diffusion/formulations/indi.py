@@ -35,6 +35,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.datasets.degradations import Degradation, GaussianNoise
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.metrics import ModelMetric
 from diffusion.models import RestorationModel
@@ -67,7 +68,7 @@ class InDI(NoiseConditional):
 
     def __post_init__(self) -> None:
         if not 0 <= self.perturbation < math.inf:
-            raise ValueError(f"indi: perturbation, a standard deviation, must be at least 0, found {self.perturbation}")
+            raise WrongValue(f"indi: perturbation, a standard deviation, must be at least 0, found {self.perturbation}")
 
     @property
     def objective(self) -> Objective:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from diffusion.analysis.score_matching import Probes
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.formulations.denoising import Denoising
 from diffusion.objectives import (
@@ -47,7 +48,7 @@ _MOST_PROBES = 4096
 
 def _check_probes(name: str, what: str, count: int) -> None:
     if not 1 <= count <= _MOST_PROBES:
-        raise ValueError(f"{name} needs {what} from 1 to {_MOST_PROBES}, found {count}")
+        raise WrongValue(f"{name} needs {what} from 1 to {_MOST_PROBES}, found {count}")
 
 
 @dataclass(frozen=True)

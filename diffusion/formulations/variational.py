@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.formulations.base import NoiseConditional, Trained, formulations
 from diffusion.objectives import ChainWeights, NoiseLevels, OwnLevels, VariationalBound, Weighting
 from diffusion.objectives.parametrizations import Data, Epsilon, Parametrization
@@ -50,14 +51,14 @@ class VariationalAutoencoder(Trained):
 
     def __post_init__(self) -> None:
         if not 1 <= self.latent <= _MOST_LATENT:
-            raise ValueError(f"latent must be an integer from 1 to {_MOST_LATENT}, found {self.latent}")
+            raise WrongValue(f"latent must be an integer from 1 to {_MOST_LATENT}, found {self.latent}")
         if self.posterior not in ("isotropic", "diagonal"):
-            raise ValueError(f"posterior = {self.posterior!r}; accepted: isotropic, diagonal")
+            raise WrongValue(f"posterior = {self.posterior!r}; accepted: isotropic, diagonal")
         known = self.decoder_std == "learned" or (
             isinstance(self.decoder_std, int | float) and 0 < self.decoder_std < math.inf
         )
         if not known:
-            raise ValueError(f"decoder_std must be a positive number or 'learned', found {self.decoder_std!r}")
+            raise WrongValue(f"decoder_std must be a positive number or 'learned', found {self.decoder_std!r}")
 
     def own_schedule(self) -> Schedule:
         return Flow()
@@ -96,7 +97,7 @@ class ChainElbo(NoiseConditional):
 
     def __post_init__(self) -> None:
         if self.predicts not in ("epsilon", "x0"):
-            raise ValueError(f"predicts = {self.predicts!r}; accepted: epsilon, x0")
+            raise WrongValue(f"predicts = {self.predicts!r}; accepted: epsilon, x0")
 
     @property
     def parametrization(self) -> Parametrization:

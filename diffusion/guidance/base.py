@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, given_labels
+from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.models import Denoiser
 from diffusion.registry import Component, Registry
@@ -57,7 +58,7 @@ class Guidance(Component):
         """The law of x_0 given what is known, which samples should follow.
 
         Raises:
-            ValueError: the guidance refuses the target (`refuses_target`).
+            WrongValue: the guidance refuses the target (`refuses_target`).
         """
 
     def refuses_target(self, dataset: Dataset) -> str | None:
@@ -119,7 +120,7 @@ class LabelGuidance(Guidance):
     """The label is known: one for all samples, several or ``all`` among which they are divided evenly, in turn.
 
     Raises:
-        ValueError: no labels, a negative one or one twice; a weight that is not finite.
+        WrongValue: no labels, a negative one or one twice; a weight that is not finite.
     """
 
     labels: Labels = 0
@@ -128,11 +129,11 @@ class LabelGuidance(Guidance):
     def __post_init__(self) -> None:
         listed = self.labels if isinstance(self.labels, tuple) else ()
         if isinstance(self.labels, tuple) and (not listed or len(set(listed)) != len(listed)):
-            raise ValueError(f"labels = {list(listed)}; needed: different labels, at least one")
+            raise WrongValue(f"labels = {list(listed)}; needed: different labels, at least one")
         if any(label < 0 for label in (listed or (self.labels,)) if isinstance(label, int)):
-            raise ValueError(f"labels = {self.labels!r}; needed: labels from 0 on, or all")
+            raise WrongValue(f"labels = {self.labels!r}; needed: labels from 0 on, or all")
         if not math.isfinite(self.weight):
-            raise ValueError(f"weight = {self.weight!r}; needed: a finite number")
+            raise WrongValue(f"weight = {self.weight!r}; needed: a finite number")
 
     def condition(self) -> str:
         if isinstance(self.labels, int):
@@ -155,7 +156,7 @@ class LabelGuidance(Guidance):
 
     def target(self, dataset: Dataset) -> Dataset:
         if dataset.classes == 0:
-            raise ValueError(f"dataset {dataset.registered_name!r} has no labels")
+            raise WrongValue(f"dataset {dataset.registered_name!r} has no labels")
         return given_labels(dataset, self.requested(dataset))
 
     def in_turn(self, shift: Callable[[int, Tensor], Tensor], dataset: Dataset, x: Tensor) -> Tensor:

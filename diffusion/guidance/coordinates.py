@@ -11,6 +11,7 @@ import torch
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Observation, observed
+from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance.base import Guidance
 from diffusion.randomness import stream
@@ -27,7 +28,7 @@ class KnownCoordinates(Guidance):
     """Some coordinates of x_0 are known, up to noise: `values` for them, or those of an example that is drawn from the target.
 
     Raises:
-        ValueError: not one finite value for each coordinate; a coordinate twice or negative; both values and an example.
+        WrongValue: not one finite value for each coordinate; a coordinate twice or negative; both values and an example.
     """
 
     coordinates: Coordinates = 0
@@ -36,10 +37,10 @@ class KnownCoordinates(Guidance):
 
     def __post_init__(self) -> None:
         if self.example < 0 or (self.values is not None and self.example != 0):
-            raise ValueError(f"example = {self.example}; needed: an integer from 0 on, and none beside values")
+            raise WrongValue(f"example = {self.example}; needed: an integer from 0 on, and none beside values")
         if isinstance(self.coordinates, str):
             if self.values is not None:
-                raise ValueError("the halves are known by an example; leave out values, or list the coordinates")
+                raise WrongValue("the halves are known by an example; leave out values, or list the coordinates")
             return
         listed, given = self._listed(1), self._given()
         Observation(listed, given if given is not None else (0.0,) * len(listed), self.noise)  # refuses what is none

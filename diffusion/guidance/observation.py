@@ -39,6 +39,7 @@ from torch import Tensor
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Gaussian
 from diffusion.datasets.observed import closed_form, observed
+from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance.base import by_dataset, guidances, with_signal
 from diffusion.guidance.coordinates import KnownCoordinates
@@ -66,7 +67,7 @@ class NoisyObservation(KnownCoordinates):
     `likelihood` is ``best`` (exact where it is known, else ``moments``), ``moments``, ``prior`` or ``point``.
 
     Raises:
-        ValueError: besides what `KnownCoordinates` refuses, `std` negative, a weight that is not finite, a ``point`` without noise.
+        WrongValue: besides what `KnownCoordinates` refuses, `std` negative, a weight that is not finite, a ``point`` without noise.
     """
 
     version: ClassVar[int] = 2  # 1: a network's Jacobian was believed at every level
@@ -79,9 +80,9 @@ class NoisyObservation(KnownCoordinates):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 <= self.std < math.inf and math.isfinite(self.weight)):
-            raise ValueError(f"std = {self.std!r}, weight = {self.weight!r}; needed: finite numbers, std not negative")
+            raise WrongValue(f"std = {self.std!r}, weight = {self.weight!r}; needed: finite numbers, std not negative")
         if self.likelihood == "point" and self.std == 0:
-            raise ValueError("likelihood 'point' of an observation without noise is infinite; needed: std > 0")
+            raise WrongValue("likelihood 'point' of an observation without noise is infinite; needed: std > 0")
 
     @property
     def noise(self) -> float:

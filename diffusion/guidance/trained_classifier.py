@@ -29,6 +29,7 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
 from diffusion.models import Denoiser
 from diffusion.networks import Network, features
@@ -151,14 +152,14 @@ class _Classes:
 
 @remembered(8)
 def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[Classifier, _Classes]:
-    """The classifier of a target. Raises ValueError if its training diverged."""
+    """The classifier of a target. Raises WrongValue if its training diverged."""
     named = (identity_text(dataset), seed)
     x, labels = dataset.sample_labelled(settings.data, stream("classifier data", *named))
     member = Member(dataset, _Classifying(), EDM(), "classifier " + " ".join(map(str, named)))
     data = torch.cat([x, labels[:, None].double()], 1)
     stack = train([member], [data], settings)
     if stack.errors[0] is not None:
-        raise ValueError(f"the classifier of {dataset.registered_name!r}: {stack.errors[0]}")
+        raise WrongValue(f"the classifier of {dataset.registered_name!r}: {stack.errors[0]}")
     return CrossEntropy().model(stack.network, stack.rows, stack.members), _Classes.of(dataset, data)
 
 
@@ -175,7 +176,7 @@ class TrainedClassifier(LabelGuidance):
     `steps`, `batch`, `width`, `depth` and `learning_rate` are those of its training, `seed` its own.
 
     Raises:
-        ValueError: besides what `LabelGuidance` refuses, settings that are no positive numbers.
+        WrongValue: besides what `LabelGuidance` refuses, settings that are no positive numbers.
     """
 
     cost: ClassVar[float] = 3.0
@@ -190,7 +191,7 @@ class TrainedClassifier(LabelGuidance):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.steps, self.batch, self.width, self.depth, self.learning_rate) <= 0 or self.seed < 0:
-            raise ValueError("steps, batch, width, depth and learning_rate must be positive, and seed not negative")
+            raise WrongValue("steps, batch, width, depth and learning_rate must be positive, and seed not negative")
         self._settings()
 
     def identity(self) -> dict[str, Any]:

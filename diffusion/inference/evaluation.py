@@ -43,6 +43,7 @@ def evaluate(
     Raises:
         WrongValue: a metric that does not serve the target or what is given; samples of another
             shape, or not finite.
+        FlowLost: the model's flow, which a likelihood follows, is lost.
     """
     if not metrics:
         raise WrongValue("metrics: found none; accepted: at least one")
@@ -70,7 +71,7 @@ def _score(metric: BaseMetric, given: _GivenSamples | _GivenModel) -> Score:
         raise WrongValue(reason)
     try:
         found = metric.measured(given)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise WrongValue(str(error)) from error
     if found is None:
         raise WrongValue(f"{metric.registered_name} finds nothing to look at")

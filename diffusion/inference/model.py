@@ -118,10 +118,7 @@ class Inference:
         if reason := self.formulation.refuses_metric(NegativeLogLikelihood()):
             raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
         points = self._points(x, "x")
-        try:
-            return log_likelihood(self.model, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
-        except TypeError as error:
-            raise WrongValue(f"log_likelihood: {error}") from error
+        return log_likelihood(self.model, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
 
     def states(
         self,

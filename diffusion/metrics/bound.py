@@ -12,6 +12,7 @@ from torch import Tensor
 from diffusion.analysis.elbo import evidence_bound, refuses_bound
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser, LatentVariableModel
 from diffusion.randomness import stream
@@ -52,7 +53,7 @@ class NegativeBound(ModelMetric):
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= _MOST:
-            raise ValueError(f"elbo: batch = {self.batch}; needed: from 1 to {_MOST}")
+            raise WrongValue(f"elbo: batch = {self.batch}; needed: from 1 to {_MOST}")
         check_variance(self.registered_name, self.variance)
 
     def refuses(self, dataset: Dataset) -> str | None:
@@ -69,7 +70,7 @@ class NegativeBound(ModelMetric):
         terms = evidence_bound(model, self._points(dataset), schedule, noise, variance=self.variance)
         bound = -float(terms.bound.mean())
         if not math.isfinite(bound):
-            raise ValueError("elbo: the bound is not a finite number")
+            raise WrongValue("elbo: the bound is not a finite number")
         return bound
 
     def _floor(self, dataset: Dataset, schedule: Schedule) -> float:  # noqa: ARG002

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import ProfileMetric, metrics
 from diffusion.models import Denoiser
 from diffusion.randomness import stream
@@ -51,7 +52,7 @@ class ScoreError(ProfileMetric):
 
     def __post_init__(self) -> None:
         if not (1 <= self.count <= _MOST and 1 <= self.batch <= _MOST and 0 < self.largest < math.inf):
-            raise ValueError(
+            raise WrongValue(
                 f"score-error: count = {self.count}, batch = {self.batch}, largest = {self.largest}; "
                 f"needed: count and batch from 1 to {_MOST}, largest a finite number above 0"
             )
@@ -80,7 +81,7 @@ class ScoreError(ProfileMetric):
             x = (alpha * clean + sigma * noise)[None]
             denoised = model(x, alpha, sigma)
             if denoised.shape != x.shape:
-                raise ValueError(
+                raise WrongValue(
                     f"{self.registered_name}: the denoiser gave shape {list(denoised.shape)}; needed: {list(x.shape)}"
                 )
             error = (alpha / sigma) * (denoised.double() - dataset.denoise(x, alpha[:, None], sigma[:, None]))
@@ -88,5 +89,5 @@ class ScoreError(ProfileMetric):
         errors = torch.stack(found)
         bad = int((~torch.isfinite(errors)).sum())
         if bad:
-            raise ValueError(f"{self.registered_name}: not a finite number at {bad} of {len(errors)} noise levels")
+            raise WrongValue(f"{self.registered_name}: not a finite number at {bad} of {len(errors)} noise levels")
         return errors

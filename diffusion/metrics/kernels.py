@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample
 from diffusion.metrics.cdf import cramer_spectrum, integral_of_gap, mean_root
 
@@ -137,7 +138,7 @@ class _KernelMetric(SimulatedFloor):
 
     def __post_init__(self) -> None:
         if not 1 <= self.points <= _MOST_POINTS:  # every pair is compared
-            raise ValueError(f"{self.registered_name}: points = {self.points}; needed: 1 to {_MOST_POINTS}")
+            raise WrongValue(f"{self.registered_name}: points = {self.points}; needed: 1 to {_MOST_POINTS}")
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None
@@ -222,7 +223,7 @@ class MaximumMeanDiscrepancy(_KernelMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.bandwidths or not all(math.isfinite(h) and h > 0 for h in self.bandwidths):
-            raise ValueError(f"mmd: bandwidths = {list(self.bandwidths)}; needed: one or more numbers above 0")
+            raise WrongValue(f"mmd: bandwidths = {list(self.bandwidths)}; needed: one or more numbers above 0")
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         m, kernel = _REFERENCE * self.points, _Gaussians(self._widths(dataset))

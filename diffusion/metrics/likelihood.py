@@ -15,6 +15,7 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import FlowLost
 from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser
 from diffusion.randomness import stream
@@ -36,7 +37,7 @@ class _Likelihood(ModelMetric):
 
     def __post_init__(self) -> None:
         if not (1 <= self.batch <= _MOST and 1 <= self.probes <= _MOST and 0 < self.tolerance < 1):
-            raise ValueError(
+            raise WrongValue(
                 f"{self.registered_name}: batch = {self.batch}, probes = {self.probes}, tolerance = {self.tolerance}; "
                 f"needed: batch and probes from 1 to {_MOST}, tolerance between 0 and 1"
             )
@@ -83,7 +84,7 @@ class _Likelihood(ModelMetric):
                 lost = error
                 continue
             return found[0]
-        raise ValueError(f"{self.registered_name}: {lost}")
+        raise FlowLost(f"{self.registered_name}: {lost}")
 
     def _floor(self, dataset: Dataset, schedule: Schedule) -> float:
         x, alpha, sigma = self._points(dataset, schedule)
@@ -130,7 +131,7 @@ class NegativeLogLikelihood(_Likelihood):
 
     The trace is exact for ideal denoisers and up to 16 dimensions; beyond, Hutchinson's with `probes` random signs. Errors of the
     solver are held to `tolerance` (nats, and units of the noise); where a network is too rough for that, to 10 or 100 times as
-    much. ValueError if not even so.
+    much. FlowLost if not even so.
 
     For the ideal denoiser what is left above the floor is the error of the start noise.
     """
@@ -161,7 +162,7 @@ class BitsPerDimension(_Likelihood):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.scale < math.inf:
-            raise ValueError(f"bits-per-dim: scale = {self.scale}; needed: a positive number")
+            raise WrongValue(f"bits-per-dim: scale = {self.scale}; needed: a positive number")
 
     def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:
         return bits_per_dim(log_density, dim, self.scale)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Uniform
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import Metric, metrics
 from diffusion.metrics.cdf import (
     NEEDS_THE_LINE,
@@ -157,7 +158,7 @@ class GridDivergence(_LineMetric):
 
     def __post_init__(self) -> None:
         if not 2 <= self.cells <= _MOST_CELLS:
-            raise ValueError(f"kl-grid: cells = {self.cells}; needed: 2 to {_MOST_CELLS}")
+            raise WrongValue(f"kl-grid: cells = {self.cells}; needed: 2 to {_MOST_CELLS}")
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         edges, shares = _cells(dataset, self.cells)

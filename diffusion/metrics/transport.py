@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.metrics.base import SimulatedFloor, metrics, reference_sample
 from diffusion.metrics.cdf import atoms_of, gauss_legendre
 from diffusion.randomness import stream
@@ -131,7 +132,7 @@ class SlicedWasserstein2(SimulatedFloor):
 
     def __post_init__(self) -> None:
         if not (1 <= self.projections <= _MOST_PROJECTIONS and self.points >= 1):
-            raise ValueError(
+            raise WrongValue(
                 f"sliced-w2: projections = {self.projections}, points = {self.points}; needed: 1 to {_MOST_PROJECTIONS} "
                 "projections of at least 1 point"
             )
@@ -179,7 +180,7 @@ class Wasserstein2(SimulatedFloor):
 
     def __post_init__(self) -> None:
         if not 1 <= self.points <= _MOST_ASSIGNED:  # the table of distances is held in memory
-            raise ValueError(f"w2: points = {self.points}; needed: 1 to {_MOST_ASSIGNED}")
+            raise WrongValue(f"w2: points = {self.points}; needed: 1 to {_MOST_ASSIGNED}")
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad, silu
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.networks.base import Image, Network, Parameters, padded
 
 
@@ -113,10 +114,10 @@ def image_only(name: str, dim: int, outputs: int | None, image: Image | None) ->
     """The shape that a network of images is built for.
 
     Raises:
-        ValueError: the network is asked for something else.
+        WrongValue: the network is asked for something else.
     """
     if image is None or outputs not in (None, dim):
-        raise ValueError(f"{name}: it maps images to images of the same shape; 'mlp' serves everything else")
+        raise WrongValue(f"{name}: it maps images to images of the same shape; 'mlp' serves everything else")
     return image
 
 

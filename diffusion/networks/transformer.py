@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
@@ -124,7 +125,7 @@ class Transformer(Architecture):
 
     def __post_init__(self) -> None:
         if self.patch < 1:
-            raise ValueError(f"transformer: patch = {self.patch}; needed: 1 or more")
+            raise WrongValue(f"transformer: patch = {self.patch}; needed: 1 or more")
 
     def refuses(self, dataset: Dataset) -> str | None:
         if dataset.image_shape is None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, interpolate, silu
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.networks.base import FEATURES, Architecture, Image, Parameters, architectures
 from diffusion.networks.image_blocks import (
     ApartNetwork,
@@ -161,7 +162,7 @@ class UNet(Architecture):
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= _MOST_LEVELS:
-            raise ValueError(f"unet: levels = {self.levels}; needed: from 1 to {_MOST_LEVELS}")
+            raise WrongValue(f"unet: levels = {self.levels}; needed: from 1 to {_MOST_LEVELS}")
 
     def refuses(self, dataset: Dataset) -> str | None:
         if dataset.image_shape is None:

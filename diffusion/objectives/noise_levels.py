@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.registry import Component, Registry
 from diffusion.schedules import EDM, Schedule
 
@@ -63,7 +64,7 @@ class UniformTime(NoiseLevels):
 
     def __post_init__(self) -> None:
         if not 0 < self.t_min < 1:
-            raise ValueError(f"t_min must lie between 0 and 1, found {self.t_min}")
+            raise WrongValue(f"t_min must lie between 0 and 1, found {self.t_min}")
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         if schedule.max_steps is not None:
@@ -112,9 +113,9 @@ class LogNormal(NoiseLevels):
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise ValueError(f"std must be positive, found {self.std}")
+            raise WrongValue(f"std must be positive, found {self.std}")
         if abs(self.mean) + 8 * self.std > _LARGEST_LOG:
-            raise ValueError(
+            raise WrongValue(
                 f"ln nsr reaches beyond {_LARGEST_LOG}: use a smaller mean ({self.mean}) or std ({self.std})"
             )
 
@@ -136,7 +137,7 @@ class LogitNormal(NoiseLevels):
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise ValueError(f"std must be positive, found {self.std}")
+            raise WrongValue(f"std must be positive, found {self.std}")
 
     def refuses(self, schedule: Schedule) -> str | None:
         if schedule.max_steps is not None:
@@ -190,7 +191,7 @@ class SingleLevel(NoiseLevels):
 
     def __post_init__(self) -> None:
         if not (self.sigma == 0 or 1e-100 <= self.sigma <= 1e100):
-            raise ValueError(f"single: sigma must be 0 or lie between 1e-100 and 1e100, found {self.sigma}")
+            raise WrongValue(f"single: sigma must be 0 or lie between 1e-100 and 1e100, found {self.sigma}")
 
     @property
     def only(self) -> float | None:

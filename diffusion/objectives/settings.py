@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from diffusion.errors import WrongValue
 from diffusion.networks import Architecture, Perceptron
 
 _WIDEST, _DEEPEST = 4096, 64  # a stack of wider networks does not fit into memory
@@ -20,7 +21,7 @@ class Training:
     of the training set, drawn once per target and seed.
 
     Raises:
-        ValueError: A width or depth that does not fit into memory; `ema` outside (0, 1].
+        WrongValue: A width or depth that does not fit into memory; `ema` outside (0, 1].
     """
 
     steps: int = 3000
@@ -45,8 +46,8 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.width > _WIDEST or self.depth > _DEEPEST:
-            raise ValueError(
+            raise WrongValue(
                 f"training.width is at most {_WIDEST} and training.depth at most {_DEEPEST}, found {self.width} and {self.depth}"
             )
         if not 0 < self.ema <= 1:
-            raise ValueError(f"training.ema must lie in (0, 1], found {self.ema}")
+            raise WrongValue(f"training.ema must lie in (0, 1], found {self.ema}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.elbo import bound_weights, refuses_bound
+from diffusion.errors import WrongValue
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Coefficients
 from diffusion.registry import Component, Registry
@@ -86,7 +87,7 @@ class MinSignalToNoise(Weighting):
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
-            raise ValueError(f"gamma must be positive, found {self.gamma}")
+            raise WrongValue(f"gamma must be positive, found {self.gamma}")
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
         return (1 / nsr**2).clamp(max=self.gamma)

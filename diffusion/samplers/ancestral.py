@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import (
     Sampler,
@@ -53,7 +54,7 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie between 0 (deterministic) and 1 (ancestral), found {self.eta}")
+            raise WrongValue(f"eta must lie between 0 (deterministic) and 1 (ancestral), found {self.eta}")
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]  # depends on a parameter

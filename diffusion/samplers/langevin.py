@@ -78,11 +78,11 @@ def _least(level: Level) -> str:
 
 def _check_tau(name: str, tau: float, unit: str) -> None:
     if unit not in get_args(Unit):
-        raise ValueError(f"{name}: unit = {unit!r}; accepted: {', '.join(get_args(Unit))}")
+        raise WrongValue(f"{name}: unit = {unit!r}; accepted: {', '.join(get_args(Unit))}")
     most = 2 if unit == "noise" else math.inf
     if not 0 < tau < most:
         stable = " (moves are stable for tau < 2 sigma^2)" if unit == "noise" else ""
-        raise ValueError(f"{name} needs 0 < tau < {most:g}{stable}, found tau = {tau}")
+        raise WrongValue(f"{name} needs 0 < tau < {most:g}{stable}, found tau = {tau}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class AtOneLevel(Sampler):
     (``data``).
 
     Raises:
-        ValueError: tau or nsr not positive, tau of 2 sigma^2 or more, low not below high, an unknown unit or start.
+        WrongValue: tau or nsr not positive, tau of 2 sigma^2 or more, low not below high, an unknown unit or start.
     """
 
     nsr: float | None = None
@@ -111,11 +111,11 @@ class AtOneLevel(Sampler):
         name = type(self).registered_name
         _check_tau(name, self.tau, self.unit)
         if self.nsr is not None and not 0 < self.nsr < math.inf:
-            raise ValueError(f"{name} needs a positive noise-to-signal ratio, found nsr = {self.nsr}")
+            raise WrongValue(f"{name} needs a positive noise-to-signal ratio, found nsr = {self.nsr}")
         if self.start_from not in get_args(Start):
-            raise ValueError(f"{name}: start_from = {self.start_from!r}; accepted: {', '.join(get_args(Start))}")
+            raise WrongValue(f"{name}: start_from = {self.start_from!r}; accepted: {', '.join(get_args(Start))}")
         if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(f"{name} needs low < high, found low = {self.low} and high = {self.high}")
+            raise WrongValue(f"{name} needs low < high, found low = {self.low} and high = {self.high}")
 
     @property
     def between_levels(self) -> bool:  # type: ignore[override]  # depends on a parameter
@@ -328,7 +328,7 @@ class AnnealedLangevin(PathSampler):
     `uniform-log-snr`. N levels cost ``moves N`` evaluations, and one for the denoising.
 
     Raises:
-        ValueError: fewer than 1 move, tau not positive or not below 2.
+        WrongValue: fewer than 1 move, tau not positive or not below 2.
     """
 
     moves: int = 10
@@ -340,7 +340,7 @@ class AnnealedLangevin(PathSampler):
     def __post_init__(self) -> None:
         _check_tau("annealed-langevin", self.tau, "noise")
         if not 1 <= self.moves <= _MOST_MOVES:
-            raise ValueError(f"annealed-langevin needs moves from 1 to {_MOST_MOVES}, found {self.moves}")
+            raise WrongValue(f"annealed-langevin needs moves from 1 to {_MOST_MOVES}, found {self.moves}")
 
     def refuses(self, schedule: Schedule) -> str | None:
         if without_data_at_the_start(schedule):

@@ -28,6 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import PathSampler, per_member, samplers
 from diffusion.samplers.noise import Noise
@@ -101,7 +102,7 @@ class DPMSolver2MSDE(_SecondOrder):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta < math.inf:
-            raise ValueError(f"dpmpp-2m-sde: eta must be finite and not negative, found {self.eta}")
+            raise WrongValue(f"dpmpp-2m-sde: eta must be finite and not negative, found {self.eta}")
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]  # depends on a parameter

@@ -29,6 +29,7 @@ import torch
 from scipy.integrate import RK45
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import (
     PathSampler,
@@ -121,7 +122,7 @@ class RK2(Sampler):
 
     def __post_init__(self) -> None:
         if not _EARLIEST_STAGE <= self.alpha <= 1:  # a slope over almost nothing is lost in rounding
-            raise ValueError(
+            raise WrongValue(
                 f"rk2: alpha, the place of the second stage, must lie in [{_EARLIEST_STAGE}, 1], found {self.alpha}"
             )
 
@@ -171,7 +172,7 @@ class DormandPrince(PathSampler):
 
     def __post_init__(self) -> None:
         if not (_SMALLEST_RTOL <= self.rtol < 1 and 0 <= self.atol < 1):
-            raise ValueError(
+            raise WrongValue(
                 f"rk45 needs {_SMALLEST_RTOL:.0e} <= rtol < 1 and 0 <= atol < 1, found rtol = {self.rtol} "
                 f"and atol = {self.atol}"
             )
@@ -244,7 +245,7 @@ class ExponentialEuler(Sampler):
 
     def __post_init__(self) -> None:
         if self.held not in get_args(Held):
-            raise ValueError(f"exponential-euler: held = {self.held!r}; accepted: {', '.join(get_args(Held))}")
+            raise WrongValue(f"exponential-euler: held = {self.held!r}; accepted: {', '.join(get_args(Held))}")
 
     def refuses(self, schedule: Schedule) -> str | None:
         if self.held == "score" and without_data_at_the_start(schedule):

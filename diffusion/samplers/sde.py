@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.ancestral import Ancestral
 from diffusion.samplers.base import PathSampler, Sampler, implied_noise, per_member, samplers, without_data_at_the_start
@@ -92,7 +93,7 @@ class ReverseSDE(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale < math.inf:
-            raise ValueError(f"reverse-sde: scale must be finite and not negative, found {self.scale}")
+            raise WrongValue(f"reverse-sde: scale must be finite and not negative, found {self.scale}")
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]  # depends on a parameter
@@ -140,7 +141,7 @@ class Churn(PathSampler):
 
     def __post_init__(self) -> None:
         if not (0 <= self.s_churn < math.inf and 0 <= self.s_min <= self.s_max and 0 < self.s_noise < math.inf):
-            raise ValueError(
+            raise WrongValue(
                 f"churn needs s_churn >= 0, 0 <= s_min <= s_max and s_noise > 0, found s_churn = {self.s_churn}, "
                 f"s_min = {self.s_min}, s_max = {self.s_max} and s_noise = {self.s_noise}"
             )
@@ -202,9 +203,9 @@ class PredictorCorrector(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 < self.snr < 1:
-            raise ValueError(f"predictor-corrector: Langevin steps are stable for 0 < snr < 1, found snr = {self.snr}")
+            raise WrongValue(f"predictor-corrector: Langevin steps are stable for 0 < snr < 1, found snr = {self.snr}")
         if not 1 <= self.corrector_steps <= _MOST_CORRECTIONS:
-            raise ValueError(
+            raise WrongValue(
                 f"predictor-corrector needs corrector_steps from 1 to {_MOST_CORRECTIONS}, found {self.corrector_steps} "
                 "(without any it is ancestral)"
             )

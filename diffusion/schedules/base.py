@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion.arguments import of_numbers, wrap_own
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.registry import Component, Registry
 
 schedules: Registry[Schedule] = Registry("schedule")
@@ -35,9 +36,9 @@ LARGEST_EXPONENT = 700.0  # B up to here leaves alpha^2 = exp(-B) and its invers
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise ValueError unless a parameter is acceptable; `message` says what is."""
+    """Raise WrongValue unless a parameter is acceptable; `message` says what is."""
     if not holds:
-        raise ValueError(message)
+        raise WrongValue(message)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Schedule(Component):
         ``[levels]``.
 
         Raises:
-            ValueError: the schedule is continuous.
+            WrongValue: the schedule is continuous.
         """
         raise self._continuous("noise levels were")
 
@@ -82,7 +83,7 @@ class Schedule(Component):
         ``[max_steps]``.
 
         Raises:
-            ValueError: the schedule is continuous.
+            WrongValue: the schedule is continuous.
         """
         raise self._continuous("level times were")
 
@@ -91,12 +92,12 @@ class Schedule(Component):
         noisiest first.
 
         Raises:
-            ValueError: the schedule is continuous.
+            WrongValue: the schedule is continuous.
         """
         raise self._continuous(f"{steps}")
 
-    def _continuous(self, requested: str) -> ValueError:
-        return ValueError(
+    def _continuous(self, requested: str) -> WrongValue:
+        return WrongValue(
             f"schedule {self.registered_name!r} is continuous: it has no levels of its own ({requested} asked for)"
         )
 
@@ -249,7 +250,7 @@ class NoiseAsTime(VarianceExploding):
 
 
 def check_sigmas(sigma_min: float, sigma_max: float) -> None:
-    """Raise ValueError unless two noise levels are in order and their squares within float64."""
+    """Raise WrongValue unless two noise levels are in order and their squares within float64."""
     require(0 < sigma_min < sigma_max, f"0 < sigma_min < sigma_max is needed, found {sigma_min} and {sigma_max}")
     require(
         sigma_min >= 1e-100 and sigma_max <= 1e100,
@@ -258,7 +259,7 @@ def check_sigmas(sigma_min: float, sigma_max: float) -> None:
 
 
 def check_times(name: str, t_min: float, t_max: float, largest: float, *, reached: bool = True) -> None:
-    """Raise ValueError unless ``0 < t_min < t_max <= largest`` (``< largest`` where the end is not `reached`)."""
+    """Raise WrongValue unless ``0 < t_min < t_max <= largest`` (``< largest`` where the end is not `reached`)."""
     in_order = 0 < t_min < t_max and math.isfinite(t_max) and (t_max <= largest if reached else t_max < largest)
     require(
         in_order,

@@ -19,6 +19,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.schedules.base import LARGEST_EXPONENT, NoiseAsTime, VariancePreserving, require, schedules
 
 _MOST_LEVELS = 1_000_000  # tables of a discrete schedule are held in memory
@@ -30,7 +31,7 @@ def stationary_variance(keep: float, add: float) -> float:
     It is 1 for ``add = sqrt(1 - keep^2)``: hence the pair sqrt(1 - beta), sqrt(beta) in every chain below.
 
     Raises:
-        ValueError: ``keep`` is not between -1 and 1, and the variance has no limit.
+        WrongValue: ``keep`` is not between -1 and 1, and the variance has no limit.
     """
     require(-1 < keep < 1, f"the variance of such a chain has a limit for -1 < keep < 1 only, found {keep}")
     return add**2 / ((1 - keep) * (1 + keep))
@@ -61,7 +62,7 @@ class Chain(VariancePreserving):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raise ValueError unless the parameters besides `levels` are acceptable."""
+        """Raise WrongValue unless the parameters besides `levels` are acceptable."""
 
     @cached_property
     def _spline(self) -> CubicSpline:
@@ -252,11 +253,11 @@ class IDDPM(NoiseAsTime):
 
     def __post_init__(self) -> None:
         if not (2 <= self.levels <= _MOST_LEVELS and 0 <= self.j0 < self.levels - 1):
-            raise ValueError(
+            raise WrongValue(
                 f"iddpm needs 2 to {_MOST_LEVELS} levels and 0 <= j0 < levels - 1, found {self.levels} and {self.j0}"
             )
         if not (0 < self.c1 < 1 and self.c2 > 0):
-            raise ValueError("iddpm needs 0 < c1 < 1 and c2 > 0")
+            raise WrongValue("iddpm needs 0 < c1 < 1 and c2 > 0")
 
     @cached_property
     def noise_levels(self) -> np.ndarray:

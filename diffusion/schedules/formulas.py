@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import number
+from diffusion.errors import WrongValue
 
 Function = Callable[[Tensor], Tensor]
 
@@ -57,7 +58,7 @@ class Formula(str):
     takes them.
 
     Raises:
-        ValueError: the text is neither an expression nor the path of something callable.
+        WrongValue: the text is neither an expression nor the path of something callable.
     """
 
     __slots__ = ("_function",)
@@ -69,7 +70,7 @@ class Formula(str):
             message = (
                 f"{_shown(text)} has {len(text)} characters (accepted: up to {_LONGEST}; put more into a function)"
             )
-            raise ValueError(message)
+            raise WrongValue(message)
         self = super().__new__(cls, text)
         self._function = _imported(text) if ":" in text else _compiled(text)
         return self
@@ -100,16 +101,16 @@ def _shown(text: str) -> str:
 
 def _imported(path: str) -> Function:
     if not _PATH.fullmatch(path):
-        raise ValueError(f"{_shown(path)} is not the path of a function (accepted: package.module:function)")
+        raise WrongValue(f"{_shown(path)} is not the path of a function (accepted: package.module:function)")
     module, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ValueError(f"{_shown(path)} could not be imported: {type(error).__name__}: {error}") from error
+        raise WrongValue(f"{_shown(path)} could not be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
-        raise ValueError(f"{_shown(path)} is not a function but {type(found).__name__}")  # noqa: TRY004
+        raise WrongValue(f"{_shown(path)} is not a function but {type(found).__name__}")
     called: Function = found
     return called
 
@@ -117,7 +118,7 @@ def _imported(path: str) -> Function:
 def _compiled(text: str) -> Function:
     """The function that an expression describes."""
     if len(text) > _LONGEST:
-        raise ValueError(
+        raise WrongValue(
             f"{_shown(text)} has {len(text)} characters (accepted: {_LONGEST}, or package.module:function)"
         )
     _check_tokens(text)
@@ -133,12 +134,12 @@ def _compiled(text: str) -> Function:
     return function
 
 
-def _refused(text: str, message: str) -> ValueError:
-    return ValueError(f"{_shown(text)}: {message} (accepted: {ACCEPTED})")
+def _refused(text: str, message: str) -> WrongValue:
+    return WrongValue(f"{_shown(text)}: {message} (accepted: {ACCEPTED})")
 
 
 def _check_tokens(text: str) -> None:
-    """Raise ValueError unless the text is made of numbers, known names and signs; so nothing else reaches the parser."""
+    """Raise WrongValue unless the text is made of numbers, known names and signs; so nothing else reaches the parser."""
     at = 0
     while token := _TOKEN.match(text, at):
         name = token["name"]

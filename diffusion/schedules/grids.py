@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.registry import Component, Registry
 from diffusion.schedules.base import Schedule
 
@@ -41,18 +42,18 @@ class Grid(Component):
 
     @abstractmethod
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
-        """The first N times, decreasing, ``[steps]``; for N that make no sense, ValueError in a user's words."""
+        """The first N times, decreasing, ``[steps]``; for N that make no sense, WrongValue in a user's words."""
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """All levels, ``[steps + 1]``, strictly decreasing, the last of them 0.
 
         Raises:
-            ValueError: the grid refuses the schedule, the schedule has fewer levels than steps, or
+            WrongValue: the grid refuses the schedule, the schedule has fewer levels than steps, or
                 rounding would make two levels one.
         """
         levels = self._levels(schedule, steps)
         if isinstance(levels, str):
-            raise ValueError(levels)  # noqa: TRY004 - a refusal in words, not a wrong type
+            raise WrongValue(levels)
         return levels
 
     def _levels(self, schedule: Schedule, steps: int) -> Tensor | str:
@@ -167,7 +168,7 @@ class PowerLaw(ByRatio):
 
     def __post_init__(self) -> None:
         if not self.rho > 0:
-            raise ValueError(f"rho must be positive, found {self.rho}")
+            raise WrongValue(f"rho must be positive, found {self.rho}")
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
         ends = self._ends(schedule) ** (1 / self.rho)
@@ -236,13 +237,13 @@ class Leading(OfLevels):
 
     def __post_init__(self) -> None:
         if not self.offset >= 0:
-            raise ValueError(f"offset must be 0 or more, found {self.offset}")
+            raise WrongValue(f"offset must be 0 or more, found {self.offset}")
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
         most = schedule.max_steps or 0
         numbers = np.arange(steps)[::-1] * (most // steps) + 1 + self.offset
         if numbers[0] > most:
-            raise ValueError(
+            raise WrongValue(
                 f"{steps} steps of grid {self.label()} would begin at level {numbers[0]} of schedule "
                 f"{schedule.registered_name!r}, which has {most} (use fewer steps, or no offset)"
             )

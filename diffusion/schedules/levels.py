@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.schedules.base import Schedule
 from diffusion.schedules.grids import Grid
 
@@ -17,9 +18,9 @@ Variance = Literal["posterior", "transition"]
 
 
 def check_variance(whose: str, variance: str) -> None:
-    """Raise ValueError unless `variance` is one of the two; `whose` is told."""
+    """Raise WrongValue unless `variance` is one of the two; `whose` is told."""
     if variance not in get_args(Variance):
-        raise ValueError(f"{whose}: variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
+        raise WrongValue(f"{whose}: variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
 
 
 @dataclass(frozen=True)

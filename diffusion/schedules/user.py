@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.schedules.base import Schedule, check_times, require, schedules
 from diffusion.schedules.formulas import Formula, Function, path_of
 
@@ -31,7 +32,7 @@ class User(Schedule):
     `alpha` and `sigma` are expressions such as ``cos(pi*t/2)`` or ``sqrt(-expm1(-2*t))`` (for the language see
     `diffusion.schedules.formulas`), or paths ``package.module:function`` of functions that take a float64 tensor of times
     and return one of its shape; from Python, functions themselves. A function that cannot be imported by name can be used
-    but not described: `spec` raises ValueError, because an id would mean nothing.
+    but not described: `spec` raises WrongValue, because an id would mean nothing.
 
     Derivatives are those of automatic differentiation, so that functions must be made of torch's operations. The ratio is
     inverted by Newton's rule within brackets. What is required is checked at 2000 times between `t_min` and `t_max`. Digits
@@ -59,7 +60,7 @@ class User(Schedule):
         """The parameters as plain values.
 
         Raises:
-            ValueError: a function has no name to be imported by.
+            WrongValue: a function has no name to be imported by.
         """
         for part, function in zip(("alpha", "sigma"), self._functions, strict=True):
             require(
@@ -140,7 +141,7 @@ class User(Schedule):
             try:
                 values[f"{part}'"] = _derivative(function, t)
             except RuntimeError as error:  # of torch: what is not differentiable
-                raise ValueError(f"{part} has no derivative: {_described(function)}: {error}") from error
+                raise WrongValue(f"{part} has no derivative: {_described(function)}: {error}") from error
         for part, found in values.items():
             self._check_each(torch.isfinite(found), t, f"{part} must be finite", found)
         alpha, sigma = values["alpha"], values["sigma"]
@@ -155,7 +156,7 @@ class User(Schedule):
         if not bool(good.all()):
             first = int((~good).to(torch.int8).argmax())
             alpha, sigma = map(_described, self._functions)
-            raise ValueError(
+            raise WrongValue(
                 f"{message} for t from t_min={self.t_min} to t_max={self.t_max}, found {float(found[first]):.6g} at "
                 f"t = {float(t[first]):.6g} (alpha {alpha}, sigma {sigma})"
             )
@@ -170,23 +171,23 @@ def _function(part: str, given: object) -> Function:
         try:
             return Formula(given)
         except ValueError as error:
-            raise ValueError(f"{part}: {error}") from error
+            raise WrongValue(f"{part}: {error}") from error
     if not callable(given):
         message = f"{part} must be an expression, package.module:function or a function, found {given!r}"
-        raise ValueError(message)  # noqa: TRY004 - a parameter of a study
+        raise WrongValue(message)
     path = path_of(given)
     return Formula(path) if path else given
 
 
 def _value(part: str, function: Function, t: Tensor) -> Tensor:
-    """The function at `t`, if it is what a function of time has to be; ValueError otherwise."""
+    """The function at `t`, if it is what a function of time has to be; WrongValue otherwise."""
     try:
         value: object = function(t)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{part} failed: {_described(function)}: {type(error).__name__}: {error}") from error
+        raise WrongValue(f"{part} failed: {_described(function)}: {type(error).__name__}: {error}") from error
     if not (isinstance(value, Tensor) and value.shape == t.shape and value.dtype == torch.float64):
         found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
+        raise WrongValue(
             f"{part} must return a float64 tensor of the shape of t, {list(t.shape)}, found {found} of {_described(function)}"
         )
     return value.detach()

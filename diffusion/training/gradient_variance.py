@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.networks import Network
 from diffusion.objectives.base import trainable
 from diffusion.objectives.member import Member
@@ -44,10 +45,10 @@ def gradient_variance(
     Padding, which has no gradient, does not count as parameters.
 
     Raises:
-        ValueError: there are fewer than two draws.
+        WrongValue: there are fewer than two draws.
     """
     if draws < 2:
-        raise ValueError(f"a variance needs at least 2 draws, found {draws}")
+        raise WrongValue(f"a variance needs at least 2 draws, found {draws}")
     objective = trainable(member).objective
     batches = objective.batches(member, data, draws, batch, generator)
     rows = row[None].detach().clone().requires_grad_()

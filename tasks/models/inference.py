@@ -159,6 +159,7 @@ def evaluate(
 
     Raises:
         WrongValue: samples of another shape or not finite, or a metric that does not serve.
+        FlowLost: the model's flow, which a likelihood follows, is lost.
     """
     data = named.dataset(target)
     if metrics is None:
