@@ -37,3 +37,9 @@ class WrongValue(WrongInput, ValueError):
     """A parameter, an array or a combination of them that cannot be right."""
 
     kind = "wrong-value"
+
+
+class NoExactAnswer(WrongInput, NotImplementedError):
+    """A quantity that the target does not have: an exact denoiser or density, a distribution function, modes, labels."""
+
+    kind = "no-exact-answer"

@@ -33,6 +33,17 @@ WITH_PARTS = [
 """One of each class that is made of something else than its message."""
 
 
+OF_THE_CODE = {
+    "diffusion/guidance/classifier_free.py": "members of one stack that ask for different labels",
+    "diffusion/networks/separate.py": "a batch that was cut wrongly",
+    "diffusion/objectives/labelled.py": "data without the column of labels",
+    "diffusion/objectives/weightings.py": "a weight that nothing asks for",
+    "diffusion/registry.py": "a name that is registered twice",
+    "diffusion/training/loop.py": "members that do not belong in one stack",
+}
+"""Files of the mathematics with a plain ValueError, and which mistake in this code it tells."""
+
+
 def modules() -> list[str]:
     files = (file.relative_to(ROOT).with_suffix("") for room in ROOMS for file in sorted((ROOT / room).rglob("*.py")))
     names = (".".join(file.parts).removesuffix(".__init__") for file in files)
@@ -61,6 +72,13 @@ def test_every_error_that_a_user_can_meet_belongs_to_the_tree(
 ) -> None:
     apart = {cls.__name__ for cls in ours.difference(tree) if not cls.__name__.startswith("_")}
     assert apart == set(NOT_MET)
+
+
+def test_the_mathematics_refuses_what_a_user_gives_by_errors_of_the_tree() -> None:
+    plain = re.compile(r"\b(raise|return) (ValueError|NotImplementedError)\(")
+    files = (ROOT / "diffusion").rglob("*.py")
+    found = {str(file.relative_to(ROOT)) for file in files if plain.search(file.read_text(encoding="utf-8"))}
+    assert found == set(OF_THE_CODE)
 
 
 def test_every_error_has_a_kind_of_its_own_and_says_what_it_is(tree: list[type[DiffatlasError]]) -> None:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import at_a_level, wrap_own
-from diffusion.errors import WrongValue
+from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.registry import Component, Registry
 
 datasets: Registry[Dataset] = Registry("dataset")
@@ -95,13 +95,13 @@ class Dataset(Component):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` independent draws, ``[n, dim]`` float64."""
 
-    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
         """E[x_0 | x], shaped like `x`."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no exact denoiser")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no exact denoiser")
 
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
         """log p(x), ``[..., batch]``."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no exact density")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no exact density")
 
     @at_a_level
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -109,30 +109,30 @@ class Dataset(Component):
         a, s = alpha[..., None], sigma[..., None]
         return (a * self.denoise(x, alpha, sigma) - x) / s**2
 
-    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
         """E[|x_0 - D(x)|^2 | x], summed over coordinates, ``[..., batch]``."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no exact posterior variance")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no exact posterior variance")
 
-    def cdf(self, x: Tensor) -> Tensor:
+    def cdf(self, x: Tensor) -> Tensor:  # noqa: ARG002
         """P(x_0 <= x) of the clean data, elementwise."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no distribution function")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no distribution function")
 
-    def quantile(self, u: Tensor) -> Tensor:
+    def quantile(self, u: Tensor) -> Tensor:  # noqa: ARG002
         """The smallest x with ``cdf(x) >= u``, elementwise for u in [0, 1]: the inverse of `cdf` where it has one."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no quantile function")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no quantile function")
 
     @property
     def mode_weights(self) -> tuple[float, ...] | None:
         """``P(mode_of(x_0) = k)`` for each mode k; None where the target does not fall into separate modes."""
         return None
 
-    def mode_of(self, x: Tensor) -> Tensor:
+    def mode_of(self, x: Tensor) -> Tensor:  # noqa: ARG002
         """The mode to which each of the clean samples ``x [n, dim]`` belongs, ``[n]`` int64 below `len(mode_weights)`.
 
         It is the nearest one, so that samples that miss every mode are counted too. Available where `mode_weights` is
         not None.
         """
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no separate modes")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no separate modes")
 
     @property
     def classes(self) -> int:
@@ -144,9 +144,9 @@ class Dataset(Component):
         """The probability of each label; None where it is not known."""
         return None
 
-    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """`n` draws, the same that `sample` makes with this generator, and the label of each, ``[n]`` int64."""
-        raise NotImplementedError(f"dataset {self.registered_name!r} has no labels")
+        raise NoExactAnswer(f"dataset {self.registered_name!r} has no labels")
 
     def of_class(self, label: int) -> Dataset | None:  # noqa: ARG002
         """The distribution of the samples with this label, where it has a form of its own; else None.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, datasets, tree_sum
-from diffusion.errors import WrongValue
+from diffusion.errors import NoExactAnswer, WrongValue
 
 
 def _canonical(name: str, value: float | tuple[float, ...], dim: int) -> float | tuple[float, ...]:
@@ -102,9 +102,7 @@ class Gaussian(Dataset):
 
     def _line(self, what: str) -> tuple[float, float]:
         if self.dim != 1:
-            raise NotImplementedError(
-                f"dataset 'gaussian' has a {what} function on the line only, not for dim = {self.dim}"
-            )
+            raise NoExactAnswer(f"dataset 'gaussian' has a {what} function on the line only, not for dim = {self.dim}")
         return self.mean[0], self._stds[0]
 
     def _mean_and_std(self) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import check_label, datasets, tree_sum
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
-from diffusion.errors import WrongValue
+from diffusion.errors import NoExactAnswer, WrongValue
 
 _SEPARATE = 1e-6  # share of the samples that may lie nearer to another centre than to their own
 _MOST_STEPS = 200  # of the search for a quantile; some ten are needed, bisection alone needs a hundred
@@ -161,7 +161,7 @@ class GaussianMixture(LabelledMixture):
         """Mean and std of each component on the line."""
         if self.dim != 1:
             message = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
-            raise NotImplementedError(f"dataset 'gaussian_mixture' {message}")
+            raise NoExactAnswer(f"dataset 'gaussian_mixture' {message}")
         return list(zip(self.mixture.means[:, 0].tolist(), self.stds, strict=True))
 
     def _log_cdf(self, x: Tensor, side: Tensor | float) -> Tensor:

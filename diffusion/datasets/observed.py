@@ -36,7 +36,7 @@ from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import Mixture, MixtureDataset
 from diffusion.datasets.rejection import BLOCK, accepted_draws
 from diffusion.datasets.torus import Torus
-from diffusion.errors import WrongValue
+from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.randomness import stream
 
 _REFERENCE = 1 << 18  # draws that stand for the whole
@@ -231,7 +231,7 @@ class Observed(Dataset):
 
     def _check_exact(self) -> None:
         if not self.exact:
-            raise NotImplementedError(
+            raise NoExactAnswer(
                 f"dataset {self.of.registered_name!r} given some of its coordinates has no exact denoiser"
             )
 
@@ -302,11 +302,11 @@ class ObservedTorus(Torus):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         return _accepted_draws(self.whole, self.observation, n, generator)
 
-    def _posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("the torus given some of its coordinates has no exact denoiser")
+    def _posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        raise NoExactAnswer("the torus given some of its coordinates has no exact denoiser")
 
-    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        raise NotImplementedError("the torus given some of its coordinates has no exact posterior variance")
+    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
+        raise NoExactAnswer("the torus given some of its coordinates has no exact posterior variance")
 
 
 @dataclass(frozen=True)

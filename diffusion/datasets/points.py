@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import ScalarDataset, check_label, datasets
 from diffusion.datasets.mixtures import Mixture, MixtureDataset, nearest
-from diffusion.errors import WrongValue
+from diffusion.errors import NoExactAnswer, WrongValue
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PointSet(MixtureDataset):
         """The points in order, and the cdf at each."""
         if self.dim != 1:
             message = f"has distribution and quantile functions on the line only, not in {self.dim} dimensions"
-            raise NotImplementedError(f"dataset {self.registered_name!r} {message}")
+            raise NoExactAnswer(f"dataset {self.registered_name!r} {message}")
         steps = self.points[:, 0].sort().values
         return steps, torch.arange(1, len(steps) + 1, dtype=torch.float64) / len(steps)
 
