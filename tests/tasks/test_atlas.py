@@ -8,20 +8,18 @@ import xarray as xr
 from tasks.accessor import MOST_PLACES
 from tasks.compare import compare
 from tasks.query import pareto, rank
+from tests.tasks.chosen import answers_to
 from tests.tasks.test_query import points_of, random_points
 
 
 def sweep(shift: float = 0.0) -> xr.Dataset:
-    return points_of(
-        [
-            {"sampler": s, "steps": n, "seed": seed, "w1": k + 1 / n + seed / 100 + shift}
-            for k, s in enumerate(["heun", "euler"])
-            for n in (1, 10, 2)
-            for seed in range(3)
-            if (s, n) != ("euler", 10)
-        ],
-        "w1",
-    )
+    return answers_to(
+        {"sampler": s, "steps": n, "seed": seed, "w1": k + 1 / n + seed / 100 + shift}
+        for k, s in enumerate(["heun", "euler"])
+        for n in (1, 10, 2)
+        for seed in range(3)
+        if (s, n) != ("euler", 10)
+    ).points
 
 
 def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_the_point_failed() -> None:
@@ -39,11 +37,11 @@ def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_
 
 
 def test_a_cube_of_a_sweep_has_the_six_axes_and_keeps_where_the_numbers_come_from() -> None:
-    points = sweep().assign_attrs(snapshot="ABC")
+    points = sweep()
     cube = points.atlas.cube("w1")
     assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
     assert cube.shape == (1, 1, 1, 2, 3, 3)
-    assert cube.attrs["snapshot"] == "ABC"
+    assert cube.attrs["snapshot"] == points.attrs["snapshot"]
     assert cube.sel(sampler="heun", steps=10).mean().item() == pytest.approx(0.11)
     assert np.isnan(cube.sel(sampler="euler", steps=10)).all()
     assert points.isel(point=slice(0)).atlas.cube("w1").size == 0

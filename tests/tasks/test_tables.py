@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import xarray as xr
 from rich.console import Console
 
+from tasks.plain import Spec
 from tasks.query.tables import tables
-from tests.tasks.metric_kit import saying
+from tests.tasks.chosen import answers_to
 
-ROWS = [
-    *((f, "edm", "heun", n, seed, 0.1 * n + seed) for f in ("edm", "exact") for n in (1, 5) for seed in (0, 1)),
-    *((f, "edm", "euler", n, seed, 0.2 * n + seed) for f in ("edm", "exact") for n in (1, 5) for seed in (0, 1)),
-    *(("vae", "flow", "decode", 1, seed, 7.0 + seed) for seed in (0, 1)),
+ROWS: list[Spec] = [
+    *(
+        {"formulation": f, "sampler": by, "steps": n, "seed": seed, "w1": share * n + seed, "w1_floor": 0.01}
+        for by, share in (("heun", 0.1), ("euler", 0.2))
+        for f in ("edm", "exact")
+        for n in (1, 5)
+        for seed in (0, 1)
+    ),
+    *(
+        {"formulation": "vae", "sampler": "decode", "steps": 1, "seed": seed, "w1": 7.0 + seed, "w1_floor": 0.01}
+        for seed in (0, 1)
+    ),
 ]
 
 
 DISTINCT = {"vp-linear": 0.02, "ve-geometric": 1.5, "edm": 0.0205}
 
 
-def points(rows: list[tuple[str, str, str, int, int, float]]) -> xr.Dataset:
-    frame = pd.DataFrame(rows, columns=["formulation", "schedule", "sampler", "steps", "seed", "w1"])
-    frame = frame.assign(dataset="uniform", grid="edm", status="ok", w1_floor=0.01)
-    return frame.rename_axis("point").to_xarray()
-
-
-def drawn(rows: list[tuple[str, str, str, int, int, float]]) -> list[str]:
+def drawn(points: xr.Dataset, metric: str = "w1") -> list[str]:
     console = Console(width=120, no_color=True)
     made = []
-    for one in tables(points(rows), "w1", 120):
+    for one in tables(points, metric, 120):
         with console.capture() as captured:
             console.print(one)
         made.append(captured.get())
@@ -37,7 +39,7 @@ def drawn(rows: list[tuple[str, str, str, int, int, float]]) -> list[str]:
 
 
 def test_a_model_of_one_step_is_a_baseline_below_every_table_of_its_data_set() -> None:
-    found = drawn(ROWS)
+    found = drawn(answers_to(ROWS).points)
     assert [next(sampler for sampler in ("heun", "euler", "decode") if sampler in table) for table in found] == [
         "heun",
         "euler",
@@ -47,7 +49,7 @@ def test_a_model_of_one_step_is_a_baseline_below_every_table_of_its_data_set() -
 
 @pytest.mark.parametrize("kept", [["decode"], ["heun"]])
 def test_alone_it_has_its_own_table_and_where_there_is_none_nothing_is_told(kept: list[str]) -> None:
-    (found,) = drawn([row for row in ROWS if row[2] in kept])
+    (found,) = drawn(answers_to([row for row in ROWS if row["sampler"] in kept]).points)
     assert "in one step" not in found
     assert ("vae" in found) == (kept == ["decode"])
 
@@ -56,13 +58,21 @@ def test_alone_it_has_its_own_table_and_where_there_is_none_nothing_is_told(kept
     ("schedules", "shared"), [(("vp-linear", "ve-geometric"), False), (("vp-linear", "edm"), True), (("edm",), True)]
 )
 def test_rows_that_follow_different_laws_have_a_floor_each(schedules: tuple[str, ...], shared: bool) -> None:
-    rows = [("exact", schedule, "forward-chain", n, 0, 0.03) for schedule in schedules for n in (1, 5)]
-    made = points(rows)
-    made["w1_floor"] = ("point", [DISTINCT[row[1]] for row in rows])
-    console = Console(width=120, no_color=True)
-    with console.capture() as captured:
-        console.print(*tables(made, "w1", 120))
-    lines = captured.get().splitlines()
+    lines = "".join(
+        drawn(
+            answers_to(
+                {
+                    "schedule": schedule,
+                    "sampler": "forward-chain",
+                    "steps": n,
+                    "w1": 0.03,
+                    "w1_floor": DISTINCT[schedule],
+                }
+                for schedule in schedules
+                for n in (1, 5)
+            ).points
+        )
+    ).splitlines()
     title = next(line for line in lines if "forward-chain" in line)
     assert ("sampling floor 0.02" in title) == shared
     for schedule in schedules:
@@ -71,32 +81,23 @@ def test_rows_that_follow_different_laws_have_a_floor_each(schedules: tuple[str,
 
 
 def test_a_floor_that_changes_with_the_number_of_steps_is_told_from_least_to_most() -> None:
-    made = points([("exact", "edm", "annealed-langevin", n, 0, 0.03) for n in (1, 5, 9)])
-    made["w1_floor"] = ("point", [0.5, 0.3, 0.1])
-    console = Console(width=120, no_color=True)
-    with console.capture() as captured:
-        console.print(*tables(made, "w1", 120))
-    assert "0.1 to 0.5" in captured.get()
+    rows = [
+        {"sampler": "annealed-langevin", "steps": n, "w1": 0.03, "w1_floor": floor}
+        for n, floor in ((1, 0.5), (5, 0.3), (9, 0.1))
+    ]
+    assert "0.1 to 0.5" in "".join(drawn(answers_to(rows).points))
 
 
 def test_a_metric_of_models_has_one_row_for_each_model_however_often_it_was_asked() -> None:
+    values = {("vp", 0): 1.5, ("vp", 1): 1.7, ("exact", 0): 1.2, ("exact", 1): 1.2}
     rows = [
-        (f, s, by, n, seed, 0.1)
-        for f, s in (("vp", "vp-linear"), ("exact", "edm"))
+        {"formulation": f, "sampler": by, "steps": n, "seed": seed, "w1": 0.1, "nll": value, "nll_floor": 1.1}
+        for (f, seed), value in values.items()
         for by in ("heun", "ddim")
         for n in (1, 5)
-        for seed in (0, 1)
     ]
-    made = points(rows)
-    values = {("vp", 0): 1.5, ("vp", 1): 1.7, ("exact", 0): 1.2, ("exact", 1): 1.2}
-    made["nll"] = ("point", [values[row[0], row[4]] for row in rows])
-    made["nll_floor"] = ("point", [1.1] * len(rows))
-    made = saying(made, ["nll"])
-    made["cell_id"] = ("point", [f"{row[0]} {row[4]}" for row in rows])
-    console = Console(width=120, no_color=True)
-    with console.capture() as captured:
-        console.print(*tables(made, "nll", 120))
-    table = [line.replace(" ", "").strip("│").split("│") for line in captured.get().splitlines() if "uniform" in line]
+    lines = "".join(drawn(answers_to(rows).points, "nll")).splitlines()
+    table = [line.replace(" ", "").strip("│").split("│") for line in lines if "uniform" in line]
     assert table == [
         ["uniform", "vp", "vp-linear", "1.6±0.1", "1.1", "0.5±0.1"],
         ["uniform", "exact", "edm", "1.2±0", "1.1", "0.1±0"],
