@@ -40,7 +40,7 @@ def _cells_of_points(y: np.ndarray, n: int) -> Cells:
     return means, float(((blocks - means[:, None]) ** 2).mean())
 
 
-def _cells_of_law(dataset: Dataset, n: int) -> Cells:
+def _cells_of_distribution(dataset: Dataset, n: int) -> Cells:
     """From the quantile function, ``n integral of Q du`` over each cell: exact for atoms, else by quadrature.
 
     Of more than 20 000 cells the inner ones are so narrow that the quantile in the middle will do.
@@ -90,7 +90,7 @@ def directions(dim: int, number: int) -> np.ndarray:
 def _projected_target(dataset: Dataset, number: int, n: int) -> tuple[np.ndarray, float]:
     """Cell means ``[directions, n]`` of the projected target and the mean square within cells."""
     if dataset.has_cdf:
-        means, spread = _cells_of_law(dataset, n)
+        means, spread = _cells_of_distribution(dataset, n)
         return means[None], spread
     reference = reference_sample(dataset, _REFERENCE * n)
     cells = [_cells_of_points(reference @ theta, n) for theta in directions(dataset.dim, number)]

@@ -54,11 +54,11 @@ def test_labels_belong_to_the_samples_and_leave_them_as_they_are(dataset: Datase
     shares = torch.bincount(labels).double() / n
     assert ((shares - numbers(*dataset.class_weights)).abs() < 5 * 0.5 / math.sqrt(n)).all()
     for label in range(dataset.classes):
-        law, mine = dataset.of_class(label), x[labels == label]
-        assert law is not None
-        far = (mine.mean(0) - numbers(*law.mean)).abs()
-        assert (far <= 5 * max(law.std, 1e-12) * math.sqrt(dataset.dim / len(mine))).all()
-        assert law.sample(10, stream("law")).shape == (10, dataset.dim)
+        distribution, mine = dataset.of_class(label), x[labels == label]
+        assert distribution is not None
+        far = (mine.mean(0) - numbers(*distribution.mean)).abs()
+        assert (far <= 5 * max(distribution.std, 1e-12) * math.sqrt(dataset.dim / len(mine))).all()
+        assert distribution.sample(10, stream("law")).shape == (10, dataset.dim)
 
 
 @pytest.mark.parametrize("dataset", LABELLED.values(), ids=LABELLED.keys())
@@ -106,46 +106,48 @@ def by_quadrature(
 )
 @pytest.mark.parametrize(("alpha", "sigma"), [(1.0, 0.3), (0.6, 0.8), (1.0, 30.0), (0.05, 1.0)])
 def test_a_law_given_an_observation_equals_quadrature(dataset: Any, alpha: float, sigma: float) -> None:
-    law = observed(dataset, Observation((0,), (0.9,), 0.35))
+    distribution = observed(dataset, Observation((0,), (0.9,), 0.35))
     for x in (-1.0, 0.2, 2.5):
         expected = by_quadrature(dataset, Observation((0,), (0.9,), 0.35), x, alpha, sigma)
         at = numbers(x)[None, None], numbers(alpha)[:, None], numbers(sigma)[:, None]
-        found = (law.log_density(*at), law.denoise(*at)[..., 0], law.posterior_variance(*at))
+        found = (distribution.log_density(*at), distribution.denoise(*at)[..., 0], distribution.posterior_variance(*at))
         assert [float(value) for value in found] == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
 def test_the_mixture_with_widths_of_its_own_agrees_with_the_isotropic_one(alpha: float, sigma: float) -> None:
     isotropic = PLANE
-    law = DiagonalMixture(isotropic.weights, isotropic.means, tuple((s, s) for s in isotropic.stds))  # type: ignore[arg-type]
-    assert law.mean == pytest.approx(isotropic.mean)
-    assert law.std == pytest.approx(isotropic.std)
+    distribution = DiagonalMixture(isotropic.weights, isotropic.means, tuple((s, s) for s in isotropic.stds))  # type: ignore[arg-type]
+    assert distribution.mean == pytest.approx(isotropic.mean)
+    assert distribution.std == pytest.approx(isotropic.std)
     x = (
         alpha * isotropic.sample(50, stream("x"))
         + sigma * torch.randn(50, 2, generator=stream("n"), dtype=torch.float64)
     )[None]
     at = x, numbers(alpha)[:, None], numbers(sigma)[:, None]
     for part in ("log_density", "denoise", "score", "posterior_variance"):
-        torch.testing.assert_close(getattr(law, part)(*at), getattr(isotropic, part)(*at), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(
+            getattr(distribution, part)(*at), getattr(isotropic, part)(*at), rtol=1e-11, atol=1e-11
+        )
 
 
 def test_an_observed_mixture_weighs_its_components_by_their_evidence() -> None:
     """Against Bayes' rule by hand, for an observed and an unobserved coordinate."""
-    law = observed(PLANE, Observation((1,), (1.4,), 0.6))
-    assert isinstance(law, DiagonalMixture)
+    distribution = observed(PLANE, Observation((1,), (1.4,), 0.6))
+    assert isinstance(distribution, DiagonalMixture)
     evidence = [
         w * math.exp(-((1.4 - m[1]) ** 2) / 2 / (s * s + 0.36)) / math.sqrt(s * s + 0.36)  # type: ignore[index]
         for w, m, s in zip(PLANE.weights, PLANE.means, PLANE.stds, strict=True)
     ]
-    assert law.weights == pytest.approx([e / sum(evidence) for e in evidence])
+    assert distribution.weights == pytest.approx([e / sum(evidence) for e in evidence])
     for k, s in enumerate(PLANE.stds):
-        assert law.stds[k] == pytest.approx((s, 1 / math.sqrt(1 / s**2 + 1 / 0.36)))
-        assert law.means[k][0] == PLANE.means[k][0]  # type: ignore[index]
+        assert distribution.stds[k] == pytest.approx((s, 1 / math.sqrt(1 / s**2 + 1 / 0.36)))
+        assert distribution.means[k][0] == PLANE.means[k][0]  # type: ignore[index]
 
 
 def test_an_exact_observation_leaves_the_coordinate_known() -> None:
-    law = observed(PLANE, Observation((1,), (1.4,), 0.0))
-    assert (law.sample(100, stream("known"))[:, 1] == 1.4).all()
+    distribution = observed(PLANE, Observation((1,), (1.4,), 0.0))
+    assert (distribution.sample(100, stream("known"))[:, 1] == 1.4).all()
     atoms = observed(FourPoints(), Observation((0,), (-5.0,), 0.0))
     assert atoms.sample(3, stream("atoms")).tolist() == [[-5.0]] * 3
     with pytest.raises(ValueError, match="none that a sample could have led to"):
@@ -166,9 +168,9 @@ SETS: dict[str, tuple[Dataset, Observation]] = {
 @pytest.mark.parametrize(("dataset", "observation"), SETS.values(), ids=SETS.keys())
 def test_samples_have_the_moments_of_the_law(dataset: Dataset, observation: Observation) -> None:
     """And agree with self-normalised weights on other draws of the whole. Five standard errors: a false alarm in a million."""
-    law, n = observed(dataset, observation), 40_000
-    x = law.sample(n, stream("samples"))
-    assert ((x.mean(0) - numbers(*law.mean)).abs() < 5 * law.std * math.sqrt(dataset.dim / n)).all()
+    distribution, n = observed(dataset, observation), 40_000
+    x = distribution.sample(n, stream("samples"))
+    assert ((x.mean(0) - numbers(*distribution.mean)).abs() < 5 * distribution.std * math.sqrt(dataset.dim / n)).all()
     whole = dataset.sample(400_000, stream("whole"))
     weight = torch.exp(observation.log_likelihood(whole))
     weight = weight / weight.sum()
@@ -183,17 +185,17 @@ def test_samples_have_the_moments_of_the_law(dataset: Dataset, observation: Obse
 def test_the_observed_torus_knows_its_moments_and_its_surface() -> None:
     """Quadrature over both angles against two million weighted draws: five standard errors."""
     observation = Observation((0,), (0.9,), 0.2)
-    law = observed(Torus(), observation)
-    assert isinstance(law, Torus)
+    distribution = observed(Torus(), observation)
+    assert isinstance(distribution, Torus)
     x = Torus().sample(2_000_000, stream("many"))
     weight = torch.exp(observation.log_likelihood(x))
     weight = weight / weight.sum()
     squares = x[:, :2].square().sum(1)
-    for power, expected in ((1, law.second_moment), (2, law.fourth_moment)):
+    for power, expected in ((1, distribution.second_moment), (2, distribution.fourth_moment)):
         found = float((weight * squares**power).sum())
         error = math.sqrt(float((weight**2 * (squares**power - found) ** 2).sum()))
         assert abs(found - expected) < 5 * error
-    assert float(law.distance(law.sample(1000, stream("surface"))).max()) < 1e-12
+    assert float(distribution.distance(distribution.sample(1000, stream("surface"))).max()) < 1e-12
 
 
 def test_a_law_that_cannot_be_had_is_refused_with_the_reason() -> None:
@@ -210,9 +212,9 @@ def test_a_law_that_cannot_be_had_is_refused_with_the_reason() -> None:
 def test_conditioned_laws_are_values() -> None:
     """Equal by their parts, and named by them: floors and reference samples are found by name."""
     for dataset, observation in SETS.values():
-        law, twin = observed(dataset, observation), observed(dataset, dataclasses.replace(observation))
-        assert law == twin
-        assert law.identity() == twin.identity()
+        distribution, twin = observed(dataset, observation), observed(dataset, dataclasses.replace(observation))
+        assert distribution == twin
+        assert distribution.identity() == twin.identity()
         other = observed(dataset, dataclasses.replace(observation, std=2 * observation.std))
-        assert law.identity() != other.identity()
-        assert np.isfinite(law.std)
+        assert distribution.identity() != other.identity()
+        assert np.isfinite(distribution.std)

@@ -137,10 +137,10 @@ def test_mixtures_agree_with_their_definition_in_a_hundred_digits(dataset: Any, 
     reach = mixture.means.abs().max().item()
     x = places(dataset, alpha, sigma)
     found = answers(dataset, x, alpha, sigma)
-    law = mixture.weights.tolist(), mixture.means.tolist(), mixture.stds.tolist()
+    distribution = mixture.weights.tolist(), mixture.means.tolist(), mixture.stds.tolist()
     with mpmath.workdps(100):
         for i, point in enumerate(x.tolist()):
-            true = mixture_by_definition(*law, alpha, sigma, point)
+            true = mixture_by_definition(*distribution, alpha, sigma, point)
             bits = last_bits(point, alpha, reach)
             variance = true["posterior_variance"]
             steepness = alpha / mpmath.mpf(sigma) ** 2 * variance  # of D
@@ -285,17 +285,17 @@ def test_quantiles_invert_the_distribution_function_in_fifty_digits_far_into_the
     parts = (
         [(1.0,), (2.0,), (3.0,)] if isinstance(dataset, Gaussian) else [dataset.weights, dataset.means, dataset.stds]
     )
-    law = list(zip(*parts, strict=True))
+    distribution = list(zip(*parts, strict=True))
     u = [1e-300, 1e-100, 1e-20, 1e-9, 0.01, 0.25, 0.2999, 0.3, 0.30001, 0.5, 0.75, 0.9, 1 - 1e-9, 1 - 2.0**-50]
     x = dataset.quantile(torch.tensor(u, dtype=torch.float64)).tolist()
     with mpmath.workdps(50):
         for point, share in zip(x, u, strict=True):
-            z = [(w, (mpmath.mpf(point) - m) / s) for w, m, s in law]
+            z = [(w, (mpmath.mpf(point) - m) / s) for w, m, s in distribution]
             if share < 0.5:
                 found, wanted = sum(w * mpmath.ncdf(t) for w, t in z), mpmath.mpf(share)
             else:
                 found, wanted = sum(w * mpmath.ncdf(-t) for w, t in z), 1 - mpmath.mpf(share)
-            slope = sum(w * mpmath.npdf(t) / s for (w, t), (_, _, s) in zip(z, law, strict=True))
+            slope = sum(w * mpmath.npdf(t) / s for (w, t), (_, _, s) in zip(z, distribution, strict=True))
             assert abs(found - wanted) <= 1e-12 * wanted + 4 * ULP * abs(point) * slope
 
 

@@ -48,7 +48,7 @@ def even(low: float, high: float, cells: int) -> Tensor:
     return torch.linspace(low, high, cells + 1, dtype=torch.float64)
 
 
-def law_at(target: Dataset, schedule: Schedule, t: float) -> Noised:
+def distribution_at(target: Dataset, schedule: Schedule, t: float) -> Noised:
     time = torch.tensor(t, dtype=torch.float64)
     return Noised(target, float(schedule.alpha(time)), float(schedule.sigma(time)))
 
@@ -63,9 +63,9 @@ def test_time_marginals_of_every_schedule_are_the_exact_laws(schedule: Schedule)
     times = [t for t in early if t < schedule.t_max] + [schedule.t_max]
     found = time_marginals(GaussianMixture(), schedule, times)
     for k, t in enumerate(times):
-        law = law_at(GaussianMixture(), schedule, t)
-        torch.testing.assert_close(found.cdf[k], law.cdf(found.edges[k]), rtol=0, atol=2e-4)
-        assert float(found.mean[k]) == pytest.approx(law.mean[0], abs=1e-4 * law.std)
+        distribution = distribution_at(GaussianMixture(), schedule, t)
+        torch.testing.assert_close(found.cdf[k], distribution.cdf(found.edges[k]), rtol=0, atol=2e-4)
+        assert float(found.mean[k]) == pytest.approx(distribution.mean[0], abs=1e-4 * distribution.std)
 
 
 @pytest.mark.parametrize("target", LINES.values(), ids=LINES.keys())
@@ -73,12 +73,12 @@ def test_time_marginals_of_every_target_on_the_line_are_masses_that_converge_in_
     target: Dataset,
 ) -> None:
     schedule, t = VPLinear(), 0.6
-    law, errors = law_at(target, schedule, t), []
+    distribution, errors = distribution_at(target, schedule, t), []
     for cells in (120, 240, 480):
         found = time_marginals(target, schedule, [t], cells=cells)
         assert (found.masses >= 0).all()
         assert found.masses.sum().item() == pytest.approx(1, abs=1e-12)
-        errors.append(float((found.cdf - law.cdf(found.edges)).abs().max()))
+        errors.append(float((found.cdf - distribution.cdf(found.edges)).abs().max()))
     assert errors[-1] < 2e-4
     assert (
         slope((120, 240, 480), errors) > 1.6
@@ -108,15 +108,15 @@ def test_the_kernel_of_the_ornstein_uhlenbeck_process_solves_it() -> None:
     start = Noised(Gaussian(x0, 1e-6), 1.0, 0.15)
     masses = evolve(masses_of(start, edges), edges, lambda x, t: -0.5 * (1 + t) * x, lambda t: math.sqrt(1 + t), [0, t])
     xi = math.exp(-0.5 * (t + t * t / 2))
-    law = Gaussian(x0 * xi, math.sqrt(1 - xi**2 + (0.15 * xi) ** 2))
-    torch.testing.assert_close(masses[1].cumsum(0), law.cdf(edges[1:]), rtol=0, atol=4e-5)
+    distribution = Gaussian(x0 * xi, math.sqrt(1 - xi**2 + (0.15 * xi) ** 2))
+    torch.testing.assert_close(masses[1].cumsum(0), distribution.cdf(edges[1:]), rtol=0, atol=4e-5)
     centres = 0.5 * (edges[1:] + edges[:-1])
     assert float(masses[1] @ centres) == pytest.approx(x0 * xi, abs=1e-4)  # the mean's own equation, mu' = -beta mu / 2
 
 
 def test_the_order_is_two_in_the_cells_and_the_tolerance_holds_in_time() -> None:
     schedule, times = VPLinear(), [0.02, 0.3]
-    first, last = (law_at(GaussianMixture(), schedule, t) for t in times)
+    first, last = (distribution_at(GaussianMixture(), schedule, t) for t in times)
     errors, sizes = [], (100, 200, 400)
     for cells in sizes:
         edges = even(-8, 8, cells)
@@ -165,8 +165,8 @@ def test_a_free_process_settles_into_the_boltzmann_law_and_a_silent_one_follows_
     settled = evolve(masses_of(Uniform(), edges), edges, lambda x, _: 4 * x * (1 - x**2), lambda _: 2**0.5, [0.0, 8.0])[
         1
     ]
-    law = torch.exp(2 * centres**2 - centres**4)
-    torch.testing.assert_close(settled, law / law.sum(), rtol=0, atol=4e-5)
+    distribution = torch.exp(2 * centres**2 - centres**4)
+    torch.testing.assert_close(settled, distribution / distribution.sum(), rtol=0, atol=4e-5)
     moved = evolve(masses_of(Uniform(-1, 0), edges), edges, lambda x, _: torch.ones_like(x), lambda _: 0.0, [0.0, 1.0])
     assert float((moved[1] - moved[0]) @ centres) == pytest.approx(1.0, abs=1e-9)
     assert (moved >= 0).all()
@@ -226,7 +226,7 @@ def test_the_law_of_a_point_is_the_kernel_and_its_mean_falls_at_half_of_beta() -
     xi = math.exp(-0.5 * (0.1 * T + 0.5 * 19.9 * T**2))
     expected = scipy.stats.norm.pdf(X, 1.5 * xi, math.sqrt(1 - xi**2))
     torch.testing.assert_close(density_of(POINT, VPLinear())(X, T), torch.as_tensor(expected), rtol=0, atol=1e-14)
-    before, after = (law_at(POINT, VPLinear(), T + h).mean[0] for h in (-1e-4, 1e-4))
+    before, after = (distribution_at(POINT, VPLinear(), T + h).mean[0] for h in (-1e-4, 1e-4))
     assert (after - before) / 2e-4 == pytest.approx(-0.5 * BETA * 1.5 * xi, rel=1e-6)
 
 

@@ -21,7 +21,7 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def some_law(dim: int, name: str) -> tuple[Tensor, Tensor]:
+def some_distribution(dim: int, name: str) -> tuple[Tensor, Tensor]:
     """A mean and a covariance without symmetries."""
     generator = stream("gaussians", name, dim)
     root = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_on_the_line_the_divergence_is_its_integral(one: tuple[float, float], ot
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
 def test_the_divergence_is_that_of_another_library_and_of_the_formula_with_an_inverse(dim: int) -> None:
-    (m0, S0), (m1, S1) = some_law(dim, "one"), some_law(dim, "other")
+    (m0, S0), (m1, S1) = some_distribution(dim, "one"), some_distribution(dim, "other")
     found = float(divergence(m0, S0, m1, S1))
     assert found == pytest.approx(
         float(kl_divergence(MultivariateNormal(m0, S0), MultivariateNormal(m1, S1))), rel=1e-10
@@ -58,7 +58,7 @@ def test_the_divergence_is_that_of_another_library_and_of_the_formula_with_an_in
 
 
 def test_the_divergence_is_no_distance() -> None:
-    (m0, S0), (m1, S1) = some_law(3, "one"), some_law(3, "other")
+    (m0, S0), (m1, S1) = some_distribution(3, "one"), some_distribution(3, "other")
     assert abs(float(divergence(m0, S0, m1, S1) - divergence(m1, S1, m0, S0))) > 0.1
 
 
@@ -79,7 +79,7 @@ def test_the_price_of_a_latent_variable_is_the_divergence_from_the_standard_law(
 
 def test_of_equal_variances_it_is_half_the_squared_distance_in_units_of_the_variance() -> None:
     """The tutorial's "just the squared distance" is off by 2 v: at v = 0.01, fifty times."""
-    (m0, _), (m1, _) = some_law(3, "one"), some_law(3, "other")
+    (m0, _), (m1, _) = some_distribution(3, "one"), some_distribution(3, "other")
     distance, v = (m0 - m1).square().sum(), numbers(0.01)[0]
     covariance = v * torch.eye(3, dtype=torch.float64)
     expected = float(divergence(m0, covariance, m1, covariance))

@@ -110,10 +110,12 @@ def test_the_guided_exact_denoiser_is_the_mean_of_the_posterior(
 
     The law given y alone where the noise says nothing. Six standard errors: a false alarm in a hundred million numbers.
     """
-    law = guidance.target(dataset)
-    x = noised(law, 6, alpha, sigma)
+    distribution = guidance.target(dataset)
+    x = noised(distribution, 6, alpha, sigma)
     found = guided(guidance, dataset)(x, numbers(alpha), numbers(sigma))[0]
-    torch.testing.assert_close(found, law.denoise(x[0], numbers(alpha), numbers(sigma)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        found, distribution.denoise(x[0], numbers(alpha), numbers(sigma)), rtol=1e-10, atol=1e-10
+    )
     if guidance.std == 0 or (alpha > 0 and sigma / alpha < 0.1):
         return  # next to no draw is acceptable
     draws = dataset.sample(300_000, stream("draws"))
@@ -152,12 +154,12 @@ def test_samples_have_the_mean_and_the_covariance_of_the_posterior(name: str) ->
     A false alarm in a million and a half numbers, of which there are 24.
     """
     dataset, guidance = KNOWN[name]
-    law: Any = guidance.target(dataset)
+    distribution: Any = guidance.target(dataset)
     n = 4000
     x = path(guidance, dataset, Heun(), 40, n)[-1]
-    draws = law.sample(400_000, stream("law"))
+    draws = distribution.sample(400_000, stream("law"))
     mean, covariance = draws.mean(0), draws.T.cov()
-    scale = float(law.std)
+    scale = float(distribution.std)
     assert ((x.mean(0) - mean).abs() < 5 * covariance.diagonal().sqrt() / math.sqrt(n) + 0.02 * scale).all()
     centred = draws - mean
     spread = (centred[:, :, None] * centred[:, None, :]).std(0)
@@ -177,18 +179,18 @@ def test_the_torus_given_one_coordinate_against_its_reference_law() -> None:
     """
     torus = Torus()
     base = NoisyObservation(0, 0.9, std=0.2)
-    law: Any = base.target(torus)
+    distribution: Any = base.target(torus)
     missed: dict[str, float] = {}
     for likelihood in ("best", "prior", "point"):
         x = path(dataclasses.replace(base, likelihood=likelihood), torus, Heun(), 20, 1500)[-1]
-        assert float(law.distance(x).mean()) < 1e-4 * torus.r
-        missed[likelihood] = abs(float(x[:, :2].square().sum(1).mean()) / law.second_moment - 1)
+        assert float(distribution.distance(x).mean()) < 1e-4 * torus.r
+        missed[likelihood] = abs(float(x[:, :2].square().sum(1).mean()) / distribution.second_moment - 1)
     assert missed["best"] < 0.055
     assert missed["best"] < missed["prior"] < missed["point"]
     assert missed["point"] > 0.3
     x = path(base, torus, Heun(), 20, 1500)[-1]
-    assert ((x.mean(0) - numbers(*law.mean)).abs() < 0.1).all()
-    assert abs(float(x[:, 0].std()) / float(law.sample(100_000, stream("law"))[:, 0].std()) - 1) < 0.15
+    assert ((x.mean(0) - numbers(*distribution.mean)).abs() < 0.1).all()
+    assert abs(float(x[:, 0].std()) / float(distribution.sample(100_000, stream("law"))[:, 0].std()) - 1) < 0.15
 
 
 def networks(steps: int, count: int) -> TrainedStack:
@@ -206,18 +208,18 @@ def test_trained_samples_of_the_torus_given_one_coordinate_are_nearly_as_good_as
     Without guidance it is 0.75. Measured: 0.062 to 0.076; 0.068 to 0.41 if a network's Jacobian is believed at every level.
     """
     n, guidance = 1500, NoisyObservation(0, 0.9, std=0.2)
-    law: Any = guidance.target(Torus())
+    distribution: Any = guidance.target(Torus())
     stack = networks(2000, 4)
     levels = levels_of([EDM()] * 4, [grids.create(EDM().own_grid)] * 4, 18)
     x = EDM().prior_std * torch.randn(1, n, 3, generator=stream("start"), dtype=torch.float64).expand(4, n, 3)
     *_, found = Heun().trajectory(Guided(guidance, stack.denoiser, (Torus(),) * 4), x, levels, NoiseStreams([()], n, 3))
     *_, unaware = Heun().trajectory(stack.denoiser, x, levels, NoiseStreams([()], n, 3))
     energy = EnergyDistance()
-    exactly = energy.evaluate(path(guidance, Torus(), Heun(), 18, n)[-1], law)
+    exactly = energy.evaluate(path(guidance, Torus(), Heun(), 18, n)[-1], distribution)
     for samples, plain in zip(found, unaware, strict=True):
-        assert energy.evaluate(samples, law) < 1.5 * exactly
-        assert energy.evaluate(plain, law) > 5 * exactly
-        assert abs(float(samples[:, :2].square().sum(1).mean()) / law.second_moment - 1) < 0.055
+        assert energy.evaluate(samples, distribution) < 1.5 * exactly
+        assert energy.evaluate(plain, distribution) > 5 * exactly
+        assert abs(float(samples[:, :2].square().sum(1).mean()) / distribution.second_moment - 1) < 0.055
 
 
 def test_where_noise_swamps_the_data_the_law_of_the_data_tells_and_no_networks_jacobian() -> None:
@@ -332,9 +334,9 @@ def test_replacement_is_not_the_posterior_where_the_known_coordinate_decides_bet
     """
     pair = GaussianMixture((0.9, 0.1), ((-1.0, -1.0), (1.0, 1.0)), (0.6, 0.6))
     exactly, n = NoisyObservation(0, 0.6, std=0.0), 2000
-    law: Any = exactly.target(pair)
+    distribution: Any = exactly.target(pair)
     found = [float((path(g, pair, Heun(), 30, n)[-1][:, 1] > 0).double().mean()) for g in (exactly, Inpainting(0, 0.6))]
-    above = float((law.sample(400_000, stream("law"))[:, 1] > 0).double().mean())
+    above = float((distribution.sample(400_000, stream("law"))[:, 1] > 0).double().mean())
     assert abs(found[0] - above) < 5 * math.sqrt(above * (1 - above) / n) + 0.005
     assert found[1] < above - 0.3
 

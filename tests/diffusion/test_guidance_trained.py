@@ -179,10 +179,10 @@ def test_the_trained_classifiers_gradient_is_near_the_exact_one_at_every_level(d
     to alpha = 0 (0.005).
     """
     truth, learned = ClassLabel(1), replace(CLASSIFIER, seed=seed)
-    law = dataset.of_class(1)
-    assert law is not None
+    distribution = dataset.of_class(1)
+    assert distribution is not None
     for alpha, sigma in ((1.0, 0.2), (1.0, 1.0), (0.5, 1.0), (1.0, 5.0), (1.0, 20.0), (1.0, 1e4), (0.0, 1.0)):
-        x = noised(law, 1000, alpha, sigma)
+        x = noised(distribution, 1000, alpha, sigma)
         level = numbers(alpha), numbers(sigma)
         true, found = (
             Guided(g, exact(dataset), (dataset,))(x, *level) - exact(dataset)(x, *level) for g in (truth, learned)

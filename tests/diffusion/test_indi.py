@@ -94,7 +94,7 @@ OBSERVATIONS: tuple[tuple[Degradation, tuple[np.ndarray, np.ndarray]], ...] = (
     (Blur(0.2, 0.8, "line"), PLANE),
 )
 every_observation = pytest.mark.parametrize(
-    ("degradation", "law"), OBSERVATIONS, ids=[d.label() for d, _ in OBSERVATIONS]
+    ("degradation", "distribution"), OBSERVATIONS, ids=[d.label() for d, _ in OBSERVATIONS]
 )
 
 
@@ -104,26 +104,28 @@ every_observation = pytest.mark.parametrize(
 @every_observation
 @few_and_many
 def test_the_iterates_on_normal_data_follow_their_recursion(
-    degradation: Degradation, law: tuple[np.ndarray, np.ndarray], steps: int
+    degradation: Degradation, distribution: tuple[np.ndarray, np.ndarray], steps: int
 ) -> None:
     """``x_s - m_s = prod ((s/t) I + (1 - s/t) K_t)(x_1 - m_1)`` with m_t the mean of x_t, for all three ways to write the rule."""
-    model = NormalData(InDI(degradation), *law)
-    levels, dim = flow_levels(steps), len(law[0])
+    model = NormalData(InDI(degradation), *distribution)
+    levels, dim = flow_levels(steps), len(distribution[0])
     y = kit.standard((1, 9, dim), "recursion", dim)
     along = model._line(1.0)[0]
-    off = (y[0].numpy() - along @ law[0]).T
+    off = (y[0].numpy() - along @ distribution[0]).T
     for now, then in itertools.pairwise(levels):
         t, s = float(now.time), float(then.time)
         off = (s / t * np.eye(dim) + (1 - s / t) * model.map(t)[0]) @ off
-    expected = torch.from_numpy(law[0] + off.T)[None]
+    expected = torch.from_numpy(distribution[0] + off.T)[None]
     for sampler in (Incremental(), Euler(), DDIM()):
         torch.testing.assert_close(kit.run(sampler, model, y, levels), expected, rtol=1e-10, atol=1e-10)
 
 
 @every_observation
-def test_one_step_is_the_estimate_of_least_error(degradation: Degradation, law: tuple[np.ndarray, np.ndarray]) -> None:
+def test_one_step_is_the_estimate_of_least_error(
+    degradation: Degradation, distribution: tuple[np.ndarray, np.ndarray]
+) -> None:
     """The posterior mean given y by the joint covariance of (x, y), and its error the least one that is known."""
-    mean, c = law
+    mean, c = distribution
     model = NormalData(InDI(degradation), mean, c)
     y = kit.standard((1, 9, len(mean)), "one step")
     m = degradation.matrix(len(mean)).numpy()

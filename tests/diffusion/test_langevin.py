@@ -207,15 +207,15 @@ class Kernel:
 
     def after(self, moves: int, mean: float, std: float) -> Tensor:
         """Probabilities of the places after so many moves from a normal law."""
-        law = torch.exp(-0.5 * ((self.places - mean) / std) ** 2)
-        law = law / law.sum()
+        distribution = torch.exp(-0.5 * ((self.places - mean) / std) ** 2)
+        distribution = distribution / distribution.sum()
         for _ in range(moves):
-            law = self.move @ law
-        return law
+            distribution = self.move @ distribution
+        return distribution
 
-    def moments(self, law: Tensor, below: float = math.inf) -> tuple[float, float]:
+    def moments(self, distribution: Tensor, below: float = math.inf) -> tuple[float, float]:
         """Mean and variance of the part of a law below a place."""
-        part = torch.where(self.places < below, law, 0.0)
+        part = torch.where(self.places < below, distribution, 0.0)
         part = part / part.sum()
         centre = float((part * self.places).sum())
         return centre, float((part * (self.places - centre) ** 2).sum())
@@ -230,8 +230,8 @@ def test_variance_inside_a_mode_is_too_wide_as_quadrature_says() -> None:
     sampler = Langevin(tau=0.005, unit="data")
     path = levels_for(sampler, moves)
     kernel = Kernel(path[0], sampler.tau)
-    law = kernel.after(moves, -2.0, 0.2)
-    _, variance = kernel.moments(law, below=MINIMUM)
+    distribution = kernel.after(moves, -2.0, 0.2)
+    _, variance = kernel.moments(distribution, below=MINIMUM)
     assert variance == pytest.approx(0.0429, abs=1.5e-4)
     alone = 0.04 / (1 - 0.01 / (4 * 0.04))
     assert alone == pytest.approx(0.0427, abs=5e-5)
@@ -280,11 +280,11 @@ def test_samples_of_the_whole_mixture_follow_the_kernel() -> None:
     n, moves = 10_000, 150
     sampler = Langevin(tau=0.02, unit="data", start_from="box", low=-4, high=7)
     kernel = Kernel(levels_for(sampler, 1)[0], sampler.tau)
-    law = kernel.after(moves, 1.5, 1e9)  # flat
+    distribution = kernel.after(moves, 1.5, 1e9)  # flat
     x = ends(sampler, BUMPS, moves, n, "mixture")
     for place in (-2.0, MINIMUM, 2.0):
-        below = float(law[kernel.places < place].sum())
-        edge = float(law[(kernel.places - place).abs().argmin()])  # which cell of the grid the place is in
+        below = float(distribution[kernel.places < place].sum())
+        edge = float(distribution[(kernel.places - place).abs().argmin()])  # which cell of the grid the place is in
         assert within(
             float((x < place).double().mean()), below, math.sqrt(below * (1 - below) / n) + edge / FALSE_ALARM
         )
@@ -654,8 +654,8 @@ def test_starts() -> None:
     data = Langevin(nsr=1.0, start_from="data")
     x = data.start(here)
     assert x is not None
-    law = data.target(BUMPS, data.level(levels[0]))
-    assert KolmogorovSmirnov().evaluate(x[0], law) < 3.6 / math.sqrt(n)
+    distribution = data.target(BUMPS, data.level(levels[0]))
+    assert KolmogorovSmirnov().evaluate(x[0], distribution) < 3.6 / math.sqrt(n)
 
 
 @every_sampler_at_one_level
@@ -680,14 +680,17 @@ def test_the_target_is_the_law_at_the_level(sampler: AtOneLevel) -> None:
 )
 def test_noised_laws_are_those_of_the_target_at_the_level(dataset: Dataset) -> None:
     """As a target of its own: its density at little noise is the target's at nearly that of the level; modes are kept."""
-    law = noised_distribution(dataset, 0.8, 0.6)
+    distribution = noised_distribution(dataset, 0.8, 0.6)
     x = standard((50, dataset.dim), "noised law")
     a, s = number(0.8), number(0.6)
     tiny = number(1e-6)
     torch.testing.assert_close(
-        law.log_density(x, number(1.0), tiny), dataset.log_density(x, a, torch.hypot(s, tiny)), rtol=1e-9, atol=1e-9
+        distribution.log_density(x, number(1.0), tiny),
+        dataset.log_density(x, a, torch.hypot(s, tiny)),
+        rtol=1e-9,
+        atol=1e-9,
     )
-    assert (law.mode_weights is None) is (dataset.mode_weights is None)
+    assert (distribution.mode_weights is None) is (dataset.mode_weights is None)
     assert noised_distribution(dataset, 1.0, 0.0) is dataset
 
 
@@ -762,10 +765,13 @@ def test_paths_of_samples_stay_in_the_tube_of_the_exact_law() -> None:
         ),
         strict=False,
     ):
-        law = noised_distribution(BUMPS, float(level.alpha), float(level.sigma))
-        assert isinstance(law, GaussianMixture)
+        distribution = noised_distribution(BUMPS, float(level.alpha), float(level.sigma))
+        assert isinstance(distribution, GaussianMixture)
         far = torch.stack(
-            [(state[0, :, 0] - m).abs() > 4 * s for m, s in zip(law.mixture.means[:, 0], law.mixture.stds, strict=True)]
+            [
+                (state[0, :, 0] - m).abs() > 4 * s
+                for m, s in zip(distribution.mixture.means[:, 0], distribution.mixture.stds, strict=True)
+            ]
         )
         outside += int(far.all(0).sum())
     assert outside <= 40

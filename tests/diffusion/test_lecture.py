@@ -182,8 +182,8 @@ def test_denoising_score_matching_of_normal_data_ends_in_the_noised_laws_score(
     variances = np.array(stds) ** 2 + sigma**2
     np.testing.assert_allclose(whole, -np.diag(1 / variances), rtol=1e-12)
     assert smallest == pytest.approx(2 / sigma**2 - (1 / variances).sum(), rel=1e-12)
-    law, at = Gaussian(stds=stds, dim=2), torch.tensor([[0.3, -1.1]], dtype=torch.float64)
-    exact = law.score(at, numbers(1.0), numbers(sigma))
+    distribution, at = Gaussian(stds=stds, dim=2), torch.tensor([[0.3, -1.1]], dtype=torch.float64)
+    exact = distribution.score(at, numbers(1.0), numbers(sigma))
     torch.testing.assert_close(exact, at @ torch.from_numpy(whole), rtol=1e-12, atol=0)
     # not the score of the clean data, to which the loss would be led by noise that is none
     assert not np.allclose(np.diag(whole), -1 / np.array(stds) ** 2, rtol=0.05)

@@ -156,10 +156,12 @@ def test_the_prior_of_a_process_that_explodes_has_the_variance_of_its_noise(sche
 @pytest.mark.parametrize("target", [GaussianMixture(), Uniform()], ids=lambda d: d.label())
 def test_the_flow_keeps_the_distribution_function_on_the_line(target: Dataset, schedule: Schedule) -> None:
     """Row A20: F_t(x_t) is the same at t_min and at t_max."""
-    laws = [Noised(target, *(float(part) for part in level(schedule, t))) for t in (schedule.t_min, schedule.t_max)]
+    distributions = [
+        Noised(target, *(float(part) for part in level(schedule, t))) for t in (schedule.t_min, schedule.t_max)
+    ]
     u = torch.linspace(0.002, 0.998, 40, dtype=torch.float64)
-    end = to_noise(ExactDenoiser([target]), laws[0].quantile(u)[None, :, None], schedule, tolerance=1e-7)
-    torch.testing.assert_close(laws[1].cdf(end[0, :, 0]), u, rtol=0, atol=1e-5)
+    end = to_noise(ExactDenoiser([target]), distributions[0].quantile(u)[None, :, None], schedule, tolerance=1e-7)
+    torch.testing.assert_close(distributions[1].cdf(end[0, :, 0]), u, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", [PLANE, Uniform()], ids=lambda d: d.registered_name)

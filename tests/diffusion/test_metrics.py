@@ -50,8 +50,10 @@ TARGETS: dict[str, Dataset] = {
     "two far bumps": GaussianMixture((0.25, 0.75), (-40.0, 40.0), (1.0, 0.1)),
     "cloud": Cloud(),
 }
-OF_LAWS = [entry for entry in metrics if entry.cls.__module__.startswith("diffusion.")]  # those of images: test_images
-METRICS: dict[str, Metric] = {entry.name: entry.cls() for entry in OF_LAWS if issubclass(entry.cls, Metric)}
+OF_DISTRIBUTIONS = [
+    entry for entry in metrics if entry.cls.__module__.startswith("diffusion.")
+]  # those of images: test_images
+METRICS: dict[str, Metric] = {entry.name: entry.cls() for entry in OF_DISTRIBUTIONS if issubclass(entry.cls, Metric)}
 PAIRS = [
     pytest.param(metric, target, id=f"{name} of {on}")
     for name, metric in METRICS.items()
@@ -206,7 +208,7 @@ def test_metric_refuses_a_dataset_it_cannot_serve_with_a_reason() -> None:
 
 
 def test_every_metric_says_what_its_axis_shows_and_serves_some_registered_dataset() -> None:
-    for entry in OF_LAWS:
+    for entry in OF_DISTRIBUTIONS:
         metric = entry.cls()
         assert metric.axis_label
         assert any(metric.refuses(dataset.cls()) is None for dataset in datasets if dataset.has_defaults)

@@ -38,7 +38,7 @@ from diffusion.randomness import stream
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear, schedules
 from diffusion.training import Member, Training, train
 
-LAWS = {entry.name: entry.cls() for entry in noise_distributions}
+DISTRIBUTIONS = {entry.name: entry.cls() for entry in noise_distributions}
 WEIGHTS = {entry.name: entry.cls() for entry in weightings}
 # `user` has no formula of its own; its default is one of the others
 SCHEDULES: dict[str, Schedule] = {entry.name: entry.cls() for entry in schedules}
@@ -46,11 +46,11 @@ CHAIN = DDPMLinear()
 NSR = torch.logspace(-2, 1.5, 41, dtype=torch.float64)
 
 served = pytest.mark.parametrize(
-    ("law", "schedule"),
+    ("distribution", "schedule"),
     [
-        pytest.param(law, schedule, id=f"{name}, {on}")
-        for (name, law), (on, schedule) in itertools.product(LAWS.items(), SCHEDULES.items())
-        if law.refuses(schedule) is None
+        pytest.param(distribution, schedule, id=f"{name}, {on}")
+        for (name, distribution), (on, schedule) in itertools.product(DISTRIBUTIONS.items(), SCHEDULES.items())
+        if distribution.refuses(schedule) is None
     ],
 )
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -64,11 +64,13 @@ def numbers(*values: float) -> Tensor:
 
 
 @served
-def test_training_noise_is_positive_finite_and_grows_with_its_quantile(law: LogNormal, schedule: Schedule) -> None:
+def test_training_noise_is_positive_finite_and_grows_with_its_quantile(
+    distribution: LogNormal, schedule: Schedule
+) -> None:
     u = torch.cat(
         [numbers(0.0, 1e-300), torch.linspace(1e-6, 1 - 1e-6, 500, dtype=torch.float64), numbers(1 - 2.0**-53)]
     )
-    nsr = law.quantile(u, schedule)
+    nsr = distribution.quantile(u, schedule)
     assert torch.isfinite(nsr).all()
     assert (nsr > 0).all()
     change = nsr.diff()
@@ -78,14 +80,14 @@ def test_training_noise_is_positive_finite_and_grows_with_its_quantile(law: LogN
 @every_schedule
 def test_uniform_times_reach_whatever_is_sampled(schedule: Schedule) -> None:
     ends = schedule.nsr(numbers(schedule.t_min, schedule.t_max))
-    trained = LAWS["uniform-t"].quantile(numbers(0.0, 1 - 2.0**-53), schedule)
+    trained = DISTRIBUTIONS["uniform-t"].quantile(numbers(0.0, 1 - 2.0**-53), schedule)
     assert float(trained.min()) <= float(ends[0]) * (1 + 1e-9)
     assert float(trained.max()) >= min(float(ends[1]), 1e6) * (1 - 1e-9)
 
 
 @every_schedule
 def test_every_schedule_can_be_trained_on_and_refusals_name_it(schedule: Schedule) -> None:
-    reasons = [law.refuses(schedule) for law in LAWS.values()]
+    reasons = [distribution.refuses(schedule) for distribution in DISTRIBUTIONS.values()]
     assert None in reasons
     assert all(schedule.registered_name in reason for reason in reasons if reason)
 

@@ -119,8 +119,8 @@ def test_the_notebooks_chains_have_the_exact_marginals_at_every_number_of_applie
     assert set(states[0][:, 0].tolist()) == set(dataset.points[:, 0].tolist())  # no step: the atoms themselves
     ks = KolmogorovSmirnov()
     for k in (1, 2, 10, 40, 120, 200):
-        law = ForwardChain().target(dataset, passed[k])
-        assert ks.evaluate(states[k], law) < KOLMOGOROV / math.sqrt(n)
+        distribution = ForwardChain().target(dataset, passed[k])
+        assert ks.evaluate(states[k], distribution) < KOLMOGOROV / math.sqrt(n)
         if k <= 2 and schedule == VPConstant():
             assert ks.evaluate(states[k], ForwardChain().target(dataset, passed[k + 1])) > 2 * KOLMOGOROV / math.sqrt(n)
     generator = stream("test-forward", "one shot", variant)
@@ -136,9 +136,9 @@ def test_after_two_hundred_steps_the_chain_is_nearly_noise(variant: str, mean: f
     """Erratum S3-8, from the chain's own target; the samples agree to 4.5 standard errors (false alarms 7e-6 each)."""
     dataset, n = FourPoints(variant), 8_000  # type: ignore[arg-type]
     states, passed = run(ForwardChain(), dataset, VPConstant(), 200, n)
-    law = ForwardChain().target(dataset, passed[-1])
-    assert law.mean[0] == pytest.approx(mean, abs=5e-6)
-    assert law.std**2 == pytest.approx(variance, abs=5e-6)
+    distribution = ForwardChain().target(dataset, passed[-1])
+    assert distribution.mean[0] == pytest.approx(mean, abs=5e-6)
+    assert distribution.std**2 == pytest.approx(variance, abs=5e-6)
     x = states[-1][:, 0]
     assert abs(float(x.mean()) - mean) < 4.5 * math.sqrt(variance / n)
     assert abs(float(x.var()) - variance) < 4.5 * variance * math.sqrt(2 / n)
@@ -192,8 +192,8 @@ def test_moments_converge_with_order_one(schedule: Schedule) -> None:
             A, B = factors(ForwardSDE(), level_at([schedule], now[None]), level_at([schedule], then[None]))
             mean, variance = A * mean, A * A * variance + B * B
         end = level_at([schedule], times[-1:])
-        law = float(end.alpha) * 0.7, float(end.alpha) ** 2 * 0.25 + float(end.sigma) ** 2
-        errors.append(abs(mean - law[0]) + abs(variance - law[1]))
+        distribution = float(end.alpha) * 0.7, float(end.alpha) ** 2 * 0.25 + float(end.sigma) ** 2
+        errors.append(abs(mean - distribution[0]) + abs(variance - distribution[1]))
     assert slope(sizes, errors) == pytest.approx(1, abs=0.1)
 
 
@@ -246,9 +246,9 @@ def test_every_schedule_is_served_and_metrics_compare_with_the_law_at_the_end(
         assert all(bool(torch.isfinite(x).all()) for x in states)
         assert passed[0].clean
         assert float(passed[-1].sigma) == float(levels(schedule, steps)[0].sigma)
-    law = sampler.target(Uniform(), passed[-1])
-    floor = Wasserstein1().floor(law, 200)
-    value = Wasserstein1().evaluate(states[-1], law)
+    distribution = sampler.target(Uniform(), passed[-1])
+    floor = Wasserstein1().floor(distribution, 200)
+    value = Wasserstein1().evaluate(states[-1], distribution)
     assert value < (6 if isinstance(sampler, ForwardChain) else 600) * floor
 
 

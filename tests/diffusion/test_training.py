@@ -86,22 +86,22 @@ def vp_time(sigma: np.ndarray) -> np.ndarray:
 
 
 # distribution functions of the continuous columns of Table 1
-LAWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+DISTRIBUTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "vp": lambda sigma: np.clip((vp_time(sigma) - 1e-5) / (1 - 1e-5), 0, 1),
     "ve": lambda sigma: np.clip(np.log(sigma / 0.02) / np.log(100 / 0.02), 0, 1),
     "edm": lambda sigma: np.asarray(norm.cdf((np.log(sigma) + 1.2) / 1.2)),
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_training_noise_has_the_law_of_table_1(name: str) -> None:
     """KS of independent draws: false alarms 1e-3 each, with a fixed seed. A stratified batch is within 1/batch."""
     formulation = TRAINED[name]
     u = torch.rand(20_000, generator=stream("law", name), dtype=torch.float64)
     sigma = formulation.noise_levels.quantile(u, formulation.own_schedule()).numpy()
-    assert kstest(sigma, LAWS[name]).pvalue > 1e-3
+    assert kstest(sigma, DISTRIBUTIONS[name]).pvalue > 1e-3
     batch = formulation.noise_levels.quantile(stratified(1, 512, stream("law", name)), formulation.own_schedule())
-    assert kstest(batch[0].numpy(), LAWS[name]).statistic <= 1 / 512 + 1e-9
+    assert kstest(batch[0].numpy(), DISTRIBUTIONS[name]).statistic <= 1 / 512 + 1e-9
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ SEEDS = 3
 RARELY = 1e-3
 
 
-Law = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Distribution = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def points(values: np.ndarray, seeds: ArrayLike | None = None) -> xr.Dataset:
@@ -159,12 +159,14 @@ def _over_decades(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
 
 
 @pytest.mark.parametrize("seeds", [range(SEEDS), range(SEEDS, 2 * SEEDS)], ids=["paired", "Welch"])
-@pytest.mark.parametrize("law", [_normal, _over_decades])
-def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(law: Law, seeds: range) -> None:
+@pytest.mark.parametrize("distribution", [_normal, _over_decades])
+def test_without_a_change_a_family_rings_a_false_alarm_no_more_often_than_its_level(
+    distribution: Distribution, seeds: range
+) -> None:
     # false-alarm rate of this test: below 0.001, were the rate exactly the level
     families, size, level = 2000, 20, 0.05
     draw = np.random.default_rng(7)
-    x, y = law(draw, (families * size, SEEDS)), law(draw, (families * size, SEEDS))
+    x, y = distribution(draw, (families * size, SEEDS)), distribution(draw, (families * size, SEEDS))
     p = by_steps(points(x), points(y, seeds=list(seeds)))["p"].to_numpy().reshape(families, size)
     alarms = sum(corrected(family, "holm").min() <= level for family in p)
     assert alarms <= stats.binom.isf(RARELY, families, level)

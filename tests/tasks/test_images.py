@@ -298,14 +298,14 @@ def test_label_accuracy_is_the_share_that_is_classified_as_asked() -> None:
 
 def test_several_labels_are_asked_for_in_turn() -> None:
     """As guidance divides them among the samples; the data of the distance are those of the labels."""
-    law = given_labels(Digits(), (3, 8))
+    distribution = given_labels(Digits(), (3, 8))
     x = torch.stack([Digits(3).points[:60], Digits(8).points[:60]], dim=1).flatten(0, 1)
     metric = LabelAccuracy()
-    right = metric.evaluate(x, law)
+    right = metric.evaluate(x, distribution)
     assert right == pytest.approx((metric.evaluate(x[::2], Digits(3)) + metric.evaluate(x[1::2], Digits(8))) / 2)
     assert right >= 0.97
-    assert metric.evaluate(x.flip(0), law) <= 0.03
-    assert FrechetDigits().evaluate(x, law) < 0.1 * FrechetDigits().evaluate(x, given_labels(Digits(), (1, 2)))
+    assert metric.evaluate(x.flip(0), distribution) <= 0.03
+    assert FrechetDigits().evaluate(x, distribution) < 0.1 * FrechetDigits().evaluate(x, given_labels(Digits(), (1, 2)))
     every = given_labels(Digits(), tuple(range(10)))
     assert FrechetDigits().floor(every, 898) == FrechetDigits().floor(Digits(), 898)
     assert metric.floor(every, 1) == pytest.approx(

@@ -124,7 +124,7 @@ def test_the_interval_on_a_logarithmic_axis_is_that_of_the_logarithms() -> None:
 
 # --- how often it is wrong --------------------------------------------------------------------------------------------
 
-LAWS = {
+DISTRIBUTIONS = {
     "normal": lambda draw, shape: 10 + draw.normal(size=shape),
     "heavy tails": lambda draw, shape: 10 + draw.standard_t(3, size=shape),
     "skewed": lambda draw, shape: draw.lognormal(sigma=1.0, size=shape),
@@ -145,10 +145,10 @@ def table_of(title: str) -> dict[str, list[float]]:
     return {row[0]: [float(cell.removesuffix("%")) for cell in row[1:]] for row in rows[2:end]}
 
 
-def ranked(law: str, competitors: int, seeds: int) -> tuple[int, int]:
+def ranked(distribution: str, competitors: int, seeds: int) -> tuple[int, int]:
     """Rankings of equals: in which of them the one that is best in truth is told from the first, and in which any is."""
     draw = np.random.default_rng([competitors, seeds])
-    values = LAWS[law](draw, (RANKINGS, competitors, seeds))
+    values = DISTRIBUTIONS[distribution](draw, (RANKINGS, competitors, seeds))
     first = np.repeat(values.mean(axis=-1).argmin(axis=1) + competitors * np.arange(RANKINGS), competitors)
     apart = against_first(values.reshape(-1, seeds), first).apart.reshape(RANKINGS, competitors)
     return apart[:, 0].sum(), apart.any(axis=1).sum()
@@ -156,12 +156,12 @@ def ranked(law: str, competitors: int, seeds: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("competitors", [2, 5, 20])
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_of_equals_the_best_in_truth_is_told_from_the_first_no_more_often_than_half_the_level(
-    law: str, competitors: int, seeds: int
+    distribution: str, competitors: int, seeds: int
 ) -> None:
     """Any of them may be called the best; and that some of them is told apart is as often as the docs say."""
-    best, any_of_them = ranked(law, competitors, seeds)
+    best, any_of_them = ranked(distribution, competitors, seeds)
     assert best <= stats.binom.isf(RARELY, RANKINGS, LEVEL / 2)
     worst = table_of("False alarms")[f"{competitors}"][SEEDS.index(seeds)] / 100
     assert any_of_them <= stats.binom.isf(RARELY, RANKINGS, worst)
@@ -180,13 +180,13 @@ def test_of_two_equals_among_many_that_are_worse_the_best_is_told_from_the_first
 
 @pytest.mark.parametrize("shared", [True, False], ids=["paired", "Welch"])
 @pytest.mark.parametrize("seeds", [2, 3, 10])
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_family_of_pairs_without_a_difference_contains_a_false_alarm_no_more_often_than_the_level(
-    law: str, seeds: int, shared: bool
+    distribution: str, seeds: int, shared: bool
 ) -> None:
     families, size = 2000, 20
     draw = np.random.default_rng([seeds, shared])
-    values = LAWS[law](draw, (2, families * size, seeds))
+    values = DISTRIBUTIONS[distribution](draw, (2, families * size, seeds))
     nothing = np.full((families * size, 0 if shared else seeds), NAN)
     first, second = np.hstack([values[0], nothing]), np.hstack([nothing, values[1]])
     found = decided(by_seed(first, second), np.repeat(np.arange(families), size))
