@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tasks.columns import COORDINATES
+from tasks.columns import COORDINATES, metrics_among
 from tasks.compare import compare, document, summary, table
 from tasks.compare.changes import Comparison
 from tasks.plain import Plain, Spec
 from tasks.query import QueryError
 from tasks.results import open_results
 from tasks.store import Rows, Store
+from tests.tasks.metric_kit import saying
 
 LABELS = {
     "dataset": "uniform",
@@ -51,7 +52,7 @@ def points(rows: Iterable[Spec]) -> xr.Dataset:
     names = list(dict.fromkeys(name for r in rows for name in r)) or list(row())
     columns = {name: ("point", np.array([r.get(name, np.nan) for r in rows])) for name in names}
     coordinates = {name: columns.pop(name) for name in (*COORDINATES, "error")}
-    return xr.Dataset(columns, coords=coordinates)
+    return saying(xr.Dataset(columns, coords=coordinates), metrics_among(columns))
 
 
 def group(values: Iterable[float], **more: Plain) -> list[Spec]:

@@ -14,7 +14,9 @@ from scipy import stats
 from tasks.compare import compare
 from tasks.statistics.corrections import corrected
 from tasks.statistics.decision import hurdle
+from tests.tasks.chosen import answers_to
 from tests.tasks.metric_kit import saying
+from tests.tasks.test_query import HITS
 
 SEEDS = 3
 RARELY = 1e-3
@@ -36,7 +38,7 @@ def points(values: np.ndarray, seeds: ArrayLike | None = None) -> xr.Dataset:
     found = {**same, "steps": steps, "nfe": steps, "seed": seed, "status": np.full(groups * n, "ok")}
     found |= {"point_id": ids, "cell_id": cells}
     w1 = {"w1": ("point", values.ravel()), "w1_floor": ("point", np.zeros(groups * n))}
-    return xr.Dataset(w1, coords={name: ("point", column) for name, column in found.items()})
+    return saying(xr.Dataset(w1, coords={name: ("point", column) for name, column in found.items()}), ["w1"])
 
 
 def by_steps(before: xr.Dataset, after: xr.Dataset, correction: str = "holm") -> pd.DataFrame:
@@ -47,11 +49,15 @@ def test_more_is_better_of_a_metric_that_says_so() -> None:
     draw = np.random.default_rng(2)
     x = 0.5 + 0.001 * draw.normal(size=(2, 5))
     up = x + np.array([[0.2], [0.0]]) + 1e-4 * draw.normal(size=x.shape)
-    names = {"w1": "label-accuracy", "w1_floor": "label-accuracy_floor"}
-    for metric, verdict in (("w1", "worse"), ("label-accuracy", "better")):
-        named = [points(values) if metric == "w1" else points(values).rename(names) for values in (x, up)]
-        before, after = (saying(side, [metric]) for side in named)
-        assert by_steps(before, after)["verdict"][0] == verdict
+    for metric, dataset, verdict in (("w1", "uniform", "worse"), (HITS, "eight_gaussians", "better")):
+        before, after = (
+            answers_to(
+                {"dataset": dataset, "steps": 1 + group, "seed": seed, metric: value}
+                for (group, seed), value in np.ndenumerate(values)
+            ).points
+            for values in (x, up)
+        )
+        assert by_steps(before, after)["verdict"][1] == verdict
 
 
 def test_the_same_seeds_are_tested_in_pairs() -> None:
