@@ -113,7 +113,7 @@ class NoiseConditional(Trained, Recipe):
         return DenoisingLoss()
 
     def identity(self) -> dict[str, Any]:
-        """With the versions of the parts; without the schedule, which is told beside the formulation."""
+        """With the versions of the parts; without the schedule, which a cell has beside the formulation."""
         parts = (self.parametrization, self.noise_levels, self.weighting)
         kept = {key: value for key, value in super().identity().items() if key != "schedule"}
         return {**kept, "parts": [part.identity() for part in parts]}

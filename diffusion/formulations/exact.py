@@ -31,11 +31,11 @@ class Exact(Formulation):
         return self.schedule
 
     def identity(self) -> dict[str, Any]:
-        """Without the schedule, which is told beside the formulation."""
+        """Without the schedule, which a cell has beside the formulation."""
         return {key: value for key, value in super().identity().items() if key != "schedule"}
 
     def differences(self) -> tuple[str, ...]:
-        """None: the schedule is told beside the formulation."""
+        """None: a cell has the schedule beside the formulation."""
         return ()
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:

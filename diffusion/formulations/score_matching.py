@@ -144,7 +144,7 @@ class DenoisingScoreMatching(Denoising):
 class NoiseConditionalScore(NoiseConditional):
     """A noise-conditional score network: one network over the levels of its schedule, all equally often, each weighted with sigma^2.
 
-    Its levels are chosen from the data (schedule `ncsn`). The network is told ln sigma.
+    Its levels are chosen from the data (schedule `ncsn`). The network is conditioned on ln sigma.
     """
 
     parametrization: ClassVar[Parametrization] = PredictedScore()

@@ -1,4 +1,4 @@
-r"""Guidance by a classifier that was trained on noised data, told the noise level.
+r"""Guidance by a classifier that was trained on noised data and is conditioned on the noise level.
 
     L = E_nsr E_{(x_0, y), eps} [-log softmax(l(x_t, nsr))_y]
 

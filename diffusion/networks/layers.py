@@ -68,7 +68,7 @@ class StackedLayers(Network):
         return self.pack(parameters)
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """Outputs ``[members, batch, outputs]``; nothing is told besides."""
+        """Outputs ``[members, batch, outputs]``; there are no conditions."""
         return self.whole(rows, z)[..., : self.outputs]
 
     def whole(self, rows: Tensor, z: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class ActionLoss(Objective):
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Points on the way and at its two ends, drawn apart from each other; what the network is told; its change with tau.
+        """Points on the way and at its two ends, drawn apart from each other; the network's condition; its change with tau.
 
         Times are stratified, and drawn anew in every step: a grid that stays would leave what lies between its times untrained.
         """

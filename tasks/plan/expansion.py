@@ -28,10 +28,17 @@ def points_of(study: Study) -> list[Point]:
                     for choice in _choices(block, own):
                         other = choice.schedule.fitted(dataset) if choice.schedule else None
                         grid = choice.grid_on(other or schedule)
-                        swapped = other if other != schedule else None
+                        sampling_schedule = other if other != schedule else None
                         for steps in (1,) if own else block.steps:
                             point = Point(
-                                cell, choice.sampler, grid, steps, study.samples, study.start, swapped, choice.guidance
+                                cell,
+                                choice.sampler,
+                                grid,
+                                steps,
+                                study.samples,
+                                study.start,
+                                sampling_schedule,
+                                choice.guidance,
                             )
                             if not any(rule.matches(**_names(point)) for rule in block.exclude):
                                 found.setdefault(point.id, point)

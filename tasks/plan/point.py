@@ -31,13 +31,13 @@ class Point:
     steps: int
     samples: int
     start: str
-    swapped: Schedule | None = None  # the schedule to sample on, where it is not the cell's
+    sampling_schedule: Schedule | None = None  # the schedule to sample on, where it is not the cell's
     guidance: Guidance | None = None
 
     @property
     def schedule(self) -> Schedule:
         """The schedule that is sampled on."""
-        return self.swapped or self.cell.schedule
+        return self.sampling_schedule or self.cell.schedule
 
     @cached_property
     def spec(self) -> Spec:
@@ -49,7 +49,7 @@ class Point:
             "steps": self.steps,
             "samples": self.samples,
             "start": self.start,
-            **({"schedule": self.swapped.identity()} if self.swapped else {}),
+            **({"schedule": self.sampling_schedule.identity()} if self.sampling_schedule else {}),
             **({"guidance": self.guidance.identity()} if self.guidance else {}),
         }
 
@@ -67,7 +67,7 @@ class Point:
             **given,  # numbers of different targets are not to be pooled
             "sampler": self.sampler.label()
             + (f" | {self.guidance.label()}" if self.guidance else "")
-            + (f" on {self.swapped.label()}" if self.swapped else ""),
+            + (f" on {self.sampling_schedule.label()}" if self.sampling_schedule else ""),
             "guidance": self.guidance.label() if self.guidance else "",
             "sampling_schedule": self.schedule.label(),
             "grid": self.grid.label(),

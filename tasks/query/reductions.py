@@ -1,4 +1,4 @@
-"""What is told of the rows of a group: moments, order, and how sure the mean is.
+"""Statistics of the rows of a group: moments, order, and how sure the mean is.
 
     mean    m = sum of x / n
     std     s = sqrt(sum of (x - m)^2 / (n - 1))

@@ -100,11 +100,11 @@ def _restores(cell: Spec) -> bool:
 
 
 def _facts(spec: Spec, schedule: str, start: str, *, restores: bool) -> tuple[str, str, str]:
-    guidance, swapped, sampler = (spec.get(key) for key in ("guidance", "schedule", "sampler"))
+    guidance, sampling_schedule, sampler = (spec.get(key) for key in ("guidance", "schedule", "sampler"))
     cls = class_named(samplers, sampler["name"]) if sampler else None
     return (
         label_of(guidances, guidance) if guidance else "",
-        label_of(schedules, swapped) if swapped else schedule,
+        label_of(schedules, sampling_schedule) if sampling_schedule else schedule,
         _process(cls, restores=restores, from_noise=start in (spec.get("start"), *_NOISE)),
     )
 

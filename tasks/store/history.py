@@ -21,7 +21,7 @@ _EXPECTED_TAG = "expected 1 to 64 letters, digits, '_', '.' and '-' that begin w
 
 
 class HistoryEntry(TypedDict):
-    """What is told of a snapshot."""
+    """What is known of a snapshot."""
 
     snapshot: str
     time: str

@@ -287,8 +287,8 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
             if all(refused):
                 message = f"{_quoted(choice.guidance)} can guide no model of the study: {_joined(refused)}"
                 yield Complaint((*at("samplers", i), "guidance"), message)
-    swapped = fitted(choice.schedule for choice in block.samplers if choice.schedule)
-    limits = [schedule.max_steps for schedule in (*in_play, *swapped)]
+    sampling_schedules = fitted(choice.schedule for choice in block.samplers if choice.schedule)
+    limits = [schedule.max_steps for schedule in (*in_play, *sampling_schedules)]
     if None in limits:
         return
     most = max(limit for limit in limits if limit is not None)

@@ -328,10 +328,10 @@ def test_learned_uncertainty_leaves_its_neighbours_alone_and_learns() -> None:
     plain = Member(Uniform(), DDPM(), DDPM().own_schedule(), "plain")
     learned = Member(Uniform(), ElucidatedDM2(), EDM(), "learned")
     together = train([plain, learned], data, settings)
-    swapped = train([learned, plain], data, settings)
+    reordered = train([learned, plain], data, settings)
     for m, member in enumerate([plain, learned]):
         alone = train([member], data[:1], settings)
         assert torch.equal(together.rows[m], alone.rows[0])
-        assert torch.equal(swapped.rows[1 - m], alone.rows[0])
+        assert torch.equal(reordered.rows[1 - m], alone.rows[0])
     assert together.errors == (None, None)
     assert float(together.losses[1, -5:].mean()) < float(together.losses[1, :5].mean())

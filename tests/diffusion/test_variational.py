@@ -84,12 +84,12 @@ def test_a_members_bits_do_not_depend_on_its_stack(formulation: VariationalAutoe
     members = [member(formulation, on, key) for on, key in ((dataset, "a"), (other, "b"), (dataset, "c"))]
     data = [m.dataset.sample(500, stream("bits", m.key)) for m in members]
     together = train(members, data, settings)
-    swapped = train(members[::-1], data[::-1], settings)
+    reordered = train(members[::-1], data[::-1], settings)
     x, z = normal(1, 70, dataset.dim), normal(1, 70, formulation.latent)
     for m in range(3):
         alone = train(members[m : m + 1], data[m : m + 1], settings)
         assert torch.equal(alone.rows[0], together.rows[m])
-        assert torch.equal(alone.rows[0], swapped.rows[2 - m])
+        assert torch.equal(alone.rows[0], reordered.rows[2 - m])
         assert torch.equal(alone.losses[0], together.losses[m])
         assert torch.equal(autoencoder(alone).decode(z)[0], autoencoder(together).decode(z.expand(3, -1, -1))[m])
         one, many = (

@@ -213,7 +213,7 @@ def compared(at: float, pairs: Array, *, fixed: bool = False) -> Difference:
 
 
 def judged(found: Sequence[Difference]) -> list[Difference]:
-    """The comparisons with what is told of each, as one family of tests."""
+    """The comparisons with what is decided of each, as one family of tests."""
     if not found:
         return []
     values = np.full((2, len(found), max(len(one.pairs) for one in found)), np.nan)
@@ -238,7 +238,7 @@ def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
 
 
 def crossings(found: Sequence[Difference]) -> list[float]:
-    """Where the difference changes sign between a place where the first is told to err less and one where it errs more.
+    """Where the difference changes sign between a place where the first is decided to err less and one where it errs more.
 
     Between two places the difference of log errors is linear in the logarithm of the place. Of several changes of sign between
     two told places, noise makes all but one; they are summed up by their geometric mean.
