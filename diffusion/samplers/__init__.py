@@ -12,6 +12,7 @@ which has no division by alpha. State and time grids are float64; nothing is cla
 - `ancestral`: from one noisy marginal to the next, by the forward chain turned round; DDIM.
 - `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
 - `paths`: from an observation to the data, and along the gradient of an action, for models that know such a path.
+- `langevin`, `langevin_annealed`: moves at one noise level, and at one after the other.
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
 - `forward`: the other way, from data to noise, with no model at all.
 - `decode`: no diffusion, one evaluation of a decoder.
@@ -27,7 +28,8 @@ from diffusion.samplers.ancestral import DDIM, Ancestral, LevelOne
 from diffusion.samplers.base import OwnStart, OwnTarget, PathSampler, Sampler, SamplingStart, samplers
 from diffusion.samplers.decode import Decode
 from diffusion.samplers.forward import Forward, ForwardChain, ForwardSDE
-from diffusion.samplers.langevin import MALA, AnnealedLangevin, AtOneLevel, GradientAscent, Langevin
+from diffusion.samplers.langevin import MALA, AtOneLevel, GradientAscent, Langevin
+from diffusion.samplers.langevin_annealed import AnnealedLangevin
 from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3M
 from diffusion.samplers.noise import Noise, NoiseStreams
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun

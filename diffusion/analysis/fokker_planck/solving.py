@@ -1,32 +1,4 @@
-r"""The Fokker-Planck equation on the line: how the law of a forward process moves, without a single sample.
-
-For ``dx = f(x, t) dt + g(t) dw`` the density q obeys
-
-    dq/dt = -d/dx [f q - g^2/2 dq/dx]                                            (Fokker-Planck equation)
-          = -d/dx [v q],   v = f - g^2/2 d log q/dx                              (continuity equation of the flow)
-
-**Solving it.** `evolve` keeps the probability of each cell of an even grid. The current between two cells is that of a constant
-drift between them (Scharfetter & Gummel, "Large-signal analysis of a silicon Read diode oscillator", IEEE Trans. Electron Devices
-16, 1969; in this use Chang & Cooper, J. Comput. Phys. 6, 1970): with D = g^2/2, cell width h and ``B(z) = z / (e^z - 1)``
-
-    J = D/h^2 [B(-f h/D) m_i - B(f h/D) m_(i+1)]
-
-upwind where g = 0, and none through the ends. The masses m then obey ``dm/dt = A m`` with the generator A of a jump process
-between neighbouring cells. Its exponential is a mixture of powers of a stochastic matrix with Poisson weights (uniformisation:
-Jensen, Skand. Aktuarietidskr. 36, 1953), sums of positive terms only: no mass becomes negative, and none is lost, whatever the
-step. For an A that changes in time a step is a product of two such exponentials (commutator-free Magnus: Blanes & Moan, Appl.
-Numer. Math. 56, 2006), of fourth order, and steps are chosen to a tolerance. Second order in h.
-
-**The processes of the atlas** are one process: ``y = (x - alpha m) / c`` with ``c^2 = alpha^2 s^2 + sigma^2``, for data of mean m and
-standard deviation s, obeys on every schedule
-
-    dy = -y/2 dtau + dw_tau,      tau = log(s^2 + (sigma/alpha)^2)
-
-so that `time_marginals` needs one constant A, has no error of time steps, and reaches levels without any signal.
-
-**Asking whether a field obeys it.** `fokker_planck_residual`, `continuity_residual` and `score_residual` give what is left of the
-equations for any density, velocity or score, exact or learned, by differences of eighth order.
-"""
+"""Masses of the cells of a grid, moved by the Fokker-Planck equation."""
 
 from __future__ import annotations
 
@@ -40,18 +12,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from diffusion.analysis.fokker_planck.fields import Amplitude, Field
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
-from diffusion.models import Denoiser
-from diffusion.samplers.base import implied_noise, velocity
 from diffusion.schedules import Schedule
-from diffusion.schedules.levels import level_at
-
-Field = Callable[[Tensor, float], Tensor]
-"""A function of places ``[n]`` and a time, ``[n]``: a density, a velocity, a drift, a score."""
-
-Amplitude = Callable[[float], float]
-"""A function of time alone: g(t)."""
 
 Rates = tuple[np.ndarray, np.ndarray]
 """Jumps per time up and down across each inner face."""
@@ -60,9 +24,6 @@ _JUMPS = 400.0  # of the uniformised process at once: the weight of none, e^-400
 _SETTLED = 60.0  # of tau: what is left of the start is e^-30 of it
 _ONE_WAY = 500.0  # f h / D: of jumps against such a drift, e^-500 are left
 _PARTS = 64  # into which a cell is divided where the law of the data is put on the grid
-
-
-# --- solving it -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,102 +247,3 @@ def _moved(m: np.ndarray, rates: Rates, duration: float) -> np.ndarray:
                 total += weights[k - first] * m
         m = total
     return m
-
-
-# --- what a schedule and a denoiser say -------------------------------------------------------------------------------
-
-
-def density_of(dataset: Dataset, schedule: Schedule) -> Field:
-    """The exact density of the noised target on the line."""
-
-    def density(x: Tensor, t: float) -> Tensor:
-        time = torch.tensor(t, dtype=torch.float64)
-        return torch.exp(dataset.log_density(x[:, None], schedule.alpha(time), schedule.sigma(time)))
-
-    return density
-
-
-def drift_of(schedule: Schedule) -> Field:
-    """f(t) x of the schedule's forward process."""
-    return lambda x, t: schedule.drift(torch.tensor(t, dtype=torch.float64)) * x
-
-
-def diffusion_of(schedule: Schedule) -> Amplitude:
-    """g(t) of the schedule's forward process."""
-    return lambda t: math.sqrt(max(float(schedule.diffusion_squared(torch.tensor(t, dtype=torch.float64))), 0.0))
-
-
-def flow_of(denoiser: Denoiser, schedule: Schedule) -> Field:
-    """The velocity of the probability flow that a denoiser of data on the line implies, ``alpha' D + sigma' eps``."""
-
-    def field(x: Tensor, t: float) -> Tensor:
-        level = level_at([schedule], torch.tensor([t], dtype=torch.float64))
-        return velocity(denoiser, x[None, :, None], level)[0, :, 0]
-
-    return field
-
-
-def score_of(denoiser: Denoiser, schedule: Schedule) -> Field:
-    """The score that a denoiser of data on the line implies, ``-eps / sigma``."""
-
-    def field(x: Tensor, t: float) -> Tensor:
-        level = level_at([schedule], torch.tensor([t], dtype=torch.float64))
-        points = x[None, :, None]
-        return -(implied_noise(points, denoiser(points, level.alpha, level.sigma), level) / level.sigma)[0, :, 0]
-
-    return field
-
-
-# --- asking -----------------------------------------------------------------------------------------------------------
-
-_FIRST = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
-_SECOND = (8 / 5, -1 / 5, 8 / 315, -1 / 560)
-_MIDDLE = -205 / 72
-
-
-def _slope(f: Callable[[float], Tensor], step: float) -> Tensor:
-    """f'(0), of eighth order."""
-    pairs = (c * (f(k * step) - f(-k * step)) for k, c in enumerate(_FIRST, 1))
-    return sum(pairs, start=torch.zeros(())) / step
-
-
-def _curvature(f: Callable[[float], Tensor], step: float) -> Tensor:
-    """f''(0), of eighth order."""
-    pairs = (c * (f(k * step) + f(-k * step)) for k, c in enumerate(_SECOND, 1))
-    return sum(pairs, start=_MIDDLE * f(0.0)) / step**2
-
-
-def continuity_residual(density: Field, flow: Field, x: Tensor, t: float, *, dx: float, dt: float) -> Tensor:
-    """``dq/dt + d(q v)/dx`` at places ``[n]``: zero where the velocity `flow` carries the density along.
-
-    Derivatives are differences over `dx` and `dt`, of eighth order: a few hundredths of the least width of q, and of the time
-    in which it changes. With ``flow_of(denoiser, schedule)`` and the target's exact density this is what the error of a learned
-    score does to the law; of float32 networks it is known to about 1e-7 / dx.
-    """
-    change = _slope(lambda e: density(x, t + e), dt)
-    return change + _slope(lambda e: density(x + e, t) * flow(x + e, t), dx)
-
-
-def fokker_planck_residual(
-    density: Field, drift: Field, diffusion: Amplitude, x: Tensor, t: float, *, dx: float, dt: float
-) -> Tensor:
-    """``dq/dt + d(q f)/dx - g^2/2 d^2q/dx^2`` at places ``[n]``; differences as for `continuity_residual`."""
-    change = _slope(lambda e: density(x, t + e), dt)
-    carried = _slope(lambda e: density(x + e, t) * drift(x + e, t), dx)
-    return change + carried - 0.5 * diffusion(t) ** 2 * _curvature(lambda e: density(x + e, t), dx)
-
-
-def score_residual(
-    score: Field, drift: Field, diffusion: Amplitude, x: Tensor, t: float, *, dx: float, dt: float
-) -> Tensor:
-    """``ds/dt - d/dx [g^2/2 (ds/dx + s^2) - f s - df/dx]`` at places ``[n]``: what a score must obey, with no density asked for.
-
-    Source: Lai et al., FP-Diffusion: Improving Score-Based Diffusion Models by Enforcing the Underlying Score Fokker-Planck
-    Equation, ICML 2023. Differences as for `continuity_residual`.
-    """
-    square = 0.5 * diffusion(t) ** 2
-    change = _slope(lambda e: score(x, t + e), dt)
-    bend = _curvature(lambda e: score(x + e, t), dx)
-    drift_bend = _curvature(lambda e: drift(x + e, t), dx)
-    carried = _slope(lambda e: square * score(x + e, t) ** 2 - drift(x + e, t) * score(x + e, t), dx)
-    return change - square * bend - carried + drift_bend
