@@ -20,7 +20,8 @@ from tasks.plain import Spec
 from tasks.report.numbers import claims, evidence
 from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
-from tasks.report.numbers.findings import BEYOND, FACTOR, failures, not_numbers
+from tasks.report.numbers.findings import BEYOND, failures, not_numbers
+from tasks.report.numbers.nearness import FACTOR
 from tasks.report.page.datasets import of_dataset
 from tasks.report.page.frame import commands, legend, summary, warnings
 from tasks.report.page.tables import matrix

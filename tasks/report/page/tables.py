@@ -10,7 +10,8 @@ import numpy as np
 from tasks.report.numbers.claims import Weighed
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation
 from tasks.report.numbers.evidence import Verdict
-from tasks.report.numbers.findings import Nearness, Ratio, Verdicts, panels_of, verdicts
+from tasks.report.numbers.findings import Verdicts, panels_of, verdicts
+from tasks.report.numbers.nearness import Nearness, Ratio
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import Picture
 from tasks.report.text import counted, number
