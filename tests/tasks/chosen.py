@@ -78,8 +78,9 @@ def chosen(
     study = Study.from_spec({**USUAL, **({} if "grids" in spec else {"datasets": ["uniform"]}), **spec})
     plan = make_plan(study, {}, ())
     store = Store.create(_folder())
+    versions = {metric.column: metric.version for metric in study.metrics}
     points = [
-        _answered(point, found)
+        _answered(point, found, versions)
         for point in plan.points
         if point.id not in plan.impossible and (found := tell(point)) is not None
     ]
@@ -172,14 +173,15 @@ def _given_answer(wish: Wish | None) -> GivenAnswer | None:
     return GivenAnswer(metrics, wish.get("error", ""), wish.get("nfe"), wish.get("samples"), wish.get("trajectory"))
 
 
-def _answered(point: Point, found: GivenAnswer) -> PointAnswer:
+def _answered(point: Point, found: GivenAnswer, versions: Mapping[str, int]) -> PointAnswer:
     nfe = point.sampler.evaluations(point.steps) if found.nfe is None else found.nfe
     if found.error:
         return PointAnswer(point, found.error, nfe)
     measured = [MetricColumns(name) for name in _measured(found.metrics)]
     floors = {of.floor: found.metrics.get(of.floor, 0.0) for of in measured}
-    versions = {of.version: 1.0 for of in measured}
-    return PointAnswer(point, None, nfe, 0.1, {**found.metrics, **floors, **versions}, found.samples, found.trajectory)
+    measured_by = {of.version: float(versions[of.name]) for of in measured}
+    metrics = {**found.metrics, **floors, **measured_by}
+    return PointAnswer(point, None, nfe, 0.1, metrics, found.samples, found.trajectory)
 
 
 def _measured(names: Iterable[str]) -> list[str]:
