@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
 from diffusion.models import Denoiser, phrase_of
@@ -65,6 +66,7 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
 
     Raises:
         TypeError: the model, or a guided one, is not what the sampler needs.
+        WrongValue: the sampler makes something else than states of the same shape.
     """
     sampler = question.sampler
     guided_model = guided(model, question, subjects)
@@ -77,7 +79,13 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
     yield x
     noise = noise_streams(question, subjects, "noise")
     # most samplers need a denoiser, and say so in their types; one that needs something else looks again
-    yield from sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise)
+    for state in sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise):
+        if not isinstance(state, Tensor) or state.shape != x.shape:
+            found = f"a tensor of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+            raise WrongValue(
+                f"sampler {sampler.registered_name!r} made {found} of states {list(x.shape)}; accepted: a tensor of their shape"
+            )
+        yield state
 
 
 def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:

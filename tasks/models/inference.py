@@ -31,7 +31,7 @@ from tasks.study.components import MOST_COORDINATES
 
 
 def sample(
-    denoiser: Function | Model | Dataset,
+    denoiser: Function | Model | Dataset | str,
     sampler: Named | Sampler | None = None,
     *,
     n: int,
@@ -51,7 +51,7 @@ def sample(
     Args:
         denoiser: a function or module ``f(x [n, dim], sigma)`` that returns ``E[x_0 | x]`` of
             ``x = x_0 + sigma eps``, whatever the schedule (`model` says how); a model; or a data
-            set, whose ideal denoiser is then asked.
+            set or its name, whose ideal denoiser is then asked.
         sampler: how a step is made; None: `heun`, or the way that suits a model of another kind.
         n: how many samples; more of them leave the first ones what they were (but for `rk45`, whose
             steps are those of all).
@@ -73,6 +73,8 @@ def sample(
         WrongValue: what cannot be right, or samples that are not finite.
     """
     subject: Model
+    if isinstance(denoiser, str):
+        denoiser = named.dataset(denoiser)
     if isinstance(denoiser, Model | Dataset):
         subject = denoiser if isinstance(denoiser, Model) else exact(denoiser)
         _check_beside(subject, dim, {"target": target, "dtype": dtype}, predicts, sigma_shape)

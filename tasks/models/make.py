@@ -4,6 +4,7 @@ target.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from tasks.models import named
 from tasks.models.named import Array, Named, Target
 from tasks.models.of_cell import Model, exact_model, trained_model
 from tasks.plan import Cell
+from tasks.plan.warnings import end_warnings
 from tasks.study.axes import read_training
 from tasks.work.data import training_set
 from tasks.work.stacks import member_of
@@ -65,6 +67,8 @@ def train(
     Raises:
         WrongValue: parts that do not fit together, a setting out of range, or a training that
             diverged.
+
+    Warns where the schedule does not end in noise for such data: samples then start from the wrong place.
     """
     own = named.dataset(target, labels=labels)
     chosen = named.formulation(formulation)
@@ -81,6 +85,8 @@ def train(
     except ValidationError as error:
         raise named.refused(error, "train") from error
     cell = _possible(Cell(own, chosen, on, _whole(seed), training))
+    for line in end_warnings([(own, on)]):
+        warnings.warn(line, stacklevel=2)
     stack = train_together([member_of(cell)], [_data(cell)], training, progress)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])

@@ -125,6 +125,7 @@ def test_every_metric_scores_what_it_looks_at_and_says_what_it_lacks(name: str) 
 TRAINABLE = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
 
 
+@pytest.mark.filterwarnings("ignore:.*does not end in noise")  # as ncsn says of its own schedule
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_every_formulation_trains_on_a_tensor_and_gives_samples(name: str) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
 """What cannot be right is answered in one sentence: what was found, and what would be accepted."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -139,3 +140,27 @@ def test_what_cannot_be_right_is_answered_in_one_sentence(case: str) -> None:
 def test_a_training_that_diverges_is_told() -> None:
     with pytest.raises(da.WrongValue, match=r"training diverged: .*lower training\.learning_rate"):
         da.train("moons", "edm", learning_rate=1e6, steps=200, batch=16, width=8, depth=3, data=100)
+
+
+def test_data_far_larger_than_the_noise_are_warned_of() -> None:
+    """Samples then start from the wrong place, which no step mends."""
+    points = torch.randn(100, 2, dtype=torch.float64) + 500
+    with pytest.warns(UserWarning, match="schedule edm does not end in noise: there, data of rms 500"):
+        da.train(points, "edm", steps=2, width=8, depth=1, batch=8)
+
+
+@dataclass(frozen=True)
+class Forgetful(da.Sampler):
+    """A step that ends without an answer."""
+
+    given: str = "nothing"
+    order: ClassVar[int | None] = 1
+
+    def step(self, denoiser: Any, x: Any, now: Any, then: Any, noise: Any) -> Any:  # noqa: ARG002
+        return None if self.given == "nothing" else x[0]
+
+
+@pytest.mark.parametrize(("given", "found"), [("nothing", "NoneType"), ("a member", r"a tensor of shape \[5, 2\]")])
+def test_a_sampler_of_ones_own_that_makes_no_states_is_named(given: str, found: str) -> None:
+    with pytest.raises(da.WrongValue, match=rf"made {found} of states \[1, 5, 2\]; accepted: a tensor of their shape"):
+        da.sample(lambda x, sigma: x / (1 + sigma**2), Forgetful(given), n=5, dim=2)
