@@ -1,7 +1,8 @@
 """Scheduled runs with a work pool: ``python deployments/deploy.py [--schedules FILE]``.
 
-Makes the process work pool `diffatlas` where there is none, and deploys every entry of the list to it. Whatever machine
-has ``prefect worker start --pool diffatlas`` starts the runs, in the folder in which this command was started.
+Makes the process work pool `diffatlas` where there is none, and deploys every entry of the list to
+it. Whatever machine has ``prefect worker start --pool diffatlas`` starts the runs, in the folder in
+which this command was started.
 
 ``prefect deploy --prefect-file deployments/prefect.yaml --all`` does the same for the shipped list.
 

@@ -1,8 +1,8 @@
 """What runs when: the list in ``schedules.yaml``, read and validated.
 
-An entry is a study, a store and a cron line. All that can be wrong with it is found before anything is scheduled: the
-cron line and the time zone by Prefect's own rules, the study and its overrides by `load_study`. Every problem of the
-file is reported at once, each with its entry.
+An entry is a study, a store and a cron line. All that can be wrong with it is found before anything
+is scheduled: the cron line and the time zone by Prefect's own rules, the study and its overrides by
+`load_study`. Every problem of the file is reported at once, each with its entry.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class ScheduledRun(BaseModel):
         return self.name or Path(self.study).stem
 
     def parameters(self, folder: Path) -> dict[str, Any]:
-        """The parameters of the flow `run_study`, with paths that do not depend on where the run is started."""
+        """The parameters of the flow `run_study`, with paths that do not depend on where the run is
+        started.
+        """
         study = shipped_name(self.study) or _absolute(self.study, folder)
         store = self.store if "://" in self.store else _absolute(self.store, folder)
         return {"study": study, "store": store, "overrides": list(self.overrides)}
@@ -105,10 +107,11 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> list[ScheduledRun]:
-    """The entries of a list; relative paths of studies are looked up from `folder`, by default the working directory.
+    """The entries of a list; relative paths of studies are looked up from `folder`, by default the
+    working directory.
 
-    Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line that Prefect does not
-    take, a study that cannot be loaded, a name that is given twice.
+    Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line
+    that Prefect does not take, a study that cannot be loaded, a name that is given twice.
     """
     found = _plain(file)
     entries: list[ScheduledRun] = []

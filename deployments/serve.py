@@ -1,12 +1,13 @@
 """Scheduled runs on one machine: ``python deployments/serve.py [--schedules FILE]``.
 
-Every entry of the list becomes a deployment of the flow `run-study` on its cron line, and this process starts the runs,
-each in a process of its own. There is no work pool and no worker. A Prefect server keeps the schedule and the record;
-it has to be running, and `PREFECT_API_URL` says where.
+Every entry of the list becomes a deployment of the flow `run-study` on its cron line, and this
+process starts the runs, each in a process of its own. There is no work pool and no worker. A
+Prefect server keeps the schedule and the record; it has to be running, and `PREFECT_API_URL` says
+where.
 
-Runs of one entry do not pile up: a run that is due while the one before is still running is cancelled. Entries that
-share a store are kept apart by the store's own lock. When this process stops, its runs are cancelled; the schedules
-stay active, so that the next start goes on.
+Runs of one entry do not pile up: a run that is due while the one before is still running is
+cancelled. Entries that share a store are kept apart by the store's own lock. When this process
+stops, its runs are cancelled; the schedules stay active, so that the next start goes on.
 
 Exit codes: 2 the list is wrong; 3 there is no Prefect server.
 """
@@ -42,7 +43,8 @@ _START_A_SERVER = (
 
 
 def running_server() -> str:
-    """The address of the Prefect server in force. Raises `ServiceUnavailable` if there is none or it does not answer.
+    """The address of the Prefect server in force. Raises `ServiceUnavailable` if there is none or
+    it does not answer.
 
     A temporary server will not do: it ends with us, and the schedule with it.
     """
@@ -60,7 +62,9 @@ def running_server() -> str:
 
 
 def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = None) -> RunnerDeployment:
-    """The deployment of an entry; relative paths are taken from `folder`, where the runs of a work pool also start."""
+    """The deployment of an entry; relative paths are taken from `folder`, where the runs of a work
+    pool also start.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -81,7 +85,9 @@ def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = Non
 
 
 def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[ScheduledRun], str]:
-    """The entries that the command line leads to, and the server's address; ends the process without them."""
+    """The entries that the command line leads to, and the server's address; ends the process
+    without them.
+    """
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
     help_text = "the list (default: %(default)s)"
     parser.add_argument("--schedules", type=Path, default=SHIPPED_LIST, metavar="FILE", help=help_text)
@@ -96,10 +102,11 @@ def read_and_check(description: str | None, arguments: Sequence[str] | None) -> 
 
 
 def serve(deployments: Sequence[RunnerDeployment]) -> None:
-    """Start runs as they fall due, until SIGTERM or Ctrl-C; the runs then going on are cancelled, and end in order.
+    """Start runs as they fall due, until SIGTERM or Ctrl-C; the runs then going on are cancelled,
+    and end in order.
 
-    Prefect's own `serve` ends at once on SIGTERM and kills its runs: they stay Running in the record, and for minutes
-    every later run of theirs is refused as overlapping.
+    Prefect's own `serve` ends at once on SIGTERM and kills its runs: they stay Running in the
+    record, and for minutes every later run of theirs is refused as overlapping.
     """
     from prefect.runner import Runner
 

@@ -1,8 +1,9 @@
-"""What can go wrong and is not a mistake in this code: one tree of errors, each with a stable `kind`.
+"""What can go wrong and is not a mistake in this code: one tree of errors, each with a stable
+`kind`.
 
-`WrongInput` is what the caller can put right; `Unavailable` is what stands in the way of a request that is right. The
-text of an error says what was found, where, and what would be accepted or what to do. The text may change; `kind` does
-not, so programs look at it, or at the class.
+`WrongInput` is what the caller can put right; `Unavailable` is what stands in the way of a request
+that is right. The text of an error says what was found, where, and what would be accepted or what
+to do. The text may change; `kind` does not, so programs look at it, or at the class.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from typing import ClassVar
 
 
 class DiffatlasError(Exception):
-    """What this project refuses, or cannot do, and says so; every error that a user can meet derives from it."""
+    """What this project refuses, or cannot do, and says so; every error that a user can meet
+    derives from it.
+    """
 
     kind: ClassVar[str] = "error"
     """A short name that does not change between versions, unique to the class."""
 
     def __str__(self) -> str:
-        """Return the message as it was written (`KeyError`, a base of some, would put quotes around it)."""
+        """Return the message as it was written (`KeyError`, a base of some, would put quotes around
+        it).
+        """
         return str(self.args[0]) if self.args else ""
 
 
@@ -28,7 +33,9 @@ class WrongInput(DiffatlasError):
 
 
 class Unavailable(DiffatlasError):
-    """Something that the request needs is missing, in use or damaged; the request itself may be right."""
+    """Something that the request needs is missing, in use or damaged; the request itself may be
+    right.
+    """
 
     kind = "unavailable"
 
@@ -40,6 +47,8 @@ class WrongValue(WrongInput, ValueError):
 
 
 class NoExactAnswer(WrongInput, NotImplementedError):
-    """A quantity that the target does not have: an exact denoiser or density, a distribution function, modes, labels."""
+    """A quantity that the target does not have: an exact denoiser or density, a distribution
+    function, modes, labels.
+    """
 
     kind = "no-exact-answer"

@@ -1,19 +1,22 @@
 r"""Where every random number comes from.
 
-A draw belongs to a *stream*, named by what it is for and what it may depend on. The stream's name is hashed to a seed, so
-that no draw depends on a neighbour, on packing, on workers or on the order of work. The library never touches the global
-generators.
+A draw belongs to a *stream*, named by what it is for and what it may depend on. The stream's name
+is hashed to a seed, so that no draw depends on a neighbour, on packing, on workers or on the order
+of work. The library never touches the global generators.
 
-Samplers need more: a *sample* must not change when the batch grows, and the noise of a stochastic sampler must describe one
-and the same path however finely the way down is divided. `SampleNoise` gives each sample its own numbers (a counter-based
-generator, filled sample by sample), and `BrownianPath` strings them into a Brownian motion W over a clock c that runs with
-the noise-to-signal ratio,
+Samplers need more: a *sample* must not change when the batch grows, and the noise of a stochastic
+sampler must describe one and the same path however finely the way down is divided. `SampleNoise`
+gives each sample its own numbers (a counter-based generator, filled sample by sample), and
+`BrownianPath` strings them into a Brownian motion W over a clock c that runs with the
+noise-to-signal ratio,
 
     c(nsr) = nsr^p / (1 + nsr^p),   p = 0.2,   0 <= c <= 1,
 
-found by bisection of intervals (Levy's construction), so that W at any c costs some twenty draws and no memory of the past.
-The normal number of a move from c to c' < c is ``(W(c) - W(c')) / sqrt(c - c')``: independent for moves that do not overlap,
-and equal for two grids that both make the move. In the limit of fine steps any SDE driven by it has one strong solution.
+found by bisection of intervals (Levy's construction), so that W at any c costs some twenty draws
+and no memory of the past. The normal number of a move from c to c' < c is
+``(W(c) - W(c')) / sqrt(c - c')``: independent for moves that do not overlap, and equal for two
+grids that both make the move. In the limit of fine steps any SDE driven by it has one strong
+solution.
 """
 
 from __future__ import annotations
@@ -40,16 +43,18 @@ def _digest(*name: object) -> bytes:
 def stream(*name: object) -> torch.Generator:
     """A generator for the stream called `name`, for example ``stream("sample", dataset_id, seed)``.
 
-    The seed is the first 63 bits of SHA-256 of the parts' text; equal names give equal draws, on every machine.
+    The seed is the first 63 bits of SHA-256 of the parts' text; equal names give equal draws, on
+    every machine.
     """
     return torch.Generator().manual_seed(int.from_bytes(_digest(*name)[:8], "big") >> 1)
 
 
 class SampleNoise:
-    """Standard normal numbers ``[samples, dim]`` of which row i depends on the stream's name, on i and on the draw's number.
+    """Standard normal numbers ``[samples, dim]`` of which row i depends on the stream's name, on i
+    and on the draw's number.
 
-    Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011), keyed by the name; the draw's number is
-    its counter. More samples only append rows.
+    Philox (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011), keyed by the
+    name; the draw's number is its counter. More samples only append rows.
     """
 
     def __init__(self, name: tuple[object, ...], samples: int, dim: int) -> None:
@@ -72,7 +77,9 @@ def clock(nsr: float) -> float:
 
 
 class BrownianPath:
-    """A Brownian motion on [0, 1] for every sample, ``W(0) = 0``, looked up at any time in any order."""
+    """A Brownian motion on [0, 1] for every sample, ``W(0) = 0``, looked up at any time in any
+    order.
+    """
 
     def __init__(self, noise: SampleNoise, purpose: int = 1) -> None:
         self._noise, self._purpose = noise, purpose
@@ -82,8 +89,9 @@ class BrownianPath:
     def move(self, start: float, end: float) -> Tensor:
         """The normalised increment between two noise-to-signal ratios, ``[samples, dim]``.
 
-        Two times closer than the path's resolution share one bridge and would not be independent of their neighbours, or have
-        the same clock: such a move has a draw of its own, named by its ends. Finer grids than that no longer refine the path.
+        Two times closer than the path's resolution share one bridge and would not be independent of
+        their neighbours, or have the same clock: such a move has a draw of its own, named by its
+        ends. Finer grids than that no longer refine the path.
         """
         first, last = clock(start), clock(end)
         if abs(first - last) < 0.5**_DEPTH:

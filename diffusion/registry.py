@@ -1,14 +1,15 @@
 """Names of the field, and how one becomes an object.
 
-Every entry of the atlas (a dataset, a schedule, a sampler, ...) is a frozen dataclass: its fields *are* its parameters,
-their types and defaults included. A registry maps the name used in a study to that class, together with where its
-formula comes from. Three ways lead to an entry:
+Every entry of the atlas (a dataset, a schedule, a sampler, ...) is a frozen dataclass: its fields
+*are* its parameters, their types and defaults included. A registry maps the name used in a study to
+that class, together with where its formula comes from. Three ways lead to an entry:
 
 - a registered name, ``heun``;
 - an installed entry point of the group ``diffatlas.<kind>s`` (``diffatlas.samplers``, ...);
 - a path ``package.module:Object``.
 
-Nothing here reads files or validates user input beyond names: `tasks.study.components` turns a line of YAML into parameters.
+Nothing here reads files or validates user input beyond names: `tasks.study.components` turns a line
+of YAML into parameters.
 """
 
 from __future__ import annotations
@@ -48,18 +49,24 @@ class UnknownName(WrongInput, LookupError):
 
 @dataclass(frozen=True)
 class Component:
-    """Base of every registered class. Subclasses are frozen dataclasses whose fields are the public parameters.
+    """Base of every registered class. Subclasses are frozen dataclasses whose fields are the public
+    parameters.
 
-    `version` is part of every id derived from the component: raise it when the numbers it produces change.
+    `version` is part of every id derived from the component: raise it when the numbers it produces
+    change.
     """
 
     registered_name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     stored_names: ClassVar[Mapping[str, str]] = {}
-    """Parameters that were renamed, with their first names: ids and labels are made with those, studies may use both."""
+    """Parameters that were renamed, with their first names: ids and labels are made with those,
+    studies may use both.
+    """
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters as plain values, defaults written out; a parameter that is a component is its spec."""
+        """The parameters as plain values, defaults written out; a parameter that is a component is
+        its spec.
+        """
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def differences(self) -> tuple[str, ...]:
@@ -75,7 +82,9 @@ class Component:
         )
 
     def label(self) -> str:
-        """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables and pictures."""
+        """The name with whatever differs from the defaults: ``ddim``, ``ddim(eta=0.5)``; for tables
+        and pictures.
+        """
         differences = self.differences()
         return self.registered_name + (f"({','.join(differences)})" if differences else "")
 
@@ -84,9 +93,11 @@ class Component:
         return {"name": self.registered_name, **self.parameters()}
 
     def identity(self) -> dict[str, Any]:
-        """What ids and random streams are derived from: the spec with the version of the component and of each of its parts.
+        """What ids and random streams are derived from: the spec with the version of the component
+        and of each of its parts.
 
-        A subclass leaves out what does not change its numbers (where a file lies) and adds parts that are not parameters.
+        A subclass leaves out what does not change its numbers (where a file lies) and adds parts
+        that are not parameters.
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         inner = {name: part.identity() for name, part in parts.items() if isinstance(part, Component)}
@@ -94,7 +105,9 @@ class Component:
         return {self.stored_names.get(name, name): value for name, value in whole.items()}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle with the name: a class of somebody's own has it from the study that named it, not from its module."""
+        """Pickle with the name: a class of somebody's own has it from the study that named it, not
+        from its module.
+        """
         reduced: Any = super().__reduce_ex__(2)
         _, arguments, *state = reduced
         return _made, (type(self).registered_name, *arguments), *state
@@ -106,7 +119,9 @@ def spec_text(component: Component) -> str:
 
 
 def identity_text(component: Component) -> str:
-    """The canonical text of what a component's numbers follow from: of a file its content, not its place."""
+    """The canonical text of what a component's numbers follow from: of a file its content, not its
+    place.
+    """
     return json.dumps(component.identity(), sort_keys=True, default=str)
 
 
@@ -153,18 +168,24 @@ class Registry(Generic[C]):
 
     @cached_property
     def base(self) -> type[Component]:
-        """What all classes of this kind have in common: the most special class that they all inherit from."""
+        """What all classes of this kind have in common: the most special class that they all
+        inherit from.
+        """
         lines = [entry.cls.__mro__ for entry in self._entries.values()]
         return next(cls for cls in lines[0] if issubclass(cls, Component) and all(cls in line for line in lines))
 
     def alias(self, other: str, name: str) -> None:
-        """Let `other` be understood as the registered `name`; ids, tables and the catalogue know the one name only."""
+        """Let `other` be understood as the registered `name`; ids, tables and the catalogue know
+        the one name only.
+        """
         if other in self._entries or name not in self._entries:
             raise ValueError(f"{other!r} cannot be an alias of the {self.kind} {name!r}")
         self._aliases[other] = name
 
     def register(self, name: str, *, formula: str, source: str, document: str = "") -> Callable[[type[C]], type[C]]:
-        """Class decorator. `formula` is one line, `source` the paper or text, `document` the source document it occurs in."""
+        """Class decorator. `formula` is one line, `source` the paper or text, `document` the source
+        document it occurs in.
+        """
 
         def add(cls: type[C]) -> type[C]:
             if name in self._entries:

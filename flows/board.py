@@ -1,4 +1,6 @@
-"""What the workers have done so far: they report to one Ray actor, and the coordinator reads it while it waits."""
+"""What the workers have done so far: they report to one Ray actor, and the coordinator reads it
+while it waits.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Run = tuple[str, int]
 
 
 class Board:
-    """Totals of every task run, as reported by its worker. A Ray actor; one that starts again starts from nothing."""
+    """Totals of every task run, as reported by its worker. A Ray actor; one that starts again
+    starts from nothing.
+    """
 
     def __init__(self) -> None:
         self._totals: dict[Run, list[float]] = {}

@@ -1,4 +1,6 @@
-"""What happens in a run, each as a value, and whoever listens: the committer, the display, the log, the artifacts."""
+"""What happens in a run, each as a value, and whoever listens: the committer, the display, the log,
+the artifacts.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ Emit = Callable[[Event], None]
 
 
 class Events:
-    """Hands each event to every listener, in the order in which they were added. What a listener raises ends the run."""
+    """Hands each event to every listener, in the order in which they were added. What a listener
+    raises ends the run.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []

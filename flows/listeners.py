@@ -1,4 +1,6 @@
-"""What listens to a run beside the display: it commits, counts, keeps a log, and fills Prefect's pages."""
+"""What listens to a run beside the display: it commits, counts, keeps a log, and fills Prefect's
+pages.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Which stage of a run follows which.
 
-The store is asked first: a study that is finished starts neither Ray nor a worker. Each shard is trained if any of its cells are
-to be, then swept; what training fails is not swept. Workers return values; this process is the only one that writes. Whatever
-else is to be done when something ends, committing included, is done by listeners.
+The store is asked first: a study that is finished starts neither Ray nor a worker. Each shard is
+trained if any of its cells are to be, then swept; what training fails is not swept. Workers return
+values; this process is the only one that writes. Whatever else is to be done when something ends,
+committing included, is done by listeners.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
 
 
 def run(request: RunRequest) -> Outcome:
-    """Plan, compute what is missing, draw the page, and compare with the last run. Called in a flow."""
+    """Plan, compute what is missing, draw the page, and compare with the last run. Called in a
+    flow.
+    """
     study = load_study(request.study, request.overrides)
     forced = matching(points_of(study), request.force) if request.force else ()
     store = Store.open(request.store) if Store.exists(request.store) else Store.create(request.store)
@@ -128,7 +131,9 @@ def _requests(plan: Plan) -> Requests:
 
 
 def _started() -> dict[str, str]:
-    """Whether a schedule, somebody through a deployment, or somebody at a terminal started this run, and the run's name."""
+    """Whether a schedule, somebody through a deployment, or somebody at a terminal started this
+    run, and the run's name.
+    """
     context = get_run_context()
     assert isinstance(context, FlowRunContext)  # noqa: S101 - called in a flow
     assert context.flow_run is not None  # noqa: S101 - as above

@@ -1,4 +1,6 @@
-"""Progress of a run as a person at the terminal sees it. Time left is estimated from planned work done so far."""
+"""Progress of a run as a person at the terminal sees it. Time left is estimated from planned work
+done so far.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def _clock(seconds: float) -> str:
 
 
 class Display:
-    """A bar with time left on a terminal; elsewhere a line per finished shard. Everything goes to stderr. Listens to a run."""
+    """A bar with time left on a terminal; elsewhere a line per finished shard. Everything goes to
+    stderr. Listens to a run.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)

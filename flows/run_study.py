@@ -2,8 +2,9 @@
 
     study -> plan against the store -> generate data -> train -> sweep -> commit each as it completes -> report
 
-Which stage follows which is in `flows.orchestration`. It is imported when the flow runs: with every task, Prefect sends the
-workers the flow's function and all that its body names, and they need none of it.
+Which stage follows which is in `flows.orchestration`. It is imported when the flow runs: with every
+task, Prefect sends the workers the flow's function and all that its body names, and they need none
+of it.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ def run_study(
         ray_address: of an existing cluster; without one a local Ray is started.
         workers: of a local Ray; by default as many as there are cores.
         retry_failed: compute points again that failed before.
-        force: an expression of the `--where` language; points that satisfy it are computed whatever the store says.
+        force: an expression of the `--where` language; points that satisfy it are computed whatever
+            the store says.
         force_unlock: take over a lock of the store whose holder is sure to be gone.
         report: the path of the page (``reports/NAME.html``).
         quiet: nothing on the terminal.
-        resources: what a task run asks of Ray, by stage (``generate data``, ``train``, ``sweep``): ``num_cpus`` (1 unless
-            told), ``num_gpus``, ``memory`` in bytes, or the name of a resource of the cluster's own.
+        resources: what a task run asks of Ray, by stage (``generate data``, ``train``, ``sweep``):
+            ``num_cpus`` (1 unless told), ``num_gpus``, ``memory`` in bytes, or the name of a
+            resource of the cluster's own.
     """
     from flows.orchestration import run
     from flows.request import RunRequest

@@ -12,7 +12,8 @@ def start(request: RunRequest) -> Outcome:
     """Run the flow with a Prefect server found or started.
 
     Raises:
-        DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that ended it as it is.
+        DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that
+            ended it as it is.
     """
     with prefect_server():
         from flows.run_study import run_study

@@ -1,7 +1,9 @@
-"""The stages that run on workers: handed to Ray as Prefect task runs, and given back as events in the order in which they end.
+"""The stages that run on workers: handed to Ray as Prefect task runs, and given back as events in
+the order in which they end.
 
-Data sets and weights go from task to task through Ray's object store. A worker that dies is replaced by Ray, which counts how
-often; Prefect's retries stay off. One that cannot be replaced is an answer too: its points have failed, with the reason.
+Data sets and weights go from task to task through Ray's object store. A worker that dies is
+replaced by Ray, which counts how often; Prefect's retries stay off. One that cannot be replaced is
+an answer too: its points have failed, with the reason.
 """
 
 from __future__ import annotations
@@ -88,13 +90,17 @@ class Workers:
         self._hand_over(number, shard, train, keys=Opaque(keys), data=[self._data_set(key, cells[key]) for key in keys])
 
     def sweep(self, number: int, shard: Shard) -> None:
-        """Have a shard swept: with the weights of its training, if it had one here, and stored ones."""
+        """Have a shard swept: with the weights of its training, if it had one here, and stored
+        ones.
+        """
         stored = {job.cell.id: self._stored(job.cell.id) for job in shard.jobs if job.cell.training and not job.train}
         trained = self._trained.pop(number, None)
         self._hand_over(number, shard, sweep, stored=Opaque(stored), trained=trained, requests=Opaque(self._requests))
 
     def ended(self, waiting: Callable[[], None]) -> Iterator[ShardTrained | ShardSwept]:
-        """What was handed over, as it ends, until nothing is left; `waiting` is called every half second."""
+        """What was handed over, as it ends, until nothing is left; `waiting` is called every half
+        second.
+        """
         while self._waiting:
             with _signals_as_raised():
                 ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_POLL_SECONDS)
@@ -143,10 +149,11 @@ def _reason_of(error: Exception) -> str:
 
 
 def _record_crash(task_run: UUID, stage: Task[..., Any], shard: Shard, reason: str) -> None:
-    """Have Prefect's pages show a task run as crashed: nobody else can, and it would seem to run for ever, or not to be there.
+    """Have Prefect's pages show a task run as crashed: nobody else can, and it would seem to run
+    for ever, or not to be there.
 
-    What a worker tells of the start of a task run is lost if it ends at once, its name included. Whatever Prefect cannot
-    record, the store will, so this is no reason to stop.
+    What a worker tells of the start of a task run is lost if it ends at once, its name included.
+    Whatever Prefect cannot record, the store will, so this is no reason to stop.
     """
     name = f"{stage.name}: {shard.name}"
     try:
@@ -162,7 +169,9 @@ def _record_crash(task_run: UUID, stage: Task[..., Any], shard: Shard, reason: s
 
 
 def _record_end(reason: str) -> None:
-    """The same for all task runs that still go on when the run is ended: their workers end with it, without a word."""
+    """The same for all task runs that still go on when the run is ended: their workers end with it,
+    without a word.
+    """
     unfinished = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     try:
         with get_client(sync_client=True) as client:
@@ -177,7 +186,9 @@ def _record_end(reason: str) -> None:
 
 @contextmanager
 def _signals_as_raised() -> Iterator[None]:
-    """What the handler of a signal raises while Ray waits arrives as the cause of a SystemError; raise it itself."""
+    """What the handler of a signal raises while Ray waits arrives as the cause of a SystemError;
+    raise it itself.
+    """
     try:
         yield
     except SystemError as error:

@@ -53,7 +53,8 @@ class Atlas:
 
         Raises:
             UnknownColumn: an unknown metric or axis.
-            WrongValue: two points fall on one place (name more axes then), or the axes span more than `MOST_PLACES` places.
+            WrongValue: two points fall on one place (name more axes then), or the axes span more
+                than `MOST_PLACES` places.
         """
         from tasks.columns import metric_names
         from tasks.where.columns import factorize, of_points
@@ -89,19 +90,25 @@ class Atlas:
     def best(
         self, of: str = "sampler", metric: str | None = None, at: str | None = None, **more: Unpack[_Selection]
     ) -> pd.DataFrame:
-        """The values of an axis in the order of their best configuration: `tasks.query.rank`, which takes `more`."""
+        """The values of an axis in the order of their best configuration: `tasks.query.rank`, which
+        takes `more`.
+        """
         from tasks.query import rank
 
         return rank(self._points, of, metric, at, **more)
 
     def pareto(self, objectives: Sequence[str] = ("w1", "nfe"), **more: Unpack[_Selection]) -> pd.DataFrame:
-        """The configurations that no other beats in all objectives: `tasks.query.pareto`, which takes `more`."""
+        """The configurations that no other beats in all objectives: `tasks.query.pareto`, which
+        takes `more`.
+        """
         from tasks.query import pareto
 
         return pareto(self._points, objectives, **more)
 
     def compare(self, other: xr.Dataset, **more: Unpack[_Comparing]) -> Comparison:
-        """Which numbers moved from these points to `other`: `tasks.compare.compare`, which takes `more`."""
+        """Which numbers moved from these points to `other`: `tasks.compare.compare`, which takes
+        `more`.
+        """
         from tasks.compare import compare
 
         return compare(self._points, other, **more)

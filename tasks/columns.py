@@ -1,12 +1,15 @@
-"""Of which law the rows of a table are: numbers measured against different laws are not to be pooled.
+"""Of which law the rows of a table are: numbers measured against different laws are not to be
+pooled.
 
-As a rule samples should follow their data set. Some samplers have a target of their own (`diffusion.samplers.OwnTarget`), the law
-in noise, and its sampling floor is another one: in proportion to the law's width, a thousand times as large where variance explodes.
+As a rule samples should follow their data set. Some samplers have a target of their own
+(`diffusion.samplers.OwnTarget`), the law in noise, and its sampling floor is another one: in
+proportion to the law's width, a thousand times as large where variance explodes.
 
-Nor is it the same to make samples from noise and to restore them from an observation, or to set out from the data themselves:
-whoever knows more errs less. Nor does an answer in noise compare with one that is to be clean. Every row says in `start` what it
-set out from (and in how much noise it ends, if in any), and in `process` which of these it is; rankings compare rows that make
-samples of the data from noise.
+Nor is it the same to make samples from noise and to restore them from an observation, or to set out
+from the data themselves: whoever knows more errs less. Nor does an answer in noise compare with one
+that is to be clean. Every row says in `start` what it set out from (and in how much noise it ends,
+if in any), and in `process` which of these it is; rankings compare rows that make samples of the
+data from noise.
 
 A metric of models, finally, is repeated by every row that asks the model anything: it counts once.
 """
@@ -77,7 +80,9 @@ class MetricColumns:
 
     @property
     def version(self) -> str:
-        """The version of the metric that the value was measured by; stored, and no variable of a dataset."""
+        """The version of the metric that the value was measured by; stored, and no variable of a
+        dataset.
+        """
         return f"{self.name}_version"
 
     @property
@@ -106,17 +111,23 @@ def metric_names(points: xr.Dataset) -> list[str]:
 
 
 def higher_is_better(points: xr.Dataset, column: str) -> bool:
-    """Whether larger values of a column are better: those of a metric that says so, and of what stands beside it."""
+    """Whether larger values of a column are better: those of a metric that says so, and of what
+    stands beside it.
+    """
     return bool(points[column].attrs.get("better") == "higher")
 
 
 def of_models(points: xr.Dataset, column: str) -> bool:
-    """Whether a column is of a metric of models, which all points of a cell repeat, or stands beside one."""
+    """Whether a column is of a metric of models, which all points of a cell repeat, or stands
+    beside one.
+    """
     return bool(points[column].attrs.get("of") == "models")
 
 
 def distinct(floors: Iterable[float]) -> list[float]:
-    """The different ones among sampling floors, ascending; such as lie within 5 % of the least of them are told as that one."""
+    """The different ones among sampling floors, ascending; such as lie within 5 % of the least of
+    them are told as that one.
+    """
     found: list[float] = []
     for floor in sorted(value for value in floors if math.isfinite(value)):
         if not found or floor > (1 + _SAME) * found[-1]:

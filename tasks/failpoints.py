@@ -1,7 +1,8 @@
-"""Places where a test may end the process as a power cut would. Without its environment variable this does nothing.
+"""Places where a test may end the process as a power cut would. Without its environment variable
+this does nothing.
 
-``DIFFATLAS_FAILPOINT=commit.before`` kills the process with SIGKILL when it first comes to that place,
-``DIFFATLAS_FAILPOINT=write.array:3`` when it comes there for the third time.
+``DIFFATLAS_FAILPOINT=commit.before`` kills the process with SIGKILL when it first comes to that
+place, ``DIFFATLAS_FAILPOINT=write.array:3`` when it comes there for the third time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Sentences about what was found: a value on one short line, the known name that was probably meant."""
+"""Sentences about what was found: a value on one short line, the known name that was probably
+meant.
+"""
 
 from __future__ import annotations
 

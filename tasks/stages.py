@@ -1,10 +1,11 @@
 """The stages of a run as Prefect shows them: generate data, train, sweep, commit, report.
 
-The only room here that knows Prefect, and a thin one: a task names its run and calls what does the work. The first three run on
-workers, the last two in the process that holds the store. Done means committed in the store: Prefect's caches and stored
-results play no part.
+The only room here that knows Prefect, and a thin one: a task names its run and calls what does the
+work. The first three run on workers, the last two in the process that holds the store. Done means
+committed in the store: Prefect's caches and stored results play no part.
 
-What a task's function names at its top travels to the workers with it, so the last two import within themselves.
+What a task's function names at its top travels to the workers with it, so the last two import
+within themselves.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ T = TypeVar("T")
 
 
 class Opaque(Generic[T]):
-    """A value that Prefect passes on without looking inside, where it would search every field for futures."""
+    """A value that Prefect passes on without looking inside, where it would search every field for
+    futures.
+    """
 
     def __init__(self, content: T) -> None:
         self.content = content
 
 
 class Reporter(Protocol):
-    """Follows the work of one task run: `tasks.work.Progress`, and when it is taken up, also for the second time."""
+    """Follows the work of one task run: `tasks.work.Progress`, and when it is taken up, also for
+    the second time.
+    """
 
     def begin(self) -> None: ...
 
@@ -71,7 +76,9 @@ def sweep(
     requests: Opaque[Requests],
     reporter: Opaque[Reporter],
 ) -> Opaque[SweepAnswer]:
-    """Ask every question of a shard: of cells whose weights are `stored`, of those that were just `trained`, or of exact ones."""
+    """Ask every question of a shard: of cells whose weights are `stored`, of those that were just
+    `trained`, or of exact ones.
+    """
     reporter.content.begin()
     weights = {**stored.content, **(trained.content.weights if trained else {})}
     return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content))

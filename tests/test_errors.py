@@ -1,4 +1,6 @@
-"""One tree of errors: stable kinds, exit codes, and a page (docs/errors.md) that says of each what to do."""
+"""One tree of errors: stable kinds, exit codes, and a page (docs/errors.md) that says of each what
+to do.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,14 @@
-"""The house as `docs/architecture.md` tells it: every room is there, and none has outgrown a reading."""
+"""The house as `docs/architecture.md` tells it: every room is there, and none has outgrown a
+reading.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("diffusion", "tasks", "flows", "deployments")
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LONGEST = 400  # lines of a file
+WIDEST = 100  # columns of prose
 
 
 def files() -> list[str]:
@@ -45,6 +50,24 @@ def test_a_class_name_means_one_thing() -> None:
 @pytest.mark.parametrize("name", files())
 def test_no_file_is_longer_than_a_reading(name: str) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def prose(text: str) -> Iterator[str]:
+    """Lines of docstrings and of comments on lines of their own, but for tables and formulas."""
+    tree = ast.parse(text)
+    bodies = (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
+    lines = text.splitlines()
+    found = [line for line in lines if line.lstrip().startswith("# ")]
+    for node in bodies:
+        if ast.get_docstring(node) is not None:
+            found += lines[node.body[0].lineno - 1 : node.body[0].end_lineno]
+    set_apart = re.compile(r"\s*\||\s*>>> |.*\S {2,}\S|\s{4,}.* (=|->|~) ")
+    return (line for line in found if not set_apart.match(line))
+
+
+@pytest.mark.parametrize("name", [name for name in files() if name.endswith(".py")])
+def test_prose_has_a_hundred_columns_and_closing_quotes_at_most(name: str) -> None:
+    assert [line for line in prose((ROOT / name).read_text(encoding="utf-8")) if len(line) > WIDEST + len('"""')] == []
 
 
 def test_every_change_is_told_in_a_file_that_the_next_version_can_use() -> None:

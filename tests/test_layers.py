@@ -1,7 +1,8 @@
 """The house has no circles: neither files nor rooms of a package import one another in a ring.
 
-Imports inside functions and under `TYPE_CHECKING` count: whoever reads a file has to know the files that it names,
-whenever Python loads them. A room is a folder of a package, or a file beside the folders.
+Imports inside functions and under `TYPE_CHECKING` count: whoever reads a file has to know the files
+that it names, whenever Python loads them. A room is a folder of a package, or a file beside the
+folders.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    """The modules among the known ones that a file names in import statements, wherever these stand."""
+    """The modules among the known ones that a file names in import statements, wherever these
+    stand.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
@@ -56,7 +59,9 @@ def rooms_of(graph: Graph) -> Graph:
 
 
 def circle_in(graph: Graph) -> list[str]:
-    """The names of one circle, or none: leave out what imports nothing that is left until nothing changes."""
+    """The names of one circle, or none: leave out what imports nothing that is left until nothing
+    changes.
+    """
     left = {name: set(names) & graph.keys() for name, names in graph.items()}
     while leaves := {name for name, names in left.items() if not names & left.keys()}:
         left = {name: names for name, names in left.items() if name not in leaves}

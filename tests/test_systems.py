@@ -1,4 +1,6 @@
-"""docs/systems.md names every system with where it is and what shows it; this test keeps those names true."""
+"""docs/systems.md names every system with where it is and what shows it; this test keeps those
+names true.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The files that a newcomer reads to follow one step: `docs/architecture.md` names them, and running code agrees."""
+"""The files that a newcomer reads to follow one step: `docs/architecture.md` names them, and
+running code agrees.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def named(way: str) -> list[str]:
 
 
 class Passed:
-    """The project's files whose functions are called, in the order of their first call, while `wanted` says so."""
+    """The project's files whose functions are called, in the order of their first call, while
+    `wanted` says so.
+    """
 
     def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
         self.files: list[str] = []

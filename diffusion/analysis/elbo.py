@@ -1,12 +1,14 @@
 r"""Evidence lower bounds, term by term: of a diffusion chain, and of whatever model brings its own.
 
-A chain of T levels with ``A_t = alpha_t / alpha_{t-1}`` and ``B_t^2 = 1 - A_t^2`` is a model with T layers of latent variables,
+A chain of T levels with ``A_t = alpha_t / alpha_{t-1}`` and ``B_t^2 = 1 - A_t^2`` is a model with T
+layers of latent variables,
 
     p(x_T) = N(0, I),   p(x_{t-1} | x_t) = N(m_t(x_t, D(x_t)), v_t I),
     m_t(x_t, x_0) = A_t sigma_{t-1}^2/sigma_t^2 x_t + alpha_{t-1} B_t^2/sigma_t^2 x_0
 
-whose posterior is approximated by the forward chain, ``q(x_{t-1} | x_t, x_0) = N(m_t(x_t, x_0), u_t I)`` with
-``u_t = B_t^2 sigma_{t-1}^2/sigma_t^2``. For each x_0
+whose posterior is approximated by the forward chain,
+``q(x_{t-1} | x_t, x_0) = N(m_t(x_t, x_0), u_t I)`` with ``u_t = B_t^2 sigma_{t-1}^2/sigma_t^2``.
+For each x_0
 
     log p(x_0)  >=  E log p(x_0 | x_1)  -  sum_{t=2}^T E KL( q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t) )  -  KL( q(x_T | x_0) || N(0, I) )
                     reconstruction         consistency                                                    prior matching
@@ -15,20 +17,24 @@ and with equal variances, ``v_t = u_t``, a consistency term is ``lambda_t E |x_0
 
     lambda_t = (alpha_{t-1} B_t^2/sigma_t^2)^2 / (2 u_t) = alpha_{t-1}^2 B_t^2 / (2 sigma_{t-1}^2 sigma_t^2) = (SNR_{t-1} - SNR_t) / 2,
 
-SNR = alpha^2/sigma^2 (`bound_weights`; in powers a = A^2 and abar = alpha^2 it reads ``(1-a)^2 abar_{t-1} / (2 u_t (1-abar_t)^2)``, and
-as a weight of the predicted noise ``(1-a)^2 / (2 u_t a (1-abar_t))``).
+SNR = alpha^2/sigma^2 (`bound_weights`; in powers a = A^2 and abar = alpha^2 it reads
+``(1-a)^2 abar_{t-1} / (2 u_t (1-abar_t)^2)``, and as a weight of the predicted noise
+``(1-a)^2 / (2 u_t a (1-abar_t))``).
 
-**The first level.** u_1 is zero: with it, the reconstruction of anything but x_0 itself would be minus infinity. The variance
-of ``p(x_0 | x_1)`` is ``B_1^2``, so that the mean D(x_1) is scored in units of the noise that the first step adds, and
-``lambda_1 = 1 / (2 B_1^2)``.
+**The first level.** u_1 is zero: with it, the reconstruction of anything but x_0 itself would be
+minus infinity. The variance of ``p(x_0 | x_1)`` is ``B_1^2``, so that the mean D(x_1) is scored in
+units of the noise that the first step adds, and ``lambda_1 = 1 / (2 B_1^2)``.
 
-**Which variance.** ``v_t = u_t`` (`posterior`) is right for data at one point, ``v_t = B_t^2`` (`transition`) for data of unit variance: of
-``N(0, I)`` the exact denoiser makes the reverse chain the forward one, and the bound is the log-likelihood itself. With
-`posterior` the same denoiser loses ``1/2 (B_t^2/u_t - 1 - ln B_t^2/u_t)`` per coordinate and level, most of it at the first few, however
-many levels there are: 1.35 nats per coordinate on the chain `ddpm-linear` of 100 levels, 0.46 on that of 1000.
+**Which variance.** ``v_t = u_t`` (`posterior`) is right for data at one point, ``v_t = B_t^2``
+(`transition`) for data of unit variance: of ``N(0, I)`` the exact denoiser makes the reverse chain
+the forward one, and the bound is the log-likelihood itself. With `posterior` the same denoiser
+loses ``1/2 (B_t^2/u_t - 1 - ln B_t^2/u_t)`` per coordinate and level, most of it at the first few,
+however many levels there are: 1.35 nats per coordinate on the chain `ddpm-linear` of 100 levels,
+0.46 on that of 1000.
 
-The mean of the bound over data is at most that of the log-density, minus the target's entropy. Sources: Sohl-Dickstein et al., ICML 2015;
-Ho et al., NeurIPS 2020, eq. 5; Kingma et al., Variational Diffusion Models, NeurIPS 2021 (the weights as differences of SNR).
+The mean of the bound over data is at most that of the log-density, minus the target's entropy.
+Sources: Sohl-Dickstein et al., ICML 2015; Ho et al., NeurIPS 2020, eq. 5; Kingma et al.,
+Variational Diffusion Models, NeurIPS 2021 (the weights as differences of SNR).
 """
 
 from __future__ import annotations
@@ -67,8 +73,8 @@ def evidence_bound(
 ) -> EvidenceBound:
     """The bound of one model, its terms averaged over independent draws of the noise.
 
-    Of a latent-variable model, such as an autoencoder, it is the model's own; of a denoiser that of the schedule's
-    chain (see `chain_bound`).
+    Of a latent-variable model, such as an autoencoder, it is the model's own; of a denoiser that of
+    the schedule's chain (see `chain_bound`).
 
     Args:
         model: A `LatentVariableModel` or a `Denoiser`, with one member.
@@ -123,11 +129,13 @@ def chain_bound(
 ) -> EvidenceBound:
     """The bound's terms at ``clean [n, dim]``, each for one draw of the noise.
 
-    `noise` gives ``[n, dim]`` standard normal numbers for each level t = 1 .. T, in this order; they may be independent, or the same for
-    all levels (`itertools.repeat`), since every term looks at one level. The denoiser is called as by a sampler, with one member.
+    `noise` gives ``[n, dim]`` standard normal numbers for each level t = 1 .. T, in this order;
+    they may be independent, or the same for all levels (`itertools.repeat`), since every term looks
+    at one level. The denoiser is called as by a sampler, with one member.
 
     Raises:
-        WrongValue: the schedule is refused (see `refuses_bound`), `variance` is unknown, or there is noise for too few levels.
+        WrongValue: the schedule is refused (see `refuses_bound`), `variance` is unknown, or there
+            is noise for too few levels.
     """
     if reason := refuses_bound(schedule):
         raise WrongValue(reason)

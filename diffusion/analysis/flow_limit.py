@@ -1,13 +1,14 @@
-r"""The probability flow without discretisation error: what every sampler tends to as its steps grow many.
+r"""The probability flow without discretisation error: what every sampler tends to as its steps grow
+many.
 
-On the unit circle, ``z = x / sqrt(alpha^2 + sigma^2) = cos(phi) x_0 + sin(phi) eps`` with ``tan(phi) = sigma / alpha``, the
-probability-flow ODE of every schedule is one and the same,
+On the unit circle, ``z = x / sqrt(alpha^2 + sigma^2) = cos(phi) x_0 + sin(phi) eps`` with
+``tan(phi) = sigma / alpha``, the probability-flow ODE of every schedule is one and the same,
 
     dz/dphi = (cos(phi) z - D) / sin(phi),
 
-regular from pure noise (``phi = pi/2``, no signal at all) down to the least noise of the schedule, where the denoiser takes
-the rest away. It is followed by an adaptive solver of order 8 (Hairer, Norsett & Wanner, Solving Ordinary Differential
-Equations I, 1993; scipy's DOP853).
+regular from pure noise (``phi = pi/2``, no signal at all) down to the least noise of the schedule,
+where the denoiser takes the rest away. It is followed by an adaptive solver of order 8 (Hairer,
+Norsett & Wanner, Solving Ordinary Differential Equations I, 1993; scipy's DOP853).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class FlowLost(DiffatlasError):
 def flow_limit(denoiser: Denoiser, x: Tensor, schedule: Schedule, scale: float, tolerance: float = 1e-6) -> Tensor:
     """Samples ``[1, batch, dim]`` from start noise x at the schedule's t_max, of the same shape.
 
-    `scale` is the size of the data; errors are held to `tolerance` of it (root mean square over the batch). Raises
-    `FlowLost` if the solver gives up or leaves the numbers.
+    `scale` is the size of the data; errors are held to `tolerance` of it (root mean square over the
+    batch). Raises `FlowLost` if the solver gives up or leaves the numbers.
     """
     ends = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
     alpha, sigma = schedule.alpha(ends), schedule.sigma(ends)

@@ -6,9 +6,11 @@ The Kullback-Leibler divergence of ``N(m_0, S_0)`` from ``N(m_1, S_1)`` on R^d, 
 
 It is no distance: the two arguments do not trade places. Two cases have closed forms of their own:
 
-- both covariances a multiple of I: ``1/2 ( d (v_0/v_1 - 1 - ln v_0/v_1) + |m_0 - m_1|^2 / v_1 )``. With equal variances it is
-  ``|m_0 - m_1|^2 / (2 v)``: half the squared distance *in units of the variance*, not the squared distance;
-- the second one standard: ``1/2 sum_j ( s_j^2 + m_j^2 - 1 - 2 ln s_j )``, the price of a latent variable in an autoencoder.
+- both covariances a multiple of I: ``1/2 ( d (v_0/v_1 - 1 - ln v_0/v_1) + |m_0 - m_1|^2 / v_1 )``.
+  With equal variances it is ``|m_0 - m_1|^2 / (2 v)``: half the squared distance *in units of the
+  variance*, not the squared distance;
+- the second one standard: ``1/2 sum_j ( s_j^2 + m_j^2 - 1 - 2 ln s_j )``, the price of a latent
+  variable in an autoencoder.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 def divergence(mean_0: Tensor, covariance_0: Tensor, mean_1: Tensor, covariance_1: Tensor) -> Tensor:
-    """``KL(N(mean_0, covariance_0) || N(mean_1, covariance_1))`` in nats; means ``[..., d]``, covariances ``[..., d, d]``.
+    """``KL(N(mean_0, covariance_0) || N(mean_1, covariance_1))`` in nats; means ``[..., d]``,
+    covariances ``[..., d, d]``.
 
     Raises:
         torch.linalg.LinAlgError: a covariance is not positive definite.
@@ -42,13 +45,17 @@ def _log_diagonal(root: Tensor) -> Tensor:
 
 
 def isotropic_divergence(distance_squared: Tensor, variance_0: Tensor, variance_1: Tensor, dim: int) -> Tensor:
-    """``KL(N(m_0, variance_0 I) || N(m_1, variance_1 I))`` on R^dim; `distance_squared` is ``|m_0 - m_1|^2``."""
+    """``KL(N(m_0, variance_0 I) || N(m_1, variance_1 I))`` on R^dim; `distance_squared` is
+    ``|m_0 - m_1|^2``.
+    """
     excess = (variance_0 - variance_1) / variance_1  # small where the variances are nearly equal, and kept so
     return 0.5 * (dim * (excess - torch.log1p(excess)) + distance_squared / variance_1)
 
 
 def divergence_from_standard(mean: Tensor, log_std: Tensor) -> Tensor:
-    """``KL(N(mean, diag(exp(log_std))^2) || N(0, I))``, ``[...]``; `log_std` ``[..., d]``, or ``[..., 1]`` for all coordinates."""
+    """``KL(N(mean, diag(exp(log_std))^2) || N(0, I))``, ``[...]``; `log_std` ``[..., d]``, or
+    ``[..., 1]`` for all coordinates.
+    """
     terms = torch.exp(2 * log_std) + mean.square() - 1 - 2 * log_std
     return 0.5 * terms.sum(-1)
 

@@ -1,29 +1,34 @@
 r"""The likelihood of data under a denoiser, by the change of variables along its probability flow.
 
-Measured in units of the noise, ``w = x_t / sigma``, and told the noise by the amplitude of the signal, ``u = alpha / sigma``, the flow
-of every schedule is one and the same,
+Measured in units of the noise, ``w = x_t / sigma``, and told the noise by the amplitude of the
+signal, ``u = alpha / sigma``, the flow of every schedule is one and the same,
 
     dw/du = D(x_t)                                  (w = u x_0 + eps: what does not depend on u is the noise)
 
-regular from pure noise (u = 0) to the least noise of the schedule, and of one scale everywhere: an error of 0.001 in w is a thousandth of
-the noise. The density of w changes along it by the divergence,
+regular from pure noise (u = 0) to the least noise of the schedule, and of one scale everywhere: an
+error of 0.001 in w is a thousandth of the noise. The density of w changes along it by the
+divergence,
 
     d log p_w / du = -div_w D = -sigma div_x D,     for the ideal denoiser = -u E[|x_0 - D|^2 | x_t]
 
-(the last by Tweedie's formula; its mean is the relation of Guo, Shamai & Verdu, IEEE Trans. Inf. Theory 51, 2005). So that
+(the last by Tweedie's formula; its mean is the relation of Guo, Shamai & Verdu, IEEE Trans. Inf.
+Theory 51, 2005). So that
 
     log p(x) = log N(x_T; 0, S^2 I) + d log(sigma_T / sigma_min) - integral over u from u_T to u_min of sigma div_x D
 
-with x at the schedule's t_min, x_T where the flow takes it at t_max, and S the standard deviation of the process' own start noise:
-1 where variance is preserved, sigma(t_max) where it explodes. **The cut-off is part of the answer**: what is given is the density
-at t_min, that of data noised by sigma(t_min).
+with x at the schedule's t_min, x_T where the flow takes it at t_max, and S the standard deviation
+of the process' own start noise: 1 where variance is preserved, sigma(t_max) where it explodes.
+**The cut-off is part of the answer**: what is given is the density at t_min, that of data noised by
+sigma(t_min).
 
-Divergences: an ideal denoiser knows its own (`DivergenceModel`). Otherwise by automatic differentiation, d vector-Jacobian products for
-the exact trace, or Hutchinson's estimate ``mean of v' (dD/dx) v`` with random signs v, each sample's own and the same at every u (Grathwohl
-et al., FFJORD, ICLR 2019), so that the solver sees a smooth function; the error of log p is then that of the estimate, and has mean zero.
+Divergences: an ideal denoiser knows its own (`DivergenceModel`). Otherwise by automatic
+differentiation, d vector-Jacobian products for the exact trace, or Hutchinson's estimate
+``mean of v' (dD/dx) v`` with random signs v, each sample's own and the same at every u (Grathwohl
+et al., FFJORD, ICLR 2019), so that the solver sees a smooth function; the error of log p is then
+that of the estimate, and has mean zero.
 
-Sources: Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al., Score-Based Generative Modeling through Stochastic
-Differential Equations, ICLR 2021, appendix D.2.
+Sources: Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al., Score-Based
+Generative Modeling through Stochastic Differential Equations, ICLR 2021, appendix D.2.
 """
 
 from __future__ import annotations
@@ -53,7 +58,9 @@ _RELATIVE = 1e-12  # of w, whose rounding errors are of that size where u is lar
 
 
 def signs(key: tuple[object, ...], probes: int, samples: int, dim: int) -> Tensor:
-    """Random signs ``[probes, samples, dim]`` of the stream named by `key`; sample i's do not depend on how many there are."""
+    """Random signs ``[probes, samples, dim]`` of the stream named by `key`; sample i's do not
+    depend on how many there are.
+    """
     noise = SampleNoise(key, samples, dim)
     draws = torch.stack([noise.draw(k) for k in range(probes)])
     return torch.where(draws < 0, -1.0, 1.0).to(torch.float64)
@@ -62,9 +69,11 @@ def signs(key: tuple[object, ...], probes: int, samples: int, dim: int) -> Tenso
 def divergence(
     denoiser: Denoiser, x: Tensor, alpha: Tensor, sigma: Tensor, probes: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``D(x)`` ``[members, batch, dim]`` and ``div_x D`` ``[members, batch]``, x as a `Denoiser` takes it.
+    """``D(x)`` ``[members, batch, dim]`` and ``div_x D`` ``[members, batch]``, x as a `Denoiser`
+    takes it.
 
-    With `probes` ``[probes, batch, dim]`` the divergence is Hutchinson's estimate, unless the denoiser knows better.
+    With `probes` ``[probes, batch, dim]`` the divergence is Hutchinson's estimate, unless the
+    denoiser knows better.
 
     Raises:
         WrongValue: the denoiser neither states its divergence nor can be differentiated.
@@ -96,11 +105,13 @@ def log_likelihood(
     probes: int = 1,
     key: tuple[object, ...] = ("likelihood",),
 ) -> Tensor:
-    """log p ``[1, batch]``, in nats, of points ``[1, batch, dim]`` at the schedule's t_min under a denoiser's flow.
+    """log p ``[1, batch]``, in nats, of points ``[1, batch, dim]`` at the schedule's t_min under a
+    denoiser's flow.
 
-    To score clean data, noise them first, ``x = alpha x_0 + sigma eps`` at t_min: the density is that of noised data. Errors of the
-    solver are held to `tolerance`, in units of the noise and in nats (root mean square over the batch). `trace` is exact up to
-    `MOST_EXACT` dimensions and Hutchinson's with `probes` random signs beyond, unless it is named; signs come from the stream
+    To score clean data, noise them first, ``x = alpha x_0 + sigma eps`` at t_min: the density is
+    that of noised data. Errors of the solver are held to `tolerance`, in units of the noise and in
+    nats (root mean square over the batch). `trace` is exact up to `MOST_EXACT` dimensions and
+    Hutchinson's with `probes` random signs beyond, unless it is named; signs come from the stream
     `key`.
 
     Raises:
@@ -128,23 +139,28 @@ def log_likelihood(
 
 
 def bits_per_dim(log_density: Tensor, dim: int, scale: float = 1.0) -> Tensor:
-    """``-log2 p / dim + log2 scale``: of data in another unit, `scale` of which are one unit of those whose density is given.
+    """``-log2 p / dim + log2 scale``: of data in another unit, `scale` of which are one unit of
+    those whose density is given.
 
-    Images of whole grey levels 0 .. 255 that were mapped to [-1, 1] have ``scale = 127.5``: bits per dimension are then those of
-    grey levels.
+    Images of whole grey levels 0 .. 255 that were mapped to [-1, 1] have ``scale = 127.5``: bits
+    per dimension are then those of grey levels.
     """
     return -log_density / (dim * math.log(2)) + math.log2(scale)
 
 
 def to_noise(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float = 1e-6) -> Tensor:
-    """Where the flow takes points ``[1, batch, dim]`` from t_min to t_max; errors held to `tolerance` of the noise."""
+    """Where the flow takes points ``[1, batch, dim]`` from t_min to t_max; errors held to
+    `tolerance` of the noise.
+    """
     _checked(x)
     first, last, sigma_min, sigma_max = _ends(schedule)
     return sigma_max * _followed(_velocity(denoiser), x / sigma_min, first, last, tolerance)
 
 
 def to_data(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float = 1e-6) -> Tensor:
-    """Where the flow takes points ``[1, batch, dim]`` from t_max to t_min: the inverse of `to_noise`."""
+    """Where the flow takes points ``[1, batch, dim]`` from t_max to t_min: the inverse of
+    `to_noise`.
+    """
     _checked(x)
     first, last, sigma_min, sigma_max = _ends(schedule)
     return sigma_min * _followed(_velocity(denoiser), x / sigma_max, last, first, tolerance)
@@ -165,7 +181,9 @@ def _ends(schedule: Schedule) -> tuple[float, float, float, float]:
 
 
 def _on_circle(u: float) -> tuple[Tensor, Tensor]:
-    """alpha and sigma, ``[1]``, of the level with ``alpha / sigma = u`` and ``alpha^2 + sigma^2 = 1``."""
+    """alpha and sigma, ``[1]``, of the level with ``alpha / sigma = u`` and
+    ``alpha^2 + sigma^2 = 1``.
+    """
     r = math.hypot(1.0, u)
     return torch.tensor([u / r], dtype=torch.float64), torch.tensor([1 / r], dtype=torch.float64)
 

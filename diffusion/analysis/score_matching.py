@@ -1,13 +1,16 @@
-r"""Score matching for any function: the objectives point by point, the distance that they minimise, and what energies need.
+r"""Score matching for any function: the objectives point by point, the distance that they minimise,
+and what energies need.
 
-A score ``s(x)`` shall be ``grad log p(x)`` of data of which there are samples only. The **Fisher divergence**
+A score ``s(x)`` shall be ``grad log p(x)`` of data of which there are samples only. The **Fisher
+divergence**
 
     F(s) = 1/2 E |s - grad log p|^2 = E [tr grad s + 1/2 |s|^2] + 1/2 E |grad log p|^2
 
-contains the unknown only in its last term, which does not depend on s (Hyvarinen, JMLR 6, 2005). The equality is an integration by parts
-and needs ``p s -> 0`` at infinity *and no ends on the way*: where a density ends abruptly, or is no density at all (points, surfaces),
-the right side falls without bound. (On U[0, 1] it is -6, -14, -22 for ``s = -c (2x - 1)^p`` with larger and larger c and p.) Noised data
-have a smooth positive density in all cases.
+contains the unknown only in its last term, which does not depend on s (Hyvarinen, JMLR 6, 2005).
+The equality is an integration by parts and needs ``p s -> 0`` at infinity *and no ends on the way*:
+where a density ends abruptly, or is no density at all (points, surfaces), the right side falls
+without bound. (On U[0, 1] it is -6, -14, -22 for ``s = -c (2x - 1)^p`` with larger and larger c and
+p.) Noised data have a smooth positive density in all cases.
 
 | objective | of a point x | needs |
 |---|---|---|
@@ -16,17 +19,21 @@ have a smooth positive density in all cases.
 | sliced | ``mean_j [v_j' (grad s) v_j + 1/2 (v_j' s)^2]`` | M backward passes |
 | denoising | ``1/2 abs(s(x_0 + sigma eps) + eps / sigma)^2`` | noised data |
 
-The v_j are probes with ``E v v' = I``: normal, or signs (Rademacher). Given x, with J the symmetric Jacobian,
+The v_j are probes with ``E v v' = I``: normal, or signs (Rademacher). Given x, with J the symmetric
+Jacobian,
 
     Var v' J v = 2 |J|_F^2 (normal),     2 (|J|_F^2 - sum J_ii^2) (signs),     both divided by M for the mean of M.
 
-Sliced score matching with its variance reduced (``E (v's)^2 = |s|^2`` put in) *is* the implicit objective with Hutchinson's
-trace. The denoising objective is that of the noised law, up to a constant (Vincent, Neural Computation 23, 2011); its minimiser is
-the score of the noised law, not of the data.
+Sliced score matching with its variance reduced (``E (v's)^2 = |s|^2`` put in) *is* the implicit
+objective with Hutchinson's trace. The denoising objective is that of the noised law, up to a
+constant (Vincent, Neural Computation 23, 2011); its minimiser is the score of the noised law, not
+of the data.
 
-**Energies.** If ``p = exp(f) / Z``, the score is ``grad f`` whatever Z is; `normaliser` finds Z by quadrature where that can be done.
+**Energies.** If ``p = exp(f) / Z``, the score is ``grad f`` whatever Z is; `normaliser` finds Z by
+quadrature where that can be done.
 
-Sources besides: Hutchinson, Communications in Statistics 18, 1989; Song, Garg, Shi & Ermon, Sliced Score Matching, UAI 2019.
+Sources besides: Hutchinson, Communications in Statistics 18, 1989; Song, Garg, Shi & Ermon, Sliced
+Score Matching, UAI 2019.
 """
 
 from __future__ import annotations
@@ -54,32 +61,40 @@ def draw_probes(law: Probes, shape: tuple[int, ...], generator: torch.Generator)
     return 2.0 * torch.randint(2, shape, generator=generator).double() - 1.0
 
 
-# --- objectives, point by point ---------------------------------------------------------------------------------------
+# --- objectives, point by point -------------------------------------------------------------------
 
 
 def trace_of_jacobian(score: ScoreFunction, x: Tensor) -> Tensor:
-    """``sum_i d s_i / d x_i`` at each of the points ``x [n, d]``, ``[n]``: d backward passes, differentiable."""
+    """``sum_i d s_i / d x_i`` at each of the points ``x [n, d]``, ``[n]``: d backward passes,
+    differentiable.
+    """
     u, s = _at(score, x)
     return coordinate_trace(s, u)
 
 
 def hutchinson(score: ScoreFunction, x: Tensor, probes: Tensor) -> Tensor:
-    """``mean_j v_j' (grad s) v_j`` for probes ``[n, M, d]``, ``[n]``: an unbiased estimate of the trace by M backward passes."""
+    """``mean_j v_j' (grad s) v_j`` for probes ``[n, M, d]``, ``[n]``: an unbiased estimate of the
+    trace by M backward passes.
+    """
     u, s = _at(score, x)
     return probed_trace(s, u, probes).mean(-1)
 
 
 def implicit_loss(score: ScoreFunction, x: Tensor, probes: Tensor | None = None) -> Tensor:
-    """``tr grad s + 1/2 |s|^2`` at each point, ``[n]``; with `probes` ``[n, M, d]`` the trace is Hutchinson's."""
+    """``tr grad s + 1/2 |s|^2`` at each point, ``[n]``; with `probes` ``[n, M, d]`` the trace is
+    Hutchinson's.
+    """
     u, s = _at(score, x)
     trace = coordinate_trace(s, u) if probes is None else probed_trace(s, u, probes).mean(-1)
     return trace + 0.5 * s.square().sum(-1)
 
 
 def sliced_loss(score: ScoreFunction, x: Tensor, probes: Tensor, *, variance_reduced: bool = False) -> Tensor:
-    """``mean_j [v_j' (grad s) v_j + 1/2 (v_j' s)^2]`` at each point, ``[n]``, for `probes` ``[n, M, d]``.
+    """``mean_j [v_j' (grad s) v_j + 1/2 (v_j' s)^2]`` at each point, ``[n]``, for `probes`
+    ``[n, M, d]``.
 
-    With `variance_reduced` the second term is its mean, ``1/2 |s|^2``: then this is `implicit_loss` with the same probes.
+    With `variance_reduced` the second term is its mean, ``1/2 |s|^2``: then this is `implicit_loss`
+    with the same probes.
     """
     if variance_reduced:
         return implicit_loss(score, x, probes)
@@ -88,12 +103,16 @@ def sliced_loss(score: ScoreFunction, x: Tensor, probes: Tensor, *, variance_red
 
 
 def denoising_loss(score: ScoreFunction, data: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """``1/2 |s(x_0 + sigma eps) + eps / sigma|^2`` for data and standard normal noise ``[n, d]``, ``[n]``."""
+    """``1/2 |s(x_0 + sigma eps) + eps / sigma|^2`` for data and standard normal noise ``[n, d]``,
+    ``[n]``.
+    """
     return 0.5 * (score(data + sigma * noise) + noise / sigma).square().sum(-1)
 
 
 def coordinate_trace(s: Tensor, u: Tensor) -> Tensor:
-    """The trace of ds/du for s and u ``[..., d]``, where s was computed from u row by row; ``[...]``."""
+    """The trace of ds/du for s and u ``[..., d]``, where s was computed from u row by row;
+    ``[...]``.
+    """
     return torch.stack([_backward(s[..., i].sum(), u)[..., i] for i in range(u.shape[-1])]).sum(0)
 
 
@@ -116,11 +135,13 @@ def _at(score: ScoreFunction, x: Tensor) -> tuple[Tensor, Tensor]:
     return u, s
 
 
-# --- distances --------------------------------------------------------------------------------------------------------
+# --- distances ------------------------------------------------------------------------------------
 
 
 def score_of(denoiser: Denoiser, alpha: float, sigma: float) -> ScoreFunction:
-    """The score ``(alpha D(x) - x) / sigma^2`` that a denoiser of one member implies at a noise level."""
+    """The score ``(alpha D(x) - x) / sigma^2`` that a denoiser of one member implies at a noise
+    level.
+    """
     level = torch.tensor([alpha], dtype=torch.float64), torch.tensor([sigma], dtype=torch.float64)
 
     def score(x: Tensor) -> Tensor:
@@ -156,7 +177,7 @@ def fisher_divergence(
     return float(each.mean()), float(each.std() / samples**0.5)
 
 
-# --- energies ---------------------------------------------------------------------------------------------------------
+# --- energies -------------------------------------------------------------------------------------
 
 _MOST_POINTS = 1 << 22
 

@@ -1,8 +1,9 @@
 """Target distributions.
 
-Each is a frozen dataclass whose fields are its parameters; importing this package registers all of them in `datasets`.
-Where ``exact`` is true, the noised log-density, the score, the ideal denoiser and its posterior variance are known at every
-noise level (see `diffusion.datasets.base` for the contract).
+Each is a frozen dataclass whose fields are its parameters; importing this package registers all of
+them in `datasets`. Where ``exact`` is true, the noised log-density, the score, the ideal denoiser
+and its posterior variance are known at every noise level (see `diffusion.datasets.base` for the
+contract).
 
 | name | target |
 |---|---|
@@ -16,11 +17,11 @@ noise level (see `diffusion.datasets.base` for the contract).
 | `torus` | a surface in space |
 | `noised` | any of these at one noise level |
 
-Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that is left when a
-label is known, `observed` that which is left when some noisy coordinates are.
+Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that
+is left when a label is known, `observed` that which is left when some noisy coordinates are.
 
-`PointSet` is the base of finite sets of points. A target that reads its points from a file lives outside this package,
-which has no files: `tasks.data.from_file`.
+`PointSet` is the base of finite sets of points. A target that reads its points from a file lives
+outside this package, which has no files: `tasks.data.from_file`.
 """
 
 from __future__ import annotations

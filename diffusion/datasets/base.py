@@ -1,25 +1,28 @@
 """What a target distribution owes the rest of the atlas.
 
-A noised sample is ``x = alpha x_0 + sigma eps`` with ``x_0`` from the target and ``eps ~ N(0, I)``. Where the law of `x` is
-known (in closed form or by quadrature) a dataset gives it for any ``alpha >= 0, sigma > 0``:
+A noised sample is ``x = alpha x_0 + sigma eps`` with ``x_0`` from the target and ``eps ~ N(0, I)``.
+Where the law of `x` is known (in closed form or by quadrature) a dataset gives it for any
+``alpha >= 0, sigma > 0``:
 
 - log-density ``log p(x)``, score ``grad log p(x)``,
 - ideal denoiser ``D(x) = E[x_0 | x] = (x + sigma^2 score(x)) / alpha`` (Tweedie's formula),
-- posterior variance ``E[|x_0 - D(x)|^2 | x] = sigma^2 / alpha  div D(x)``, the trace of the covariance of ``x_0``. Its mean
-  over `x` is the denoising loss below which no network can come.
+- posterior variance ``E[|x_0 - D(x)|^2 | x] = sigma^2 / alpha  div D(x)``, the trace of the
+  covariance of ``x_0``. Its mean over `x` is the denoising loss below which no network can come.
 
-Shapes: ``x`` is ``[..., batch, dim]``; `alpha` and `sigma` broadcast against ``[..., batch]`` (``[members, 1]`` for a stack).
-Everything is float64. A point's numbers do not depend, not even in the last bit, on what else is in the batch: nothing
-here multiplies matrices, and sums go in an order that is the same for every batch.
+Shapes: ``x`` is ``[..., batch, dim]``; `alpha` and `sigma` broadcast against ``[..., batch]``
+(``[members, 1]`` for a stack). Everything is float64. A point's numbers do not depend, not even in
+the last bit, on what else is in the batch: nothing here multiplies matrices, and sums go in an
+order that is the same for every batch.
 
 Three things more are known of some targets:
 
 - the distribution function and quantiles of the clean data, where `has_cdf`;
-- separate *modes* (the atoms of a point set, the cells of a checkerboard): `mode_of` says to which of them a clean sample
-  belongs, `mode_weights` with what probability it does;
-- *classes*: every sample was drawn with a label (the component of a mixture that it came from, the digit that an image
-  shows), which `sample_labelled` tells, and `of_class` is the law of the samples of one label. A mode is read off a
-  sample; a label is not, and samples of two labels may lie at the same place.
+- separate *modes* (the atoms of a point set, the cells of a checkerboard): `mode_of` says to which
+  of them a clean sample belongs, `mode_weights` with what probability it does;
+- *classes*: every sample was drawn with a label (the component of a mixture that it came from, the
+  digit that an image shows), which `sample_labelled` tells, and `of_class` is the law of the
+  samples of one label. A mode is read off a sample; a label is not, and samples of two labels may
+  lie at the same place.
 """
 
 from __future__ import annotations
@@ -45,8 +48,9 @@ Rows = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [n, dim], alpha [n], sig
 class Dataset(Component):
     """A target distribution on R^dim.
 
-    What a subclass says of noised points (`denoise`, `log_density`, `score`, `posterior_variance`) is asked through
-    `diffusion.arguments.at_a_level`: plain numbers are taken, shapes and levels that cannot be right are refused.
+    What a subclass says of noised points (`denoise`, `log_density`, `score`, `posterior_variance`)
+    is asked through `diffusion.arguments.at_a_level`: plain numbers are taken, shapes and levels
+    that cannot be right are refused.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -65,9 +69,11 @@ class Dataset(Component):
 
     @property
     def smooth(self) -> bool:
-        """Whether the clean data have a density that is positive and differentiable in the whole space: a score at every point.
+        """Whether the clean data have a density that is positive and differentiable in the whole
+        space: a score at every point.
 
-        Points, surfaces and densities that end abruptly have none, nor has anything of which it is not known.
+        Points, surfaces and densities that end abruptly have none, nor has anything of which it is
+        not known.
         """
         return False
 
@@ -88,7 +94,9 @@ class Dataset(Component):
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width where a point is an image, its pixels row by row, channel by channel; else None."""
+        """Channels, height and width where a point is an image, its pixels row by row, channel by
+        channel; else None.
+        """
         return None
 
     @abstractmethod
@@ -118,25 +126,32 @@ class Dataset(Component):
         raise NoExactAnswer(f"dataset {self.registered_name!r} has no distribution function")
 
     def quantile(self, u: Tensor) -> Tensor:  # noqa: ARG002
-        """The smallest x with ``cdf(x) >= u``, elementwise for u in [0, 1]: the inverse of `cdf` where it has one."""
+        """The smallest x with ``cdf(x) >= u``, elementwise for u in [0, 1]: the inverse of `cdf`
+        where it has one.
+        """
         raise NoExactAnswer(f"dataset {self.registered_name!r} has no quantile function")
 
     @property
     def mode_weights(self) -> tuple[float, ...] | None:
-        """``P(mode_of(x_0) = k)`` for each mode k; None where the target does not fall into separate modes."""
+        """``P(mode_of(x_0) = k)`` for each mode k; None where the target does not fall into
+        separate modes.
+        """
         return None
 
     def mode_of(self, x: Tensor) -> Tensor:  # noqa: ARG002
-        """The mode to which each of the clean samples ``x [n, dim]`` belongs, ``[n]`` int64 below `len(mode_weights)`.
+        """The mode to which each of the clean samples ``x [n, dim]`` belongs, ``[n]`` int64 below
+        `len(mode_weights)`.
 
-        It is the nearest one, so that samples that miss every mode are counted too. Available where `mode_weights` is
-        not None.
+        It is the nearest one, so that samples that miss every mode are counted too. Available where
+        `mode_weights` is not None.
         """
         raise NoExactAnswer(f"dataset {self.registered_name!r} has no separate modes")
 
     @property
     def classes(self) -> int:
-        """How many classes there are; labels run from 0 to ``classes - 1``. 0 where samples have no labels."""
+        """How many classes there are; labels run from 0 to ``classes - 1``. 0 where samples have no
+        labels.
+        """
         return 0
 
     @property
@@ -145,13 +160,17 @@ class Dataset(Component):
         return None
 
     def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """`n` draws, the same that `sample` makes with this generator, and the label of each, ``[n]`` int64."""
+        """`n` draws, the same that `sample` makes with this generator, and the label of each,
+        ``[n]`` int64.
+        """
         raise NoExactAnswer(f"dataset {self.registered_name!r} has no labels")
 
     def of_class(self, label: int) -> Dataset | None:  # noqa: ARG002
-        """The distribution of the samples with this label, where it has a form of its own; else None.
+        """The distribution of the samples with this label, where it has a form of its own; else
+        None.
 
-        See `diffusion.datasets.classes.given_labels`, which finds the samples of other classes among draws.
+        See `diffusion.datasets.classes.given_labels`, which finds the samples of other classes
+        among draws.
 
         Raises:
             WrongValue: There is no such label.
@@ -165,7 +184,9 @@ class Dataset(Component):
 
 @dataclass(frozen=True)
 class ScalarDataset(Dataset):
-    """A target that lives on the line whatever its parameters, with known distribution and quantile functions."""
+    """A target that lives on the line whatever its parameters, with known distribution and quantile
+    functions.
+    """
 
     @property
     def has_cdf(self) -> bool:
@@ -196,7 +217,9 @@ def check_label(dataset: Dataset, label: int) -> None:
 def in_blocks(
     function: Rows, x: Tensor, alpha: Tensor, sigma: Tensor, *, block: int, trailing: tuple[int, ...] = ()
 ) -> Tensor:
-    """`function` on a block of points at a time, so that its temporaries stay in the cache; ``[..., batch, *trailing]``."""
+    """`function` on a block of points at a time, so that its temporaries stay in the cache;
+    ``[..., batch, *trailing]``.
+    """
     shape = torch.broadcast_shapes(x.shape[:-1], alpha.shape, sigma.shape)
     points = x.expand(*shape, x.shape[-1]).reshape(-1, x.shape[-1])
     alphas, sigmas = alpha.expand(shape).reshape(-1), sigma.expand(shape).reshape(-1)
@@ -209,7 +232,9 @@ def in_blocks(
 
 @dataclass(frozen=True)
 class InBlocks(Dataset):
-    """A law that answers for a block of points ``[n, dim]`` at a time, alpha and sigma ``[n]`` each."""
+    """A law that answers for a block of points ``[n, dim]`` at a time, alpha and sigma ``[n]``
+    each.
+    """
 
     block: ClassVar[int] = 1 << 14
 
@@ -220,7 +245,9 @@ class InBlocks(Dataset):
         return in_blocks(self._denoise, x, alpha, sigma, block=self.block, trailing=(self.dim,))
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Not by Tweedie's formula, ``(alpha D - x) / sigma^2``, which cancels where sigma is small."""
+        """Not by Tweedie's formula, ``(alpha D - x) / sigma^2``, which cancels where sigma is
+        small.
+        """
         return in_blocks(self._score, x, alpha, sigma, block=self.block, trailing=(self.dim,))
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -244,7 +271,9 @@ class InBlocks(Dataset):
 
 
 def tree_sum(terms: Tensor) -> Tensor:
-    """Sum over the first axis by halves, elementwise: the same order for every column, whatever the columns beside it."""
+    """Sum over the first axis by halves, elementwise: the same order for every column, whatever the
+    columns beside it.
+    """
     while len(terms) > 1:
         half = len(terms) // 2
         summed = terms[:half] + terms[half : 2 * half]

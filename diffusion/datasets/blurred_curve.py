@@ -1,24 +1,28 @@
 r"""Blurred curves in the plane, with the exact noised law by quadrature along the curve.
 
-The target is ``x_0 = c + s z``: c on a curve, with a known law of its parameter t, and ``z ~ N(0, I)``; s is the *noise*
-of the target. With ``v = alpha^2 s^2 + sigma^2`` the noised sample is ``N(alpha c(t), v I)`` given t, and the posterior of
-t has the weight ``exp(f(t))``, up to what all t have in common,
+The target is ``x_0 = c + s z``: c on a curve, with a known law of its parameter t, and
+``z ~ N(0, I)``; s is the *noise* of the target. With ``v = alpha^2 s^2 + sigma^2`` the noised
+sample is ``N(alpha c(t), v I)`` given t, and the posterior of t has the weight ``exp(f(t))``, up to
+what all t have in common,
 
     f(t) = alpha (c(t) - c_0) (x - alpha (c(t) + c_0) / 2) / v,      c_0 the mean of the target
     p(x) = N(x; alpha c_0, v I) E[exp f]
     D(x) = (alpha s^2 x + sigma^2 C) / v,   C = E[c exp f] / E[exp f]
     E[|x_0 - D|^2 | x] = 2 s^2 sigma^2 / v + (sigma^2 / v)^2 Var[c | x]
 
-The curve is cut into panels of one length ``l <= 16 s``. Over half a panel f changes by no more than about
+The curve is cut into panels of one length ``l <= 16 s``. Over half a panel f changes by no more
+than about
 
     M = (l / 2)^2 alpha^2 / v + (l / 2) alpha d / v,      d the distance from x to alpha c
 
-and as many Gauss-Legendre nodes as M asks for, 8 to 72 in each panel, give the integral to 1e-12. That reaches thirty
-noise widths from the curve and farther. A point still farther away sees a part of the curve that shrinks like the root of
-``v / alpha |x|``: there, in every panel that counts, the part where f is within 50 of its maximum is found by refining a
-grid, and gets 64 nodes to itself. That is exact at any distance, and some five times slower.
+and as many Gauss-Legendre nodes as M asks for, 8 to 72 in each panel, give the integral to 1e-12.
+That reaches thirty noise widths from the curve and farther. A point still farther away sees a part
+of the curve that shrinks like the root of ``v / alpha |x|``: there, in every panel that counts, the
+part where f is within 50 of its maximum is found by refining a grid, and gets 64 nodes to itself.
+That is exact at any distance, and some five times slower.
 
-Everything is elementwise or summed by halves: a point's numbers do not depend, not even in the last bit, on the batch.
+Everything is elementwise or summed by halves: a point's numbers do not depend, not even in the last
+bit, on the batch.
 """
 
 from __future__ import annotations
@@ -64,7 +68,9 @@ def _gauss_legendre(n: int) -> Plane:
 
 
 class Panels(NamedTuple):
-    """A curve in pieces of equal length: on which arc each lies and from where to where in t, ``[panels]`` each."""
+    """A curve in pieces of equal length: on which arc each lies and from where to where in t,
+    ``[panels]`` each.
+    """
 
     length: float
     arc: Tensor  # int64
@@ -79,7 +85,8 @@ class Panels(NamedTuple):
 
 
 class _Nodes(NamedTuple):
-    """Points of the curve relative to c_0, half their squared lengths, and the logarithms of their weights.
+    """Points of the curve relative to c_0, half their squared lengths, and the logarithms of their
+    weights.
 
     ``[K, 1]`` each, or ``[K, n]`` if every point x has its own.
     """
@@ -114,7 +121,9 @@ class _Rows(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What n points know of c: log E[exp f], C - c_0 and, where asked for, Var[c | x]; ``[n]`` each."""
+    """What n points know of c: log E[exp f], C - c_0 and, where asked for, Var[c | x]; ``[n]``
+    each.
+    """
 
     log_mass: Tensor
     mean: Plane
@@ -122,7 +131,9 @@ class _Known(NamedTuple):
 
 
 def _known(exponent: Tensor, a: Plane, within: Tensor | float, *, spread: bool) -> _Known:
-    """The same of a law that has `a` with weight ``exp(exponent)``, ``[K, n]``; each `a` may have a spread of its own."""
+    """The same of a law that has `a` with weight ``exp(exponent)``, ``[K, n]``; each `a` may have a
+    spread of its own.
+    """
     top = exponent.amax(0)
     r = torch.exp(exponent - top)
     mass = tree_sum(r)
@@ -135,10 +146,11 @@ def _known(exponent: Tensor, a: Plane, within: Tensor | float, *, spread: bool) 
 class BlurredCurve(InBlocks):
     """A curve in the plane blurred by isotropic Gaussian noise.
 
-    A subclass says what the curve is: arcs on which c(t) is smooth, each as likely as any other, t uniform on them over the
-    same range.
+    A subclass says what the curve is: arcs on which c(t) is smooth, each as likely as any other, t
+    uniform on them over the same range.
 
-    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: the noise is not between 0.01 and 100.
@@ -239,7 +251,9 @@ class BlurredCurve(InBlocks):
 
     @cached_property
     def _beacons(self) -> Plane:
-        """Points along the curve, a quarter of a panel from one to the next: the distance to it, well enough."""
+        """Points along the curve, a quarter of a panel from one to the next: the distance to it,
+        well enough.
+        """
         return self._on_panels((torch.arange(4, dtype=torch.float64) + 0.5) / 4)
 
     @cached_property

@@ -1,16 +1,18 @@
 r"""The black cells of a checkerboard, with the exact noised law.
 
-A cell is a product of two intervals and black where the numbers of its column i and its row j are both even or both odd.
-So the sum over black cells factorises into sums over columns and rows: with ``U_i`` the density of the noised uniform
-distribution on the i-th interval of an axis (`diffusion.datasets.truncated_normal`),
+A cell is a product of two intervals and black where the numbers of its column i and its row j are
+both even or both odd. So the sum over black cells factorises into sums over columns and rows: with
+``U_i`` the density of the noised uniform distribution on the i-th interval of an axis
+(`diffusion.datasets.truncated_normal`),
 
     X_e(x) = sum over even i of U_i(x),   X_o(x) = sum over odd i of U_i(x)
     p(x, y) = (X_e(x) X_e(y) + X_o(x) X_o(y)) / number of black cells
 
-and with the posterior probability ``r_i`` of column i, ``D_x = sum_i r_i m_i`` and so on, ``m_i`` the mean within it. Sums
-are taken of logarithms, relative to the column nearest to `x`: with `o` the distance outside that one and ``o + d_i``
-outside the i-th, both in units of sigma, the exponent ``-(o + d_i)^2 / 2`` is ``-o^2 / 2``, common to all, and
-``-d_i (2 o + d_i) / 2``. The difference ``d_i`` is that of two ends, not of two large numbers.
+and with the posterior probability ``r_i`` of column i, ``D_x = sum_i r_i m_i`` and so on, ``m_i``
+the mean within it. Sums are taken of logarithms, relative to the column nearest to `x`: with `o`
+the distance outside that one and ``o + d_i`` outside the i-th, both in units of sigma, the exponent
+``-(o + d_i)^2 / 2`` is ``-o^2 / 2``, common to all, and ``-d_i (2 o + d_i) / 2``. The difference
+``d_i`` is that of two ends, not of two large numbers.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class _Axis(NamedTuple):
 
 
 def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    """`what` on the elements that are asked for, 0 elsewhere: most intervals are too far away to matter."""
+    """`what` on the elements that are asked for, 0 elsewhere: most intervals are too far away to
+    matter.
+    """
     out = torch.zeros_like(a)
     index = mask.nonzero(as_tuple=True)
     out[index] = what(a[index], s[index], tau[index])
@@ -65,17 +69,21 @@ def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Ten
 )
 @dataclass(frozen=True)
 class Checkerboard(InBlocks):
-    r"""Uniform on the black cells of the square ``[-half_width, half_width]^2`` cut into `cells` times `cells`.
+    r"""Uniform on the black cells of the square ``[-half_width, half_width]^2`` cut into `cells`
+    times `cells`.
 
-    The lower-left cell is black. The default has eight black cells of side 1 in ``[-2, 2]^2``; mean (0, 0), std 1.154701
-    (``half_width / sqrt(3)`` whenever `cells` is even).
+    The lower-left cell is black. The default has eight black cells of side 1 in ``[-2, 2]^2``; mean
+    (0, 0), std 1.154701 (``half_width / sqrt(3)`` whenever `cells` is even).
 
-    Modes are the black cells, row by row from the bottom and from left to right; `mode_of` is the nearest cell.
+    Modes are the black cells, row by row from the bottom and from left to right; `mode_of` is the
+    nearest cell.
 
-    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
-        WrongValue: `half_width` is not positive and finite, or `cells` is not an integer from 2 to 64.
+        WrongValue: `half_width` is not positive and finite, or `cells` is not an integer from 2 to
+            64.
     """
 
     block: ClassVar[int] = 1 << 12
@@ -116,7 +124,9 @@ class Checkerboard(InBlocks):
 
     @cached_property
     def _ends(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper end of every interval, ``[cells]``; the outermost are exactly -half_width and half_width."""
+        """Lower and upper end of every interval, ``[cells]``; the outermost are exactly -half_width
+        and half_width.
+        """
         edges = self.half_width * (2 * torch.arange(self.cells + 1, dtype=torch.float64) / self.cells - 1)
         return edges[:-1], edges[1:]
 
@@ -172,12 +182,16 @@ class Checkerboard(InBlocks):
         return _Axis(x, left, a, s, tau, 0.5 * o * o, share, torch.stack(log_mass))
 
     def _both(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[tuple[_Axis, _Axis], Tensor]:
-        """The two axes, and log of the even and the odd part of p but for what is common, ``[2, n]``."""
+        """The two axes, and log of the even and the odd part of p but for what is common,
+        ``[2, n]``.
+        """
         axes = self._axis(x[:, 0], alpha, sigma), self._axis(x[:, 1], alpha, sigma)
         return axes, axes[0].log_mass + axes[1].log_mass
 
     def _posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> list[tuple[_Axis, Tensor]]:
-        """For both axes: where the point is, and the posterior probability of each interval ``[cells, n]``."""
+        """For both axes: where the point is, and the posterior probability of each interval
+        ``[cells, n]``.
+        """
         axes, parts = self._both(x, alpha, sigma)
         weights = torch.exp(parts - parts.amax(0))
         weights = weights / (weights[0] + weights[1])

@@ -1,7 +1,7 @@
 """Targets given the label of a sample.
 
-A labelled target may know the distribution of one class in closed form (`Dataset.of_class`); where it does not,
-the samples of the class are those draws of the whole that have the label.
+A labelled target may know the distribution of one class in closed form (`Dataset.of_class`); where
+it does not, the samples of the class are those draws of the whole that have the label.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def exact_given_label(dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor,
 
 @dataclass(frozen=True)
 class _KnownByDraws(Dataset):
-    """A distribution of which samples are known, and nothing else; its moments are those of a fixed large sample."""
+    """A distribution of which samples are known, and nothing else; its moments are those of a fixed
+    large sample.
+    """
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], float]:
@@ -112,7 +114,9 @@ class OneClass(_KnownByDraws):
 
 @dataclass(frozen=True)
 class EqualClasses(_KnownByDraws):
-    """The samples of a labelled target that have one of several labels, each label as often as any other."""
+    """The samples of a labelled target that have one of several labels, each label as often as any
+    other.
+    """
 
     registered_name: ClassVar[str] = "equal-classes"
 

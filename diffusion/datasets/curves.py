@@ -1,6 +1,7 @@
 r"""Two moons and a swiss roll: curves in the plane, blurred by Gaussian noise.
 
-Their noised laws are in `diffusion.datasets.blurred_curve`; here are the curves, their moments and the modes.
+Their noised laws are in `diffusion.datasets.blurred_curve`; here are the curves, their moments and
+the modes.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from diffusion.datasets.blurred_curve import LONGEST_PANEL, BlurredCurve, Panels
 )
 @dataclass(frozen=True)
 class Moons(BlurredCurve):
-    r"""Two half circles ``(cos t, sin t)`` and ``(1 - cos t, 1/2 - sin t)``, ``t ~ U(0, pi)``, equally likely, blurred.
+    r"""Two half circles ``(cos t, sin t)`` and ``(1 - cos t, 1/2 - sin t)``, ``t ~ U(0, pi)``,
+    equally likely, blurred.
 
-    `noise` is the standard deviation of the isotropic Gaussian added to each coordinate, and the circles have radius 1. Mean
-    (1/2, 1/4); ``std^2 = 21/32 - 1 / (2 pi) + noise^2``, so that std is 0.706820 by default.
+    `noise` is the standard deviation of the isotropic Gaussian added to each coordinate, and the
+    circles have radius 1. Mean (1/2, 1/4); ``std^2 = 21/32 - 1 / (2 pi) + noise^2``, so that std is
+    0.706820 by default.
 
-    Modes are the two arcs, in this order, and `mode_of` is the nearest; each has weight 1/2 for any noise, since turning the
-    plane by pi about the mean exchanges them.
+    Modes are the two arcs, in this order, and `mode_of` is the nearest; each has weight 1/2 for any
+    noise, since turning the plane by pi about the mean exchanges them.
 
-    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: the noise is not between 0.01 and 100.
@@ -83,14 +87,16 @@ _SCALE = 0.1
 class SwissRoll(BlurredCurve):
     r"""The spiral ``(t cos t, t sin t) / 10``, ``t = 1.5 pi (1 + 2 u)``, ``u ~ U(0, 1)``, blurred.
 
-    `noise` is the standard deviation of the isotropic Gaussian added to each coordinate (after the division by 10); the turns
-    are ``pi / 5 = 0.628`` apart and the curve is 8.937 long. Mean ``(1/5, 1 / (15 pi))``;
+    `noise` is the standard deviation of the isotropic Gaussian added to each coordinate (after the
+    division by 10); the turns are ``pi / 5 = 0.628`` apart and the curve is 8.937 long. Mean
+    ``(1/5, 1 / (15 pi))``;
 
         std^2 = (39 pi^2 / 400 - 1/25 - 1 / (225 pi^2)) / 2 + noise^2
 
     so that std is 0.680748 by default.
 
-    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: the noise is not between 0.01 and 100.
@@ -126,7 +132,9 @@ def _arc_length(t: float) -> float:
 
 
 def _at_arc_length(length: float, start: float) -> float:
-    """The t at which the spiral has that length: Newton's method, which converges from below since the length is convex."""
+    """The t at which the spiral has that length: Newton's method, which converges from below since
+    the length is convex.
+    """
     t = start
     for _ in range(20):
         t += (length - _arc_length(t)) / (_SCALE * math.sqrt(1 + t * t))

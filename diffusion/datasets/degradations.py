@@ -4,22 +4,25 @@ An *observation* of clean data x is a linear map of its coordinates with white n
 
     y = M x + s n,      n ~ N(0, I),
 
-in the same space as x: of a masked image the hidden pixels are zero, a projection stays where it is. `restoration` (formulation
-`indi`) starts from it. Images are square and flattened row by row: a point of ``side^2`` coordinates.
+in the same space as x: of a masked image the hidden pixels are zero, a projection stays where it
+is. `restoration` (formulation `indi`) starts from it. Images are square and flattened row by row: a
+point of ``side^2`` coordinates.
 
 The estimate with the least mean squared error is the posterior mean E[x | y], and its error
 
     E |x - E[x | y]|^2 = E tr Cov[x | y]
 
-is the floor of every restoration, of one step or of many. Where M x + s n says as much as x under noise of a single level the
-posterior variance of the target answers that; for normal laws and mixtures of them it follows for every M, in the singular
-vectors of M: with ``M = U S V^T`` the observation says
+is the floor of every restoration, of one step or of many. Where M x + s n says as much as x under
+noise of a single level the posterior variance of the target answers that; for normal laws and
+mixtures of them it follows for every M, in the singular vectors of M: with ``M = U S V^T`` the
+observation says
 
     w_i = (V^T x)_i + (s / S_i) n_i,      for every singular value S_i > 0,
 
-and nothing else of x, so that within a component ``N(mu_k, C_k)`` the posterior is normal with ``K_k = C_k V (V^T C_k V +
-diag(s^2/S^2))^-1``, mean ``mu_k + K_k (w - V^T mu_k)``, covariance ``C_k - K_k V^T C_k``, and the weights of the components follow
-from the normal densities of w. (Kay, Fundamentals of Statistical Signal Processing: Estimation Theory, 1993, theorem 10.3.)
+and nothing else of x, so that within a component ``N(mu_k, C_k)`` the posterior is normal with
+``K_k = C_k V (V^T C_k V + diag(s^2/S^2))^-1``, mean ``mu_k + K_k (w - V^T mu_k)``, covariance
+``C_k - K_k V^T C_k``, and the weights of the components follow from the normal densities of w.
+(Kay, Fundamentals of Statistical Signal Processing: Estimation Theory, 1993, theorem 10.3.)
 """
 
 from __future__ import annotations
@@ -82,10 +85,12 @@ class Degradation(Component):
         return self.map(torch.eye(dim, dtype=torch.float64)).T.contiguous()
 
     def least_error(self, dataset: Dataset, noise: float | None = None) -> float | None:
-        """E|x - E[x|y]|^2, summed over coordinates; None where it is not known. `noise` stands for the degradation's own.
+        """E|x - E[x|y]|^2, summed over coordinates; None where it is not known. `noise` stands for
+        the degradation's own.
 
-        Exact for normal laws and for a blind observation; elsewhere the mean over 20 000 fixed draws of y. Not known if the target
-        is no mixture and M is not the identity, and for atoms without noise.
+        Exact for normal laws and for a blind observation; elsewhere the mean over 20 000 fixed
+        draws of y. Not known if the target is no mixture and M is not the identity, and for atoms
+        without noise.
         """
         return _least_error(self, dataset, self.noise if noise is None else noise)
 
@@ -120,10 +125,11 @@ class GaussianNoise(Degradation):
 )
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Convolution with a Gaussian `width` pixels wide, along both axes of a square image or along the coordinates of a `line`.
+    """Convolution with a Gaussian `width` pixels wide, along both axes of a square image or along
+    the coordinates of a `line`.
 
-    Light is kept: what would leave the picture is reflected at its edge. `layout` ``square`` wants ``side^2`` coordinates and at
-    least four.
+    Light is kept: what would leave the picture is reflected at its edge. `layout` ``square`` wants
+    ``side^2`` coordinates and at least four.
     """
 
     width: float = 1.0
@@ -159,7 +165,9 @@ class Blur(Degradation):
 )
 @dataclass(frozen=True)
 class Mask(Degradation):
-    """Coordinates that are hidden: all but those in `seen`, or a square `hole` of that many pixels in the middle of an image."""
+    """Coordinates that are hidden: all but those in `seen`, or a square `hole` of that many pixels
+    in the middle of an image.
+    """
 
     seen: tuple[int, ...] = (0,)
     hole: int = 0
@@ -238,7 +246,9 @@ def _side(dim: int) -> int | None:
 
 
 def _along_last(rows: Tensor, x: Tensor) -> Tensor:
-    """``rows x`` on the last axis ``[..., n] -> [..., m]``, summed in one order whatever the batch: no matrix product does that."""
+    """``rows x`` on the last axis ``[..., n] -> [..., m]``, summed in one order whatever the batch:
+    no matrix product does that.
+    """
     out = x[..., 0, None] * rows[:, 0]
     for j in range(1, x.shape[-1]):
         out = out + x[..., j, None] * rows[:, j]
@@ -281,7 +291,9 @@ def _least_error(degradation: Degradation, dataset: Dataset, noise: float) -> fl
 
 
 def _components(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Weights ``[K]``, means ``[K, dim]``, covariances ``[K, dim, dim]`` of a law that is a mixture of normal ones."""
+    """Weights ``[K]``, means ``[K, dim]``, covariances ``[K, dim, dim]`` of a law that is a mixture
+    of normal ones.
+    """
     match dataset:
         case Gaussian():
             stds = np.broadcast_to(np.asarray(dataset.stds, dtype=float), dataset.dim)
@@ -295,7 +307,9 @@ def _components(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] |
 
 
 def _of_atoms(m: Tensor, noise: float, weights: np.ndarray, means: np.ndarray) -> float | None:
-    """As `_of_mixture` of components without width, of which there may be thousands: all images of a set."""
+    """As `_of_mixture` of components without width, of which there may be thousands: all images of
+    a set.
+    """
     _, size, right = np.linalg.svd(np.asarray(m))
     seen = size > _SEEN * size.max()
     if not seen.any() or noise == 0:

@@ -1,14 +1,16 @@
-r"""Mixtures of normal distributions with a width of its own along every axis: what is left of a mixture that was observed.
+r"""Mixtures of normal distributions with a width of its own along every axis: what is left of a
+mixture that was observed.
 
-The target is ``sum_k w_k N(mu_k, diag(s_k1^2 ... s_kd^2))``, widths of zero allowed (a coordinate that is known). With
-``v_kj = alpha^2 s_kj^2 + sigma^2``
+The target is ``sum_k w_k N(mu_k, diag(s_k1^2 ... s_kd^2))``, widths of zero allowed (a coordinate
+that is known). With ``v_kj = alpha^2 s_kj^2 + sigma^2``
 
     p(x) = sum_k w_k prod_j N(x_j; alpha mu_kj, v_kj),     r_k(x) = w_k prod_j N(x_j; alpha mu_kj, v_kj) / p(x)
     D_j(x) = sum_k r_k m_kj,                               m_kj = (alpha s_kj^2 x_j + sigma^2 mu_kj) / v_kj
     E[|x_0 - D|^2 | x] = sum_k r_k sum_j (s_kj^2 sigma^2 / v_kj + (m_kj - D_j)^2)
 
-Without a name in studies: it is made by conditioning (`diffusion.datasets.observed`). Where all widths of a component are
-equal, `diffusion.datasets.mixtures` has more digits far away from the data.
+Without a name in studies: it is made by conditioning (`diffusion.datasets.observed`). Where all
+widths of a component are equal, `diffusion.datasets.mixtures` has more digits far away from the
+data.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Rows = tuple[tuple[float, ...], ...]
 class DiagonalMixture(Dataset):
     r"""``sum_k w_k N(mu_k, diag(s_k^2))``: `weights` ``[K]``, `means` and `stds` ``[K][d]``.
 
-    Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
     """
 
     registered_name: ClassVar[str] = "diagonal-mixture"
@@ -94,7 +97,9 @@ class DiagonalMixture(Dataset):
 
 
 class _Posterior:
-    """The component behind each of the points ``x [n, d]``; arrays are ``[K, n]``, one for each coordinate."""
+    """The component behind each of the points ``x [n, d]``; arrays are ``[K, n]``, one for each
+    coordinate.
+    """
 
     def __init__(
         self, log_weights: Tensor, means: Tensor, squares: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor

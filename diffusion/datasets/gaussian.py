@@ -1,6 +1,8 @@
-r"""The normal distribution with independent coordinates: the one target for which every sampler can be solved by hand.
+r"""The normal distribution with independent coordinates: the one target for which every sampler can
+be solved by hand.
 
-With ``v_j = alpha^2 s_j^2 + sigma^2`` coordinate j of the noised sample is ``N(alpha m_j, v_j)`` and
+With ``v_j = alpha^2 s_j^2 + sigma^2`` coordinate j of the noised sample is ``N(alpha m_j, v_j)``
+and
 
     D_j(x) = m_j + alpha s_j^2 / v_j (x_j - alpha m_j)
     E[|x_0 - D|^2 | x] = sum_j s_j^2 sigma^2 / v_j,   whatever x
@@ -38,14 +40,17 @@ def _canonical(name: str, value: float | tuple[float, ...], dim: int) -> float |
 )
 @dataclass(frozen=True)
 class Gaussian(Dataset):
-    r"""``N(m, diag(s^2))`` on R^dim: `means` m and `stds` s, each one number for all coordinates or one for each.
+    r"""``N(m, diag(s^2))`` on R^dim: `means` m and `stds` s, each one number for all coordinates or
+    one for each.
 
     ``mean = m``; ``std`` is the root of the average of ``s_j^2``.
 
-    Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
-        WrongValue: ``dim < 1``, a number that is not finite, ``s_j <= 0``, or as many numbers as `dim` does not say.
+        WrongValue: ``dim < 1``, a number that is not finite, ``s_j <= 0``, or as many numbers as
+            `dim` does not say.
     """
 
     means: float | tuple[float, ...] = 0.0

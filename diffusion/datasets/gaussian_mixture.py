@@ -1,7 +1,8 @@
-r"""Mixtures of isotropic normal distributions as targets: any number of components, and the ring of eight.
+r"""Mixtures of isotropic normal distributions as targets: any number of components, and the ring of
+eight.
 
-Their noised laws are in `diffusion.datasets.mixtures`; here are the parameters, the distribution function on the line and
-the modes.
+Their noised laws are in `diffusion.datasets.mixtures`; here are the parameters, the distribution
+function on the line and the modes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Centres = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class LabelledMixture(MixtureDataset):
-    """A mixture whose classes are its components: a sample's label is the component that it was drawn from."""
+    """A mixture whose classes are its components: a sample's label is the component that it was
+    drawn from.
+    """
 
     @property
     def classes(self) -> int:
@@ -70,28 +73,34 @@ class LabelledMixture(MixtureDataset):
 )
 @dataclass(frozen=True)
 class GaussianMixture(LabelledMixture):
-    r"""``sum_k w_k N(mu_k, s_k^2 I)``: `weights` w, `means` mu (numbers on the line, else points), `stds` s.
+    r"""``sum_k w_k N(mu_k, s_k^2 I)``: `weights` w, `means` mu (numbers on the line, else points),
+    `stds` s.
 
-    The default is the pair of bumps on which the documents climb and walk, ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers
-    are lost in the tutorial's text; these are the ones whose density has its maxima at -1.999975 and 2.000000 and its
-    minimum between them at -1.213288. Mean 0.8, std 2.017920.
+    The default is the pair of bumps on which the documents climb and walk,
+    ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers are lost in the tutorial's text; these are the
+    ones whose density has its maxima at -1.999975 and 2.000000 and its minimum between them at
+    -1.213288. Mean 0.8, std 2.017920.
 
     ``mean = sum w_k mu_k``; ``std^2 = sum w_k (s_k^2 + |mu_k - mean|^2 / d)``.
 
-    On the line `cdf` is ``sum w_k Phi((x - mu_k) / s_k)`` and `quantile` its inverse, by Newton's method within a bracket.
+    On the line `cdf` is ``sum w_k Phi((x - mu_k) / s_k)`` and `quantile` its inverse, by Newton's
+    method within a bracket.
 
-    Modes are the distinct centres in the order given, `mode_of` is the nearest, and `mode_weights` the probability of that,
-    not w: a sample of a wide component may lie nearer to the centre of another (0.0159 of the default's do). On the line
-    it is exact. In more dimensions it is w if at most 1e-6 of the samples lie nearer to another centre than to their own;
-    otherwise the target counts as having no separate modes.
+    Modes are the distinct centres in the order given, `mode_of` is the nearest, and `mode_weights`
+    the probability of that, not w: a sample of a wide component may lie nearer to the centre of
+    another (0.0159 of the default's do). On the line it is exact. In more dimensions it is w if at
+    most 1e-6 of the samples lie nearer to another centre than to their own; otherwise the target
+    counts as having no separate modes.
 
     Classes are the components in the order given, whether they share a centre or not.
 
-    Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, d]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
-        WrongValue: no components, lists of unequal lengths, centres of different dimensions, a number that is not finite,
-            a weight or std that is not positive, or weights that do not add up to 1 (within 1e-9).
+        WrongValue: no components, lists of unequal lengths, centres of different dimensions, a
+            number that is not finite, a weight or std that is not positive, or weights that do not
+            add up to 1 (within 1e-9).
     """
 
     weights: tuple[float, ...] = (0.3, 0.7)
@@ -222,10 +231,12 @@ class GaussianMixture(LabelledMixture):
 class EightGaussians(LabelledMixture):
     r"""``1/8 sum_k N(radius (cos(k pi / 4), sin(k pi / 4)), stds^2 I)``, k = 0 .. 7, in the plane.
 
-    Mean (0, 0); the std of the target is ``sqrt(radius^2 / 2 + stds^2)``, 1.417745 for the default. Modes are the eight
-    centres, mode k at the angle ``k pi / 4``; each has weight 1/8 exactly, by symmetry. Class k is the component there.
+    Mean (0, 0); the std of the target is ``sqrt(radius^2 / 2 + stds^2)``, 1.417745 for the default.
+    Modes are the eight centres, mode k at the angle ``k pi / 4``; each has weight 1/8 exactly, by
+    symmetry. Class k is the component there.
 
-    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 2]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: `radius` or `stds` is not positive and finite.

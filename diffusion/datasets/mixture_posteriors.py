@@ -1,15 +1,17 @@
 r"""Which component of a mixture lies behind a noisy point: exponents that keep their digits.
 
-Softmax of the exponents as they stand loses its digits far away: at ``|x| = 1e9`` they differ by less than their
-rounding errors. They are taken relative to those of one component n near `x`, and what the two have in common never
-enters: with ``y = x - alpha mu_n`` and ``a_k = mu_k - mu_n``
+Softmax of the exponents as they stand loses its digits far away: at ``|x| = 1e9`` they differ by
+less than their rounding errors. They are taken relative to those of one component n near `x`, and
+what the two have in common never enters: with ``y = x - alpha mu_n`` and ``a_k = mu_k - mu_n``
 
     |y|^2 / 2 v_n - |x - alpha mu_k|^2 / 2 v_k = alpha a_k (y - alpha a_k / 2) / v_k + |y|^2 (v_k - v_n) / 2 v_k v_n
 
-where ``v_k - v_n = alpha^2 (s_k^2 - s_n^2)``. An error is then that of an `x` moved by a few of its last bits.
+where ``v_k - v_n = alpha^2 (s_k^2 - s_n^2)``. An error is then that of an `x` moved by a few of its
+last bits.
 
-Many components of one width, none narrower against the data's extent R than ``alpha R / 100``, do not need that: they
-are taken relative to the centre of all, which is three times as quick and costs no more than 1e-12 in an exponent.
+Many components of one width, none narrower against the data's extent R than ``alpha R / 100``, do
+not need that: they are taken relative to the centre of all, which is three times as quick and costs
+no more than 1e-12 in an exponent.
 
 Arrays are ``[components, points]``; sums over components go by halves, elementwise.
 """
@@ -76,8 +78,8 @@ class Components:
 class Posterior(ABC):
     """The law of the component behind each of the points ``x [n, d]``, and what follows from it.
 
-    A subclass says relative to what the exponents are taken: `y`, x relative to alpha times a reference, ``[d, n]``; `a`,
-    the means relative to it; `fall`, what all exponents have in common.
+    A subclass says relative to what the exponents are taken: `y`, x relative to alpha times a
+    reference, ``[d, n]``; `a`, the means relative to it; `fall`, what all exponents have in common.
     """
 
     def __init__(self, mixture: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
@@ -126,7 +128,9 @@ class Posterior(ABC):
         return torch.stack(columns, dim=-1)
 
     def score(self) -> Tensor:
-        """``E[(alpha a_k - y) / v_k]``, ``[n, d]``; not by Tweedie's formula, which cancels when sigma is small."""
+        """``E[(alpha a_k - y) / v_k]``, ``[n, d]``; not by Tweedie's formula, which cancels when
+        sigma is small.
+        """
         columns = []
         for j, y in enumerate(self.y):
             if len(self.v) == 1:
@@ -163,7 +167,9 @@ class NearPosterior(Posterior):
         return torch.stack([x - self.alpha * m for x, m in zip(self.x, means, strict=True)])
 
     def _nearest(self) -> Tensor:
-        """The component with the largest share, or, where rounding hides which it is, one of them; ``[n]``."""
+        """The component with the largest share, or, where rounding hides which it is, one of them;
+        ``[n]``.
+        """
         distance = torch.zeros_like(self.alpha)
         for x, axis in zip(self.x, self.mixture.axes, strict=True):
             offset = x - self.alpha * axis

@@ -6,9 +6,10 @@ The target is ``sum_k w_k N(mu_k, s_k^2 I)`` on R^d. With ``v_k = alpha^2 s_k^2 
     D(x) = sum_k r_k m_k,                         m_k = (alpha s_k^2 x + sigma^2 mu_k) / v_k
     E[|x_0 - D|^2 | x] = sum_k r_k (d s_k^2 sigma^2 / v_k + |m_k - D|^2)
 
-How the weights r_k keep their digits far away from the data is told in `diffusion.datasets.mixture_posteriors`. The
-denoiser of many components in many dimensions (images) and its posterior variance go point by point instead, each
-with the same matrix: their numbers do not depend on the batch either.
+How the weights r_k keep their digits far away from the data is told in
+`diffusion.datasets.mixture_posteriors`. The denoiser of many components in many dimensions (images)
+and its posterior variance go point by point instead, each with the same matrix: their numbers do
+not depend on the batch either.
 """
 
 from __future__ import annotations
@@ -46,14 +47,18 @@ class _Behind:
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Components):
-    """A mixture under noise: what follows from a noisy point ``x [..., batch, d]``, alpha and sigma ``[..., batch]``."""
+    """A mixture under noise: what follows from a noisy point ``x [..., batch, d]``, alpha and sigma
+    ``[..., batch]``.
+    """
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.log_density(), x, alpha, sigma)
 
     @property
     def _long(self) -> bool:
-        """Whether points are better taken one by one: many components of one width in many dimensions."""
+        """Whether points are better taken one by one: many components of one width in many
+        dimensions.
+        """
         size, dim = self.means.shape
         return size >= _MANY and dim >= _LONG and len(self.squares) == 1
 
@@ -90,9 +95,11 @@ class Mixture(Components):
         return out
 
     def _behind(self, point: Tensor, a: float, s: float) -> _Behind:
-        """The components behind one point ``[d]`` at the noise level (a, s), by one product of a matrix and a vector.
+        """The components behind one point ``[d]`` at the noise level (a, s), by one product of a
+        matrix and a vector.
 
-        Exponents are taken relative to the centre or, where that would cost digits, to the nearest component.
+        Exponents are taken relative to the centre or, where that would cost digits, to the nearest
+        component.
         """
         reach, logs = 2 * float(self.half_squares.max()), self.log_weights[:, 0]
         point = point.clone()  # an address of its own: products go by the same instructions wherever it lies
@@ -202,15 +209,19 @@ class MixtureDataset(Dataset):
         return self.mixture.posterior_variance(x, alpha, sigma)
 
     def responsibilities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``p(k | x)`` of each component behind a noised sample, ``[..., batch, K]``; they add up to one.
+        """``p(k | x)`` of each component behind a noised sample, ``[..., batch, K]``; they add up
+        to one.
 
-        The component is the mixture's latent variable z: this is ``p(z | x)``, and ``p(x | z = k)`` is ``N(alpha mu_k, v_k I)``.
+        The component is the mixture's latent variable z: this is ``p(z | x)``, and ``p(x | z = k)``
+        is ``N(alpha mu_k, v_k I)``.
         """
         return self.mixture.responsibilities(x, alpha, sigma)
 
 
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest of ``centres [K, d]`` to each of ``x [n, d]``, ``[n]`` int64; of equally near ones the first."""
+    """Index of the nearest of ``centres [K, d]`` to each of ``x [n, d]``, ``[n]`` int64; of equally
+    near ones the first.
+    """
     best = torch.full((len(x),), math.inf, dtype=torch.float64)
     index = torch.zeros(len(x), dtype=torch.int64)
     for k, centre in enumerate(centres):

@@ -1,12 +1,13 @@
-r"""The law of a noised sample as a target of its own: what a diffusion process has made of the data at one moment.
+r"""The law of a noised sample as a target of its own: what a diffusion process has made of the data
+at one moment.
 
 With ``y = alpha x_0 + sigma eps`` for fixed alpha and sigma, noise on top of it is noise again:
 
     x = a y + s e = a alpha x_0 + sqrt(V) eps',      V = a^2 sigma^2 + s^2
 
-so that density and score are those of the inner target at ``(a alpha, sqrt(V))``. Given x *and* x_0, y is normal with mean
-``alpha x_0 + a sigma^2 / V (x - a alpha x_0)`` and variance ``sigma^2 s^2 / V``; hence, with the inner denoiser D and posterior
-variance P at that level,
+so that density and score are those of the inner target at ``(a alpha, sqrt(V))``. Given x *and*
+x_0, y is normal with mean ``alpha x_0 + a sigma^2 / V (x - a alpha x_0)`` and variance
+``sigma^2 s^2 / V``; hence, with the inner denoiser D and posterior variance P at that level,
 
     E[y | x]                 = (s^2 alpha D + a sigma^2 x) / V
     E[|y - E[y | x]|^2 | x]  = dim sigma^2 s^2 / V + (s^2 alpha / V)^2 P
@@ -45,13 +46,16 @@ _MOST_STEPS = 200  # of the search for a quantile
 )
 @dataclass(frozen=True)
 class Noised(Dataset):
-    r"""The law of ``alpha x_0 + sigma eps`` with x_0 from the target `of`: a time marginal, or data that are smooth by intent.
+    r"""The law of ``alpha x_0 + sigma eps`` with x_0 from the target `of`: a time marginal, or data
+    that are smooth by intent.
 
-    Exact where `of` is. On the line it then has distribution and quantile functions: in closed form for mixtures, atoms,
-    normal and uniform targets; for any other by quadrature of the density, to 1e-10 where its tails end within 40 standard
-    deviations of its mean. ``alpha = 0`` is noise alone.
+    Exact where `of` is. On the line it then has distribution and quantile functions: in closed form
+    for mixtures, atoms, normal and uniform targets; for any other by quadrature of the density, to
+    1e-10 where its tails end within 40 standard deviations of its mean. ``alpha = 0`` is noise
+    alone.
 
-    Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, dim]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: `alpha` is negative, `sigma` is not positive, or one of them is not finite.
@@ -116,11 +120,13 @@ class Noised(Dataset):
         left = self.of.posterior_variance(x, *self._level(alpha, sigma))
         return self.dim * self.sigma**2 * inner + (self.alpha * inner) ** 2 * left
 
-    # --- on the line --------------------------------------------------------------------------------------------------
+    # --- on the line ------------------------------------------------------------------------------
 
     @cached_property
     def _reduced(self) -> Dataset:
-        """This law as a target that has its own distribution function; itself where there is none to be had."""
+        """This law as a target that has its own distribution function; itself where there is none
+        to be had.
+        """
         of = self.of
         if self.alpha == 0:
             return Gaussian(0.0, self.sigma)
@@ -181,7 +187,9 @@ class Noised(Dataset):
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
-        """Edges of cells no wider than sigma, where that is possible, and the distribution function at each."""
+        """Edges of cells no wider than sigma, where that is possible, and the distribution function
+        at each.
+        """
         low, high = self._ends
         cells = min(math.ceil((high - low) / self.sigma), _MOST_CELLS)
         edges = torch.linspace(low, high, cells + 1, dtype=torch.float64)
@@ -207,9 +215,11 @@ _SPELLED_OUT = 64  # components of a mixture that is still named one by one
 
 
 def noised_distribution(dataset: Dataset, alpha: float, sigma: float) -> Dataset:
-    """The law of ``alpha x_0 + sigma eps`` in its simplest form: a normal law or a mixture where it is one, else `Noised`.
+    """The law of ``alpha x_0 + sigma eps`` in its simplest form: a normal law or a mixture where it
+    is one, else `Noised`.
 
-    A mixture that is spelled out has the modes of one. Without noise, and unscaled, it is the target itself.
+    A mixture that is spelled out has the modes of one. Without noise, and unscaled, it is the
+    target itself.
     """
     if sigma == 0 and alpha == 1:
         return dataset

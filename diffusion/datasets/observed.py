@@ -1,20 +1,22 @@
 r"""Targets given a noisy observation of some of their coordinates.
 
-Given ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``, where A picks coordinates, Bayes' rule weighs the distribution of
-x_0 with ``N(y; A x_0, s^2 I)``. `observed` gives the conditioned distribution in the best form there is:
+Given ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``, where A picks coordinates, Bayes' rule weighs the
+distribution of x_0 with ``N(y; A x_0, s^2 I)``. `observed` gives the conditioned distribution in
+the best form there is:
 
-- of normal distributions and mixtures of them in closed form (`Gaussian`, `DiagonalMixture`; s = 0 is allowed):
-  component k keeps the weight ``w_k N(y; A mu_k, s_k^2 + s^2)``, and its observed coordinates have precision
-  ``1/s_k^2 + 1/s^2``;
-- where *every* coordinate is observed, from the exact answers of the whole: x_t and y together are one
-  observation of x_0 of precision ``alpha^2 / sigma^2 + 1 / s^2`` in every direction, that is, another noise level,
+- of normal distributions and mixtures of them in closed form (`Gaussian`, `DiagonalMixture`; s = 0
+  is allowed): component k keeps the weight ``w_k N(y; A mu_k, s_k^2 + s^2)``, and its observed
+  coordinates have precision ``1/s_k^2 + 1/s^2``;
+- where *every* coordinate is observed, from the exact answers of the whole: x_t and y together are
+  one observation of x_0 of precision ``alpha^2 / sigma^2 + 1 / s^2`` in every direction, that is,
+  another noise level,
 
       D(x_t | y) = D(m; 1, P^(-1/2)),   P = alpha^2 / sigma^2 + 1 / s^2,   m = (alpha x_t / sigma^2 + y / s^2) / P;
 
 - of any other target as its samples: draws of the whole that are accepted with probability
-  ``exp(-|y - A x_0|^2 / 2 s^2)``, which are independent draws of the conditioned distribution. Mean and standard
-  deviation are averages over a fixed large sample of the whole with self-normalised weights ``N(y; A x_0, s^2)``
-  (Owen, Monte Carlo Theory, Methods and Examples, 2013, section 9.2).
+  ``exp(-|y - A x_0|^2 / 2 s^2)``, which are independent draws of the conditioned distribution. Mean
+  and standard deviation are averages over a fixed large sample of the whole with self-normalised
+  weights ``N(y; A x_0, s^2)`` (Owen, Monte Carlo Theory, Methods and Examples, 2013, section 9.2).
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Observation:
     """``y = x_0[coordinates] + n``, ``n ~ N(0, std^2 I)``, was found to be `values`.
 
     Raises:
-        WrongValue: no coordinates, one twice or negative, not one value for each, a value that is not finite, `std` < 0.
+        WrongValue: no coordinates, one twice or negative, not one value for each, a value that is
+            not finite, `std` < 0.
     """
 
     coordinates: tuple[int, ...]
@@ -74,7 +77,9 @@ class Observation:
         return len(self.coordinates) == dim
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """``-|y - A x|^2 / 2 s^2`` of ``x [..., dim]``, that is, but for a constant, log p(y | x_0 = x)."""
+        """``-|y - A x|^2 / 2 s^2`` of ``x [..., dim]``, that is, but for a constant, log p(y | x_0
+        = x).
+        """
         total = torch.zeros(x.shape[:-1], dtype=torch.float64)
         for j, y in zip(self.coordinates, self.values, strict=True):
             total = total - 0.5 * ((y - x[..., j]) / self.std) ** 2
@@ -92,8 +97,9 @@ def observed(dataset: Dataset, observation: Observation) -> Dataset:
     """The law of x_0 given the observation, in the best form there is; see the module's text.
 
     Raises:
-        WrongValue: the data set has not these coordinates, or the law cannot be had: exact observations (``std = 0``) of a law
-            that is not a mixture, or one that hardly any sample of the law could have led to.
+        WrongValue: the data set has not these coordinates, or the law cannot be had: exact
+            observations (``std = 0``) of a law that is not a mixture, or one that hardly any sample
+            of the law could have led to.
     """
     if reason := observation.refuses(dataset):
         raise WrongValue(reason)
@@ -161,10 +167,12 @@ def _observed_mixture(dataset: MixtureDataset, observation: Observation) -> Data
 
 @dataclass(frozen=True)
 class Observed(Dataset):
-    """Any target given an observation: samples by rejection, and the exact answers where every coordinate is observed.
+    """Any target given an observation: samples by rejection, and the exact answers where every
+    coordinate is observed.
 
     Raises:
-        WrongValue: an exact observation, or one that fewer than `RAREST` of the draws of the whole are acceptable for.
+        WrongValue: an exact observation, or one that fewer than `RAREST` of the draws of the whole
+            are acceptable for.
     """
 
     registered_name: ClassVar[str] = "observed"
@@ -198,7 +206,9 @@ class Observed(Dataset):
         return _accepted_draws(self.of, self.observation, n, generator)
 
     def _as_one(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t and y as one observation of x_0: its place m ``[..., batch, dim]`` and its noise P^(-1/2)."""
+        """x_t and y as one observation of x_0: its place m ``[..., batch, dim]`` and its noise
+        P^(-1/2).
+        """
         y = torch.empty(self.dim, dtype=torch.float64)
         y[list(self.observation.coordinates)] = torch.tensor(self.observation.values, dtype=torch.float64)
         s2 = self.observation.std**2
@@ -217,7 +227,9 @@ class Observed(Dataset):
         return self.of.posterior_variance(m, torch.ones_like(noise), noise)
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``log N(x; alpha y, sigma^2 + alpha^2 s^2) + log p(m) - log p(y)``, p(m) and p(y) under their own noise."""
+        """``log N(x; alpha y, sigma^2 + alpha^2 s^2) + log p(m) - log p(y)``, p(m) and p(y) under
+        their own noise.
+        """
         self._check_exact()
         m, noise = self._as_one(x, alpha, sigma)
         y = torch.empty(self.dim, dtype=torch.float64)
@@ -238,7 +250,9 @@ class Observed(Dataset):
 
 @dataclass(frozen=True)
 class ObservedTorus(Torus):
-    """The torus given an observation of some of its coordinates: its samples, and its moments by quadrature over both angles."""
+    """The torus given an observation of some of its coordinates: its samples, and its moments by
+    quadrature over both angles.
+    """
 
     registered_name: ClassVar[str] = "observed-torus"
 
@@ -262,7 +276,9 @@ class ObservedTorus(Torus):
 
     @cached_property
     def _quadrature(self) -> tuple[tuple[float, ...], float, float, float]:
-        """Mean, std, E[rho^2] and E[rho^4], by the trapezoidal rule, which converges exponentially on circles."""
+        """Mean, std, E[rho^2] and E[rho^4], by the trapezoidal rule, which converges exponentially
+        on circles.
+        """
         angles = 2 * math.pi * (torch.arange(_CIRCLE, dtype=torch.float64) + 0.5) / _CIRCLE
         theta, phi = angles[:, None], angles[None]
         a = self.R + self.r * torch.cos(theta)
@@ -311,7 +327,9 @@ class ObservedTorus(Torus):
 
 @dataclass(frozen=True)
 class _Reference:
-    """Averages over the whole with self-normalised weights, and the share of its draws that rejection keeps."""
+    """Averages over the whole with self-normalised weights, and the share of its draws that
+    rejection keeps.
+    """
 
     mean: tuple[float, ...]
     std: float

@@ -1,11 +1,14 @@
-r"""Finite sets of points, each as likely as any other: the empirical law of a data set, taken as the target.
+r"""Finite sets of points, each as likely as any other: the empirical law of a data set, taken as
+the target.
 
-The noised law is a mixture of normal distributions of one width, and the ideal denoiser is a softmax over the points,
+The noised law is a mixture of normal distributions of one width, and the ideal denoiser is a
+softmax over the points,
 
     D(x) = sum_k r_k x_k,   r = softmax(-|x - alpha x_k|^2 / 2 sigma^2)
 
-which is what a network that fits its training data perfectly has learnt: sampling with it returns the training points.
-It costs (points asked) x (points held) operations; the work goes in blocks, so that memory stays bounded.
+which is what a network that fits its training data perfectly has learnt: sampling with it returns
+the training points. It costs (points asked) x (points held) operations; the work goes in blocks, so
+that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from diffusion.errors import NoExactAnswer, WrongValue
 
 @dataclass(frozen=True)
 class PointSet(MixtureDataset):
-    """The uniform distribution on finitely many points; a subclass says which. On the line its cdf is a staircase.
+    """The uniform distribution on finitely many points; a subclass says which. On the line its cdf
+    is a staircase.
 
     Points may have labels, which make classes of them.
     """
@@ -138,12 +142,14 @@ _POINTS = {"text": (-15.0, -5.0, 1.0, 10.0), "code": (-15.0, 1.0, -5.0, 15.0)}
 )
 @dataclass(frozen=True)
 class FourPoints(PointSet, ScalarDataset):
-    r"""Four equally likely atoms on the line: ``{-15, -5, 1, 10}`` (``variant="text"``) or ``{-15, 1, -5, 15}`` (``"code"``).
+    r"""Four equally likely atoms on the line: ``{-15, -5, 1, 10}`` (``variant="text"``) or
+    ``{-15, 1, -5, 15}`` (``"code"``).
 
-    Mean and variance are -2.25 and 82.6875 (text), -1 and 118 (code); std 9.093267 and 10.862780. Modes and classes are the
-    atoms in the order given, of weight 1/4 each.
+    Mean and variance are -2.25 and 82.6875 (text), -1 and 118 (code); std 9.093267 and 10.862780.
+    Modes and classes are the atoms in the order given, of weight 1/4 each.
 
-    Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
     Raises:
         WrongValue: an unknown variant.

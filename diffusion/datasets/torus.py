@@ -1,10 +1,10 @@
 r"""The surface of a torus in space, with the exact noised law by a one-dimensional quadrature.
 
-A point of the surface is ``((R + r cos theta) cos phi, (R + r cos theta) sin phi, r sin theta)``. Under Gaussian noise
-the azimuth `phi` integrates to a Bessel function and leaves the tube angle `theta`. Let (rho, z) be cylindrical
-coordinates of `x`; scale the torus by alpha, ``R' = alpha R, r' = alpha r``; and write ``d = |(rho - R', z)|``,
-``psi = atan2(z, rho - R')``, ``kappa = r' d / sigma^2``, ``a(theta) = R + r cos theta``, ``I0e(y) = exp(-y) I0(y)``.
-Then
+A point of the surface is ``((R + r cos theta) cos phi, (R + r cos theta) sin phi, r sin theta)``.
+Under Gaussian noise the azimuth `phi` integrates to a Bessel function and leaves the tube angle
+`theta`. Let (rho, z) be cylindrical coordinates of `x`; scale the torus by alpha,
+``R' = alpha R, r' = alpha r``; and write ``d = |(rho - R', z)|``, ``psi = atan2(z, rho - R')``,
+``kappa = r' d / sigma^2``, ``a(theta) = R + r cos theta``, ``I0e(y) = exp(-y) I0(y)``. Then
 
     p(x) = (2 pi sigma^2)^(-3/2) exp(-(d - r')^2 / 2 sigma^2)  times the integral over theta of
            w(theta) / 2 pi  I0e(alpha a rho / sigma^2)  exp(-2 kappa sin^2((theta - psi) / 2))
@@ -15,20 +15,21 @@ Then
 where I0 and I1 are taken at ``alpha a rho / sigma^2``, E is taken with the integrand as weight, and
 ``w = 1 + (r / R) cos theta`` (area) or 1 (angle).
 
-With ``delta = theta - psi`` no trigonometric function of a point is needed, only ``cos psi = (rho - R') / d`` and
-``sin psi = z / d``. Two rules, chosen for each point from its own kappa:
+With ``delta = theta - psi`` no trigonometric function of a point is needed, only
+``cos psi = (rho - R') / d`` and ``sin psi = z / d``. Two rules, chosen for each point from its own
+kappa:
 
-- ``kappa < 40``: the trapezoidal rule on the whole circle, which converges exponentially; 24 to 56 nodes, more for a
-  larger kappa;
-- else: ``sin(delta / 2) = S t``, ``S^2 = 19 / kappa``, 48-point Gauss-Legendre in t on [-1, 1]: the exponential becomes
-  ``exp(-38 t^2)`` for every point, and what is cut off is below 1e-16.
+- ``kappa < 40``: the trapezoidal rule on the whole circle, which converges exponentially; 24 to 56
+  nodes, more for a larger kappa;
+- else: ``sin(delta / 2) = S t``, ``S^2 = 19 / kappa``, 48-point Gauss-Legendre in t on [-1, 1]: the
+  exponential becomes ``exp(-38 t^2)`` for every point, and what is cut off is below 1e-16.
 
-Tori whose hole nearly closes (``r > 0.7 R``) get 128 nodes: the integrand's nearest singularity lies
-``arccosh(R / r)`` off the real axis. Where the argument of the Bessel functions is at least 40 on the whole circle, 13
-terms of their asymptotic series take the place of the library's.
+Tori whose hole nearly closes (``r > 0.7 R``) get 128 nodes: the integrand's nearest singularity
+lies ``arccosh(R / r)`` off the real axis. Where the argument of the Bessel functions is at least 40
+on the whole circle, 13 terms of their asymptotic series take the place of the library's.
 
-Nodes come in pairs +-delta and are summed one after another, elementwise, so that a point's numbers do not depend, not
-even in the last bit, on what else is in the batch.
+Nodes come in pairs +-delta and are summed one after another, elementwise, so that a point's numbers
+do not depend, not even in the last bit, on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ Rule = Iterator[tuple[Tensor, Tensor, Tensor]]  # weight, cos delta, sin delta; 
 
 
 def _asymptotic_terms(order: int) -> list[float]:
-    """Coefficients of ``sqrt(2 pi y) exp(-y) I_order(y)`` in powers of 1/y (Abramowitz & Stegun 9.7.1)."""
+    """Coefficients of ``sqrt(2 pi y) exp(-y) I_order(y)`` in powers of 1/y (Abramowitz & Stegun
+    9.7.1).
+    """
     terms = [1.0]
     for k in range(1, 14):
         terms.append(-terms[-1] * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k))
@@ -141,15 +144,17 @@ def _window(kappa: Tensor, n: int) -> Rule:
 )
 @dataclass(frozen=True)
 class Torus(Dataset):
-    r"""The torus with major radius `R` (to the centre of the tube) and minor radius `r` (of the tube), axis along z.
+    r"""The torus with major radius `R` (to the centre of the tube) and minor radius `r` (of the
+    tube), axis along z.
 
-    ``measure="area"`` is uniform on the surface, ``theta`` with density proportional to ``R + r cos theta``;
-    ``"angle"`` is uniform in both angles.
+    ``measure="area"`` is uniform on the surface, ``theta`` with density proportional to
+    ``R + r cos theta``; ``"angle"`` is uniform in both angles.
 
-    Shapes: ``x`` is ``[..., batch, 3]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 3]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
-    Accuracy against a brute-force trapezoid over both angles, ``r / R`` up to 0.9: D to 1e-13 R, log p to 1e-13;
-    a hole that is nearly closed costs digits (D to 1e-9 R at ``r / R = 0.99``).
+    Accuracy against a brute-force trapezoid over both angles, ``r / R`` up to 0.9: D to 1e-13 R,
+    log p to 1e-13; a hole that is nearly closed costs digits (D to 1e-9 R at ``r / R = 0.99``).
 
     Raises:
         WrongValue: not ``0 < r < R``, not finite, or an unknown measure.
@@ -188,14 +193,17 @@ class Torus(Dataset):
 
     @property
     def fourth_moment(self) -> float:
-        """E[(x^2 + y^2)^2]: ``R^4 + 5 R^2 r^2 + 15 r^4 / 8`` (area) or ``R^4 + 3 R^2 r^2 + 3 r^4 / 8`` (angle)."""
+        """E[(x^2 + y^2)^2]: ``R^4 + 5 R^2 r^2 + 15 r^4 / 8`` (area) or
+        ``R^4 + 3 R^2 r^2 + 3 r^4 / 8`` (angle).
+        """
         cross, quartic = (5.0, 1.875) if self.measure == "area" else (3.0, 0.375)
         return self.R**4 + cross * self.R**2 * self.r**2 + quartic * self.r**4
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` independent draws, ``[n, 3]`` float64: exact, and without rejection.
 
-        ``w(theta) + w(theta + pi) = 2``: a uniform angle is kept with probability ``w(theta) / 2``, else turned by pi.
+        ``w(theta) + w(theta + pi) = 2``: a uniform angle is kept with probability ``w(theta) / 2``,
+        else turned by pi.
         """
         u = torch.rand(3, n, generator=generator, dtype=torch.float64)
         phi, theta = 2 * math.pi * u[0], 2 * math.pi * u[1]
@@ -300,8 +308,8 @@ class Torus(Dataset):
     ) -> Tensor:
         """Integrals of 1, u, w and ``u^2 + w^2 + a^2 (1 - A^2)``, ``[4, points]``.
 
-        u and w are the means of rho and z at the angle theta, less those of the tube's point on the side of `x`: where
-        the posterior is narrow they are small, and nothing cancels.
+        u and w are the means of rho and z at the angle theta, less those of the tube's point on the
+        side of `x`: where the posterior is narrow they are small, and nothing cancels.
         """
         mass, radial, axial, square = (torch.zeros_like(bessel) for _ in range(4))
         lean = self.r / self.R if self.measure == "area" else 0.0

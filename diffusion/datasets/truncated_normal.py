@@ -1,8 +1,9 @@
 r"""The normal distribution cut off at both ends of an interval, everywhere to full accuracy.
 
-If ``x_0`` is uniform on an interval with centre m and half-width h and ``x = alpha x_0 + sigma eps``, the posterior of
-``x_0`` is a normal distribution cut off at the ends of the interval. Four numbers say it all; the picture is mirrored so
-that `x` lies on the side of the *near* end:
+If ``x_0`` is uniform on an interval with centre m and half-width h and
+``x = alpha x_0 + sigma eps``, the posterior of ``x_0`` is a normal distribution cut off at the ends
+of the interval. Four numbers say it all; the picture is mirrored so that `x` lies on the side of
+the *near* end:
 
     s   = alpha h / sigma                      half-width in units of the noise
     a   = signed distance from the near end    (in units of sigma; positive outside the interval)
@@ -10,15 +11,17 @@ that `x` lies on the side of the *near* end:
     tau = s |x - alpha m| / sigma              slope of the log-posterior;  exp(-2 tau) = phi(b) / phi(a)
 
 Nothing divides by alpha, so ``alpha = 0`` (pure noise) is an ordinary value. The textbook formula
-``D = x + sigma (phi(a) - phi(b)) / (Phi(b) - Phi(a))`` loses every digit for large sigma and far outside; it is
-replaced by three expressions, each used only where it is accurate:
+``D = x + sigma (phi(a) - phi(b)) / (Phi(b) - Phi(a))`` loses every digit for large sigma and far
+outside; it is replaced by three expressions, each used only where it is accurate:
 
-- *flat*, ``s < 1, tau < 4``: Gauss-Legendre quadrature of ``exp(-s^2 v^2 / 2 + tau v)`` over ``v in [-1, 1]``;
-- *far*, ``a >= 8``: the continued fraction of Mills' ratio, ``1/M(a) = a + 1/(a + 2/(a + 3/(a + ...)))``;
+- *flat*, ``s < 1, tau < 4``: Gauss-Legendre quadrature of ``exp(-s^2 v^2 / 2 + tau v)`` over
+  ``v in [-1, 1]``;
+- *far*, ``a >= 8``: the continued fraction of Mills' ratio,
+  ``1/M(a) = a + 1/(a + 2/(a + 3/(a + ...)))``;
 - *edge*, all the rest: the textbook formula written with the scaled complementary error function.
 
-The choice is made for each element from its own values, and every operation is elementwise: a point's numbers do not
-depend, not even in the last bit, on what else is in the batch.
+The choice is made for each element from its own values, and every operation is elementwise: a
+point's numbers do not depend, not even in the last bit, on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -56,11 +59,13 @@ def _mills(u: Tensor) -> Tensor:
     return scaled * math.sqrt(math.pi / 2)
 
 
-# --- flat: the posterior is nearly uniform ----------------------------------------------------------------------------
+# --- flat: the posterior is nearly uniform --------------------------------------------------------
 
 
 def _flat_moments(s: Tensor, tau: Tensor, order: int) -> list[Tensor]:
-    """Integrals of ``v^k exp(-s^2 v^2 / 2 + tau v)`` over [-1, 1], k = 0 .. order, node pairs +-v taken together."""
+    """Integrals of ``v^k exp(-s^2 v^2 / 2 + tau v)`` over [-1, 1], k = 0 .. order, node pairs +-v
+    taken together.
+    """
     half = -0.5 * s * s
     moments = [torch.zeros_like(tau) for _ in range(order + 1)]
     for v, weight in NODES:
@@ -100,7 +105,7 @@ def _flat_log_mass(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
     return torch.log(0.5 * _flat_moments(s, tau, 0)[0]) - 0.5 * beyond - _HALF_LOG_TWO_PI
 
 
-# --- edge: one end, or both, within reach -----------------------------------------------------------------------------
+# --- edge: one end, or both, within reach ---------------------------------------------------------
 
 
 def _edge_terms(a: Tensor, s: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,11 +143,13 @@ def _edge_log_mass(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
     return torch.log(_edge_terms(a, s, tau)[2] / (2 * s)) - _HALF_LOG_TWO_PI
 
 
-# --- far: an exponential tail -----------------------------------------------------------------------------------------
+# --- far: an exponential tail ---------------------------------------------------------------------
 
 
 def _excess(a: Tensor) -> tuple[Tensor, Tensor]:
-    """``c = 1/M(a) - a = 1/(a + c2)`` and ``c2 = 2/(a + 3/(a + ...))``; the tail has mean c and second moment c c2."""
+    """``c = 1/M(a) - a = 1/(a + c2)`` and ``c2 = 2/(a + 3/(a + ...))``; the tail has mean c and
+    second moment c c2.
+    """
     f = a
     for k in range(_FAR_TERMS, 2, -1):
         f = a + k / f
@@ -151,7 +158,9 @@ def _excess(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _far_moments(a: Tensor, s: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second moment of the distance t from the near end, in units of sigma / alpha: a tail minus a tail."""
+    """First and second moment of the distance t from the near end, in units of sigma / alpha: a
+    tail minus a tail.
+    """
     a = a.clamp(max=1e100)  # at 1e100 noise widths the posterior is the end itself; keeps inf / inf away
     b = a + 2 * s
     c, c2 = _excess(a)
@@ -175,7 +184,9 @@ def _far_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
 
 
 def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, far: Branch) -> Tensor:
-    """Each branch on the elements that are its own, a block that fits the cache at a time. NaN goes to `edge`."""
+    """Each branch on the elements that are its own, a block that fits the cache at a time. NaN goes
+    to `edge`.
+    """
     out = torch.empty(a.numel(), dtype=a.dtype)
     flattened = [v.reshape(-1) for v in (a, s, tau)]
     for start in range(0, len(out), _BLOCK):
@@ -192,7 +203,7 @@ def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, fa
     return out.reshape(a.shape)
 
 
-# --- what is asked for -------------------------------------------------------------------------------------------------
+# --- what is asked for ----------------------------------------------------------------------------
 
 
 def gap(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
@@ -216,5 +227,7 @@ def log_density(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
 
 
 def log_mass(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
-    """log(sigma p(x)) + max(a, 0)^2 / 2: what is left when the Gaussian fall outside the interval is taken out."""
+    """log(sigma p(x)) + max(a, 0)^2 / 2: what is left when the Gaussian fall outside the interval
+    is taken out.
+    """
     return _by_branch(a, s, tau, _flat_log_mass, _edge_log_mass, _edge_log_mass)

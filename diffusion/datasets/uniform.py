@@ -1,7 +1,9 @@
-r"""The uniform distribution on an interval: the slides' scalar example, with everything about its noised law exact.
+r"""The uniform distribution on an interval: the slides' scalar example, with everything about its
+noised law exact.
 
-The posterior of ``x_0`` is a normal distribution cut off at the ends of the interval; `diffusion.datasets.truncated_normal`
-has its moments in terms of a (distance from the near end), s (half-width) and tau.
+The posterior of ``x_0`` is a normal distribution cut off at the ends of the interval;
+`diffusion.datasets.truncated_normal` has its moments in terms of a (distance from the near end), s
+(half-width) and tau.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ from diffusion.errors import WrongValue
 class Uniform(ScalarDataset):
     r"""U[low, high] on the line.
 
-    ``D(x) = E[x_0 | x]`` is the mean of ``N(x / alpha, (sigma / alpha)^2)`` cut off at `low` and `high`; it never
-    leaves ``[low, high]``, however far away `x` is (tested to ``|x| = 1e9``). ``alpha = 0`` gives
-    ``D = (low + high) / 2`` and ``p = N(0, sigma^2)``.
+    ``D(x) = E[x_0 | x]`` is the mean of ``N(x / alpha, (sigma / alpha)^2)`` cut off at `low` and
+    `high`; it never leaves ``[low, high]``, however far away `x` is (tested to ``|x| = 1e9``).
+    ``alpha = 0`` gives ``D = (low + high) / 2`` and ``p = N(0, sigma^2)``.
 
-    Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``; all float64.
+    Shapes: ``x`` is ``[..., batch, 1]``, `alpha` and `sigma` broadcast against ``[..., batch]``;
+    all float64.
 
-    Accuracy for ``sigma / alpha`` from 1e-4 to 1e3 widths, on [0, 1] against 150 digits: D to 4e-15; log p, score and
-    posterior variance to 1e-11 (relative), which is the rounding of ``(x - alpha high) / sigma``.
+    Accuracy for ``sigma / alpha`` from 1e-4 to 1e3 widths, on [0, 1] against 150 digits: D to
+    4e-15; log p, score and posterior variance to 1e-11 (relative), which is the rounding of
+    ``(x - alpha high) / sigma``.
 
     Raises:
         WrongValue: `low` or `high` is not finite, ``low >= high``, or the width overflows.
@@ -95,7 +99,9 @@ class Uniform(ScalarDataset):
         return torch.where(left, self.low + gap, self.high - gap)[..., None]
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Not by Tweedie's formula: ``(alpha D - x) / sigma^2`` cancels inside the interval when sigma is small."""
+        """Not by Tweedie's formula: ``(alpha D - x) / sigma^2`` cancels inside the interval when
+        sigma is small.
+        """
         left, a, s, tau = self._coordinates(x, alpha, sigma)
         pull = truncated_normal.pull(a, s, tau) / sigma
         return torch.where(left, pull, -pull)[..., None]
@@ -112,9 +118,9 @@ class Uniform(ScalarDataset):
     def noised_cdf(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         r"""P(alpha x_0 + sigma eps <= x), ``[..., batch]``.
 
-        ``(G((x - alpha low)/sigma) - G((x - alpha high)/sigma)) / (2 s)`` with ``G(u) = u Phi(u) + phi(u)``; for
-        ``s < 1``, where that cancels, the average of ``Phi(z - s v)`` over ``v in [-1, 1]``. Evaluated left of the
-        centre and mirrored.
+        ``(G((x - alpha low)/sigma) - G((x - alpha high)/sigma)) / (2 s)`` with
+        ``G(u) = u Phi(u) + phi(u)``; for ``s < 1``, where that cancels, the average of
+        ``Phi(z - s v)`` over ``v in [-1, 1]``. Evaluated left of the centre and mirrored.
         """
         left, a, s, _ = self._coordinates(x, alpha, sigma)
         narrow = torch.zeros_like(a)

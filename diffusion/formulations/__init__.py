@@ -4,7 +4,8 @@
 - `denoising`: a schedule, a parametrization, noise levels and a weight, trained by regression;
 - `indi`: the way back from an observation of the data;
 - `action_matching`: the velocity of a path, from samples of its marginals;
-- `score_matching`: the same score by the other objectives of score matching, and the noise-conditional score networks;
+- `score_matching`: the same score by the other objectives of score matching, and the
+  noise-conditional score networks;
 - `variational`: a lower bound of the likelihood, of an autoencoder or of a chain;
 - `class_conditional`: any of the first kind, conditioned on the label;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.

@@ -1,4 +1,6 @@
-"""Action Matching: a path's velocity, and with it a denoiser, from samples of the path's marginals alone."""
+"""Action Matching: a path's velocity, and with it a denoiser, from samples of the path's marginals
+alone.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ from diffusion.schedules import Flow, Schedule
 )
 @dataclass(frozen=True)
 class ActionMatching(Trained):
-    """The action whose gradient drives noise to data along the schedule's path; see `diffusion.objectives.action_matching`.
+    """The action whose gradient drives noise to data along the schedule's path; see
+    `diffusion.objectives.action_matching`.
 
-    `kind` is ``plain`` (a flow), ``entropic`` (a diffusion, with `noise` the size of g and `probes` for the trace of the second
-    derivatives, 0 for the exact one) or ``unbalanced`` (samples gain and lose weight on the way). The first two give a denoiser, because
-    the path is known; all are sampled by `action`.
+    `kind` is ``plain`` (a flow), ``entropic`` (a diffusion, with `noise` the size of g and `probes`
+    for the trace of the second derivatives, 0 for the exact one) or ``unbalanced`` (samples gain
+    and lose weight on the way). The first two give a denoiser, because the path is known; all are
+    sampled by `action`.
     """
 
     kind: Kind = "plain"

@@ -1,4 +1,6 @@
-"""What a formulation owes the rest of the atlas: what is trained, with which objective, and what the outcome gives."""
+"""What a formulation owes the rest of the atlas: what is trained, with which objective, and what
+the outcome gives.
+"""
 
 from __future__ import annotations
 
@@ -46,18 +48,24 @@ class Formulation(Component):
 
     @property
     def own_sampler(self) -> Sampler | None:
-        """The one way to sample a model that is no diffusion, asked in a single step whatever a study's samplers are; or None."""
+        """The one way to sample a model that is no diffusion, asked in a single step whatever a
+        study's samplers are; or None.
+        """
         return None
 
     def schedules_among(self, offered: Sequence[Schedule]) -> Sequence[Schedule]:
-        """Those that it is crossed with where a study offers some: what is sampled in a way of its own keeps its own one."""
+        """Those that it is crossed with where a study offers some: what is sampled in a way of its
+        own keeps its own one.
+        """
         return offered if offered and self.own_sampler is None else (self.own_schedule(),)
 
     restores: ClassVar[bool] = False  # starts from an observation of clean data, with which the answers can be compared
 
     @property
     def observation(self) -> str:
-        """What that observation is, in a label: answers to different ones do not compare. Empty where there is none."""
+        """What that observation is, in a label: answers to different ones do not compare. Empty
+        where there is none.
+        """
         return ""
 
     @property
@@ -66,11 +74,15 @@ class Formulation(Component):
         return self.own_sampler is None and not self.restores
 
     def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:  # noqa: ARG002
-        """Why its models cannot be sampled by this rule on this schedule, which may be another than their own; or None."""
+        """Why its models cannot be sampled by this rule on this schedule, which may be another than
+        their own; or None.
+        """
         return None
 
     def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:  # noqa: ARG002
-        """The least and the largest noise-to-signal ratio that a model of this schedule knows; None: every one."""
+        """The least and the largest noise-to-signal ratio that a model of this schedule knows;
+        None: every one.
+        """
         return None
 
     def refuses_metric(self, metric: ModelMetric) -> str | None:  # noqa: ARG002
@@ -78,11 +90,15 @@ class Formulation(Component):
         return None
 
     def least_error(self, dataset: Dataset) -> float | None:  # noqa: ARG002
-        """Least mean squared error, summed over coordinates, of an estimate of the clean data; None where it is not known."""
+        """Least mean squared error, summed over coordinates, of an estimate of the clean data; None
+        where it is not known.
+        """
         return None
 
     def start(self, start: SamplingStart) -> Tensor | None:  # noqa: ARG002
-        """Where sampling starts, ``[samples, dim]`` for the one member that `start` describes; None: from the schedule's noise."""
+        """Where sampling starts, ``[samples, dim]`` for the one member that `start` describes;
+        None: from the schedule's noise.
+        """
         return None
 
 
@@ -97,7 +113,9 @@ class Trained(Formulation, Trainable):
         return self.objective.gives
 
     def refuses_network(self, dataset: Dataset, settings: Training) -> str | None:
-        """Why the architecture that the settings name cannot serve it on the target, or None: then `network` builds one."""
+        """Why the architecture that the settings name cannot serve it on the target, or None: then
+        `network` builds one.
+        """
         return settings.network.refuses(dataset)
 
 
@@ -113,7 +131,9 @@ class NoiseConditional(Trained, Recipe):
         return DenoisingLoss()
 
     def identity(self) -> dict[str, Any]:
-        """With the versions of the parts; without the schedule, which a cell has beside the formulation."""
+        """With the versions of the parts; without the schedule, which a cell has beside the
+        formulation.
+        """
         parts = (self.parametrization, self.noise_levels, self.weighting)
         kept = {key: value for key, value in super().identity().items() if key != "schedule"}
         return {**kept, "parts": [part.identity() for part in parts]}

@@ -1,7 +1,8 @@
-r"""A formulation whose network is told the label, so that one network knows every class and the whole.
+r"""A formulation whose network is told the label, so that one network knows every class and the
+whole.
 
-It gives ``E[x_0 | x_t, y]`` besides ``E[x_0 | x_t]``, which guidance `classifier-free` extrapolates from; without guidance it is
-sampled as a model of the whole.
+It gives ``E[x_0 | x_t, y]`` besides ``E[x_0 | x_t]``, which guidance `classifier-free` extrapolates
+from; without guidance it is sampled as a model of the whole.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from diffusion.schedules import Schedule
 )
 @dataclass(frozen=True)
 class ClassConditional(NoiseConditional):
-    """Any formulation that is trained by regression on noised data, with a network that is told the label or nothing.
+    """Any formulation that is trained by regression on noised data, with a network that is told the
+    label or nothing.
 
     Raises:
         WrongValue: `of` is trained in another way; `drop` is no probability below 1.

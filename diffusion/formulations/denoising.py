@@ -1,7 +1,8 @@
-r"""Denoising formulations: a schedule, a parametrization, noise levels for training and a weight, as one named choice.
+r"""Denoising formulations: a schedule, a parametrization, noise levels for training and a weight,
+as one named choice.
 
-The four columns of Table 1 of Karras et al. (2022) with that paper's values, the discrete DDPM of the lecture, later points of the
-space, and `denoising`, in which every part is chosen by name.
+The four columns of Table 1 of Karras et al. (2022) with that paper's values, the discrete DDPM of
+the lecture, later points of the space, and `denoising`, in which every part is chosen by name.
 
 | formulation | schedule | parametrization | training noise | weight | c_noise |
 |---|---|---|---|---|---|
@@ -181,7 +182,9 @@ class ElucidatedDM(NoiseConditional):
 )
 @dataclass(frozen=True)
 class DDPM(NoiseConditional):
-    """The discrete chain of the lecture: 100 noise levels, betas scaled so that the end is Gaussian."""
+    """The discrete chain of the lecture: 100 noise levels, betas scaled so that the end is
+    Gaussian.
+    """
 
     parametrization: ClassVar[Parametrization] = Epsilon()
     weighting: ClassVar[Weighting] = SignalToNoise()
@@ -213,8 +216,8 @@ class DDPM(NoiseConditional):
 class LevelOneDDPM(DDPM):
     """The lecture's loss on the noise of the last step alone, in its three refinements.
 
-    All three have one minimiser, that of `ddpm`; they differ in the variance of their gradients, and from `ddpm` by the weight
-    ``B_k^2 / beta_k^2``, which the lecture drops.
+    All three have one minimiser, that of `ddpm`; they differ in the variance of their gradients,
+    and from `ddpm` by the weight ``B_k^2 / beta_k^2``, which the lecture drops.
     """
 
     refinement: Literal[1, 2, 3] = 3
@@ -253,7 +256,9 @@ class VPrediction(NoiseConditional):
 )
 @dataclass(frozen=True)
 class RectifiedFlow(NoiseConditional):
-    """Straight paths from noise to data; with data prediction this is InDI's update with noise as the observation."""
+    """Straight paths from noise to data; with data prediction this is InDI's update with noise as
+    the observation.
+    """
 
     def own_schedule(self) -> Schedule:
         return Flow()
@@ -278,7 +283,9 @@ def straight_time(nsr: Tensor) -> Tensor:
 )
 @dataclass(frozen=True)
 class ElucidatedDM2(ElucidatedDM):
-    """EDM with the noise levels of its sequel and learned uncertainty in place of a fixed balance between levels."""
+    """EDM with the noise levels of its sequel and learned uncertainty in place of a fixed balance
+    between levels.
+    """
 
     p_mean: float = -0.4
     p_std: float = 1.0
@@ -294,8 +301,8 @@ class ElucidatedDM2(ElucidatedDM):
 class Denoising(NoiseConditional):
     """Any schedule, parametrization, noise distribution and weighting.
 
-    `noise_label` is what the network takes for the noise level: ``ln(nsr)/4``, the schedule's time, or the angle
-    ``atan(nsr)``, which alone has an end on every schedule.
+    `noise_label` is what the network takes for the noise level: ``ln(nsr)/4``, the schedule's time,
+    or the angle ``atan(nsr)``, which alone has an end on every schedule.
     """
 
     schedule: Schedule = EDM()

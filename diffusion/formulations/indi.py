@@ -1,27 +1,33 @@
-r"""Inversion by direct iteration: from what was observed of the data back to the data, a little at a time.
+r"""Inversion by direct iteration: from what was observed of the data back to the data, a little at
+a time.
 
-Between clean data x and an observation y of them (`diffusion.datasets.degradations`) lies the straight line
+Between clean data x and an observation y of them (`diffusion.datasets.degradations`) lies the
+straight line
 
     x_t = (1 - t) x + t y + t eps_t n,      0 <= t <= 1,
 
-and a network learns ``D(x_t, t) = E[x | x_t]`` at every point of it. Restoration starts from y, at t = 1, and moves towards what D
-says, as far as the step goes:
+and a network learns ``D(x_t, t) = E[x | x_t]`` at every point of it. Restoration starts from y, at
+t = 1, and moves towards what D says, as far as the step goes:
 
     x_s = (s/t) x_t + (1 - s/t) D(x_t, t)  [ + s sqrt(eps_s^2 - eps_t^2) n ]
 
-One step is D(y, 1) = E[x | y], the estimate of least mean squared error, which is blurred where y leaves a choice; many small steps
-follow dx/dt = (x - D)/t to one of the sharp answers, with more mean squared error (at most twice as much if the answer is a draw
-from the posterior). The part of the noise in x_t has variance t^2 eps_t^2 at every level of the stochastic form; eps_t must not
+One step is D(y, 1) = E[x | y], the estimate of least mean squared error, which is blurred where y
+leaves a choice; many small steps follow dx/dt = (x - D)/t to one of the sharp answers, with more
+mean squared error (at most twice as much if the answer is a draw from the posterior). The part of
+the noise in x_t has variance t^2 eps_t^2 at every level of the stochastic form; eps_t must not
 increase with t, so that the root is real.
 
-**It is the flow.** With alpha = 1 - t, sigma = t and y where the noise stood, the rule without noise is Euler's rule, and DDIM, on
-schedule `flow`, whatever y is: ``dx/dt = alpha' D + sigma' (x - alpha D)/sigma = (x - D)/t``. With y noise alone (``{name: noise,
-alone: true}``) the whole method *is* rectified flow with the data predicted, on the same noise: one method and not two. And with
-y = x + s n it is EDM's flow with sigma = s t: x_t = x + t s n, ``(x - D)/t = -t s^2 grad log p(x_t)``. What is new is only y that
-is no Gaussian noise; then x_t is no noised sample, and rules that add noise of the schedule's own have nothing to do here.
+**It is the flow.** With alpha = 1 - t, sigma = t and y where the noise stood, the rule without
+noise is Euler's rule, and DDIM, on schedule `flow`, whatever y is:
+``dx/dt = alpha' D + sigma' (x - alpha D)/sigma = (x - D)/t``. With y noise alone
+(``{name: noise, alone: true}``) the whole method *is* rectified flow with the data predicted, on
+the same noise: one method and not two. And with y = x + s n it is EDM's flow with sigma = s t: x_t
+= x + t s n, ``(x - D)/t = -t s^2 grad log p(x_t)``. What is new is only y that is no Gaussian
+noise; then x_t is no noised sample, and rules that add noise of the schedule's own have nothing to
+do here.
 
-Source: Delbracio & Milanfar, Inversion by Direct Iteration: An Alternative to Denoising Diffusion for Image Restoration, TMLR 2023,
-eq. 5 and 8 (deterministic), section 3.3 (stochastic).
+Source: Delbracio & Milanfar, Inversion by Direct Iteration: An Alternative to Denoising Diffusion
+for Image Restoration, TMLR 2023, eq. 5 and 8 (deterministic), section 3.3 (stochastic).
 """
 
 from __future__ import annotations
@@ -55,8 +61,9 @@ from diffusion.schedules import Flow, Schedule
 class InDI(NoiseConditional):
     """Restoration of data from an observation of them.
 
-    `perturbation` is eps at t = 1; it grows towards the data as ``eps_t = perturbation / sqrt(t)`` (`decay` ``root``: a Brownian motion
-    on top of the line; sampled by `indi`), or stays (``constant``: noise on the observation, and none on the way).
+    `perturbation` is eps at t = 1; it grows towards the data as ``eps_t = perturbation / sqrt(t)``
+    (`decay` ``root``: a Brownian motion on top of the line; sampled by `indi`), or stays
+    (``constant``: noise on the observation, and none on the way).
     """
 
     degradation: Degradation = GaussianNoise()
@@ -84,7 +91,9 @@ class InDI(NoiseConditional):
 
     @property
     def _is_flow(self) -> bool:
-        """Whether the observation is the schedule's own start noise, and the model a denoiser like any other."""
+        """Whether the observation is the schedule's own start noise, and the model a denoiser like
+        any other.
+        """
         return self.degradation.blind and self.degradation.noise == 1 and not self.perturbation
 
     def own_schedule(self) -> Schedule:
@@ -128,7 +137,9 @@ class InDI(NoiseConditional):
         return self.perturbation / torch.sqrt(t) if self.decay == "root" else torch.full_like(t, self.perturbation)
 
     def observed(self, x: Tensor, n: Tensor, t: Tensor) -> Tensor:
-        """``y + eps_t n`` at times ``[...]``: one normal number serves for the noise in y and for the perturbation of y."""
+        """``y + eps_t n`` at times ``[...]``: one normal number serves for the noise in y and for
+        the perturbation of y.
+        """
         return self.degradation.map(x) + torch.sqrt(self.degradation.noise**2 + self.spread(t) ** 2)[..., None] * n
 
     def start(self, start: SamplingStart) -> Tensor:

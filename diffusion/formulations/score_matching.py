@@ -1,4 +1,5 @@
-r"""Score matching as formulations: the score learned by each of its objectives, at all noise levels, at one, or on clean data.
+r"""Score matching as formulations: the score learned by each of its objectives, at all noise
+levels, at one, or on clean data.
 
 | formulation | objective of a noised sample, h being sigma times the score | cost |
 |---|---|---|
@@ -8,13 +9,15 @@ r"""Score matching as formulations: the score learned by each of its objectives,
 | `ncsn` | denoising, geometric levels, weight sigma^2, one network | none |
 | `ncsn-separate` | the same, a network for each level | none; as many parameters as levels |
 
-All of them have the minimiser of `denoising`: each gives the score of the noised law at every level that it is trained at, hence by
-Tweedie's formula a denoiser, and serves every sampler. They differ in the variance of their gradients and in cost. Parametrization,
-noise levels, weight and schedule are chosen by name as for `denoising`; the default weight is sigma^2, `snr` on the denoiser.
+All of them have the minimiser of `denoising`: each gives the score of the noised law at every level
+that it is trained at, hence by Tweedie's formula a denoiser, and serves every sampler. They differ
+in the variance of their gradients and in cost. Parametrization, noise levels, weight and schedule
+are chosen by name as for `denoising`; the default weight is sigma^2, `snr` on the denoiser.
 
-Noise levels ``{name: single, sigma: 0.3}`` train at one level: for Langevin dynamics, and for comparing objectives. ``sigma: 0``
-is clean data, which implicit and sliced objectives accept of targets with a smooth positive density. On others (an interval, a
-checkerboard, points, surfaces) these objectives have no lower bound: the steeper the score falls where the density ends, the less.
+Noise levels ``{name: single, sigma: 0.3}`` train at one level: for Langevin dynamics, and for
+comparing objectives. ``sigma: 0`` is clean data, which implicit and sliced objectives accept of
+targets with a smooth positive density. On others (an interval, a checkerboard, points, surfaces)
+these objectives have no lower bound: the steeper the score falls where the density ends, the less.
 """
 
 from __future__ import annotations
@@ -77,8 +80,8 @@ class WithoutTarget(Denoising):
 class ImplicitScoreMatching(WithoutTarget):
     """Implicit score matching: integration by parts in place of a target.
 
-    With the exact trace a step costs `dim` backward passes; ``trace: hutchinson`` costs `probes` of them and adds variance, of signs
-    (`rademacher`) less than of normal numbers (`gaussian`).
+    With the exact trace a step costs `dim` backward passes; ``trace: hutchinson`` costs `probes` of
+    them and adds variance, of signs (`rademacher`) less than of normal numbers (`gaussian`).
     """
 
     trace: Literal["exact", "hutchinson"] = "exact"
@@ -101,9 +104,11 @@ class ImplicitScoreMatching(WithoutTarget):
 )
 @dataclass(frozen=True)
 class SlicedScoreMatching(WithoutTarget):
-    """Sliced score matching: derivatives along random directions only, `projections` of them for each example.
+    """Sliced score matching: derivatives along random directions only, `projections` of them for
+    each example.
 
-    With `variance_reduced` it is `implicit-score-matching` with Hutchinson's trace and these probes.
+    With `variance_reduced` it is `implicit-score-matching` with Hutchinson's trace and these
+    probes.
     """
 
     projections: int = 1
@@ -142,7 +147,8 @@ class DenoisingScoreMatching(Denoising):
 )
 @dataclass(frozen=True)
 class NoiseConditionalScore(NoiseConditional):
-    """A noise-conditional score network: one network over the levels of its schedule, all equally often, each weighted with sigma^2.
+    """A noise-conditional score network: one network over the levels of its schedule, all equally
+    often, each weighted with sigma^2.
 
     Its levels are chosen from the data (schedule `ncsn`). The network is conditioned on ln sigma.
     """

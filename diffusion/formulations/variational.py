@@ -1,4 +1,5 @@
-r"""Formulations that maximise a lower bound of the log-likelihood: the autoencoder, and the chain of DDPM with the bound's own weights.
+r"""Formulations that maximise a lower bound of the log-likelihood: the autoencoder, and the chain
+of DDPM with the bound's own weights.
 
 | formulation | latent variables | the bound's expectation | gives |
 |---|---|---|---|
@@ -33,15 +34,18 @@ _MOST_LATENT = 1024
 )
 @dataclass(frozen=True)
 class VariationalAutoencoder(Trained):
-    """A latent variable of `latent` coordinates, an encoder and a decoder with normal laws: one step, no noise levels.
+    """A latent variable of `latent` coordinates, an encoder and a decoder with normal laws: one
+    step, no noise levels.
 
-    `posterior` is ``diagonal`` (a variance for each latent coordinate) or ``isotropic`` (one for all, as the tutorial has it, at a
-    price: on normal data with eigenvalues 5, 3, 1, 0.5, 0.2 and two latent coordinates 0.0163 nats). `decoder_std` is r in
-    the units of the data, or ``learned``. `linear` makes both networks affine, which on normal data is probabilistic
+    `posterior` is ``diagonal`` (a variance for each latent coordinate) or ``isotropic`` (one for
+    all, as the tutorial has it, at a price: on normal data with eigenvalues 5, 3, 1, 0.5, 0.2 and
+    two latent coordinates 0.0163 nats). `decoder_std` is r in the units of the data, or
+    ``learned``. `linear` makes both networks affine, which on normal data is probabilistic
     principal components.
 
-    It is sampled by `decode` alone, in one step, and is filed under the schedule `flow`, which begins with noise of unit variance
-    and nothing else. Its networks are multilayer perceptrons of the training's width and depth.
+    It is sampled by `decode` alone, in one step, and is filed under the schedule `flow`, which
+    begins with noise of unit variance and nothing else. Its networks are multilayer perceptrons of
+    the training's width and depth.
     """
 
     latent: int = 2
@@ -85,10 +89,11 @@ class VariationalAutoencoder(Trained):
 )
 @dataclass(frozen=True)
 class ChainElbo(NoiseConditional):
-    """DDPM with the weights of its lower bound (`ddpm-elbo` among the weightings), which `ddpm` drops: another objective.
+    """DDPM with the weights of its lower bound (`ddpm-elbo` among the weightings), which `ddpm`
+    drops: another objective.
 
-    What the network predicts, ``x0`` or ``epsilon``, changes neither the loss of a denoiser nor the samples that come of it, only which
-    denoiser a network of given size finds easily.
+    What the network predicts, ``x0`` or ``epsilon``, changes neither the loss of a denoiser nor the
+    samples that come of it, only which denoiser a network of given size finds easily.
     """
 
     predicts: Literal["epsilon", "x0"] = "epsilon"

@@ -1,4 +1,5 @@
-r"""Guidance: steering a denoiser by something known of the sample, ``D + w (sigma^2 / alpha) grad log p_t(y | x_t)``.
+r"""Guidance: steering a denoiser by something known of the sample,
+``D + w (sigma^2 / alpha) grad log p_t(y | x_t)``.
 
 | name | known | p_t(y \| x_t) |
 |---|---|---|
@@ -8,7 +9,8 @@ r"""Guidance: steering a denoiser by something known of the sample, ``D + w (sig
 | `observation` | noisy coordinates | exact for mixtures and point sets, elsewhere a normal law around the denoiser |
 | `inpainting` | exact coordinates | none: they are replaced at every level |
 
-A new one is a subclass of `Guidance`: the guided denoiser, and the conditioned law that samples are compared with.
+A new one is a subclass of `Guidance`: the guided denoiser, and the conditioned law that samples are
+compared with.
 """
 
 from __future__ import annotations

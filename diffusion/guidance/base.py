@@ -1,19 +1,23 @@
 r"""What guidance owes the rest of the atlas: Bayes' rule for scores, at every noise level.
 
-Something is known of the sample that is to be drawn, say ``y``. Of the law of x_t given y Bayes' rule says
+Something is known of the sample that is to be drawn, say ``y``. Of the law of x_t given y Bayes'
+rule says
 
     score(x_t | y) = score(x_t) + grad log p_t(y | x_t),      p_t(y | x_t) = E[p(y | x_0) | x_t]
 
-where `p_t(y | x_t)` is what a *noisy* x_t says of y: p(y | x_0) at the place x_t is another function, and a wrong one but where
-the noise is gone. In terms of denoisers, ``D = (x_t + sigma^2 score) / alpha``,
+where `p_t(y | x_t)` is what a *noisy* x_t says of y: p(y | x_0) at the place x_t is another
+function, and a wrong one but where the noise is gone. In terms of denoisers,
+``D = (x_t + sigma^2 score) / alpha``,
 
     D_guided = D + w (sigma^2 / alpha) grad log p_t(y | x_t)
 
-with a weight w: 1 is Bayes' rule, a larger one sharpens ``p_t(y | x_t)^w``, which is the law of no forward process. The shift
-``(sigma^2 / alpha) grad log p_t(y | x_t)`` equals ``D_y - D``, the difference of two posterior means, finite also where alpha = 0.
+with a weight w: 1 is Bayes' rule, a larger one sharpens ``p_t(y | x_t)^w``, which is the law of no
+forward process. The shift ``(sigma^2 / alpha) grad log p_t(y | x_t)`` equals ``D_y - D``, the
+difference of two posterior means, finite also where alpha = 0.
 
-A guidance wraps the denoiser of a point of the space; samplers, schedules and grids do not know of it. Its `target` is the
-conditioned law, which metrics, floors and the limit of many steps compare with.
+A guidance wraps the denoiser of a point of the space; samplers, schedules and grids do not know of
+it. Its `target` is the conditioned law, which metrics, floors and the limit of many steps compare
+with.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ from diffusion.registry import Component, Registry
 guidances: Registry[Guidance] = Registry("guidance")
 
 LEAST_SIGNAL = 1e-6
-"""alpha / sigma below which gradients are taken there: at alpha = 0 a gradient and 1 / alpha are 0 and infinite."""
+"""alpha / sigma below which gradients are taken there: at alpha = 0 a gradient and 1 / alpha are 0
+and infinite.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,16 @@ class Guidance(Component):
     def denoise(
         self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
-        """The guided denoiser of a stack: x ``[members, batch, dim]``, alpha and sigma ``[members]``, a data set for each."""
+        """The guided denoiser of a stack: x ``[members, batch, dim]``, alpha and sigma
+        ``[members]``, a data set for each.
+        """
 
 
 @dataclass(frozen=True)
 class Guided:
-    """A denoiser under guidance; it gives nothing else, since whatever else the model knows is not of the conditioned law."""
+    """A denoiser under guidance; it gives nothing else, since whatever else the model knows is not
+    of the conditioned law.
+    """
 
     guidance: Guidance
     denoiser: Denoiser
@@ -117,7 +127,8 @@ Labels = int | tuple[int, ...] | Literal["all"]
 
 @dataclass(frozen=True)
 class LabelGuidance(Guidance):
-    """The label is known: one for all samples, several or ``all`` among which they are divided evenly, in turn.
+    """The label is known: one for all samples, several or ``all`` among which they are divided
+    evenly, in turn.
 
     Raises:
         WrongValue: no labels, a negative one or one twice; a weight that is not finite.
@@ -160,7 +171,9 @@ class LabelGuidance(Guidance):
         return given_labels(dataset, self.requested(dataset))
 
     def in_turn(self, shift: Callable[[int, Tensor], Tensor], dataset: Dataset, x: Tensor) -> Tensor:
-        """``shift(label, samples)`` of the samples of each label, put back in their places; x is ``[..., batch, dim]``."""
+        """``shift(label, samples)`` of the samples of each label, put back in their places; x is
+        ``[..., batch, dim]``.
+        """
         requested = self.requested(dataset)
         if len(requested) == 1:
             return shift(requested[0], x)

@@ -2,8 +2,9 @@ r"""Guidance by the exact classifier of a target whose classes are known.
 
     log p_t(y | x_t) = log w_y + log p_t(x_t | y) - log p_t(x_t)
 
-where ``p_t(x_t | y)`` is the noised law of class y. Its gradient is the difference of two scores, and the shift of the denoiser
-the difference of two posterior means, ``D_y - D``: with weight 1 the guided exact denoiser *is* that of the conditioned law.
+where ``p_t(x_t | y)`` is the noised law of class y. Its gradient is the difference of two scores,
+and the shift of the denoiser the difference of two posterior means, ``D_y - D``: with weight 1 the
+guided exact denoiser *is* that of the conditioned law.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from diffusion.models import Denoiser
 )
 @dataclass(frozen=True)
 class ClassLabel(LabelGuidance):
-    """The exact classifier of the noised data, for targets whose classes have exact denoisers; any denoiser is steered."""
+    """The exact classifier of the noised data, for targets whose classes have exact denoisers; any
+    denoiser is steered.
+    """
 
     def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:
         if reason := super().refuses(dataset, formulation):
@@ -39,7 +42,9 @@ class ClassLabel(LabelGuidance):
         )
 
     def log_probability(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """log p_t(y | x_t) of the first label asked, ``[..., batch]``; alpha and sigma broadcast against that."""
+        """log p_t(y | x_t) of the first label asked, ``[..., batch]``; alpha and sigma broadcast
+        against that.
+        """
         (label, *_), weights = self.requested(dataset), dataset.class_weights
         assert weights is not None  # noqa: S101 - classes are known exactly
         conditioned = given_labels(dataset, (label,))

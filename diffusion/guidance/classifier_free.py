@@ -1,8 +1,9 @@
 r"""Guidance without a classifier: a model that was told the label, and the same model told nothing.
 
-Where both denoisers are exact, ``D_y - D = (sigma^2 / alpha) grad log p_t(y | x_t)``: a network that gives both holds a classifier
-implicitly, and ``D + w (D_y - D)`` is guidance of weight w by it. With weight 1 nothing is extrapolated and the label's own denoiser is
-all that is asked; any other weight asks the network twice.
+Where both denoisers are exact, ``D_y - D = (sigma^2 / alpha) grad log p_t(y | x_t)``: a network
+that gives both holds a classifier implicitly, and ``D + w (D_y - D)`` is guidance of weight w by
+it. With weight 1 nothing is extrapolated and the label's own denoiser is all that is asked; any
+other weight asks the network twice.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from diffusion.models import Denoiser, KnownDistribution, LabelledDenoiser
 )
 @dataclass(frozen=True)
 class ClassifierFree(LabelGuidance):
-    """From a model that can be told the label: formulation `class-conditional`, or the exact one where classes are known."""
+    """From a model that can be told the label: formulation `class-conditional`, or the exact one
+    where classes are known.
+    """
 
     cost: ClassVar[float] = 2.0
 

@@ -1,4 +1,6 @@
-"""What guidance by known coordinates has in common: which coordinates, and where their values come from."""
+"""What guidance by known coordinates has in common: which coordinates, and where their values come
+from.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ _SPELLED = 4  # values up to which a condition is written out
 
 @dataclass(frozen=True)
 class KnownCoordinates(Guidance):
-    """Some coordinates of x_0 are known, up to noise: `values` for them, or those of an example that is drawn from the target.
+    """Some coordinates of x_0 are known, up to noise: `values` for them, or those of an example
+    that is drawn from the target.
 
     Raises:
-        WrongValue: not one finite value for each coordinate; a coordinate twice or negative; both values and an example.
+        WrongValue: not one finite value for each coordinate; a coordinate twice or negative; both
+            values and an example.
     """
 
     coordinates: Coordinates = 0
@@ -101,7 +105,9 @@ class KnownCoordinates(Guidance):
 
 @remembered(256)
 def _example(dataset: Dataset, number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """A draw of the target that is part of no training set, and standard normal numbers of the same size."""
+    """A draw of the target that is part of no training set, and standard normal numbers of the same
+    size.
+    """
     generator = stream("example", identity_text(dataset), number)
     x = dataset.sample(1, generator)[0]
     return tuple(x.tolist()), tuple(torch.randn(len(x), generator=generator, dtype=torch.float64).tolist())

@@ -1,16 +1,19 @@
-r"""Guidance by a noisy observation of some coordinates, the linear inverse problem ``y = A x_0 + n``, ``n ~ N(0, s^2 I)``.
+r"""Guidance by a noisy observation of some coordinates, the linear inverse problem
+``y = A x_0 + n``, ``n ~ N(0, s^2 I)``.
 
     p_t(y | x_t) = E[N(y; A x_0, s^2 I) | x_t]
 
-is known where the conditioned law is: for normal data and mixtures of them, for point sets, and for every target with an exact
-denoiser if all of its coordinates are observed. There the denoiser is shifted by ``w (D_y - D)``, exact posterior means both.
+is known where the conditioned law is: for normal data and mixtures of them, for point sets, and for
+every target with an exact denoiser if all of its coordinates are observed. There the denoiser is
+shifted by ``w (D_y - D)``, exact posterior means both.
 
 Elsewhere the posterior of x_0 is taken for a normal law around the denoiser that is to be guided,
 
     p_t(y | x_t) ~ N(y; A D(x_t), A C A^T + s^2 I)
     (sigma^2 / alpha) grad log p_t(y | x_t) ~ (sigma^2 / alpha) J^T A^T (A C A^T + s^2 I)^(-1) (y - A D),   J = dD/dx
 
-with the dependence of C on x_t left out; J^T acts by one pass of automatic differentiation for each observed coordinate. C is
+with the dependence of C on x_t left out; J^T acts by one pass of automatic differentiation for each
+observed coordinate. C is
 
 | likelihood | C | |
 |---|---|---|
@@ -18,12 +21,15 @@ with the dependence of C on x_t left out; J^T acts by one pass of automatic diff
 | `prior` | std^2 sigma^2 / (alpha^2 std^2 + sigma^2) I | as if the data were ``N(., std^2 I)`` (Song et al. 2023) |
 | `point` | 0 | as if the posterior were the point D (Chung et al. 2023); stiff where s is small |
 
-A network's J is wrong by about as much at every level, and sigma^2 J the more: at rho = sigma / (alpha std) = 100 by several times
-the variance of the data, where there is next to nothing to know of x_0 but the law of the data. So `moments` takes for (sigma^2 /
-alpha) J at high noise the covariance ``S (1 + alpha^2 S / sigma^2)^(-1)`` that normal data of the same covariance S would leave,
-in parts ``1 / (1 + (rho/5)^4)`` and the rest: right in the limit, and on normal data at every level.
+A network's J is wrong by about as much at every level, and sigma^2 J the more: at rho = sigma /
+(alpha std) = 100 by several times the variance of the data, where there is next to nothing to know
+of x_0 but the law of the data. So `moments` takes for (sigma^2 / alpha) J at high noise the
+covariance ``S (1 + alpha^2 S / sigma^2)^(-1)`` that normal data of the same covariance S would
+leave, in parts ``1 / (1 + (rho/5)^4)`` and the rest: right in the limit, and on normal data at
+every level.
 
-What the approximation is worth, samples against the reference law tell: its error does not vanish with more steps.
+What the approximation is worth, samples against the reference law tell: its error does not vanish
+with more steps.
 """
 
 from __future__ import annotations
@@ -62,12 +68,15 @@ _LEAST = 1e-6  # of the variance that normal data would have: a network's Jacobi
 )
 @dataclass(frozen=True)
 class NoisyObservation(KnownCoordinates):
-    """A linear inverse problem: the named coordinates were measured with noise of standard deviation `std`.
+    """A linear inverse problem: the named coordinates were measured with noise of standard
+    deviation `std`.
 
-    `likelihood` is ``best`` (exact where it is known, else ``moments``), ``moments``, ``prior`` or ``point``.
+    `likelihood` is ``best`` (exact where it is known, else ``moments``), ``moments``, ``prior`` or
+    ``point``.
 
     Raises:
-        WrongValue: besides what `KnownCoordinates` refuses, `std` negative, a weight that is not finite, a ``point`` without noise.
+        WrongValue: besides what `KnownCoordinates` refuses, `std` negative, a weight that is not
+            finite, a ``point`` without noise.
     """
 
     version: ClassVar[int] = 2  # 1: a network's Jacobian was believed at every level
@@ -147,7 +156,9 @@ class NoisyObservation(KnownCoordinates):
         return denoised.detach(), scale * pull
 
     def _weights(self, covariance: Tensor, if_normal: Tensor, residual: Tensor) -> Tensor:
-        """``(C + s^2 I)^(-1) residual``, C the positive part of ``covariance [members, batch, observed, observed]``."""
+        """``(C + s^2 I)^(-1) residual``, C the positive part of
+        ``covariance [members, batch, observed, observed]``.
+        """
         values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
         spread = torch.maximum(values, _LEAST * if_normal) + self.std**2
         along = (vectors * residual[..., None]).sum(-2) / spread
@@ -156,14 +167,18 @@ class NoisyObservation(KnownCoordinates):
 
 
 def _left(dataset: Dataset, alpha: Tensor, sigma: Tensor, seen: Sequence[int]) -> Tensor:
-    """Rows ``[observed, dim]`` of the covariance of x_0 given x_t, if the data were normal with the covariance that they have."""
+    """Rows ``[observed, dim]`` of the covariance of x_0 given x_t, if the data were normal with the
+    covariance that they have.
+    """
     values, vectors = _axes(dataset)
     return (vectors[list(seen)] * (values * sigma**2 / (alpha**2 * values + sigma**2))) @ vectors.T
 
 
 @remembered(64)
 def _axes(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``[dim]`` and eigenvectors ``[dim, dim]``, in columns, of the covariance of the data: known, or of fixed draws."""
+    """Eigenvalues ``[dim]`` and eigenvectors ``[dim, dim]``, in columns, of the covariance of the
+    data: known, or of fixed draws.
+    """
     if isinstance(dataset, Gaussian):
         return torch.tensor([s**2 for s in dataset.coordinates()[1]], dtype=torch.float64), torch.eye(
             dataset.dim

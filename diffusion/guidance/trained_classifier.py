@@ -2,19 +2,22 @@ r"""Guidance by a classifier that was trained on noised data and is conditioned 
 
     L = E_nsr E_{(x_0, y), eps} [-log softmax(l(x_t, nsr))_y]
 
-has the minimiser ``p_t(y | x_t)`` at every level. With m and s the data's mean and standard deviation, m_y and w_y the mean and the
-share of each class among the training data, ``rho = nsr / s`` and ``u = alpha s (x_t - alpha m) / (alpha^2 s^2 + sigma^2)``, what
-x_t says of x_0 in units of s,
+has the minimiser ``p_t(y | x_t)`` at every level. With m and s the data's mean and standard
+deviation, m_y and w_y the mean and the share of each class among the training data,
+``rho = nsr / s`` and ``u = alpha s (x_t - alpha m) / (alpha^2 s^2 + sigma^2)``, what x_t says of
+x_0 in units of s,
 
     l_y = log w_y + u . (m_y - m) / s + f_y(z, nsr) / (1 + rho^2),      z = u sqrt(1 + rho^2)
 
-The first two terms are all that is left where there is much noise, up to order 1 / rho^2, whatever the target: so the network f
-is only asked for the rest, and its errors do not grow with the noise. The gradient of u has the factor alpha that
-``sigma^2 / alpha`` needs: at alpha = 0 the shift of the denoiser is ``m_y - m``, less the mean of that over the classes. ``ln rho`` is
-uniform between ln 0.01 and ln 10 in training; f is told the nearest of these levels.
+The first two terms are all that is left where there is much noise, up to order 1 / rho^2, whatever
+the target: so the network f is only asked for the rest, and its errors do not grow with the noise.
+The gradient of u has the factor alpha that ``sigma^2 / alpha`` needs: at alpha = 0 the shift of the
+denoiser is ``m_y - m``, less the mean of that over the classes. ``ln rho`` is uniform between ln
+0.01 and ln 10 in training; f is told the nearest of these levels.
 
-The classifier is a function of the target and the settings alone: it is trained where it is needed, once in a process, with the
-stacked network, loop and streams of every other model, and is no part of a cell.
+The classifier is a function of the target and the settings alone: it is trained where it is needed,
+once in a process, with the stacked network, loop and streams of every other model, and is no part
+of a cell.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ class CrossEntropy(Objective):
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """z ``[steps, batch, dim]``, features of the level, the part of the logits that is known, the rest's weight, labels."""
+        """z ``[steps, batch, dim]``, features of the level, the part of the logits that is known,
+        the rest's weight, labels.
+        """
         classes = _Classes.of(member.dataset, data)
         rho = _LOW * (_HIGH / _LOW) ** stratified(steps, batch, generator)
         drawn = data[torch.randint(len(data), (steps, batch), generator=generator)]
@@ -86,7 +91,9 @@ class Classifier(Networks):
     """The trained part of one classifier."""
 
     def remainder(self, z: Tensor, level: Tensor) -> Tensor:
-        """f(z, nsr) of every label, ``[batch, classes]``, for z ``[batch, dim]`` and the features of one level."""
+        """f(z, nsr) of every label, ``[batch, classes]``, for z ``[batch, dim]`` and the features
+        of one level.
+        """
         c = level.float()[None, None]
         parts = [self.network(self.rows, part, c) for part in z.float()[None].split(_ROWS, dim=1)]
         return torch.cat(parts, dim=1)[0].double()
@@ -131,7 +138,9 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Classes:
-    """What labelled data ``[n, dim + 1]`` say of the classes: logarithms of shares ``[K]``, ``(m_y - m) / s`` ``[K, dim]``."""
+    """What labelled data ``[n, dim + 1]`` say of the classes: logarithms of shares ``[K]``,
+    ``(m_y - m) / s`` ``[K, dim]``.
+    """
 
     log_weights: Tensor
     offsets: Tensor
@@ -145,7 +154,9 @@ class _Classes:
         return cls(torch.log((counts + 0.5) / len(x)), (sums / counts.clamp(min=1)[:, None] - mean) / dataset.std)
 
     def logits(self, place: _Place) -> Tensor:
-        """The known part, ``[..., K]``: elementwise, so that a sample's bits do not depend on the batch."""
+        """The known part, ``[..., K]``: elementwise, so that a sample's bits do not depend on the
+        batch.
+        """
         u = place.shrink[..., None] * place.z
         return self.log_weights + (u[..., None, :] * self.offsets).sum(-1)
 
@@ -171,9 +182,11 @@ def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[Classifie
 )
 @dataclass(frozen=True)
 class TrainedClassifier(LabelGuidance):
-    """A noise-conditional classifier, trained on noised labelled data: any denoiser of a labelled target is steered.
+    """A noise-conditional classifier, trained on noised labelled data: any denoiser of a labelled
+    target is steered.
 
-    `steps`, `batch`, `width`, `depth` and `learning_rate` are those of its training, `seed` its own.
+    `steps`, `batch`, `width`, `depth` and `learning_rate` are those of its training, `seed` its
+    own.
 
     Raises:
         WrongValue: besides what `LabelGuidance` refuses, settings that are no positive numbers.
@@ -195,7 +208,9 @@ class TrainedClassifier(LabelGuidance):
         self._settings()
 
     def identity(self) -> dict[str, Any]:
-        """With the versions of the objective and of the network that it is trained by, where there has been more than one."""
+        """With the versions of the objective and of the network that it is trained by, where there
+        has been more than one.
+        """
         parts = {"objective": CrossEntropy(), "network": self._settings().network}
         return {**super().identity(), **{name: part.version for name, part in parts.items() if part.version > 1}}
 
@@ -203,7 +218,9 @@ class TrainedClassifier(LabelGuidance):
         return Training(self.steps, self.batch, self.width, self.depth, self.learning_rate, data=_DATA)
 
     def log_probabilities(self, dataset: Dataset, place: _Place) -> Tensor:
-        """log p_t(y | x_t) of every label, ``[batch, classes]``, differentiable in z ``[batch, dim]``; one level for all."""
+        """log p_t(y | x_t) of every label, ``[batch, classes]``, differentiable in z
+        ``[batch, dim]``; one level for all.
+        """
         classifier, classes = _trained(dataset, self._settings(), self.seed)
         remainder = classifier.remainder(place.z, place.features)
         return torch.log_softmax(classes.logits(place) + place.rest * remainder, -1)
@@ -215,7 +232,9 @@ class TrainedClassifier(LabelGuidance):
             return self.log_probabilities(dataset, _Place.of(dataset, x, *level)).exp()
 
     def shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``(sigma^2 / alpha) grad log p_t(y | x_t)``, ``[batch, dim]``, for x ``[batch, dim]`` at one level."""
+        """``(sigma^2 / alpha) grad log p_t(y | x_t)``, ``[batch, dim]``, for x ``[batch, dim]`` at
+        one level.
+        """
         requested = torch.tensor(self.requested(dataset))
         labels = requested[torch.arange(len(x)) % len(requested)]
         place = _Place.of(dataset, x, with_signal(alpha, sigma), sigma)

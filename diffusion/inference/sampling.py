@@ -78,7 +78,8 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
     x = _start(question, subjects, levels)
     yield x
     noise = noise_streams(question, subjects, "noise")
-    # most samplers need a denoiser, and say so in their types; one that needs something else looks again
+    # most samplers need a denoiser, and say so in their types; one that needs something else looks
+    # again
     for state in sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise):
         if not isinstance(state, Tensor) or state.shape != x.shape:
             found = f"a tensor of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__

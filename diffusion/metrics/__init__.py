@@ -1,12 +1,15 @@
 r"""How far samples are from the target, each measure with the floor that even perfect samples have.
 
-A metric compares the empirical law ``F_n`` of `n` samples with the target; its expected value for `n` independent draws
-from the target is the metric's *floor*, and a sampler cannot be told from a perfect one below it. Two kinds of floor occur:
+A metric compares the empirical law ``F_n`` of `n` samples with the target; its expected value for
+`n` independent draws from the target is the metric's *floor*, and a sampler cannot be told from a
+perfect one below it. Two kinds of floor occur:
 
-- *against the law*: the target's distribution function, weights or moments are known, and the only Monte-Carlo noise is
-  the samples' own. All metrics on the line are of this kind, and their floors are known in closed form or as a limit.
-- *two samples*: elsewhere the target is represented by a fixed reference sample, the same for every sampler. The floor is
-  then that of two independent samples of the target; it is measured, once in a process, on perfect samples.
+- *against the law*: the target's distribution function, weights or moments are known, and the only
+  Monte-Carlo noise is the samples' own. All metrics on the line are of this kind, and their floors
+  are known in closed form or as a limit.
+- *two samples*: elsewhere the target is represented by a fixed reference sample, the same for every
+  sampler. The floor is then that of two independent samples of the target; it is measured, once in
+  a process, on perfect samples.
 
 | metric | of | law | floor |
 |---|---|---|---|
@@ -24,10 +27,12 @@ from the target is the metric's *floor*, and a sampler cannot be told from a per
 | `elbo` | what a chain or an autoencoder is sure to give the data | yes | that of the true density, same draws |
 | `restoration-error` | samples beside the originals they were restored from | - | error of the posterior mean, where it is known |
 
-Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)`` is a Brownian bridge, a mean
-is normal. On `uniform` w1's is right to 1 % from n = 20 on; that of ks is too high by 4 % at n = 20 and by 2 % at n = 100.
+Floors of `w1`, `ks`, `energy` and `torus-moment` are the leading term in n: ``sqrt(n) (F_n - F)``
+is a Brownian bridge, a mean is normal. On `uniform` w1's is right to 1 % from n = 20 on; that of ks
+is too high by 4 % at n = 20 and by 2 % at n = 100.
 
-All values are a function of samples and target alone; reference samples, directions and floors come from fixed streams.
+All values are a function of samples and target alone; reference samples, directions and floors come
+from fixed streams.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a metric owes the rest of the atlas, and the fixed samples that metrics and floors are made from."""
+"""What a metric owes the rest of the atlas, and the fixed samples that metrics and floors are made
+from.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ metrics: Registry[BaseMetric] = Registry("metric")
 class BaseMetric(Component):
     """What every metric has in common, whatever it looks at.
 
-    It derives from one of three siblings: `Metric` looks at samples, `ModelMetric` at a model, `PairedMetric` at samples
-    beside their clean originals. Each takes what it looks at from `Materials`, and nobody else needs to know which it is.
+    It derives from one of three siblings: `Metric` looks at samples, `ModelMetric` at a model,
+    `PairedMetric` at samples beside their clean originals. Each takes what it looks at from
+    `Materials`, and nobody else needs to know which it is.
     """
 
     axis_label: ClassVar[str] = ""  # text for an axis
@@ -38,9 +41,11 @@ class BaseMetric(Component):
 
     @property
     def column(self) -> str:
-        """The name that results are filed under: the metric's own, with the parameters that differ from the defaults.
+        """The name that results are filed under: the metric's own, with the parameters that differ
+        from the defaults.
 
-        Commas separate names on the command line, and a name must not become a path: neither occurs in it.
+        Commas separate names on the command line, and a name must not become a path: neither occurs
+        in it.
         """
         return re.sub(r"[^\w.:;=()+-]", "", self.label().replace(",", ";"))
 
@@ -70,7 +75,9 @@ class BaseMetric(Component):
 
 
 class Refusals(Protocol):
-    """Why something to be measured has no material for a metric, or None: one answer for each of the three siblings."""
+    """Why something to be measured has no material for a metric, or None: one answer for each of
+    the three siblings.
+    """
 
     def refuses_samples(self, metric: Metric) -> str | None:
         """Why its samples cannot be measured, or None."""
@@ -105,7 +112,8 @@ class Metric(BaseMetric):
             dataset: what they should follow.
 
         Raises:
-            WrongValue: the dataset is refused, the shape is not ``[n, dim]``, n is 0, or a sample is not finite.
+            WrongValue: the dataset is refused, the shape is not ``[n, dim]``, n is 0, or a sample
+                is not finite.
         """
         self._check(dataset)
         if samples.ndim != 2 or samples.shape[0] == 0 or samples.shape[1] != dataset.dim:
@@ -138,9 +146,11 @@ class Metric(BaseMetric):
 
 @dataclass(frozen=True)
 class ModelMetric(BaseMetric):
-    """A number that is zero, or as small as its floor, for the ideal model; samples are not asked for.
+    """A number that is zero, or as small as its floor, for the ideal model; samples are not asked
+    for.
 
-    `needs` are the capabilities of which a model must have one (see `diffusion.models.capabilities`).
+    `needs` are the capabilities of which a model must have one (see
+    `diffusion.models.capabilities`).
     """
 
     of: ClassVar[Literal["samples", "models", "pairs"]] = "models"
@@ -172,13 +182,14 @@ class ModelMetric(BaseMetric):
         """The metric of a model.
 
         Args:
-            model: a stack of one, called as by a sampler: a denoiser with ``x [1, batch, dim]``, alpha and sigma ``[1]``.
+            model: a stack of one, called as by a sampler: a denoiser with ``x [1, batch, dim]``,
+                alpha and sigma ``[1]``.
             dataset: what it is a model of.
             schedule: the noise levels that it knows.
 
         Raises:
-            WrongValue: the dataset is refused, the model has none of the capabilities that the metric needs, or it gives
-                another shape or numbers that are not finite.
+            WrongValue: the dataset is refused, the model has none of the capabilities that the
+                metric needs, or it gives another shape or numbers that are not finite.
         """
         self._check(dataset)
         self._check_model(model)
@@ -226,7 +237,9 @@ class ProfileMetric(ModelMetric):
 
     @abstractmethod
     def profile(self, model: Any, dataset: Dataset, schedule: Schedule) -> Tensor:
-        """The error at each of the `levels`, ``[L]`` float64; the denoiser is called once a level. Raises as `evaluate`."""
+        """The error at each of the `levels`, ``[L]`` float64; the denoiser is called once a level.
+        Raises as `evaluate`.
+        """
 
     def _measure(self, model: Any, dataset: Dataset, schedule: Schedule) -> float:
         return float(self.profile(model, dataset, schedule).mean())
@@ -236,7 +249,8 @@ class ProfileMetric(ModelMetric):
 class PairedMetric(BaseMetric):
     """A number that compares each sample with the clean original that it was restored from.
 
-    Only formulations that start from an observation of clean data have such pairs (`Formulation.restores`).
+    Only formulations that start from an observation of clean data have such pairs
+    (`Formulation.restores`).
     """
 
     of: ClassVar[Literal["samples", "models", "pairs"]] = "pairs"
@@ -276,7 +290,8 @@ class PairedMetric(BaseMetric):
         """What the best estimate of the originals has; NaN where that is not known.
 
         Args:
-            least_error: its mean squared error, summed over coordinates; None where it is not known.
+            least_error: its mean squared error, summed over coordinates; None where it is not
+                known.
             dim: how many coordinates.
         """
         return math.nan if least_error is None else self._floor(least_error, dim)
@@ -292,7 +307,9 @@ class PairedMetric(BaseMetric):
 
 @dataclass(frozen=True)
 class SimulatedFloor(Metric):
-    """A metric whose floor has no closed form: the mean over perfect samples, measured just as `evaluate` does it."""
+    """A metric whose floor has no closed form: the mean over perfect samples, measured just as
+    `evaluate` does it.
+    """
 
     def _floor(self, dataset: Dataset, n: int) -> float:
         return _simulated_floor(self, dataset, self._used(dataset, n))
@@ -303,7 +320,9 @@ class SimulatedFloor(Metric):
 
     @abstractmethod
     def _repeats(self, dataset: Dataset, n: int) -> int:
-        """How many perfect samples of size `n` the floor averages over: as many as fit into half a second or so."""
+        """How many perfect samples of size `n` the floor averages over: as many as fit into half a
+        second or so.
+        """
 
 
 @remembered(512)
@@ -314,9 +333,11 @@ def _simulated_floor(metric: SimulatedFloor, dataset: Dataset, n: int) -> float:
 
 
 def reference_sample(dataset: Dataset, m: int) -> np.ndarray:
-    """The first `m` of the fixed sample that stands for the target, ``[m, dim]``, whatever the metric.
+    """The first `m` of the fixed sample that stands for the target, ``[m, dim]``, whatever the
+    metric.
 
-    Where the quantile function is known there is no randomness in it: the quantiles of (i - 1/2) / m.
+    Where the quantile function is known there is no randomness in it: the quantiles of (i - 1/2) /
+    m.
     """
     if dataset.has_cdf:
         quantiles = dataset.quantile((torch.arange(m, dtype=torch.float64) + 0.5) / m)

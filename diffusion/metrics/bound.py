@@ -1,4 +1,6 @@
-"""The evidence lower bound as a metric: what a chain or an autoencoder is sure to give the target's own points."""
+"""The evidence lower bound as a metric: what a chain or an autoencoder is sure to give the target's
+own points.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +35,20 @@ _NOTICED = 0.1  # nats; without a density there are ln 10 for each dimension tha
 )
 @dataclass(frozen=True)
 class NegativeBound(ModelMetric):
-    r"""Minus the evidence lower bound (`diffusion.analysis.elbo`): at least the model's negative log-likelihood, in nats per sample.
+    r"""Minus the evidence lower bound (`diffusion.analysis.elbo`): at least the model's negative
+    log-likelihood, in nats per sample.
 
-    Served are denoisers on discrete variance-preserving chains, whole chains, whatever steps a row samples in, with the reverse
-    moves' `variance`; and autoencoders. The mean runs over `batch` draws of the target, each level with noise of its own, from
-    streams that are named by the data set alone.
+    Served are denoisers on discrete variance-preserving chains, whole chains, whatever steps a row
+    samples in, with the reverse moves' `variance`; and autoencoders. The mean runs over `batch`
+    draws of the target, each level with noise of its own, from streams that are named by the data
+    set alone.
 
-    The floor is the mean of ``-log p`` of the target's own density over the same draws, an estimate of its entropy, so that
-    ``elbo - elbo_floor`` is paired, and at least the Kullback-Leibler divergence of the target from the model. Not even the exact denoiser
-    comes down to it: with the posterior's variance it loses a part of a nat and more per coordinate at the first levels (1.35 on
-    `ddpm-linear` with data N(0, 1)). Targets without a density, points and surfaces, are refused: no bound is high enough there.
+    The floor is the mean of ``-log p`` of the target's own density over the same draws, an estimate
+    of its entropy, so that ``elbo - elbo_floor`` is paired, and at least the Kullback-Leibler
+    divergence of the target from the model. Not even the exact denoiser comes down to it: with the
+    posterior's variance it loses a part of a nat and more per coordinate at the first levels (1.35
+    on `ddpm-linear` with data N(0, 1)). Targets without a density, points and surfaces, are
+    refused: no bound is high enough there.
     """
 
     axis_label: ClassVar[str] = "negative evidence lower bound / nats"
@@ -87,7 +93,9 @@ def _log_density(dataset: Dataset, x: Tensor, noise: float) -> Tensor:
 
 @remembered(256)
 def _has_density(dataset: Dataset) -> bool:
-    """Whether the law of the clean data has a density: then a tenth of very little noise changes nothing."""
+    """Whether the law of the clean data has a density: then a tenth of very little noise changes
+    nothing.
+    """
     x = dataset.sample(64, stream("elbo density", identity_text(dataset)))
     near, nearer = (_log_density(dataset, x, noise).median() for noise in (_NEAR, _NEARER))
     return abs(float(near - nearer)) < _NOTICED

@@ -1,8 +1,10 @@
-r"""The law of a target on the line, as metrics need it: jumps, rungs, integrals of F_n - F, means over perfect samples.
+r"""The law of a target on the line, as metrics need it: jumps, rungs, integrals of F_n - F, means
+over perfect samples.
 
-Everything is derived from the two functions that such a target has, F (`cdf`) and Q (`quantile`), so that a law with
-atoms, with gaps or with unbounded support is served alike. An integral over x is cut at the samples and at the *rungs*,
-quantiles so dense that F is smooth between them; a law of atoms has its atoms as rungs, and all integrals are exact.
+Everything is derived from the two functions that such a target has, F (`cdf`) and Q (`quantile`),
+so that a law with atoms, with gaps or with unbounded support is served alike. An integral over x is
+cut at the samples and at the *rungs*, quantiles so dense that F is smooth between them; a law of
+atoms has its atoms as rungs, and all integrals are exact.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def atoms_of(dataset: Dataset) -> tuple[Tensor, Tensor] | None:
 
 @remembered(64)
 def rungs(dataset: Dataset) -> Tensor:
-    """Points between which F is smooth: the atoms, or quantiles 1/2000 apart and at both ends 1/4 apart in the logit.
+    """Points between which F is smooth: the atoms, or quantiles 1/2000 apart and at both ends 1/4
+    apart in the logit.
 
     Where two of them lie far apart there is a gap, and its edges are approached by bisection.
     """
@@ -78,7 +81,8 @@ def rungs(dataset: Dataset) -> Tensor:
 def crossings(dataset: Dataset, n: int) -> Tensor:
     """Where F crosses the values that F_n takes, i / n.
 
-    None if F is a staircase itself, nor for so many samples that the kink between two of them does not count.
+    None if F is a staircase itself, nor for so many samples that the kink between two of them does
+    not count.
     """
     if n > _MANY or atoms_of(dataset) is not None:
         return torch.zeros(0, dtype=torch.float64)
@@ -86,7 +90,9 @@ def crossings(dataset: Dataset, n: int) -> Tensor:
 
 
 def integral_of_gap(x: Tensor, dataset: Dataset, f: Callable[[Tensor], Tensor], cuts: tuple[Tensor, ...] = ()) -> float:
-    """Integral over the line of ``f(F_n - F)``, f(0) = 0, for samples ``x [n]``; further `cuts` where f has a kink."""
+    """Integral over the line of ``f(F_n - F)``, f(0) = 0, for samples ``x [n]``; further `cuts`
+    where f has a kink.
+    """
     points = torch.cat([x, rungs(dataset), *cuts]).sort().values
     left, width = points[:-1], points.diff()
     left, width = left[width > 0], width[width > 0]
@@ -114,9 +120,11 @@ def mean_difference(dataset: Dataset) -> float:
 
 
 def cramer_spectrum(dataset: Dataset) -> tuple[np.ndarray, float]:
-    """The limit of ``n 2 integral of (F_n - F)^2``, a sum of ``lambda_k Z_k^2``: the largest lambdas and what they miss.
+    """The limit of ``n 2 integral of (F_n - F)^2``, a sum of ``lambda_k Z_k^2``: the largest
+    lambdas and what they miss.
 
-    They are the eigenvalues of the Brownian bridge's covariance, ``2 (min(F, F') - F F')`` on the line with dx.
+    They are the eigenvalues of the Brownian bridge's covariance, ``2 (min(F, F') - F F')`` on the
+    line with dx.
     """
     atoms = atoms_of(dataset)
     if atoms is not None:
@@ -134,7 +142,8 @@ def cramer_spectrum(dataset: Dataset) -> tuple[np.ndarray, float]:
 def mean_root(eigenvalues: np.ndarray, rest: float = 0.0) -> float:
     r"""``E sqrt(S)`` for ``S = sum lambda_k Z_k^2 + rest``, Z_k independent standard normal.
 
-    ``E sqrt(S) = (4 pi)^(-1/2) integral of (1 - E exp(-s S)) s^(-3/2) ds``, by the trapezoidal rule in log s.
+    ``E sqrt(S) = (4 pi)^(-1/2) integral of (1 - E exp(-s S)) s^(-3/2) ds``, by the trapezoidal rule
+    in log s.
     """
     total = float(eigenvalues.sum()) + rest
     if total == 0:

@@ -1,4 +1,6 @@
-"""Metrics of the denoiser itself: how far a learned score is from the exact one, noise level by noise level."""
+"""Metrics of the denoiser itself: how far a learned score is from the exact one, noise level by
+noise level.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,19 @@ _MOST = 100_000
 )
 @dataclass(frozen=True)
 class ScoreError(ProfileMetric):
-    r"""Fisher divergence of the denoiser from the exact one, weighted with sigma^2: a pure number at each noise level.
+    r"""Fisher divergence of the denoiser from the exact one, weighted with sigma^2: a pure number
+    at each noise level.
 
     With ``s = (alpha D - x) / sigma^2`` the difference of the scores is that of the denoisers, and
-    ``sigma (s_theta - s) = eps - eps_theta`` is the error of the predicted noise. The expectation runs over
-    ``x = alpha x_0 + sigma eps`` with `batch` draws of (x_0, eps) from a stream that is named by the data set alone:
-    all denoisers, schedules and levels see the same draws, and differences between them are paired.
+    ``sigma (s_theta - s) = eps - eps_theta`` is the error of the predicted noise. The expectation
+    runs over ``x = alpha x_0 + sigma eps`` with `batch` draws of (x_0, eps) from a stream that is
+    named by the data set alone: all denoisers, schedules and levels see the same draws, and
+    differences between them are paired.
 
-    `count` noise-to-signal ratios spread evenly in the logarithm between the schedule's first noisy level and its last,
-    or `largest` where that is beyond it (for flow matching it is infinite). Of a discrete schedule they are the nearest
-    of its own levels, each once, which may be fewer than `count`.
+    `count` noise-to-signal ratios spread evenly in the logarithm between the schedule's first noisy
+    level and its last, or `largest` where that is beyond it (for flow matching it is infinite). Of
+    a discrete schedule they are the nearest of its own levels, each once, which may be fewer than
+    `count`.
 
     Floor: 0; for the exact denoiser nothing is left but rounding.
     """

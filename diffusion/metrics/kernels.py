@@ -1,9 +1,10 @@
 """Distances between laws by a kernel: the energy distance and the maximum mean discrepancy.
 
-Both are ``D^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y)`` with X from the samples and Y from the target, ``k = -|x - y|`` or
-a mean of Gaussians; reported is D, which is a metric in the mathematician's sense and falls like the error itself.
-Expectations run over all pairs, a point with itself included (V-statistics), so that D^2 is the squared distance of two
-actual laws and never negative.
+Both are ``D^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y)`` with X from the samples and Y from the
+target, ``k = -|x - y|`` or a mean of Gaussians; reported is D, which is a metric in the
+mathematician's sense and falls like the error itself. Expectations run over all pairs, a point with
+itself included (V-statistics), so that D^2 is the squared distance of two actual laws and never
+negative.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ Squares = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 """Writes ``|a_i - b_j|^2`` to the third argument; the fourth is of its shape and free."""
 
 Kernel = Callable[[np.ndarray, np.ndarray], float]
-"""The sum of the kernel over a block of squared distances; it may overwrite them, and a second array of their shape."""
+"""The sum of the kernel over a block of squared distances; it may overwrite them, and a second
+array of their shape.
+"""
 
 _MOST_POINTS = 100_000
 
@@ -123,14 +126,18 @@ def _reference_within(dataset: Dataset, m: int, kernel: Kernel) -> float:
 
 
 def _squares_for(dataset: Dataset, x: np.ndarray) -> Squares:
-    """Differences lose nothing; products of centred points are quicker in many dimensions, and lose digits far away."""
+    """Differences lose nothing; products of centred points are quicker in many dimensions, and lose
+    digits far away.
+    """
     wide = dataset.dim > _NARROW and float(np.abs(x).max()) < _FAR * dataset.std
     return _by_products if wide else _by_differences
 
 
 @dataclass(frozen=True)
 class _KernelMetric(SimulatedFloor):
-    """A metric that looks at pairs of the first `points` samples and of a reference sample twice as large."""
+    """A metric that looks at pairs of the first `points` samples and of a reference sample twice as
+    large.
+    """
 
     pairs_of_floor: ClassVar[float]  # that a measured floor may spend on all its repeats: a second
 
@@ -161,13 +168,15 @@ class _KernelMetric(SimulatedFloor):
 class EnergyDistance(_KernelMetric):
     r"""Energy distance D of the samples to the target, in the square root of the data's units.
 
-    Where the target has a distribution function, against the law and from all samples: the integral of
-    ``2 (F_n - F)^2``. Elsewhere the first `points` samples against a fixed reference sample of ``2 points`` draws.
+    Where the target has a distribution function, against the law and from all samples: the integral
+    of ``2 (F_n - F)^2``. Elsewhere the first `points` samples against a fixed reference sample of
+    ``2 points`` draws.
 
-    Floor: on the line (against the law) ``E sqrt(sum lambda_k Z_k^2) / sqrt(n)``, lambda_k the eigenvalues of the
-    Brownian bridge's covariance ``2 (min(F, F') - F F')``; its root mean square is exactly ``sqrt(E|X - X'| / n)``.
-    Elsewhere two samples: the mean over independent perfect samples against the same reference (a standard error of
-    3 to 5 %); over references it is about ``sqrt(E|X - X'| (1/n + 1/m))``, n samples looked at, m = 2 points.
+    Floor: on the line (against the law) ``E sqrt(sum lambda_k Z_k^2) / sqrt(n)``, lambda_k the
+    eigenvalues of the Brownian bridge's covariance ``2 (min(F, F') - F F')``; its root mean square
+    is exactly ``sqrt(E|X - X'| / n)``. Elsewhere two samples: the mean over independent perfect
+    samples against the same reference (a standard error of 3 to 5 %); over references it is about
+    ``sqrt(E|X - X'| (1/n + 1/m))``, n samples looked at, m = 2 points.
     """
 
     axis_label: ClassVar[str] = "energy distance to the target"
@@ -203,15 +212,18 @@ def _energy_rate(dataset: Dataset) -> float:
 )
 @dataclass(frozen=True)
 class MaximumMeanDiscrepancy(_KernelMetric):
-    r"""Maximum mean discrepancy with a mean of Gaussian kernels, between 0 and sqrt(2): the root of the V-statistic.
+    r"""Maximum mean discrepancy with a mean of Gaussian kernels, between 0 and sqrt(2): the root of
+    the V-statistic.
 
-    `bandwidths` are widths h in units of the target's root-mean-square distance from its mean, ``std sqrt(dim)``: a
-    small one sees the detail, a large one the bulk. The first `points` samples are compared with a fixed reference of
-    ``2 points``: the quantiles of ``(i - 1/2) / 2 points`` where the target has a distribution function, else draws.
+    `bandwidths` are widths h in units of the target's root-mean-square distance from its mean,
+    ``std sqrt(dim)``: a small one sees the detail, a large one the bulk. The first `points` samples
+    are compared with a fixed reference of ``2 points``: the quantiles of ``(i - 1/2) / 2 points``
+    where the target has a distribution function, else draws.
 
-    Floor: on the line (against the law) ``E sqrt(sum lambda_k Z_k^2) / sqrt(n)``, lambda_k the eigenvalues of the centred
-    kernel under the law; the root mean square is ``sqrt((1 - E k(Y, Y')) / n)``. Elsewhere two samples: the mean over
-    independent perfect samples against the same reference (a standard error of 3 to 5 %); over references it is about
+    Floor: on the line (against the law) ``E sqrt(sum lambda_k Z_k^2) / sqrt(n)``, lambda_k the
+    eigenvalues of the centred kernel under the law; the root mean square is
+    ``sqrt((1 - E k(Y, Y')) / n)``. Elsewhere two samples: the mean over independent perfect samples
+    against the same reference (a standard error of 3 to 5 %); over references it is about
     ``sqrt((1 - E k(Y, Y')) (1/n + 1/m))``, n samples looked at, m = 2 points.
     """
 

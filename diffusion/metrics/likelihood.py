@@ -1,4 +1,6 @@
-"""Likelihood as a metric: what a denoiser's flow thinks of data that are slightly noised, beside what is true of them."""
+"""Likelihood as a metric: what a denoiser's flow thinks of data that are slightly noised, beside
+what is true of them.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ class _Likelihood(ModelMetric):
 
 
 class _Latest:
-    """The last densities that were computed: metrics that tell the same in another unit need no second flow."""
+    """The last densities that were computed: metrics that tell the same in another unit need no
+    second flow.
+    """
 
     def __init__(self) -> None:
         self._denoiser: Callable[[], object] = lambda: None
@@ -121,17 +125,21 @@ _LATEST = _Latest()
 )
 @dataclass(frozen=True)
 class NegativeLogLikelihood(_Likelihood):
-    r"""Negative log-likelihood of the target, noised to the schedule's t_min, under a denoiser's flow: nats per sample.
+    r"""Negative log-likelihood of the target, noised to the schedule's t_min, under a denoiser's
+    flow: nats per sample.
 
-    **The cut-off is that of the schedule** of the row: two schedules that end at different noise are not comparable, except by
-    what they are above their floors. The mean runs over `batch` draws of (x_0, eps) from a stream that is named by the data set
-    alone; the floor is the mean of the *exact* log-density over the same draws, an estimate of the entropy of the noised target.
-    So the difference ``nll - nll_floor`` is paired, and estimates the Kullback-Leibler divergence of the flow's law from the
-    true one with little noise. Nonetheless either may come out below by that noise.
+    **The cut-off is that of the schedule** of the row: two schedules that end at different noise
+    are not comparable, except by what they are above their floors. The mean runs over `batch` draws
+    of (x_0, eps) from a stream that is named by the data set alone; the floor is the mean of the
+    *exact* log-density over the same draws, an estimate of the entropy of the noised target. So the
+    difference ``nll - nll_floor`` is paired, and estimates the Kullback-Leibler divergence of the
+    flow's law from the true one with little noise. Nonetheless either may come out below by that
+    noise.
 
-    The trace is exact for ideal denoisers and up to 16 dimensions; beyond, Hutchinson's with `probes` random signs. Errors of the
-    solver are held to `tolerance` (nats, and units of the noise); where a network is too rough for that, to 10 or 100 times as
-    much. FlowLost if not even so.
+    The trace is exact for ideal denoisers and up to 16 dimensions; beyond, Hutchinson's with
+    `probes` random signs. Errors of the solver are held to `tolerance` (nats, and units of the
+    noise); where a network is too rough for that, to 10 or 100 times as much. FlowLost if not even
+    so.
 
     For the ideal denoiser what is left above the floor is the error of the start noise.
     """
@@ -150,9 +158,11 @@ class NegativeLogLikelihood(_Likelihood):
 )
 @dataclass(frozen=True)
 class BitsPerDimension(_Likelihood):
-    r"""`nll` divided by ``dim ln 2``, of data in units of which `scale` make one unit of the target's.
+    r"""`nll` divided by ``dim ln 2``, of data in units of which `scale` make one unit of the
+    target's.
 
-    For images of grey levels mapped to [-1, 1], ``scale = 127.5`` tells bits for each level; 1 leaves the target's own unit.
+    For images of grey levels mapped to [-1, 1], ``scale = 127.5`` tells bits for each level; 1
+    leaves the target's own unit.
     """
 
     axis_label: ClassVar[str] = "bits per dimension at t_min"

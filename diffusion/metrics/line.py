@@ -50,15 +50,17 @@ class _LineMetric(Metric):
 )
 @dataclass(frozen=True)
 class Wasserstein1(_LineMetric):
-    r"""1-Wasserstein distance of the samples' empirical law to the target's law, in the units of the data.
+    r"""1-Wasserstein distance of the samples' empirical law to the target's law, in the units of
+    the data.
 
-    For `uniform`, ``sum_i integral from (i-1)/n to i/n of |x_(i) - Q(u)| du`` with the sorted samples ``x_(i)`` and the
-    quantile function Q, each cell split where Q crosses ``x_(i)``: linear, and exact. Otherwise the integral of
-    ``|F_n - F|``, cut wherever F_n jumps or F crosses it, by Gauss-Legendre quadrature; exact for a law of atoms.
+    For `uniform`, ``sum_i integral from (i-1)/n to i/n of |x_(i) - Q(u)| du`` with the sorted
+    samples ``x_(i)`` and the quantile function Q, each cell split where Q crosses ``x_(i)``:
+    linear, and exact. Otherwise the integral of ``|F_n - F|``, cut wherever F_n jumps or F crosses
+    it, by Gauss-Legendre quadrature; exact for a law of atoms.
 
-    Floor (against the law): ``sqrt(2 / (pi n))`` times the integral of ``sqrt(F (1 - F))``, which is
-    ``sqrt(2 pi) / 8 (high - low) / sqrt(n)`` for `uniform`; for atoms the mean absolute deviations of binomial shares,
-    exact for every n.
+    Floor (against the law): ``sqrt(2 / (pi n))`` times the integral of ``sqrt(F (1 - F))``, which
+    is ``sqrt(2 pi) / 8 (high - low) / sqrt(n)`` for `uniform`; for atoms the mean absolute
+    deviations of binomial shares, exact for every n.
     """
 
     axis_label: ClassVar[str] = "Wasserstein-1 distance to the target"
@@ -96,13 +98,14 @@ class Wasserstein1(_LineMetric):
 class KolmogorovSmirnov(_LineMetric):
     """Kolmogorov-Smirnov statistic of the samples against the target's law, between 0 and 1.
 
-    The supremum is attained at a sample or just before one; both are looked at, so that ties and a target with atoms
-    are right. Against atoms it sees *on which side* of an atom a sample lies, however near: use `w1`, `energy` or
-    `mode-coverage` there, unless samples are meant to hit the atoms.
+    The supremum is attained at a sample or just before one; both are looked at, so that ties and a
+    target with atoms are right. Against atoms it sees *on which side* of an atom a sample lies,
+    however near: use `w1`, `energy` or `mode-coverage` there, unless samples are meant to hit the
+    atoms.
 
-    Floor (against the law): ``sqrt(pi / 2) ln 2 / sqrt(n)``, the mean of Kolmogorov's distribution, for every
-    continuous F; for atoms the mean of the largest ``|B(F)|`` of a Brownian bridge over the steps of F alone, from a
-    fixed stream (0.2 % for up to 100 atoms).
+    Floor (against the law): ``sqrt(pi / 2) ln 2 / sqrt(n)``, the mean of Kolmogorov's distribution,
+    for every continuous F; for atoms the mean of the largest ``|B(F)|`` of a Brownian bridge over
+    the steps of F alone, from a fixed stream (0.2 % for up to 100 atoms).
     """
 
     axis_label: ClassVar[str] = "Kolmogorov-Smirnov statistic"
@@ -142,14 +145,16 @@ def _mean_largest_of_bridge(weights: tuple[float, ...]) -> float:
 )
 @dataclass(frozen=True)
 class GridDivergence(_LineMetric):
-    """Kullback-Leibler divergence, in nats, of the samples' shares in cells from those of the target.
+    """Kullback-Leibler divergence, in nats, of the samples' shares in cells from those of the
+    target.
 
-    The line is cut at the target's quantiles into `cells` parts of equal probability, the outer ones open, so that the
-    answer is always finite. A cut that falls into a gap of the target, or on an atom, moves to the middle of the gap;
-    for up to `cells` atoms each has a cell of its own.
+    The line is cut at the target's quantiles into `cells` parts of equal probability, the outer
+    ones open, so that the answer is always finite. A cut that falls into a gap of the target, or on
+    an atom, moves to the middle of the gap; for up to `cells` atoms each has a cell of its own.
 
-    Floor (against the law): ``(cells - 1) / (2 n)`` for large n; computed as the exact binomial mean. A divergence is
-    the *square* of a distance: a sampler whose error is of order p falls with the power 2 p of the step.
+    Floor (against the law): ``(cells - 1) / (2 n)`` for large n; computed as the exact binomial
+    mean. A divergence is the *square* of a distance: a sampler whose error is of order p falls with
+    the power 2 p of the step.
     """
 
     axis_label: ClassVar[str] = "KL divergence of shares in cells of equal probability / nats"

@@ -54,7 +54,8 @@ class PairMaterial(NamedTuple):
 class Materials:
     """What there is to be measured: of each kind the material, or None where there is none.
 
-    A metric asks for the one kind that it looks at. Subclasses make what they have when they are asked.
+    A metric asks for the one kind that it looks at. Subclasses make what they have when they are
+    asked.
     """
 
     def samples(self) -> SampleMaterial | None:

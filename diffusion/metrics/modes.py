@@ -20,13 +20,15 @@ from diffusion.metrics.cdf import mean_deviation
 )
 @dataclass(frozen=True)
 class ModeCoverage(Metric):
-    """Total variation distance between the shares of samples per mode and the modes' weights: 0 to 1.
+    """Total variation distance between the shares of samples per mode and the modes' weights: 0 to
+    1.
 
-    The mass that would have to move to another mode; a mode that is missed altogether costs its weight. Every sample
-    belongs to some mode, however far from it: how well a mode is filled, other metrics say.
+    The mass that would have to move to another mode; a mode that is missed altogether costs its
+    weight. Every sample belongs to some mode, however far from it: how well a mode is filled, other
+    metrics say.
 
-    Floor (against the law): ``sum_k sqrt(w_k (1 - w_k)) / sqrt(2 pi n)`` for large n; computed from the exact mean
-    absolute deviations of binomial shares.
+    Floor (against the law): ``sum_k sqrt(w_k (1 - w_k)) / sqrt(2 pi n)`` for large n; computed from
+    the exact mean absolute deviations of binomial shares.
     """
 
     axis_label: ClassVar[str] = "misplaced share of samples among modes"

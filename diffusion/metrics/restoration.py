@@ -20,8 +20,9 @@ from diffusion.metrics.base import PairedMetric, metrics
 class RestorationError(PairedMetric):
     """Mean squared error of each restored sample against its own clean original, per coordinate.
 
-    Its floor is the error of the posterior mean, which one step of `indi` reaches; a draw from the posterior has twice that.
-    Together with a distance between laws (`energy`, `sliced-w2`) it shows the trade between distortion and perception as steps grow.
+    Its floor is the error of the posterior mean, which one step of `indi` reaches; a draw from the
+    posterior has twice that. Together with a distance between laws (`energy`, `sliced-w2`) it shows
+    the trade between distortion and perception as steps grow.
     """
 
     axis_label: ClassVar[str] = "mean squared error against the clean original"

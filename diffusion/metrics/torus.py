@@ -51,10 +51,11 @@ class TorusDistance(_TorusMetric):
 )
 @dataclass(frozen=True)
 class TorusMoment(_TorusMetric):
-    """Relative error of the mean square distance from the axis: does the spread over the surface follow the law?
+    """Relative error of the mean square distance from the axis: does the spread over the surface
+    follow the law?
 
-    Floor (against the law): ``sqrt(2 / pi)`` times the standard deviation of ``x^2 + y^2`` over its mean and
-    ``sqrt(n)``, as the absolute value of a normal error.
+    Floor (against the law): ``sqrt(2 / pi)`` times the standard deviation of ``x^2 + y^2`` over its
+    mean and ``sqrt(n)``, as the absolute value of a normal error.
     """
 
     axis_label: ClassVar[str] = "relative error of E[x² + y²]"

@@ -1,4 +1,6 @@
-"""Optimal transport with the squared distance as cost: exact for a few hundred points, by projections for all."""
+"""Optimal transport with the squared distance as cost: exact for a few hundred points, by
+projections for all.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ _MANY = 20_000  # cells
 _WIDE = 32  # cells with the widest range of quantiles
 _BODY, _MIDDLE = gauss_legendre(4), gauss_legendre(1)
 _FINE = tuple(((k + t) / 128, weight / 128) for k in range(128) for t, weight in gauss_legendre(2))
-# Nodes that crowd at both ends, u = 10 t^3 - 15 t^4 + 6 t^5, for cells where the quantile function may be infinite.
+# Nodes that crowd at both ends, u = 10 t^3 - 15 t^4 + 6 t^5, for cells where the quantile function
+# may be infinite.
 _TAIL = tuple((t**3 * (10 - 15 * t + 6 * t * t), 30 * w * (t * (1 - t)) ** 2) for t, w in gauss_legendre(32))
 
 Cells = tuple[np.ndarray, float]
-"""A law on the line cut into n cells of mass 1 / n: means ``[n]``, increasing, and the mean square within cells."""
+"""A law on the line cut into n cells of mass 1 / n: means ``[n]``, increasing, and the mean square
+within cells.
+"""
 
 _MOST_PROJECTIONS = 10_000
 _MOST_ASSIGNED = 5000
@@ -41,7 +46,8 @@ def _cells_of_points(y: np.ndarray, n: int) -> Cells:
 
 
 def _cells_of_distribution(dataset: Dataset, n: int) -> Cells:
-    """From the quantile function, ``n integral of Q du`` over each cell: exact for atoms, else by quadrature.
+    """From the quantile function, ``n integral of Q du`` over each cell: exact for atoms, else by
+    quadrature.
 
     Of more than 20 000 cells the inner ones are so narrow that the quantile in the middle will do.
     """
@@ -72,9 +78,11 @@ def _quadrature(dataset: Dataset, low: Tensor, n: int, rule: tuple[tuple[float, 
 
 @remembered(32)
 def directions(dim: int, number: int) -> np.ndarray:
-    """At least `number` unit vectors ``[., dim]`` in orthonormal sets: ``mean of (theta . v)^2 = |v|^2 / dim``, exactly.
+    """At least `number` unit vectors ``[., dim]`` in orthonormal sets:
+    ``mean of (theta . v)^2 = |v|^2 / dim``, exactly.
 
-    In the plane they are equally spaced; in space and beyond, random orthonormal bases from a fixed stream.
+    In the plane they are equally spaced; in space and beyond, random orthonormal bases from a fixed
+    stream.
     """
     sets = math.ceil(number / dim)
     if dim == 1:
@@ -116,13 +124,14 @@ def _sliced(x: np.ndarray, dataset: Dataset, number: int) -> float:
 class SlicedWasserstein2(SimulatedFloor):
     r"""Sliced 2-Wasserstein distance over a fixed set of directions, in the units of the data.
 
-    `projections` is rounded up to a multiple of the dimension, in orthonormal sets, so that a shift by v is worth
-    ``|v| / sqrt(dim)`` exactly. In each direction the sorted samples meet the quantile function of a fixed reference
-    sample ten times as large (optimal transport on the line); where the target has a distribution function there is
-    one direction, and the law itself takes the reference's place. More than `points` samples are cut to the first.
+    `projections` is rounded up to a multiple of the dimension, in orthonormal sets, so that a shift
+    by v is worth ``|v| / sqrt(dim)`` exactly. In each direction the sorted samples meet the
+    quantile function of a fixed reference sample ten times as large (optimal transport on the
+    line); where the target has a distribution function there is one direction, and the law itself
+    takes the reference's place. More than `points` samples are cut to the first.
 
-    Floor: on the line against the law; elsewhere two samples, of which the reference adds a tenth to the mean square.
-    The mean over independent perfect samples.
+    Floor: on the line against the law; elsewhere two samples, of which the reference adds a tenth
+    to the mean square. The mean over independent perfect samples.
     """
 
     axis_label: ClassVar[str] = "sliced Wasserstein-2 distance to the target"
@@ -165,13 +174,14 @@ class Wasserstein2(SimulatedFloor):
     r"""2-Wasserstein distance, in the units of the data.
 
     Where the target has a distribution function, against the law and from all samples:
-    ``W2^2 = sum_i integral from (i-1)/n to i/n of (x_(i) - Q(u))^2 du``. Elsewhere the first `points` samples against
-    as many fixed draws of the target: an assignment of one set to the other, solved exactly. Two clouds of equal size
-    with equal weights need no general solver; scipy's gives the numbers of network simplex codes to rounding, in the
-    same time for 500 points, and grows with the cube of their number.
+    ``W2^2 = sum_i integral from (i-1)/n to i/n of (x_(i) - Q(u))^2 du``. Elsewhere the first
+    `points` samples against as many fixed draws of the target: an assignment of one set to the
+    other, solved exactly. Two clouds of equal size with equal weights need no general solver;
+    scipy's gives the numbers of network simplex codes to rounding, in the same time for 500 points,
+    and grows with the cube of their number.
 
-    Floor: on the line against the law; elsewhere two samples of `points`, and falls only like ``points^(-1/dim)`` in more
-    than two dimensions. The mean over independent perfect samples.
+    Floor: on the line against the law; elsewhere two samples of `points`, and falls only like
+    ``points^(-1/dim)`` in more than two dimensions. The mean over independent perfect samples.
     """
 
     axis_label: ClassVar[str] = "Wasserstein-2 distance to the target"
@@ -201,8 +211,9 @@ class Wasserstein2(SimulatedFloor):
 def transport_cost(x: np.ndarray, y: np.ndarray) -> float:
     """W2 of two clouds ``[n, dim]``.
 
-    The best assignment maximises ``sum x_i . y_j``: it stays the best when either cloud is moved or scaled. Both are
-    centred and brought to unit size first, which the solver likes; the cost is that of the clouds as they are.
+    The best assignment maximises ``sum x_i . y_j``: it stays the best when either cloud is moved or
+    scaled. Both are centred and brought to unit size first, which the solver likes; the cost is
+    that of the clouds as they are.
     """
     scale = max(1.0, float(np.abs(x).max()) / _HUGE)
     x, y = x / scale, y / scale

@@ -1,6 +1,7 @@
 """Models: what they can be asked, the exact ones, and how their evaluations are counted.
 
-- `capabilities`: each capability (a denoiser, a decoder, an action ...) as a protocol, with its phrase;
+- `capabilities`: each capability (a denoiser, a decoder, an action ...) as a protocol, with its
+  phrase;
 - `answers`: what they answer, where it is more than a tensor;
 - `exact`: the ideal denoisers of targets for which they are known;
 - `counting`: a model of the same capabilities that counts how often it is evaluated.

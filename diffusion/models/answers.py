@@ -15,10 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Motion:
-    """What an action says of points x_t at one noise level of each member, in the coordinates ``z(phi)``.
+    """What an action says of points x_t at one noise level of each member, in the coordinates
+    ``z(phi)``.
 
-    `std` of the data and entropic `noise`, ``[members]``; `slope` grad s ``[members, batch, dim]``; `growth`
-    ``[members, batch]``, the rate of log w of the unbalanced kind (zero of the others). All float64.
+    `std` of the data and entropic `noise`, ``[members]``; `slope` grad s ``[members, batch, dim]``;
+    `growth` ``[members, batch]``, the rate of log w of the unbalanced kind (zero of the others).
+    All float64.
     """
 
     std: Tensor
@@ -35,9 +37,11 @@ def angle_and_scale(alpha: Tensor, sigma: Tensor, std: Tensor) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class EvidenceBound:
-    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their expectations.
+    """The three terms for each of n points, in nats; a mean over draws of the noise estimates their
+    expectations.
 
-    An autoencoder is a chain of one level: no consistency, and prior matching is the divergence of its code.
+    An autoencoder is a chain of one level: no consistency, and prior matching is the divergence of
+    its code.
     """
 
     reconstruction: Tensor  # [n], log p(x_0 | x_1)

@@ -3,10 +3,11 @@ r"""What a model can be asked, each capability as a protocol.
 A *model* here is a stack of ``members`` models of one kind that are asked together: points are
 ``[members, batch, dim]``, noise levels alpha and sigma ``[members]``, everything float64.
 
-What a model can do is its type. A formulation names the class of its models, a sampler or a metric the capability
-that it needs, and ``issubclass(the class, the capability)`` says whether they fit. A class has a capability if it has
-the methods, whoever wrote it. A new capability is a protocol of methods with the decorators of those here: its phrase
-stands in the sentences that say why a question has no answer, and its evaluations are counted.
+What a model can do is its type. A formulation names the class of its models, a sampler or a metric
+the capability that it needs, and ``issubclass(the class, the capability)`` says whether they fit. A
+class has a capability if it has the methods, whoever wrote it. A new capability is a protocol of
+methods with the decorators of those here: its phrase stands in the sentences that say why a
+question has no answer, and its evaluations are counted.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def capabilities_of(model: type) -> list[type]:
 
 
 def methods_of(capability: type) -> Iterator[tuple[str, bool]]:
-    """The methods that a capability adds to those it derives from, and whether they evaluate the model."""
+    """The methods that a capability adds to those it derives from, and whether they evaluate the
+    model.
+    """
     for name, value in vars(capability).items():
         if callable(value) and (name == "__call__" or not name.startswith("_")):
             yield name, name in _EVALUATIONS[capability]
@@ -100,7 +103,9 @@ class LabelledDenoiser(Denoiser, Protocol):
     """A denoiser that can be conditioned on a label."""
 
     def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """E[x_0 | x_t, label] for labels ``[batch]`` int64, -1 for a sample of which nothing is known."""
+        """E[x_0 | x_t, label] for labels ``[batch]`` int64, -1 for a sample of which nothing is
+        known.
+        """
 
 
 @capability("the noise of stochastic restoration")
@@ -118,7 +123,9 @@ class ActionModel(Protocol):
     """A model whose samples follow the gradient of an action."""
 
     def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
-        """What the action says of points x ``[members, batch, dim]``, alpha and sigma ``[members]``."""
+        """What the action says of points x ``[members, batch, dim]``, alpha and sigma
+        ``[members]``.
+        """
 
 
 @capability("a decoder of latent points", "decode")
@@ -142,7 +149,9 @@ class Encoder(Protocol):
     """A model that turns data into normal distributions of latent points."""
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``[members, batch, latent]`` for data ``[members, batch, dim]``."""
+        """Mean and standard deviation ``[members, batch, latent]`` for data
+        ``[members, batch, dim]``.
+        """
 
 
 @capability("an evidence lower bound of its own", "bound")
@@ -154,7 +163,9 @@ class LatentVariableModel(Protocol):
         """Number of a latent point's coordinates."""
 
     def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
-        """The bound at data x ``[members, n, dim]`` for one draw of the latent noise ``[members, n, latent]``."""
+        """The bound at data x ``[members, n, dim]`` for one draw of the latent noise
+        ``[members, n, latent]``.
+        """
 
 
 @capability("the law of the data")

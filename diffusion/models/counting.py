@@ -23,7 +23,8 @@ def counted(model: M) -> tuple[M, Counter]:
     """The model with a counter of its evaluations.
 
     Returns:
-        A model of the same capabilities, which asks `model`; and the number of its evaluations so far.
+        A model of the same capabilities, which asks `model`; and the number of its evaluations so
+        far.
     """
     counter = Counter()
     kind: type = type(model)

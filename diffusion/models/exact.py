@@ -51,7 +51,9 @@ class ExactDenoiser:
         return out
 
     def divergence(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """``div_x E[x_0 | x_t] = alpha / sigma^2`` times the posterior variance, ``[members, batch]``."""
+        """``div_x E[x_0 | x_t] = alpha / sigma^2`` times the posterior variance,
+        ``[members, batch]``.
+        """
         out = torch.empty(x.shape[:-1], dtype=x.dtype)
         for target, rows in self._groups:
             out[rows] = target.posterior_variance(x[rows], alpha[rows, None], sigma[rows, None])

@@ -1,6 +1,7 @@
 """Networks, stacked: one array with a leading member axis holds a whole shard of models.
 
-- `base`: what every network owes (rows of parameters, members that do not touch), and the registry of architectures;
+- `base`: what every network owes (rows of parameters, members that do not touch), and the registry
+  of architectures;
 - `mlp`: the multilayer perceptron, which serves every target;
 - `unet`, `transformer`: for images (`apart`: what they share);
 - `separate`: several networks of one shape as one;

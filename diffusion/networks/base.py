@@ -1,16 +1,19 @@
-"""What a network owes the rest of the atlas: parameters of a whole stack as rows, and answers that members do not share.
+"""What a network owes the rest of the atlas: parameters of a whole stack as rows, and answers that
+members do not share.
 
-A *network* is a shape: a frozen value that says which arrays of parameters there are and how they act. The parameters of a
-stack are held apart, as rows ``[members, size]`` of one flat, padded array, so that one optimiser steps all of them, one norm
-per row clips them, and a member's row can be taken out, stored and put into another stack.
+A *network* is a shape: a frozen value that says which arrays of parameters there are and how they
+act. The parameters of a stack are held apart, as rows ``[members, size]`` of one flat, padded
+array, so that one optimiser steps all of them, one norm per row clips them, and a member's row can
+be taken out, stored and put into another stack.
 
-**Members do not touch**, to the last bit: what one member gives does not depend on who is beside it. Batched matrix products
-keep that promise but for what is padded away: where there is a single member, a single row or column takes a path of its own;
-rows that start at odd addresses are multiplied by other instructions (`blocked`); and elementwise functions treat the last few
-numbers of an array otherwise than the rest, so that a value could depend on its position (`padded`).
+**Members do not touch**, to the last bit: what one member gives does not depend on who is beside
+it. Batched matrix products keep that promise but for what is padded away: where there is a single
+member, a single row or column takes a path of its own; rows that start at odd addresses are
+multiplied by other instructions (`blocked`); and elementwise functions treat the last few numbers
+of an array otherwise than the rest, so that a value could depend on its position (`padded`).
 
-An *architecture* is the name that a study gives to a family of networks; with a target's dimension and the training settings it
-builds one.
+An *architecture* is the name that a study gives to a family of networks; with a target's dimension
+and the training settings it builds one.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ Parameters = dict[str, Tensor]
 """Named arrays ``[members, inputs, outputs]`` (weights) and ``[members, 1, outputs]`` (biases)."""
 
 Image = tuple[int, int, int]
-"""Channels, height and width; a point's coordinates are its pixels, row by row, channel by channel."""
+"""Channels, height and width; a point's coordinates are its pixels, row by row, channel by channel.
+"""
 
 _FREQUENCIES = 6
 _BLOCK = 4  # coordinates
@@ -54,8 +58,10 @@ def padded(n: int) -> int:
 
 
 def blocked(n: int) -> int:
-    """Coordinates as they are multiplied: at least two, because products of a single one take a path of their own where there is
-    one member only; beyond four in whole blocks of four, because other rows start unaligned."""
+    """Coordinates as they are multiplied: at least two, because products of a single one take a
+    path of their own where there is one member only; beyond four in whole blocks of four, because
+    other rows start unaligned.
+    """
     return max(n, 2) if n <= _BLOCK else -(-n // _BLOCK) * _BLOCK
 
 
@@ -70,7 +76,9 @@ class Network:
 
     @property
     def padded_shapes(self) -> dict[str, tuple[int, int]]:
-        """The same with padding: arrays that are never smaller, whose additional entries are zero and stay zero."""
+        """The same with padding: arrays that are never smaller, whose additional entries are zero
+        and stay zero.
+        """
         return self.shapes
 
     @abstractmethod
@@ -79,11 +87,15 @@ class Network:
 
     @abstractmethod
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        """Outputs ``[members, batch, outputs]`` for points z ``[members, batch, dim]`` and conditions c ``[members, batch or 1, n]``."""
+        """Outputs ``[members, batch, outputs]`` for points z ``[members, batch, dim]`` and
+        conditions c ``[members, batch or 1, n]``.
+        """
 
     @abstractmethod
     def flops(self) -> int:
-        """Multiplications and additions of one evaluation at one point, when the noise label is shared by the batch."""
+        """Multiplications and additions of one evaluation at one point, when the noise label is
+        shared by the batch.
+        """
 
     @cached_property
     def size(self) -> int:
@@ -120,7 +132,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Architecture(Component):
-    """A family of networks with a name; its fields are what a study may choose besides width and depth."""
+    """A family of networks with a name; its fields are what a study may choose besides width and
+    depth.
+    """
 
     of_images: ClassVar[bool] = False  # builds networks from images to images of the same shape, and no others
 
@@ -142,7 +156,8 @@ class Architecture(Component):
         outputs: int | None = None,
         image: Image | None = None,
     ) -> Network:
-        """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the length of what it is told.
+        """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the
+        length of what it is told.
 
         `image` is the shape of a point where it is one: the target's `image_shape`.
         """

@@ -1,11 +1,13 @@
 r"""Networks whose members are computed one after the other: convolutions and attention.
 
-A convolution of one member is already as much work as a matrix library wants at once, so nothing is lost, and libraries choose
-their way by the shapes that they are given: each member's calls are the same whatever stands beside it.
+A convolution of one member is already as much work as a matrix library wants at once, so nothing is
+lost, and libraries choose their way by the shapes that they are given: each member's calls are the
+same whatever stands beside it.
 
-**Members do not touch**, to the last bit, because each sees arrays of its own: its points are copied out of the stack, its
-parameters begin at the same place of a row that is a whole number of vectors long, and its outputs, padded to whole vectors,
-are copied back, so that addresses are equally aligned for every member, in the gradients as well.
+**Members do not touch**, to the last bit, because each sees arrays of its own: its points are
+copied out of the stack, its parameters begin at the same place of a row that is a whole number of
+vectors long, and its outputs, padded to whole vectors, are copied back, so that addresses are
+equally aligned for every member, in the gradients as well.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from diffusion.networks.base import Image, Network, Parameters, padded
 
 @dataclass(frozen=True)
 class Array:
-    """One array of parameters as it is kept, ``rows x columns``; it starts normal with this standard deviation."""
+    """One array of parameters as it is kept, ``rows x columns``; it starts normal with this
+    standard deviation.
+    """
 
     rows: int
     columns: int
@@ -55,7 +59,9 @@ class ApartNetwork(Network):
 
     @abstractmethod
     def member(self, parameters: Parameters, z: Tensor, c: Tensor) -> Tensor:
-        """Outputs ``[batch, outputs]`` of one member, from points ``[batch, dim]`` and conditions ``[batch or 1, n]``."""
+        """Outputs ``[batch, outputs]`` of one member, from points ``[batch, dim]`` and conditions
+        ``[batch or 1, n]``.
+        """
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -81,13 +87,17 @@ class ApartNetwork(Network):
 
 
 def embedded(parameters: Parameters, c: Tensor) -> Tensor:
-    """What a network makes of its conditions, once for all layers: two affine maps (`embed`, `deepen`) with silu after each."""
+    """What a network makes of its conditions, once for all layers: two affine maps (`embed`,
+    `deepen`) with silu after each.
+    """
     h = silu(torch.addmm(parameters["embed.bias"], c, parameters["embed.weight"]))
     return silu(torch.addmm(parameters["deepen.bias"], h, parameters["deepen.weight"]))
 
 
 def attention(parameters: Parameters, name: str, h: Tensor, heads: int) -> Tensor:
-    """Self-attention among tokens ``[batch, tokens, width]``: softmax(Q K^T / sqrt(d)) V, mixed by an affine map."""
+    """Self-attention among tokens ``[batch, tokens, width]``: softmax(Q K^T / sqrt(d)) V, mixed by
+    an affine map.
+    """
     batch, tokens, width = h.shape
     joint = torch.mm(h.reshape(-1, width), parameters[f"{name}.joint.weight"])
     q, k, v = joint.reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)

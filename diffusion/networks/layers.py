@@ -4,11 +4,12 @@ r"""Plain layers without a noise label, and two networks in one row: an encoder 
 
     h_1 = silu(W_1 z + b_1),   h_{l+1} = silu(W_l h_l + b_l),   F = W_o h_depth + b_o,
 
-and is one affine map for depth 0. `EncoderDecoder` holds two of them and one number besides, the logarithm of the decoder's
-spread, as one row of parameters, so that one optimiser step and one clipped norm take in the whole model.
+and is one affine map for depth 0. `EncoderDecoder` holds two of them and one number besides, the
+logarithm of the decoder's spread, as one row of parameters, so that one optimiser step and one
+clipped norm take in the whole model.
 
-Members do not touch (see `base`): points have at least two columns, beyond four in blocks of four, hidden widths and the last
-layer's columns are whole vectors.
+Members do not touch (see `base`): points have at least two columns, beyond four in blocks of four,
+hidden widths and the last layer's columns are whole vectors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ FIRST_SPREAD = 0.1
 
 @dataclass(frozen=True)
 class StackedLayers(Network):
-    """Fully connected layers of equal width; depth 0 is one affine map. The last layer's weights start with variance gain / inputs."""
+    """Fully connected layers of equal width; depth 0 is one affine map. The last layer's weights
+    start with variance gain / inputs.
+    """
 
     dim: int
     width: int
@@ -87,7 +90,9 @@ class StackedLayers(Network):
 
 @dataclass(frozen=True)
 class EncoderDecoder(Network):
-    """Two networks and the logarithm of the decoder's spread in one row; as a network it is its decoder."""
+    """Two networks and the logarithm of the decoder's spread in one row; as a network it is its
+    decoder.
+    """
 
     encoder: StackedLayers
     decoder: StackedLayers
@@ -103,7 +108,9 @@ class EncoderDecoder(Network):
         return self.encoder.size + self.decoder.size + padded(1)
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of the encoder, rows of the decoder, and the vector ``[members, n]`` that begins with the logarithm of the spread."""
+        """Rows of the encoder, rows of the decoder, and the vector ``[members, n]`` that begins
+        with the logarithm of the spread.
+        """
         encoder, decoder, spread = rows.split([self.encoder.size, self.decoder.size, padded(1)], dim=1)
         return encoder, decoder, spread
 
@@ -125,7 +132,9 @@ class EncoderDecoder(Network):
         }
 
     def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """The spread starts at a tenth: from one, the divergence closes the code before the decoder has learned to read it."""
+        """The spread starts at a tenth: from one, the divergence closes the code before the decoder
+        has learned to read it.
+        """
         encoder, decoder = self.encoder.initialise(generators), self.decoder.initialise(generators)
         spread = torch.zeros(len(generators), padded(1))
         spread[:, 0] = math.log(FIRST_SPREAD)

@@ -1,17 +1,18 @@
 r"""The multilayer perceptron, stacked.
 
-`StackedMLP` maps noisy points z ``[members, batch, dim]`` and Fourier features c of the noise label to outputs
-``[members, batch, dim]``. With e = silu(W_e c + b_e):
+`StackedMLP` maps noisy points z ``[members, batch, dim]`` and Fourier features c of the noise label
+to outputs ``[members, batch, dim]``. With e = silu(W_e c + b_e):
 
     h_1     = silu((W_1 z + V e + b_1) * (1 + G_1 e))
     h_{l+1} = silu((W_l h_l + b_l)     * (1 + G_l e))
     F       = W_o h_depth + b_o,   W_o = 0 at the start
 
-The gains G make products of input and noise level easy to learn; without them a network that sees unscaled inputs (`ve`)
-hardly learns to divide by sigma. (Perez et al., "FiLM", AAAI 2018.)
+The gains G make products of input and noise level easy to learn; without them a network that sees
+unscaled inputs (`ve`) hardly learns to divide by sigma. (Perez et al., "FiLM", AAAI 2018.)
 
-Members do not touch (see `base`): points and outputs have at least two columns, and beyond four come in blocks of four; hidden
-widths are padded to whole vectors with units that are zero and stay zero; noise labels are expanded to features member by member.
+Members do not touch (see `base`): points and outputs have at least two columns, and beyond four
+come in blocks of four; hidden widths are padded to whole vectors with units that are zero and stay
+zero; noise labels are expanded to features member by member.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _EMBEDDING = 32
 
 @dataclass(frozen=True)
 class StackedMLP(Network):
-    """The shape of a multilayer perceptron; its parameters are held apart, as rows ``[members, size]``."""
+    """The shape of a multilayer perceptron; its parameters are held apart, as rows
+    ``[members, size]``.
+    """
 
     dim: int
     width: int
@@ -46,7 +49,9 @@ class StackedMLP(Network):
 
     @cached_property
     def _maps(self) -> dict[str, tuple[int, int, float]]:
-        """Each affine map's inputs, outputs and gain: its weights start with variance gain / inputs."""
+        """Each affine map's inputs, outputs and gain: its weights start with variance gain /
+        inputs.
+        """
         maps = {
             "embed": (self.conditions, _EMBEDDING, 1.0),
             "input": (self.dim, self.width, 1.0),
@@ -117,7 +122,9 @@ class StackedMLP(Network):
         return affine("output", h)[..., : self._answers]
 
     def flops(self) -> int:
-        """Multiplications and additions of one evaluation at one point, when the noise label is shared by the batch."""
+        """Multiplications and additions of one evaluation at one point, when the noise label is
+        shared by the batch.
+        """
         return 2 * (self.dim * self.width + (self.depth - 1) * self.width**2 + self.width * max(self._answers, 2))
 
 

@@ -14,7 +14,8 @@ from diffusion.networks.base import Network, Parameters
 
 @dataclass(frozen=True)
 class SeparateNetworks(Network):
-    """`count` networks of the shape `one`; a batch is their equal consecutive parts, each answered by its own network.
+    """`count` networks of the shape `one`; a batch is their equal consecutive parts, each answered
+    by its own network.
 
     To the products they are so many more members of the stack.
     """
@@ -44,16 +45,22 @@ class SeparateNetworks(Network):
         return {f"{k}.{name}": value for k, part in enumerate(each) for name, value in self.one.views(part).items()}
 
     def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Fresh parameters, ``[members, size]``: each member's generator draws its networks one after the other."""
+        """Fresh parameters, ``[members, size]``: each member's generator draws its networks one
+        after the other.
+        """
         return torch.cat([self.one.initialise(generators) for _ in range(self.count)], 1)
 
     def of_level(self, rows: Tensor, which: Tensor) -> Tensor:
-        """The parameters of one network of each member, ``[members, one.size]``, by number ``[members]``."""
+        """The parameters of one network of each member, ``[members, one.size]``, by number
+        ``[members]``.
+        """
         each: Tensor = rows.unflatten(1, (self.count, self.one.size))
         return each[torch.arange(len(rows)), which]
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        """Answers ``[members, batch, outputs]``; the batch must be a multiple of `count`, conditions one for each point."""
+        """Answers ``[members, batch, outputs]``; the batch must be a multiple of `count`,
+        conditions one for each point.
+        """
         members, batch = z.shape[:2]
         if batch % self.count or c.shape[1] != batch:
             raise ValueError(f"a batch of {batch} with {c.shape[1]} conditions is not {self.count} equal parts")

@@ -1,8 +1,9 @@
 r"""A small transformer, for images: patches are tokens.
 
-Each patch of p x p pixels becomes a token, to which a learned vector for its place is added. Blocks of self-attention and of a
-perceptron with one hidden layer follow; what they see is standardised, scaled and shifted, and what they give is scaled, by an
-embedding e of the conditions (Peebles & Xie, "Scalable diffusion models with transformers", ICCV 2023):
+Each patch of p x p pixels becomes a token, to which a learned vector for its place is added. Blocks
+of self-attention and of a perceptron with one hidden layer follow; what they see is standardised,
+scaled and shifted, and what they give is scaled, by an embedding e of the conditions (Peebles &
+Xie, "Scalable diffusion models with transformers", ICCV 2023):
 
     h = h + gate_1(e) attention(norm(h) (1 + scale_1(e)) + shift_1(e))
     h = h + gate_2(e) perceptron(norm(h) (1 + scale_2(e)) + shift_2(e)),   gates = 0 at the start.
@@ -114,7 +115,8 @@ class TransformerNetwork(ApartNetwork):
 )
 @dataclass(frozen=True)
 class Transformer(Architecture):
-    """Patches of an image attend to one another; `patch` is their side in pixels, of which height and width are multiples.
+    """Patches of an image attend to one another; `patch` is their side in pixels, of which height
+    and width are multiples.
 
     `training.width` is the length of a token, `training.depth` the number of blocks.
     """

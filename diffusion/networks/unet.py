@@ -1,13 +1,14 @@
 r"""A small U-Net, for images.
 
-Images pass through residual blocks at the full resolution, at half of it and so on, and back up, where each block also sees what
-its resolution had on the way down (Ronneberger et al., MICCAI 2015). A block adds to its input h
+Images pass through residual blocks at the full resolution, at half of it and so on, and back up,
+where each block also sees what its resolution had on the way down (Ronneberger et al., MICCAI
+2015). A block adds to its input h
 
     W_2 * silu( norm(W_1 * silu(norm(h))) (1 + G e + g) + S e + s ),   W_2 = 0 at the start,
 
-where ``*`` is a convolution with 3 x 3 kernels, `norm` makes groups of channels standard over the image, and e, an embedding of the
-conditions, scales and shifts every channel (Perez et al., "FiLM", AAAI 2018; Dhariwal & Nichol, NeurIPS 2021). At the bottom the
-pixels attend to one another.
+where ``*`` is a convolution with 3 x 3 kernels, `norm` makes groups of channels standard over the
+image, and e, an embedding of the conditions, scales and shifts every channel (Perez et al., "FiLM",
+AAAI 2018; Dhariwal & Nichol, NeurIPS 2021). At the bottom the pixels attend to one another.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ _MOST_LEVELS = 6
 
 @dataclass(frozen=True)
 class UNetwork(ApartNetwork):
-    """The shape of a U-Net: `width` channels at the full resolution, twice as many below, `depth` blocks for each resolution."""
+    """The shape of a U-Net: `width` channels at the full resolution, twice as many below, `depth`
+    blocks for each resolution.
+    """
 
     image: Image
     width: int
@@ -149,10 +152,12 @@ def _standard(h: Tensor) -> Tensor:
 )
 @dataclass(frozen=True)
 class UNet(Architecture):
-    """Convolutions at several resolutions, for images: `levels` of them, with attention at the lowest if asked.
+    """Convolutions at several resolutions, for images: `levels` of them, with attention at the
+    lowest if asked.
 
-    `training.width` counts the channels at the full resolution (twice as many below), `training.depth` the residual blocks that a
-    resolution has on each way. Height and width of the image must be divisible by ``2^(levels - 1)``.
+    `training.width` counts the channels at the full resolution (twice as many below),
+    `training.depth` the residual blocks that a resolution has on each way. Height and width of the
+    image must be divisible by ``2^(levels - 1)``.
     """
 
     of_images: ClassVar[bool] = True

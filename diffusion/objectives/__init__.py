@@ -1,7 +1,8 @@
 """What is minimised, at which noise levels, with which weight, towards which noise.
 
 - `base`: what an objective owes the training loop;
-- `denoising`: the denoising loss, a regression; `separate`: the same with a network for every level;
+- `denoising`: the denoising loss, a regression; `separate`: the same with a network for every
+  level;
 - `labelled`: the same with a network that is conditioned on the label;
 - `restoration`: the same with an observation of the data in place of the noise;
 - `action_matching`: the velocity of a path from samples of its marginals;

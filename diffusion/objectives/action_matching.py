@@ -1,6 +1,7 @@
 r"""Action Matching: the velocity of a path of laws, learned from samples of its marginals alone.
 
-A path q_tau, 0 <= tau <= T, can be driven in more than one way; each has one *action* s(x, tau) whose gradient drives it:
+A path q_tau, 0 <= tau <= T, can be driven in more than one way; each has one *action* s(x, tau)
+whose gradient drives it:
 
 | kind | samples move by | equation of the path |
 |---|---|---|
@@ -12,35 +13,40 @@ and each is the only stationary point, a minimum, of
 
     L = E_{q_0} s_0 - E_{q_T} s_T + integral over tau of E_{q_tau} [ 1/2 |grad s|^2 + d_tau s + extra ]
 
-with ``extra`` = 0, ``g^2/2 lap s`` and ``s^2/2``. d_tau is the *partial* derivative, x held fixed. Integrate by parts and the
-boundary terms and d_tau s are ``-integral of s dq/dtau``; the first variation of L is then the equation above. The minimum is
-``-1/2 integral of E|grad s|^2``, for the unbalanced kind ``-1/2 integral of E[|grad s|^2 + s^2]`` with q of the mass that it has.
-No draw of one marginal is paired with a draw of another, and none is here.
+with ``extra`` = 0, ``g^2/2 lap s`` and ``s^2/2``. d_tau is the *partial* derivative, x held fixed.
+Integrate by parts and the boundary terms and d_tau s are ``-integral of s dq/dtau``; the first
+variation of L is then the equation above. The minimum is ``-1/2 integral of E|grad s|^2``, for the
+unbalanced kind ``-1/2 integral of E[|grad s|^2 + s^2]`` with q of the mass that it has. No draw of
+one marginal is paired with a draw of another, and none is here.
 
-For a normal path ``N(m, a^2)`` of mass M (primes are d/dtau, per coordinate) the action is ``s = k (x-m)^2 / 2 + b (x-m) + c``:
+For a normal path ``N(m, a^2)`` of mass M (primes are d/dtau, per coordinate) the action is
+``s = k (x-m)^2 / 2 + b (x-m) + c``:
 
     plain       k = a'/a                    b = m'
     entropic    k = a'/a - g^2 / (2 a^2)    b = m'
     unbalanced  k = a'/a / (1 + a^2/2)      b = m' / (1 + a^2)     M'/M = a'/a - k + c
 
-**The path here** is that of a schedule from noise to data, in the one form that all schedules share: the sample scaled to unit
-variance, and the angle from data to noise,
+**The path here** is that of a schedule from noise to data, in the one form that all schedules
+share: the sample scaled to unit variance, and the angle from data to noise,
 
     z = x_t / sqrt(alpha^2 std^2 + sigma^2) = cos(phi) x_0/std + sin(phi) eps,    tan(phi) = sigma / (alpha std),
 
-which moves at a bounded speed from pure noise to the data on every schedule; tau = phi_max - phi. The network is a scalar
-function s(z, phi) that is told Fourier features of phi, and d_tau goes through them. As entropic noise, ``g^2 = noise^2
-sin(phi)``, so that it dies out with the noise in the marginals and the action stays bounded.
+which moves at a bounded speed from pure noise to the data on every schedule; tau = phi_max - phi.
+The network is a scalar function s(z, phi) that is told Fourier features of phi, and d_tau goes
+through them. As entropic noise, ``g^2 = noise^2 sin(phi)``, so that it dies out with the noise in
+the marginals and the action stays bounded.
 
-As the path is known, so is the denoiser that goes with the action. The velocity of the marginals is ``dz/dtau = (D/std -
-cos z) / sin``, and the score of z ``(cos D/std - z) / sin^2``; so with ``grad s = velocity + g^2/2 score``
+As the path is known, so is the denoiser that goes with the action. The velocity of the marginals is
+``dz/dtau = (D/std - cos z) / sin``, and the score of z ``(cos D/std - z) / sin^2``; so with
+``grad s = velocity + g^2/2 score``
 
     D / std = (sin grad s + (cos + noise^2/2) z) / (1 + noise^2/2 cos)
 
-(noise = 0 for the plain kind), regular at both ends. The unbalanced action moves mass as well and is no denoiser.
+(noise = 0 for the plain kind), regular at both ends. The unbalanced action moves mass as well and
+is no denoiser.
 
-Source: Neklyudov, Brekelmans, Severo & Makhzani, Action Matching: Learning Stochastic Dynamics from Samples, ICML 2023, sections 2
-and 3.
+Source: Neklyudov, Brekelmans, Severo & Makhzani, Action Matching: Learning Stochastic Dynamics from
+Samples, ICML 2023, sections 2 and 3.
 """
 
 from __future__ import annotations
@@ -79,7 +85,8 @@ def density(
     laplacian: Tensor | float = 0.0,
     spread: Tensor | float = 0.0,
 ) -> Tensor:
-    """The integrand ``1/2 |grad s|^2 + d_tau s + extra`` at points ``[...]``, from grad s ``[..., dim]``, d_tau s and s ``[...]``.
+    """The integrand ``1/2 |grad s|^2 + d_tau s + extra`` at points ``[...]``, from grad s
+    ``[..., dim]``, d_tau s and s ``[...]``.
 
     `laplacian` is that of s and `spread` g^2, which the entropic kind wants.
     """
@@ -97,8 +104,8 @@ def density(
 class ActionLoss(Objective):
     """The action of the schedule's path from noise to data.
 
-    `noise` scales g of the entropic kind. The trace of its second derivatives is exact, one backward pass for every coordinate,
-    or with `probes` the mean of that many Rademacher probes.
+    `noise` scales g of the entropic kind. The trace of its second derivatives is exact, one
+    backward pass for every coordinate, or with `probes` the mean of that many Rademacher probes.
     """
 
     kind: Kind = "plain"
@@ -109,15 +116,19 @@ class ActionLoss(Objective):
         return settings.network.build(dataset.dim, settings.width, settings.depth, conditions=_CONDITIONS, outputs=1)
 
     def passes(self, dim: int) -> float:
-        """Three places on the way, a gradient that is differentiated again, and of the entropic kind a trace."""
+        """Three places on the way, a gradient that is differentiated again, and of the entropic
+        kind a trace.
+        """
         return 3.5 + (0.5 * (self.probes or dim) if self.kind == "entropic" else 0.0)
 
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Points on the way and at its two ends, drawn apart from each other; the network's condition; its change with tau.
+        """Points on the way and at its two ends, drawn apart from each other; the network's
+        condition; its change with tau.
 
-        Times are stratified, and drawn anew in every step: a grid that stays would leave what lies between its times untrained.
+        Times are stratified, and drawn anew in every step: a grid that stays would leave what lies
+        between its times untrained.
         """
         first, last = _ends(member.schedule, member.dataset.std)
         phi = last - (last - first) * stratified(steps, batch, generator)
@@ -166,7 +177,9 @@ class ActionLoss(Objective):
         return torch.stack(each).mean(0)
 
     def zero_loss(self, *batches: Tensor) -> Tensor:
-        """A network that answers zero has no loss; the size of things is that of z moving once around the unit circle's quarter."""
+        """A network that answers zero has no loss; the size of things is that of z moving once
+        around the unit circle's quarter.
+        """
         z, duration = batches[0], batches[-1]
         return z.shape[-1] * duration.mean((0, 2))
 
@@ -219,7 +232,9 @@ def denoised(slope: Tensor, z: Tensor, phi: Tensor, noise: float) -> Tensor:
 
 
 def _slope(network: Network, rows: Tensor, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-    """grad s ``[members, batch, dim]`` and s ``[members, batch]``; differentiable in z where z asks for it, else without a graph."""
+    """grad s ``[members, batch, dim]`` and s ``[members, batch]``; differentiable in z where z asks
+    for it, else without a graph.
+    """
     if z.requires_grad:
         value = network(rows, z, condition)[..., 0]
         return torch.autograd.grad(value.sum(), z, create_graph=True)[0], value
@@ -241,7 +256,9 @@ def _octaves() -> Tensor:
 
 
 def _features(phi: Tensor, first: float, last: float) -> Tensor:
-    """The network's input for the angle, scaled to [-1, 1]: the number and its Fourier features, ``[..., n]``."""
+    """The network's input for the angle, scaled to [-1, 1]: the number and its Fourier features,
+    ``[..., n]``.
+    """
     label = (2 * phi - first - last) / (last - first)
     turns = label[..., None] * _octaves()
     return torch.cat([label[..., None], turns.sin(), turns.cos()], -1)

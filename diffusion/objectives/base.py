@@ -1,4 +1,6 @@
-"""What an objective owes the training loop: batches drawn beforehand, a loss of each member, and the model that comes out."""
+"""What an objective owes the training loop: batches drawn beforehand, a loss of each member, and
+the model that comes out.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ from diffusion.registry import Component
 
 @dataclass(frozen=True)
 class Objective(Component):
-    """A program of loss. Members of a stack share it; what differs between them is in their batches.
+    """A program of loss. Members of a stack share it; what differs between them is in their
+    batches.
 
-    Its fields are what changes the program itself (how many probes, which kind), not what a member may have its own of.
+    Its fields are what changes the program itself (how many probes, which kind), not what a member
+    may have its own of.
     """
 
     def network(self, dataset: Dataset, settings: Training) -> Network:
@@ -33,12 +37,14 @@ class Objective(Component):
     ) -> tuple[Tensor, ...]:
         """What a member learns from in a number of steps: float32 tensors ``[steps, batch, ...]``.
 
-        All that is random is drawn here, from the member's own generator; `data` is its training set ``[n, dim]`` float64.
+        All that is random is drawn here, from the member's own generator; `data` is its training
+        set ``[n, dim]`` float64.
         """
 
     @abstractmethod
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
-        """Each example's loss ``[members, batch]``, differentiable in the rows; parts of a batch are ``[members, batch, ...]``.
+        """Each example's loss ``[members, batch]``, differentiable in the rows; parts of a batch
+        are ``[members, batch, ...]``.
 
         Nothing here may mix members.
         """
@@ -47,11 +53,14 @@ class Objective(Component):
     def zero_loss(self, *batches: Tensor) -> Tensor:
         """The size of loss ``[members]`` beyond ten times of which training counts as diverged.
 
-        That of a model that answers zero, from batches ``[steps, members, batch, ...]``; infinite where there is no such scale.
+        That of a model that answers zero, from batches ``[steps, members, batch, ...]``; infinite
+        where there is no such scale.
         """
 
     def passes(self, dim: int) -> float:  # noqa: ARG002
-        """How often it takes what a regression takes (one evaluation and one gradient), for planning."""
+        """How often it takes what a regression takes (one evaluation and one gradient), for
+        planning.
+        """
         return 1.0
 
     @property
@@ -72,7 +81,9 @@ class Objective(Component):
 
 @dataclass(frozen=True)
 class OnNoiseLevels(Objective):
-    """An objective whose examples lie at noise levels, for weightings that learn how hard each level is."""
+    """An objective whose examples lie at noise levels, for weightings that learn how hard each
+    level is.
+    """
 
     @abstractmethod
     def noise_features(self, *batch: Tensor) -> Tensor:
@@ -81,7 +92,8 @@ class OnNoiseLevels(Objective):
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """The trained networks of a stack, one for each member; a model derives from it and says how they are asked.
+    """The trained networks of a stack, one for each member; a model derives from it and says how
+    they are asked.
 
     Nothing is differentiated but in points that ask for it.
     """
@@ -97,7 +109,9 @@ class Trainable:
     @property
     @abstractmethod
     def objective(self) -> Objective:
-        """The program that training minimises; formulations with equal objectives are trained in one stack."""
+        """The program that training minimises; formulations with equal objectives are trained in
+        one stack.
+        """
 
     def network(self, dataset: Dataset, settings: Training) -> Network:
         """The shape of its network for a target."""
@@ -116,5 +130,7 @@ def trainable(member: Member) -> Trainable:
 
 
 def batches_of(member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """What a member learns from in a number of steps, by its own objective: see `Objective.batches`."""
+    """What a member learns from in a number of steps, by its own objective: see
+    `Objective.batches`.
+    """
     return trainable(member).objective.batches(member, data, steps, batch, generator)

@@ -2,8 +2,8 @@ r"""The denoising loss, a regression on the network's own target.
 
     L = E_nsr E_{x_0, eps} lambda(nsr) | D(x_t; nsr) - x_0 |^2,      nsr = sigma / alpha
 
-Inputs, targets and weights are made in float64 from the parametrization; what is left for the network is to fit them:
-``L = E w |F(c_in z, c) - target|^2`` with ``w = lambda c_out^2``.
+Inputs, targets and weights are made in float64 from the parametrization; what is left for the
+network is to fit them: ``L = E w |F(c_in z, c) - target|^2`` with ``w = lambda c_out^2``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ class DenoisingLoss(OnNoiseLevels):
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights ``[steps, batch]``, float32."""
+        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights
+        ``[steps, batch]``, float32.
+        """
         nsr = self.levels(member, steps, batch, generator)
         x = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
         return self.batches_on(member, x, nsr, generator)
 
     def batches_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The batches of these data ``[steps, batch, dim]`` at these noise levels ``[steps, batch]``."""
+        """The batches of these data ``[steps, batch, dim]`` at these noise levels
+        ``[steps, batch]``.
+        """
         formulation, schedule, std = member.recipe, member.schedule, member.dataset.std
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
@@ -48,11 +52,15 @@ class DenoisingLoss(OnNoiseLevels):
         return tuple(part.float() for part in (c.c_in[..., None] * z, answer, member.condition(nsr), weight))
 
     def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
-        """Noise-to-signal ratios of the examples, ``[steps, batch]``: the quantiles of a stratified batch."""
+        """Noise-to-signal ratios of the examples, ``[steps, batch]``: the quantiles of a stratified
+        batch.
+        """
         return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at levels ``[steps, batch]``."""
+        """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at
+        levels ``[steps, batch]``.
+        """
         target = member.recipe.noise_target
         share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, member.schedule)
         return target.draw(share, tuple(x.shape), generator)
@@ -92,7 +100,9 @@ class NetworkDenoiser(Networks):
             return self.answers(x, alpha, sigma)
 
     def answers(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The denoiser of networks conditioned on the noise level and on what else all samples share, ``condition [n]``."""
+        """The denoiser of networks conditioned on the noise level and on what else all samples
+        share, ``condition [n]``.
+        """
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
         each = [

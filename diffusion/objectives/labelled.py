@@ -2,8 +2,8 @@ r"""The denoising loss with a network that is conditioned on the label, and now 
 
     L = E lambda(nsr) | D(x_t; nsr, c) - x_0 |^2,      c = the label y with probability 1 - drop, else none
 
-The minimiser is ``E[x_0 | x_t, y]`` with the label and ``E[x_0 | x_t]`` without it, by one network. The label is a
-one-hot vector beside the features of the noise level; no label is the zero vector.
+The minimiser is ``E[x_0 | x_t, y]`` with the label and ``E[x_0 | x_t]`` without it, by one network.
+The label is a one-hot vector beside the features of the noise level; no label is the zero vector.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class LabelledNetworkDenoiser(NetworkDenoiser):
     def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """See `diffusion.models.LabelledDenoiser`.
 
-        Samples of one label at a time: then the whole batch shares its conditions, which costs less.
+        Samples of one label at a time: then the whole batch shares its conditions, which costs
+        less.
         """
         classes = self.members[0].dataset.classes
         labels = labels.expand(x.shape[1])

@@ -36,7 +36,8 @@ class Member:
         return self.formulation
 
     def condition(self, nsr: Tensor) -> Tensor:
-        """The network's input for the noise level: features of the label, the schedule's range scaled to [-1, 1].
+        """The network's input for the noise level: features of the label, the schedule's range
+        scaled to [-1, 1].
 
         A label that is the same at both ends says nothing and becomes 0.
 

@@ -1,7 +1,8 @@
 """At which noise levels a model is trained.
 
-A distribution of noise-to-signal ratios is given by its *quantile function* of a uniform variable u, so that one batch can be
-stratified: with ``u_i = (i + U_i) / batch`` every batch covers the whole range of noise and the loss's variance falls.
+A distribution of noise-to-signal ratios is given by its *quantile function* of a uniform variable
+u, so that one batch can be stratified: with ``u_i = (i + U_i) / batch`` every batch covers the
+whole range of noise and the loss's variance falls.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _LARGEST_LOG = 300.0  # of a noise-to-signal ratio whose square is still a numbe
 
 
 def stratified(steps: int, batch: int, generator: torch.Generator) -> Tensor:
-    """``[steps, batch]`` uniform numbers, one in each of `batch` equal strata of [0, 1) in every row."""
+    """``[steps, batch]`` uniform numbers, one in each of `batch` equal strata of [0, 1) in every
+    row.
+    """
     jitter = torch.rand(steps, batch, generator=generator, dtype=torch.float64)
     return (torch.arange(batch, dtype=torch.float64) + jitter) / batch
 
@@ -33,7 +36,9 @@ class NoiseLevels(Component):
 
     @property
     def only(self) -> float | None:
-        """The one noise level at which anything is trained (0: clean data), or None where there are more."""
+        """The one noise level at which anything is trained (0: clean data), or None where there are
+        more.
+        """
         return None
 
     def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002
@@ -53,9 +58,11 @@ class NoiseLevels(Component):
 )
 @dataclass(frozen=True)
 class UniformTime(NoiseLevels):
-    """t uniform between its start and the schedule's end; on a discrete schedule all levels are equally likely.
+    """t uniform between its start and the schedule's end; on a discrete schedule all levels are
+    equally likely.
 
-    The start is ``t_min t_max``, or the schedule's own t_min where that is earlier: whatever is sampled is trained.
+    The start is ``t_min t_max``, or the schedule's own t_min where that is earlier: whatever is
+    sampled is trained.
 
     `t_min` must be positive: unweighted score losses diverge as it goes to 0.
     """
@@ -169,7 +176,9 @@ class OwnLevels(NoiseLevels):
 
 
 WIDTH = 1e-3
-"""How far the schedule of one noise level reaches below it, of itself: as good as nothing, and room for any number of steps."""
+"""How far the schedule of one noise level reaches below it, of itself: as good as nothing, and room
+for any number of steps.
+"""
 
 _SIGMA_OF_CLEAN = 1e-3  # the noise level at which a network that was trained on clean data is asked
 

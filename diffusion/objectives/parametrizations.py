@@ -12,9 +12,10 @@ Two equations, two unknowns: with ``det = a q - b p``
 
     x_0 = (q z - b F) / det,      eps = (a F - p z) / det,      score = -eps / sigma.
 
-So a parametrization is two numbers for each noise level (and the scale of its inputs), and every conversion between two of them
-goes through the pair (x_0, eps). It depends on ``sigma / alpha`` alone: a network trained on one schedule can be sampled on any
-other, as long as it knows the noise levels.
+So a parametrization is two numbers for each noise level (and the scale of its inputs), and every
+conversion between two of them goes through the pair (x_0, eps). It depends on ``sigma / alpha``
+alone: a network trained on one schedule can be sampled on any other, as long as it knows the noise
+levels.
 
 | parametrization | the network predicts | p | q | input |
 |---|---|---|---|---|
@@ -25,10 +26,11 @@ other, as long as it knows the noise levels.
 | `flow-velocity` | eps - x_0, the velocity of the straight path | -1 | 1 | z / (a + b) |
 | `edm` | data and noise mixed to unit variance | b / (s c) | -s a / c | z / c |
 
-with s the data's standard deviation (`sigma_data`, as the dataset states it) and ``c = sqrt(s^2 a^2 + b^2)``. The denoiser is
-``D = c_skip z + c_out F(c_in z)`` with ``c_skip = q / det`` and ``c_out = -b / det``; in the coordinates ``x_t / alpha`` of
-Karras et al. (2022) that is their eq. 7. `epsilon` and `score` have ``det = 0`` where no signal is left (``alpha = 0``): they
-know nothing of the data there.
+with s the data's standard deviation (`sigma_data`, as the dataset states it) and
+``c = sqrt(s^2 a^2 + b^2)``. The denoiser is ``D = c_skip z + c_out F(c_in z)`` with
+``c_skip = q / det`` and ``c_out = -b / det``; in the coordinates ``x_t / alpha`` of Karras et al.
+(2022) that is their eq. 7. `epsilon` and `score` have ``det = 0`` where no signal is left
+(``alpha = 0``): they know nothing of the data there.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ parametrizations: Registry[Parametrization] = Registry("parametrization")
 
 @dataclass(frozen=True)
 class Circle:
-    """A noise level as a point of the unit circle: ``a = alpha / r``, ``b = sigma / r``, ``r = sqrt(alpha^2 + sigma^2)``."""
+    """A noise level as a point of the unit circle: ``a = alpha / r``, ``b = sigma / r``,
+    ``r = sqrt(alpha^2 + sigma^2)``.
+    """
 
     a: Tensor
     b: Tensor
@@ -78,7 +82,9 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Parametrization(Component):
-    """The two numbers p and q, and the scale of the network's input, as functions of the noise level."""
+    """The two numbers p and q, and the scale of the network's input, as functions of the noise
+    level.
+    """
 
     needs_signal: ClassVar[bool] = False  # det = 0 at alpha = 0
 
@@ -102,7 +108,9 @@ class Parametrization(Component):
         return p[..., None] * data + q[..., None] * noise
 
     def data_and_noise(self, prediction: Tensor, z: Tensor, level: Circle, sigma_data: float) -> tuple[Tensor, Tensor]:
-        """x_0 and eps from F and z ``[..., dim]``, each by its own formula: neither is divided out of the other."""
+        """x_0 and eps from F and z ``[..., dim]``, each by its own formula: neither is divided out
+        of the other.
+        """
         p, q = self.mixture(level, sigma_data)
         a, b, det = level.a[..., None], level.b[..., None], (level.a * q - level.b * p)[..., None]
         p, q = p[..., None], q[..., None]
@@ -112,7 +120,9 @@ class Parametrization(Component):
 def convert(
     prediction: Tensor, z: Tensor, level: Circle, given: Parametrization, wanted: Parametrization, sigma_data: float
 ) -> Tensor:
-    """A prediction in one parametrization as another would have made it; z, predictions ``[..., dim]``, the level ``[...]``."""
+    """A prediction in one parametrization as another would have made it; z, predictions
+    ``[..., dim]``, the level ``[...]``.
+    """
     data, noise = given.data_and_noise(prediction, z, level, sigma_data)
     return wanted.predict(data, noise, level, sigma_data)
 

@@ -14,7 +14,9 @@ from diffusion.schedules import Schedule
 
 
 class Recipe:
-    """The parts of a regression on noised data, each a named choice; formulations of this kind derive from it."""
+    """The parts of a regression on noised data, each a named choice; formulations of this kind
+    derive from it.
+    """
 
     @property
     @abstractmethod

@@ -1,9 +1,11 @@
-r"""Regression of the clean data from every point of the way between them and what was observed of them.
+r"""Regression of the clean data from every point of the way between them and what was observed of
+them.
 
     L = E_t E_{x, y, n} | D(x_t, t) - x |^2,      x_t = (1 - t) x + t (y + eps_t n),      t uniform
 
-Written as ``x_t = alpha x + sigma (noise)`` with alpha = 1 - t and sigma = t this is the denoising loss, in which the observation
-stands where the noise stood: parametrizations, weights and conditions are those of `diffusion.objectives.denoising`.
+Written as ``x_t = alpha x + sigma (noise)`` with alpha = 1 - t and sigma = t this is the denoising
+loss, in which the observation stands where the noise stood: parametrizations, weights and
+conditions are those of `diffusion.objectives.denoising`.
 """
 
 from __future__ import annotations

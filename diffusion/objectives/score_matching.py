@@ -1,25 +1,29 @@
 r"""Score matching without a target: objectives that differentiate the network in its input.
 
-Of a noised sample ``z = a x_0 + b eps`` on the unit circle let ``h(z) = b s(z)``, the score in units of the noise; the noise that
-a denoiser implies is -h. By Stein's identity ``E h.eps = b E tr dh/dz``, so that up to a constant
+Of a noised sample ``z = a x_0 + b eps`` on the unit circle let ``h(z) = b s(z)``, the score in
+units of the noise; the noise that a denoiser implies is -h. By Stein's identity
+``E h.eps = b E tr dh/dz``, so that up to a constant
 
     E 1/2 |h + eps|^2  =  E [1/2 |h|^2 + b tr dh/dz] + d/2:
 
-the left side is denoising score matching (and the `DenoisingLoss`, halved), the right side the implicit objective with the weight
-``lambda = sigma^2`` of the noise-conditional networks. d/2 is added to every loss here, which therefore has the value of the denoising
-one, and its floor. The trace is exact (d backward passes) or Hutchinson's, with probes drawn beforehand; the sliced objective
-replaces ``|h|^2`` by ``(v'h)^2`` too. `diffusion.analysis.score_matching` has the same objectives for any function.
+the left side is denoising score matching (and the `DenoisingLoss`, halved), the right side the
+implicit objective with the weight ``lambda = sigma^2`` of the noise-conditional networks. d/2 is
+added to every loss here, which therefore has the value of the denoising one, and its floor. The
+trace is exact (d backward passes) or Hutchinson's, with probes drawn beforehand; the sliced
+objective replaces ``|h|^2`` by ``(v'h)^2`` too. `diffusion.analysis.score_matching` has the same
+objectives for any function.
 
 In terms of a parametrization ``F = p x_0 + q eps`` with ``det = a q - b p``
 
     h = tilt z + lead F(c_in z),   tilt = p / det,   lead = -a / det,
 
-so that the network is differentiated and the rest is known. A weight lambda on the denoiser is ``lambda nsr^2`` here.
+so that the network is differentiated and the rest is known. A weight lambda on the denoiser is
+``lambda nsr^2`` here.
 
-**Clean data** (noise level 0) have a score and no denoiser. There h is the score in units of the data's width s,
-``h = s grad log p``, with ``tilt = -1/s``, ``lead = 1`` and input ``z / s``: a network that answers zero is the score of
-``N(0, s^2)``. Asked at a noise level, the model answers ``D = x + sigma^2 score(x)``, from which whoever turns denoisers into
-scores gets the score back.
+**Clean data** (noise level 0) have a score and no denoiser. There h is the score in units of the
+data's width s, ``h = s grad log p``, with ``tilt = -1/s``, ``lead = 1`` and input ``z / s``: a
+network that answers zero is the score of ``N(0, s^2)``. Asked at a noise level, the model answers
+``D = x + sigma^2 score(x)``, from which whoever turns denoisers into scores gets the score back.
 """
 
 from __future__ import annotations
@@ -39,7 +43,9 @@ from diffusion.objectives.parametrizations import Circle, Coefficients
 
 @dataclass(frozen=True)
 class _Frame:
-    """``h = tilt z + lead F(c_in z)``, h being `unit` times the score of z; float64, shaped like the level."""
+    """``h = tilt z + lead F(c_in z)``, h being `unit` times the score of z; float64, shaped like
+    the level.
+    """
 
     tilt: Tensor
     lead: Tensor
@@ -71,7 +77,8 @@ class InputLoss(DenoisingLoss):
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Inputs and ``tilt z`` ``[steps, batch, dim]``, conditions, four numbers ``[steps, batch, 4]``, and the probes if there are any.
+        """Inputs and ``tilt z`` ``[steps, batch, dim]``, conditions, four numbers
+        ``[steps, batch, 4]``, and the probes if there are any.
 
         The numbers: lead; what multiplies v'v and v' dF/d(input) v in the trace; the weight.
         """
@@ -106,7 +113,9 @@ class InputLoss(DenoisingLoss):
 
     @abstractmethod
     def of(self, h: Tensor, answer: Tensor, u: Tensor, known: Tensor, learned: Tensor, *probes: Tensor) -> Tensor:
-        """The loss of each example ``[members, batch]``: the trace of dh/dz times its unit is ``known d + learned tr d(answer)/du``."""
+        """The loss of each example ``[members, batch]``: the trace of dh/dz times its unit is
+        ``known d + learned tr d(answer)/du``.
+        """
 
     def zero_loss(self, *batches: Tensor) -> Tensor:
         """The loss of the score that is zero everywhere."""
@@ -123,7 +132,8 @@ class InputLoss(DenoisingLoss):
         if member.recipe.noise_levels.only != 0:
             return super().coefficients(member, level)
         std = torch.full_like(level.a, member.dataset.std)
-        # D = x + sigma^2 h / std for x_t = alpha x, in coordinates of the circle: alpha = 1 on the schedule of clean data
+        # D = x + sigma^2 h / std for x_t = alpha x, in coordinates of the circle: alpha = 1 on the
+        # schedule of clean data
         nsr = level.b / level.a
         return Coefficients((1 - (nsr / std) ** 2) / level.a, nsr**2 / std, 1 / (level.a * std))
 

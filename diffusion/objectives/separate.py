@@ -1,4 +1,6 @@
-"""The denoising loss with a network of its own for every noise level: what one network over all levels is compared with."""
+"""The denoising loss with a network of its own for every noise level: what one network over all
+levels is compared with.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from diffusion.objectives.settings import Training
 class SeparateLoss(DenoisingLoss):
     """Every level of a discrete schedule has its own network and its own equal part of each batch.
 
-    A batch that cannot be divided is rounded up. The networks of one model share the optimiser's step and the bound on the length
-    of the gradient, nothing else.
+    A batch that cannot be divided is rounded up. The networks of one model share the optimiser's
+    step and the bound on the length of the gradient, nothing else.
     """
 
     count: int = 10

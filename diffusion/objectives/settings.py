@@ -16,9 +16,9 @@ _WIDEST, _DEEPEST = 4096, 64  # a stack of wider networks does not fit into memo
 class Training:
     """How one network is trained.
 
-    Adam (betas 0.9, 0.99) with 1 % warm-up and cosine decay to zero, gradients clipped to norm 1 per member; the
-    weights that are kept are an exponential moving average over the fraction `ema` of the steps. `data` is the size
-    of the training set, drawn once per target and seed.
+    Adam (betas 0.9, 0.99) with 1 % warm-up and cosine decay to zero, gradients clipped to norm 1
+    per member; the weights that are kept are an exponential moving average over the fraction `ema`
+    of the steps. `data` is the size of the training set, drawn once per target and seed.
 
     Raises:
         WrongValue: A width or depth that does not fit into memory; `ema` outside (0, 1].
@@ -39,7 +39,9 @@ class Training:
         return plain if self.network == Perceptron() else {**plain, "network": self.network.spec()}
 
     def identity(self, dim: int) -> dict[str, Any]:
-        """The spec with the version of the network for points of `dim` coordinates, where there has been more than one."""
+        """The spec with the version of the network for points of `dim` coordinates, where there has
+        been more than one.
+        """
         spec, version = self.spec(), self.network.version_for(dim)
         named = "network" in spec or version > 1
         return {**spec, "network": {**self.network.identity(), "version": version}} if named else spec

@@ -1,22 +1,28 @@
-r"""The evidence lower bound of an autoencoder with normal laws, and its gradient by reparametrisation.
+r"""The evidence lower bound of an autoencoder with normal laws, and its gradient by
+reparametrisation.
 
-With the prior ``p(z) = N(0, I)`` on R^k, an encoder ``q(z | x) = N(m(x), diag(s(x))^2)`` and a decoder ``p(x | z) = N(d(z), r^2 I)``
+With the prior ``p(z) = N(0, I)`` on R^k, an encoder ``q(z | x) = N(m(x), diag(s(x))^2)`` and a
+decoder ``p(x | z) = N(d(z), r^2 I)``
 
     log p(x)  >=  E_q log p(x | z)  -  KL( q(z | x) || p(z) )
                   reconstruction       1/2 sum_j ( s_j^2 + m_j^2 - 1 - 2 ln s_j )
 
-for every x; what is lost is ``KL(q(z | x) || p(z | x))``. The reconstruction is ``-|x - d(z)|^2 / (2 r^2)`` *and*
-``-dim ln(r sqrt(2 pi))``: r decides how much a squared error weighs against the divergence, and can be learned only with its constant.
+for every x; what is lost is ``KL(q(z | x) || p(z | x))``. The reconstruction is
+``-|x - d(z)|^2 / (2 r^2)`` *and* ``-dim ln(r sqrt(2 pi))``: r decides how much a squared error
+weighs against the divergence, and can be learned only with its constant.
 
-The expectation is taken with ``z = m(x) + s(x) eps``, eps standard normal, one draw an example: the draw does not depend on the
-parameters, and the gradient goes through m and s. (The gradient of the density in front of the loss, ``log p(x | z) grad log q(z | x)``,
-has the same mean and a larger variance.)
+The expectation is taken with ``z = m(x) + s(x) eps``, eps standard normal, one draw an example: the
+draw does not depend on the parameters, and the gradient goes through m and s. (The gradient of the
+density in front of the loss, ``log p(x | z) grad log q(z | x)``, has the same mean and a larger
+variance.)
 
-Data are centred and divided by their standard deviation on the way in, and brought back on the way out; the loss is minus the
-bound of what the networks see, larger than that of the data by ``dim ln std``.
+Data are centred and divided by their standard deviation on the way in, and brought back on the way
+out; the loss is minus the bound of what the networks see, larger than that of the data by
+``dim ln std``.
 
-Sources: Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014; Rezende, Mohamed & Wierstra, ICML 2014; the linear case
-is probabilistic principal components: Tipping & Bishop, J. R. Stat. Soc. B 61 (1999); Lucas et al., NeurIPS 2019.
+Sources: Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014; Rezende, Mohamed & Wierstra,
+ICML 2014; the linear case is probabilistic principal components: Tipping & Bishop, J. R. Stat. Soc.
+B 61 (1999); Lucas et al., NeurIPS 2019.
 """
 
 from __future__ import annotations
@@ -46,9 +52,11 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class VariationalBound(Objective):
-    """Minus the evidence lower bound of an autoencoder: `latent` dimensions, one variance of the posterior or one each.
+    """Minus the evidence lower bound of an autoencoder: `latent` dimensions, one variance of the
+    posterior or one each.
 
-    `linear` makes both networks affine. r is `fixed_std`, in the units of the data, or one learned number.
+    `linear` makes both networks affine. r is `fixed_std`, in the units of the data, or one learned
+    number.
     """
 
     registered_name: ClassVar[str] = "variational-bound"  # tells its stacks from those of other objectives
@@ -59,7 +67,9 @@ class VariationalBound(Objective):
     fixed_std: float | Literal["learned"]
 
     def network(self, dataset: Dataset, settings: Training) -> EncoderDecoder:
-        """Two multilayer perceptrons of the settings' width and depth, whatever architecture they name; or two affine maps."""
+        """Two multilayer perceptrons of the settings' width and depth, whatever architecture they
+        name; or two affine maps.
+        """
         depth = 0 if self.linear else settings.depth
         outputs = self.latent + (self.latent if self.posterior == "diagonal" else 1)
         return EncoderDecoder(
@@ -71,7 +81,9 @@ class VariationalBound(Objective):
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Standardised data ``[steps, batch, dim]``, noise ``[steps, batch, latent]``, and ``[steps, batch, 2]``: r^2 and its logarithm."""
+        """Standardised data ``[steps, batch, dim]``, noise ``[steps, batch, latent]``, and
+        ``[steps, batch, 2]``: r^2 and its logarithm.
+        """
         x = _standardised(data[torch.randint(len(data), (steps, batch), generator=generator)], member)
         eps = torch.randn(steps, batch, self.latent, generator=generator)
         variance = self.fixed_variance(member)
@@ -163,9 +175,11 @@ class Autoencoder(Networks):
 
     @torch.no_grad()
     def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
-        """See `diffusion.models.LatentVariableModel`: log p(x | z) for one draw of z, and the divergence.
+        """See `diffusion.models.LatentVariableModel`: log p(x | z) for one draw of z, and the
+        divergence.
 
-        In nats of the data, ``[members, batch]`` float64; a mean over draws of the noise estimates the reconstruction.
+        In nats of the data, ``[members, batch]`` float64; a mean over draws of the noise estimates
+        the reconstruction.
         """
         mean, std = self.encode(x)
         decoded = self.decode(mean + std * noise)

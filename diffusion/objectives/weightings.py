@@ -1,8 +1,9 @@
 """Weights lambda of the denoising loss, written for errors of the denoiser.
 
-The same loss in other words: ``lambda = SNR`` (= 1/nsr^2) weighs errors of the predicted noise equally, 1 errors of the data,
-``SNR + 1`` errors of the velocity v. Each weighting is handed to the loss as a weight on the network's own target,
-``lambda c_out^2``, so that nothing is divided by a small number.
+The same loss in other words: ``lambda = SNR`` (= 1/nsr^2) weighs errors of the predicted noise
+equally, 1 errors of the data, ``SNR + 1`` errors of the velocity v. Each weighting is handed to the
+loss as a weight on the network's own target, ``lambda c_out^2``, so that nothing is divided by a
+small number.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Weighting(Component):
 )
 @dataclass(frozen=True)
 class Simple(Weighting):
-    """No weight on whatever the network predicts; its lambda therefore depends on the parametrization."""
+    """No weight on whatever the network predicts; its lambda therefore depends on the
+    parametrization.
+    """
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
         raise ValueError("'simple' weighs the network's target, not the denoiser: its lambda is 1 / c_out^2")
@@ -81,7 +84,9 @@ class SignalToNoise(Weighting):
 )
 @dataclass(frozen=True)
 class MinSignalToNoise(Weighting):
-    """The signal-to-noise ratio, but no more than gamma: little noise is not trained at the cost of much."""
+    """The signal-to-noise ratio, but no more than gamma: little noise is not trained at the cost of
+    much.
+    """
 
     gamma: float = 5.0
 
@@ -103,7 +108,8 @@ class MinSignalToNoise(Weighting):
 class Likelihood(Weighting):
     """The weight under which the loss, with t uniform, bounds the negative log-likelihood.
 
-    It grows like 1/t^2 (of the predicted noise, 1/t) where the noise vanishes: the smallest training time matters.
+    It grows like 1/t^2 (of the predicted noise, 1/t) where the noise vanishes: the smallest
+    training time matters.
     """
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
@@ -120,9 +126,11 @@ class Likelihood(Weighting):
 )
 @dataclass(frozen=True)
 class ChainWeights(Weighting):
-    """The exact weights of a chain's lower bound: see `diffusion.analysis.elbo`, where the tutorial's two forms of them are.
+    """The exact weights of a chain's lower bound: see `diffusion.analysis.elbo`, where the
+    tutorial's two forms of them are.
 
-    On DDPM's chain of 1000 levels they run from 5000 to 4e-7, as weights of the predicted noise from 0.6 to 0.005.
+    On DDPM's chain of 1000 levels they run from 5000 to 4e-7, as weights of the predicted noise
+    from 0.6 to 0.005.
     """
 
     def refuses(self, schedule: Schedule) -> str | None:
@@ -141,7 +149,9 @@ class ChainWeights(Weighting):
 )
 @dataclass(frozen=True)
 class UnitVariance(Weighting):
-    """lambda = 1 / c_out^2 of the `edm` parametrization: at the start of training every level has the same loss."""
+    """lambda = 1 / c_out^2 of the `edm` parametrization: at the start of training every level has
+    the same loss.
+    """
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
         return (nsr**2 + sigma_data**2) / (nsr * sigma_data) ** 2
@@ -154,7 +164,8 @@ class UnitVariance(Weighting):
 )
 @dataclass(frozen=True)
 class LearnedUncertainty(UnitVariance):
-    """Every level's loss is divided by its own size, learned as ``e^u``: levels weigh alike all through training.
+    """Every level's loss is divided by its own size, learned as ``e^u``: levels weigh alike all
+    through training.
 
     At the optimum ``e^u`` is the level's expected loss.
     """
@@ -166,7 +177,8 @@ class LearnedUncertainty(UnitVariance):
 class LastStep(Weighting):
     """lambda = (B_k / (beta_k nsr))^2: errors of the last step's noise count the same.
 
-    Without a name of its own: it makes sense on a chain, with the noise targets above (formulation `level-1`).
+    Without a name of its own: it makes sense on a chain, with the noise targets above (formulation
+    `level-1`).
     """
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002

@@ -1,25 +1,28 @@
 r"""Samplers: from noise at ``t_0`` to data at ``t_N = 0``, one step from t to s < t at a time.
 
-With the denoiser's estimate ``D = E[x_0 | x_t]`` and the noise it implies, ``eps = (x_t - alpha_t D) / sigma_t``, the
-probability-flow ODE ``dx/dt = f x - g^2/2 score`` of *any* schedule reads
+With the denoiser's estimate ``D = E[x_0 | x_t]`` and the noise it implies,
+``eps = (x_t - alpha_t D) / sigma_t``, the probability-flow ODE ``dx/dt = f x - g^2/2 score`` of
+*any* schedule reads
 
     dx/dt = alpha'(t) D + sigma'(t) eps                                             (*)
 
 which has no division by alpha. State and time grids are float64; nothing is clamped.
 
-- `ode`: the flow (*) in the schedule's own time: Euler, Runge-Kutta of second order, an adaptive rule; an exponential
-  integrator.
+- `ode`: the flow (*) in the schedule's own time: Euler, Runge-Kutta of second order, an adaptive
+  rule; an exponential integrator.
 - `ancestral`: from one noisy marginal to the next, by the forward chain turned round; DDIM.
 - `sde`: the reverse SDE and its family, EDM's churn, predictor and corrector.
-- `paths`: from an observation to the data, and along the gradient of an action, for models that know such a path.
+- `paths`: from an observation to the data, and along the gradient of an action, for models that
+  know such a path.
 - `langevin`, `langevin_annealed`: moves at one noise level, and at one after the other.
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
 - `forward`: the other way, from data to noise, with no model at all.
 - `decode`: no diffusion, one evaluation of a decoder.
 
-A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one move); it declares its `order`
-(global, on smooth problems; for a stochastic sampler the weak order) and whether it is `stochastic`. Network evaluations are
-counted by wrapping the denoiser, never computed from a formula; `evaluations` says beforehand what to expect.
+A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one
+move); it declares its `order` (global, on smooth problems; for a stochastic sampler the weak order)
+and whether it is `stochastic`. Network evaluations are counted by wrapping the denoiser, never
+computed from a formula; `evaluations` says beforehand what to expect.
 """
 
 from __future__ import annotations

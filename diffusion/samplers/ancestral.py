@@ -43,10 +43,11 @@ from diffusion.schedules.levels import Level, Variance, check_variance
 )
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """DDIM on any schedule; ``eta = 0`` is the deterministic rule (exact where D is constant), ``eta = 1`` ancestral.
+    """DDIM on any schedule; ``eta = 0`` is the deterministic rule (exact where D is constant),
+    ``eta = 1`` ancestral.
 
-    The noise-to-signal ratio is its time: on ``sigma = t, alpha = 1`` it coincides with `euler`. It is also DPM-Solver of
-    order one. N evaluations in N steps.
+    The noise-to-signal ratio is its time: on ``sigma = t, alpha = 1`` it coincides with `euler`. It
+    is also DPM-Solver of order one. N evaluations in N steps.
     """
 
     eta: float = 0.0
@@ -66,7 +67,8 @@ class DDIM(Sampler):
         implied = implied_noise(x, denoised, now)
         if self.eta == 0:
             return per_member(then.alpha) * denoised + per_member(then.sigma) * implied
-        # sigma_s^2 - c^2 without the difference, of which little is left where eta = 1 and steps are long
+        # sigma_s^2 - c^2 without the difference, of which little is left where eta = 1 and steps
+        # are long
         inherited = self.eta * now.alpha / then.alpha * then.sigma / now.sigma
         kept = then.sigma * torch.sqrt((1 - self.eta) * (1 + self.eta) + inherited**2)
         x = per_member(then.alpha) * denoised + per_member(kept) * implied
@@ -84,11 +86,14 @@ class DDIM(Sampler):
 )
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """The reverse of the forward chain, with ``x_0`` replaced by its estimate; no noise in the last step.
+    """The reverse of the forward chain, with ``x_0`` replaced by its estimate; no noise in the last
+    step.
 
-    `variance` is ``posterior``, sigma_s^2 B^2 / sigma_t^2 (right for data at one point), or ``transition``, B^2 (right for
-    data of unit variance, and therefore offered on variance-preserving schedules only). The true variance lies between: it
-    is the posterior's plus ``(alpha_s B^2/sigma_t^2)^2 Var[x_0 | x_t]``, and no network says that. N evaluations in N steps.
+    `variance` is ``posterior``, sigma_s^2 B^2 / sigma_t^2 (right for data at one point), or
+    ``transition``, B^2 (right for data of unit variance, and therefore offered on
+    variance-preserving schedules only). The true variance lies between: it is the posterior's plus
+    ``(alpha_s B^2/sigma_t^2)^2 Var[x_0 | x_t]``, and no network says that. N evaluations in N
+    steps.
     """
 
     variance: Variance = "posterior"
@@ -118,11 +123,13 @@ class Ancestral(Sampler):
 )
 @dataclass(frozen=True)
 class LevelOne(Sampler):
-    """`ancestral`, as the lecture's level 1 writes it: take out the noise of the last move, add new; none in the last step.
+    """`ancestral`, as the lecture's level 1 writes it: take out the noise of the last move, add
+    new; none in the last step.
 
-    The noise that one forward move has added is not eps, of which eps is the sum over all moves so far, but on average
-    ``B/sigma_t eps``: hence ``B^2/sigma_t``, where the slides have B. `variance` is as of `ancestral`. The rule divides by
-    A and cannot start at alpha = 0. N evaluations in N steps.
+    The noise that one forward move has added is not eps, of which eps is the sum over all moves so
+    far, but on average ``B/sigma_t eps``: hence ``B^2/sigma_t``, where the slides have B.
+    `variance` is as of `ancestral`. The rule divides by A and cannot start at alpha = 0. N
+    evaluations in N steps.
     """
 
     variance: Variance = "posterior"

@@ -26,9 +26,10 @@ _NO_DATA = 1e8  # alpha^2 beside sigma^2 is then below a rounding error
 class SamplingStart:
     """What a stack of samples may start from.
 
-    `noise` is standard normal ``[members, samples, dim]``, the same for whatever is compared; `spread` ``[members]`` the standard
-    deviation of the schedule's start noise, `levels` the grid's levels, noisiest first. `clean` draws data, ``[members, samples,
-    dim]``, from a stream that neither training nor metrics use.
+    `noise` is standard normal ``[members, samples, dim]``, the same for whatever is compared;
+    `spread` ``[members]`` the standard deviation of the schedule's start noise, `levels` the grid's
+    levels, noisiest first. `clean` draws data, ``[members, samples, dim]``, from a stream that
+    neither training nor metrics use.
     """
 
     noise: Tensor
@@ -54,26 +55,34 @@ class OwnStart(Protocol):
     """A sampler that says where samples start; whoever has the method is one."""
 
     def start(self, start: SamplingStart) -> Tensor | None:
-        """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule from the schedule's noise."""
+        """Where to start, ``[members, samples, dim]``; None: where the formulation says, as a rule
+        from the schedule's noise.
+        """
 
 
 @runtime_checkable
 class OwnTarget(Protocol):
-    """A sampler whose samples follow another law than that of the data; whoever has the method is one."""
+    """A sampler whose samples follow another law than that of the data; whoever has the method is
+    one.
+    """
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
-        """The law that samples at the end of the path should follow; `last` is the path's last level of one member."""
+        """The law that samples at the end of the path should follow; `last` is the path's last
+        level of one member.
+        """
 
 
 @dataclass(frozen=True)
 class Sampler(Component):
     """One rule for a step from level `now` to the less noisy level `then`.
 
-    A rule that remembers earlier steps overrides `trajectory` instead. What it may use of a level: time, alpha, sigma, their
-    derivatives, and ``now.at(time)`` for levels between the grid's (then it declares `between_levels`).
+    A rule that remembers earlier steps overrides `trajectory` instead. What it may use of a level:
+    time, alpha, sigma, their derivatives, and ``now.at(time)`` for levels between the grid's (then
+    it declares `between_levels`).
 
-    It starts where the formulation says, as a rule from the schedule's noise, unless it has a `start` (`OwnStart`), and its
-    samples follow the data's law unless it has a `target` (`OwnTarget`).
+    It starts where the formulation says, as a rule from the schedule's noise, unless it has a
+    `start` (`OwnStart`), and its samples follow the data's law unless it has a `target`
+    (`OwnTarget`).
     """
 
     order: ClassVar[int | None] = None  # global, on smooth problems; weak if stochastic; None: it discretises no flow
@@ -84,9 +93,11 @@ class Sampler(Component):
     needs: ClassVar[type] = Denoiser  # what a model must be: see `diffusion.models.capabilities`
 
     def evaluations(self, steps: int) -> int:
-        """How often N steps evaluate the denoiser, for planning: what a run has cost is counted, not computed.
+        """How often N steps evaluate the denoiser, for planning: what a run has cost is counted,
+        not computed.
 
-        Exact for every sampler that does not choose its own steps (a test compares); a rough guess for one that does.
+        Exact for every sampler that does not choose its own steps (a test compares); a rough guess
+        for one that does.
         """
         return steps
 
@@ -101,16 +112,22 @@ class Sampler(Component):
 
     @property
     def from_noise(self) -> bool:
-        """Whether it follows the schedule down from its start noise, so that what is wrong with that noise stays."""
+        """Whether it follows the schedule down from its start noise, so that what is wrong with
+        that noise stays.
+        """
         return self.order is not None and not isinstance(self, OwnStart)
 
     @property
     def from_data(self) -> bool:
-        """Whether it sets out from data, drawn from the target itself: its samples are then no work of a model's alone."""
+        """Whether it sets out from data, drawn from the target itself: its samples are then no work
+        of a model's alone.
+        """
         return False
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """The levels in the order in which they are passed, the start's first and as many as `levels`, the grid's, noisiest first."""
+        """The levels in the order in which they are passed, the start's first and as many as
+        `levels`, the grid's, noisiest first.
+        """
         return levels
 
     @abstractmethod
@@ -126,7 +143,9 @@ class Sampler(Component):
 
 @dataclass(frozen=True)
 class PathSampler(Sampler):
-    """A rule that looks at more than one move at a time; on its own, a step is a trajectory of one move."""
+    """A rule that looks at more than one move at a time; on its own, a step is a trajectory of one
+    move.
+    """
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         return next(self.trajectory(denoiser, x, (now, then), noise))
@@ -137,7 +156,9 @@ class PathSampler(Sampler):
 
 
 def without_data_at_the_start(schedule: Schedule) -> bool:
-    """Whether ``alpha(t_max)`` is 0 to working precision: there f = alpha' / alpha and g are infinite."""
+    """Whether ``alpha(t_max)`` is 0 to working precision: there f = alpha' / alpha and g are
+    infinite.
+    """
     return schedule.terminal_nsr > _NO_DATA
 
 
@@ -158,7 +179,9 @@ def velocity(denoiser: Denoiser, x: Tensor, level: Level) -> Tensor:
 
 
 def transition_variance(now: Level, then: Level) -> Tensor:
-    """Variance of x_t given x_s, s < t: ``sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2`` (B_k^2 of a chain)."""
+    """Variance of x_t given x_s, s < t: ``sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2`` (B_k^2 of a
+    chain).
+    """
     return now.sigma**2 - (now.alpha / then.alpha) ** 2 * then.sigma**2
 
 

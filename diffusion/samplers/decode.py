@@ -23,11 +23,13 @@ from diffusion.schedules.levels import Level
 )
 @dataclass(frozen=True)
 class Decode(PathSampler):
-    """One evaluation of a decoder, whatever the number of steps: the first move makes the sample and further ones leave it.
+    """One evaluation of a decoder, whatever the number of steps: the first move makes the sample
+    and further ones leave it.
 
-    z is the start noise that every other sampler begins with: its first coordinates where there are fewer latent ones than
-    of the data, and further draws of the same samples' streams beside it where there are more. With `noise` the
-    samples follow the model's law, whose decoder has the standard deviation r; without it they are the decoder's means.
+    z is the start noise that every other sampler begins with: its first coordinates where there are
+    fewer latent ones than of the data, and further draws of the same samples' streams beside it
+    where there are more. With `noise` the samples follow the model's law, whose decoder has the
+    standard deviation r; without it they are the decoder's means.
     """
 
     order: ClassVar[int] = 1
@@ -37,7 +39,9 @@ class Decode(PathSampler):
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]  # depends on a parameter
-        """Whether the decoder's noise is added. (Latent coordinates beyond the data's are drawn in any case.)"""
+        """Whether the decoder's noise is added. (Latent coordinates beyond the data's are drawn in
+        any case.)
+        """
         return self.noise
 
     def evaluations(self, steps: int) -> int:  # noqa: ARG002

@@ -1,17 +1,21 @@
-r"""The forward process as a row of a study: from data to noise, step by step, beside the exact law of where it arrives.
+r"""The forward process as a row of a study: from data to noise, step by step, beside the exact law
+of where it arrives.
 
-Nothing is learned and no model is asked: what a study sees is whether steps, however many, give the law that one formula gives at once,
+Nothing is learned and no model is asked: what a study sees is whether steps, however many, give the
+law that one formula gives at once,
 
     x_t = alpha_t x_0 + sigma_t eps.
 
-The chain does, by construction: with ``A = alpha_t / alpha_s`` and ``B^2 = sigma_t^2 - A^2 sigma_s^2``, s < t, a move is
+The chain does, by construction: with ``A = alpha_t / alpha_s`` and
+``B^2 = sigma_t^2 - A^2 sigma_s^2``, s < t, a move is
 
     x_t = A x_s + B eps,                  Var[x_t | x_0] = 1 - prod A^2 where variance is preserved.
 
 Euler and Maruyama's rule for ``dx = f x dt + g dw`` does in the limit of many steps.
 
-Levels are passed from the clean one upwards, and state k has been through k moves: state 0 *is* the data. A metric compares the last
-state with the exact law there, `diffusion.datasets.Noised`. Moves are driven by the Brownian path that drives the reverse samplers.
+Levels are passed from the clean one upwards, and state k has been through k moves: state 0 *is* the
+data. A metric compares the last state with the exact law there, `diffusion.datasets.Noised`. Moves
+are driven by the Brownian path that drives the reverse samplers.
 """
 
 from __future__ import annotations
@@ -33,7 +37,9 @@ from diffusion.schedules.levels import Level
 
 @dataclass(frozen=True)
 class Forward(Sampler):
-    """From clean data over the levels of the grid, the least noisy first; asks no model, and so only exact rows answer it."""
+    """From clean data over the levels of the grid, the least noisy first; asks no model, and so
+    only exact rows answer it.
+    """
 
     stochastic: ClassVar[bool] = True
     to_noise: ClassVar[bool] = True
@@ -101,8 +107,9 @@ class ForwardChain(Forward):
 class ForwardSDE(Forward):
     """Euler and Maruyama's rule for the forward SDE, in the schedule's own time: weak order 1.
 
-    The first move, from the clean data to the least noisy level, is one of the chain: f and g may be infinite at t = 0. On
-    ``dx = -x dt + sqrt(2) dw`` with steps dt it settles at the variance 2 / (2 - dt), not at 1.
+    The first move, from the clean data to the least noisy level, is one of the chain: f and g may
+    be infinite at t = 0. On ``dx = -x dt + sqrt(2) dw`` with steps dt it settles at the variance 2
+    / (2 - dt), not at 1.
     """
 
     order: ClassVar[int | None] = 1

@@ -1,28 +1,36 @@
-r"""Langevin dynamics: samples of a law from its score alone, by moves that stay at one noise level, or go down level by level.
+r"""Langevin dynamics: samples of a law from its score alone, by moves that stay at one noise level,
+or go down level by level.
 
 A move of length tau on the law p at a level (alpha, sigma) is
 
     x <- x + tau grad log p(x) + sqrt(2 tau) z,      grad log p(x) = (alpha D(x) - x) / sigma^2                    (*)
 
-with D the denoiser, exact or trained. The literature has two conventions. Song & Ermon 2019 (and with them the first version of
-annealed Langevin dynamics) write ``eps/2`` before the score and ``sqrt(eps)`` before z; Song & Ermon 2020, and texts on sampling,
-``tau`` and ``sqrt(2 tau)``. They are one: **eps = 2 tau**, and tau is the only step size here. What matters is that the noise is
-tied to the step: with any other factor than sqrt(2 tau) the moves keep another law, without noise they climb to a maximum.
+with D the denoiser, exact or trained. The literature has two conventions. Song & Ermon 2019 (and
+with them the first version of annealed Langevin dynamics) write ``eps/2`` before the score and
+``sqrt(eps)`` before z; Song & Ermon 2020, and texts on sampling, ``tau`` and ``sqrt(2 tau)``. They
+are one: **eps = 2 tau**, and tau is the only step size here. What matters is that the noise is tied
+to the step: with any other factor than sqrt(2 tau) the moves keep another law, without noise they
+climb to a maximum.
 
-tau is told in one of two units, in both of which a chain does not depend on the schedule that the level belongs to:
+tau is told in one of two units, in both of which a chain does not depend on the schedule that the
+level belongs to:
 
-- ``noise``: of sigma^2. As no noised law is curved more than 1/sigma^2, moves shorter than 2 are stable whatever the data.
-- ``data``: of x_0, squared: ``x / alpha`` then takes moves of length tau on the law of ``x_0 + (sigma/alpha) eps``. It is for laws
-  whose own width is known, normal ones and their mixtures, where the noise may be as small as one likes: as sigma goes to 0, (*)
-  becomes Langevin dynamics on the density of the data. Targets without a density (atoms, curves) and those with edges make long
-  moves unstable there.
+- ``noise``: of sigma^2. As no noised law is curved more than 1/sigma^2, moves shorter than 2 are
+  stable whatever the data.
+- ``data``: of x_0, squared: ``x / alpha`` then takes moves of length tau on the law of
+  ``x_0 + (sigma/alpha) eps``. It is for laws whose own width is known, normal ones and their
+  mixtures, where the noise may be as small as one likes: as sigma goes to 0, (*) becomes Langevin
+  dynamics on the density of the data. Targets without a density (atoms, curves) and those with
+  edges make long moves unstable there.
 
-**What law samples follow.** Not that of the data but that of ``alpha x_0 + sigma eps`` at the level where the last move was made
-(`OwnTarget.target` says so to the metrics), and this but for a bias that more moves do not remove: on a normal law of variance V the
-moves keep ``V / (1 - tau/2V)``. `mala` has no bias. Final denoising replaces x by D(x), and is the last step.
+**What law samples follow.** Not that of the data but that of ``alpha x_0 + sigma eps`` at the level
+where the last move was made (`OwnTarget.target` says so to the metrics), and this but for a bias
+that more moves do not remove: on a normal law of variance V the moves keep ``V / (1 - tau/2V)``.
+`mala` has no bias. Final denoising replaces x by D(x), and is the last step.
 
-**What moves do not find.** Between modes far apart the density is too low to be crossed: samples stay in the mode in whose basin
-they began, whatever the modes' weights. `annealed-langevin` begins where the noise has merged the modes.
+**What moves do not find.** Between modes far apart the density is too low to be crossed: samples
+stay in the mode in whose basin they began, whatever the modes' weights. `annealed-langevin` begins
+where the noise has merged the modes.
 
 Noise of moves at one level is no increment of a path: each takes the next draw of its own.
 """
@@ -62,7 +70,9 @@ MOST_MOVES = 1_000_000
 
 
 def langevin_move(denoiser: Denoiser, x: Tensor, level: Level, tau: Tensor, z: Tensor) -> Tensor:
-    """The move (*) for a stack: x and z ``[members, samples, dim]``, tau ``[members]`` in units of x squared."""
+    """The move (*) for a stack: x and z ``[members, samples, dim]``, tau ``[members]`` in units of
+    x squared.
+    """
     return x + per_member(tau) * score_at(denoiser, x, level) + per_member(torch.sqrt(2 * tau)) * z
 
 
@@ -92,15 +102,18 @@ def check_tau(name: str, tau: float, unit: str) -> None:
 
 @dataclass(frozen=True)
 class AtOneLevel(Sampler):
-    """Moves at one noise level: N steps are N moves, or N - 1 and the estimate D(x), which is at no noise, with `denoise`.
+    """Moves at one noise level: N steps are N moves, or N - 1 and the estimate D(x), which is at no
+    noise, with `denoise`.
 
-    `nsr` is the level's noise-to-signal ratio sigma/alpha; None is the smallest that the schedule has. `tau` is the length of a
-    move, in units of sigma^2 (``unit: noise``) or of x_0 squared (``unit: data``). `start_from` is where samples begin: the schedule's
-    start noise (``noise``); the uniform law on ``[low, high]`` in each coordinate, for x/alpha (``box``); or the level's own law
-    (``data``).
+    `nsr` is the level's noise-to-signal ratio sigma/alpha; None is the smallest that the schedule
+    has. `tau` is the length of a move, in units of sigma^2 (``unit: noise``) or of x_0 squared
+    (``unit: data``). `start_from` is where samples begin: the schedule's start noise (``noise``);
+    the uniform law on ``[low, high]`` in each coordinate, for x/alpha (``box``); or the level's own
+    law (``data``).
 
     Raises:
-        WrongValue: tau or nsr not positive, tau of 2 sigma^2 or more, low not below high, an unknown unit or start.
+        WrongValue: tau or nsr not positive, tau of 2 sigma^2 or more, low not below high, an
+            unknown unit or start.
     """
 
     nsr: float | None = None
@@ -167,7 +180,9 @@ class AtOneLevel(Sampler):
         return per_member(level.alpha) * (self.low + (self.high - self.low) * share)
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:
-        """The law at the level of the last move; after `denoise`, the data's, which denoised samples follow only nearly."""
+        """The law at the level of the last move; after `denoise`, the data's, which denoised
+        samples follow only nearly.
+        """
         return dataset if last.clean else noised_distribution(dataset, float(last.alpha), float(last.sigma))
 
     def length(self, level: Level) -> Tensor:
@@ -181,10 +196,12 @@ class AtOneLevel(Sampler):
         return self.move(denoiser, x, now, noise)
 
     def check_move(self, now: Level, then: Level) -> None:
-        """Refuse levels that are not those of `path`: moves made while the level changes follow the law of none.
+        """Refuse levels that are not those of `path`: moves made while the level changes follow the
+        law of none.
 
         Raises:
-            WrongValue: the level changes, or the noise ends and nothing was said of denoising, or elsewhere than at the own level.
+            WrongValue: the level changes, or the noise ends and nothing was said of denoising, or
+                elsewhere than at the own level.
         """
         if now is then:
             return
@@ -209,10 +226,12 @@ class AtOneLevel(Sampler):
 )
 @dataclass(frozen=True)
 class GradientAscent(AtOneLevel):
-    """`langevin` without its noise: samples climb log p and end in its maxima, those of the noised law at the level.
+    """`langevin` without its noise: samples climb log p and end in its maxima, those of the noised
+    law at the level.
 
-    This optimises and does not sample: what it ends in has no law to be compared with, and the weights of the maxima are those of
-    their basins at the start. A local maximum is as good an end as the highest. A sample that starts on a minimum stays there.
+    This optimises and does not sample: what it ends in has no law to be compared with, and the
+    weights of the maxima are those of their basins at the start. A local maximum is as good an end
+    as the highest. A sample that starts on a minimum stays there.
     """
 
     def move(self, denoiser: Denoiser, x: Tensor, level: Level, noise: Noise) -> Tensor:  # noqa: ARG002
@@ -230,8 +249,9 @@ class GradientAscent(AtOneLevel):
 class Langevin(AtOneLevel):
     """Unadjusted Langevin dynamics at one noise level.
 
-    On a normal law of variance V the moves keep variance ``V / (1 - tau/2V)``, tau in units of x squared: too wide by tau/2 to
-    first order, and the mean is exact. What is kept is forgotten of a start by the factor ``1 - tau/V`` in each move.
+    On a normal law of variance V the moves keep variance ``V / (1 - tau/2V)``, tau in units of x
+    squared: too wide by tau/2 to first order, and the mean is exact. What is kept is forgotten of a
+    start by the factor ``1 - tau/V`` in each move.
     """
 
     stochastic: ClassVar[bool] = True
@@ -247,11 +267,13 @@ class Langevin(AtOneLevel):
 )
 @dataclass(frozen=True)
 class MALA(AtOneLevel, PathSampler):
-    """The Metropolis-adjusted Langevin algorithm: `langevin` whose moves are accepted or not, and which has no bias.
+    """The Metropolis-adjusted Langevin algorithm: `langevin` whose moves are accepted or not, and
+    which has no bias.
 
-    The law that it keeps is the level's own, whatever tau; tau that is too long shows as moves that are hardly ever accepted. It
-    needs the density beside the score, which an exact model has and a trained one has not. The density of each new state is one more
-    evaluation; what is known of a state is kept for its next move: M moves cost 2 (M + 1) evaluations.
+    The law that it keeps is the level's own, whatever tau; tau that is too long shows as moves that
+    are hardly ever accepted. It needs the density beside the score, which an exact model has and a
+    trained one has not. The density of each new state is one more evaluation; what is known of a
+    state is kept for its next move: M moves cost 2 (M + 1) evaluations.
     """
 
     stochastic: ClassVar[bool] = True

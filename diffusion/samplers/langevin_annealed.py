@@ -1,4 +1,6 @@
-"""Annealed Langevin dynamics: moves at one noise level after the other, from the noise down to the data."""
+"""Annealed Langevin dynamics: moves at one noise level after the other, from the noise down to the
+data.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,20 @@ from diffusion.schedules.levels import Level
 )
 @dataclass(frozen=True)
 class AnnealedLangevin(PathSampler):
-    """Langevin dynamics down the levels of a grid: at each, `moves` moves from where those of the level above ended.
+    """Langevin dynamics down the levels of a grid: at each, `moves` moves from where those of the
+    level above ended.
 
-    The first level's samples start from the schedule's start noise, N(0, sigma_1^2) where signal is not scaled down. (A start from
-    the target's own support, which a text may call uniform, would hide on uniform data that nothing was sampled.) `tau` is the step in
-    units of the level's sigma^2: ``eps / sigma_L^2`` of Song & Ermon 2020, **half** of it of Song & Ermon 2019. Between levels it is
-    x/alpha that is handed on. With `denoise`, as the second paper recommends, the last state is D(x) at no noise, and of the first level
-    the start alone is a state; without it, samples follow the law at the last noisy level.
+    The first level's samples start from the schedule's start noise, N(0, sigma_1^2) where signal is
+    not scaled down. (A start from the target's own support, which a text may call uniform, would
+    hide on uniform data that nothing was sampled.) `tau` is the step in units of the level's
+    sigma^2: ``eps / sigma_L^2`` of Song & Ermon 2020, **half** of it of Song & Ermon 2019. Between
+    levels it is x/alpha that is handed on. With `denoise`, as the second paper recommends, the last
+    state is D(x) at no noise, and of the first level the start alone is a state; without it,
+    samples follow the law at the last noisy level.
 
-    Levels must lie near enough for the samples of one to find their way at the next: geometric ones do, which is grid
-    `uniform-log-snr`. N levels cost ``moves N`` evaluations, and one for the denoising.
+    Levels must lie near enough for the samples of one to find their way at the next: geometric ones
+    do, which is grid `uniform-log-snr`. N levels cost ``moves N`` evaluations, and one for the
+    denoising.
 
     Raises:
         WrongValue: fewer than 1 move, tau not positive or not below 2.
@@ -66,7 +72,9 @@ class AnnealedLangevin(PathSampler):
         return self.moves * steps + self.denoise
 
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """The grid's levels; without `denoise` the first twice, before its moves and after, and not the clean one."""
+        """The grid's levels; without `denoise` the first twice, before its moves and after, and not
+        the clean one.
+        """
         return levels if self.denoise else [levels[0], *levels[:-1]]
 
     def target(self, dataset: Dataset, last: Level) -> Dataset:

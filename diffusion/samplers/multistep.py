@@ -1,20 +1,25 @@
-r"""Multistep rules in the half log-signal-to-noise ratio: DPM-Solver++, which remembers the estimates of earlier levels.
+r"""Multistep rules in the half log-signal-to-noise ratio: DPM-Solver++, which remembers the
+estimates of earlier levels.
 
-With ``lambda = log(alpha / sigma)`` as time and ``h = lambda_s - lambda_t > 0``, the flow is, for every schedule,
+With ``lambda = log(alpha / sigma)`` as time and ``h = lambda_s - lambda_t > 0``, the flow is, for
+every schedule,
 
     x_s = sigma_s/sigma_t x_t + sigma_s  integral of e^lambda D(lambda) d lambda   from lambda_t to lambda_s,
 
-exact but for D along the way. A polynomial through the estimates at this level and those before takes its place; held
-constant, D gives `ddim`. The integrals over it are, up to alpha_s, with ``lambda_t + u`` in the place of lambda,
+exact but for D along the way. A polynomial through the estimates at this level and those before
+takes its place; held constant, D gives `ddim`. The integrals over it are, up to alpha_s, with
+``lambda_t + u`` in the place of lambda,
 
     I_k = integral of e^(u - h) u^k du   from 0 to h:     I_0 = 1 - e^-h,   I_k = h^k - k I_(k-1).
 
-The last step has h = infinity, and all rules take it with order one, ``x_s = D``. A schedule that starts at alpha = 0 has
-lambda = -infinity there: its first step has h = infinity, too, and the estimate made in it is infinitely far from the
-others, so that it bends no polynomial. Both limits come out of the same formulas.
+The last step has h = infinity, and all rules take it with order one, ``x_s = D``. A schedule that
+starts at alpha = 0 has lambda = -infinity there: its first step has h = infinity, too, and the
+estimate made in it is infinitely far from the others, so that it bends no polynomial. Both limits
+come out of the same formulas.
 
-Sources: Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps", NeurIPS
-2022; Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022.
+Sources: Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in
+Around 10 Steps", NeurIPS 2022; Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of
+Diffusion Probabilistic Models", 2022.
 """
 
 from __future__ import annotations
@@ -92,7 +97,8 @@ class DPMSolver2M(_SecondOrder):
 )
 @dataclass(frozen=True)
 class DPMSolver2MSDE(_SecondOrder):
-    """DPM-Solver++(2M) for the SDE of `reverse-sde` with ``scale = sqrt(eta)``; ``eta = 0`` is `dpmpp-2m`.
+    """DPM-Solver++(2M) for the SDE of `reverse-sde` with ``scale = sqrt(eta)``; ``eta = 0`` is
+    `dpmpp-2m`.
 
     N evaluations in N steps.
     """
@@ -120,11 +126,13 @@ class DPMSolver2MSDE(_SecondOrder):
 )
 @dataclass(frozen=True)
 class DPMSolver3M(PathSampler):
-    """DPM-Solver++ of order three with the exact integrals of Lagrange's parabola; one evaluation a step, N in N steps.
+    """DPM-Solver++ of order three with the exact integrals of Lagrange's parabola; one evaluation a
+    step, N in N steps.
 
-    A first step of order one would bring the whole down to order two. It is therefore corrected, as UniPC corrects: the
-    estimate at its end, which the next step needs anyway, replaces the constant D by a straight line. The second step is of
-    order two, the last of order one. In one or two steps it is `ddim`.
+    A first step of order one would bring the whole down to order two. It is therefore corrected, as
+    UniPC corrects: the estimate at its end, which the next step needs anyway, replaces the constant
+    D by a straight line. The second step is of order two, the last of order one. In one or two
+    steps it is `ddim`.
     """
 
     order: ClassVar[int] = 3
@@ -161,7 +169,9 @@ def _integrals(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _interpolated(
     integrals: tuple[Tensor, Tensor, Tensor], denoised: Tensor, past: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """Integral of ``e^(u - h)`` times Newton's form of the polynomial through this estimate and those before."""
+    """Integral of ``e^(u - h)`` times Newton's form of the polynomial through this estimate and
+    those before.
+    """
     zeroth, first, second = integrals
     total = per_member(zeroth) * denoised
     if past:

@@ -13,13 +13,15 @@ from diffusion.schedules.levels import Level
 
 
 class Noise(Protocol):
-    """Standard normal numbers ``[members, batch, dim]`` for stochastic samplers; sample i's do not depend on the batch."""
+    """Standard normal numbers ``[members, batch, dim]`` for stochastic samplers; sample i's do not
+    depend on the batch.
+    """
 
     def between(self, now: Level, then: Level) -> Tensor:
         """The normalised increment of one Brownian path over the move from `now` to `then`.
 
-        Moves that do not overlap are independent; the same move has the same numbers on every grid that makes it, and a move
-        that is divided has its parts' sum (see `diffusion.randomness`).
+        Moves that do not overlap are independent; the same move has the same numbers on every grid
+        that makes it, and a move that is divided has its parts' sum (see `diffusion.randomness`).
         """
 
     def fresh(self) -> Tensor:
@@ -27,7 +29,9 @@ class Noise(Protocol):
 
 
 class NoiseStreams:
-    """`Noise` for a stack: one stream for each member's key; members of one key see the same numbers."""
+    """`Noise` for a stack: one stream for each member's key; members of one key see the same
+    numbers.
+    """
 
     def __init__(self, keys: Sequence[tuple[object, ...]], samples: int, dim: int) -> None:
         self._streams = {key: SampleNoise(key, samples, dim) for key in keys}

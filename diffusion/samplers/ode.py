@@ -2,19 +2,20 @@ r"""Deterministic rules for the probability-flow ODE, one step at a time, in the
 
     dx/dt = v(x, t) = alpha'(t) D + sigma'(t) eps,      eps = (x - alpha D) / sigma
 
-sigma' may be infinite where the noise is gone, so that no rule looks there: Runge-Kutta rules take their last step, from the
-last noisy level to sigma = 0, as Euler's. Nothing divides by alpha, and a schedule may start at alpha = 0, with the exception
-of `exponential-euler`, which separates the drift f = alpha' / alpha from the score.
+sigma' may be infinite where the noise is gone, so that no rule looks there: Runge-Kutta rules take
+their last step, from the last noisy level to sigma = 0, as Euler's. Nothing divides by alpha, and a
+schedule may start at alpha = 0, with the exception of `exponential-euler`, which separates the
+drift f = alpha' / alpha from the score.
 
-`exponential-euler` is exact in the linear part f x of the flow's first form, dx/dt = f x - g^2/2 score. Held over a step
-from t to s < t, the score gives
+`exponential-euler` is exact in the linear part f x of the flow's first form, dx/dt = f x - g^2/2
+score. Held over a step from t to s < t, the score gives
 
     x_s = alpha_s/alpha_t x_t + 1/2 alpha_s score_t  integral over u from s to t of alpha_u d(nsr_u^2)
 
 (variation of constants; ``g^2 du = alpha^2 d(nsr^2)``). With alpha^2 + sigma^2 = 1 the integral is
-``2 (1/alpha_t - 1/alpha_s)``, with alpha = 1 it is ``sigma_t^2 - sigma_s^2``; of other schedules it is taken by quadrature. The
-last step therefore leaves some of the noise of the last level, with alpha = 1 half of it. Holding eps instead of the score, or
-D, gives `ddim` for every schedule.
+``2 (1/alpha_t - 1/alpha_s)``, with alpha = 1 it is ``sigma_t^2 - sigma_s^2``; of other schedules it
+is taken by quadrature. The last step therefore leaves some of the noise of the last level, with
+alpha = 1 half of it. Holding eps instead of the score, or D, gives `ddim` for every schedule.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ _EARLIEST_STAGE = 1e-3
 )
 @dataclass(frozen=True)
 class Euler(Sampler):
-    """Euler's rule on the probability-flow ODE in the schedule's own time: N evaluations in N steps."""
+    """Euler's rule on the probability-flow ODE in the schedule's own time: N evaluations in N
+    steps.
+    """
 
     order: ClassVar[int] = 1
 
@@ -111,10 +114,11 @@ class Heun(Sampler):
 )
 @dataclass(frozen=True)
 class RK2(Sampler):
-    """Every second-order rule of two stages, the second at ``t + alpha h``, ``0.001 <= alpha <= 1``.
+    """Every second-order rule of two stages, the second at ``t + alpha h``,
+    ``0.001 <= alpha <= 1``.
 
-    ``alpha = 1`` is `heun`. Other values evaluate the denoiser between the levels of the grid, which a discrete schedule does
-    not offer. N steps cost 2N - 1 evaluations.
+    ``alpha = 1`` is `heun`. Other values evaluate the denoiser between the levels of the grid,
+    which a discrete schedule does not offer. N steps cost 2N - 1 evaluations.
     """
 
     alpha: float = 0.5
@@ -155,9 +159,10 @@ class DormandPrince(PathSampler):
     """The adaptive rule of orders 5 and 4: it stops at every level of the grid, and takes the steps
     between that it needs.
 
-    The last step, to sigma = 0, is Euler's, which is all that N = 1 leaves to do. Evaluations depend on data and tolerances:
-    two at the start and six for each step tried. The step control looks at the *whole batch* (and stack: ask it one member
-    at a time), so that a sample depends on its neighbours, within the tolerance.
+    The last step, to sigma = 0, is Euler's, which is all that N = 1 leaves to do. Evaluations
+    depend on data and tolerances: two at the start and six for each step tried. The step control
+    looks at the *whole batch* (and stack: ask it one member at a time), so that a sample depends on
+    its neighbours, within the tolerance.
 
     Raises:
         ArithmeticError: steps shrink below the spacing of floating-point numbers: the samples
@@ -194,12 +199,16 @@ class DormandPrince(PathSampler):
     def _integrate(
         self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, known: Tensor | None, pace: float | None
     ) -> tuple[Tensor, Tensor, float]:
-        """The state at `then`, dx/dt there and the length of the next step; `known` is dx/dt at `now`."""
+        """The state at `then`, dx/dt there and the length of the next step; `known` is dx/dt at
+        `now`.
+        """
         h = then.time - now.time
         slope = known
 
         def field(u: float, flat: np.ndarray) -> np.ndarray:
-            """dx/du, ``t = now + (u - 1) h`` for every member: away from u = 0, where steps could shrink for ever."""
+            """dx/du, ``t = now + (u - 1) h`` for every member: away from u = 0, where steps could
+            shrink for ever.
+            """
             nonlocal slope
             if u != 1 or slope is None:
                 level = then if u == 2 else now.at(now.time + (u - 1) * h)
@@ -234,10 +243,12 @@ class DormandPrince(PathSampler):
 )
 @dataclass(frozen=True)
 class ExponentialEuler(Sampler):
-    """The exponential integrator of order one: exact in the linear part of the flow, the rest held over the step.
+    """The exponential integrator of order one: exact in the linear part of the flow, the rest held
+    over the step.
 
-    What is `held` decides: the ``score``, a rule of its own (DEIS's first ingredient, which its authors found worse than
-    Euler's rule in few steps), or the ``noise`` (their second), which is `ddim`. N evaluations in N steps.
+    What is `held` decides: the ``score``, a rule of its own (DEIS's first ingredient, which its
+    authors found worse than Euler's rule in few steps), or the ``noise`` (their second), which is
+    `ddim`. N evaluations in N steps.
     """
 
     held: Held = "score"

@@ -1,14 +1,17 @@
-r"""Rules for models that know a path of their own: from an observation to the data, and along the gradient of an action.
+r"""Rules for models that know a path of their own: from an observation to the data, and along the
+gradient of an action.
 
-`indi` walks the line between data and observation, ``x_t = (1 - t) x + t y + t eps_t n`` (see `diffusion.formulations.indi`):
+`indi` walks the line between data and observation, ``x_t = (1 - t) x + t y + t eps_t n`` (see
+`diffusion.formulations.indi`):
 
     x_s = (s/t) x_t + (1 - s/t) D + s sqrt(eps_s^2 - eps_t^2) n
 
-The noise that x_t carries has variance ``t^2 eps_t^2``; the move leaves ``(s/t)^2`` of it and adds the rest of ``s^2 eps_s^2``. With
-eps = 0 the rule is `euler` on schedule `flow`.
+The noise that x_t carries has variance ``t^2 eps_t^2``; the move leaves ``(s/t)^2`` of it and adds
+the rest of ``s^2 eps_s^2``. With eps = 0 the rule is `euler` on schedule `flow`.
 
-`action` follows ``dz = grad s dtau + g dW`` in the coordinates of `diffusion.objectives.action_matching`, z of unit variance and
-tau = the angle gone from noise towards data, by Euler and Maruyama; g^2 = noise^2 sin(phi) is integrated exactly over the move.
+`action` follows ``dz = grad s dtau + g dW`` in the coordinates of
+`diffusion.objectives.action_matching`, z of unit variance and tau = the angle gone from noise
+towards data, by Euler and Maruyama; g^2 = noise^2 sin(phi) is integrated exactly over the move.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ from diffusion.schedules.levels import Level
 )
 @dataclass(frozen=True)
 class Incremental(Sampler):
-    """Incremental restoration with the perturbation that the model was trained with; none in the last step. N evaluations."""
+    """Incremental restoration with the perturbation that the model was trained with; none in the
+    last step. N evaluations.
+    """
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
@@ -69,10 +74,12 @@ class Incremental(Sampler):
 )
 @dataclass(frozen=True)
 class ActionSampler(PathSampler):
-    """Euler-Maruyama along the learned action, plain, entropic or unbalanced. N evaluations in N steps.
+    """Euler-Maruyama along the learned action, plain, entropic or unbalanced. N evaluations in N
+    steps.
 
-    An unbalanced action gives every sample a weight. At the end samples are drawn again by their weights, systematically, so that
-    equal weights leave everything in place; there alone a sample depends on its neighbours.
+    An unbalanced action gives every sample a weight. At the end samples are drawn again by their
+    weights, systematically, so that equal weights leave everything in place; there alone a sample
+    depends on its neighbours.
     """
 
     order: ClassVar[int] = 1
@@ -99,9 +106,11 @@ class ActionSampler(PathSampler):
 
 
 def resampled(x: Tensor, log_weights: Tensor) -> Tensor:
-    """As many samples ``[members, batch, dim]``, each as often as its share of the weights ``[members, batch]`` says, to within one.
+    """As many samples ``[members, batch, dim]``, each as often as its share of the weights
+    ``[members, batch]`` says, to within one.
 
-    Systematic: sample i is drawn once for every j with ``(j + 1/2) / batch`` in its stretch of the summed weights.
+    Systematic: sample i is drawn once for every j with ``(j + 1/2) / batch`` in its stretch of the
+    summed weights.
     """
     batch = x.shape[1]
     shares = torch.softmax(log_weights, 1).cumsum(1)

@@ -1,16 +1,18 @@
-r"""Stochastic rules in continuous time: the reverse SDE, the family around it, and what adds noise to the flow.
+r"""Stochastic rules in continuous time: the reverse SDE, the family around it, and what adds noise
+to the flow.
 
 With the flow's velocity v and any lambda(t) >= 0,
 
     dx = [v - lambda^2/2 score] dt + lambda dw,      t decreasing,   score = -eps / sigma
 
-has the marginals of the forward process ``dx = f x dt + g dw``: lambda = 0 is the probability-flow ODE, lambda = g the reverse
-SDE of Anderson (``v - g^2/2 score = f x - g^2 score``), and no bound is put on it. In the last step, to sigma = 0, both rules
-for it take lambda = 0: noise that is added there would stay in the samples, and the drift that comes with it would have
-nothing to take away.
+has the marginals of the forward process ``dx = f x dt + g dw``: lambda = 0 is the probability-flow
+ODE, lambda = g the reverse SDE of Anderson (``v - g^2/2 score = f x - g^2 score``), and no bound is
+put on it. In the last step, to sigma = 0, both rules for it take lambda = 0: noise that is added
+there would stay in the samples, and the drift that comes with it would have nothing to take away.
 
-f and g are infinite where alpha = 0. `euler-maruyama` and `reverse-sde` refuse schedules that start there; `churn` adds its
-noise below, and the predictor of `predictor-corrector` needs neither f nor g.
+f and g are infinite where alpha = 0. `euler-maruyama` and `reverse-sde` refuse schedules that start
+there; `churn` adds its noise below, and the predictor of `predictor-corrector` needs neither f nor
+g.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ _MOST_CORRECTIONS = 100_000
 )
 @dataclass(frozen=True)
 class EulerMaruyama(Sampler):
-    """Euler's rule for the reverse SDE, in the schedule's own time: weak order 1, N evaluations in N steps.
+    """Euler's rule for the reverse SDE, in the schedule's own time: weak order 1, N evaluations in
+    N steps.
 
     The noise does not depend on x, so that its strong order is 1, too.
     """
@@ -82,10 +85,11 @@ class EulerMaruyama(Sampler):
 )
 @dataclass(frozen=True)
 class ReverseSDE(Sampler):
-    """The SDEs with the marginals of the forward process; `scale` is the noise in units of g, and any is right in the limit.
+    """The SDEs with the marginals of the forward process; `scale` is the noise in units of g, and
+    any is right in the limit.
 
-    ``scale = 0`` is `euler`, ``scale = 1`` `euler-maruyama`; more noise forgets earlier errors faster and needs shorter
-    steps. Weak order 1, N evaluations in N steps.
+    ``scale = 0`` is `euler`, ``scale = 1`` `euler-maruyama`; more noise forgets earlier errors
+    faster and needs shorter steps. Weak order 1, N evaluations in N steps.
     """
 
     scale: float = 1.0
@@ -123,14 +127,17 @@ class ReverseSDE(Sampler):
 )
 @dataclass(frozen=True)
 class Churn(PathSampler):
-    """The stochastic sampler of EDM: raise the noise level a little by adding noise, then follow the flow down with Heun.
+    """The stochastic sampler of EDM: raise the noise level a little by adding noise, then follow
+    the flow down with Heun.
 
-    No level is raised above the first of the trajectory, for which no network was trained: the first step is Heun's. With
-    ``s_churn = 0`` all are. ``s_noise = 1`` is what the mathematics asks for; Karras et al. use 1.003 to 1.007 for networks
-    that take away a little too much noise, and their constants for ImageNet-64 are the other defaults. N steps cost 2N - 1
-    evaluations, some of them between the levels of the grid, which a discrete schedule does not offer.
+    No level is raised above the first of the trajectory, for which no network was trained: the
+    first step is Heun's. With ``s_churn = 0`` all are. ``s_noise = 1`` is what the mathematics asks
+    for; Karras et al. use 1.003 to 1.007 for networks that take away a little too much noise, and
+    their constants for ImageNet-64 are the other defaults. N steps cost 2N - 1 evaluations, some of
+    them between the levels of the grid, which a discrete schedule does not offer.
 
-    As both parts of a step keep the marginals, the weak order is Heun's, 2; it shows once ``s_churn/N`` is small.
+    As both parts of a step keep the marginals, the weak order is Heun's, 2; it shows once
+    ``s_churn/N`` is small.
     """
 
     s_churn: float = 40.0
@@ -183,17 +190,21 @@ class Churn(PathSampler):
 )
 @dataclass(frozen=True)
 class PredictorCorrector(Sampler):
-    r"""A step of `ancestral` (posterior variance), then Langevin steps at the level reached; none after the last step.
+    r"""A step of `ancestral` (posterior variance), then Langevin steps at the level reached; none
+    after the last step.
 
-    Song et al. choose the Langevin step from the norms that z and the score happen to have, ``e = 2 (snr |z|/|score|)^2``:
-    averaged over the batch, which makes samples depend on each other, or of each sample, which makes the noise depend on
-    where it is added: e is then infinite at a mode of one-dimensional data, and the law that the steps keep is another one.
-    With expected norms, those of data at one point, e is a number for each level, as in annealed Langevin dynamics.
+    Song et al. choose the Langevin step from the norms that z and the score happen to have,
+    ``e = 2 (snr |z|/|score|)^2``: averaged over the batch, which makes samples depend on each
+    other, or of each sample, which makes the noise depend on where it is added: e is then infinite
+    at a mode of one-dimensional data, and the law that the steps keep is another one. With expected
+    norms, those of data at one point, e is a number for each level, as in annealed Langevin
+    dynamics.
 
-    Langevin steps of finite length keep a law that is a little too wide. For Gaussian data with variance V at the level they
-    keep ``V / (1 - e/2V)``: too much by ``(snr sigma)^2`` to first order. This does not fall with the number of steps, and ends
-    with the noise: the samples' variance is too large by about ``(snr sigma_min)^2``. The `order`, 1, is that of the
-    predictor, above this floor. N steps cost ``(1 + corrector_steps) N - corrector_steps`` evaluations.
+    Langevin steps of finite length keep a law that is a little too wide. For Gaussian data with
+    variance V at the level they keep ``V / (1 - e/2V)``: too much by ``(snr sigma)^2`` to first
+    order. This does not fall with the number of steps, and ends with the noise: the samples'
+    variance is too large by about ``(snr sigma_min)^2``. The `order`, 1, is that of the predictor,
+    above this floor. N steps cost ``(1 + corrector_steps) N - corrector_steps`` evaluations.
     """
 
     snr: float = 0.16

@@ -8,12 +8,14 @@ Each schedule gives `alpha`, `sigma` and their derivatives; everything else foll
     drift of the SDE        f(t)   = alpha' / alpha           (times x)
     diffusion of the SDE    g(t)^2 = 2 sigma sigma' - 2 f sigma^2 = alpha^2 d/dt (sigma / alpha)^2
 
-Times are float64 tensors of any shape. A *discrete* schedule is known at ``t = 1 .. max_steps`` only; it is interpolated
-smoothly in between so that the probability-flow ODE exists for it too, and grids of other schedules are refused.
+Times are float64 tensors of any shape. A *discrete* schedule is known at ``t = 1 .. max_steps``
+only; it is interpolated smoothly in between so that the probability-flow ODE exists for it too, and
+grids of other schedules are refused.
 
-Sources: Song et al., "Score-Based Generative Modeling through SDEs", ICLR 2021 (VP, VE, sub-VP); Karras et al., "Elucidating
-the Design Space of Diffusion-Based Generative Models", NeurIPS 2022, Table 1 (constants); Ho et al., "Denoising Diffusion
-Probabilistic Models", NeurIPS 2020; Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021.
+Sources: Song et al., "Score-Based Generative Modeling through SDEs", ICLR 2021 (VP, VE, sub-VP);
+Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+Table 1 (constants); Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020; Nichol &
+Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021.
 """
 
 from __future__ import annotations

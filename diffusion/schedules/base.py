@@ -1,4 +1,6 @@
-"""What a schedule is: the amplitudes of data and noise, their derivatives, the inverse, and what follows from them."""
+"""What a schedule is: the amplitudes of data and noise, their derivatives, the inverse, and what
+follows from them.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,11 @@ schedules: Registry[Schedule] = Registry("schedule")
 GAUSSIAN_ENOUGH = 0.025
 """The largest ``alpha rms / sigma`` at t_max for which the start noise passes for the law of x_t.
 
-By the convexity of the Kullback-Leibler divergence that of the law of x_t from ``N(0, sigma^2)`` is at most half the square
-of this ratio, per coordinate, whatever the data; by Pinsker's inequality their total variation is then at most half the
-ratio: 0.025 means that at most one draw in eighty can be told apart. (``N(0, 1)`` in place of it, where variance is
-preserved, adds to the divergence a term of the order of alpha^4.)
+By the convexity of the Kullback-Leibler divergence that of the law of x_t from ``N(0, sigma^2)`` is
+at most half the square of this ratio, per coordinate, whatever the data; by Pinsker's inequality
+their total variation is then at most half the ratio: 0.025 means that at most one draw in eighty
+can be told apart. (``N(0, 1)`` in place of it, where variance is preserved, adds to the divergence
+a term of the order of alpha^4.)
 """
 
 _FUNCTIONS_OF_TIME = (
@@ -45,10 +48,12 @@ def require(holds: bool, message: str) -> None:
 class Schedule(Component):
     """alpha(t), sigma(t) on ``0 <= t <= t_max``, ``alpha(0) = 1`` and ``sigma(0) = 0``.
 
-    A schedule may end with ``alpha(t_max) = 0`` exactly. There nsr is infinite, f minus and g^2 plus infinity; the amplitudes
-    and their derivatives are finite, `time_of` of an infinite ratio is t_max, and nothing is NaN.
+    A schedule may end with ``alpha(t_max) = 0`` exactly. There nsr is infinite, f minus and g^2
+    plus infinity; the amplitudes and their derivatives are finite, `time_of` of an infinite ratio
+    is t_max, and nothing is NaN.
 
-    Times and ratios are float64 tensors of any shape; a plain number is taken for a tensor without axes.
+    Times and ratios are float64 tensors of any shape; a plain number is taken for a tensor without
+    axes.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -59,12 +64,16 @@ class Schedule(Component):
     variance_preserving: ClassVar[bool] = False  # alpha^2 + sigma^2 = 1
 
     def fitted(self, dataset: Dataset) -> Schedule:  # noqa: ARG002
-        """The schedule for this data set: itself, but for one that chooses levels from the data. Idempotent."""
+        """The schedule for this data set: itself, but for one that chooses levels from the data.
+        Idempotent.
+        """
         return self
 
     @property
     def max_steps(self) -> int | None:
-        """Number of noise levels of a discrete schedule from which sampling may choose; None for a continuous one."""
+        """Number of noise levels of a discrete schedule from which sampling may choose; None for a
+        continuous one.
+        """
         return None
 
     @property
@@ -104,7 +113,9 @@ class Schedule(Component):
     @property
     @abstractmethod
     def t_min(self) -> float:
-        """The smallest time with noise at which sampling evaluates the denoiser; from there one step leads to 0."""
+        """The smallest time with noise at which sampling evaluates the denoiser; from there one
+        step leads to 0.
+        """
 
     @property
     @abstractmethod
@@ -149,7 +160,9 @@ class Schedule(Component):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the start noise: 1, the stationary law, if variance is preserved; else sigma(t_max)."""
+        """Standard deviation of the start noise: 1, the stationary law, if variance is preserved;
+        else sigma(t_max).
+        """
         return 1.0 if self.variance_preserving else float(self.sigma(torch.tensor([self.t_max], dtype=torch.float64)))
 
     @property
@@ -163,10 +176,11 @@ class Schedule(Component):
         return self.terminal_nsr**-2
 
     def end_warning(self, data_rms: float) -> str | None:
-        """One line where the end of the schedule is not Gaussian enough for data of this root mean square, or None.
+        """One line where the end of the schedule is not Gaussian enough for data of this root mean
+        square, or None.
 
-        The threshold is `GAUSSIAN_ENOUGH`. Source of the concern: Lin et al., "Common Diffusion Noise Schedules and Sample
-        Steps are Flawed", WACV 2024.
+        The threshold is `GAUSSIAN_ENOUGH`. Source of the concern: Lin et al., "Common Diffusion
+        Noise Schedules and Sample Steps are Flawed", WACV 2024.
         """
         ratio = data_rms / self.terminal_nsr
         if ratio <= GAUSSIAN_ENOUGH:
@@ -179,7 +193,9 @@ class Schedule(Component):
 
 @dataclass(frozen=True)
 class VariancePreserving(Schedule):
-    """``alpha^2 + sigma^2 = 1`` with ``alpha = exp(-B/2)``; subclasses give B(t), its derivative beta(t) and its inverse."""
+    """``alpha^2 + sigma^2 = 1`` with ``alpha = exp(-B/2)``; subclasses give B(t), its derivative
+    beta(t) and its inverse.
+    """
 
     variance_preserving: ClassVar[bool] = True
 
@@ -216,7 +232,9 @@ class VariancePreserving(Schedule):
 
 @dataclass(frozen=True)
 class UnitCircle(Schedule):
-    """``alpha^2 + sigma^2 = 1`` where alpha and sigma have forms of their own; subclasses give both, and alpha'."""
+    """``alpha^2 + sigma^2 = 1`` where alpha and sigma have forms of their own; subclasses give
+    both, and alpha'.
+    """
 
     variance_preserving: ClassVar[bool] = True
 
@@ -237,7 +255,9 @@ class VarianceExploding(Schedule):
 
 @dataclass(frozen=True)
 class NoiseAsTime(VarianceExploding):
-    """``sigma = t``: time *is* the noise level, and the flow's paths are straight wherever the denoiser is constant."""
+    """``sigma = t``: time *is* the noise level, and the flow's paths are straight wherever the
+    denoiser is constant.
+    """
 
     def sigma(self, t: Tensor) -> Tensor:
         return t.clone()
@@ -259,7 +279,9 @@ def check_sigmas(sigma_min: float, sigma_max: float) -> None:
 
 
 def check_times(name: str, t_min: float, t_max: float, largest: float, *, reached: bool = True) -> None:
-    """Raise WrongValue unless ``0 < t_min < t_max <= largest`` (``< largest`` where the end is not `reached`)."""
+    """Raise WrongValue unless ``0 < t_min < t_max <= largest`` (``< largest`` where the end is not
+    `reached`).
+    """
     in_order = 0 < t_min < t_max and math.isfinite(t_max) and (t_max <= largest if reached else t_max < largest)
     require(
         in_order,

@@ -1,9 +1,11 @@
-r"""Discrete schedules: chains ``x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) eps_k`` at times t = k = 1 .. T, and iDDPM.
+r"""Discrete schedules: chains ``x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) eps_k`` at times t =
+k = 1 .. T, and iDDPM.
 
     alpha_k^2 = prod_{i <= k} (1 - beta_i),      sigma_k^2 = 1 - alpha_k^2
 
-Times between the levels of a chain are met by a cubic spline of B, which is smooth enough for second-order samplers; between
-levels 0 and 1, where nothing is ever evaluated, it may dip below zero.
+Times between the levels of a chain are met by a cubic spline of B, which is smooth enough for
+second-order samplers; between levels 0 and 1, where nothing is ever evaluated, it may dip below
+zero.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ _MOST_LEVELS = 1_000_000  # tables of a discrete schedule are held in memory
 
 
 def stationary_variance(keep: float, add: float) -> float:
-    r"""Where the variance of ``x_k = keep x_{k-1} + add eps_k`` goes, whatever x_0: ``add^2 / (1 - keep^2)``.
+    r"""Where the variance of ``x_k = keep x_{k-1} + add eps_k`` goes, whatever x_0:
+    ``add^2 / (1 - keep^2)``.
 
-    It is 1 for ``add = sqrt(1 - keep^2)``: hence the pair sqrt(1 - beta), sqrt(beta) in every chain below.
+    It is 1 for ``add = sqrt(1 - keep^2)``: hence the pair sqrt(1 - beta), sqrt(beta) in every chain
+    below.
 
     Raises:
         WrongValue: ``keep`` is not between -1 and 1, and the variance has no limit.
@@ -39,7 +43,9 @@ def stationary_variance(keep: float, add: float) -> float:
 
 @dataclass(frozen=True)
 class Chain(VariancePreserving):
-    """A variance-preserving chain of `levels` steps; subclasses give the one-step variances `betas`."""
+    """A variance-preserving chain of `levels` steps; subclasses give the one-step variances
+    `betas`.
+    """
 
     levels: int = 1000
     own_grid: ClassVar[str] = "discrete"
@@ -82,7 +88,8 @@ class Chain(VariancePreserving):
         return torch.arange(self.levels, 0, -1, dtype=torch.float64)
 
     def own_times(self, steps: int) -> Tensor:
-        # N of the moves from level `levels` to level 0, as even as whole numbers allow (ties to even)
+        # N of the moves from level `levels` to level 0, as even as whole numbers allow (ties to
+        # even)
         return torch.as_tensor(np.round(np.linspace(self.levels, 0, steps + 1))[:-1])
 
     @property
@@ -129,8 +136,9 @@ def _check_last(betas: np.ndarray) -> None:
 class DDPMLinear(Chain):
     """The chain of DDPM, by default with 100 levels.
 
-    With few levels the betas must grow, or the chain does not end in noise: unscaled betas over 100 levels leave
-    ``alpha^2 = 0.36`` of the data's power. `scaled` multiplies them by ``1000 / levels``.
+    With few levels the betas must grow, or the chain does not end in noise: unscaled betas over 100
+    levels leave ``alpha^2 = 0.36`` of the data's power. `scaled` multiplies them by
+    ``1000 / levels``.
     """
 
     levels: int = 100
@@ -156,9 +164,11 @@ class DDPMLinear(Chain):
 )
 @dataclass(frozen=True)
 class DDPMScaledLinear(Chain):
-    """The chain of Stable Diffusion. Its end is *not* noise: ``alpha = 0.068`` of the data is left (see `end_warning`).
+    """The chain of Stable Diffusion. Its end is *not* noise: ``alpha = 0.068`` of the data is left
+    (see `end_warning`).
 
-    The "scaled" of its name means linear in the root; the parameter `scaled` means what it means for `ddpm-linear`.
+    The "scaled" of its name means linear in the root; the parameter `scaled` means what it means
+    for `ddpm-linear`.
     """
 
     levels: int = 1000
@@ -186,9 +196,11 @@ class DDPMScaledLinear(Chain):
 )
 @dataclass(frozen=True)
 class DDPMCosine(Chain):
-    """The chain of improved DDPM. Without the bound on beta, which binds at the last level, its end would be alpha = 0.
+    """The chain of improved DDPM. Without the bound on beta, which binds at the last level, its end
+    would be alpha = 0.
 
-    Its noise-to-signal ratios are the levels of `iddpm`, which takes them for times of ``alpha = 1``.
+    Its noise-to-signal ratios are the levels of `iddpm`, which takes them for times of
+    ``alpha = 1``.
     """
 
     levels: int = 1000
@@ -240,7 +252,8 @@ class VPConstant(Chain):
 )
 @dataclass(frozen=True)
 class IDDPM(NoiseAsTime):
-    """Improved DDPM in EDM's terms: continuous noise-as-time, but networks and grid know the levels ``u_j`` only.
+    """Improved DDPM in EDM's terms: continuous noise-as-time, but networks and grid know the levels
+    ``u_j`` only.
 
     ``a_j = sin^2(pi j / (2 M (C2 + 1)))``, ``u_M = 0``; sampling starts at ``u_{j0}``.
     """

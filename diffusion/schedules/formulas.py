@@ -1,8 +1,10 @@
-"""Functions of t that users write: an arithmetic expression, or the path of a function of their own.
+"""Functions of t that users write: an arithmetic expression, or the path of a function of their
+own.
 
-Expressions are read with `ast` and walked over a whitelist: numbers, ``t``, ``pi``, ``+ - * / **``, parentheses and the
-functions of `FUNCTIONS`. Nothing else is evaluated, whatever the text says. Every value is a float64 tensor, numbers
-included, so that ``9**9**9**9`` is infinity and not an integer that takes forever; length and depth are bounded.
+Expressions are read with `ast` and walked over a whitelist: numbers, ``t``, ``pi``, ``+ - * / **``,
+parentheses and the functions of `FUNCTIONS`. Nothing else is evaluated, whatever the text says.
+Every value is a float64 tensor, numbers included, so that ``9**9**9**9`` is infinity and not an
+integer that takes forever; length and depth are bounded.
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ class Formula(str):
 
 
 def path_of(function: Any) -> str | None:
-    """``package.module:name`` if that is what `function` can be imported as, in other processes too; None otherwise."""
+    """``package.module:name`` if that is what `function` can be imported as, in other processes
+    too; None otherwise.
+    """
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)) or module == "__main__":
         return None
@@ -139,7 +143,9 @@ def _refused(text: str, message: str) -> WrongValue:
 
 
 def _check_tokens(text: str) -> None:
-    """Raise WrongValue unless the text is made of numbers, known names and signs; so nothing else reaches the parser."""
+    """Raise WrongValue unless the text is made of numbers, known names and signs; so nothing else
+    reaches the parser.
+    """
     at = 0
     while token := _TOKEN.match(text, at):
         name = token["name"]

@@ -1,20 +1,22 @@
-r"""The levels of noise-conditional score networks: finitely many, geometric, on data that keep their size.
+r"""The levels of noise-conditional score networks: finitely many, geometric, on data that keep
+their size.
 
     sigma_i = sigma_1 gamma^-(i-1),   i = 1 .. L,   gamma = (sigma_1 / sigma_L)^(1/(L-1))
 
-A network is trained at these levels alone, and whoever samples (annealed Langevin, or any sampler of discrete schedules) asks it there
-alone. Two published rules choose them from the data (Song & Ermon, 2020, techniques 1 and 2):
+A network is trained at these levels alone, and whoever samples (annealed Langevin, or any sampler
+of discrete schedules) asks it there alone. Two published rules choose them from the data (Song &
+Ermon, 2020, techniques 1 and 2):
 
 1. sigma_1 is as large as the largest distance between two data points;
-2. samples of one level must be likely at the next. The distance from a data point, of a sample noised with sigma in D dimensions, is
-   nearly normal with mean sqrt(D) sigma and variance sigma^2 / 2; half of the samples lie within three standard deviations of the
-   next level's mean if
+2. samples of one level must be likely at the next. The distance from a data point, of a sample
+   noised with sigma in D dimensions, is nearly normal with mean sqrt(D) sigma and variance sigma^2
+   / 2; half of the samples lie within three standard deviations of the next level's mean if
 
        Phi(sqrt(2D) (gamma - 1) + 3 gamma) - Phi(sqrt(2D) (gamma - 1) - 3 gamma) = 1/2.
 
-The second rule has a solution only where ``sqrt(2D) > 3``, that is for D >= 5 (gamma = 19.5 at D = 5, 4 at D = 8, 1.361 at
-D = 64): in fewer dimensions shells of noise are so thick that any two overlap. There, ten levels are used, as in the first paper
-on the method.
+The second rule has a solution only where ``sqrt(2D) > 3``, that is for D >= 5 (gamma = 19.5 at D =
+5, 4 at D = 8, 1.361 at D = 64): in fewer dimensions shells of noise are so thick that any two
+overlap. There, ten levels are used, as in the first paper on the method.
 """
 
 from __future__ import annotations
@@ -55,8 +57,9 @@ _PAIRED = 2000  # data points between which distances are taken
 class NCSN(NoiseAsTime):
     """Geometric levels from `sigma_max` to `sigma_min`, time being the noise level.
 
-    What is left open is chosen from the data set (see `fitted`): `sigma_max` by the largest distance, the number of `levels` by
-    the overlap of neighbours, or 10 where that rule has no solution.
+    What is left open is chosen from the data set (see `fitted`): `sigma_max` by the largest
+    distance, the number of `levels` by the overlap of neighbours, or 10 where that rule has no
+    solution.
     """
 
     levels: int | None = None
@@ -72,7 +75,9 @@ class NCSN(NoiseAsTime):
         check_sigmas(self.sigma_min, self._top)
 
     def fitted(self, dataset: Dataset) -> Schedule:
-        """With everything chosen: the rules of the module where a parameter is open, three significant digits."""
+        """With everything chosen: the rules of the module where a parameter is open, three
+        significant digits.
+        """
         if self.levels is not None and self.sigma_max is not None:
             return self
         top = self.sigma_max
@@ -105,7 +110,8 @@ class NCSN(NoiseAsTime):
         return torch.as_tensor(self.noise_levels.copy())
 
     def own_times(self, steps: int) -> Tensor:
-        # from the noisiest to the least noisy, as even as whole numbers allow; a single step starts in the noise
+        # from the noisiest to the least noisy, as even as whole numbers allow; a single step starts
+        # in the noise
         numbers = np.linspace(0, len(self.noise_levels) - 1, steps).round().astype(int)
         return torch.as_tensor(self.noise_levels[numbers])
 
@@ -120,7 +126,9 @@ class NCSN(NoiseAsTime):
 
 @lru_cache
 def largest_distance(dataset: Dataset) -> float:
-    """The largest distance between two of 2000 draws from a stream that the data set names: a pure function of it."""
+    """The largest distance between two of 2000 draws from a stream that the data set names: a pure
+    function of it.
+    """
     x = dataset.sample(_PAIRED, stream("largest distance", dataset.identity()))
     return float(torch.pdist(x).max())
 

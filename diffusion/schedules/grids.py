@@ -1,11 +1,13 @@
 """Step grids: N steps become N + 1 times ``t_0 > t_1 > ... > t_N = 0``.
 
-The first N levels carry noise, the last does not: a sampler's last step leads to sigma = 0. (This is the count of Karras
-et al. 2022, where N Euler steps cost N network evaluations.) Times are made in float64. The first level is t_max, except
-where a grid says otherwise; start noise has to be that of the first level.
+The first N levels carry noise, the last does not: a sampler's last step leads to sigma = 0. (This
+is the count of Karras et al. 2022, where N Euler steps cost N network evaluations.) Times are made
+in float64. The first level is t_max, except where a grid says otherwise; start noise has to be that
+of the first level.
 
-Source of the three spacings named for how libraries call them, `trailing`, `leading` and `linspace`: Lin et al., "Common
-Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024, Table 2.
+Source of the three spacings named for how libraries call them, `trailing`, `leading` and
+`linspace`: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024,
+Table 2.
 """
 
 from __future__ import annotations
@@ -36,13 +38,17 @@ class Grid(Component):
         return None
 
     def refuses_steps(self, schedule: Schedule, steps: int) -> str | None:
-        """Why this grid cannot spend that many steps on the schedule, or None: `times` will succeed."""
+        """Why this grid cannot spend that many steps on the schedule, or None: `times` will
+        succeed.
+        """
         levels = self._levels(schedule, steps)
         return levels if isinstance(levels, str) else None
 
     @abstractmethod
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
-        """The first N times, decreasing, ``[steps]``; for N that make no sense, WrongValue in a user's words."""
+        """The first N times, decreasing, ``[steps]``; for N that make no sense, WrongValue in a
+        user's words.
+        """
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """All levels, ``[steps + 1]``, strictly decreasing, the last of them 0.
@@ -105,8 +111,8 @@ class EqualTimes(Grid):
 class Quadratic(Grid):
     """Equal steps in sqrt(t): shorter ones where there is little noise.
 
-    Of a discrete schedule, whose levels are numbered 1 .. T from the least noisy, it takes the nearest whole numbers; many
-    steps would meet at the first levels and are refused.
+    Of a discrete schedule, whose levels are numbered 1 .. T from the least noisy, it takes the
+    nearest whole numbers; many steps would meet at the first levels and are refused.
     """
 
     def refuses(self, schedule: Schedule) -> str | None:  # noqa: ARG002 - it serves all
@@ -162,7 +168,9 @@ grids.alias("log-snr", "uniform-log-snr")
 )
 @dataclass(frozen=True)
 class PowerLaw(ByRatio):
-    """Equal steps in the rho-th root of the noise-to-signal ratio: short steps where there is little noise."""
+    """Equal steps in the rho-th root of the noise-to-signal ratio: short steps where there is
+    little noise.
+    """
 
     rho: float = 7.0
 
@@ -198,7 +206,9 @@ def _level_times(schedule: Schedule, numbers: np.ndarray) -> Tensor:
 )
 @dataclass(frozen=True)
 class Discrete(OfLevels):
-    """N of the levels of a discrete schedule, evenly spread over their numbers by the schedule's own rule."""
+    """N of the levels of a discrete schedule, evenly spread over their numbers by the schedule's
+    own rule.
+    """
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
         return schedule.own_times(steps)
@@ -211,7 +221,9 @@ class Discrete(OfLevels):
 )
 @dataclass(frozen=True)
 class Trailing(OfLevels):
-    """Steps of T/N levels counted down from the last, as libraries do it (their timestep t is our level k = t + 1)."""
+    """Steps of T/N levels counted down from the last, as libraries do it (their timestep t is our
+    level k = t + 1).
+    """
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
         most = schedule.max_steps or 0
@@ -226,11 +238,13 @@ class Trailing(OfLevels):
 )
 @dataclass(frozen=True)
 class Leading(OfLevels):
-    """Steps of floor(T/N) levels counted up from level 1 (+ `offset`; Stable Diffusion's is 1), as libraries do it.
+    """Steps of floor(T/N) levels counted up from level 1 (+ `offset`; Stable Diffusion's is 1), as
+    libraries do it.
 
-    It does *not* begin at the last level, and the fewer the steps the further from it: with T = 1000 and N = 10 at k = 901.
-    Pure noise misses the data that are left there: alpha / sigma is 0.0064 at the end of `ddpm-linear` with 1000 levels,
-    0.016 at k = 901, 0.29 at k = 501 (two steps) and 100 at k = 1 (one step).
+    It does *not* begin at the last level, and the fewer the steps the further from it: with T =
+    1000 and N = 10 at k = 901. Pure noise misses the data that are left there: alpha / sigma is
+    0.0064 at the end of `ddpm-linear` with 1000 levels, 0.016 at k = 901, 0.29 at k = 501 (two
+    steps) and 100 at k = 1 (one step).
     """
 
     offset: int = 0
@@ -257,7 +271,9 @@ class Leading(OfLevels):
 )
 @dataclass(frozen=True)
 class Linspace(OfLevels):
-    """Levels evenly spread from the last to the first, as libraries do it; a single step begins at the *first* level."""
+    """Levels evenly spread from the last to the first, as libraries do it; a single step begins at
+    the *first* level.
+    """
 
     def noisy_times(self, schedule: Schedule, steps: int) -> Tensor:
         most = schedule.max_steps or 0

@@ -1,4 +1,6 @@
-"""The levels that a sampler passes on its way from noise to data: schedules of a stack, looked up at given times."""
+"""The levels that a sampler passes on its way from noise to data: schedules of a stack, looked up
+at given times.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def check_variance(whose: str, variance: str) -> None:
 class Level:
     """A schedule at one time for each member of a stack: five float64 tensors ``[members]``.
 
-    Where the noise has gone (``sigma = 0``) the derivatives are NaN: sigma' may be infinite there, and nobody asks.
+    Where the noise has gone (``sigma = 0``) the derivatives are NaN: sigma' may be infinite there,
+    and nobody asks.
     """
 
     time: Tensor
@@ -58,11 +61,15 @@ class Level:
         return bool((self.sigma == 0).all())
 
     def at(self, time: Tensor) -> Level:
-        """The level of the same stack at other times ``[members]``, for samplers that look between the grid's levels."""
+        """The level of the same stack at other times ``[members]``, for samplers that look between
+        the grid's levels.
+        """
         return level_at(self.schedules, time)
 
     def time_of(self, nsr: Tensor) -> Tensor:
-        """The times ``[members]`` at which the members' schedules have these noise-to-signal ratios."""
+        """The times ``[members]`` at which the members' schedules have these noise-to-signal
+        ratios.
+        """
         return torch.cat([schedule.time_of(r[None]) for schedule, r in zip(self.schedules, nsr, strict=True)])
 
     def where(self, mask: Tensor, other: Level) -> Level:

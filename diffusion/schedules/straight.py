@@ -20,8 +20,8 @@ from diffusion.schedules.base import Schedule, check_times, schedules
 class Flow(Schedule):
     """Linear interpolation of data and noise, ``0 <= t <= 1``.
 
-    At ``t = 1`` no data are left: the start noise is exact, alpha = 0, the noise-to-signal ratio and the SDE's f and g are
-    infinite. An earlier `t_max` keeps them finite.
+    At ``t = 1`` no data are left: the start noise is exact, alpha = 0, the noise-to-signal ratio
+    and the SDE's f and g are infinite. An earlier `t_max` keeps them finite.
     """
 
     t_min: float = 1e-3

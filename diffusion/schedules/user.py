@@ -27,16 +27,19 @@ _ROUNDING = 2e-15
 )
 @dataclass(frozen=True)
 class User(Schedule):
-    r"""Any schedule with ``alpha(0) = 1`` and ``sigma(0) = 0`` (exactly) whose noise-to-signal ratio rises with t.
+    r"""Any schedule with ``alpha(0) = 1`` and ``sigma(0) = 0`` (exactly) whose noise-to-signal
+    ratio rises with t.
 
-    `alpha` and `sigma` are expressions such as ``cos(pi*t/2)`` or ``sqrt(-expm1(-2*t))`` (for the language see
-    `diffusion.schedules.formulas`), or paths ``package.module:function`` of functions that take a float64 tensor of times
-    and return one of its shape; from Python, functions themselves. A function that cannot be imported by name can be used
-    but not described: `spec` raises WrongValue, because an id would mean nothing.
+    `alpha` and `sigma` are expressions such as ``cos(pi*t/2)`` or ``sqrt(-expm1(-2*t))`` (for the
+    language see `diffusion.schedules.formulas`), or paths ``package.module:function`` of functions
+    that take a float64 tensor of times and return one of its shape; from Python, functions
+    themselves. A function that cannot be imported by name can be used but not described: `spec`
+    raises WrongValue, because an id would mean nothing.
 
-    Derivatives are those of automatic differentiation, so that functions must be made of torch's operations. The ratio is
-    inverted by Newton's rule within brackets. What is required is checked at 2000 times between `t_min` and `t_max`. Digits
-    near t = 0 are only as good as the expression: ``-expm1(-t)`` keeps what ``1 - exp(-t)`` loses.
+    Derivatives are those of automatic differentiation, so that functions must be made of torch's
+    operations. The ratio is inverted by Newton's rule within brackets. What is required is checked
+    at 2000 times between `t_min` and `t_max`. Digits near t = 0 are only as good as the expression:
+    ``-expm1(-t)`` keeps what ``1 - exp(-t)`` loses.
     """
 
     # instances hold functions here: a `Formula` is text that can be called
@@ -91,7 +94,9 @@ class User(Schedule):
         return torch.where(nsr >= ratios[-1], times[-1], t)
 
     def _solve(self, nsr: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """The roots of ``sigma cos(a) - alpha sin(a)``, ``tan(a) = nsr``, which is finite and rises through them."""
+        """The roots of ``sigma cos(a) - alpha sin(a)``, ``tan(a) = nsr``, which is finite and rises
+        through them.
+        """
         cosine, sine = 1 / torch.sqrt(1 + nsr**2), 1 / torch.sqrt(1 + nsr**-2)
         alpha, sigma = self._functions
         t, moved = 0.5 * (low + high), 2 * (high - low)

@@ -1,4 +1,6 @@
-"""Continuous schedules on which the data keep their size: alpha = 1, and the variance of the noise grows by g^2 dt."""
+"""Continuous schedules on which the data keep their size: alpha = 1, and the variance of the noise
+grows by g^2 dt.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,8 @@ class VELinear(VarianceExploding):
 class VEGeometric(VarianceExploding):
     """The VE SDE whose noise levels ``sigma_min r^t`` form a geometric sequence, ``0 <= t <= 1``.
 
-    The variance of x_t given x_0 is what the SDE has added since t = 0, the *difference* of the squared levels. (Public
-    codes use the level itself and never reach sigma = 0.)
+    The variance of x_t given x_0 is what the SDE has added since t = 0, the *difference* of the
+    squared levels. (Public codes use the level itself and never reach sigma = 0.)
     """
 
     sigma_min: float = 0.01

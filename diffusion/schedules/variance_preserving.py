@@ -1,9 +1,11 @@
-r"""Continuous schedules on which data and noise share a fixed variance (and sub-VP, on which they share less).
+r"""Continuous schedules on which data and noise share a fixed variance (and sub-VP, on which they
+share less).
 
-With ``alpha = exp(-B/2)``, B the integral of beta, the SDE is ``dx = -beta/2 x dt + sqrt(beta) dw``. The Euler-Maruyama step
-of length dt is ``x' = (1 - beta dt/2) x + sqrt(beta dt) z``; the chain of the discrete schedules is
-``x' = sqrt(1 - beta dt) x + sqrt(beta dt) z``. Differences of nearly equal numbers are written as products throughout, so
-that sigma keeps its digits at small t and alpha near the end.
+With ``alpha = exp(-B/2)``, B the integral of beta, the SDE is
+``dx = -beta/2 x dt + sqrt(beta) dw``. The Euler-Maruyama step of length dt is
+``x' = (1 - beta dt/2) x + sqrt(beta dt) z``; the chain of the discrete schedules is
+``x' = sqrt(1 - beta dt) x + sqrt(beta dt) z``. Differences of nearly equal numbers are written as
+products throughout, so that sigma keeps its digits at small t and alpha near the end.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from diffusion.schedules.base import (
 )
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
-    """The continuous variance-preserving schedule with linear beta, ``0 <= t <= 1``; steps uniform in t."""
+    """The continuous variance-preserving schedule with linear beta, ``0 <= t <= 1``; steps uniform
+    in t.
+    """
 
     beta_d: float = 19.9
     beta_min: float = 0.1
@@ -83,10 +87,11 @@ def _root_of_linear_beta(b: Tensor, beta_d: float, beta_min: float) -> Tensor:
 )
 @dataclass(frozen=True)
 class VPExponential(VariancePreserving):
-    """Constant beta = 2. The end ``t_max = 5`` leaves ``alpha = 0.0067`` of the data, as much as `vp-linear` does.
+    """Constant beta = 2. The end ``t_max = 5`` leaves ``alpha = 0.0067`` of the data, as much as
+    `vp-linear` does.
 
-    Noise grows as sqrt(2t), so that equal steps in t would spend nearly all of them where little is left to find out; its
-    own grid takes equal steps in log nsr.
+    Noise grows as sqrt(2t), so that equal steps in t would spend nearly all of them where little is
+    left to find out; its own grid takes equal steps in log nsr.
     """
 
     t_min: float = 1e-4
@@ -116,8 +121,8 @@ class VPExponential(VariancePreserving):
 class VPCosine(UnitCircle):
     """The cosine schedule, continuous in time.
 
-    At ``t = 1`` no data are left and the noise-to-signal ratio is infinite. By default it ends at 0.9946, DPM-Solver's
-    choice (alpha = 0.0084); ``t_max: 1`` ends with ``alpha = 0`` exactly.
+    At ``t = 1`` no data are left and the noise-to-signal ratio is infinite. By default it ends at
+    0.9946, DPM-Solver's choice (alpha = 0.0084); ``t_max: 1`` ends with ``alpha = 0`` exactly.
     """
 
     s: float = 0.008
@@ -168,8 +173,9 @@ class VPCosine(UnitCircle):
 class VPSigmoid(UnitCircle):
     """The sigmoid schedule, which spends its time at middling noise.
 
-    alpha falls to zero at ``t = 1`` as a square root, with an infinite slope; the default end leaves alpha = 0.0055
-    (Chen cuts alpha^2 off at 1e-9). Own steps are even in log nsr: Euler's rule in t would have to resolve that root.
+    alpha falls to zero at ``t = 1`` as a square root, with an infinite slope; the default end
+    leaves alpha = 0.0055 (Chen cuts alpha^2 off at 1e-9). Own steps are even in log nsr: Euler's
+    rule in t would have to resolve that root.
     """
 
     start: float = -3.0
@@ -231,7 +237,9 @@ class VPSigmoid(UnitCircle):
 )
 @dataclass(frozen=True)
 class SubVP(Schedule):
-    """The sub-VP SDE: the data as in `vp-linear`, the noise's *standard deviation* what there is its variance."""
+    """The sub-VP SDE: the data as in `vp-linear`, the noise's *standard deviation* what there is
+    its variance.
+    """
 
     beta_d: float = 19.9
     beta_min: float = 0.1

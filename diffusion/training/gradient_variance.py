@@ -1,11 +1,13 @@
-r"""How much the gradient of a minibatch varies, at given weights: what an objective's estimate of its own slope is worth.
+r"""How much the gradient of a minibatch varies, at given weights: what an objective's estimate of
+its own slope is worth.
 
 With g the gradient of one minibatch in the parameters,
 
     variance = mean over parameters of Var g_i,      power = mean over parameters of (E g_i)^2,
 
-both over minibatches. Objectives with one minimiser are compared by their variances at the same weights; the variance falls like
-1/batch, so that a ratio of variances says how many times larger a batch has to be.
+both over minibatches. Objectives with one minimiser are compared by their variances at the same
+weights; the variance falls like 1/batch, so that a ratio of variances says how many times larger a
+batch has to be.
 """
 
 from __future__ import annotations

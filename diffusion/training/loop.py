@@ -1,11 +1,12 @@
 r"""One loop that trains a whole stack of models.
 
-Every member has its own formulation, schedule, data and random streams; they share the network's shape and the settings.
-All that mixes numbers within a member (loss, gradient norm, divergence check) is computed per member, so that a member's
-weights are the same, to the last bit, whatever it is stacked with, and a member that diverges stays alone with its NaN.
+Every member has its own formulation, schedule, data and random streams; they share the network's
+shape and the settings. All that mixes numbers within a member (loss, gradient norm, divergence
+check) is computed per member, so that a member's weights are the same, to the last bit, whatever it
+is stacked with, and a member that diverges stays alone with its NaN.
 
-What is minimised is an *objective* that all members share (`diffusion.objectives`); what is random about it is drawn from each
-member's own stream, a block of steps at a time.
+What is minimised is an *objective* that all members share (`diffusion.objectives`); what is random
+about it is drawn from each member's own stream, a block of steps at a time.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ def train(
 
 
 def _common(members: Sequence[Member], settings: Training) -> tuple[Objective, Network]:
-    """The objective and the network that all members of a stack share. Raises ValueError if they do not."""
+    """The objective and the network that all members of a stack share. Raises ValueError if they do
+    not.
+    """
     dims = {member.dataset.dim for member in members}
     if len(dims) != 1:
         raise ValueError(f"members of one stack need data of one dimension, found {sorted(dims)}")
@@ -112,7 +115,8 @@ def _program(member: Member, settings: Training) -> tuple[Objective, Network]:
 
 
 class _Balance:
-    """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[loss / e^u + u]``, u linear in the features.
+    """The learned uncertainty u(nsr) of members whose weighting asks for it: ``E[loss / e^u + u]``,
+    u linear in the features.
 
     Members without it see their own loss, bit for bit, whoever is in the stack.
     """

@@ -1,8 +1,8 @@
 """The command line ``diffatlas``. Thin: every command reads, calls one function, and shows.
 
-What is meant for eyes goes to stderr or is a table; ``--json`` and ``--format`` print one document on stdout and nothing else.
-Exit codes: 0 all good; 1 the run ended with failed points; 2 the input is wrong; 3 the store or a service is unavailable;
-130 interrupted.
+What is meant for eyes goes to stderr or is a table; ``--json`` and ``--format`` print one document
+on stdout and nothing else. Exit codes: 0 all good; 1 the run ended with failed points; 2 the input
+is wrong; 3 the store or a service is unavailable; 130 interrupted.
 """
 
 from flows.command_line import run as _run

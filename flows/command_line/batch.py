@@ -1,4 +1,6 @@
-"""Several studies for one command: each is run whatever becomes of the others, and one table tells how they ended."""
+"""Several studies for one command: each is run whatever becomes of the others, and one table tells
+how they ended.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,9 @@ def run_each(
 ) -> None:
     """Run one study after the other, and end with the worst of their exit codes.
 
-    `run` gives a study's outcome, None if there was nothing to do; pages go to `folder`, if it is named. The services are entered
-    once for all; after an error that is nobody's input they are left, and the next study enters them afresh.
+    `run` gives a study's outcome, None if there was nothing to do; pages go to `folder`, if it is
+    named. The services are entered once for all; after an error that is nobody's input they are
+    left, and the next study enters them afresh.
     """
     ended: list[Ended] = []
     with ExitStack() as entered:

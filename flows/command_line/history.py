@@ -73,7 +73,9 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 if a number got worse.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Which numbers moved between two snapshots beyond the noise of their seeds, and what came, went or failed since."""
+    """Which numbers moved between two snapshots beyond the noise of their seeds, and what came,
+    went or failed since.
+    """
     with clear_errors():
         from tasks.compare import LABELS, compare, document, table
         from tasks.results import open_results
@@ -99,7 +101,9 @@ def gc(
     force_unlock: ForceUnlockOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let go of old snapshots, and of the files that only they need. Tagged ones and the newest stay."""
+    """Let go of old snapshots, and of the files that only they need. Tagged ones and the newest
+    stay.
+    """
     with clear_errors():
         from tasks.store import Store
 

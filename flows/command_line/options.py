@@ -1,4 +1,6 @@
-"""What every command shares: the application, its options, and how what can go wrong becomes one message and an exit code."""
+"""What every command shares: the application, its options, and how what can go wrong becomes one
+message and an exit code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`query`, `report`, `export` and `catalog`: what is stored and what there is, for eyes and for programs."""
+"""`query`, `report`, `export` and `catalog`: what is stored and what there is, for eyes and for
+programs.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def query_command(
     form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
     out: Annotated[Path | None, typer.Option("--out", help="A file instead of stdout.", metavar="FILE")] = None,
 ) -> None:
-    """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats (--pareto)."""
+    """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats
+    (--pareto).
+    """
     with clear_errors():
         from tasks.query import DEFAULT_STATISTICS, pooled, rank
         from tasks.query import pareto as front
@@ -154,8 +158,9 @@ def report_command(
 ) -> None:
     """Draw the page of a study: one HTML file that opens without a network.
 
-    With --json, print what the study says of the literature's claims instead, and draw nothing unless --out asks for it. For a
-    file that names other studies, each of them that the store holds; --out is then a folder.
+    With --json, print what the study says of the literature's claims instead, and draw nothing
+    unless --out asks for it. For a file that names other studies, each of them that the store
+    holds; --out is then a folder.
     """
     with clear_errors():
         from tasks.report.page.files import default_page
@@ -233,7 +238,9 @@ def catalog(
     kind: Annotated[str | None, typer.Argument(help="datasets, formulations, schedules, ...")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its formula's source."""
+    """Every dataset, formulation, schedule, grid, sampler and metric, with its parameters and its
+    formula's source.
+    """
     with clear_errors():
         from tasks.study.catalogue import catalogue
 

@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
 
-    Of a file that names other studies each is run, one after the other, and one table tells how they ended; --report is then
-    the folder of their pages.
+    Of a file that names other studies each is run, one after the other, and one table tells how
+    they ended; --report is then the folder of their pages.
     """
     from flows.request import RunRequest
     from flows.services import prefect_server, quiet_environment, ray_cluster, terminate_as_interrupt

@@ -1,8 +1,8 @@
 """The two services a run needs, Prefect's API and Ray, found or started and never left behind.
 
-A run starts nothing that is already there: a configured Prefect server or Ray cluster is used as it is, after a check
-that it answers. Otherwise one temporary Prefect server and one local Ray are started, both on 127.0.0.1 only, and they
-end with us, whatever ends us:
+A run starts nothing that is already there: a configured Prefect server or Ray cluster is used as it
+is, after a check that it answers. Otherwise one temporary Prefect server and one local Ray are
+started, both on 127.0.0.1 only, and they end with us, whatever ends us:
 
 | what happens to us      | the server                               | Ray                                           |
 |-------------------------|------------------------------------------|-----------------------------------------------|
@@ -10,11 +10,11 @@ end with us, whatever ends us:
 | SIGINT, SIGTERM, SIGHUP | the same, see `terminate_as_interrupt`   | the same                                      |
 | SIGKILL, out of memory  | sees a pipe close and ends within 2 s    | the next start ends what is left of it        |
 
-`server` and `cluster` hold the two services, `server_process` the program of the temporary server, `orphans` what ends
-the rest of a killed run, `signals` and `environment` what both services need.
+`server` and `cluster` hold the two services, `server_process` the program of the temporary server,
+`orphans` what ends the rest of a killed run, `signals` and `environment` what both services need.
 
-Neither `prefect` nor `ray` is imported with this package: both read their environment when imported, and
-`quiet_environment` has to come first.
+Neither `prefect` nor `ray` is imported with this package: both read their environment when
+imported, and `quiet_environment` has to come first.
 """
 
 from flows.services.cluster import ray_cluster

@@ -1,7 +1,9 @@
-"""A Ray to compute on: a cluster that runs already, or a local one on loopback that ends with its block.
+"""A Ray to compute on: a cluster that runs already, or a local one on loopback that ends with its
+block.
 
-A local Ray ends with `ray.shutdown()` in `finally`, and what is left of its processes is ended with the run's folder.
-After SIGKILL its daemons end by themselves within three seconds, but for two agents: see `orphans`.
+A local Ray ends with `ray.shutdown()` in `finally`, and what is left of its processes is ended with
+the run's folder. After SIGKILL its daemons end by themselves within three seconds, but for two
+agents: see `orphans`.
 
 `ray` is not imported with this module: it reads its environment when imported.
 """
@@ -27,22 +29,26 @@ OBJECT_STORE_BYTES = 512 * 2**20
 def ray_cluster(address: str | None, workers: int | None, environment: Mapping[str, str]) -> Iterator[str]:
     """Connect this process to Ray, and yield the address of its control service.
 
-    With an `address` (`host:port`, `ray://host:port`, `auto`; or `RAY_ADDRESS`) the cluster there is used as it is, and
-    `workers` says nothing about it. Without one (or with `local`) a Ray of our own starts, on loopback, with `workers`
-    CPUs, by default the cores this process may use; nothing can join it, and it ends with the block.
+    With an `address` (`host:port`, `ray://host:port`, `auto`; or `RAY_ADDRESS`) the cluster there
+    is used as it is, and `workers` says nothing about it. Without one (or with `local`) a Ray of
+    our own starts, on loopback, with `workers` CPUs, by default the cores this process may use;
+    nothing can join it, and it ends with the block.
 
-    Workers compute with one thread each and have `environment` in theirs, as well as the present `PREFECT_API_URL`,
-    without which each would start a Prefect server of its own: enter `prefect_server` first. A flow's `RayTaskRunner()`
-    then uses this Ray.
+    Workers compute with one thread each and have `environment` in theirs, as well as the present
+    `PREFECT_API_URL`, without which each would start a Prefect server of its own: enter
+    `prefect_server` first. A flow's `RayTaskRunner()` then uses this Ray.
 
-    Locally the workers inherit the environment from the daemon. A runtime environment would do the same, but the
-    workers that Ray starts in advance would not have it, and the first tasks would wait for others.
+    Locally the workers inherit the environment from the daemon. A runtime environment would do the
+    same, but the workers that Ray starts in advance would not have it, and the first tasks would
+    wait for others.
 
-    Entered within a block of its own, it gives that block's Ray again: the studies of one command share it.
+    Entered within a block of its own, it gives that block's Ray again: the studies of one command
+    share it.
 
     Raises:
-        ServiceUnavailable: nothing, or no Ray, at the address; Ray does not start; or the cluster has other machines,
-            from which a Prefect server on 127.0.0.1 cannot be reached; or this process is connected to a Ray already.
+        ServiceUnavailable: nothing, or no Ray, at the address; Ray does not start; or the cluster
+            has other machines, from which a Prefect server on 127.0.0.1 cannot be reached; or this
+            process is connected to a Ray already.
     """
     if _held:
         yield _held[-1]
@@ -109,7 +115,9 @@ def _available_cores() -> int:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Keep a local Ray off the network also when `ray` was imported before we could set its environment variable."""
+    """Keep a local Ray off the network also when `ray` was imported before we could set its
+    environment variable.
+    """
     from ray._private import ray_constants
 
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -150,7 +158,9 @@ def _disconnect() -> None:
 
 
 def _resolved(address: str) -> str:
-    """Return what Ray makes of an address: `auto` is looked up, and localhost becomes this machine's own address."""
+    """Return what Ray makes of an address: `auto` is looked up, and localhost becomes this
+    machine's own address.
+    """
     from ray._private import services
 
     if "://" in address:
@@ -171,10 +181,11 @@ def _no_address(text: str) -> ServiceUnavailable:
 
 
 def _check_ray_answers(address: str, given: str) -> None:
-    """Say within seconds that there is no Ray at an address; `ray.init` takes two minutes and then ends the process.
+    """Say within seconds that there is no Ray at an address; `ray.init` takes two minutes and then
+    ends the process.
 
-    Both of Ray's ports speak gRPC, which is HTTP/2: the answer to its greeting starts with a SETTINGS frame (RFC 9113,
-    3.4). With `RAY_USE_TLS` only the connection is tried.
+    Both of Ray's ports speak gRPC, which is HTTP/2: the answer to its greeting starts with a
+    SETTINGS frame (RFC 9113, 3.4). With `RAY_USE_TLS` only the connection is tried.
     """
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
@@ -199,7 +210,9 @@ def _check_ray_answers(address: str, given: str) -> None:
 
 
 def _check_reachable_from_workers(url: str | None) -> None:
-    """Refuse a cluster whose other machines would look for the Prefect server on their own loopback interface."""
+    """Refuse a cluster whose other machines would look for the Prefect server on their own loopback
+    interface.
+    """
     import ray
 
     list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
@@ -215,7 +228,9 @@ def _check_reachable_from_workers(url: str | None) -> None:
 
 
 def _is_this_machine(address: str) -> bool:
-    """Whether an address belongs to an interface of this machine: only then can a socket be bound to it."""
+    """Whether an address belongs to an interface of this machine: only then can a socket be bound
+    to it.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:

@@ -1,4 +1,6 @@
-"""The environment variables of a run: Prefect, Ray and Icechunk offline and quiet, one thread a worker; and its home."""
+"""The environment variables of a run: Prefect, Ray and Icechunk offline and quiet, one thread a
+worker; and its home.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -31,14 +33,17 @@ ONE_THREAD: Mapping[str, str] = {
     "NUMEXPR_NUM_THREADS": "1",
     "VECLIB_MAXIMUM_THREADS": "1",
 }
-"""One worker, one thread: results then do not depend on how cells are packed, and n workers keep n cores busy."""
+"""One worker, one thread: results then do not depend on how cells are packed, and n workers keep n
+cores busy.
+"""
 
 
 def quiet_environment() -> None:
-    """Keep Prefect, Ray and Icechunk offline and quiet; call it before the first `import prefect` or `import ray`.
+    """Keep Prefect, Ray and Icechunk offline and quiet; call it before the first `import prefect`
+    or `import ray`.
 
-    A variable that is already set wins: whoever debugs may ask for the noise. Prefect's log lines leave the console,
-    where our own progress is shown, but still reach its API.
+    A variable that is already set wins: whoever debugs may ask for the noise. Prefect's log lines
+    leave the console, where our own progress is shown, but still reach its API.
     """
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -60,6 +65,8 @@ def temporary_environment(updates: Mapping[str, str]) -> Iterator[None]:
 
 
 def home() -> Path:
-    """Return where our temporary servers keep their databases: `DIFFATLAS_HOME`, or the user's cache folder."""
+    """Return where our temporary servers keep their databases: `DIFFATLAS_HOME`, or the user's
+    cache folder.
+    """
     configured = os.environ.get("DIFFATLAS_HOME")
     return Path(configured).expanduser().absolute() if configured else platformdirs.user_cache_path("diffatlas")

@@ -1,10 +1,10 @@
 """What a killed run leaves behind: how its processes are marked, found and ended.
 
-On SIGKILL all of Ray's daemons end by themselves within three seconds but two agents, and they cannot be told that we
-are gone. So what we start is marked, and `end_orphans` finds it. The mark is an environment variable *and* open files
-in the run's own folder, since the agents overwrite their environment when they change their title. A process is ended
-only if it carries the mark of a run of ours and that run's process (id and start time, in the same PID namespace) is
-gone.
+On SIGKILL all of Ray's daemons end by themselves within three seconds but two agents, and they
+cannot be told that we are gone. So what we start is marked, and `end_orphans` finds it. The mark is
+an environment variable *and* open files in the run's own folder, since the agents overwrite their
+environment when they change their title. A process is ended only if it carries the mark of a run of
+ours and that run's process (id and start time, in the same PID namespace) is gone.
 """
 
 import json
@@ -29,13 +29,17 @@ RUN_PREFIX = "diffatlas-"
 
 
 def short_temporary_directory() -> Path:
-    """`/tmp` where possible: the path of a Unix socket has 107 bytes, and Ray appends 68 to the folder it is given."""
+    """`/tmp` where possible: the path of a Unix socket has 107 bytes, and Ray appends 68 to the
+    folder it is given.
+    """
     plain = Path("/tmp")  # noqa: S108 - folders in it are made by mkdtemp, for us alone
     return plain if plain.is_dir() and os.access(plain, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def start_of(pid: int) -> str | None:
-    """Return when a process started, in clock ticks since boot; None if it is gone, a zombie, or unknowable."""
+    """Return when a process started, in clock ticks since boot; None if it is gone, a zombie, or
+    unknowable.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -53,7 +57,9 @@ def pid_namespace() -> str | None:
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """Yield a temporary folder that names its owner, so that a later run can tell whether the owner is gone."""
+    """Yield a temporary folder that names its owner, so that a later run can tell whether the owner
+    is gone.
+    """
     folder = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=short_temporary_directory()))
     try:
         owner = {"pid": os.getpid(), "start": start_of(os.getpid()), "namespace": pid_namespace()}
@@ -66,7 +72,9 @@ def run_folder() -> Iterator[Path]:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether a run folder is ours and its owner is certainly gone; in doubt (another container) it is not."""
+    """Whether a run folder is ours and its owner is certainly gone; in doubt (another container) it
+    is not.
+    """
     try:
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return False
@@ -78,7 +86,9 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def _belongs_to(pid: int, folder: Path) -> bool:
-    """Whether a process carries the mark of a run: our environment variable, or a file open in the run's folder."""
+    """Whether a process carries the mark of a run: our environment variable, or a file open in the
+    run's folder.
+    """
     process = Path(f"/proc/{pid}")
     try:
         if f"{MARK}={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
@@ -104,9 +114,11 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def _end_processes_of(folder: Path, grace: float) -> list[int]:
-    """Wait `grace` seconds for a run's processes to end, then end the rest; return those that had to be ended.
+    """Wait `grace` seconds for a run's processes to end, then end the rest; return those that had
+    to be ended.
 
-    Each is held by a handle and looked at again before the signal, so that a number given anew is never hit.
+    Each is held by a handle and looked at again before the signal, so that a number given anew is
+    never hit.
     """
     deadline = time.monotonic() + grace
     while (remaining := processes_of(folder)) and time.monotonic() < deadline:
@@ -134,9 +146,11 @@ def _process_handle(pid: int) -> Iterator[int]:
 
 
 def end_orphans() -> list[int]:
-    """End what earlier runs of this user left behind when they were killed, and remove their folders.
+    """End what earlier runs of this user left behind when they were killed, and remove their
+    folders.
 
-    Returns the processes ended. Runs before every start of a service; does nothing where there is no /proc (macOS).
+    Returns the processes ended. Runs before every start of a service; does nothing where there is
+    no /proc (macOS).
     """
     ended: list[int] = []
     for folder in short_temporary_directory().glob(f"{RUN_PREFIX}*"):

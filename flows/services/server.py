@@ -1,7 +1,8 @@
-"""A Prefect API to report to: the configured server, or a temporary one on loopback that ends with its block.
+"""A Prefect API to report to: the configured server, or a temporary one on loopback that ends with
+its block.
 
-The temporary server ends with us, whatever ends us: it is stopped in `finally`, and after SIGKILL it ends by itself
-(see `server_process`).
+The temporary server ends with us, whatever ends us: it is stopped in `finally`, and after SIGKILL
+it ends by itself (see `server_process`).
 
 `prefect` is not imported with this module: it reads its environment when imported.
 """
@@ -27,30 +28,33 @@ from flows.services.orphans import MARK, STOP_SECONDS, end_orphans, run_folder
 from flows.services.signals import signals_deferred
 
 SERVER_START_SECONDS = 90.0
-"""The migrations of a fresh database take 5 s on a calm machine and half a minute on a loaded one."""
+"""The migrations of a fresh database take 5 s on a calm machine and half a minute on a loaded one.
+"""
 
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
     """Yield the URL of a Prefect API that answers; start a temporary server if none is configured.
 
-    `PREFECT_API_URL` or the active Prefect profile names one: it is used, never started or stopped. Otherwise exactly
-    one server starts on 127.0.0.1, on a port of the system's choice, with the database
-    `<home>/prefect/<Prefect's version>/prefect.db` (home: `DIFFATLAS_HOME`, or the user's cache folder), so that
-    migrations are paid once and the history of runs stays. Two versions of Prefect do not share a database, because the
-    older could not open what the newer has migrated.
+    `PREFECT_API_URL` or the active Prefect profile names one: it is used, never started or stopped.
+    Otherwise exactly one server starts on 127.0.0.1, on a port of the system's choice, with the
+    database `<home>/prefect/<Prefect's version>/prefect.db` (home: `DIFFATLAS_HOME`, or the user's
+    cache folder), so that migrations are paid once and the history of runs stays. Two versions of
+    Prefect do not share a database, because the older could not open what the newer has migrated.
 
-    The database belongs to one run at a time, by a lock that the kernel releases. A run that finds it taken gets an
-    empty one of its own in a temporary folder, deleted with the run. It does not share the other run's server, which
-    may end first. Nothing is lost by that: what is done is known from our store, not from Prefect's history.
+    The database belongs to one run at a time, by a lock that the kernel releases. A run that finds
+    it taken gets an empty one of its own in a temporary folder, deleted with the run. It does not
+    share the other run's server, which may end first. Nothing is lost by that: what is done is
+    known from our store, not from Prefect's history.
 
-    The temporary server has no web pages and no authentication: any user of this machine can reach it. For either,
-    start a server of your own (`prefect server start`) and set `PREFECT_API_URL`.
+    The temporary server has no web pages and no authentication: any user of this machine can reach
+    it. For either, start a server of your own (`prefect server start`) and set `PREFECT_API_URL`.
 
     For the duration, the URL is in `os.environ` and in Prefect's settings.
 
     Raises:
-        ServiceUnavailable: the configured server does not answer, or the temporary one does not start.
+        ServiceUnavailable: the configured server does not answer, or the temporary one does not
+            start.
     """
     quiet_environment()
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
@@ -81,8 +85,8 @@ def _without_proxy(host: str) -> dict[str, str]:
 def _deliver_logs_and_events() -> None:
     """Send what Prefect has queued while its server is still there.
 
-    Prefect would do so when the interpreter ends, when our server is gone: the last lines and states would be lost,
-    with a complaint on stderr, after more than a minute of attempts.
+    Prefect would do so when the interpreter ends, when our server is gone: the last lines and
+    states would be lost, with a complaint on stderr, after more than a minute of attempts.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -93,7 +97,9 @@ def _deliver_logs_and_events() -> None:
 
 
 def _check_configured_server(url: str) -> None:
-    """Ask the configured server for its health, with the authentication and certificates of Prefect's own client."""
+    """Ask the configured server for its health, with the authentication and certificates of
+    Prefect's own client.
+    """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, temporary_settings
 
@@ -134,10 +140,12 @@ def _temporary_server() -> Iterator[str]:
 
 
 def _start_server(home: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the server in a session of its own: Ctrl-C is then ours, and the last states can still be recorded.
+    """Start the server in a session of its own: Ctrl-C is then ours, and the last states can still
+    be recorded.
 
-    We bind the socket and hand it over, so that no other process can take the port in between. Nothing of the user's
-    Prefect configuration applies (a `PREFECT_SERVER_DATABASE_CONNECTION_URL` is meant for a server of their own).
+    We bind the socket and hand it over, so that no other process can take the port in between.
+    Nothing of the user's Prefect configuration applies (a `PREFECT_SERVER_DATABASE_CONNECTION_URL`
+    is meant for a server of their own).
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {name: value for name, value in QUIET_ENVIRONMENT.items() if name.startswith("PREFECT_")}

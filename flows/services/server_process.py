@@ -1,12 +1,14 @@
-"""The process of a temporary Prefect server: uvicorn on a socket it inherits, and a watch on whoever started it.
+"""The process of a temporary Prefect server: uvicorn on a socket it inherits, and a watch on
+whoever started it.
 
-Run by its path with the parent's process id and the socket's file descriptor as arguments, and with a pipe as stdin
-that the parent never writes to. The pipe closes when the parent ends, however it ends; then this process stops within
-two seconds.
+Run by its path with the parent's process id and the socket's file descriptor as arguments, and with
+a pipe as stdin that the parent never writes to. The pipe closes when the parent ends, however it
+ends; then this process stops within two seconds.
 
-A pipe and not `PR_SET_PDEATHSIG` tells that the parent is gone: the signal is sent when the *thread* that started the
-child ends, is lost when the parent dies before the child asked for it, and exists on Linux only. A closing pipe has
-none of these gaps. A forked child of the parent may keep the other end open: so the parent's id is watched as well.
+A pipe and not `PR_SET_PDEATHSIG` tells that the parent is gone: the signal is sent when the
+*thread* that started the child ends, is lost when the parent dies before the child asked for it,
+and exists on Linux only. A closing pipe has none of these gaps. A forked child of the parent may
+keep the other end open: so the parent's id is watched as well.
 """
 
 import os

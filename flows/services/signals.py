@@ -1,4 +1,6 @@
-"""Signals that end a run: turned into an exception, held back while something is taken down, kept from Ray."""
+"""Signals that end a run: turned into an exception, held back while something is taken down, kept
+from Ray.
+"""
 
 import signal
 import threading
@@ -19,7 +21,8 @@ class Terminated(KeyboardInterrupt):
 def terminate_as_interrupt() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into `Terminated`, a `KeyboardInterrupt`, until the block ends.
 
-    A signal that is ignored stays ignored (`nohup`). Outside the main thread nothing can be handled, and nothing is.
+    A signal that is ignored stays ignored (`nohup`). Outside the main thread nothing can be
+    handled, and nothing is.
     """
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -39,7 +42,8 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Hold signals back while something is taken down, so that a second Ctrl-C does not leave half of it behind.
+    """Hold signals back while something is taken down, so that a second Ctrl-C does not leave half
+    of it behind.
 
     What is done inside is bounded in time. The first signal that came is delivered afterwards.
     """
@@ -65,8 +69,8 @@ def signals_deferred() -> Iterator[None]:
 def own_signal_handlers() -> Iterator[None]:
     """Undo what `ray.init` does to SIGTERM.
 
-    It installs a handler that calls `sys.exit(15)`, and its C++ part one that prints a stack trace. A signal that
-    arrives meanwhile is handed to the handler that was in force.
+    It installs a handler that calls `sys.exit(15)`, and its C++ part one that prints a stack trace.
+    A signal that arrives meanwhile is handed to the handler that was in force.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

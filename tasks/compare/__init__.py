@@ -1,12 +1,13 @@
-"""Two snapshots side by side: which numbers moved beyond the noise of their seeds, and what came, went or failed since.
+"""Two snapshots side by side: which numbers moved beyond the noise of their seeds, and what came,
+went or failed since.
 
     comparison = compare(open_results("results", as_of="2026-03-03"), open_results("results"))
     summary(comparison)              # one sentence
     comparison.groups                # a table: one row per group of points and metric, with its verdict
     document(comparison)             # all of it as plain values
 
-How it is tested, and what few seeds can show: docs/comparing.md. No Prefect, no Ray, and no store: what is opened, as of
-when and of which study is the caller's choice.
+How it is tested, and what few seeds can show: docs/comparing.md. No Prefect, no Ray, and no store:
+what is opened, as of when and of which study is the caller's choice.
 """
 
 from tasks.compare.changes import Comparison, compare

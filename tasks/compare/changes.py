@@ -27,9 +27,9 @@ _CELL = ("dataset", "formulation", "schedule", "seed")
 class Listing:
     """The points, or cells, of two sides that are not on both, or not as they were.
 
-    `appeared` and `vanished` have the labels, the id and the status; `status` those whose status changed, with `status_before` and
-    `status_after` and, of points, `error_before` and `error_after`; `renamed` those whose labels stayed and whose id did not, with
-    both ids.
+    `appeared` and `vanished` have the labels, the id and the status; `status` those whose status
+    changed, with `status_before` and `status_after` and, of points, `error_before` and
+    `error_after`; `renamed` those whose labels stayed and whose id did not, with both ids.
     """
 
     before: int
@@ -44,19 +44,22 @@ class Listing:
 class Comparison:
     """What `compare` found.
 
-    `groups` has one row per group and metric, the most significant first. Its columns: the labels in `by`; `metric`; `verdict`;
-    `before`, `after` and `change` in the metric's units; `error`, the standard error of the change; `spreads`, the change in pooled
-    standard deviations of the seeds; `seeds_before`, `seeds_after` and `places`, how many are compared; `scale`, which is
-    `linear` or `logarithmic` (then the means are geometric, `factor` is the change as a factor, and `error` and `spreads` are those of
-    its natural logarithm); `test`, which is `paired`, `Welch` or nothing; `p` and `p_corrected`; `reason`, why it is not testable;
-    `floor_before` and `floor_after`; `near_floor`, whether both means lie below two floors; `new_ids`, how many of the compared
+    `groups` has one row per group and metric, the most significant first. Its columns: the labels
+    in `by`; `metric`; `verdict`; `before`, `after` and `change` in the metric's units; `error`, the
+    standard error of the change; `spreads`, the change in pooled standard deviations of the seeds;
+    `seeds_before`, `seeds_after` and `places`, how many are compared; `scale`, which is `linear` or
+    `logarithmic` (then the means are geometric, `factor` is the change as a factor, and `error` and
+    `spreads` are those of its natural logarithm); `test`, which is `paired`, `Welch` or nothing;
+    `p` and `p_corrected`; `reason`, why it is not testable; `floor_before` and `floor_after`;
+    `near_floor`, whether both means lie below two floors; `new_ids`, how many of the compared
     points have another id than before. What is not known is NaN.
 
-    `values` has one row per point and metric that is not the same to the last bit, of points on both sides with the same status.
-    `ambiguous` is how many points of both sides could not be matched because several share their labels and seed: these are
-    among the appeared and vanished. `beside` is how many points appeared whose labels and seed another point has that was there
-    before and still is: in a whole store, what was asked or trained otherwise stands beside what it replaces. `only_before` and
-    `only_after` are metrics that one side knows.
+    `values` has one row per point and metric that is not the same to the last bit, of points on
+    both sides with the same status. `ambiguous` is how many points of both sides could not be
+    matched because several share their labels and seed: these are among the appeared and vanished.
+    `beside` is how many points appeared whose labels and seed another point has that was there
+    before and still is: in a whole store, what was asked or trained otherwise stands beside what it
+    replaces. `only_before` and `only_after` are metrics that one side knows.
     """
 
     by: tuple[str, ...]
@@ -91,12 +94,14 @@ def compare(
     level: float = LEVEL,
     correction: str = "holm",
 ) -> Comparison:
-    """What moved from `before` to `after`, both as `tasks.results.open_results` returns them. Smaller values are better.
+    """What moved from `before` to `after`, both as `tasks.results.open_results` returns them.
+    Smaller values are better.
 
-    `metrics` defaults to all that both sides know; `by` are the labels that make a group, the seed not among them. Groups are
-    tested at `level` after a correction for their number: `holm` bounds the chance of any false alarm, `benjamini-hochberg` the
-    expected share of false alarms among the alarms. The order of points and of variables changes nothing. Raises
-    `tasks.query.QueryError` for names and numbers that make no sense, and for a dataset that is not one of points.
+    `metrics` defaults to all that both sides know; `by` are the labels that make a group, the seed
+    not among them. Groups are tested at `level` after a correction for their number: `holm` bounds
+    the chance of any false alarm, `benjamini-hochberg` the expected share of false alarms among the
+    alarms. The order of points and of variables changes nothing. Raises `tasks.query.QueryError`
+    for names and numbers that make no sense, and for a dataset that is not one of points.
     """
     by = tuple(dict.fromkeys(by))
     there = metric_names(before), metric_names(after)

@@ -1,8 +1,10 @@
-"""Each group's change in one metric: which of its points are compared, how the change is tested, and the verdict.
+"""Each group's change in one metric: which of its points are compared, how the change is tested,
+and the verdict.
 
-Seeds are what a test counts. With two seeds or more on both sides, the points that are on both sides are compared seed by seed.
-Otherwise, with two seeds or more on each side, the means over the places that both sides know are compared. Whatever cannot be
-tested keeps its row, its change and a reason.
+Seeds are what a test counts. With two seeds or more on both sides, the points that are on both
+sides are compared seed by seed. Otherwise, with two seeds or more on each side, the means over the
+places that both sides know are compared. Whatever cannot be tested keeps its row, its change and a
+reason.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _NEAR = 2.0  # floors: below so many, a mean is mostly what perfect samples show
 
 @dataclass(frozen=True)
 class _Side:
-    """The points of one side that may be compared, in an order of their own: row, group, place, seed, value and floor."""
+    """The points of one side that may be compared, in an order of their own: row, group, place,
+    seed, value and floor.
+    """
 
     row: Codes
     group: Codes
@@ -43,7 +47,9 @@ class _Side:
 
 
 def rows(pair: Pair, metric: str, by: Sequence[str]) -> pd.DataFrame:
-    """A row for each group that has a value of `metric` at a place that both sides know; the columns of `Comparison.groups`."""
+    """A row for each group that has a value of `metric` at a place that both sides know; the
+    columns of `Comparison.groups`.
+    """
     groups, places = pair.codes(by), pair.places
     size, found = groups[2], pair.match
     first = _side(pair, metric, groups[0], places[0], places[1], after=False)
@@ -94,7 +100,9 @@ def rows(pair: Pair, metric: str, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _side(pair: Pair, metric: str, group: Codes, place: Codes, other: Codes, *, after: bool) -> _Side:
-    """The points with a value at places that are on both sides, but for those that cannot be told from one another."""
+    """The points with a value at places that are on both sides, but for those that cannot be told
+    from one another.
+    """
     columns: Columns = pair.after if after else pair.before
     keys = pair.keys
     key = keys[1] if after else keys[0]
@@ -135,7 +143,9 @@ def _regular(side: _Side, size: int) -> Mask:
 
 
 def _untested(contrasts: Contrasts, paired: Mask, moved: Mask, regular: Mask) -> tuple[np.ndarray, np.ndarray]:
-    """The verdict of what is not tested, with its reason; both empty where there is a test to judge."""
+    """The verdict of what is not tested, with its reason; both empty where there is a test to
+    judge.
+    """
     fewest = np.minimum(contrasts.seeds_first, contrasts.seeds_second)
     same = np.where(paired, ~moved, contrasts.same)
     cases = (

@@ -1,9 +1,11 @@
-"""Which rows of two tables are the same thing: by id, and by labels and seed where ids have changed.
+"""Which rows of two tables are the same thing: by id, and by labels and seed where ids have
+changed.
 
-An id changes when the version of a component does, when a network is trained otherwise, or when another number of samples is
-drawn; labels do not. So what has the same id is matched first. Of the rest, a row is matched with the row of the same labels and
-seed if there is exactly one on either side: where there are several, something that no label shows tells them apart, and
-guessing which became which would invent changes. Those are counted as ambiguous and stay unmatched.
+An id changes when the version of a component does, when a network is trained otherwise, or when
+another number of samples is drawn; labels do not. So what has the same id is matched first. Of the
+rest, a row is matched with the row of the same labels and seed if there is exactly one on either
+side: where there are several, something that no label shows tells them apart, and guessing which
+became which would invent changes. Those are counted as ambiguous and stay unmatched.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ NEEDED = (*PLACE, "cell_id", "point_id", "status")
 
 @dataclass(frozen=True)
 class Axis:
-    """The values of one coordinate in order, and for each row of the two tables which of them it has."""
+    """The values of one coordinate in order, and for each row of the two tables which of them it
+    has.
+    """
 
     values: np.ndarray
     before: Codes
@@ -40,10 +44,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Match:
-    """Row `before[k]` is row `after[k]`; `vanished` and `appeared` are the rows without a counterpart.
+    """Row `before[k]` is row `after[k]`; `vanished` and `appeared` are the rows without a
+    counterpart.
 
-    `same_id[k]` says whether the two share their id. `twin_before` and `twin_after` mark the rows that are on both sides by their
-    labels and seed, but could not be matched because several are.
+    `same_id[k]` says whether the two share their id. `twin_before` and `twin_after` mark the rows
+    that are on both sides by their labels and seed, but could not be matched because several are.
     """
 
     before: Codes
@@ -65,7 +70,9 @@ class Pair:
     match: Match
 
     def codes(self, names: Iterable[str]) -> tuple[Codes, Codes, int]:
-        """One number for each combination of these coordinates, for the points of both sides; how many there are."""
+        """One number for each combination of these coordinates, for the points of both sides; how
+        many there are.
+        """
         return _combined([self.axes[name] for name in names], len(self.before["point_id"]), len(self.after["point_id"]))
 
     @cached_property
@@ -91,7 +98,8 @@ def pair_of(before: xr.Dataset, after: xr.Dataset, metrics: Sequence[str] = ()) 
 
 
 def paired(before: Columns, after: Columns, names: Sequence[str], key: str, more: Sequence[str] = ()) -> Pair:
-    """Two tables with their rows matched by the ids in column `key`, else by the coordinates `names`.
+    """Two tables with their rows matched by the ids in column `key`, else by the coordinates
+    `names`.
 
     `more` are coordinates that are known of the rows, and match none.
     """
@@ -102,7 +110,9 @@ def paired(before: Columns, after: Columns, names: Sequence[str], key: str, more
 
 
 def _columns(points: xr.Dataset, metrics: Sequence[str], more: Sequence[str]) -> Columns:
-    """What is compared of a dataset, a point once, sorted by id; a value that is not finite or not of an ok point is NaN."""
+    """What is compared of a dataset, a point once, sorted by id; a value that is not finite or not
+    of an ok point is NaN.
+    """
     ids = np.asarray(points["point_id"].values).astype(str)
     _, rows = np.unique(ids, return_index=True)
     columns = {name: np.asarray(points[name].values)[rows] for name in (*NEEDED, *more)}

@@ -108,7 +108,8 @@ def _records(frame: pd.DataFrame) -> list[Spec]:
 def table(comparison: Comparison, width: int, rows: int = 20) -> Group:
     """What moved, then what cannot be tested or is within noise, then what came, went or failed.
 
-    Fits into `width` characters; at most `rows` lines of each kind, the most significant or most frequent first.
+    Fits into `width` characters; at most `rows` lines of each kind, the most significant or most
+    frequent first.
     """
     groups = comparison.groups
     parts: list[RenderableType] = [_header(comparison), Text(summary(comparison), "bold")]
@@ -187,7 +188,9 @@ def _remark(row: Mapping[str, Plain]) -> str:
 
 
 def _change(row: Mapping[str, Plain]) -> str:
-    """The change with its standard error: in the metric's units, or as a factor with a relative error."""
+    """The change with its standard error: in the metric's units, or as a factor with a relative
+    error.
+    """
     if math.isfinite(row["factor"]):
         error = f" ±{100 * row['error']:.2g} %" if math.isfinite(row["error"]) else ""
         return f"x {brief(row['factor'])}{error}"
@@ -239,7 +242,9 @@ def _listings(noun: str, listing: Listing, comparison: Comparison, rows: int) ->
 
 
 def _switches(status: pd.DataFrame) -> pd.DataFrame:
-    """Changes of status with one text for what happened: from, to, and the first line of the reason."""
+    """Changes of status with one text for what happened: from, to, and the first line of the
+    reason.
+    """
     reason = status["error_after"] if "error_after" in status else pd.Series("", index=status.index)
     first = [(str(text).strip().splitlines() or [""])[0] for text in reason]
     switch = [
@@ -250,7 +255,9 @@ def _switches(status: pd.DataFrame) -> pd.DataFrame:
 
 
 def _folded(frame: pd.DataFrame, names: Sequence[str], rows: int) -> list[Text]:
-    """One line for each combination of `names`, the most frequent first, with its step counts and seeds in brief."""
+    """One line for each combination of `names`, the most frequent first, with its step counts and
+    seeds in brief.
+    """
     groups = frame.groupby(list(names), sort=True)
     sizes = groups.size().sort_values(ascending=False, kind="stable")
     lines = []

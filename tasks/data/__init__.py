@@ -1,8 +1,10 @@
-"""Data that do not come from a formula: points and images of files, handwritten digits with the metrics of their own.
+"""Data that do not come from a formula: points and images of files, handwritten digits with the
+metrics of their own.
 
 - `from_file`: points and images of somebody's own;
-- `digits`: the data set that ships with scikit-learn; `digits_classifier`: the network whose features and answers
-  `digits_metrics` (`fid-digits`, `label-accuracy`) use, with its weights and how they came about.
+- `digits`: the data set that ships with scikit-learn; `digits_classifier`: the network whose
+  features and answers `digits_metrics` (`fid-digits`, `label-accuracy`) use, with its weights and
+  how they came about.
 
 Importing this package registers all of them.
 """

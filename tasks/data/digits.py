@@ -32,14 +32,15 @@ def _all() -> tuple[Tensor, Tensor]:
 )
 @dataclass(frozen=True)
 class Digits(PointSet):
-    """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels in [-1, 1], each as likely as any other.
+    """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels in [-1, 1], each as likely as any
+    other.
 
-    A point is an image, row by row: white on black, -1 is the paper, 1 the stroke, in 17 grey levels. Mean pixel -0.39, standard
-    deviation about the mean image 0.54. `digit` keeps one of the ten classes only, 174 to 183 images: the law that a model asked for
-    that digit should follow.
+    A point is an image, row by row: white on black, -1 is the paper, 1 the stroke, in 17 grey
+    levels. Mean pixel -0.39, standard deviation about the mean image 0.54. `digit` keeps one of the
+    ten classes only, 174 to 183 images: the law that a model asked for that digit should follow.
 
-    The exact denoiser is the empirical one: sampling with it gives the images themselves. Modes are the classes, an image belonging
-    to the class of the nearest one of the data.
+    The exact denoiser is the empirical one: sampling with it gives the images themselves. Modes are
+    the classes, an image belonging to the class of the nearest one of the data.
 
     Raises:
         ValueError: a digit that is none of 0 to 9.

@@ -1,9 +1,10 @@
 r"""A small classifier of handwritten digits: the eyes of the image metrics.
 
-Two convolutions, a mean over 2 x 2 pixels, a layer of 32 units (the *features* that laws of images are compared in) and ten
-logits, all with silu. It is trained by `train_classifier`, in seconds, from one fixed stream and in float64, so that the same
-weights come out on every machine but for rounding; those that the package ships beside this file (``digits_classifier.safetensors``)
-are its result in float32. Every fifth image is held out.
+Two convolutions, a mean over 2 x 2 pixels, a layer of 32 units (the *features* that laws of images
+are compared in) and ten logits, all with silu. It is trained by `train_classifier`, in seconds,
+from one fixed stream and in float64, so that the same weights come out on every machine but for
+rounding; those that the package ships beside this file (``digits_classifier.safetensors``) are its
+result in float32. Every fifth image is held out.
 
 Run ``python -m tasks.data.digits_classifier`` to train it again and write the file.
 """
@@ -75,7 +76,9 @@ def seen(x: Tensor) -> Seen:
 
 
 def as_images(x: Tensor) -> Tensor:
-    """Samples as they can be shown: pixels within [-1, 1], in the 17 grey levels that the data have."""
+    """Samples as they can be shown: pixels within [-1, 1], in the 17 grey levels that the data
+    have.
+    """
     return (x.clamp(-1, 1) * (_GREYS / 2)).round() / (_GREYS / 2)
 
 
@@ -85,10 +88,12 @@ def held_out(n: int) -> Tensor:
 
 
 def train_classifier(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Weights from images ``[n, 64]`` float64 and labels ``[n]``; those of `held_out` are not looked at.
+    """Weights from images ``[n, 64]`` float64 and labels ``[n]``; those of `held_out` are not
+    looked at.
 
-    AdamW with 1 % decay of the weights, cosine learning rate, cross entropy; half of the images of a batch are moved by up to
-    one pixel, and all get noise, so that features speak of shapes rather than of single pixels.
+    AdamW with 1 % decay of the weights, cosine learning rate, cross entropy; half of the images of
+    a batch are moved by up to one pixel, and all get noise, so that features speak of shapes rather
+    than of single pixels.
     """
     generator = stream("digits classifier")
     weights = {name: _initial(shape, generator).requires_grad_() for name, shape in _SHAPES.items()}

@@ -1,15 +1,18 @@
-r"""How good samples of digits look: the Frechet distance of features, and whether a digit that was asked for is one.
+r"""How good samples of digits look: the Frechet distance of features, and whether a digit that was
+asked for is one.
 
-Both look at samples as images (clipped to the range of the pixels, in the grey levels of the data) through the classifier that the
-package ships (`tasks.data.digits_classifier`).
+Both look at samples as images (clipped to the range of the pixels, in the grey levels of the data)
+through the classifier that the package ships (`tasks.data.digits_classifier`).
 
-The Frechet distance between two laws of features, taken as normal ones with means m and covariances C, is
+The Frechet distance between two laws of features, taken as normal ones with means m and covariances
+C, is
 
     d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1^(1/2) C_2 C_1^(1/2))^(1/2)),
 
-whose estimate from n images on each side is too high by about a constant over n, of the size of what good samplers differ by. So
-all of its values here are of equally many images: n samples against n images of the data, n never more than half of them; and the
-floor is the same number for the two halves of the data, which share no image: what a sampler of new images scores.
+whose estimate from n images on each side is too high by about a constant over n, of the size of
+what good samplers differ by. So all of its values here are of equally many images: n samples
+against n images of the data, n never more than half of them; and the floor is the same number for
+the two halves of the data, which share no image: what a sampler of new images scores.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ class Moments(NamedTuple):
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """The squared Frechet distance d^2 of two normal laws (Dowson & Landau, J. Multivariate Analysis 12, 1982)."""
+    """The squared Frechet distance d^2 of two normal laws (Dowson & Landau, J. Multivariate
+    Analysis 12, 1982).
+    """
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     middle = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
@@ -84,14 +89,17 @@ class _DigitsMetric(Metric):
 class FrechetDigits(_DigitsMetric):
     """Frechet distance between samples and data in the features of a small classifier of digits.
 
-    The first n samples, n = `points` or half of the data if that is less, against n images of the data, averaged over 64 choices
-    of these from a fixed stream. Values of different n do not compare: the estimate has a bias of about a constant over n.
+    The first n samples, n = `points` or half of the data if that is less, against n images of the
+    data, averaged over 64 choices of these from a fixed stream. Values of different n do not
+    compare: the estimate has a bias of about a constant over n.
 
-    Of a target of some digits, such as a sampler with labels in its guidance has, the data are the images of these.
+    Of a target of some digits, such as a sampler with labels in its guidance has, the data are the
+    images of these.
 
-    Floor: the same for n other images of the data in place of the samples, the mean over the same choices; with the default, two
-    halves of the data against each other. The data themselves, drawn with replacement, score three quarters of it: a sampler that
-    returns what it was trained on lies *below* the floor.
+    Floor: the same for n other images of the data in place of the samples, the mean over the same
+    choices; with the default, two halves of the data against each other. The data themselves, drawn
+    with replacement, score three quarters of it: a sampler that returns what it was trained on lies
+    *below* the floor.
     """
 
     axis_label: ClassVar[str] = "Fréchet distance of classifier features"
@@ -140,8 +148,9 @@ def _halves(digits: tuple[int, ...], n: int) -> tuple[tuple[Moments, Moments], .
 class LabelAccuracy(_DigitsMetric):
     """Share of conditional samples that are classified as asked; more is better.
 
-    It serves targets of one digit (``{name: digits, digit: 3}``) and those of samplers that are asked for labels by guidance: of
-    several labels, sample i is asked for the i-th in turn. "Floor" is what images of these digits themselves reach.
+    It serves targets of one digit (``{name: digits, digit: 3}``) and those of samplers that are
+    asked for labels by guidance: of several labels, sample i is asked for the i-th in turn. "Floor"
+    is what images of these digits themselves reach.
     """
 
     axis_label: ClassVar[str] = "share classified as asked"

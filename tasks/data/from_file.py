@@ -1,8 +1,9 @@
 """Targets that are read from a file: the empirical law of somebody's own points or images.
 
-A file's content is part of what the target is. The points are read once, when the target is made; a digest of them goes
-into its spec, and so into every id derived from it: a file that has changed is another target, and a spec that names the
-digest of the old one is refused. The points travel with the object, so that a worker on another machine needs no file.
+A file's content is part of what the target is. The points are read once, when the target is made; a
+digest of them goes into its spec, and so into every id derived from it: a file that has changed is
+another target, and a spec that names the digest of the old one is refused. The points travel with
+the object, so that a worker on another machine needs no file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ MOST_EXACT = 5000
 
 @dataclass(frozen=True)
 class FilePoints(PointSet):
-    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder; a subclass says of which shape the array is."""
+    """The points in a ``.npy`` or ``.npz`` file or a Zarr folder; a subclass says of which shape
+    the array is.
+    """
 
     _accepted: ClassVar[dict[int, str]]  # by the number of the array's axes
 
@@ -69,7 +72,9 @@ class FilePoints(PointSet):
         return {key: value for key, value in super().identity().items() if key not in {"path", "array"}}
 
     def label(self) -> str:
-        """The file's name without its ending, the array, and the beginning of the digest: ``faces@1f2e3d4c``."""
+        """The file's name without its ending, the array, and the beginning of the digest:
+        ``faces@1f2e3d4c``.
+        """
         inner = f":{self.array}" if self.array else ""
         text = f"{Path(self.path).stem}{inner}@{self.digest[:8]}"
         return "".join(c if c.isprintable() else "?" for c in text)
@@ -84,16 +89,19 @@ class FilePoints(PointSet):
 class FromFile(FilePoints):
     """The points in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other.
 
-    `path` is taken from the current folder if it is relative. `array` names the array where there are several (``.npz``,
-    Zarr group). Real numbers of shape ``[n]`` or ``[n, dim]``, ``n >= 2``, become float64; nothing is shifted or scaled.
-    Samples are drawn with replacement. The exact answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
+    `path` is taken from the current folder if it is relative. `array` names the array where there
+    are several (``.npz``, Zarr group). Real numbers of shape ``[n]`` or ``[n, dim]``, ``n >= 2``,
+    become float64; nothing is shifted or scaled. Samples are drawn with replacement. The exact
+    answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
 
-    `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that was stored has it.
+    `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that
+    was stored has it.
 
     Raises:
-        ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled objects, or several arrays
-            and none is named, or not the one named; is larger than 1 GB as float64; is not an array of real finite numbers
-            of one of these shapes; holds one point only, again and again; or has another digest than the one given.
+        ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled
+            objects, or several arrays and none is named, or not the one named; is larger than 1 GB
+            as float64; is not an array of real finite numbers of one of these shapes; holds one
+            point only, again and again; or has another digest than the one given.
     """
 
     _accepted: ClassVar[dict[int, str]] = {1: "[n]", 2: "[n, dim]"}
@@ -106,11 +114,13 @@ class FromFile(FilePoints):
 )
 @dataclass(frozen=True)
 class Images(FilePoints):
-    """Images in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other: `from_file` that knows height and width.
+    """Images in a ``.npy`` or ``.npz`` file or a Zarr folder, each as likely as any other:
+    `from_file` that knows height and width.
 
-    Real numbers of shape ``[n, height, width]`` or ``[n, channels, height, width]``, ``n >= 2``; nothing is shifted or scaled, and
-    pixels between -1 and 1 suit the formulations best. A point is an image, channel by channel, row by row. Everything else,
-    what is refused included, is as of `from_file`.
+    Real numbers of shape ``[n, height, width]`` or ``[n, channels, height, width]``, ``n >= 2``;
+    nothing is shifted or scaled, and pixels between -1 and 1 suit the formulations best. A point is
+    an image, channel by channel, row by row. Everything else, what is refused included, is as of
+    `from_file`.
     """
 
     _accepted: ClassVar[dict[int, str]] = {3: "[n, height, width]", 4: "[n, channels, height, width]"}
@@ -134,7 +144,9 @@ Convert = Callable[[Any], NDArray[np.float64]]
 
 
 def _read(path: str, array: str | None, accepted: dict[int, str]) -> NDArray[np.float64]:
-    """The array, contiguous; one point to a row, or to what lies behind the first axis. Raises `_Refused`."""
+    """The array, contiguous; one point to a row, or to what lies behind the first axis. Raises
+    `_Refused`.
+    """
     try:
         return _reader(Path(path))(Path(path), array, partial(_points, accepted=accepted))
     except _Refused:

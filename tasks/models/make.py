@@ -68,7 +68,8 @@ def train(
         WrongValue: parts that do not fit together, a setting out of range, or a training that
             diverged.
 
-    Warns where the schedule does not end in noise for such data: samples then start from the wrong place.
+    Warns where the schedule does not end in noise for such data: samples then start from the wrong
+    place.
     """
     own = named.dataset(target, labels=labels)
     chosen = named.formulation(formulation)

@@ -1,13 +1,15 @@
 """What a study asks for, what is known already, and what is therefore to be done.
 
 - `cell`: one denoiser: dataset x formulation x schedule x seed x training settings;
-- `point`: one question to a cell: sampler x grid x guidance x steps (x number of samples and layout of the start noise);
+- `point`: one question to a cell: sampler x grid x guidance x steps (x number of samples and layout
+  of the start noise);
 - `expansion`: from a study's axes to its points;
 - `cost`: what an answer costs; `shards`: cells packed for one worker;
-- `plan`: what is done, failed, impossible and missing, and why; `warnings`: what a plan asks without use.
+- `plan`: what is done, failed, impossible and missing, and why; `warnings`: what a plan asks
+  without use.
 
-Ids are hashes of the canonical spec, defaults written out, and of the version of every component; they do not depend on
-order, spelling, worker or time. Everything here is a pure function.
+Ids are hashes of the canonical spec, defaults written out, and of the version of every component;
+they do not depend on order, spelling, worker or time. Everything here is a pure function.
 """
 
 from __future__ import annotations

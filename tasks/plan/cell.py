@@ -15,7 +15,9 @@ from tasks.plain import Plain, Spec
 
 ENGINE_VERSION = 2
 
-"""Part of every id: raised when the training loop or the sampling loop changes the numbers it gives."""
+"""Part of every id: raised when the training loop or the sampling loop changes the numbers it
+gives.
+"""
 
 
 def digest(value: object) -> str:

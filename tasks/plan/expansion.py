@@ -46,7 +46,9 @@ def points_of(study: Study) -> list[Point]:
 
 
 def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:
-    """The pairs of a block that are trained, and the exact answer on each of their schedules; schedules as the data set has them."""
+    """The pairs of a block that are trained, and the exact answer on each of their schedules;
+    schedules as the data set has them.
+    """
     fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
     yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained))
     if dataset.exact:
@@ -56,7 +58,9 @@ def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> 
 
 
 def _choices(block: Block, own: Sampler | None) -> Sequence[SamplerChoice]:
-    """The samplers to ask: of a model with a way of its own that way, as the study writes it if it does."""
+    """The samplers to ask: of a model with a way of its own that way, as the study writes it if it
+    does.
+    """
     if own is None:
         return block.samplers
     return [one for one in block.samplers if type(one.sampler) is type(own)] or [SamplerChoice(own)]

@@ -72,9 +72,10 @@ def make_plan(
 ) -> Plan:
     """What is done, failed, impossible and missing, and why.
 
-    `known` is what the store says of points by id, `trained` the ids of cells whose weights it holds. A point is done if it
-    is stored with all that the study wants of it: its metrics as they are now, its samples, its trajectory. The points in
-    `forced` are computed in any case, and their cells trained again.
+    `known` is what the store says of points by id, `trained` the ids of cells whose weights it
+    holds. A point is done if it is stored with all that the study wants of it: its metrics as they
+    are now, its samples, its trajectory. The points in `forced` are computed in any case, and their
+    cells trained again.
     """
     points = points_of(study)
     weights, again = set(trained), set(forced)

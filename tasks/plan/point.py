@@ -1,4 +1,6 @@
-"""One question to a cell: what it asks, what its samples should follow, and why it may have no answer."""
+"""One question to a cell: what it asks, what its samples should follow, and why it may have no
+answer.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ class Point:
 
     @cached_property
     def data_distribution(self) -> Dataset:
-        """The law of clean data that is sampled from: the cell's target, or that target given what guidance knows."""
+        """The law of clean data that is sampled from: the cell's target, or that target given what
+        guidance knows.
+        """
         return self.guidance.target(self.cell.dataset) if self.guidance else self.cell.dataset
 
     @cached_property
@@ -93,7 +97,9 @@ class Point:
 
     @property
     def noise_left(self) -> float:
-        """sigma / alpha of the noise that its samples are to end in; 0 where they are to follow the data's law."""
+        """sigma / alpha of the noise that its samples are to end in; 0 where they are to follow the
+        data's law.
+        """
         if not isinstance(self.sampler, OwnTarget):
             return 0.0
         last = self._last()
@@ -105,7 +111,9 @@ class Point:
 
     @property
     def has_limit(self) -> bool:
-        """Whether its samples are the exact denoiser's and tend to those of the probability flow as steps grow many."""
+        """Whether its samples are the exact denoiser's and tend to those of the probability flow as
+        steps grow many.
+        """
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
         return self.cell.exact and known and self.target == self.data_distribution and self.sampler.order is not None
 
@@ -152,7 +160,9 @@ class Point:
 
     @property
     def flow(self) -> str:
-        """What the exact denoiser's flow to its limit depends on: points that agree in it share the limit."""
+        """What the exact denoiser's flow to its limit depends on: points that agree in it share the
+        limit.
+        """
         guidance = [self.guidance.identity()] if self.guidance else []
         return json.dumps([self.cell.id, self.schedule.identity(), self.samples, self.start, *guidance], sort_keys=True)
 

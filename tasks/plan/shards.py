@@ -16,7 +16,9 @@ SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash
 
 
 def stack_key(cell: Cell) -> str:
-    """What cells must agree in to share a shard: those of one stack, or exact answers of one target."""
+    """What cells must agree in to share a shard: those of one stack, or exact answers of one
+    target.
+    """
     if not isinstance(cell.formulation, Trained) or cell.training is None:
         return json.dumps([cell.dataset.dim, cell.dataset.spec()])
     return json.dumps([repr(network_of(cell)), repr(cell.formulation.objective), cell.training.spec()])
@@ -49,7 +51,9 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """A name a person recognises: ``uniform: edm x3`` or ``uniform: exact on edm x3, iddpm x2``."""
+        """A name a person recognises: ``uniform: edm x3`` or
+        ``uniform: exact on edm x3, iddpm x2``.
+        """
         counts: dict[str, dict[str, int]] = {}
         for job in self.jobs:
             labels = job.cell.labels

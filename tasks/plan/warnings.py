@@ -1,4 +1,6 @@
-"""What a study had better be told before it is run: questions that have an answer, but not the one that is meant."""
+"""What a study had better be told before it is run: questions that have an answer, but not the one
+that is meant.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tasks.study import Study
 
 
 def root_mean_square(dataset: Dataset) -> float:
-    """sqrt(E|x_0|^2 / dim) = sqrt(std^2 + |mean|^2 / dim): the size of the data beside noise that is centred at zero."""
+    """sqrt(E|x_0|^2 / dim) = sqrt(std^2 + |mean|^2 / dim): the size of the data beside noise that
+    is centred at zero.
+    """
     return math.sqrt(dataset.std**2 + math.fsum(m * m for m in dataset.mean) / dataset.dim)
 
 
@@ -47,10 +51,12 @@ def measured_in_vain(plan: Plan) -> list[str]:
 
 
 def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
-    """One line for each data set on a schedule that does not end in noise, in the order given and without repetition.
+    """One line for each data set on a schedule that does not end in noise, in the order given and
+    without repetition.
 
-    Samplers start from ``N(0, sigma(t_max)^2 I)``. Where the data have not drowned by then (`Schedule.end_warning`) that is not
-    the law of x at t_max, and neither a better network nor more steps mend it.
+    Samplers start from ``N(0, sigma(t_max)^2 I)``. Where the data have not drowned by then
+    (`Schedule.end_warning`) that is not the law of x at t_max, and neither a better network nor
+    more steps mend it.
     """
     warnings = ((dataset, schedule.end_warning(root_mean_square(dataset))) for dataset, schedule in pairs)
     return list(dict.fromkeys(f"{dataset.label()}: {line}" for dataset, line in warnings if line is not None))

@@ -1,6 +1,8 @@
-"""Asking stored results: filter, group, reduce, rank, and what no other point beats on several counts.
+"""Asking stored results: filter, group, reduce, rank, and what no other point beats on several
+counts.
 
-`--where` and `--at` are a small language of their own (`tasks.where.language`), which is read and never executed.
+`--where` and `--at` are a small language of their own (`tasks.where.language`), which is read and
+never executed.
 """
 
 from tasks.query.ranking import pareto, rank

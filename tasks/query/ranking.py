@@ -1,14 +1,16 @@
 """Which choice is best, and which configurations nothing beats on several counts at once.
 
-A *configuration* is data set, formulation, schedule, sampler, grid and steps; its value is the mean over its seeds. One with a failed
-point is left out, since its mean would be over the survivors.
+A *configuration* is data set, formulation, schedule, sampler, grid and steps; its value is the mean
+over its seeds. One with a failed point is left out, since its mean would be over the survivors.
 
-Behind the first by ``d``: where two configurations share seeds, which start from the same noise, d is the mean of the
-differences seed by seed, with their standard error; otherwise the difference of the means, with the errors added in squares.
-One is *tied* if the rule of `tasks.statistics.decision` cannot tell it from the first: a group is one family of tests.
+Behind the first by ``d``: where two configurations share seeds, which start from the same noise, d
+is the mean of the differences seed by seed, with their standard error; otherwise the difference of
+the means, with the errors added in squares. One is *tied* if the rule of
+`tasks.statistics.decision` cannot tell it from the first: a group is one family of tests.
 
-Rows that set out from data or from an observation (`tasks.columns`) know more than those that make samples from noise, or are measured
-against another law: beside these they are left out, and the table says so in ``attrs["left_out"]``.
+Rows that set out from data or from an observation (`tasks.columns`) know more than those that make
+samples from noise, or are measured against another law: beside these they are left out, and the
+table says so in ``attrs["left_out"]``.
 """
 
 from __future__ import annotations
@@ -36,14 +38,18 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Configurations:
-    """Configurations without a failed point that satisfy a condition, and the points that make them up."""
+    """Configurations without a failed point that satisfy a condition, and the points that make them
+    up.
+    """
 
     columns: Columns
     """Of the points, all of them `ok`."""
     codes: np.ndarray
     """Which configuration each point belongs to ``[point]``."""
     labels: dict[str, np.ndarray]
-    """Of each configuration, `CONFIGURATION` and, where they are known, `OF_SAMPLER` ``[configuration]``."""
+    """Of each configuration, `CONFIGURATION` and, where they are known, `OF_SAMPLER`
+    ``[configuration]``.
+    """
     left_out: tuple[str, ...] = ()
     """Samplers that set out from data or from an observation, left out beside others."""
 
@@ -51,7 +57,9 @@ class Configurations:
         return len(self.labels["dataset"])
 
     def mean(self, name: str) -> np.ndarray:
-        """The mean of a column over each configuration's points ``[configuration]``; whole numbers where all are whole."""
+        """The mean of a column over each configuration's points ``[configuration]``; whole numbers
+        where all are whole.
+        """
         means: np.ndarray = reduced(self.columns[name], self.codes, ["mean"])["mean"]
         return means.astype(np.int64) if (means % 1 == 0).all() and (np.abs(means) < 2**53).all() else means
 
@@ -59,8 +67,8 @@ class Configurations:
 def configurations(points: xr.Dataset, at: str | None, where: str | None, apart: Sequence[str] = ()) -> Configurations:
     """The configurations of the points that satisfy `where`, all of whose points satisfy `at`.
 
-    Without those that set out from data or from an observation, where others of the data set are compared with them: samplers are,
-    unless they are among the axes that are kept `apart`.
+    Without those that set out from data or from an observation, where others of the data set are
+    compared with them: samplers are, unless they are among the axes that are kept `apart`.
 
     Raises:
         QueryError: `where` or `at` names no column, or cannot be understood.
@@ -92,7 +100,9 @@ def _knowing_beside_others(columns: Columns) -> np.ndarray:
 
 
 def _refuse_pooled_points(found: Configurations) -> None:
-    """Two points of one configuration and seed are of differently trained networks: a mean over both is of neither."""
+    """Two points of one configuration and seed are of differently trained networks: a mean over
+    both is of neither.
+    """
     seeds, labels = factorize(found.columns["seed"])
     places, counts = np.unique(found.codes * max(len(labels), 1) + seeds, return_counts=True)
     if (counts > 1).any():
@@ -136,7 +146,8 @@ def rank(
     by: Sequence[str] = BY,
     where: str | None = None,
 ) -> pd.DataFrame:
-    """For every group of `by`, the values of axis `of` in the order of their best configuration that satisfies `at`.
+    """For every group of `by`, the values of axis `of` in the order of their best configuration
+    that satisfies `at`.
 
     Args:
         points: a dataset of points, as `tasks.results.open_results` gives it.
@@ -144,16 +155,18 @@ def rank(
         metric: what they are ranked by; `w1` if it was measured, otherwise the only metric.
         at: a condition that every point of a configuration has to satisfy, such as ``nfe <= 20``.
         by: axes within whose values the ranking is made anew (without `of`).
-        where: a condition on points, as in `tasks.query.query`; points that do not satisfy it are not looked at.
+        where: a condition on points, as in `tasks.query.query`; points that do not satisfy it are
+            not looked at.
 
     Returns:
-        Columns: `by`, `rank` (from 1), `of`, the rest of its best configuration, `nfe`, ``<metric>_mean``, ``<metric>_sem``,
-        ``<metric>_count`` (seeds), `behind` (to the first; positive is worse) with `behind_sem`, and `tied`: whether the first
-        place cannot be told from this one (for the first: from any other); missing where that cannot be decided.
+        Columns: `by`, `rank` (from 1), `of`, the rest of its best configuration, `nfe`,
+        ``<metric>_mean``, ``<metric>_sem``, ``<metric>_count`` (seeds), `behind` (to the first;
+        positive is worse) with `behind_sem`, and `tied`: whether the first place cannot be told
+        from this one (for the first: from any other); missing where that cannot be decided.
 
     Raises:
-        QueryError: an unknown name, a condition that makes no sense, several data sets compared with each other, or several points
-            for one configuration and seed.
+        QueryError: an unknown name, a condition that makes no sense, several data sets compared
+            with each other, or several points for one configuration and seed.
     """
     metric = _metric(points, metric)
     check("--best", [of], _axes(points))
@@ -213,14 +226,17 @@ def pareto(
     by: Sequence[str] = (),
     where: str | None = None,
 ) -> pd.DataFrame:
-    """The configurations that no other one of their group of `by` beats: at least as good in all objectives and better in one.
+    """The configurations that no other one of their group of `by` beats: at least as good in all
+    objectives and better in one.
 
-    Objectives are metrics, and `nfe`, `steps`, `train_seconds` and `sample_seconds`, of which less is better. Equal configurations
-    are all kept; one without a value (NaN) in some objective is never on the front.
+    Objectives are metrics, and `nfe`, `steps`, `train_seconds` and `sample_seconds`, of which less
+    is better. Equal configurations are all kept; one without a value (NaN) in some objective is
+    never on the front.
 
     Returns:
-        Columns: `by`, the rest of the configuration, `nfe`, then for each objective its mean: ``<metric>_mean``, ``<metric>_sem`` and
-        ``<metric>_count`` of a metric, its own name otherwise. Rows in the order of `by`, then of the first objective, best first.
+        Columns: `by`, the rest of the configuration, `nfe`, then for each objective its mean:
+        ``<metric>_mean``, ``<metric>_sem`` and ``<metric>_count`` of a metric, its own name
+        otherwise. Rows in the order of `by`, then of the first objective, best first.
 
     Raises:
         QueryError: as `rank`; also without objectives.
@@ -263,7 +279,9 @@ def _fronts(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _front(costs: np.ndarray) -> np.ndarray:
-    """Which rows no other row dominates. In lexicographic order only an earlier row can, and if any does, one of the front does."""
+    """Which rows no other row dominates. In lexicographic order only an earlier row can, and if any
+    does, one of the front does.
+    """
     rows, of = np.unique(costs, axis=0, return_inverse=True)
     good = np.zeros(len(rows), dtype=bool)
     if rows.shape[1] == 2:

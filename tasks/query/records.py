@@ -41,7 +41,9 @@ def metric_columns(points: xr.Dataset) -> list[str]:
 
 
 def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
-    """What a mean over seeds would mix up: networks that were trained in different ways under the same labels; None if nothing."""
+    """What a mean over seeds would mix up: networks that were trained in different ways under the
+    same labels; None if nothing.
+    """
     columns = chosen(points, expression)
     columns = columns.rows(columns["status"] == "ok")
     places = Groups(columns, PLACE, columns.size)

@@ -1,4 +1,6 @@
-"""The summary of a study as a table: formulation x steps, mean and standard error over seeds, floor, exact row."""
+"""The summary of a study as a table: formulation x steps, mean and standard error over seeds,
+floor, exact row.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
 
 
 def summary(points: xr.Dataset, metric: str) -> pd.DataFrame:
-    """One row per (dataset, sampler, formulation, schedule, grid, steps): mean, sem, count and floor of a metric."""
+    """One row per (dataset, sampler, formulation, schedule, grid, steps): mean, sem, count and
+    floor of a metric.
+    """
     frame = points.to_dataframe().reset_index(drop=True)
     frame = frame[(frame["status"] == "ok") & frame[metric].notna()]
     groups = frame.groupby(list(_NAMES), sort=False)
@@ -58,10 +62,12 @@ def brief(value: float) -> str:
 
 
 def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
-    """A table for each dataset and sampler; as many step counts as fit into `width` characters, first and last included.
+    """A table for each dataset and sampler; as many step counts as fit into `width` characters,
+    first and last included.
 
-    What is sampled in one step and in no other way has no table of its own: it stands below each of its data set's. The sampling floor
-    is told in the title where all rows share it, and row by row where they follow different laws.
+    What is sampled in one step and in no other way has no table of its own: it stands below each of
+    its data set's. The sampling floor is told in the title where all rows share it, and row by row
+    where they follow different laws.
     """
     if of_models(points, metric):
         return [_of_models(points, metric)] if points[metric].notnull().any() else []
@@ -113,7 +119,9 @@ def _command(points: xr.Dataset, metric: str) -> str:
 
 
 def _of_models(points: xr.Dataset, metric: str) -> Group:
-    """A metric that every point of a model repeats: one row for each model, with the floor and what it is above that."""
+    """A metric that every point of a model repeats: one row for each model, with the floor and what
+    it is above that.
+    """
     frame = points.to_dataframe().reset_index(drop=True)
     frame = frame[(frame["status"] == "ok") & frame[metric].notna()].drop_duplicates("cell_id")
     floor = frame[MetricColumns(metric).floor]
@@ -146,7 +154,9 @@ def _entry(row: Plain) -> str:
 
 
 def _baselines(rows: pd.DataFrame) -> pd.Series:
-    """Which rows are of formulations that were asked by one sampler in one step alone, where others were asked more of."""
+    """Which rows are of formulations that were asked by one sampler in one step alone, where others
+    were asked more of.
+    """
     keys = ["dataset", "formulation"]
     questions = rows.assign(question=rows["sampler"] + "@" + rows["steps"].astype(str)).groupby(keys)["question"]
     by_sampler = rows.groupby(["dataset", "sampler"])["steps"]
@@ -163,7 +173,9 @@ def _in_one_step(rows: pd.DataFrame) -> str:
 
 
 def _grids_apart(rows: pd.DataFrame) -> list[str]:
-    """Of each row, a word for its grid where the same question was asked on several; nothing where the grid is one."""
+    """Of each row, a word for its grid where the same question was asked on several; nothing where
+    the grid is one.
+    """
     grids = rows.groupby(["dataset", "sampler", "formulation", "schedule"])["grid"].transform("nunique")
     several = set(rows.loc[grids > 1, "sampler"])
     return [f" on {grid}" if s in several else "" for s, grid in zip(rows["sampler"], rows["grid"], strict=True)]

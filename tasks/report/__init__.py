@@ -1,18 +1,19 @@
 """From stored results to one page that opens anywhere, without a network.
 
-`draw_report` takes the answers of a study and returns the HTML text; writing it to a file is the business of `page.files`. The
-rooms, each of which knows those before it:
+`draw_report` takes the answers of a study and returns the HTML text; writing it to a file is the
+business of `page.files`. The rooms, each of which knows those before it:
 
 - `text`: numbers as people read them;
-- `lookup`: what is found in the store: `requested` (what every row asks, as components), `points` (rows as plain values), `metrics`,
-  `targets` (the exact law), `labels`;
-- `numbers`: `curves` (means and intervals over seeds), `findings` (what they say, in sentences), `decomposition` (where an error comes
-  from), `models` (what models answer by themselves), and the literature, weighed on them: `comparisons`, `evidence`, `claims`
-  (`claims.claims` gives verdicts as plain values);
-- `pictures`, in the style of `style`: `quality`, `decomposition`, `losses`, `score`; of samples `distributions`, `trajectories`, `plane`,
-  `space`, `images`; and `fields`;
-- `page`: `views` (samples by the kind of their target), `datasets` (everything about one data set), `tables`, `frame`, the templates,
-  and `draw`.
+- `lookup`: what is found in the store: `requested` (what every row asks, as components), `points`
+  (rows as plain values), `metrics`, `targets` (the exact law), `labels`;
+- `numbers`: `curves` (means and intervals over seeds), `findings` (what they say, in sentences),
+  `decomposition` (where an error comes from), `models` (what models answer by themselves), and the
+  literature, weighed on them: `comparisons`, `evidence`, `claims` (`claims.claims` gives verdicts
+  as plain values);
+- `pictures`, in the style of `style`: `quality`, `decomposition`, `losses`, `score`; of samples
+  `distributions`, `trajectories`, `plane`, `space`, `images`; and `fields`;
+- `page`: `views` (samples by the kind of their target), `datasets` (everything about one data set),
+  `tables`, `frame`, the templates, and `draw`.
 """
 
 from tasks.report.page.draw import draw_report

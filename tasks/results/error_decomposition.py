@@ -1,8 +1,9 @@
 r"""Where an error comes from: each metric of each point, split into four parts that add up.
 
-With m(N) a metric of a point's samples after N steps, ``m_exact(N)`` the same question put to the exact denoiser (same data set, schedule,
-sampler, grid, steps, seed: the same noise), ``m_limit`` the exact denoiser's flow followed without discretisation error, and the
-floor, what as many perfect samples would have:
+With m(N) a metric of a point's samples after N steps, ``m_exact(N)`` the same question put to the
+exact denoiser (same data set, schedule, sampler, grid, steps, seed: the same noise), ``m_limit``
+the exact denoiser's flow followed without discretisation error, and the floor, what as many perfect
+samples would have:
 
     m = network + discretisation + prior + floor
 
@@ -10,8 +11,9 @@ floor, what as many perfect samples would have:
     discretisation  m_exact - m_limit    what N steps add (of a stochastic sampler: also its own law at finite N)
     prior           m_limit - floor      what is lost by starting from a normal law at t_max and ending at t_min
 
-These are differences of numbers with sampling noise, so any of them may be negative by about the floor; the trained and the exact row share
-their noise, which is why `network` is sharper than either. Where the data set has no exact denoiser there is only the floor.
+These are differences of numbers with sampling noise, so any of them may be negative by about the
+floor; the trained and the exact row share their noise, which is why `network` is sharper than
+either. Where the data set has no exact denoiser there is only the floor.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _QUESTION = ("dataset", "schedule", "sampler", "grid", "steps", "seed", "samples
 
 
 def split(table: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns ``<metric>_<part>`` and ``<metric>_limit`` of every metric; NaN where there is no exact row to compare with."""
+    """The columns ``<metric>_<part>`` and ``<metric>_limit`` of every metric; NaN where there is no
+    exact row to compare with.
+    """
     split_metrics = [m for m in map(MetricColumns, metrics) if m.limit in table]
     if not split_metrics:
         return {}

@@ -1,7 +1,8 @@
 """Why each point of a plan is to be computed: which stored point it differs from, and in what.
 
-A point is new to the store if its id is. When the store holds a point on the same place of every axis, something that the
-axes do not show has changed: the training settings, the number of samples, the version of a component or of the engine.
+A point is new to the store if its id is. When the store holds a point on the same place of every
+axis, something that the axes do not show has changed: the training settings, the number of samples,
+the version of a component or of the engine.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Reason:
 
 
 def explain(plan: Plan, answers: Answers | None) -> list[Reason]:
-    """The reasons of all points to be computed, the most frequent first; `answers` is the whole store, None without one."""
+    """The reasons of all points to be computed, the most frequent first; `answers` is the whole
+    store, None without one.
+    """
     new = any(text == NEW for text in plan.reasons.values())
     stored, specs, cells = (
         (_stored(answers), answers.point_specs(), answers.cell_specs) if answers and new else ({},) * 3

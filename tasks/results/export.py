@@ -1,12 +1,15 @@
-"""Stored results as plain files: Zarr v3, netCDF-4 or Parquet, for those who have neither this package nor Icechunk.
+"""Stored results as plain files: Zarr v3, netCDF-4 or Parquet, for those who have neither this
+package nor Icechunk.
 
     xarray.open_zarr("points.zarr")         xarray.open_dataset("points.nc")         pandas.read_parquet("points.parquet")
 
-All three hold every point with its coordinates, metrics, the columns beside them, and as attributes where the numbers come from:
-snapshot, versions, device, the names of the studies, and the chosen study's canonical spec as JSON text.
+All three hold every point with its coordinates, metrics, the columns beside them, and as attributes
+where the numbers come from: snapshot, versions, device, the names of the studies, and the chosen
+study's canonical spec as JSON text.
 
-Zarr and netCDF can also hold the final samples that were kept, one group for each shape: ``samples/NxD`` with ``samples
-[kept, sample, coordinate]`` and ``point_id [kept]``. Nothing is padded.
+Zarr and netCDF can also hold the final samples that were kept, one group for each shape:
+``samples/NxD`` with ``samples [kept, sample, coordinate]`` and ``point_id [kept]``. Nothing is
+padded.
 
 A file is written beside its place and renamed when it is whole, so that there is never half of one.
 """
@@ -144,7 +147,9 @@ def _is_export(path: Path, form: str) -> bool:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A path in a temporary folder beside `path`; what is written there takes the place of `path` at the end, unless there is an error."""
+    """A path in a temporary folder beside `path`; what is written there takes the place of `path`
+    at the end, unless there is an error.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         yield folder / path.name
@@ -167,7 +172,9 @@ def _put_in_place(new: Path, path: Path, aside: Path) -> None:
 
 
 def _writable(points: xr.Dataset) -> xr.Dataset:
-    """Texts of variable length, the only ones that Zarr v3 and netCDF both store in a way that is specified."""
+    """Texts of variable length, the only ones that Zarr v3 and netCDF both store in a way that is
+    specified.
+    """
     texts = {
         name: (variable.dims, np.array(variable.values.tolist(), dtype=np.dtypes.StringDType()))
         for name, variable in points.variables.items()
@@ -180,7 +187,9 @@ def _writable(points: xr.Dataset) -> xr.Dataset:
 
 @contextmanager
 def _consolidating() -> Iterator[None]:
-    """Zarr warns that consolidated metadata is not specified yet; without it, xarray warns whoever opens the folder."""
+    """Zarr warns that consolidated metadata is not specified yet; without it, xarray warns whoever
+    opens the folder.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
         yield

@@ -1,4 +1,5 @@
-"""What a store says of points and metrics so that its readers need no component: written from components, or from stored specs.
+"""What a store says of points and metrics so that its readers need no component: written from
+components, or from stored specs.
 
 Of a point, beside its labels:
 
@@ -10,7 +11,8 @@ Of a point, beside its labels:
                          ``forward``      from data to noise; no model is asked
                          ``dynamics``     whatever else: from data, or ending in noise
 
-Rows of older schemas lack them. `derived` finds them in the specs that such rows have, never in their labels.
+Rows of older schemas lack them. `derived` finds them in the specs that such rows have, never in
+their labels.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ _NOISE = ("random", "quantiles", "prior")  # layouts of the start noise, where a
 
 
 def start_of(point: Point, *, answered: bool) -> str:
-    """What samples set out from and, where they end in noise, how much of it: answers are compared with those that have the same."""
+    """What samples set out from and, where they end in noise, how much of it: answers are compared
+    with those that have the same.
+    """
     if point.cell.formulation.restores:
         return f"observation: {point.cell.formulation.observation}"
     start = "data" if point.sampler.from_data else point.start
@@ -72,7 +76,9 @@ def metric_facts(metrics: Iterable[BaseMetric]) -> dict[str, MetricFacts]:
 
 
 def derived(root: zarr.Group) -> Derived:
-    """What the rows of a store of an older schema do not say. Classes that cannot be imported any more are no hindrance."""
+    """What the rows of a store of an older schema do not say. Classes that cannot be imported any
+    more are no hindrance.
+    """
     rows = read_points(root, ["cell_id", "schedule", "start", "spec"])
     cells = read_cells(root, ["cell_id", "spec"])
     restoring = {

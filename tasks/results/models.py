@@ -49,7 +49,9 @@ class ModelledAnswers(Answers):
     """The answers of a store with the denoisers that gave them: what a page asks for."""
 
     def model(self, cell_id: str) -> Model | None:
-        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the present code."""
+        """The denoiser of a cell; None where it is not stored, gives none, or is not made by the
+        present code.
+        """
         try:
             found = model_of(self, cell_id)
         except (NotStored, CannotBeMade):

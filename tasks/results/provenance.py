@@ -1,6 +1,8 @@
-"""What is stored with each commit, so that its numbers can be explained and made again: versions, revision, machine, person.
+"""What is stored with each commit, so that its numbers can be explained and made again: versions,
+revision, machine, person.
 
-All values are texts. The study itself lies in the snapshot, and the version of every component in the spec of each cell.
+All values are texts. The study itself lies in the snapshot, and the version of every component in
+the spec of each cell.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ _GIT_SECONDS = 10
 
 
 def provenance(study: str, **more: str) -> dict[str, str]:
-    """Study, machine, person, versions of what computes, revision of the code; `more` as the caller knows it."""
+    """Study, machine, person, versions of what computes, revision of the code; `more` as the caller
+    knows it.
+    """
     return {
         "study": study,
         "host": f"{platform.system()} {platform.machine()}",
@@ -43,9 +47,12 @@ def _user() -> str:
 
 @cache
 def revision(folder: Path) -> dict[str, str]:
-    """``git`` (the commit's full id) and ``git_dirty`` ("yes" if tracked files differ from it); empty outside a checkout."""
+    """``git`` (the commit's full id) and ``git_dirty`` ("yes" if tracked files differ from it);
+    empty outside a checkout.
+    """
     head = _git(folder, "rev-parse", "HEAD")
-    # A package inside somebody else's repository (a virtual environment in it) is not what that commit describes.
+    # A package inside somebody else's repository (a virtual environment in it) is not what that
+    # commit describes.
     if not head or _git(folder, "ls-files", "--error-unmatch", __file__) is None:
         return {}
     return {"git": head, "git_dirty": "yes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "no"}

@@ -45,7 +45,9 @@ class UnknownStudy(WrongInput, LookupError):
 
 
 class Answers:
-    """One snapshot of a store, all of it or one study's share; everything is read when first asked for."""
+    """One snapshot of a store, all of it or one study's share; everything is read when first asked
+    for.
+    """
 
     def __init__(self, store: Store, study: str | None = None, as_of: str | None = None) -> None:
         self._store, self.name, self._as_of = store, study, as_of
@@ -87,7 +89,9 @@ class Answers:
         return columns
 
     def table(self) -> dict[str, np.ndarray]:
-        """The stored columns of these points, text as text; what is for the planner rather than for readers."""
+        """The stored columns of these points, text as text; what is for the planner rather than for
+        readers.
+        """
         return self._table
 
     @cached_property
@@ -109,7 +113,9 @@ class Answers:
         return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
 
     def _asks(self, metric: str) -> bool:
-        """Whether the study asks for the metric of that column, or may: of a class that is not known here nothing is known."""
+        """Whether the study asks for the metric of that column, or may: of a class that is not
+        known here nothing is known.
+        """
         facts = self.metrics.get(metric)
         return facts is None or facts.spec in self.study["metrics"]
 
@@ -166,7 +172,9 @@ class Answers:
         return None if values is None else xr.DataArray(values, dims=("sample", "coordinate"), name=point_id)
 
     def trajectory(self, point_id: str) -> xr.DataArray | None:
-        """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or None if not kept."""
+        """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or
+        None if not kept.
+        """
         self._known(point_id)
         with self._store.reading(f"the trajectory of point {point_id}"):
             found = read_trajectory(self._root, point_id, self._places)
@@ -190,11 +198,15 @@ class Answers:
         return {str(i): json.loads(str(s)) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)}
 
     def losses(self) -> xr.DataArray:
-        """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate `step`."""
+        """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate
+        `step`.
+        """
         return self._curves("losses", "loss_steps", "progress", "step").rename("loss")
 
     def score_errors(self) -> xr.DataArray:
-        """Error of the learned score by noise level ``[cell, level]``, with coordinate `nsr` (noise-to-signal ratio)."""
+        """Error of the learned score by noise level ``[cell, level]``, with coordinate `nsr`
+        (noise-to-signal ratio).
+        """
         return self._curves("score_errors", "score_levels", "level", "nsr").rename("score-error")
 
     def _curves(self, values_of: str, places_of: str, dim: str, place: str) -> xr.DataArray:

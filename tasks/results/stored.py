@@ -1,4 +1,6 @@
-"""What a store knows of a study: which of its points are answered, and what is therefore to be done."""
+"""What a store knows of a study: which of its points are answered, and what is therefore to be
+done.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from tasks.study import Study, StudyError, load_study
 def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPoint]:
     """What the planner needs to know of every point.
 
-    A metric that has a version and neither value nor floor could not be measured: that is known of it too, unless what failed
-    is to be tried again.
+    A metric that has a version and neither value nor floor could not be measured: that is known of
+    it too, unless what failed is to be tried again.
     """
     table = answers.table()
     metrics = metrics_among(table)
@@ -56,13 +58,17 @@ def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forc
 
 @contextlib.contextmanager
 def coordinate(store: Store, force_unlock: bool = False) -> Iterator[Coordinator]:
-    """The only writer of a store, as long as the context lasts; one of an older schema is migrated first: see `Store.coordinate`."""
+    """The only writer of a store, as long as the context lasts; one of an older schema is migrated
+    first: see `Store.coordinate`.
+    """
     with store.coordinate(force_unlock, derived) as coordinator:
         yield coordinator
 
 
 def record(coordinator: Coordinator, plan: Plan, metadata: Mapping[str, str]) -> str:
-    """Record a study with what needs no work: its impossible points, and what is known of its metrics. The snapshot's id."""
+    """Record a study with what needs no work: its impossible points, and what is known of its
+    metrics. The snapshot's id.
+    """
     impossible = skipped_rows(
         (point, plan.impossible[point.id]) for point in plan.points if point.id in plan.unrecorded
     )
@@ -72,7 +78,9 @@ def record(coordinator: Coordinator, plan: Plan, metadata: Mapping[str, str]) ->
 
 
 def is_recorded(store: Store, plan: Plan) -> bool:
-    """Whether the store knows the study as it is, with all its impossible points and what there is to know of its metrics."""
+    """Whether the store knows the study as it is, with all its impossible points and what there is
+    to know of its metrics.
+    """
     answers = Answers(store)
     if plan.study.name not in answers.studies or plan.unrecorded:
         return False
@@ -87,7 +95,8 @@ def is_recorded(store: Store, plan: Plan) -> bool:
 def plan_for(
     source: Study | str | Path, store: str = "results", overrides: Sequence[str] = (), *, retry_failed: bool = False
 ) -> Plan:
-    """What a run of a study would do: which points are done, missing, failed or impossible, and why.
+    """What a run of a study would do: which points are done, missing, failed or impossible, and
+    why.
 
     Nothing is written.
 

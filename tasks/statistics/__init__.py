@@ -1,4 +1,5 @@
-"""Who can be told from whom, and how sure a mean is: one method for page, command line and comparison.
+"""Who can be told from whom, and how sure a mean is: one method for page, command line and
+comparison.
 
 - `decision`: the one rule for "cannot be told apart", its level and its false-alarm rates;
 - `corrections`: what to make of many tests;

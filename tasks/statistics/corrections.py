@@ -3,8 +3,9 @@ r"""p values of a family of tests, corrected for how many they are.
     Holm                    p'_(i) = max over j <= i of min(1, (m - j + 1) p_(j)),  p_(1) <= ... <= p_(m)
     Benjamini-Hochberg      p'_(i) = min over j >= i of min(1, m p_(j) / j)
 
-At a level a, Holm's rule keeps the chance of *any* false alarm in the family below a, whatever the tests have to do
-with each other; that of Benjamini and Hochberg keeps the expected *share* of false alarms among the alarms below a.
+At a level a, Holm's rule keeps the chance of *any* false alarm in the family below a, whatever the
+tests have to do with each other; that of Benjamini and Hochberg keeps the expected *share* of false
+alarms among the alarms below a.
 
 Source: Holm, Scand. J. Stat. 6, 1979; Benjamini & Hochberg, J. R. Stat. Soc. B 57, 1995.
 """

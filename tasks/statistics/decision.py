@@ -1,28 +1,32 @@
-r"""The one rule for "cannot be told apart": two configurations, or two sides of a comparison, by their seeds.
+r"""The one rule for "cannot be told apart": two configurations, or two sides of a comparison, by
+their seeds.
 
-*The test.* Let x_s and y_s be the values of the two by seed s; where all of them are positive and the largest exceeds ten
-times the smallest (`DECADE`), their logarithms; always these where a factor is stated (the claims of the page).
+*The test.* Let x_s and y_s be the values of the two by seed s; where all of them are positive and
+the largest exceeds ten times the smallest (`DECADE`), their logarithms; always these where a factor
+is stated (the claims of the page).
 
     paired   d_s = y_s - x_s,  t = mean(d) / (sd(d) / sqrt n),  n - 1 degrees of freedom
     Welch    t = (mean(y) - mean(x)) / sqrt(v_x / n_x + v_y / n_y),  degrees of freedom by Satterthwaite's formula
 
-In pairs where two seeds or more are shared, over these: equal seeds share their start noise, which cancels in the
-difference. Where they do not share it, pairs are as valid, and no sharper than Welch's test. Welch's test where fewer are
-shared and each has two or more.
+In pairs where two seeds or more are shared, over these: equal seeds share their start noise, which
+cancels in the difference. Where they do not share it, pairs are as valid, and no sharper than
+Welch's test. Welch's test where fewer are shared and each has two or more.
 
-*What cannot be decided.* One seed; differences without a spread beyond rounding (nothing to hold them against: also values
-that come in steps can agree by chance); a value that is infinite. What is the same to rounding for every seed is not told
-apart. A seed without a value (NaN) does not take part. Where the caller knows that nothing is random (quantiles to start
-from, an exact denoiser, a deterministic sampler), every difference beyond rounding is one.
+*What cannot be decided.* One seed; differences without a spread beyond rounding (nothing to hold
+them against: also values that come in steps can agree by chance); a value that is infinite. What is
+the same to rounding for every seed is not told apart. A seed without a value (NaN) does not take
+part. Where the caller knows that nothing is random (quantiles to start from, an exact denoiser, a
+deterministic sampler), every difference beyond rounding is one.
 
-*Many tests.* The tests that serve one statement are a family, corrected by Holm's rule at `LEVEL`: those of one `diff`;
-those of one verdict on a claim; those of one ranking, in which everyone is compared with the first. The first of k is
-chosen by the same numbers, and not beforehand. So what is promised of a ranking is what "multiple comparisons with the
-best" promise: *the one that is best in truth is told apart from the first* with a chance of at most `LEVEL`. That *some* of
-k equals is told apart has a larger chance for many k; docs/comparing.md has both, as they were simulated.
+*Many tests.* The tests that serve one statement are a family, corrected by Holm's rule at `LEVEL`:
+those of one `diff`; those of one verdict on a claim; those of one ranking, in which everyone is
+compared with the first. The first of k is chosen by the same numbers, and not beforehand. So what
+is promised of a ranking is what "multiple comparisons with the best" promise: *the one that is best
+in truth is told apart from the first* with a chance of at most `LEVEL`. That *some* of k equals is
+told apart has a larger chance for many k; docs/comparing.md has both, as they were simulated.
 
-Source: Student, Biometrika 6, 1908; Welch, Biometrika 34, 1947; Holm, Scand. J. Stat. 6, 1979; Gupta, Technometrics 7,
-1965 and Hsu, Ann. Stat. 9, 1981 (comparisons with the best).
+Source: Student, Biometrika 6, 1908; Welch, Biometrika 34, 1947; Holm, Scand. J. Stat. 6, 1979;
+Gupta, Technometrics 7, 1965 and Hsu, Ann. Stat. 9, 1981 (comparisons with the best).
 """
 
 from __future__ import annotations
@@ -51,7 +55,9 @@ LEVEL = 0.05
 FEWEST = 2
 """Seeds, without which there is no spread."""
 DECADE = 10.0
-"""Values of a pair that are all positive and differ by more than this factor are compared by their logarithms."""
+"""Values of a pair that are all positive and differ by more than this factor are compared by their
+logarithms.
+"""
 _ROUNDING = 64 * np.finfo(np.float64).eps
 
 
@@ -66,13 +72,15 @@ class Values:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """The second side against the first, an entry per pair ``[pair]``, NaN where something is not known.
+    """The second side against the first, an entry per pair ``[pair]``, NaN where something is not
+    known.
 
-    `first` and `second` are means in the metric's units, geometric ones where `logarithmic`; `change` is their difference
-    (of the shared seeds, where `paired`). On the scale that was tested, `error` is the standard error of the change, and
-    `spreads` is the change in pooled standard deviations of the seeds; `factor` is the change as a factor, of logarithmic
-    pairs. `still` pairs have no spread beyond rounding, and pairs that are the `same` no change either. `p` is that of one
-    test, NaN where none can be made.
+    `first` and `second` are means in the metric's units, geometric ones where `logarithmic`;
+    `change` is their difference (of the shared seeds, where `paired`). On the scale that was
+    tested, `error` is the standard error of the change, and `spreads` is the change in pooled
+    standard deviations of the seeds; `factor` is the change as a factor, of logarithmic pairs.
+    `still` pairs have no spread beyond rounding, and pairs that are the `same` no change either.
+    `p` is that of one test, NaN where none can be made.
     """
 
     paired: Mask
@@ -97,7 +105,8 @@ class Contrasts:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule says of each pair ``[pair]``: told `apart`, not told apart (`tied`), or neither.
+    """What the rule says of each pair ``[pair]``: told `apart`, not told apart (`tied`), or
+    neither.
 
     `p` is the corrected one of its family, NaN where there was no test.
     """
@@ -121,7 +130,8 @@ def decided(
         contrasts: the tests.
         family: whose statement each pair serves ``[pair]``; all serve one, unless it is given.
         level: of each family.
-        nothing_random: of which pairs seeds change nothing, so that every difference is one ``[pair]``.
+        nothing_random: of which pairs seeds change nothing, so that every difference is one
+            ``[pair]``.
 
     Returns:
         Which pairs are told apart.
@@ -158,7 +168,8 @@ def against_first(
         nothing_random: of which rows seeds change nothing ``[row]``.
 
     Returns:
-        For each row whether it is told apart from its first, and worse ``[row]``; a first is never told from itself.
+        For each row whether it is told apart from its first, and worse ``[row]``; a first is never
+        told from itself.
     """
     rows = np.flatnonzero(first != np.arange(len(first)))
     contrasts = by_seed(values[first[rows]], values[rows])
@@ -171,7 +182,8 @@ def against_first(
 
 
 def by_seed(first: Array, second: Array, *, margin: Array | None = None, scale: Scale = AUTO) -> Contrasts:
-    """The second against the first, in pairs where two seeds or more are shared, otherwise by Welch's test.
+    """The second against the first, in pairs where two seeds or more are shared, otherwise by
+    Welch's test.
 
     Args:
         first: by pair and seed ``[pair, seed]``, NaN where a seed has none.
@@ -205,7 +217,9 @@ def extremes(groups: Codes, values: Array, size: int) -> tuple[Array, Array]:
 
 
 def moments(groups: Codes, values: Array, size: int) -> tuple[Codes, Array, Array]:
-    """Number, mean and variance (n - 1 in its denominator) of each group's values; NaN where there are too few."""
+    """Number, mean and variance (n - 1 in its denominator) of each group's values; NaN where there
+    are too few.
+    """
     n = np.bincount(groups, minlength=size)
     mean = np.bincount(groups, weights=values, minlength=size) / np.where(n > 0, n, np.nan)
     squares = np.bincount(groups, weights=(values - mean[groups]) ** 2, minlength=size)
@@ -222,11 +236,14 @@ def contrasts_of(
         second: of the other side.
         size: how many pairs there are.
         paired: which are compared by seed ``[pair]``: both sides then have the same seeds.
-        margin: a difference that counts as none, in the metric's units ``[pair]``; what is tested is the rest, on their scale.
-        scale: that of the values or that of their logarithms, which are positive then; `AUTO` by their range.
+        margin: a difference that counts as none, in the metric's units ``[pair]``; what is tested
+            is the rest, on their scale.
+        scale: that of the values or that of their logarithms, which are positive then; `AUTO` by
+            their range.
 
     Returns:
-        A contrast for each pair; p is NaN where a side has too few seeds, or where these have no spread.
+        A contrast for each pair; p is NaN where a side has too few seeds, or where these have no
+        spread.
     """
     groups, values = np.concatenate([first.group, second.group]), np.concatenate([first.value, second.value])
     low, high = extremes(groups, values, size)
@@ -235,7 +252,8 @@ def contrasts_of(
     logarithmic = (low > 0) & (high / DECADE > low)
     if margin is not None or scale != AUTO:
         logarithmic = np.full(size, scale == LOGARITHMIC and margin is None) & known
-    # otherwise in units of a power of two near the largest value: no square is then lost to the range of numbers
+    # otherwise in units of a power of two near the largest value: no square is then lost to the
+    # range of numbers
     unit = np.where(logarithmic, 0, np.frexp(np.maximum(np.abs(low), np.abs(high)))[1])
     ends = [np.abs(np.log(np.where(logarithmic, end, 1.0))) for end in (low, high)]
     magnitude = np.maximum(1.0, np.maximum(*ends))  # of what is tested; rounding is relative to it
@@ -291,7 +309,9 @@ def _by_seed(values: Values, logarithmic: Mask, unit: Codes) -> Values:
 
 
 def _satterthwaite(part_x: Array, part_y: Array, n_x: Codes, n_y: Codes) -> Array:
-    """Degrees of freedom of Welch's test, from the two parts of the squared error; NaN where they vanish."""
+    """Degrees of freedom of Welch's test, from the two parts of the squared error; NaN where they
+    vanish.
+    """
     whole = np.where(part_x + part_y > 0, part_x + part_y, np.nan)
     a, b = part_x / whole, part_y / whole
     return np.asarray(1 / (a**2 / np.where(n_x > 1, n_x - 1, np.nan) + b**2 / np.where(n_y > 1, n_y - 1, np.nan)))

@@ -1,13 +1,14 @@
 r"""How sure a mean over seeds is: Student's interval, on the line and on a logarithmic axis.
 
-For n values x_i with mean m and standard deviation s (n - 1 in its denominator), and t the quantile of Student's
-distribution with n - 1 degrees of freedom,
+For n values x_i with mean m and standard deviation s (n - 1 in its denominator), and t the quantile
+of Student's distribution with n - 1 degrees of freedom,
 
     of the mean                  m +- t s / sqrt(n)
     on a logarithmic axis        exp(m +- t s / sqrt(n)),  m and s those of log x_i.
 
-A positive quantity that spans decades is as uncertain as its logarithm is: the first interval of few seeds reaches below
-zero, where a logarithmic axis has no place. The second one holds the geometric mean, not always the arithmetic one.
+A positive quantity that spans decades is as uncertain as its logarithm is: the first interval of
+few seeds reaches below zero, where a logarithmic axis has no place. The second one holds the
+geometric mean, not always the arithmetic one.
 
 Source: Student, Biometrika 6, 1908.
 """
@@ -23,7 +24,9 @@ from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
-"""From which an interval is shown: one seed has no spread, and of two it is thirteen times their standard error."""
+"""From which an interval is shown: one seed has no spread, and of two it is thirteen times their
+standard error.
+"""
 _LARGEST = math.log(np.finfo(np.float64).max)
 
 
@@ -74,7 +77,8 @@ def geometric_interval(
         fewest: how many values it takes.
 
     Returns:
-        Its ends in the unit of the values, both above zero; None for too few values, or if one is not above zero.
+        Its ends in the unit of the values, both above zero; None for too few values, or if one is
+        not above zero.
     """
     numbers = np.asarray(values, dtype=float)
     if not (numbers > 0).all():

@@ -1,6 +1,7 @@
 """The store: one Icechunk repository of Zarr arrays, written in transactions by one coordinator.
 
-Layout (schema 3; docs/store.md has every array), tables append-only but for rows that are computed again:
+Layout (schema 3; docs/store.md has every array), tables append-only but for rows that are computed
+again:
 
     points/        one row per point: ids, coordinates, status, error, counts, one number per metric and per floor
     cells/         one row per denoiser: id, spec, status, error, training time, losses, errors of the score by noise level
@@ -10,8 +11,8 @@ Layout (schema 3; docs/store.md has every array), tables append-only but for row
     studies/NAME   the study's canonical spec and the ids of its points
     metrics        what is known of each metric: what it looks at, which values are better, version, spec
 
-A commit is a snapshot; readers open one and never see half of a commit. Done means: committed here. Every row and every
-chunk carries a checksum that is verified when it is read.
+A commit is a snapshot; readers open one and never see half of a commit. Done means: committed here.
+Every row and every chunk carries a checksum that is verified when it is read.
 """
 
 from tasks.failpoints import FAILPOINTS

@@ -1,4 +1,6 @@
-"""Imported before Icechunk, which writes its log to standard output, where documents of ours go; errors arrive as exceptions."""
+"""Imported before Icechunk, which writes its log to standard output, where documents of ours go;
+errors arrive as exceptions.
+"""
 
 import os
 

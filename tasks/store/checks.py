@@ -1,4 +1,6 @@
-"""Checksums that tell a store's rows from what a lost, swapped or flipped piece of storage would read as."""
+"""Checksums that tell a store's rows from what a lost, swapped or flipped piece of storage would
+read as.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ABSENT: dict[str, float] = {
 
 
 def crc(*data: bytes, start: int = 0) -> int:
-    """The checksum of a large value, or of several one after the other; `start` is that of what came before."""
+    """The checksum of a large value, or of several one after the other; `start` is that of what
+    came before.
+    """
     check = start
     for part in data:
         check = zlib.crc32(part, check)
@@ -23,10 +27,12 @@ def crc(*data: bytes, start: int = 0) -> int:
 
 
 def row_checks(ids: np.ndarray, blocks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A checksum per row, int64: sum over words of (bits xor those of "no value") times an odd number of the place.
+    """A checksum per row, int64: sum over words of (bits xor those of "no value") times an odd
+    number of the place.
 
-    What is absent counts nothing, so a column that is added later changes no row's checksum. One changed word is
-    always seen, several at once but for one in 2^64 or so. The first of the integers is where it goes, and not part of it.
+    What is absent counts nothing, so a column that is added later changes no row's checksum. One
+    changed word is always seen, several at once but for one in 2^64 or so. The first of the
+    integers is where it goes, and not part of it.
     """
     check = _weighed(np.ascontiguousarray(ids).view(np.uint64), np.uint64(0), 0)
     for salt, kind in enumerate(ABSENT, start=1):
@@ -49,7 +55,9 @@ def _weighed(words: np.ndarray, absent: np.ndarray | np.uint64, salt: int) -> np
 
 
 def curve_checks(values: np.ndarray) -> np.ndarray:
-    """One checksum per row of ``[row, curve, place]``, the same however wide the array has become; 0 for no curve."""
+    """One checksum per row of ``[row, curve, place]``, the same however wide the array has become;
+    0 for no curve.
+    """
     rows, curves, places = values.shape
     flat = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(rows, curves * places).view(np.uint64)
     if not flat.shape[1]:

@@ -32,7 +32,9 @@ class StoreLocked(StoreUnavailable):
 
 
 class StoreMoved(StoreUnavailable):
-    """Somebody else committed since this run's last commit; what this run had not committed is not written."""
+    """Somebody else committed since this run's last commit; what this run had not committed is not
+    written.
+    """
 
     kind = "store-moved"
 
@@ -50,7 +52,9 @@ class WrongReference(WrongInput, LookupError):
 
 
 class NotStored(WrongInput, KeyError):
-    """A point, cell or study that the store does not hold, or samples or weights of it that were not kept."""
+    """A point, cell or study that the store does not hold, or samples or weights of it that were
+    not kept.
+    """
 
     kind = "not-stored"
 
@@ -98,7 +102,9 @@ def remedy(error: BaseException) -> str | None:
 
 
 def _unavailable(uri: str, doing: str, error: BaseException, *, damaged: bool) -> StoreUnavailable:
-    """What a foreign error says of the store: it is `damaged`, unless the error is known to mean something else."""
+    """What a foreign error says of the store: it is `damaged`, unless the error is known to mean
+    something else.
+    """
     message, known = f"store {uri}: cannot {doing}: {in_brief(error)}", remedy(error)
     if damaged and known is None:
         return StoreDamaged(f"{message} ({_REPAIR})")
@@ -107,7 +113,9 @@ def _unavailable(uri: str, doing: str, error: BaseException, *, damaged: bool) -
 
 @contextlib.contextmanager
 def speaking(uri: str, doing: str) -> Iterator[None]:
-    """Turn what the storage raises while `doing` into `StoreUnavailable`; what callers did wrong passes."""
+    """Turn what the storage raises while `doing` into `StoreUnavailable`; what callers did wrong
+    passes.
+    """
     try:
         yield
     except _NOT_OURS as error:
@@ -135,5 +143,7 @@ def reading_stored(uri: str, doing: str) -> Iterator[None]:
 
 
 def _panicked(error: BaseException) -> bool:
-    """Whether Icechunk's Rust gave up on what it read, which arrives as an exception that no clause for exceptions catches."""
+    """Whether Icechunk's Rust gave up on what it read, which arrives as an exception that no clause
+    for exceptions catches.
+    """
     return type(error).__name__ == "PanicException"

@@ -1,4 +1,6 @@
-"""Snapshots of a store: their list, the many ways to name one, tags, and letting go of what nobody needs."""
+"""Snapshots of a store: their list, the many ways to name one, tags, and letting go of what nobody
+needs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tasks.store.errors import StoreDamaged, WrongReference, in_brief
 from tasks.store.storage import MAIN, Repository, Snapshot
 
 YOUNGEST = timedelta(hours=1)
-"""How old a snapshot is at least before `collect` lets go of it: a reader that opened it may go on as long as this."""
+"""How old a snapshot is at least before `collect` lets go of it: a reader that opened it may go on
+as long as this.
+"""
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{20}")
 _PREFIX = re.compile(r"[0-9A-HJKMNP-TV-Z]{4,19}")
@@ -31,7 +35,9 @@ class HistoryEntry(TypedDict):
 
 
 def entries(repository: Repository) -> list[HistoryEntry]:
-    """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when the history has let go of them."""
+    """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when
+    the history has let go of them.
+    """
     named: dict[str, list[str]] = {}
     for tag, snapshot in repository.tags().items():
         named.setdefault(snapshot, []).append(tag)
@@ -140,10 +146,11 @@ def remove_tag(uri: str, repository: Repository, name: str) -> None:
 
 @dataclass(frozen=True)
 class Removed:
-    """What `collect` removed, or would remove: snapshots of the history, and files of which nothing is needed.
+    """What `collect` removed, or would remove: snapshots of the history, and files of which nothing
+    is needed.
 
-    Of a dry run `files` and `bytes` count what no snapshot needs already; what only the snapshots to expire need is
-    known when they have expired.
+    Of a dry run `files` and `bytes` count what no snapshot needs already; what only the snapshots
+    to expire need is known when they have expired.
     """
 
     snapshots: tuple[str, ...]

@@ -1,4 +1,6 @@
-"""Who holds a store: host, process, when that process started, and since when; the note that a second coordinator reads."""
+"""Who holds a store: host, process, when that process started, and since when; the note that a
+second coordinator reads.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ _PROC = Path("/proc")
 class Holder:
     """One coordinator.
 
-    `machine` tells the boot and the process namespace in which `pid` counts, `birth` its process from a later one of the
-    same number, `token` the holder from all others.
+    `machine` tells the boot and the process namespace in which `pid` counts, `birth` its process
+    from a later one of the same number, `token` the holder from all others.
     """
 
     host: str
@@ -39,7 +41,9 @@ class Holder:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Holder | None:
-        """The holder that a note names, or None if it cannot be read; notes of older versions tell less."""
+        """The holder that a note names, or None if it cannot be read; notes of older versions tell
+        less.
+        """
         try:
             fields = json.loads(text)
             more = {name: str(fields.get(name, "")) for name in ("started", "machine", "birth", "token")}
@@ -53,7 +57,9 @@ class Holder:
 
     @property
     def here(self) -> bool:
-        """Whether it ran where this process can see it: on this host, since its last boot, among the same processes."""
+        """Whether it ran where this process can see it: on this host, since its last boot, among
+        the same processes.
+        """
         return self.host == platform.node() and bool(self.machine) and self.machine == _machine()
 
     @property
@@ -78,7 +84,9 @@ def _machine() -> str:
 
 
 def _birth(pid: int) -> tuple[str, str] | None:
-    """What only this process of that number has, and when it started; None if there is no such process any more."""
+    """What only this process of that number has, and when it started; None if there is no such
+    process any more.
+    """
     if (_PROC / "self/stat").exists():
         try:
             state, *fields = (_PROC / f"{pid}/stat").read_text().rsplit(")", 1)[1].split()

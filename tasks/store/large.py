@@ -1,7 +1,8 @@
 """Arrays of one shape each, a row per point or cell: final samples, trajectories, weights.
 
-Rows of one commit share chunks of about half a megabyte, and begin at a chunk of their own: a commit reads no chunk and
-rewrites none, and leaves few files. So there may be unused rows between; a table's row says which row is meant.
+Rows of one commit share chunks of about half a megabyte, and begin at a chunk of their own: a
+commit reads no chunk and rewrites none, and leaves few files. So there may be unused rows between;
+a table's row says which row is meant.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The lease of a store on object storage: an object beside the prefix, put there only if there is none.
+"""The lease of a store on object storage: an object beside the prefix, put there only if there is
+none.
 
-Needs a server that honours conditional puts (``If-None-Match: *`` and ``If-Match``), as Icechunk's own commits do; those
-stay the last guard. The lease is held until given back: nothing renews it and no clock ends it.
+Needs a server that honours conditional puts (``If-None-Match: *`` and ``If-Match``), as Icechunk's
+own commits do; those stay the last guard. The lease is held until given back: nothing renews it and
+no clock ends it.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class Lease:
         return cls(client, place.bucket, f"{place.prefix}.coordinator.json")
 
     def take(self, me: Holder, instead_of: str | None = None) -> bool:
-        """Write the lease: if there is none, or in place of the version that was read. False if that is no longer so."""
+        """Write the lease: if there is none, or in place of the version that was read. False if
+        that is no longer so.
+        """
         condition = {"IfMatch": instead_of} if instead_of else {"IfNoneMatch": "*"}
         answer = self._ask("put_object", Body=me.note().encode(), ContentType="application/json", **condition)
         now, _ = self.read()  # also where the server said no: it may have said so to a put of ours that was sent twice

@@ -1,8 +1,10 @@
-"""One coordinator per store: the kernel's lock beside a folder, a lease object beside a prefix of object storage.
+"""One coordinator per store: the kernel's lock beside a folder, a lease object beside a prefix of
+object storage.
 
-Both have a note that names the holder. The kernel's lock goes with its process, so whoever gets it knows that the holder
-before is gone, except on file systems that several hosts share and may lock each for itself; a lease outlives its holder,
-who can be known gone on its own host only. What cannot be known needs `force`.
+Both have a note that names the holder. The kernel's lock goes with its process, so whoever gets it
+knows that the holder before is gone, except on file systems that several hosts share and may lock
+each for itself; a lease outlives its holder, who can be known gone on its own host only. What
+cannot be known needs `force`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _FORCE = "--force-unlock takes over"
 
 @dataclass(frozen=True)
 class Held:
-    """The right to write, while it lasts. `before` tells of a holder that ended without giving it back."""
+    """The right to write, while it lasts. `before` tells of a holder that ended without giving it
+    back.
+    """
 
     place: Place
     me: Holder
@@ -124,7 +128,9 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
 
 
 def _may_replace(place: Place, folder: Path, holder: Holder | None, *, force: bool) -> None:
-    """Raise `StoreLocked` unless a lock that somebody has may be taken away: one of another host, and by force."""
+    """Raise `StoreLocked` unless a lock that somebody has may be taken away: one of another host,
+    and by force.
+    """
     far = holder is not None and not holder.here and shared_between_hosts(folder)
     if not (far and force):
         who = f"another run ({holder})" if holder is not None and not holder.gone else "another run"
@@ -133,7 +139,9 @@ def _may_replace(place: Place, folder: Path, holder: Holder | None, *, force: bo
 
 
 def shared_between_hosts(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Whether a folder lies on a file system that several hosts share, as far as its type tells; unknown counts as shared."""
+    """Whether a folder lies on a file system that several hosts share, as far as its type tells;
+    unknown counts as shared.
+    """
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:

@@ -1,7 +1,9 @@
-"""From an older schema to the present one, in one transaction: the store is of one or the other, never between.
+"""From an older schema to the present one, in one transaction: the store is of one or the other,
+never between.
 
-The snapshots before it stay as they are. What the older rows do not say (`tasks.store.schema.FACTS`, and what is known of metrics)
-is worked out from their specs by whoever knows what a spec means: the store does not.
+The snapshots before it stay as they are. What the older rows do not say
+(`tasks.store.schema.FACTS`, and what is known of metrics) is worked out from their specs by whoever
+knows what a spec means: the store does not.
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ def _from_1(root: zarr.Group, facts: list[dict[str, object]]) -> None:
 
 
 def _entries(columns: dict[str, np.ndarray]) -> list[dict[str, object]]:
-    """A dictionary per row; numbers that are not known are left out, since absent and unknown are the same."""
+    """A dictionary per row; numbers that are not known are left out, since absent and unknown are
+    the same.
+    """
     names = list(columns)
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return [{n: v for n, v in zip(names, row, strict=True) if v == v} for row in rows]
@@ -95,7 +99,9 @@ def _trimmed(curve: np.ndarray) -> np.ndarray | None:
 
 
 def _weights(root: zarr.Group) -> dict[str, dict[str, int]]:
-    """Move the weights of every cell from an array of its own to a row of the array of its size; where each lies."""
+    """Move the weights of every cell from an array of its own to a row of the array of its size;
+    where each lies.
+    """
     cells, stored = sorted(trained_cells(root)), group_in(root, "weights")
     placed: dict[str, dict[str, int]] = {}
     sizes: dict[int, list[str]] = {}

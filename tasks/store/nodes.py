@@ -1,4 +1,6 @@
-"""The nodes of a Zarr hierarchy, as what they are: a group says of its members only that they are arrays or groups."""
+"""The nodes of a Zarr hierarchy, as what they are: a group says of its members only that they are
+arrays or groups.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Reading a snapshot, whichever schema it was written with: the one face of the layout that other modules use.
+"""Reading a snapshot, whichever schema it was written with: the one face of the layout that other
+modules use.
 
-`root` is what `Store.group` returns. Everything here raises what damaged storage raises; `Store.reading` turns that into
-`StoreUnavailable`.
+`root` is what `Store.group` returns. Everything here raises what damaged storage raises;
+`Store.reading` turns that into `StoreUnavailable`.
 """
 
 from __future__ import annotations
@@ -54,14 +55,18 @@ def read_points(
 
 
 def read_cells(root: zarr.Group, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Columns of the cells by name, one row per cell that was trained or looked at: all but `spec`, or those named."""
+    """Columns of the cells by name, one row per cell that was trained or looked at: all but `spec`,
+    or those named.
+    """
     if _old(root):
         return schema1.read_cells(root, names)
     return tables.read(group_in(root, "cells"), CELLS.key, names)
 
 
 def read_curves(root: zarr.Group) -> dict[str, np.ndarray]:
-    """Losses and errors of the score, each ``[cell, place]`` in the order of `read_cells`, NaN where there is none."""
+    """Losses and errors of the score, each ``[cell, place]`` in the order of `read_cells`, NaN
+    where there is none.
+    """
     return schema1.read_curves(root) if _old(root) else tables.read_curves(group_in(root, "cells"), CELLS)
 
 
@@ -93,7 +98,9 @@ def read_weights(root: zarr.Group, cell_id: str) -> bytes:
 
 
 def read_places(root: zarr.Group) -> dict[str, np.ndarray]:
-    """Where the samples and trajectories of all points lie, for many calls of `read_samples` and `read_trajectory`."""
+    """Where the samples and trajectories of all points lie, for many calls of `read_samples` and
+    `read_trajectory`.
+    """
     names = ["point_id", "steps", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"]
     if not _old(root):
         return tables.read(
@@ -120,7 +127,9 @@ def read_samples(root: zarr.Group, point_id: str, places: dict[str, np.ndarray] 
 def read_trajectory(
     root: zarr.Group, point_id: str, places: dict[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """States ``[level, sample, coordinate]`` and ``[3, level]`` (time, alpha, sigma), or None if they were not kept."""
+    """States ``[level, sample, coordinate]`` and ``[3, level]`` (time, alpha, sigma), or None if
+    they were not kept.
+    """
     point = _point(places or read_places(root), point_id)
     row = point["trajectory_row"]
     if row == NO_ROW:
@@ -172,7 +181,9 @@ def spec_in(entry: zarr.Group) -> Spec:
 
 
 def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
-    """What is known of each metric, by its column; empty in a store of an older schema, which does not say."""
+    """What is known of each metric, by its column; empty in a store of an older schema, which does
+    not say.
+    """
     if not has_facts(root):
         return {}
     group = group_in(root, "metrics")
@@ -183,7 +194,9 @@ def read_metrics(root: zarr.Group) -> dict[str, MetricFacts]:
 
 
 def has_facts(root: zarr.Group) -> bool:
-    """Whether the store says of points and metrics what older schemas did not: `tasks.store.schema.FACTS` and `read_metrics`."""
+    """Whether the store says of points and metrics what older schemas did not:
+    `tasks.store.schema.FACTS` and `read_metrics`.
+    """
     return schema_in(root) >= _WITH_FACTS
 
 

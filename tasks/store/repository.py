@@ -71,11 +71,15 @@ class Store:
         return cls(uri, repository)
 
     def group(self, as_of: str | None = None) -> zarr.Group:
-        """The root group of a snapshot (the newest unless `as_of` names one), read-only; `tasks.store.reading` reads it."""
+        """The root group of a snapshot (the newest unless `as_of` names one), read-only;
+        `tasks.store.reading` reads it.
+        """
         return self._opened(as_of)[0]
 
     def snapshot(self, as_of: str | None = None) -> str:
-        """The id of a snapshot: of the newest, or of that which a tag, an id, the begin of an id or a time names."""
+        """The id of a snapshot: of the newest, or of that which a tag, an id, the begin of an id or
+        a time names.
+        """
         return self._opened(as_of)[1]
 
     def _opened(self, as_of: str | None) -> tuple[zarr.Group, str]:
@@ -84,7 +88,9 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """Turn whatever damaged or missing files raise into `StoreUnavailable`, which names what was being read."""
+        """Turn whatever damaged or missing files raise into `StoreUnavailable`, which names what
+        was being read.
+        """
         with reading_stored(self.uri, f"read {what}"):
             yield
 
@@ -158,15 +164,17 @@ class Store:
         Takes the coordinator's lock.
 
         Raises:
-            WrongReference: the time is less than `youngest` ago, in which somebody may be reading: shorten
-                it only where nobody does.
+            WrongReference: the time is less than `youngest` ago, in which somebody may be reading:
+                shorten it only where nobody does.
         """
         with hold(Place(self.uri), force=force_unlock), reading_stored(self.uri, "collect garbage in it"):
             return history.collect(self.uri, self._repository, older_than, dry_run=dry_run, youngest=youngest)
 
 
 def _make_room(place: Place) -> None:
-    """The folder of a new store. Raises `StoreUnavailable` if it holds anything but a creation that was cut short."""
+    """The folder of a new store. Raises `StoreUnavailable` if it holds anything but a creation that
+    was cut short.
+    """
     if place.folder is None:
         return
     place.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Writing rows to the tables of `tasks.store.tables`: new ones at the end, known ones in their place."""
+"""Writing rows to the tables of `tasks.store.tables`: new ones at the end, known ones in their
+place.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,8 @@ def _held(table: Table, name: str, value: object) -> Held:
 def put(
     group: zarr.Group, table: Table, entries: Sequence[Mapping[str, Held]], index: Index, passing: Failpoint
 ) -> None:
-    """Write entries (one per id) to their rows, new ones at the end; what an entry does not tell stays as it was.
+    """Write entries (one per id) to their rows, new ones at the end; what an entry does not tell
+    stays as it was.
 
     `index` is brought up to date. Metrics become columns when they first come.
     """
@@ -168,7 +171,9 @@ def _block(
     known: np.ndarray,
     index: Index,
 ) -> np.ndarray:
-    """The rows ``[entry, column]`` as they will be: stored ones as they are, new ones untold, then what entries tell."""
+    """The rows ``[entry, column]`` as they will be: stored ones as they are, new ones untold, then
+    what entries tell.
+    """
     block = np.full((len(entries), stored.shape[1]), ABSENT[kind], dtype=TYPES[kind])
     if len(known):
         block[: len(known)] = stored.oindex[known, slice(None)]

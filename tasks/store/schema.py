@@ -1,7 +1,8 @@
-"""The layout of a store, by version: which groups and columns there are, and how a study's name becomes a path.
+"""The layout of a store, by version: which groups and columns there are, and how a study's name
+becomes a path.
 
-Schema 3 is written. Schemas 1 (`tasks.store.schema1`) and 2 are read, and brought to schema 3 by the next coordinator.
-What each array means to a reader without our code: docs/store.md.
+Schema 3 is written. Schemas 1 (`tasks.store.schema1`) and 2 are read, and brought to schema 3 by
+the next coordinator. What each array means to a reader without our code: docs/store.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ UNKNOWN = -1  # a checksum that was never taken
 
 @dataclass(frozen=True)
 class Table:
-    """A table's columns by kind; `integers` whose names end in ``_check`` are checksums, the first one that of the row."""
+    """A table's columns by kind; `integers` whose names end in ``_check`` are checksums, the first
+    one that of the row.
+    """
 
     key: str
     labels: tuple[str, ...]  # texts that repeat: a code into the table's `words`
@@ -61,7 +64,8 @@ class MetricFacts:
     """What a reader needs to know of a metric without its class.
 
     Args:
-        of: what it looks at: ``samples``, ``models`` (all points of a cell repeat its value) or ``pairs`` of a sample and its original.
+        of: what it looks at: ``samples``, ``models`` (all points of a cell repeat its value) or
+            ``pairs`` of a sample and its original.
         better: which of two values is better, the ``lower`` or the ``higher``.
         version: that of the metric when it was last asked for; each value has its own beside it.
         spec: its name and its parameters, as a study's canonical spec has them.
@@ -78,7 +82,8 @@ class Derived:
     """What the rows of an older schema do not say, worked out from the specs that they have.
 
     Args:
-        points: each of `FACTS`, one text per point in the order of the rows; empty where it cannot be known.
+        points: each of `FACTS`, one text per point in the order of the rows; empty where it cannot
+            be known.
         metrics: facts by column, of the metrics that could be found.
     """
 
@@ -112,7 +117,9 @@ def schema_of(uri: str, root: zarr.Group) -> int:
 
 
 def key_of_study(name: str) -> str:
-    """One path segment for a study's name, whatever is in it: letters, digits and ``-`` stay, the rest is ``%XX``."""
+    """One path segment for a study's name, whatever is in it: letters, digits and ``-`` stay, the
+    rest is ``%XX``.
+    """
     return "".join(c if c.isascii() and (c.isalnum() or c == "-") else _escaped(c) for c in name) or "%"
 
 

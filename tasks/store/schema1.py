@@ -1,7 +1,9 @@
-"""Schema 1, which stores were written with before: one array per column, one per cell's weights, no checksums.
+"""Schema 1, which stores were written with before: one array per column, one per cell's weights, no
+checksums.
 
-Read as it lies, and brought to schema 2 in one transaction by the first coordinator that opens it; the snapshots before
-that one stay schema 1. Samples and trajectories are not touched: their layout is the same.
+Read as it lies, and brought to schema 2 in one transaction by the first coordinator that opens it;
+the snapshots before that one stay schema 1. Samples and trajectories are not touched: their layout
+is the same.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def _column(root: zarr.Group, table: str, name: str) -> np.ndarray:
 
 
 def _dims(root: zarr.Group) -> np.ndarray:
-    """Dimensions of the points, worked out from where what was kept of their data set lies; -1 if that leaves it open.
+    """Dimensions of the points, worked out from where what was kept of their data set lies; -1 if
+    that leaves it open.
 
     A row of an array belongs to one point, so what one data set's points surely have is no other's.
     """

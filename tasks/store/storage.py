@@ -1,6 +1,7 @@
 """From an address to an Icechunk repository: a folder or ``s3://bucket/prefix``.
 
-Everything that differs between versions of Icechunk is in this file; the rest of the package knows `Repository` only.
+Everything that differs between versions of Icechunk is in this file; the rest of the package knows
+`Repository` only.
 """
 
 from __future__ import annotations
@@ -162,7 +163,9 @@ class Repository:
         return session, zarr.open_group(session.store, mode="a"), self._sound(session)
 
     def _sound(self, session: icechunk.Session) -> str:
-        """The id of a session's snapshot. Raises `Damaged` if its file holds another one, which Icechunk does not mind."""
+        """The id of a session's snapshot. Raises `Damaged` if its file holds another one, which
+        Icechunk does not mind.
+        """
         snapshot, found = str(session.snapshot_id), str(self._raw.lookup_snapshot(session.snapshot_id).id)
         if found != snapshot:
             raise Damaged(f"the file of snapshot {snapshot} holds snapshot {found}")
@@ -217,7 +220,9 @@ class Repository:
         self._raw.delete_tag(name)
 
     def expire(self, before: datetime) -> set[str]:
-        """Take snapshots written before a time out of the history; tags and the newest stay. Their ids."""
+        """Take snapshots written before a time out of the history; tags and the newest stay. Their
+        ids.
+        """
         return {str(snapshot) for snapshot in self._raw.expire_snapshots(before)}
 
     def collect(self, before: datetime, *, dry_run: bool) -> Collected:

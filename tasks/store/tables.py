@@ -1,8 +1,10 @@
-"""A table of rows as few arrays, so that a commit writes few files and a hundred thousand rows are read at once.
+"""A table of rows as few arrays, so that a commit writes few files and a hundred thousand rows are
+read at once.
 
-Columns of one kind share an array ``[row, column]`` whose columns a coordinate array names: `labels` (codes into the
-table's `words`), `integers`, `numbers`. Every row carries a checksum over the three and its id: whatever goes wrong
-beneath (a chunk that is lost reads as fill values, one that is misplaced as another's), it is told and never returned.
+Columns of one kind share an array ``[row, column]`` whose columns a coordinate array names:
+`labels` (codes into the table's `words`), `integers`, `numbers`. Every row carries a checksum over
+the three and its id: whatever goes wrong beneath (a chunk that is lost reads as fill values, one
+that is misplaced as another's), it is told and never returned.
 """
 
 from __future__ import annotations
@@ -110,7 +112,9 @@ def check_of(texts: AnyArray) -> int:
 
 
 def widen(group: zarr.Group, table: Table) -> None:
-    """Give a stored table the labels that it lacks, untold in every row; no row's checksum changes by that."""
+    """Give a stored table the labels that it lacks, untold in every row; no row's checksum changes
+    by that.
+    """
     stored = columns_of(group)["labels"]
     new = [name for name in table.labels if name not in stored]
     extend_texts(array_in(group, _NAMES["labels"]), new)

@@ -152,7 +152,9 @@ def _appended(
 
 
 def _append_levels(group: zarr.Group, row: int, states: np.ndarray, levels: np.ndarray, check: int) -> int:
-    """Times, alphas and sigmas in the same row as the states that they belong to; the checksum of both, from that of the states."""
+    """Times, alphas and sigmas in the same row as the states that they belong to; the checksum of
+    both, from that of the states.
+    """
     name = f"{large.shape_name(states)}_levels"
     if name not in group:
         array(group, name, (0, *levels.shape), (64, *levels.shape), levels.dtype, 0)

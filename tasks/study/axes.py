@@ -1,7 +1,8 @@
 """The axes of a study: what may stand in each list, and how an entry becomes a component.
 
-Every axis is a list without repetitions; entries are compared as components, so that ``heun`` and ``{name: heun}`` are
-the same. All that is wrong in a list is reported at once, each complaint with its own path.
+Every axis is a list without repetitions; entries are compared as components, so that ``heun`` and
+``{name: heun}`` are the same. All that is wrong in a list is reported at once, each complaint with
+its own path.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class Missing:
 class SamplerChoice:
     """A sampler, the grid it runs on, the schedule it follows and what guides it.
 
-    Without a grid it takes the one of each schedule's definition (``own``); without a schedule the one that the model was
-    trained on. With another schedule the trained network is asked at that schedule's noise levels. With guidance samples are
-    to follow the target given what is known.
+    Without a grid it takes the one of each schedule's definition (``own``); without a schedule the
+    one that the model was trained on. With another schedule the trained network is asked at that
+    schedule's noise levels. With guidance samples are to follow the target given what is known.
     """
 
     sampler: Sampler
@@ -74,7 +75,9 @@ class SamplerChoice:
         return self.grid or grids.create(schedule.own_grid)
 
     def spec(self) -> Spec:
-        """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and ``guidance``."""
+        """The sampler's spec with the key ``grid`` and, where there is one, ``schedule`` and
+        ``guidance``.
+        """
         parts = {"schedule": self.schedule, "guidance": self.guidance}
         more = {key: as_json(part.spec()) for key, part in parts.items() if part is not None}
         return {**self.sampler.spec(), "grid": as_json(self.grid.spec()) if self.grid else OWN_GRID, **more}
@@ -86,7 +89,9 @@ def refuse(message: str) -> ValidationError:
 
 
 def whole(low: int, high: int) -> Callable[[object], int]:
-    """The validator of an integer between two bounds; a truth value, a float and a quoted number are none."""
+    """The validator of an integer between two bounds; a truth value, a float and a quoted number
+    are none.
+    """
 
     def validate(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -151,7 +156,9 @@ BESIDE_A_SAMPLER: dict[str, tuple[Registry[Any], type, tuple[str, ...]]] = {
     "schedule": (schedules, Schedule, ()),
     "guidance": (guidances, Guidance, ()),
 }
-"""Keys that a study's samplers take besides their own parameters, with the words that stand for none."""
+"""Keys that a study's samplers take besides their own parameters, with the words that stand for
+none.
+"""
 
 
 def read_sampler(entry: object) -> SamplerChoice:
@@ -261,7 +268,9 @@ def _one_or_more(item: Callable[[object], Name]) -> PlainValidator:
 
 
 class Exclusion(Frozen):
-    """A pattern of points to leave out: those that match every key given. A key takes a value or a list of them."""
+    """A pattern of points to leave out: those that match every key given. A key takes a value or a
+    list of them.
+    """
 
     dataset: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(datasets, Dataset))] = None
     formulation: Annotated[tuple[str, ...] | None, _one_or_more(_known_name(formulations, Formulation))] = None
@@ -281,7 +290,9 @@ class Exclusion(Frozen):
         return self
 
     def matches(self, **point: str | int) -> bool:
-        """Whether the point has an excluded value for every key of the pattern; names are registered names."""
+        """Whether the point has an excluded value for every key of the pattern; names are
+        registered names.
+        """
         return all(point.get(key) in values for key, values in self.spec().items())
 
     def spec(self) -> dict[str, list[str | int]]:
@@ -292,8 +303,8 @@ class Exclusion(Frozen):
 class Keep(Frozen):
     """What is stored besides numbers: final samples, and whole trajectories of ``sampler@steps``.
 
-    A trajectory is kept where the study asks that question; one that it does not ask, say because ``--set steps=[1,2,4]``
-    narrowed it, keeps nothing.
+    A trajectory is kept where the study asks that question; one that it does not ask, say because
+    ``--set steps=[1,2,4]`` narrowed it, keeps nothing.
     """
 
     samples: Annotated[bool, Strict()] = False
@@ -316,7 +327,9 @@ class Block:
     exclude: tuple[Exclusion, ...]
 
     def pairs(self) -> list[tuple[Formulation, Schedule]]:
-        """Every formulation with every schedule (its own, if the block names none), accepted or not."""
+        """Every formulation with every schedule (its own, if the block names none), accepted or
+        not.
+        """
         return [
             (formulation, schedule) for formulation in self.formulations for schedule in self.schedules_of(formulation)
         ]

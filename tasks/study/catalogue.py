@@ -37,10 +37,12 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 
 
 def catalogue() -> dict[str, list[Spec]]:
-    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and, as `seed`, the source document.
+    """Entries by kind (plural), each with name, parameters and their defaults, formula, source and,
+    as `seed`, the source document.
 
-    Samplers also tell their order and whether they are stochastic, schedules whether they are discrete and how much signal is
-    left at their end, datasets whether their exact denoiser is known and how many classes they have.
+    Samplers also tell their order and whether they are stochastic, schedules whether they are
+    discrete and how much signal is left at their end, datasets whether their exact denoiser is
+    known and how many classes they have.
     """
     return {f"{registry.kind}s": [_entry(entry) for entry in registry] for registry in REGISTRIES}
 

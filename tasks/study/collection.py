@@ -3,11 +3,13 @@
 name: documents
 studies: [documents/slides-torus, documents/notes-ncsn]   # shipped studies, or files, seen from where this one lies
 
-Every study of the list is loaded before anything runs, so that a mistake in the last is told at once, with its own place. A study in
-the store is found by its name: no two of a list have the same. A collection leaves nothing in the store that its studies would not.
+Every study of the list is loaded before anything runs, so that a mistake in the last is told at
+once, with its own place. A study in the store is found by its name: no two of a list have the same.
+A collection leaves nothing in the store that its studies would not.
 
-Changes from the command line go to every study, but for those of the collection's own keys: ``--set samples=100`` makes all
-of them small, ``--set studies=[documents/slides-torus]`` makes the list short.
+Changes from the command line go to every study, but for those of the collection's own keys:
+``--set samples=100`` makes all of them small, ``--set studies=[documents/slides-torus]`` makes the
+list short.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class CollectedStudy:
 
 @dataclass(frozen=True)
 class Collection:
-    """The studies that a file names, in its order; a file that is itself a study is a collection of one, without a name."""
+    """The studies that a file names, in its order; a file that is itself a study is a collection of
+    one, without a name.
+    """
 
     name: str | None
     description: str

@@ -1,9 +1,10 @@
 """From a line of a study to a component: ``heun`` or ``{name: ddim, eta: 0.5}``.
 
-A component's parameters are the fields of its dataclass. Pydantic validates them strictly (no text for a number, no
-unknown key, no infinity), so that a typing error is refused rather than guessed at. What is refused is said as a
-*complaint*: where (a path of keys and list positions) and one line of what was found and what would be accepted.
-Complaints travel inside pydantic's own `ValidationError`, so that one from deep inside arrives with its whole path.
+A component's parameters are the fields of its dataclass. Pydantic validates them strictly (no text
+for a number, no unknown key, no infinity), so that a typing error is refused rather than guessed
+at. What is refused is said as a *complaint*: where (a path of keys and list positions) and one line
+of what was found and what would be accepted. Complaints travel inside pydantic's own
+`ValidationError`, so that one from deep inside arrives with its whole path.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ EXPECTED = {
 
 
 class Complaint(NamedTuple):
-    """One thing that is wrong: where, and a line that says what was found and what would be accepted."""
+    """One thing that is wrong: where, and a line that says what was found and what would be
+    accepted.
+    """
 
     path: Path
     text: str
@@ -86,7 +89,9 @@ def complaints_of(error: ValidationError, base: Path = ()) -> list[Complaint]:
 
 
 def complaint_of(details: ErrorDetails) -> Complaint:
-    """One entry of ``ValidationError.errors()``: a complaint as it was made, or pydantic's own in our words."""
+    """One entry of ``ValidationError.errors()``: a complaint as it was made, or pydantic's own in
+    our words.
+    """
     path = tuple(details["loc"])
     return Complaint(path, details["ctx"]["text"] if details["type"] == "complaint" else in_our_words(details))
 
@@ -130,7 +135,9 @@ KINDS: tuple[tuple[type[Component], Registry[Any]], ...] = (
 
 
 def _readable(hint_: Any) -> Any:
-    """The type as YAML and JSON can give it: tuples read from lists, components from their names or specs."""
+    """The type as YAML and JSON can give it: tuples read from lists, components from their names or
+    specs.
+    """
     for base, registry in KINDS:
         if hint_ is base:
             return Annotated[Any, PlainValidator(partial(read, registry, base))]
@@ -174,7 +181,9 @@ def build(registry: Registry[C], spec: str | Spec) -> C:
 
 
 def construct(cls: type[T], parameters: Spec) -> T:
-    """An instance of a dataclass from plain values, strictly; stored ones may have a parameter's first name. Raises as `build` does."""
+    """An instance of a dataclass from plain values, strictly; stored ones may have a parameter's
+    first name. Raises as `build` does.
+    """
     now = present_names(cls)
     present = {now.get(name, name): value for name, value in parameters.items()}
     values = validator_of(typing.cast("Hashable", cls)).model_validate(present)

@@ -1,10 +1,11 @@
 """The text of a study: YAML 1.2 (core schema), with the line and column of everything.
 
-Only the parser of ruamel.yaml is used, event by event; values are made here. So nothing is ever constructed from a tag,
-every value knows its place, and a hostile file costs nothing: tags, anchors, deep nesting, large files are refused.
+Only the parser of ruamel.yaml is used, event by event; values are made here. So nothing is ever
+constructed from a tag, every value knows its place, and a hostile file costs nothing: tags,
+anchors, deep nesting, large files are refused.
 
-Changes from the command line (``--set training.steps=100``) are applied to the plain values, before validation; what is
-wrong with them is reported with ``--set`` as the place.
+Changes from the command line (``--set training.steps=100``) are applied to the plain values, before
+validation; what is wrong with them is reported with ``--set`` as the place.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ MOST_DIGITS = 400
 
 
 class StudyError(WrongInput):
-    """A study that cannot be used. ``str()`` is the whole message, made for eyes; `problems` has one line for each."""
+    """A study that cannot be used. ``str()`` is the whole message, made for eyes; `problems` has
+    one line for each.
+    """
 
     kind = "wrong-study"
 
@@ -75,7 +78,9 @@ def dotted(path: Keys) -> str:
 
 @dataclass
 class Document:
-    """Plain values and where each of them was written: (line, column) from 1, or the ``--set`` that it came from."""
+    """Plain values and where each of them was written: (line, column) from 1, or the ``--set`` that
+    it came from.
+    """
 
     label: str
     values: Plain
@@ -176,12 +181,16 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def shipped_studies() -> list[str]:
-    """Names of the studies in ``deployments/studies``; of those in a folder of it with the folder: ``documents/slides-torus``."""
+    """Names of the studies in ``deployments/studies``; of those in a folder of it with the folder:
+    ``documents/slides-torus``.
+    """
     return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
 
 
 def shipped_name(source: str | Path) -> str | None:
-    """The shipped study that a name means; None if it means none. An old name is told on stderr with the new one."""
+    """The shipped study that a name means; None if it means none. An old name is told on stderr
+    with the new one.
+    """
     if not isinstance(source, str):
         return None
     shipped, now = shipped_studies(), _renamed(source)

@@ -1,7 +1,8 @@
 """From the identity of a component, which stored specs hold, back to the component.
 
-An identity is a canonical spec with the version of the component and of each of its parts. What it names may be gone: a class of
-somebody's own that cannot be imported here, or a parameter that was renamed since.
+An identity is a canonical spec with the version of the component and of each of its parts. What it
+names may be gone: a class of somebody's own that cannot be imported here, or a parameter that was
+renamed since.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def class_named(registry: Registry[C], name: str) -> type[C] | None:
 
 
 def label_of(registry: Registry[C], identity: Mapping[str, object]) -> str:
-    """The label of a component; of one that cannot be made here its name with every parameter, defaults included."""
+    """The label of a component; of one that cannot be made here its name with every parameter,
+    defaults included.
+    """
     found = rebuilt(registry, identity)
     return _spelled(parameters_of(identity)) if found is None else found.label()
 

@@ -1,12 +1,14 @@
 """A study: which questions to ask. From a YAML file to a value that is known to make sense.
 
-A study is a cross of axes (datasets x formulations x schedules x seeds, each trained; samplers x steps, each asked), or
-with ``grids:`` a union of such crosses, in which the axes at the top are the defaults of every block. `Study` holds
-components, not their spelling: files that mean the same give equal studies, and `Study.spec` writes every default out.
+A study is a cross of axes (datasets x formulations x schedules x seeds, each trained; samplers x
+steps, each asked), or with ``grids:`` a union of such crosses, in which the axes at the top are the
+defaults of every block. `Study` holds components, not their spelling: files that mean the same give
+equal studies, and `Study.spec` writes every default out.
 
-Refused is what can serve nothing: a sampler that accepts no schedule in play, more steps than any schedule has levels.
-What serves some combinations and not others is fine; the planner records the rest as skipped, with the reason. The rows
-of the exact denoiser, cells and points are the planner's, too.
+Refused is what can serve nothing: a sampler that accepts no schedule in play, more steps than any
+schedule has levels. What serves some combinations and not others is fine; the planner records the
+rest as skipped, with the reason. The rows of the exact denoiser, cells and points are the
+planner's, too.
 """
 
 from __future__ import annotations
@@ -66,10 +68,12 @@ MetricAxis = Annotated[tuple[BaseMetric, ...], PlainValidator(components(metrics
 
 
 class Study(Axes):
-    """A validated study, frozen. Built by `load_study` from a file and by `Study.from_spec` from plain values.
+    """A validated study, frozen. Built by `load_study` from a file and by `Study.from_spec` from
+    plain values.
 
-    With `grids` the axes of the study itself are defaults only and may be None; `blocks` gives the crosses either way.
-    The constructor raises `pydantic.ValidationError`; the two builders turn that into `StudyError`.
+    With `grids` the axes of the study itself are defaults only and may be None; `blocks` gives the
+    crosses either way. The constructor raises `pydantic.ValidationError`; the two builders turn
+    that into `StudyError`.
     """
 
     name: Annotated[str, PlainValidator(name_of_study)]
@@ -81,14 +85,18 @@ class Study(Axes):
     grids: tuple[Axes, ...] = ()
 
     def blocks(self) -> tuple[Block, ...]:
-        """The crosses whose union is the study, in the order of the file, each with every axis resolved."""
+        """The crosses whose union is the study, in the order of the file, each with every axis
+        resolved.
+        """
         return tuple(
             Block(**{axis: getattr(given if axis in given.model_fields_set else self, axis) for axis in AXES})
             for given in self.grids or (self,)
         )
 
     def spec(self) -> Spec:
-        """The canonical form, of values JSON can hold: every default written out, components as their own specs."""
+        """The canonical form, of values JSON can hold: every default written out, components as
+        their own specs.
+        """
         return {
             "name": self.name,
             "description": self.description,
@@ -112,7 +120,9 @@ class Study(Axes):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, given: object) -> object:
-        """Let every axis that is required and given nowhere complain, and a block's training start from the top's."""
+        """Let every axis that is required and given nowhere complain, and a block's training start
+        from the top's.
+        """
         if not isinstance(given, dict):
             return given
         given = dict(given)
@@ -161,7 +171,9 @@ def _completed(block: object, lacking: Spec, training: object) -> object:
 
 
 def _validated(document: Document) -> Study:
-    """Raises StudyError with every complaint; a key missing because it was misspelled is one problem, not two."""
+    """Raises StudyError with every complaint; a key missing because it was misspelled is one
+    problem, not two.
+    """
     try:
         return Study.model_validate(document.values)
     except ValidationError as error:

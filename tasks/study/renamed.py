@@ -1,4 +1,6 @@
-"""Parameters that were renamed: both names work, and whoever writes the old one reads the new one on stderr."""
+"""Parameters that were renamed: both names work, and whoever writes the old one reads the new one
+on stderr.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from tasks.study.components import KINDS, present_names
 
 
 def note_old_names(written: object) -> None:
-    """Note every old name in what somebody wrote; specs that were stored have the old ones and are nobody's to change."""
+    """Note every old name in what somebody wrote; specs that were stored have the old ones and are
+    nobody's to change.
+    """
     if isinstance(written, list | tuple):
         for entry in written:
             note_old_names(entry)

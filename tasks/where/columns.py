@@ -1,7 +1,8 @@
-"""Columns of points without a table: only what a question names is touched, and texts become integers before they are grouped.
+"""Columns of points without a table: only what a question names is touched, and texts become
+integers before they are grouped.
 
-Most of the time that a frame of all columns of 100,000 points takes goes into texts that nobody asked for. Here a column is read
-when its name comes up, and groups are formed from integer codes.
+Most of the time that a frame of all columns of 100,000 points takes goes into texts that nobody
+asked for. Here a column is read when its name comes up, and groups are formed from integer codes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
 
 
 class Columns(Mapping[str, np.ndarray]):
-    """Named columns of one length, each read when it is first asked for; `rows` keeps some of their rows."""
+    """Named columns of one length, each read when it is first asked for; `rows` keeps some of their
+    rows.
+    """
 
     def __init__(self, names: Sequence[str], size: int, read: Callable[[str], np.ndarray]) -> None:
         self._names = dict.fromkeys(names)
@@ -80,7 +83,9 @@ def factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Groups:
-    """Rows that agree in some columns, numbered in the order of their labels, the first column slowest."""
+    """Rows that agree in some columns, numbered in the order of their labels, the first column
+    slowest.
+    """
 
     def __init__(self, columns: Mapping[str, np.ndarray], by: Sequence[str], size: int) -> None:
         key, places = np.zeros(size, dtype=np.int64), 1

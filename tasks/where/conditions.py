@@ -1,4 +1,6 @@
-"""Which rows satisfy a condition: each comparison is one pass over a column, and only columns that are named are read."""
+"""Which rows satisfy a condition: each comparison is one pass over a column, and only columns that
+are named are read.
+"""
 
 from __future__ import annotations
 

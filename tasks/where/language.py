@@ -1,4 +1,5 @@
-"""The language of `--where`: conditions on columns, read by a parser of its own and never by Python's.
+"""The language of `--where`: conditions on columns, read by a parser of its own and never by
+Python's.
 
     condition  = all {"or" all}
     all        = one {"and" one}
@@ -9,9 +10,10 @@
     column     = letters, digits, "_" and "-" (torus-distance), or anything but "`" between backticks
     text       = between single or double quotes; a backslash before a quote or a backslash takes it as it is
 
-Comparisons chain (``4 <= steps < 20``). Numbers compare with numbers, texts with texts, by their characters. NaN satisfies no
-comparison but ``!=``. There are no functions, no attributes and no arithmetic, so whatever is read costs at most one pass over
-a column for each comparison: length, depth and digits are bounded.
+Comparisons chain (``4 <= steps < 20``). Numbers compare with numbers, texts with texts, by their
+characters. NaN satisfies no comparison but ``!=``. There are no functions, no attributes and no
+arithmetic, so whatever is read costs at most one pass over a column for each comparison: length,
+depth and digits are bounded.
 """
 
 from __future__ import annotations
@@ -167,7 +169,9 @@ class _Parser:
         return QueryError(f"not understood at character {self._token.place}: {message} ({_TRY})")
 
     def _take(self, *texts: str) -> str | None:
-        """The next token's text if it is one of `texts`, which are words or signs; then the one after it is next."""
+        """The next token's text if it is one of `texts`, which are words or signs; then the one
+        after it is next.
+        """
         token = self._token
         if token.kind in ("word", "sign") and token.text in texts:
             self._next += 1

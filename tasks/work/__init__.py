@@ -1,4 +1,5 @@
-"""What one worker does with one shard. Values in, values out: it knows neither the store nor Prefect nor Ray.
+"""What one worker does with one shard. Values in, values out: it knows neither the store nor
+Prefect nor Ray.
 
 - `data`: the training sets; `stacks`: the denoisers, trained, stored or exact;
 - `sampling`: from start noise to samples; `measuring`: the metrics of an answer;

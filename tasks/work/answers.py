@@ -15,7 +15,9 @@ Progress = Callable[[float, int, int], None]
 """Told of work done since the last call: estimated seconds, cells trained, points answered."""
 
 Models = Callable[[Sequence[Cell]], object]
-"""The models of some cells, to be asked together; what they can be asked is their type: `diffusion.models`."""
+"""The models of some cells, to be asked together; what they can be asked is their type:
+`diffusion.models`.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class PointAnswer:
 
 @dataclass
 class TrainingAnswer:
-    """What training a shard gives: its trained cells, and the points of those that failed, which nobody asks any more."""
+    """What training a shard gives: its trained cells, and the points of those that failed, which
+    nobody asks any more.
+    """
 
     cells: list[CellAnswer]
     points: list[PointAnswer]

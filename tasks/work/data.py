@@ -16,7 +16,9 @@ DataKey = tuple[str | int, ...]
 
 
 def data_key(cell: Cell) -> DataKey:
-    """What a trained cell's training set is known by: dataset label, seed and size, and whether it has labels."""
+    """What a trained cell's training set is known by: dataset label, seed and size, and whether it
+    has labels.
+    """
     assert cell.training is not None  # noqa: S101 - asked of trained cells only
     named = (cell.dataset.label(), cell.seed, cell.training.data)
     return (*named, "labelled") if _labelled(cell) else named

@@ -37,7 +37,9 @@ def measured(
     requests: Requests,
     trajectory: tuple[np.ndarray, np.ndarray] | None,
 ) -> PointAnswer:
-    """The answer that samples ``[samples, dim]`` of a point are: with its metrics, or why it has none."""
+    """The answer that samples ``[samples, dim]`` of a point are: with its metrics, or why it has
+    none.
+    """
     bad = int((~torch.isfinite(x)).any(-1).sum())
     if bad:
         return PointAnswer(point, f"sampling diverged: {bad} of {len(x)} samples are not finite", nfe, seconds)
@@ -82,10 +84,12 @@ def _columns(metric: BaseMetric, found: Measurement) -> dict[str, float]:
 
 
 class ModelMeasurements:
-    """What stands beside the metrics of a point and belongs to its cell: found once, told with every point.
+    """What stands beside the metrics of a point and belongs to its cell: found once, told with
+    every point.
 
-    Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its model. One of these that
-    cannot be measured is NaN and told in `unanswered`: the samples, and what else is known of them, are sound.
+    Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its
+    model. One of these that cannot be measured is NaN and told in `unanswered`: the samples, and
+    what else is known of them, are sound.
     """
 
     def __init__(self, models: Models, requests: Requests, progress: Progress) -> None:

@@ -14,12 +14,16 @@ from tasks.work.data import stream_name
 
 
 def states(points: Sequence[Point], model: object, levels: Sequence[Level]) -> Iterator[Tensor]:
-    """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points that ask the same."""
+    """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points
+    that ask the same.
+    """
     return inference.states(model, question_of(points), subjects_of(points), levels)
 
 
 def start_noise(points: Sequence[Point]) -> Tensor:
-    """Standard start noise ``[members, samples, dim]``: of data set and seed alone, or the normal quantiles."""
+    """Standard start noise ``[members, samples, dim]``: of data set and seed alone, or the normal
+    quantiles.
+    """
     return inference.start_noise(question_of(points), subjects_of(points))
 
 

@@ -32,7 +32,8 @@ def _unheard(_seconds: float, _cells: int, _points: int) -> None:
 
 
 def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Progress = _unheard) -> TrainingAnswer:
-    """Train the cells of a shard that are to be trained; the points of a cell that diverges have failed with it.
+    """Train the cells of a shard that are to be trained; the points of a cell that diverges have
+    failed with it.
 
     Args:
         shard: cells that share a network's shape.
@@ -54,7 +55,8 @@ def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Prog
 def sweep_shard(
     shard: Shard, weights: Mapping[str, bytes], requests: Requests, progress: Progress = _unheard
 ) -> SweepAnswer:
-    """Answer every question of a shard and measure the answers. A question without an answer costs no other one.
+    """Answer every question of a shard and measure the answers. A question without an answer costs
+    no other one.
 
     Args:
         shard: cells that share a network's shape, or exact ones of one target.
@@ -90,14 +92,18 @@ def sweep_shard(
 
 
 def left_to_sweep(shard: Shard, trained: TrainingAnswer) -> Shard | None:
-    """What of a shard is to be asked after its training, without the points that failed with it; None if nothing is left."""
+    """What of a shard is to be asked after its training, without the points that failed with it;
+    None if nothing is left.
+    """
     failed = {answer.point.cell.id for answer in trained.points}
     jobs = tuple(job for job in shard.jobs if job.cell.id not in failed)
     return Shard(jobs) if jobs else None
 
 
 def lost_training(shard: Shard, reason: str) -> TrainingAnswer:
-    """The answer of a worker that ended without one: no cell is trained, and their points have failed."""
+    """The answer of a worker that ended without one: no cell is trained, and their points have
+    failed.
+    """
     points = [PointAnswer(point, reason) for job in shard.jobs if job.train for point in job.points]
     return TrainingAnswer([], points, "", 0.0)
 

@@ -1,4 +1,6 @@
-"""The models of a shard: networks trained together, networks from their stored weights, exact answers."""
+"""The models of a shard: networks trained together, networks from their stored weights, exact
+answers.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ from tasks.work.answers import CellAnswer, Progress
 from tasks.work.data import DataKey, data_key
 
 Models = Callable[[Sequence[Cell]], object]
-"""Makes the model of any list of a shard's cells, to be asked together; what it can be asked is its type."""
+"""Makes the model of any list of a shard's cells, to be asked together; what it can be asked is its
+type.
+"""
 
 
 def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Models:
-    """The models of cells that are all exact, or all networks of one shape with safetensors files by cell id."""
+    """The models of cells that are all exact, or all networks of one shape with safetensors files
+    by cell id.
+    """
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells])
@@ -33,7 +39,9 @@ def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Models:
 
 
 def train_jobs(jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress) -> list[CellAnswer]:
-    """Train the cells of jobs that share a network's shape as one stack; `data` holds training sets by their `data_key`."""
+    """Train the cells of jobs that share a network's shape as one stack; `data` holds training sets
+    by their `data_key`.
+    """
     settings = jobs[0].cell.training
     assert settings is not None  # noqa: S101 - asked of trained cells only
     begun = time.perf_counter()

@@ -13,7 +13,8 @@ Ratio = tuple[float, float, float]
 def paired(first: Work, second: Work, rounds: int = 5, now: Callable[[], float] = time.perf_counter) -> Ratio:
     """Median, smallest and largest of time(first) / time(second) over alternating rounds.
 
-    With ``now = time.process_time`` only the processor's time counts: for work on one core that waits for nothing.
+    With ``now = time.process_time`` only the processor's time counts: for work on one core that
+    waits for nothing.
     """
 
     def clock(work: Work) -> float:

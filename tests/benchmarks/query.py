@@ -1,7 +1,9 @@
-"""How long a question to 100,000 stored points takes, beside the same question to a parquet file and to a tracking server.
+"""How long a question to 100,000 stored points takes, beside the same question to a parquet file
+and to a tracking server.
 
-The question is one that people ask: mean and standard error of one metric over seeds, by formulation, sampler and steps, of the
-points with few steps. Every pair is timed alternately on one core, `paired`, from opening what is on the disk to the answer as a frame.
+The question is one that people ask: mean and standard error of one metric over seeds, by
+formulation, sampler and steps, of the points with few steps. Every pair is timed alternately on one
+core, `paired`, from opening what is on the disk to the answer as a frame.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ WHERE, BY, METRIC = "steps <= 20 and formulation != 've'", ("formulation", "samp
 
 
 def rows(number: int) -> Iterator[dict[str, Any]]:
-    """Rows as a run files them, with numbers from a fixed stream; 100,000 are the whole cross of `AXES`."""
+    """Rows as a run files them, with numbers from a fixed stream; 100,000 are the whole cross of
+    `AXES`.
+    """
     draws = np.random.default_rng(0).lognormal(size=(number, 2))
     for i, values in enumerate(itertools.islice(itertools.product(*AXES.values()), number)):
         labels = dict(zip(AXES, values, strict=True))
@@ -108,9 +112,11 @@ def against_duckdb(number: int = 100_000) -> Ratio | None:
 
 
 def against_mlflow(number: int = 1000) -> Ratio | None:
-    """Our store over MLflow's `search_runs` and pandas, with one run per point in SQLite; None if MLflow is not installed.
+    """Our store over MLflow's `search_runs` and pandas, with one run per point in SQLite; None if
+    MLflow is not installed.
 
-    Fewer points: to be given 100,000 runs, each a transaction of its own, takes MLflow more than an hour.
+    Fewer points: to be given 100,000 runs, each a transaction of its own, takes MLflow more than an
+    hour.
     """
     try:
         from mlflow.entities import Metric, Param
@@ -177,7 +183,9 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     ("filter and group mean of 100,000 points: our store / duckdb on parquet", against_duckdb),
     ("filter and group mean of 1,000 points: our store / MLflow on SQLite", against_mlflow),
 )
-"""Lines for the table of `tests.benchmarks.run`; a measure gives None where the peer is not installed."""
+"""Lines for the table of `tests.benchmarks.run`; a measure gives None where the peer is not
+installed.
+"""
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""Prints one table of ratios; every pair is timed alternately, and the median of the ratios is shown.
+"""Prints one table of ratios; every pair is timed alternately, and the median of the ratios is
+shown.
 
-Absolute times mean little on shared machines: each line compares two ways of doing the same on the same core, or one way with
-the core's measured rate of multiplying matrices.
+Absolute times mean little on shared machines: each line compares two ways of doing the same on the
+same core, or one way with the core's measured rate of multiplying matrices.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class _Plain(torch.nn.Module):
 
 
 def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> None:
-    """Every member trained alone as an ordinary module with torch's Adam: what one would write without stacks."""
+    """Every member trained alone as an ordinary module with torch's Adam: what one would write
+    without stacks.
+    """
     for member in members:
         model = _Plain(settings.width)
         average = [p.detach().clone() for p in model.parameters()]
@@ -79,7 +82,9 @@ def stacking(width: int, batch: int) -> Ratio:
 
 
 def matrix_rate() -> Ratio:
-    """Floating-point rate of network evaluation over that of plain matrix products of the same size."""
+    """Floating-point rate of network evaluation over that of plain matrix products of the same
+    size.
+    """
     width, rows, members = 128, 2048, 5
     network = StackedMLP(1, width, 3)
     parameters = network.initialise([stream(i) for i in range(members)])
@@ -102,7 +107,9 @@ def matrix_rate() -> Ratio:
 
 
 def exact_against_network() -> Ratio:
-    """One evaluation of a trained network (width 128) over one of the exact denoiser of U[0,1], 10,000 points."""
+    """One evaluation of a trained network (width 128) over one of the exact denoiser of U[0,1],
+    10,000 points.
+    """
     members = _members(4)
     stack = train(members, [Uniform().sample(1000, stream("data"))] * 4, Training(steps=1))
     x = torch.randn(4, 10_000, 1, dtype=torch.float64)
@@ -130,7 +137,9 @@ def commits() -> Ratio:
 
 
 def growth(snapshots: int = 1000) -> Ratio:
-    """A commit of 100 points to a store that has had that many over one to a store that has had ten."""
+    """A commit of 100 points to a store that has had that many over one to a store that has had
+    ten.
+    """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         made = {}
         for name, count in (("old", snapshots), ("new", 10)):

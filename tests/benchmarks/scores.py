@@ -1,12 +1,16 @@
-"""What the objectives of score matching cost and give as the dimension grows, each as a ratio to denoising score matching.
+"""What the objectives of score matching cost and give as the dimension grows, each as a ratio to
+denoising score matching.
 
-One noise level, one target (two bumps, whose exact score is known), one network: only the objective differs. Three ratios:
+One noise level, one target (two bumps, whose exact score is known), one network: only the objective
+differs. Three ratios:
 
 - processor time of a step of training, timed alternately (`paired`);
-- variance of the gradient of a minibatch, at the weights that denoising score matching has reached, also by noise level;
+- variance of the gradient of a minibatch, at the weights that denoising score matching has reached,
+  also by noise level;
 - Fisher divergence to the exact noised score after the same number of steps.
 
-``python -m tests.benchmarks.scores`` prints the whole table; some of its lines are part of `make bench`.
+``python -m tests.benchmarks.scores`` prints the whole table; some of its lines are part of
+`make bench`.
 """
 
 from __future__ import annotations
@@ -82,7 +86,9 @@ def _over_seeds(number: Callable[[Denoising, int], float], formulation: Denoisin
 
 
 def variance(formulation: Denoising, dim: int, sigma: float = SIGMA) -> Ratio:
-    """Variance of a minibatch's gradient over that of denoising (whose loss is twice the objective), at the same weights."""
+    """Variance of a minibatch's gradient over that of denoising (whose loss is twice the
+    objective), at the same weights.
+    """
     stack = _trained(DENOISING, dim, sigma)
 
     def number(requested: Denoising, seed: int) -> float:

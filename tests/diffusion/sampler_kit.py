@@ -1,8 +1,10 @@
-"""What the tests of the samplers share: who is asked, on which schedules, and denoisers and noise that are known exactly.
+"""What the tests of the samplers share: who is asked, on which schedules, and denoisers and noise
+that are known exactly.
 
 The answers to compare with: for data ``N(m, s^2)`` the probability-flow ODE is solved by
-``x_t = alpha m + sqrt(alpha^2 s^2 + sigma^2) z`` with z constant, and every sampler that does not choose its own steps is an
-affine map of its start and its noises, which `affine` finds exactly. For any data on the line the flow keeps quantiles.
+``x_t = alpha m + sqrt(alpha^2 s^2 + sigma^2) z`` with z constant, and every sampler that does not
+choose its own steps is an affine map of its start and its noises, which `affine` finds exactly. For
+any data on the line the flow keeps quantiles.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def number(value: float) -> Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
-# --- denoisers --------------------------------------------------------------------------------------------------------
+# --- denoisers ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,11 @@ uniform = Known(Uniform())
 
 @dataclass(frozen=True)
 class Able(Known):
-    """Members that give whatever a sampler may ask for, each in its own measure; nothing is known of what is right.
+    """Members that give whatever a sampler may ask for, each in its own measure; nothing is known
+    of what is right.
 
-    The first, of number 0, perturbs nothing, and its action moves samples without noise; with `growth` it is the only one
-    whose weights stay equal.
+    The first, of number 0, perturbs nothing, and its action moves samples without noise; with
+    `growth` it is the only one whose weights stay equal.
     """
 
     members: tuple[int, ...]
@@ -140,7 +143,9 @@ class Able(Known):
 
 
 class Rough:
-    """Nobody's model: a linear denoiser, the same at every level and far from the truth, and a density of something else."""
+    """Nobody's model: a linear denoiser, the same at every level and far from the truth, and a
+    density of something else.
+    """
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
         return 0.3 - 1.7 * x
@@ -200,16 +205,17 @@ def gaussian(mean: float = 0.0, std: float = 1.0) -> Mixture:
 BIMODAL = Mixture((0.3, 0.7), (-1.0, 1.0), (0.5, 0.4))
 
 
-# --- levels -----------------------------------------------------------------------------------------------------------
+# --- levels ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Smooth(Grid):
-    """Equal steps of log nsr over a moderate range, the end of which does not depend on N, on every schedule.
+    """Equal steps of log nsr over a moderate range, the end of which does not depend on N, on every
+    schedule.
 
-    Convergence is measured on all but the last of its levels. The step to sigma = 0, which is Euler's and infinitely
-    long in log nsr, would hide the order; and the schedules' own range, up to eight decades, would need very many steps
-    to show it.
+    Convergence is measured on all but the last of its levels. The step to sigma = 0, which is
+    Euler's and infinitely long in log nsr, would hide the order; and the schedules' own range, up
+    to eight decades, would need very many steps to show it.
     """
 
     first: float = 15.0
@@ -246,7 +252,7 @@ def own_levels(schedule: Schedule, steps: int) -> list[Level]:
     return own_stack([schedule], steps)
 
 
-# --- noise ------------------------------------------------------------------------------------------------------------
+# --- noise ----------------------------------------------------------------------------------------
 
 
 class Silence:
@@ -302,7 +308,7 @@ class Recorded:
         return torch.zeros(self.shape, dtype=torch.float64)
 
 
-# --- runs -------------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def states(
@@ -318,7 +324,9 @@ def run(sampler: Sampler, denoiser: Denoiser, x: Tensor, levels: Sequence[Level]
 
 @dataclass(frozen=True)
 class Affine:
-    """``x_end = gain x_start + shift + sum of weights z``: gain and shift ``[members]``, weights ``[members, draws]``."""
+    """``x_end = gain x_start + shift + sum of weights z``: gain and shift ``[members]``, weights
+    ``[members, draws]``.
+    """
 
     gain: Tensor
     shift: Tensor
@@ -330,7 +338,9 @@ class Affine:
 
 
 def affine(sampler: Sampler, denoiser: Denoiser, levels: Sequence[Level]) -> Affine:
-    """The map that a trajectory with a linear denoiser is: from the start at 0, at 1, and from each noise alone at 1."""
+    """The map that a trajectory with a linear denoiser is: from the start at 0, at 1, and from each
+    noise alone at 1.
+    """
     members = len(levels[0].time)
     draws = sampler.evaluations(len(levels)) + len(levels) if sampler.stochastic else 0  # as many at most
     x = torch.zeros(members, 2 + draws, 1, dtype=torch.float64)

@@ -1,4 +1,6 @@
-"""Action Matching: the actions of normal paths in closed form, and what a network makes of samples alone."""
+"""Action Matching: the actions of normal paths in closed form, and what a network makes of samples
+alone.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-# --- normal paths: the loss minimised exactly -------------------------------------------------------------------------
+# --- normal paths: the loss minimised exactly -----------------------------------------------------
 
 _TIMES, _RULE = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(60))
 _TIMES, _RULE = 0.5 + 0.5 * _TIMES, 0.5 * _RULE
@@ -98,7 +100,9 @@ def coefficients(path: Path, kind: Kind, g: float, t: Tensor) -> tuple[Tensor, T
 
 
 def loss_of(theta: Tensor, path: Path, kind: Kind, g: float) -> Tensor:
-    """L of the action whose k, b, c are polynomials in t with these coefficients ``[3, degree]``: a quadratic form of them."""
+    """L of the action whose k, b, c are polynomials in t with these coefficients ``[3, degree]``: a
+    quadratic form of them.
+    """
 
     def action(t: Tensor, x: Tensor) -> Tensor:
         m = path.m(t)
@@ -139,7 +143,9 @@ def minimised(path: Path, kind: Kind, g: float = 0.0) -> tuple[Tensor, float]:
 
 
 def least_value(path: Path, kind: Kind, g: float) -> float:
-    """``-1/2 integral of E[|grad s|^2 (+ s^2)]`` over the path with its mass, from the closed forms."""
+    """``-1/2 integral of E[|grad s|^2 (+ s^2)]`` over the path with its mass, from the closed
+    forms.
+    """
     k, b, c = coefficients(path, kind, g, _TIMES)
     (a, _), (mass, _) = path.at(_TIMES, "a"), path.at(_TIMES, "mass")
     value = k**2 * a**2 + b**2
@@ -162,7 +168,9 @@ def least_value(path: Path, kind: Kind, g: float) -> float:
     ids=["plain-vp", "plain-straight", "entropic-vp", "entropic-straight", "unbalanced-growing", "unbalanced-vp"],
 )
 def test_the_exact_minimum_has_the_coefficients_of_the_path(path: Path, kind: Kind, g: float) -> None:
-    """Among all actions quadratic in x and polynomial in t; the minimum is half the path's cost, below zero."""
+    """Among all actions quadratic in x and polynomial in t; the minimum is half the path's cost,
+    below zero.
+    """
     found, value = minimised(path, kind, g)
     t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     basis = torch.stack([torch.special.legendre_polynomial_p(2 * t - 1, j) for j in range(_DEGREE)])
@@ -177,7 +185,9 @@ def test_the_value_of_reference_is_reached_on_the_variance_preserving_path() -> 
 
 
 def test_the_total_derivative_in_place_of_the_partial_one_would_not_find_the_velocity() -> None:
-    """Along straight lines from x to noise d/dt is ``d_t s + v . grad s``: the least action would be s = 0, L = 0."""
+    """Along straight lines from x to noise d/dt is ``d_t s + v . grad s``: the least action would
+    be s = 0, L = 0.
+    """
     path = STRAIGHT
     k, b, _ = coefficients(path, "plain", 0.0, _TIMES)
     a = path.at(_TIMES, "a")[0]
@@ -186,12 +196,14 @@ def test_the_total_derivative_in_place_of_the_partial_one_would_not_find_the_vel
     assert cost > 0.5  # what the wrong derivative would lose
 
 
-# --- the objective itself, asked with an exact action -----------------------------------------------------------------
+# --- the objective itself, asked with an exact action ---------------------------------------------
 
 
 @dataclass(frozen=True)
 class KnownAction(Network):
-    """The action of data ``N(mean, std^2)``, plus parameters times test functions: stationary where those are zero."""
+    """The action of data ``N(mean, std^2)``, plus parameters times test functions: stationary where
+    those are zero.
+    """
 
     kind: Kind
     noise: float
@@ -222,7 +234,9 @@ class KnownAction(Network):
 
 
 def estimated(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_000) -> tuple[Tensor, Tensor]:
-    """Errors of the exact action ``[batch]`` and their gradients in the parameters ``[5]`` with standard errors, as rows."""
+    """Errors of the exact action ``[batch]`` and their gradients in the parameters ``[5]`` with
+    standard errors, as rows.
+    """
     data, schedule = Gaussian(means=1.5, stds=0.75), VPCosine()
     objective = Action(kind, noise, probes)
     member = Member(data, ActionMatching(kind), schedule, "asked")
@@ -250,7 +264,9 @@ def estimated(kind: Kind, noise: float = 0.0, probes: int = 0, batch: int = 200_
 def test_the_objective_is_stationary_at_the_exact_action_and_has_its_value(
     kind: Kind, noise: float, probes: int
 ) -> None:
-    """Value and five directions, each within 5 standard errors of 20 groups (t with 19 degrees: false alarms 5e-4, seed fixed)."""
+    """Value and five directions, each within 5 standard errors of 20 groups (t with 19 degrees:
+    false alarms 5e-4, seed fixed).
+    """
     found, error = estimated(kind, noise, probes)
     first, last = _ends(VPCosine(), 0.75)
     nodes, rule = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(60))
@@ -264,7 +280,9 @@ def test_the_objective_is_stationary_at_the_exact_action_and_has_its_value(
 
 
 def test_the_objective_is_not_stationary_at_an_action_of_another_kind() -> None:
-    """The same test functions, at the plain action asked as an entropic one: twenty standard errors away."""
+    """The same test functions, at the plain action asked as an entropic one: twenty standard errors
+    away.
+    """
     data, schedule = Gaussian(means=1.5, stds=0.75), VPCosine()
     objective = Action("entropic", 1.2)
     member = Member(data, ActionMatching("entropic"), schedule, "asked")
@@ -286,7 +304,7 @@ def test_what_the_network_is_told_changes_with_tau_as_autograd_says() -> None:
     assert ends[:, 0].tolist() == pytest.approx([-1, 1])
 
 
-# --- the path ---------------------------------------------------------------------------------------------------------
+# --- the path -------------------------------------------------------------------------------------
 
 
 def examples(dataset: Dataset, kind: Kind = "plain", steps: int = 1, batch: int = 4000, key: str = "") -> list[Tensor]:
@@ -311,7 +329,9 @@ def test_an_example_holds_the_marginals_at_its_angles_and_at_the_ends() -> None:
 
 
 def test_no_draw_of_one_marginal_is_paired_with_a_draw_of_another() -> None:
-    """Signs of two far atoms at the end, and on the way close to it: independent, 4.5 standard errors (seed fixed)."""
+    """Signs of two far atoms at the end, and on the way close to it: independent, 4.5 standard
+    errors (seed fixed).
+    """
     data = FourPoints()
     z, _, data_end, found, *_ = examples(data, batch=20_000)
     near = angles(found, data)[0] < 0.3
@@ -340,7 +360,9 @@ def test_times_cover_every_stratum_in_every_step_and_never_come_back() -> None:
     "schedule", [s for e in schedules if (s := e.cls()).max_steps is None], ids=lambda s: s.registered_name
 )
 def test_the_exact_denoiser_makes_the_velocity_of_every_schedule_the_gradient_of_one_action(schedule: Schedule) -> None:
-    """grad s of the exact denoiser moves z, and with it x_t = scale(t) z, as the probability flow of the schedule says."""
+    """grad s of the exact denoiser moves z, and with it x_t = scale(t) z, as the probability flow
+    of the schedule says.
+    """
     target, h = Uniform(), 1e-6 * schedule.t_max
     std = torch.tensor([target.std], dtype=torch.float64)
     for share in (0.2, 0.5, 0.8):
@@ -378,7 +400,7 @@ def test_the_action_of_normal_data_gives_their_denoiser(noise: float) -> None:
     torch.testing.assert_close(0.75 * denoised(slope, z, phi, noise), expected, rtol=1e-12, atol=1e-12)
 
 
-# --- sampling ---------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -417,7 +439,9 @@ def sampled(model: object, steps: int, schedule: Schedule, n: int = 10_000) -> T
 @pytest.mark.parametrize("model", [ExactAction("plain"), ExactAction("entropic", 1.5)], ids=lambda m: m.kind)
 @pytest.mark.parametrize("schedule", [Flow(), VPCosine()], ids=lambda s: s.registered_name)
 def test_samples_along_the_exact_action_have_the_law_of_the_data(model: ExactAction, schedule: Schedule) -> None:
-    """Mean and variance after 200 steps: 4.5 standard errors (seed fixed) and the first-order error, below 0.01 of a deviation."""
+    """Mean and variance after 200 steps: 4.5 standard errors (seed fixed) and the first-order
+    error, below 0.01 of a deviation.
+    """
     x = sampled(model, 200, schedule)
     n = len(x)
     assert float(x.mean()) == pytest.approx(1.5, abs=0.75 * (4.5 / math.sqrt(n) + 0.01))
@@ -426,7 +450,9 @@ def test_samples_along_the_exact_action_have_the_law_of_the_data(model: ExactAct
 
 @pytest.mark.parametrize("model", [ExactAction("plain"), ExactAction("entropic", 1.5)], ids=lambda m: m.kind)
 def test_the_rule_is_of_first_order(model: ExactAction) -> None:
-    """Mean and, with noise, variance of the end, found exactly: halving the steps halves what is missing."""
+    """Mean and, with noise, variance of the end, found exactly: halving the steps halves what is
+    missing.
+    """
     missing = []
     for steps in (200, 400):
         levels = levels_of([Flow()], [EqualTimes()], steps)
@@ -442,9 +468,11 @@ def test_the_rule_is_of_first_order(model: ExactAction) -> None:
 
 
 def test_an_unbalanced_action_moves_half_the_way_and_weighs_the_rest() -> None:
-    """z = eps + m/2 for start noise eps, and ``log w = integral of m'/2 (z - m) = eps m/2 - m^2/8``: eps - 1/2 at m = 2.
+    """z = eps + m/2 for start noise eps, and
+    ``log w = integral of m'/2 (z - m) = eps m/2 - m^2/8``: eps - 1/2 at m = 2.
 
-    So the weights are log-normal with mean square e, and n samples are worth n/e; without weights the mean would be 0.75.
+    So the weights are log-normal with mean square e, and n samples are worth n/e; without weights
+    the mean would be 0.75.
     """
     x = sampled(ExactAction("unbalanced"), 200, Flow(), 40_000)
     effective = len(x) / math.e
@@ -461,7 +489,7 @@ def test_equal_weights_leave_samples_in_place_and_others_give_their_shares() -> 
     assert resampled(x, far)[0, :, 0].tolist() == [9] * 10
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 def trained(members: Sequence[Member], settings: Training) -> TrainedStack:
@@ -548,14 +576,18 @@ NORMAL_DATA = Gaussian(means=0.8, stds=0.4)
 
 @functools.cache
 def learned(kind: Kind) -> TrainedStack:
-    """Four networks on the cosine path from noise to N(0.8, 0.4^2), which z follows with mean 2 cos(phi) and variance 1."""
+    """Four networks on the cosine path from noise to N(0.8, 0.4^2), which z follows with mean 2
+    cos(phi) and variance 1.
+    """
     members = [Member(NORMAL_DATA, ActionMatching(kind), VPCosine(), f"learned {seed}") for seed in range(4)]
     data = [NORMAL_DATA.sample(50_000, stream("learned", m.key)) for m in members]
     return train(members, data, Training(steps=600, batch=512, width=16, depth=1))
 
 
 def line(x: Tensor, y: Tensor, mean: float, std: float) -> tuple[Tensor, Tensor]:
-    """Slope of y ``[members, n]`` against x, and its value at the mean: least squares under the normal law that x has."""
+    """Slope of y ``[members, n]`` against x, and its value at the mean: least squares under the
+    normal law that x has.
+    """
     weight = torch.exp(-0.25 * ((x - mean) / std) ** 2)
     places = weight[:, None] * torch.stack([x - mean, torch.ones_like(x)], 1)
     slope, middle = torch.linalg.lstsq(places, (weight * y).T).solution
@@ -566,9 +598,11 @@ def line(x: Tensor, y: Tensor, mean: float, std: float) -> tuple[Tensor, Tensor]
     ("kind", "tolerance"), [("plain", (0.13, 0.2)), ("entropic", (0.18, 0.22)), ("unbalanced", (0.07, 0.13))]
 )
 def test_networks_recover_the_coefficients_of_a_normal_path(kind: Kind, tolerance: tuple[float, float]) -> None:
-    """k and b of the action at seven angles; of the unbalanced one also how fast weights grow, which is the action itself.
+    """k and b of the action at seven angles; of the unbalanced one also how fast weights grow,
+    which is the action itself.
 
-    Largest errors of twelve networks: k by 0.08, 0.12 and 0.04, b by 0.12, 0.15 and 0.08; b goes up to 2, and to 1 of the unbalanced.
+    Largest errors of twelve networks: k by 0.08, 0.12 and 0.04, b by 0.12, 0.15 and 0.08; b goes up
+    to 2, and to 1 of the unbalanced.
     """
     stack = learned(kind)
     assert stack.errors == (None,) * 4
@@ -589,9 +623,11 @@ def test_networks_recover_the_coefficients_of_a_normal_path(kind: Kind, toleranc
 
 
 def test_the_flow_of_a_learned_action_has_the_slope_and_the_offset_of_the_closed_form() -> None:
-    """dx/dt on the variance-preserving path: ``c'/c (x - alpha m) + alpha' m`` with c^2 = alpha^2 s^2 + sigma^2.
+    """dx/dt on the variance-preserving path: ``c'/c (x - alpha m) + alpha' m`` with c^2 = alpha^2
+    s^2 + sigma^2.
 
-    The slope goes from 0.2 to 1.6, the value at the mean from -0.2 to -1.2; four networks miss by at most 0.13 and 0.08.
+    The slope goes from 0.2 to 1.6, the value at the mean from -0.2 to -1.2; four networks miss by
+    at most 0.13 and 0.08.
     """
     stack, schedule = learned("plain"), VPCosine()
     for t in (0.1, 0.3, 0.5, 0.7, 0.9):
@@ -608,7 +644,9 @@ def test_the_flow_of_a_learned_action_has_the_slope_and_the_offset_of_the_closed
 
 
 def test_a_learned_unbalanced_action_brings_noise_to_the_data_with_its_weights() -> None:
-    """Mean and deviation of four networks' samples; moved alone, without weights, they would have mean 0.4."""
+    """Mean and deviation of four networks' samples; moved alone, without weights, they would have
+    mean 0.4.
+    """
     for m in range(4):
         x = sampled(learned("unbalanced").select([m]).model, 64, VPCosine())
         assert float(x.mean()) == pytest.approx(0.8, abs=0.06)

@@ -1,8 +1,9 @@
 """The same numbers as another library: levels, alphas and single moves of `diffusers`.
 
-Its tables are float32 and its alphas a float32 cumulative product, so that 1 - alpha^2 at the least noisy levels is off by up to 1e-4;
-there a move agrees no better. Everywhere else the limit is 1e-5. The denoiser is the ideal one of a mixture of two normal laws in two
-coordinates: smooth, not linear, and far from zero.
+Its tables are float32 and its alphas a float32 cumulative product, so that 1 - alpha^2 at the least
+noisy levels is off by up to 1e-4; there a move agrees no better. Everywhere else the limit is 1e-5.
+The denoiser is the ideal one of a mixture of two normal laws in two coordinates: smooth, not
+linear, and far from zero.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def our_path(sampler: Sampler, x: Tensor, levels: list[Level], noise: Given) -> 
 def agree(ours: Tensor, theirs: Tensor, level: Level, name: str = "") -> None:
     """To 1e-5 of the state's size, or to what float32 leaves of 1 - alpha^2 at the level.
 
-    The end of the cosine chain, alpha^2 = 2e-9 as a product of a thousand float32 factors, is known to them to 1e-4.
+    The end of the cosine chain, alpha^2 = 2e-9 as a product of a thousand float32 factors, is known
+    to them to 1e-4.
     """
     noise_left = 6e-7 / float(level.sigma.square().min()) if not level.clean else 0.0
     limit = max(3e-4 if name == "squaredcos_cap_v2" else 1e-5, noise_left)
@@ -168,7 +170,9 @@ def test_a_path_of_euler_is_the_peers(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear"])
 def test_a_path_of_heun_is_the_peers(name: str) -> None:
-    """Not on the cosine chain: from sigma = 20 291 down, 20 steps of Heun lose all that float32 knows."""
+    """Not on the cosine chain: from sigma = 20 291 down, 20 steps of Heun lose all that float32
+    knows.
+    """
     _, config = CHAINS[name]
     peer = diffusers.HeunDiscreteScheduler(num_train_timesteps=1000, timestep_spacing="trailing", **config)
     peer.set_timesteps(STEPS)
@@ -218,7 +222,8 @@ def test_a_path_of_dpm_solver_is_the_peers(name: str, sampler: Sampler, algorith
         predicted = noise_in(x, levels[i])
         x = peer.step(predicted, t, x, variance_noise=draws[i]).prev_sample.double()
         worst = max(worst, float((path[i] - x).abs().max() / (1 + x.abs().max())))
-    # float32 tables: the first levels of the cosine chain, alpha^2 = 2e-9, are known to three digits only
+    # float32 tables: the first levels of the cosine chain, alpha^2 = 2e-9, are known to three
+    # digits only
     assert worst < (2e-3 if name == "squaredcos_cap_v2" else 1e-4)
 
 

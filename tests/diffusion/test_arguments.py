@@ -1,4 +1,6 @@
-"""What is handed to data sets, schedules and samplers: one meaning is taken, what could only give nonsense is refused."""
+"""What is handed to data sets, schedules and samplers: one meaning is taken, what could only give
+nonsense is refused.
+"""
 
 import contextlib
 import itertools

@@ -1,4 +1,6 @@
-"""Targets given a label or an observation: closed forms against quadrature, samples against moments."""
+"""Targets given a label or an observation: closed forms against quadrature, samples against
+moments.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,14 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# --- classes ----------------------------------------------------------------------------------------------------------
+# --- classes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset", LABELLED.values(), ids=LABELLED.keys())
 def test_labels_belong_to_the_samples_and_leave_them_as_they_are(dataset: Dataset) -> None:
-    """Unlabelled draws are the same; a class has its own law: five standard errors of its mean, a false alarm in a million."""
+    """Unlabelled draws are the same; a class has its own law: five standard errors of its mean, a
+    false alarm in a million.
+    """
     n = 4000
     x, labels = dataset.sample_labelled(n, stream("labelled"))
     assert torch.equal(x, dataset.sample(n, stream("labelled")))
@@ -80,13 +84,15 @@ def test_classes_of_a_law_without_a_closed_form_are_found_among_its_draws() -> N
     assert given_labels(EightGaussians(), range(8)) == EightGaussians()
 
 
-# --- observations -----------------------------------------------------------------------------------------------------
+# --- observations ---------------------------------------------------------------------------------
 
 
 def by_quadrature(
     dataset: Dataset, observation: Observation, x: float, alpha: float, sigma: float
 ) -> tuple[float, ...]:
-    """log p(x_t | y), E[x_0 | x_t, y] and the variance on the line, of a law with a density, by a sum over a fine grid."""
+    """log p(x_t | y), E[x_0 | x_t, y] and the variance on the line, of a law with a density, by a
+    sum over a fine grid.
+    """
     low, high = (float(v) for v in dataset.quantile(numbers(1e-14, 1 - 1e-14)))
     grid = torch.linspace(low, high, 400_001, dtype=torch.float64)
     inner = 0.5 * (grid[1:] + grid[:-1])
@@ -167,7 +173,9 @@ SETS: dict[str, tuple[Dataset, Observation]] = {
 
 @pytest.mark.parametrize(("dataset", "observation"), SETS.values(), ids=SETS.keys())
 def test_samples_have_the_moments_of_the_law(dataset: Dataset, observation: Observation) -> None:
-    """And agree with self-normalised weights on other draws of the whole. Five standard errors: a false alarm in a million."""
+    """And agree with self-normalised weights on other draws of the whole. Five standard errors: a
+    false alarm in a million.
+    """
     distribution, n = observed(dataset, observation), 40_000
     x = distribution.sample(n, stream("samples"))
     assert ((x.mean(0) - numbers(*distribution.mean)).abs() < 5 * distribution.std * math.sqrt(dataset.dim / n)).all()

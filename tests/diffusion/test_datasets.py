@@ -83,7 +83,7 @@ def noised(dataset: Dataset, n: int, alpha: float, sigma: float, *name: object) 
     return alpha * dataset.sample(n, generator) + sigma * noise
 
 
-# --- the contract -----------------------------------------------------------------------------------------------------
+# --- the contract ---------------------------------------------------------------------------------
 
 
 def test_only_targets_that_read_a_file_have_parameters_without_a_default() -> None:
@@ -180,7 +180,7 @@ def test_samples_belong_to_modes_as_often_as_stated(dataset: Dataset) -> None:
     assert ((share - weights).abs() <= 4.5 * torch.sqrt(weights * (1 - weights) / n) + 1e-15).all()
 
 
-# --- what is exact ----------------------------------------------------------------------------------------------------
+# --- what is exact --------------------------------------------------------------------------------
 
 
 def test_every_target_registered_here_is_exact() -> None:
@@ -220,7 +220,9 @@ def test_denoiser_obeys_tweedies_formula(dataset: Dataset, alpha: float, nsr: fl
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 @pytest.mark.parametrize("nsr", [0.01, 0.1, 1.0, 30.0])
 def test_posterior_variance_is_the_divergence_of_the_denoiser(dataset: Dataset, alpha: float, nsr: float) -> None:
-    """``tr Cov[x_0 | x] = sigma^2 / alpha  div D(x)``, the derivative by Richardson's extrapolation."""
+    """``tr Cov[x_0 | x] = sigma^2 / alpha  div D(x)``, the derivative by Richardson's
+    extrapolation.
+    """
     sigma = alpha * nsr * dataset.std
     x = noised(dataset, 20, alpha, sigma, "divergence")
     found = dataset.posterior_variance(x, number(alpha), number(sigma))
@@ -237,7 +239,9 @@ def test_posterior_variance_is_the_divergence_of_the_denoiser(dataset: Dataset, 
 @every_exact
 @pytest.mark.parametrize("nsr", [0.05, 0.5, 5.0])
 def test_mean_posterior_variance_is_the_loss_that_no_denoiser_falls_below(dataset: Dataset, nsr: float) -> None:
-    """The loss of D and the posterior variance agree in the mean; 4.5 standard errors, false alarms 7e-6."""
+    """The loss of D and the posterior variance agree in the mean; 4.5 standard errors, false alarms
+    7e-6.
+    """
     n = 20_000 if dataset.dim <= 3 else 2_000  # many coordinates make the mean as sharp
     sigma = nsr * dataset.std
     generator = stream("loss", dataset.spec(), nsr)
@@ -250,7 +254,9 @@ def test_mean_posterior_variance_is_the_loss_that_no_denoiser_falls_below(datase
 
 @pytest.mark.parametrize("dataset", [pytest.param(d, id=name) for name, d in EXACT.items() if d.dim <= 3])
 def test_density_integrates_to_one_and_has_the_moments_of_the_noised_target(dataset: Dataset) -> None:
-    """The trapezoidal rule on a lattice as wide as the law, spacing 0.6 sigma: its error is ``exp(-55)``."""
+    """The trapezoidal rule on a lattice as wide as the law, spacing 0.6 sigma: its error is
+    ``exp(-55)``.
+    """
     alpha = 0.6
     sigma = 0.7 * alpha * dataset.std
     reach = 9 * math.hypot(alpha * dataset.std, sigma)
@@ -338,7 +344,7 @@ def test_nan_stays_nan_and_stays_alone(dataset: Dataset) -> None:
     assert torch.equal(D[keep], clean[keep])
 
 
-# --- uniform ----------------------------------------------------------------------------------------------------------
+# --- uniform --------------------------------------------------------------------------------------
 
 
 def truncated_normal(low: float, high: float, alpha: float, sigma: float, x: float) -> dict[str, mpmath.mpf]:
@@ -410,11 +416,13 @@ def test_uniform_refuses_an_interval_that_is_none(low: float, high: float) -> No
         Uniform(low, high)
 
 
-# --- torus ------------------------------------------------------------------------------------------------------------
+# --- torus ----------------------------------------------------------------------------------------
 
 
 def brute_force(torus: Torus, x: np.ndarray, alpha: float, sigma: float, n: int) -> tuple[float, np.ndarray, float]:
-    """log p, D and posterior variance by the trapezoidal rule over both angles, straight from the definition."""
+    """log p, D and posterior variance by the trapezoidal rule over both angles, straight from the
+    definition.
+    """
     theta = (2 * np.pi / n * np.arange(n))[:, None]
     phi = (2 * np.pi / n * np.arange(n))[None, :]
     a = torus.R + torus.r * np.cos(theta)
@@ -451,7 +459,9 @@ def test_torus_agrees_with_brute_force_over_both_angles(torus: Torus, alpha: flo
 
 @pytest.mark.parametrize("nsr", [1e-4, 1e-3, 1e-2])
 def test_torus_at_small_noise_leaves_the_variance_of_its_tangent_plane(nsr: float) -> None:
-    """On the surface ``2 sigma^2``, up to sigma^4 terms of the curvatures: relative ``5 sigma / r`` at 4.5 sigma off."""
+    """On the surface ``2 sigma^2``, up to sigma^4 terms of the curvatures: relative ``5 sigma / r``
+    at 4.5 sigma off.
+    """
     torus, sigma = Torus(), nsr * 0.4
     x = noised(torus, 200, 1.0, sigma, "tangent")
     ratio = torus.posterior_variance(x, number(1.0), number(sigma)) / sigma**2
@@ -459,7 +469,9 @@ def test_torus_at_small_noise_leaves_the_variance_of_its_tangent_plane(nsr: floa
 
 
 def test_torus_samples_lie_on_the_surface_and_are_uniform_by_area_or_by_angle() -> None:
-    """Share of the outer half: ``1/2 + r / (pi R)`` by area, 1/2 by angle; 4.5 standard errors, false alarms 7e-6."""
+    """Share of the outer half: ``1/2 + r / (pi R)`` by area, 1/2 by angle; 4.5 standard errors,
+    false alarms 7e-6.
+    """
     n = 40_000
     for torus, outer in ((Torus(), 0.5 + 0.4 / math.pi), (Torus(measure="angle"), 0.5)):
         x = torus.sample(n, stream("surface", torus.measure))

@@ -40,7 +40,9 @@ def test_the_notebooks_text_and_code_have_different_data(variant: str, mean: flo
 
 @cache
 def chain(variant: str, steps: int) -> np.ndarray:
-    """The notebook's loop: 20,000 particles, each step ``x <- sqrt(1 - beta) x + sqrt(beta) eps``; ``[steps + 1, n]``."""
+    """The notebook's loop: 20,000 particles, each step ``x <- sqrt(1 - beta) x + sqrt(beta) eps``;
+    ``[steps + 1, n]``.
+    """
     generator = stream("notebook", variant)
     x = FourPoints(variant).sample(20_000, generator)[:, 0]  # type: ignore[arg-type]
     states = [x]
@@ -52,7 +54,9 @@ def chain(variant: str, steps: int) -> np.ndarray:
 
 
 def kolmogorov(dataset: FourPoints, states: np.ndarray, abar: float) -> float:
-    """Distance of a histogram's staircase from the exact law, whose cdf is the trapezoidal integral of its density."""
+    """Distance of a histogram's staircase from the exact law, whose cdf is the trapezoidal integral
+    of its density.
+    """
     grid = torch.linspace(-22, 22, 44_001, dtype=torch.float64)
     q = density(dataset, grid, abar).numpy()
     cdf = np.concatenate([[0.0], np.cumsum(0.5 * (q[1:] + q[:-1]) * 1e-3)])
@@ -67,7 +71,8 @@ def kolmogorov(dataset: FourPoints, states: np.ndarray, abar: float) -> float:
 def test_time_marginals_are_those_of_the_chain_when_t_counts_applied_steps(variant: str, steps: int) -> None:
     """Erratum S3-2: the notebook draws the curve of t + 1 steps over the particles of t.
 
-    The right curve passes Kolmogorov's test (false alarms ``2 exp(-2 * 2.5^2)`` = 7e-6), the notebook's does not.
+    The right curve passes Kolmogorov's test (false alarms ``2 exp(-2 * 2.5^2)`` = 7e-6), the
+    notebook's does not.
     """
     dataset = FourPoints(variant)  # type: ignore[arg-type]
     states = chain(variant, 40)[steps]
@@ -92,7 +97,9 @@ def test_time_marginals_are_four_bells_of_the_recursions_means_and_variance(vari
 
 
 def test_the_notebooks_first_curve_is_a_bell_beside_the_atom_it_should_be() -> None:
-    """Erratum S3-2 at t = 0: the mean 14.697 and the variance .04 of one step, where the particles are still at 15."""
+    """Erratum S3-2 at t = 0: the mean 14.697 and the variance .04 of one step, where the particles
+    are still at 15.
+    """
     x = torch.linspace(13, 16, 30_001, dtype=torch.float64)
     q = density(FourPoints("code"), x, kept(1))
     assert x[q.argmax()].item() == pytest.approx(14.697, abs=5e-4)
@@ -104,7 +111,9 @@ def test_the_notebooks_first_curve_is_a_bell_beside_the_atom_it_should_be() -> N
 
 
 def test_a_bell_narrower_than_the_grid_does_not_integrate_to_one_on_it() -> None:
-    """Erratum S3-3: the variance 1e-10 that stands in for 0 gives 398.94 on the notebook's grid of spacing .01."""
+    """Erratum S3-3: the variance 1e-10 that stands in for 0 gives 398.94 on the notebook's grid of
+    spacing .01.
+    """
     x = torch.linspace(-16, 16, 3201, dtype=torch.float64)
 
     def integral(sigma: float) -> float:
@@ -118,7 +127,9 @@ def test_a_bell_narrower_than_the_grid_does_not_integrate_to_one_on_it() -> None
 def test_two_hundred_steps_do_not_quite_reach_the_standard_normal_law(
     variant: str, mean: float, variance: float
 ) -> None:
-    """Erratum S3-8: what is left of the data in mean and variance, from the density and in closed form."""
+    """Erratum S3-8: what is left of the data in mean and variance, from the density and in closed
+    form.
+    """
     dataset = FourPoints(variant)  # type: ignore[arg-type]
     abar = kept(200)
     assert math.sqrt(abar) * dataset.mean[0] == pytest.approx(mean, abs=5e-6)
@@ -152,7 +163,9 @@ def test_gradient_ascent_ends_in_the_mode_on_its_side_of_the_antimode() -> None:
 
 
 def test_paths_of_the_variance_preserving_chain_follow_the_exact_mixture_at_every_time() -> None:
-    """Row A47: Kolmogorov's test against the noised mixture's own cdf, false alarms 7e-6 for each time."""
+    """Row A47: Kolmogorov's test against the noised mixture's own cdf, false alarms 7e-6 for each
+    time.
+    """
     n, beta = 20_000, 0.02
     generator = stream("mixture chain")
     dataset = GaussianMixture()
@@ -171,7 +184,9 @@ def test_paths_of_the_variance_preserving_chain_follow_the_exact_mixture_at_ever
 
 
 def test_the_component_is_the_latent_variable_of_a_mixture() -> None:
-    """Row A44: p(z | x) by Bayes' rule from w_k and p(x | z) = N(mu_k, s_k^2), and it adds up to one, also far away and under noise."""
+    """Row A44: p(z | x) by Bayes' rule from w_k and p(x | z) = N(mu_k, s_k^2), and it adds up to
+    one, also far away and under noise.
+    """
     dataset = GaussianMixture((0.2, 0.5, 0.3), (-2.0, 0.5, 2.0), (0.2, 1.0, 0.6))
     x = torch.tensor([-30.0, -2.2, -1.3, 0.0, 1.9, 40.0], dtype=torch.float64)
     for alpha, sigma in ((1.0, 1e-9), (0.6, 0.8)):

@@ -1,8 +1,9 @@
-"""The exact answers against the definitions, in more digits than double precision has or by a much finer quadrature.
+"""The exact answers against the definitions, in more digits than double precision has or by a much
+finer quadrature.
 
-Nobody can do better than the exact answer at an x that is a few last bits away from the one given. That sets the
-tolerance here: where the posterior hangs on the last bits of x (between two atoms, at tiny noise) an answer may be that
-far off, and not more.
+Nobody can do better than the exact answer at an x that is a few last bits away from the one given.
+That sets the tolerance here: where the posterior hangs on the last bits of x (between two atoms, at
+tiny noise) an answer may be that far off, and not more.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def last_bits(x: list[float], alpha: float, reach: float) -> float:
     return 8 * ULP * (math.hypot(*x) + alpha * reach)
 
 
-# --- mixtures and atoms -----------------------------------------------------------------------------------------------
+# --- mixtures and atoms ---------------------------------------------------------------------------
 
 
 def mixture_by_definition(
@@ -117,7 +118,9 @@ MIXTURES: dict[str, Any] = {
 
 
 def places(dataset: Any, alpha: float, sigma: float) -> Tensor:
-    """On the data, halfway between two centres, a hair from there, thirty noise widths away and very far."""
+    """On the data, halfway between two centres, a hair from there, thirty noise widths away and
+    very far.
+    """
     means = dataset.mixture.means[:8]
     generator = stream("places", alpha, sigma)
     on = alpha * dataset.sample(4, generator)
@@ -176,7 +179,9 @@ def test_far_away_the_outermost_atom_is_the_only_one_left() -> None:
 
 
 def test_score_between_separated_atoms_does_not_know_their_weights() -> None:
-    """Erratum S1-13: near one atom the weights enter the score by ``exp(-|a - b|^2 / 2 sigma^2)`` only."""
+    """Erratum S1-13: near one atom the weights enter the score by ``exp(-|a - b|^2 / 2 sigma^2)``
+    only.
+    """
 
     class TenPoints(PointSet):
         registered_name = "ten points"
@@ -201,7 +206,7 @@ def test_score_between_separated_atoms_does_not_know_their_weights() -> None:
     )
 
 
-# --- one dimension, by quadrature -------------------------------------------------------------------------------------
+# --- one dimension, by quadrature -----------------------------------------------------------------
 
 
 def composite(low: float, high: float, panels: int, n: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +222,9 @@ def bell(x: np.ndarray, m: float, s: float) -> np.ndarray:
 
 
 def line() -> Iterator[Any]:
-    """A target on the line, and its clean law as points with weights, made from the definition alone."""
+    """A target on the line, and its clean law as points with weights, made from the definition
+    alone.
+    """
     x, w = composite(-16, 16, 400)
     yield pytest.param(Gaussian(), x, w * bell(x, 0, 1), id="gaussian")
     yield pytest.param(Gaussian(3.0, 0.5), 3 + x / 2, w * bell(x, 0, 1), id="gaussian off centre")
@@ -272,7 +279,7 @@ def test_gaussian_is_its_textbook_conditioning_in_fifty_digits(alpha: float, exp
             assert abs(found["posterior_variance"][i] - variance) <= 1e-14 * variance
 
 
-# --- quantiles --------------------------------------------------------------------------------------------------------
+# --- quantiles ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,9 @@ def test_gaussian_is_its_textbook_conditioning_in_fifty_digits(alpha: float, exp
     ids=["default", "needle", "gaussian"],
 )
 def test_quantiles_invert_the_distribution_function_in_fifty_digits_far_into_the_tails(dataset: Any) -> None:
-    """``F(Q(u)) = u`` to 1e-12 of the smaller tail, and Q itself to what the slope of F makes of that."""
+    """``F(Q(u)) = u`` to 1e-12 of the smaller tail, and Q itself to what the slope of F makes of
+    that.
+    """
     parts = (
         [(1.0,), (2.0,), (3.0,)] if isinstance(dataset, Gaussian) else [dataset.weights, dataset.means, dataset.stds]
     )
@@ -319,7 +328,7 @@ def test_distribution_functions_are_for_the_line() -> None:
                 function(torch.tensor([0.5], dtype=torch.float64))
 
 
-# --- checkerboard -----------------------------------------------------------------------------------------------------
+# --- checkerboard ---------------------------------------------------------------------------------
 
 
 def cell_by_definition(low: Any, high: Any, A: Any, S: Any, x: Any) -> tuple[Any, Any, Any]:
@@ -378,7 +387,8 @@ def test_checkerboard_agrees_with_the_sum_over_its_cells_in_many_digits(
     found = answers(dataset, x, alpha, sigma)
     digits = 60 if exponent > -3 else 100
     for i, point in enumerate(x.tolist()):
-        # The textbook formula loses as many digits as the square of the distance has, and as the noise is large.
+        # The textbook formula loses as many digits as the square of the distance has, and as the
+        # noise is large.
         with mpmath.workdps(digits + (0 if max(map(abs, point)) < 100 else 60)):
             true = checkerboard_by_definition(dataset, alpha, sigma, point)
             bits = last_bits(point, alpha, dataset.half_width)
@@ -412,7 +422,7 @@ def test_checkerboard_has_black_where_the_definition_says_and_nothing_elsewhere(
     ] == [0, 7, 7]
 
 
-# --- curves -----------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 def fine_curve(dataset: Any, panels: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -469,7 +479,9 @@ def test_curves_agree_with_a_much_finer_quadrature_near_far_and_at_thirty_noise_
 @pytest.mark.parametrize("distance", [1e3, 1e6, 1e9])
 @pytest.mark.parametrize("angle", [1.5, 2.2, 2.9])
 def test_moons_seen_from_very_far_above_are_the_nearest_part_of_the_first_arc(distance: float, angle: float) -> None:
-    """The parameter t has the weight ``exp(kappa cos(t - angle))``, ``kappa = |x| / v``: moments by their series."""
+    """The parameter t has the weight ``exp(kappa cos(t - angle))``, ``kappa = |x| / v``: moments by
+    their series.
+    """
     dataset, sigma = Moons(), 0.1
     direction = [math.cos(angle), math.sin(angle)]
     found = answers(dataset, distance * torch.tensor([direction], dtype=torch.float64), 1.0, sigma)
@@ -487,7 +499,9 @@ def test_moons_seen_from_very_far_above_are_the_nearest_part_of_the_first_arc(di
 
 @pytest.mark.parametrize("distance", [1e2, 1e4, 1e6])
 def test_the_end_of_the_roll_seen_from_very_far_has_the_posterior_of_the_last_bit_of_it(distance: float) -> None:
-    """The end is nearest, the weight falls off exponentially along the curve: adaptive quadrature over ``u = 4.5 pi - t``."""
+    """The end is nearest, the weight falls off exponentially along the curve: adaptive quadrature
+    over ``u = 4.5 pi - t``.
+    """
     dataset, sigma = SwissRoll(), 0.1
     end = [0.0, 0.45 * math.pi]
     outward = [-0.3, 0.95]  # the curve goes on towards -x, and bends to -y
@@ -543,7 +557,7 @@ def test_nearest_arc_is_the_one_that_a_search_along_both_finds() -> None:
     assert torch.equal(dataset.mode_of(x)[clear], nearest.argmin(0)[clear])
 
 
-# --- what the classes refuse ------------------------------------------------------------------------------------------
+# --- what the classes refuse ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The law of a noised sample as a target: exact where the clean one is, with its distribution function on the line.
+"""The law of a noised sample as a target: exact where the clean one is, with its distribution
+function on the line.
 
 What every target owes is tested over the registry; here is what only this one does.
 """
@@ -34,7 +35,9 @@ def number(value: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Unnamed(Dataset):
-    """U[-1, 2] to whoever asks only for what every exact target has: the distribution function must come by quadrature."""
+    """U[-1, 2] to whoever asks only for what every exact target has: the distribution function must
+    come by quadrature.
+    """
 
     registered_name = "unnamed"
     dim = 1
@@ -80,7 +83,9 @@ def test_the_distribution_function_is_the_integral_of_the_density(inner: Dataset
     "inner", [Uniform(), FourPoints(), GaussianMixture(), Checkerboard(), Torus(), Moons()], ids=lambda d: d.label()
 )
 def test_noise_upon_noise_is_noise(inner: Dataset) -> None:
-    """By the two routes: density at the combined level, and the denoiser of what lies between by Tweedie's formula."""
+    """By the two routes: density at the combined level, and the denoiser of what lies between by
+    Tweedie's formula.
+    """
     target, alpha, sigma = Noised(inner, 0.7, 0.4), number(0.9), number(0.5)
     x = 0.9 * target.sample(50, stream("noised")) + 0.5
     level = number(0.63), torch.sqrt(number(0.36**2 + 0.25))
@@ -107,7 +112,9 @@ def test_without_signal_nothing_is_known_but_the_law_itself() -> None:
 
 @pytest.mark.parametrize("inner", [Uniform(), FourPoints(), GaussianMixture()], ids=lambda d: d.label())
 def test_metrics_of_the_line_take_it(inner: Dataset) -> None:
-    """Perfect samples lie at the floor: ten independent ones, 4.5 standard errors of their mean (false alarms 7e-6, twice 4)."""
+    """Perfect samples lie at the floor: ten independent ones, 4.5 standard errors of their mean
+    (false alarms 7e-6, twice 4).
+    """
     target = Noised(inner, 0.8, 0.3)
     for metric in (Wasserstein1(), KolmogorovSmirnov()):
         values = torch.tensor(

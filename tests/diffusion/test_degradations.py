@@ -1,4 +1,6 @@
-"""Degradations: linear maps that do what they say, and the error of the best estimate of what they hide."""
+"""Degradations: linear maps that do what they say, and the error of the best estimate of what they
+hide.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,7 @@ def test_what_cannot_be_observed_is_refused_with_the_reason() -> None:
             bad()
 
 
-# --- the least error --------------------------------------------------------------------------------------------------
+# --- the least error ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 2.0])
@@ -139,7 +141,9 @@ def moments_of_the_posterior_variance(target: Dataset, s: float, low: float, hig
 
 @pytest.mark.parametrize("target", [GaussianMixture(), Uniform()], ids=lambda d: d.registered_name)
 def test_the_least_error_under_noise_is_the_mean_posterior_variance(target: Dataset) -> None:
-    """The mean over 20 000 draws is within 4.5 standard errors of the quadrature (false alarms 7e-6, seed fixed)."""
+    """The mean over 20 000 draws is within 4.5 standard errors of the quadrature (false alarms
+    7e-6, seed fixed).
+    """
     mean, deviation = moments_of_the_posterior_variance(target, 0.8, -10, 12)
     assert GaussianNoise(0.8).least_error(target) == pytest.approx(mean, abs=4.5 * deviation / math.sqrt(20_000))
 
@@ -149,7 +153,9 @@ def test_a_mask_that_hides_nothing_is_noise() -> None:
 
 
 def test_the_least_error_of_a_ring_seen_from_one_side() -> None:
-    """x seen without noise: y is left to the mixture of the two or more components at that x; by quadrature over x."""
+    """x seen without noise: y is left to the mixture of the two or more components at that x; by
+    quadrature over x.
+    """
     ring = EightGaussians()
     parts = ring.mixture
     means, s = parts.means.numpy(), float(parts.stds[0])

@@ -1,4 +1,6 @@
-"""The bound of a diffusion chain: its three terms, where it is tight, what it is below, and the weights that follow from it."""
+"""The bound of a diffusion chain: its three terms, where it is tight, what it is below, and the
+weights that follow from it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def exact(target: Dataset) -> Denoiser:
 
 
 def at(x: float, target: Dataset, schedule: Schedule, variance: Variance) -> tuple[float, Tensor, float]:
-    """Reconstruction, consistency ``[T - 1]`` and prior matching at one point of the line, by Gauss-Hermite quadrature."""
+    """Reconstruction, consistency ``[T - 1]`` and prior matching at one point of the line, by
+    Gauss-Hermite quadrature.
+    """
     clean = torch.full_like(NODES, x)
     terms = chain_bound(exact(target), clean, itertools.repeat(NODES), schedule, variance)
     return float(terms.reconstruction @ WEIGHTS), terms.consistency @ WEIGHTS, float(terms.prior[0])
@@ -56,7 +60,9 @@ def bound_at(x: float, target: Dataset, schedule: Schedule, variance: Variance) 
 
 
 def one_step_variances(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
-    """(beta_t, abar_t) of a chain in the tutorial's terms, t = 1 .. T, from the definition of the chain."""
+    """(beta_t, abar_t) of a chain in the tutorial's terms, t = 1 .. T, from the definition of the
+    chain.
+    """
     assert isinstance(schedule, Chain)
     betas = np.asarray(schedule.betas)
     return betas, np.cumprod(1 - betas)
@@ -65,7 +71,9 @@ def one_step_variances(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
 @every_chain
 @pytest.mark.parametrize("x", [-2.5, 0.0, 0.7])
 def test_of_normal_data_the_bound_with_the_forward_variance_is_the_log_likelihood(schedule: Schedule, x: float) -> None:
-    """The exact denoiser of N(0, 1) reverses the chain exactly; the integrands are quadratic, so that quadrature is exact."""
+    """The exact denoiser of N(0, 1) reverses the chain exactly; the integrands are quadratic, so
+    that quadrature is exact.
+    """
     expected = -0.5 * (x**2 + math.log(2 * math.pi))
     assert bound_at(x, Gaussian(), schedule, "transition") == pytest.approx(expected, abs=1e-9)
 
@@ -101,7 +109,9 @@ def test_the_loss_of_the_tutorials_variance_does_not_vanish_with_finer_steps() -
 
 
 def model_log_density(x: float, target: Gaussian, schedule: Schedule, variance: Variance) -> float:
-    """log p_theta(x) of the reverse chain with the exact denoiser of N(m, s^2): a recursion of means and variances."""
+    """log p_theta(x) of the reverse chain with the exact denoiser of N(m, s^2): a recursion of
+    means and variances.
+    """
     betas, abar = one_step_variances(schedule)
     before = np.concatenate([[1.0], abar[:-1]])
     m, s2 = target.mean[0], target.std**2
@@ -122,7 +132,9 @@ def model_log_density(x: float, target: Gaussian, schedule: Schedule, variance: 
 def test_the_bound_lies_below_the_models_own_log_likelihood(
     schedule: Schedule, target: Gaussian, variance: Variance
 ) -> None:
-    """At every x, whatever the variance; equal only where the reverse chain is the forward one (N(0, 1), transition)."""
+    """At every x, whatever the variance; equal only where the reverse chain is the forward one
+    (N(0, 1), transition).
+    """
     for x in (target.mean[0] - 2 * target.std, target.mean[0], target.mean[0] + 0.7 * target.std):
         gap = model_log_density(x, target, schedule, variance) - bound_at(x, target, schedule, variance)
         tight = target == Gaussian() and variance == "transition"
@@ -152,7 +164,9 @@ def mean_bound(target: Dataset, schedule: Schedule, variance: Variance, n: int) 
 @every_variance
 @pytest.mark.parametrize("target", [Uniform(), GaussianMixture()], ids=lambda t: t.label())
 def test_in_the_mean_the_bound_is_at_most_minus_the_entropy(target: Dataset, variance: Variance) -> None:
-    """E bound <= E log p_theta <= E log p = -entropy, by more than the quadrature is wrong (tested: it settles)."""
+    """E bound <= E log p_theta <= E log p = -entropy, by more than the quadrature is wrong (tested:
+    it settles).
+    """
     clean, share = points_of(target, 32)
     one = torch.ones_like(clean)
     entropy = -float(share @ target.log_density(clean[:, None], one, 1e-6 * one))
@@ -164,7 +178,9 @@ def test_in_the_mean_the_bound_is_at_most_minus_the_entropy(target: Dataset, var
 
 
 def test_each_consistency_term_is_the_divergence_of_the_two_conditional_laws() -> None:
-    """Built here from the tutorial's formulas, with the general divergence; in three dimensions, both variances."""
+    """Built here from the tutorial's formulas, with the general divergence; in three dimensions,
+    both variances.
+    """
     target, schedule = Gaussian((0.2, -1.0, 0.0), (0.5, 1.0, 2.0), 3), VPConstant(levels=10, step_noise=0.4)
     betas, abar = one_step_variances(schedule)
     clean = target.sample(4, stream("consistency"))
@@ -197,7 +213,9 @@ def test_each_consistency_term_is_the_divergence_of_the_two_conditional_laws() -
 
 
 def test_with_the_tutorials_variance_of_the_first_level_nothing_is_reconstructed() -> None:
-    """(1 - a_1)(1 - abar_0) / (1 - abar_1) = 0, as abar_0 = 1: log N(x_0; D, 0) is minus infinity. beta_1 is what the chain adds."""
+    """(1 - a_1)(1 - abar_0) / (1 - abar_1) = 0, as abar_0 = 1: log N(x_0; D, 0) is minus infinity.
+    beta_1 is what the chain adds.
+    """
     schedule, target = DDPMLinear(), Gaussian()
     betas, abar = one_step_variances(schedule)
     zero = betas[0] * (1 - 1.0) / (1 - abar[0])
@@ -218,7 +236,7 @@ def test_with_the_tutorials_variance_of_the_first_level_nothing_is_reconstructed
     assert math.isfinite(reconstruction)
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 
 @every_chain
@@ -240,7 +258,9 @@ def test_the_weights_are_the_tutorials_and_half_the_falls_of_the_signal_to_noise
 
 
 def test_dropping_the_weights_is_another_objective() -> None:
-    """On DDPM's own chain they span ten orders of magnitude in x_0, and two in the noise: no "minor impact"."""
+    """On DDPM's own chain they span ten orders of magnitude in x_0, and two in the noise: no "minor
+    impact".
+    """
     chain = DDPMLinear(levels=1000)
     weights = bound_weights(chain)
     assert float(weights[1]) == pytest.approx(2726, abs=1)
@@ -252,7 +272,9 @@ def test_dropping_the_weights_is_another_objective() -> None:
 
 
 def test_the_weighted_errors_are_the_divergences_and_the_first_one_the_reconstruction() -> None:
-    """With the posterior variance lambda_t |x_0 - D|^2 is a consistency term; at t = 1 it is -log N but for its constant."""
+    """With the posterior variance lambda_t |x_0 - D|^2 is a consistency term; at t = 1 it is -log N
+    but for its constant.
+    """
     target, schedule = GaussianMixture(), DDPMLinear()
     clean = target.sample(5, stream("weighted"))
     noise = torch.randn(100, 5, 1, generator=stream("weighted, noise"), dtype=torch.float64)
@@ -270,7 +292,7 @@ def test_the_weighted_errors_are_the_divergences_and_the_first_one_the_reconstru
             torch.testing.assert_close(-terms.reconstruction, expected + constant, rtol=1e-9, atol=1e-12)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -292,7 +314,7 @@ def test_unknown_variances_and_too_little_noise_are_refused() -> None:
         chain_bound(exact(Gaussian()), NODES, [NODES] * 99, DDPMLinear())
 
 
-# --- as a training objective ------------------------------------------------------------------------------------------
+# --- as a training objective ----------------------------------------------------------------------
 
 
 def wrong(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -302,7 +324,9 @@ def wrong(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("denoiser", [exact(GaussianMixture()), wrong], ids=["right", "wrong"])
 def test_predicting_the_data_or_the_noise_is_one_loss_of_equal_denoisers(denoiser: Denoiser) -> None:
-    """Example by example: both parametrizations with the weighting, and both of the tutorial's weights written out."""
+    """Example by example: both parametrizations with the weighting, and both of the tutorial's
+    weights written out.
+    """
     chain = DDPMLinear()
     betas, abar = (torch.as_tensor(part) for part in one_step_variances(chain))
     before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
@@ -332,7 +356,9 @@ def test_predicting_the_data_or_the_noise_is_one_loss_of_equal_denoisers(denoise
 
 @pytest.mark.parametrize("denoiser", [exact(GaussianMixture()), wrong], ids=["right", "wrong"])
 def test_predicting_the_data_or_the_noise_gives_one_sample_of_equal_denoisers(denoiser: Denoiser) -> None:
-    """The tutorial's two loops, each written out, on the same noise, and `ancestral`, step by step over the whole chain."""
+    """The tutorial's two loops, each written out, on the same noise, and `ancestral`, step by step
+    over the whole chain.
+    """
     chain = DDPMLinear(levels=30)
     betas, abar = one_step_variances(chain)
     drawn = torch.randn(31, 50, 1, generator=stream("one sample"), dtype=torch.float64)
@@ -366,7 +392,7 @@ class Given:
         return self._draw
 
 
-# --- as a metric ------------------------------------------------------------------------------------------------------
+# --- as a metric ----------------------------------------------------------------------------------
 
 DENSE = {"uniform", "gaussian", "gaussian_mixture", "eight_gaussians", "checkerboard", "moons", "swiss_roll"}
 
@@ -386,7 +412,9 @@ def test_the_bound_is_measured_of_targets_with_a_density(name: str) -> None:
 def test_of_the_exact_denoiser_of_normal_data_the_metric_is_its_floor_or_above_it_by_the_known_loss(
     variance: Variance,
 ) -> None:
-    """Paired with the floor; 4.5 standard errors of the 4096 differences, whose deviation is below 1.2 a coordinate."""
+    """Paired with the floor; 4.5 standard errors of the 4096 differences, whose deviation is below
+    1.2 a coordinate.
+    """
     target, schedule, n = Gaussian(1.0, 1.0, 2), DDPMLinear(), 4096
     shifted = NegativeBound(batch=n, variance=variance).evaluate(exact(target), target, schedule)
     metric = NegativeBound(batch=n, variance=variance)

@@ -1,4 +1,6 @@
-"""The Fokker-Planck equation: solved against closed forms and scipy, and asked of exact, learned and wrong fields."""
+"""The Fokker-Planck equation: solved against closed forms and scipy, and asked of exact, learned
+and wrong fields.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def distribution_at(target: Dataset, schedule: Schedule, t: float) -> Noised:
     return Noised(target, float(schedule.alpha(time)), float(schedule.sigma(time)))
 
 
-# --- time marginals ---------------------------------------------------------------------------------------------------
+# --- time marginals -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -99,11 +101,13 @@ def test_no_mass_is_negative_or_lost_even_where_a_cell_holds_an_atom() -> None:
     assert (found.masses.sum(1) - 1).abs().max() < 1e-12
 
 
-# --- any drift and diffusion ------------------------------------------------------------------------------------------
+# --- any drift and diffusion ----------------------------------------------------------------------
 
 
 def test_the_kernel_of_the_ornstein_uhlenbeck_process_solves_it() -> None:
-    """Rows A57 and A58: from x_0 the law is N(x_0 xi, 1 - xi^2) with xi = exp(-1/2 integral of beta); beta = 1 + t here."""
+    """Rows A57 and A58: from x_0 the law is N(x_0 xi, 1 - xi^2) with xi = exp(-1/2 integral of
+    beta); beta = 1 + t here.
+    """
     edges, x0, t = even(-8, 8, 800), 1.5, 0.7
     start = Noised(Gaussian(x0, 1e-6), 1.0, 0.15)
     masses = evolve(masses_of(start, edges), edges, lambda x, t: -0.5 * (1 + t) * x, lambda t: math.sqrt(1 + t), [0, t])
@@ -159,7 +163,9 @@ def test_scipys_stiff_solver_agrees_on_a_process_without_a_closed_form() -> None
 
 
 def test_a_free_process_settles_into_the_boltzmann_law_and_a_silent_one_follows_its_drift() -> None:
-    """The current of Scharfetter and Gummel vanishes on exp(-2 V / g^2); with g = 0 it is upwind and moves the mean by f t."""
+    """The current of Scharfetter and Gummel vanishes on exp(-2 V / g^2); with g = 0 it is upwind
+    and moves the mean by f t.
+    """
     edges = even(-2.5, 2.5, 200)
     centres = 0.5 * (edges[1:] + edges[:-1])
     settled = evolve(masses_of(Uniform(), edges), edges, lambda x, _: 4 * x * (1 - x**2), lambda _: 2**0.5, [0.0, 8.0])[
@@ -173,7 +179,9 @@ def test_a_free_process_settles_into_the_boltzmann_law_and_a_silent_one_follows_
 
 
 def test_histograms_of_euler_maruyama_lie_on_it() -> None:
-    """Row A12: a process of nobody's family. Kolmogorov's test at 2.2/sqrt(n) (false alarms 2 exp(-2 * 2.2^2) = 1.3e-4)."""
+    """Row A12: a process of nobody's family. Kolmogorov's test at 2.2/sqrt(n) (false alarms 2
+    exp(-2 * 2.2^2) = 1.3e-4).
+    """
     n, steps, edges = 20_000, 400, even(-3.2, 3.2, 320)
     generator = stream("test-fokker-planck", "well")
     x = Gaussian(-0.5, 0.3).sample(n, generator)[:, 0]
@@ -203,7 +211,7 @@ def test_what_cannot_be_solved_is_refused_with_what_is_needed() -> None:
         time_marginals(Uniform(), VPLinear(), [2.0])
 
 
-# --- residuals --------------------------------------------------------------------------------------------------------
+# --- residuals ------------------------------------------------------------------------------------
 
 T = 0.15
 BETA = 0.1 + 19.9 * T  # of `vp-linear`: 3.085
@@ -254,7 +262,9 @@ def test_the_exact_score_solves_its_own_equation_on_every_schedule(schedule: Sch
 
 
 def test_the_talks_forms_of_the_equations_miss_by_the_stated_figures() -> None:
-    """Errata S4-4 (beta for beta/2 in the Fokker-Planck equation: .715) and S4-6 (three wrong velocities: 2.146, 1.179, 1.430)."""
+    """Errata S4-4 (beta for beta/2 in the Fokker-Planck equation: .715) and S4-6 (three wrong
+    velocities: 2.146, 1.179, 1.430).
+    """
     q, f, g = density_of(BELL, VPLinear()), drift_of(VPLinear()), diffusion_of(VPLinear())
     score = score_of(exact(BELL), VPLinear())
     doubled = fokker_planck_residual(q, f, lambda t: math.sqrt(2) * g(t), X, T, **STEPS).abs().max()
@@ -280,12 +290,16 @@ def test_the_talks_gradient_outside_the_product_is_no_divergence() -> None:
 
 
 def test_the_flow_of_the_stationary_law_stands_still() -> None:
-    """Errata S4-6 and S4-12: v = -beta/2 (x + grad log q), which has x in it and not k, vanishes at q = N(0, 1)."""
+    """Errata S4-6 and S4-12: v = -beta/2 (x + grad log q), which has x in it and not k, vanishes at
+    q = N(0, 1).
+    """
     assert flow_of(exact(Gaussian()), VPLinear())(X, T).abs().max() < 1e-14
 
 
 def test_the_error_of_a_learned_score_shows_in_the_continuity_equation_and_in_the_scores_own() -> None:
-    """A denoiser that is wrong by a little: the residual is d(q dv)/dx with dv the error of the velocity."""
+    """A denoiser that is wrong by a little: the residual is d(q dv)/dx with dv the error of the
+    velocity.
+    """
 
     def learned(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return BELL.denoise(x, alpha[:, None], sigma[:, None]) + 0.01 * torch.sin(x)
@@ -323,8 +337,10 @@ def differentiated(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
 
 
 def test_of_a_trained_network_the_residual_of_the_law_is_what_its_error_in_the_velocity_does() -> None:
-    """Row A57: d(q dv)/dx with dv the error of the velocity, by automatic differentiation; to the rounding of single precision, a
-    few 1e-7 / dx, where the residual goes up to 1 and the exact velocity leaves 2e-8."""
+    """Row A57: d(q dv)/dx with dv the error of the velocity, by automatic differentiation; to the
+    rounding of single precision, a few 1e-7 / dx, where the residual goes up to 1 and the exact
+    velocity leaves 2e-8.
+    """
     target, schedule, dx = GaussianMixture(), VPLinear(), 0.05
     q, learned, right = density_of(target, schedule), flow_of(trained(), schedule), flow_of(exact(target), schedule)
     left = continuity_residual(q, learned, X, T, dx=dx, dt=1e-3)
@@ -338,7 +354,9 @@ def test_of_a_trained_network_the_residual_of_the_law_is_what_its_error_in_the_v
 
 
 def test_of_a_trained_network_the_scores_own_residual_is_that_of_automatic_differentiation() -> None:
-    """Where the data are; it goes up to 22, and the rounding of single precision leaves a few 1e-7 / dt of it: 0.001."""
+    """Where the data are; it goes up to 22, and the rounding of single precision leaves a few 1e-7
+    / dt of it: 0.001.
+    """
     schedule, x, h = VPLinear(), torch.linspace(-2, 2, 201, dtype=torch.float64), 1e-3
     score = score_of(trained(), schedule)
     left = score_residual(score, drift_of(schedule), diffusion_of(schedule), x, T, dx=0.05, dt=h)

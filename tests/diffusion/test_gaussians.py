@@ -1,4 +1,6 @@
-"""Divergences of normal distributions: against integration, another library, and the tutorial's shorter forms."""
+"""Divergences of normal distributions: against integration, another library, and the tutorial's
+shorter forms.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_the_divergence_is_no_distance() -> None:
 
 @pytest.mark.parametrize("dim", [1, 4])
 def test_the_price_of_a_latent_variable_is_the_divergence_from_the_standard_law(dim: int) -> None:
-    """Also in the tutorial's form for one variance, (d s^2 + |m|^2 - d - 2 d ln s) / 2; many laws at once."""
+    """Also in the tutorial's form for one variance, (d s^2 + |m|^2 - d - 2 d ln s) / 2; many laws
+    at once.
+    """
     mean = torch.randn(7, dim, generator=stream("encoder"), dtype=torch.float64)
     log_std = 0.5 * torch.randn(7, dim, generator=stream("encoder, spread"), dtype=torch.float64)
     zero, eye = torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)

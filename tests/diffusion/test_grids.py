@@ -101,7 +101,9 @@ def test_few_steps_are_never_refused_and_many_only_by_rounding_or_for_lack_of_le
 
 @every_pair
 def test_last_noisy_level_is_the_smallest_one_of_the_schedule(grid: Grid, schedule: Schedule) -> None:
-    """From two steps on; rules that spread their moves down to level 0 are there only if they have all of the levels."""
+    """From two steps on; rules that spread their moves down to level 0 are there only if they have
+    all of the levels.
+    """
     for steps in possible(grid, schedule):
         if steps == 1:
             continue

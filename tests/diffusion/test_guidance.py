@@ -1,4 +1,6 @@
-"""Guidance: Bayes' rule for scores at every noise level, against closed forms, quadrature and a reference sample."""
+"""Guidance: Bayes' rule for scores at every noise level, against closed forms, quadrature and a
+reference sample.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def guided_score(guidance: Guidance, dataset: Dataset, x: Tensor, alpha: float, 
     return (alpha * guided(x, numbers(alpha), numbers(sigma)) - x) / sigma**2
 
 
-# --- the exact classifier ---------------------------------------------------------------------------------------------
+# --- the exact classifier -------------------------------------------------------------------------
 
 
 @every_labelled
@@ -64,7 +66,9 @@ def guided_score(guidance: Guidance, dataset: Dataset, x: Tensor, alpha: float, 
 def test_the_guided_exact_score_is_that_of_the_conditioned_law_at_every_noise_level(
     dataset: Dataset, alpha: float, sigma: float
 ) -> None:
-    """The class's own score by the textbook, in 50 digits: ``(alpha mu - x) / v`` for one component."""
+    """The class's own score by the textbook, in 50 digits: ``(alpha mu - x) / v`` for one
+    component.
+    """
     x = noised(dataset, 20, alpha, sigma)
     mixture: Any = getattr(dataset, "mixture")  # noqa: B009 - not every data set has it
     for label in range(dataset.classes):
@@ -82,7 +86,9 @@ def test_the_guided_exact_score_is_that_of_the_conditioned_law_at_every_noise_le
 @every_labelled
 @pytest.mark.parametrize(("alpha", "sigma"), [level for level in LEVELS if level[0] > 0])
 def test_the_shift_is_the_gradient_of_the_noised_classifier(dataset: Dataset, alpha: float, sigma: float) -> None:
-    """``score + w grad log p_t(y | x_t)``, the gradient by automatic differentiation of the logarithm of a probability."""
+    """``score + w grad log p_t(y | x_t)``, the gradient by automatic differentiation of the
+    logarithm of a probability.
+    """
     x = noised(dataset, 50, alpha, sigma)
     guidance = ClassLabel(1, weight=1.7)
     at = numbers(alpha)[:, None], numbers(sigma)[:, None]
@@ -106,8 +112,9 @@ def test_the_classifiers_probabilities_add_up_to_one(dataset: Dataset) -> None:
 def test_what_clean_data_say_of_the_label_is_another_function_and_misses() -> None:
     """Guidance with p(y | x) of clean data at a noisy place, as the score-matching notes print it.
 
-    The classifier of clean data is sure of the nearest component and has next to no gradient there, or an enormous one
-    between two components: the score misses by more than the guidance is worth, while p_t(y | x_t) misses by 1e-10.
+    The classifier of clean data is sure of the nearest component and has next to no gradient there,
+    or an enormous one between two components: the score misses by more than the guidance is worth,
+    while p_t(y | x_t) misses by 1e-10.
     """
     dataset = EightGaussians()
     for sigma in (0.3, 1.0, 3.0):
@@ -125,7 +132,9 @@ def test_what_clean_data_say_of_the_label_is_another_function_and_misses() -> No
 
 
 def test_samples_take_turns_with_labels() -> None:
-    """Sample i has label i mod n, whatever the batch: its numbers do not depend on how many there are."""
+    """Sample i has label i mod n, whatever the batch: its numbers do not depend on how many there
+    are.
+    """
     dataset = WIDE
     guided = Guided(ClassLabel("all"), exact(dataset), (dataset,))
     level = numbers(1.0), numbers(2.0)
@@ -150,7 +159,7 @@ def test_members_of_a_stack_have_their_own_targets() -> None:
         assert torch.equal(together[m : m + 1], alone(x[m : m + 1], alpha[m : m + 1], sigma[m : m + 1]))
 
 
-# --- what cannot be -----------------------------------------------------------------------------------------------------
+# --- what cannot be -------------------------------------------------------------------------------
 
 
 def test_a_label_that_is_not_there_and_data_without_labels_are_refused() -> None:

@@ -1,4 +1,6 @@
-"""Guidance by known coordinates: closed forms where there are any, and what the approximations are worth elsewhere."""
+"""Guidance by known coordinates: closed forms where there are any, and what the approximations are
+worth elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def path(
     return [x[0], *(state[0] for state in sampler.trajectory(denoiser, x, levels, noise))]
 
 
-# --- automatic differentiation of exact denoisers ---------------------------------------------------------------------
+# --- automatic differentiation of exact denoisers -------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset", EXACT.values(), ids=EXACT.keys())
@@ -76,7 +78,9 @@ def path(
 def test_the_divergence_of_an_exact_denoiser_is_the_posterior_variance(
     dataset: Dataset, alpha: float, sigma: float
 ) -> None:
-    """``E[|x_0 - D|^2 | x_t] = sigma^2 / alpha div D``, the left side from its own formula, the right one differentiated."""
+    """``E[|x_0 - D|^2 | x_t] = sigma^2 / alpha div D``, the left side from its own formula, the
+    right one differentiated.
+    """
     x = noised(dataset, 30, alpha, sigma).requires_grad_()
     at = numbers(alpha)[:, None], numbers(sigma)[:, None]
     denoised = dataset.denoise(x, *at)
@@ -87,7 +91,7 @@ def test_the_divergence_of_an_exact_denoiser_is_the_posterior_variance(
     )
 
 
-# --- exact posteriors -------------------------------------------------------------------------------------------------
+# --- exact posteriors -----------------------------------------------------------------------------
 
 KNOWN: dict[str, tuple[Dataset, NoisyObservation]] = {
     "gaussian": (CLOUD, NoisyObservation((0, 2), (1.5, 1.0), std=0.7)),
@@ -106,9 +110,11 @@ KNOWN: dict[str, tuple[Dataset, NoisyObservation]] = {
 def test_the_guided_exact_denoiser_is_the_mean_of_the_posterior(
     dataset: Dataset, guidance: NoisyObservation, alpha: float, sigma: float
 ) -> None:
-    """Against self-normalised weights ``N(y; A x_0, s^2) N(x_t; alpha x_0, sigma^2)`` on a million draws.
+    """Against self-normalised weights ``N(y; A x_0, s^2) N(x_t; alpha x_0, sigma^2)`` on a million
+    draws.
 
-    The law given y alone where the noise says nothing. Six standard errors: a false alarm in a hundred million numbers.
+    The law given y alone where the noise says nothing. Six standard errors: a false alarm in a
+    hundred million numbers.
     """
     distribution = guidance.target(dataset)
     x = noised(distribution, 6, alpha, sigma)
@@ -149,7 +155,8 @@ def test_on_normal_data_the_posteriors_own_covariance_is_exact(
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "ring"])
 def test_samples_have_the_mean_and_the_covariance_of_the_posterior(name: str) -> None:
-    """Heun's rule, 40 steps. Five standard errors of 4,000 samples and 2 % of the law's scale for the steps.
+    """Heun's rule, 40 steps. Five standard errors of 4,000 samples and 2 % of the law's scale for
+    the steps.
 
     A false alarm in a million and a half numbers, of which there are 24.
     """
@@ -166,16 +173,17 @@ def test_samples_have_the_mean_and_the_covariance_of_the_posterior(name: str) ->
     assert ((x.T.cov() - covariance).abs() < 5 * spread / math.sqrt(n) + 0.02 * scale**2).all()
 
 
-# --- approximations ---------------------------------------------------------------------------------------------------
+# --- approximations -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_the_torus_given_one_coordinate_against_its_reference_law() -> None:
     """Distance to the surface and E[x^2 + y^2], of 1,500 samples with 20 steps of Heun's rule.
 
-    The distance is that of any sampler. The second moment misses by 2.0 to 2.9 % with the posterior's own covariance and 5.8 to
-    6.8 % with that of normal data (three starts), and by 40 % with none; with 200 steps 1.3 %, 5.9 % and 42 % are left. One
-    standard error of 1,500 samples is 0.9 %.
+    The distance is that of any sampler. The second moment misses by 2.0 to 2.9 % with the
+    posterior's own covariance and 5.8 to 6.8 % with that of normal data (three starts), and by 40 %
+    with none; with 200 steps 1.3 %, 5.9 % and 42 % are left. One standard error of 1,500 samples is
+    0.9 %.
     """
     torus = Torus()
     base = NoisyObservation(0, 0.9, std=0.2)
@@ -194,7 +202,9 @@ def test_the_torus_given_one_coordinate_against_its_reference_law() -> None:
 
 
 def networks(steps: int, count: int) -> TrainedStack:
-    """Networks of EDM on the torus, as the study `guidance` has them, and other ones of their data and start."""
+    """Networks of EDM on the torus, as the study `guidance` has them, and other ones of their data
+    and start.
+    """
     members = [Member(Torus(), ElucidatedDM(), EDM(), f"torus {i}") for i in range(count)]
     data = [Torus().sample(20_000, stream("torus", i)) for i in range(count)]
     return train(members, data, Training(steps=steps, batch=256, width=64, depth=3))
@@ -202,10 +212,12 @@ def networks(steps: int, count: int) -> TrainedStack:
 
 @pytest.mark.slow
 def test_trained_samples_of_the_torus_given_one_coordinate_are_nearly_as_good_as_exact_ones() -> None:
-    """Energy distance from the law given the coordinate, of 1,500 samples with 18 steps of Heun's rule, of four networks.
+    """Energy distance from the law given the coordinate, of 1,500 samples with 18 steps of Heun's
+    rule, of four networks.
 
-    At most 1.5 times that of the exact denoiser, 0.069, with the same start noise; and the second moment misses by 5.5 % at most.
-    Without guidance it is 0.75. Measured: 0.062 to 0.076; 0.068 to 0.41 if a network's Jacobian is believed at every level.
+    At most 1.5 times that of the exact denoiser, 0.069, with the same start noise; and the second
+    moment misses by 5.5 % at most. Without guidance it is 0.75. Measured: 0.062 to 0.076; 0.068 to
+    0.41 if a network's Jacobian is believed at every level.
     """
     n, guidance = 1500, NoisyObservation(0, 0.9, std=0.2)
     distribution: Any = guidance.target(Torus())
@@ -223,9 +235,11 @@ def test_trained_samples_of_the_torus_given_one_coordinate_are_nearly_as_good_as
 
 
 def test_where_noise_swamps_the_data_the_law_of_the_data_tells_and_no_networks_jacobian() -> None:
-    """Of networks that are hardly trained: ``D_y - D = S_0 (y - D)_0 / (S_00 + s^2)``, S the covariance of the data, at sigma = 80.
+    """Of networks that are hardly trained: ``D_y - D = S_0 (y - D)_0 / (S_00 + s^2)``, S the
+    covariance of the data, at sigma = 80.
 
-    Of the torus S is diagonal; the one used is that of 100,000 draws, hence 2 %. Of normal data with other spreads it is known.
+    Of the torus S is diagonal; the one used is that of 100,000 draws, hence 2 %. Of normal data
+    with other spreads it is known.
     """
     settings = Training(steps=20, batch=32, width=16, depth=2, data=200)
     for dataset, variances in ((Torus(), None), (CLOUD, numbers(1.0, 0.25, 4.0))):
@@ -244,10 +258,11 @@ def test_where_noise_swamps_the_data_the_law_of_the_data_tells_and_no_networks_j
 
 
 def test_the_normal_law_around_the_denoiser_is_worth_something_on_the_torus_at_every_level() -> None:
-    """The shift ``D_y - D`` against self-normalised weights on 200,000 draws: what of it is missed, root mean square.
+    """The shift ``D_y - D`` against self-normalised weights on 200,000 draws: what of it is missed,
+    root mean square.
 
-    Measured: 8 % at sigma = 2, 16 % at 0.5 and at 0.2 with the posterior's own covariance; 33 %, 57 % and 23 % with that of
-    normal data.
+    Measured: 8 % at sigma = 2, 16 % at 0.5 and at 0.2 with the posterior's own covariance; 33 %, 57
+    % and 23 % with that of normal data.
     """
     torus, guidance = Torus(), NoisyObservation(0, 0.9, std=0.2)
     draws = torus.sample(200_000, stream("draws"))
@@ -273,7 +288,9 @@ def test_the_normal_law_around_the_denoiser_is_worth_something_on_the_torus_at_e
 
 
 def test_a_network_is_differentiated_and_members_stay_to_themselves() -> None:
-    """The shift of a trained denoiser, against finite differences; packing changes no bit of it, also on the line."""
+    """The shift of a trained denoiser, against finite differences; packing changes no bit of it,
+    also on the line.
+    """
     for dataset in (Uniform(), Torus()):
         settings = Training(steps=30, batch=32, width=16, depth=2, data=200)
         members = [Member(dataset, ElucidatedDM(), EDM(), f"observed {i}") for i in range(3)]
@@ -299,13 +316,15 @@ def test_a_network_is_differentiated_and_members_stay_to_themselves() -> None:
         torch.testing.assert_close(shift, expected, rtol=0.02, atol=2e-3)
 
 
-# --- replacement --------------------------------------------------------------------------------------------------------
+# --- replacement ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", [Heun(), DDIM(), DDIM(1.0), Ancestral()], ids=lambda s: s.label())
 @pytest.mark.parametrize("schedule", [VPCosine(), EDM(), Flow()], ids=lambda s: s.label())
 def test_known_coordinates_follow_the_forward_process_from_their_values(sampler: Any, schedule: Schedule) -> None:
-    """``alpha y + sigma eps`` with a standard normal eps at every level (five standard errors of 500), and y in the end."""
+    """``alpha y + sigma eps`` with a standard normal eps at every level (five standard errors of
+    500), and y in the end.
+    """
     if sampler == Heun() and schedule == VPCosine():
         pytest.skip("Heun's rule follows a straight line only: to second order on this schedule")
     guidance, n = Inpainting((2, 0), (1.0, -0.5)), 500
@@ -329,8 +348,9 @@ def test_replacement_leaves_independent_coordinates_their_law() -> None:
 def test_replacement_is_not_the_posterior_where_the_known_coordinate_decides_between_classes() -> None:
     """Two bumps, (-1, -1) of weight 0.9 and (1, 1) of 0.1; x is known to be 0.6.
 
-    Given that the second has a share of 0.757, and 0.73 of the samples lie above: exact guidance gives it (five standard errors
-    of 2,000 samples), replacement 0.26, since at high noise the noisy value alone does not tell.
+    Given that the second has a share of 0.757, and 0.73 of the samples lie above: exact guidance
+    gives it (five standard errors of 2,000 samples), replacement 0.26, since at high noise the
+    noisy value alone does not tell.
     """
     pair = GaussianMixture((0.9, 0.1), ((-1.0, -1.0), (1.0, 1.0)), (0.6, 0.6))
     exactly, n = NoisyObservation(0, 0.6, std=0.0), 2000
@@ -341,7 +361,7 @@ def test_replacement_is_not_the_posterior_where_the_known_coordinate_decides_bet
     assert found[1] < above - 0.3
 
 
-# --- what cannot be -----------------------------------------------------------------------------------------------------
+# --- what cannot be -------------------------------------------------------------------------------
 
 
 def test_an_example_of_the_target_may_be_what_is_known() -> None:

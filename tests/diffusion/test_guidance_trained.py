@@ -62,11 +62,13 @@ def member(formulation: Trained, key: str, dataset: Dataset | None = None) -> Me
     return Member(dataset or EightGaussians(), formulation, formulation.own_schedule(), key)
 
 
-# --- a model that is told the label -----------------------------------------------------------------------------------
+# --- a model that is told the label ---------------------------------------------------------------
 
 
 def test_the_network_is_told_a_one_hot_label_or_nothing() -> None:
-    """Conditions beyond the noise features, against the labels of the data; nothing with probability `drop` (five standard errors)."""
+    """Conditions beyond the noise features, against the labels of the data; nothing with
+    probability `drop` (five standard errors).
+    """
     dataset, formulation = EightGaussians(), ClassConditional(drop=0.25)
     data = labelled(dataset, 500)
     data[:, 0] = 10 * data[:, 2]  # what the network sees tells the label
@@ -147,9 +149,11 @@ def sampled(stack: TrainedStack, guidance: Guidance, dataset: Dataset, steps: in
 
 @pytest.mark.slow
 def test_samples_of_the_ring_carry_the_label_that_was_asked_for() -> None:
-    """At least 95 % of 2,000, some 15 seconds of training; and they lie on the bump, not just nearest to it.
+    """At least 95 % of 2,000, some 15 seconds of training; and they lie on the bump, not just
+    nearest to it.
 
-    Measured over three seeds: 0.9975 or more, and medians of 0.12 with weight 1 and less than 0.1 with weight 2.
+    Measured over three seeds: 0.9975 or more, and medians of 0.12 with weight 1 and less than 0.1
+    with weight 2.
     """
     dataset = EightGaussians()
     settings = Training(steps=1500, batch=256, width=64, depth=3)
@@ -164,7 +168,7 @@ def test_samples_of_the_ring_carry_the_label_that_was_asked_for() -> None:
     assert float((dataset.mode_of(one) == 5).double().mean()) >= 0.95
 
 
-# --- a trained classifier ---------------------------------------------------------------------------------------------
+# --- a trained classifier -------------------------------------------------------------------------
 
 CLASSIFIER = TrainedClassifier(1, steps=500, batch=256)
 
@@ -173,10 +177,11 @@ CLASSIFIER = TrainedClassifier(1, steps=500, batch=256)
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("dataset", [WIDE, EightGaussians(), GaussianMixture()], ids=["plane", "ring", "line"])
 def test_the_trained_classifiers_gradient_is_near_the_exact_one_at_every_level(dataset: Dataset, seed: int) -> None:
-    """The shift of the denoiser, root mean square over noised samples of the class, in units of the data's deviation.
+    """The shift of the denoiser, root mean square over noised samples of the class, in units of the
+    data's deviation.
 
-    As docs/guidance.md says: less than 0.2 (measured 0.165; the shift itself is up to 1.4), and 0.01 where nothing but noise is left, up
-    to alpha = 0 (0.005).
+    As docs/guidance.md says: less than 0.2 (measured 0.165; the shift itself is up to 1.4), and
+    0.01 where nothing but noise is left, up to alpha = 0 (0.005).
     """
     truth, learned = ClassLabel(1), replace(CLASSIFIER, seed=seed)
     distribution = dataset.of_class(1)
@@ -204,7 +209,9 @@ def test_its_probabilities_are_those_of_the_noised_data() -> None:
 
 
 def test_a_classifier_is_a_function_of_target_and_settings_and_steers_members_alike() -> None:
-    """The same bits again without memory, other ones for another seed; a member's do not depend on those beside it."""
+    """The same bits again without memory, other ones for another seed; a member's do not depend on
+    those beside it.
+    """
     from diffusion.guidance.trained_classifier import _trained
 
     dataset = WIDE
@@ -223,7 +230,7 @@ def test_a_classifier_is_a_function_of_target_and_settings_and_steers_members_al
     assert not torch.equal(first, _trained(dataset, settings, 1)[0].rows)
 
 
-# --- what cannot be -----------------------------------------------------------------------------------------------------
+# --- what cannot be -------------------------------------------------------------------------------
 
 
 def test_models_that_are_not_told_labels_and_data_without_them_are_refused() -> None:

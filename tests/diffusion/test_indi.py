@@ -1,4 +1,6 @@
-"""Restoration from an observation: recursions on normal data, identities with the flows, and a trained network's errors."""
+"""Restoration from an observation: recursions on normal data, identities with the flows, and a
+trained network's errors.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def flow_levels(steps: int) -> list[Level]:
 
 @dataclass(frozen=True)
 class NormalData:
-    """E[x | x_t] of data ``N(mean, C)`` and their observation ``y = M x + s n``, perturbed, as a model of one member."""
+    """E[x | x_t] of data ``N(mean, C)`` and their observation ``y = M x + s n``, perturbed, as a
+    model of one member.
+    """
 
     formulation: InDI
     mean: np.ndarray
@@ -98,7 +102,7 @@ every_observation = pytest.mark.parametrize(
 )
 
 
-# --- recursions -------------------------------------------------------------------------------------------------------
+# --- recursions -----------------------------------------------------------------------------------
 
 
 @every_observation
@@ -106,7 +110,9 @@ every_observation = pytest.mark.parametrize(
 def test_the_iterates_on_normal_data_follow_their_recursion(
     degradation: Degradation, distribution: tuple[np.ndarray, np.ndarray], steps: int
 ) -> None:
-    """``x_s - m_s = prod ((s/t) I + (1 - s/t) K_t)(x_1 - m_1)`` with m_t the mean of x_t, for all three ways to write the rule."""
+    """``x_s - m_s = prod ((s/t) I + (1 - s/t) K_t)(x_1 - m_1)`` with m_t the mean of x_t, for all
+    three ways to write the rule.
+    """
     model = NormalData(InDI(degradation), *distribution)
     levels, dim = flow_levels(steps), len(distribution[0])
     y = kit.standard((1, 9, dim), "recursion", dim)
@@ -124,7 +130,9 @@ def test_the_iterates_on_normal_data_follow_their_recursion(
 def test_one_step_is_the_estimate_of_least_error(
     degradation: Degradation, distribution: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """The posterior mean given y by the joint covariance of (x, y), and its error the least one that is known."""
+    """The posterior mean given y by the joint covariance of (x, y), and its error the least one
+    that is known.
+    """
     mean, c = distribution
     model = NormalData(InDI(degradation), mean, c)
     y = kit.standard((1, 9, len(mean)), "one step")
@@ -137,7 +145,9 @@ def test_one_step_is_the_estimate_of_least_error(
 @pytest.mark.parametrize("steps", [1, 2, 7, 40])
 @pytest.mark.parametrize("perturbation", [0.3, 1.0])
 def test_the_noise_that_is_added_has_the_variance_that_the_level_asks_for(steps: int, perturbation: float) -> None:
-    """With a denoiser that answers a constant the noise in x_s has variance ``s^2 eps_s^2`` at every level, and 0 at the end."""
+    """With a denoiser that answers a constant the noise in x_s has variance ``s^2 eps_s^2`` at
+    every level, and 0 at the end.
+    """
     formulation = InDI(GaussianNoise(0.0), perturbation)
 
     class Constant:
@@ -158,7 +168,9 @@ def test_the_noise_that_is_added_has_the_variance_that_the_level_asks_for(steps:
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
 def test_the_stochastic_iterates_on_normal_data_follow_their_recursion(steps: int) -> None:
-    """Variance of x_s: ``V_s = ((s/t) + (1 - s/t) k_t)^2 V_t + s^2 (eps_s^2 - eps_t^2)``, in closed form at every step."""
+    """Variance of x_s: ``V_s = ((s/t) + (1 - s/t) k_t)^2 V_t + s^2 (eps_s^2 - eps_t^2)``, in closed
+    form at every step.
+    """
     formulation = InDI(GaussianNoise(0.4), 0.6)
     model = NormalData(formulation, *LINE)
     levels = flow_levels(steps)
@@ -176,7 +188,9 @@ def test_the_stochastic_iterates_on_normal_data_follow_their_recursion(steps: in
 
 
 def test_many_steps_restore_the_law_and_cost_up_to_twice_the_error() -> None:
-    """y = x + s n: the flow ends at ``m + S/sqrt(S^2+s^2) (y - m)``, of variance S^2 and error ``2 S^2 (1 - S/sqrt(S^2+s^2))``."""
+    """y = x + s n: the flow ends at ``m + S/sqrt(S^2+s^2) (y - m)``, of variance S^2 and error
+    ``2 S^2 (1 - S/sqrt(S^2+s^2))``.
+    """
     size, s = 0.7, 0.7
     model = NormalData(InDI(GaussianNoise(s)), *LINE)
     fine = [float(kit.affine(Euler(), model, flow_levels(n)).gain) for n in (500, 1000)]
@@ -188,7 +202,7 @@ def test_many_steps_restore_the_law_and_cost_up_to_twice_the_error() -> None:
     assert least < 2 * size**2 * (1 - limit) < 2 * least
 
 
-# --- identities -------------------------------------------------------------------------------------------------------
+# --- identities -----------------------------------------------------------------------------------
 
 
 @few_and_many
@@ -255,7 +269,7 @@ def test_both_right_hand_sides_of_its_equation_are_equal(target: Dataset) -> Non
         torch.testing.assert_close(left, right, rtol=0, atol=1e-10 * float(left.abs().max()))
 
 
-# --- what is observed, and what is refused ----------------------------------------------------------------------------
+# --- what is observed, and what is refused --------------------------------------------------------
 
 
 @pytest.mark.parametrize("perturbation", [0.0, 0.5])
@@ -263,7 +277,9 @@ def test_both_right_hand_sides_of_its_equation_are_equal(target: Dataset) -> Non
     "degradation", [GaussianNoise(0.5), Mask(0.1, (0, 2)), GaussianNoise(2.0, alone=True)], ids=lambda d: d.label()
 )
 def test_an_example_is_a_point_between_data_and_observation(degradation: Degradation, perturbation: float) -> None:
-    """Mean and variance of x_t given x at three bands of t: 5 standard errors of 4000 points (seed fixed)."""
+    """Mean and variance of x_t given x at three bands of t: 5 standard errors of 4000 points (seed
+    fixed).
+    """
     formulation = InDI(degradation, perturbation)
     clean = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
     member = Member(Gaussian(dim=3), formulation, Flow(), "lesson")
@@ -326,7 +342,7 @@ def test_what_cannot_serve_is_refused_with_the_reason() -> None:
         InDI(perturbation=-0.1)
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 def trained(members: Sequence[Member], settings: Training) -> TrainedStack:
@@ -373,7 +389,8 @@ def answered(
 def test_a_trained_restoration_has_the_least_error_in_one_step_and_more_in_many() -> None:
     """N(0.4, 0.7^2) in noise of 0.7: 0.245 in one step, 0.2870 in many.
 
-    The mean over 10 000 samples is within 6.4 % (4.5 standard errors, seed fixed); four networks were within 3 % of what is right.
+    The mean over 10 000 samples is within 6.4 % (4.5 standard errors, seed fixed); four networks
+    were within 3 % of what is right.
     """
     data = Gaussian(means=0.4, stds=0.7)
     rows = answered(

@@ -1,7 +1,9 @@
-"""Langevin dynamics keep the law that theory says: affine recursions, quadrature of the moves' kernel, detailed balance.
+"""Langevin dynamics keep the law that theory says: affine recursions, quadrature of the moves'
+kernel, detailed balance.
 
-A move is a Gaussian kernel, so that on the line the law after any number of moves is found on a grid without Monte Carlo.
-Statistical checks are at 4.5 standard errors, a false-alarm rate of 7e-6 each, unless another is stated; seeds are fixed.
+A move is a Gaussian kernel, so that on the line the law after any number of moves is found on a
+grid without Monte Carlo. Statistical checks are at 4.5 standard errors, a false-alarm rate of 7e-6
+each, unless another is stated; seeds are fixed.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def ends(
 
 
 def kept_variance(sampler: Langevin, std: float, schedule: Schedule | None = None) -> tuple[float, float, float]:
-    """Of data N(0, std^2): variance V at the level, tau in units of x squared, and the variance that the moves keep."""
+    """Of data N(0, std^2): variance V at the level, tau in units of x squared, and the variance
+    that the moves keep.
+    """
     level = levels_for(sampler, 1, (schedule or EDM(),))[0]
     found = kit.affine(sampler, kit.gaussian(0, std), [level, level])
     k, w = float(found.gain), float(found.weights.sum())
@@ -93,7 +97,7 @@ def within(found: float, expected: float, error: float) -> bool:
     return abs(found - expected) < FALSE_ALARM * error
 
 
-# --- the law that the moves keep --------------------------------------------------------------------------------------
+# --- the law that the moves keep ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear(), Flow()], ids=lambda s: s.registered_name)
@@ -115,7 +119,9 @@ def test_the_kept_variance_is_too_wide_by_the_known_factor(sampler: Langevin, st
 
 
 def test_both_conventions_of_the_literature_are_one_step() -> None:
-    """Conflict 2: eps/2 and sqrt(eps) of the score-matching notes, tau and sqrt(2 tau) of the tutorial, with eps = 2 tau."""
+    """Conflict 2: eps/2 and sqrt(eps) of the score-matching notes, tau and sqrt(2 tau) of the
+    tutorial, with eps = 2 tau.
+    """
     eps = 0.1
     sampler = Langevin(tau=eps / 2, unit="data")
     level = levels_for(sampler, 1)[0]
@@ -131,7 +137,9 @@ def test_both_conventions_of_the_literature_are_one_step() -> None:
 
 
 def test_samples_have_the_kept_variance() -> None:
-    """A37: s^2 = .25, eps = .1 give .27778, in 60 moves, after which 1e-6 of the start is left; 40 000 samples."""
+    """A37: s^2 = .25, eps = .1 give .27778, in 60 moves, after which 1e-6 of the start is left; 40
+    000 samples.
+    """
     n = 40_000
     x = ends(Langevin(tau=0.05, unit="data", start_from="data"), Gaussian(0.0, 0.5), 60, n, "ula")
     assert within(float(x.var()), 0.27778, 0.27778 * math.sqrt(2 / n))
@@ -154,7 +162,7 @@ def test_a_chain_does_not_depend_on_the_schedule_of_its_level(unit: Literal["noi
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-9)
 
 
-# --- two bumps --------------------------------------------------------------------------------------------------------
+# --- two bumps ------------------------------------------------------------------------------------
 
 
 def stationary_points(level: Level) -> tuple[float, float, float]:
@@ -169,7 +177,9 @@ def stationary_points(level: Level) -> tuple[float, float, float]:
 
 
 def test_gradient_ascent_ends_in_the_maxima_of_the_density() -> None:
-    """A52, S2-12: the bumps are chosen (the tutorial's numbers are lost); each sample climbs the hill in whose basin it began."""
+    """A52, S2-12: the bumps are chosen (the tutorial's numbers are lost); each sample climbs the
+    hill in whose basin it began.
+    """
     sampler = GradientAscent(tau=0.05, unit="data")
     path = levels_for(sampler, 400, (CLEAN,))
     roots = stationary_points(path[0])
@@ -181,7 +191,9 @@ def test_gradient_ascent_ends_in_the_maxima_of_the_density() -> None:
 
 
 def test_descent_ends_in_the_minimum_or_nowhere() -> None:
-    """S2-10: called gradient descent, it would go down: samples between the maxima meet in the minimum, others leave."""
+    """S2-10: called gradient descent, it would go down: samples between the maxima meet in the
+    minimum, others leave.
+    """
     sampler = GradientAscent(tau=0.02, unit="data")
     level = levels_for(sampler, 1, (CLEAN,))[0]
     x = torch.tensor([-5.0, -1.5, -1.0, 1.0, 6.0], dtype=torch.float64)[None, :, None]
@@ -196,7 +208,9 @@ SPACING = 0.01  # of the grid; moves spread by .035 at least
 
 
 class Kernel:
-    """The law after moves of one kind from x to N(x + tau score, factor tau), on a grid: a column for each place."""
+    """The law after moves of one kind from x to N(x + tau score, factor tau), on a grid: a column
+    for each place.
+    """
 
     def __init__(self, level: Level, tau: float, factor: float = 2.0, low: float = -4.0, high: float = 7.0) -> None:
         self.places = torch.arange(low, high, SPACING, dtype=torch.float64)
@@ -222,7 +236,8 @@ class Kernel:
 
 
 def test_variance_inside_a_mode_is_too_wide_as_quadrature_says() -> None:
-    """A53: eps = .01 on the bump of variance .04 gives .0429, where one bump alone would have .0427; 30 000 samples.
+    """A53: eps = .01 on the bump of variance .04 gives .0429, where one bump alone would have
+    .0427; 30 000 samples.
 
     Both are found on a grid, and samples of the left hill have the first.
     """
@@ -244,9 +259,11 @@ def test_variance_inside_a_mode_is_too_wide_as_quadrature_says() -> None:
 
 
 def test_the_noise_belongs_to_the_step() -> None:
-    """S2-10: any other factor than sqrt(2 tau) keeps another law, none ends in a point; only the right one improves as tau falls.
+    """S2-10: any other factor than sqrt(2 tau) keeps another law, none ends in a point; only the
+    right one improves as tau falls.
 
-    Exact, by the kernel's stationary law on the left hill alone, where -score is nearly (x + 2) / .04.
+    Exact, by the kernel's stationary law on the left hill alone, where -score is nearly (x + 2) /
+    .04.
     """
     level = levels_for(Langevin(), 1)[0]
     found = {}
@@ -261,8 +278,9 @@ def test_the_noise_belongs_to_the_step() -> None:
 
 
 def test_noise_of_fixed_size_keeps_no_law_at_all() -> None:
-    """S2-10: as in stochastic gradient descent, whose noise does not shrink with the root of the step. By the recursion on
-    N(0, 1): with noise c the variance c^2 / (1 - (1 - tau)^2) grows without bound as tau falls, with noise tau it vanishes.
+    """S2-10: as in stochastic gradient descent, whose noise does not shrink with the root of the
+    step. By the recursion on N(0, 1): with noise c the variance c^2 / (1 - (1 - tau)^2) grows
+    without bound as tau falls, with noise tau it vanishes.
     """
     kept = {}
     for tau in (0.1, 0.01, 0.001):
@@ -276,7 +294,9 @@ def test_noise_of_fixed_size_keeps_no_law_at_all() -> None:
 
 
 def test_samples_of_the_whole_mixture_follow_the_kernel() -> None:
-    """A53: from a uniform start, 150 moves: the probability below three places is the kernel's, 10 000 samples."""
+    """A53: from a uniform start, 150 moves: the probability below three places is the kernel's, 10
+    000 samples.
+    """
     n, moves = 10_000, 150
     sampler = Langevin(tau=0.02, unit="data", start_from="box", low=-4, high=7)
     kernel = Kernel(levels_for(sampler, 1)[0], sampler.tau)
@@ -290,7 +310,7 @@ def test_samples_of_the_whole_mixture_follow_the_kernel() -> None:
         )
 
 
-# --- low density ------------------------------------------------------------------------------------------------------
+# --- low density ----------------------------------------------------------------------------------
 
 
 def masses(x: Tensor) -> list[float]:
@@ -298,10 +318,12 @@ def masses(x: Tensor) -> list[float]:
 
 
 def test_langevin_dynamics_keep_the_shares_of_the_basins_of_their_start() -> None:
-    """A38, S2-11: four atoms of weight 1/4, noise .5, from U(-16, 16): masses .188, .252, .229, .331.
+    """A38, S2-11: four atoms of weight 1/4, noise .5, from U(-16, 16): masses .188, .252, .229,
+    .331.
 
-    These are the atoms' shares of the interval, from which each found mass is within 4.5 standard errors (3e-5 in all), and all but
-    the second, whose basin happens to have a fourth of it, are ten away from 1/4.
+    These are the atoms' shares of the interval, from which each found mass is within 4.5 standard
+    errors (3e-5 in all), and all but the second, whose basin happens to have a fourth of it, are
+    ten away from 1/4.
     """
     n = 20_000
     x = ends(Langevin(nsr=0.5, tau=0.1, start_from="box"), ATOMS, 120, n, "low density")
@@ -316,7 +338,9 @@ def test_langevin_dynamics_keep_the_shares_of_the_basins_of_their_start() -> Non
 
 @functools.cache
 def annealed_atoms(n: int) -> Tensor:
-    """From sigma = 25, the largest distance of two atoms (Song & Ermon 2020, technique 1), to .5 in ten levels."""
+    """From sigma = 25, the largest distance of two atoms (Song & Ermon 2020, technique 1), to .5 in
+    ten levels.
+    """
     schedule = VELinear(sigma_min=0.5, sigma_max=25.0)
     sampler = AnnealedLangevin(moves=50, denoise=False)
     levels = kit.own_levels(schedule, 10)
@@ -361,9 +385,11 @@ def furthest_from_a_fourth(x: Tensor) -> float:
 
 @pytest.mark.slow
 def test_a_score_learned_at_one_level_is_right_where_the_data_are_and_wrong_between_the_modes() -> None:
-    """A38: denoising score matching at noise .5. Root mean square errors of eight networks: .05 to .09 on data, where the score has 2.0,
-    and 8.7 to 10 farther than four deviations from every mode, where it has 14. So Langevin dynamics fill the modes by basins of their
-    own: some mode is .05 to .13 away from its fourth, and five times as many moves change nothing. Chance has .02 of it (4.5 errors).
+    """A38: denoising score matching at noise .5. Root mean square errors of eight networks: .05 to
+    .09 on data, where the score has 2.0, and 8.7 to 10 farther than four deviations from every
+    mode, where it has 14. So Langevin dynamics fill the modes by basins of their
+    own: some mode is .05 to .13 away from its fourth, and five times as many moves change nothing.
+    Chance has .02 of it (4.5 errors).
     """
     stack = learned(DenoisingScoreMatching(noise_levels=SingleLevel(0.5)), 1500)
     x = Noised(ATOMS, 1.0, 0.5).sample(4000, stream("low density, noised"))[:, 0]
@@ -384,8 +410,9 @@ def test_a_score_learned_at_one_level_is_right_where_the_data_are_and_wrong_betw
 
 @pytest.mark.slow
 def test_a_score_learned_at_all_levels_needs_annealing_to_find_the_weights() -> None:
-    """A41: down from noise that has merged the modes, and at the last level alone, the same networks. Some mode of eight networks was
-    .01 to .06 away from its fourth annealed, and .11 to .14 at the one level.
+    """A41: down from noise that has merged the modes, and at the last level alone, the same
+    networks. Some mode of eight networks was .01 to .06 away from its fourth annealed, and .11 to
+    .14 at the one level.
     """
     schedule, n = VELinear(sigma_min=0.5, sigma_max=25.0), 8000
     stack = learned(Denoising(schedule=schedule, noise_levels=LogUniform()), 2500)
@@ -400,7 +427,7 @@ def test_a_score_learned_at_all_levels_needs_annealing_to_find_the_weights() -> 
         assert furthest_from_a_fourth(from_the_box(one, 120, n)) > 0.09
 
 
-# --- annealed Langevin dynamics on the uniform law --------------------------------------------------------------------
+# --- annealed Langevin dynamics on the uniform law ------------------------------------------------
 
 RUNS = 10_000
 
@@ -430,10 +457,11 @@ TABLE = {
 
 @pytest.mark.parametrize(("moves", "runs"), [(10, 4), (100, 1)])
 def test_annealed_langevin_dynamics_end_where_the_table_says(moves: int, runs: int) -> None:
-    """Rows ald_L10_T10 and ald_L10_T100: eps = 2e-5, in the convention of eps/2, so that tau = eps / 2 sigma_L^2 = .1.
+    """Rows ald_L10_T10 and ald_L10_T100: eps = 2e-5, in the convention of eps/2, so that tau = eps
+    / 2 sigma_L^2 = .1.
 
-    W1 within 4.5 standard deviations of a mean of so many runs and of the table's ten, moments of our and the table's 100 000
-    samples together: false alarms 4e-5 in all.
+    W1 within 4.5 standard deviations of a mean of so many runs and of the table's ten, moments of
+    our and the table's 100 000 samples together: false alarms 4e-5 in all.
     """
     w1_mean, w1_sd, table_mean, table_variance = TABLE[moves]
     x = annealed(moves, 2e-5 / 2 / 0.01**2, runs, denoise=False)
@@ -445,10 +473,12 @@ def test_annealed_langevin_dynamics_end_where_the_table_says(moves: int, runs: i
 
 
 def test_moves_without_a_step_size_for_each_level_fail() -> None:
-    """S1-14: one step size for all levels is too short where noise is large or too long where it is small.
+    """S1-14: one step size for all levels is too short where noise is large or too long where it is
+    small.
 
-    On data at one point the moves at level sigma are x <- (1 - a / sigma^2) x + noise, exactly: with a = tau sigma_L^2 everywhere the
-    start is still there in the end, with a = tau sigma_1^2 the last levels multiply by -(tau 10^4 - 1) each move.
+    On data at one point the moves at level sigma are x <- (1 - a / sigma^2) x + noise, exactly:
+    with a = tau sigma_L^2 everywhere the start is still there in the end, with a = tau sigma_1^2
+    the last levels multiply by -(tau 10^4 - 1) each move.
     """
     tau, sigmas = 0.2, [0.01 ** (i / 9) for i in range(10)]
 
@@ -471,7 +501,8 @@ def test_moves_without_a_step_size_for_each_level_fail() -> None:
 
 
 def test_starting_on_the_support_of_the_data_would_pass_with_any_score() -> None:
-    """S1-16: samples that never move are perfect if they start as U[0, 1], far off if they start as the schedule's noise does.
+    """S1-16: samples that never move are perfect if they start as U[0, 1], far off if they start as
+    the schedule's noise does.
 
     W1 of 10 000 perfect samples exceeds .0125 with probability 1e-9.
     """
@@ -483,7 +514,9 @@ def test_starting_on_the_support_of_the_data_would_pass_with_any_score() -> None
 
 
 def test_the_last_estimate_takes_the_noise_of_the_last_level_away() -> None:
-    """Denoised or not are the same samples but for D, which on data at one point is the point itself."""
+    """Denoised or not are the same samples but for D, which on data at one point is the point
+    itself.
+    """
     levels = kit.own_levels(VELinear(sigma_min=0.1, sigma_max=1.0), 5)
     x = standard((1, 100, 1), "denoise")
 
@@ -496,11 +529,13 @@ def test_the_last_estimate_takes_the_noise_of_the_last_level_away() -> None:
     assert not torch.equal(noisy, denoised)
 
 
-# --- the unbiased reference -------------------------------------------------------------------------------------------
+# --- the unbiased reference -----------------------------------------------------------------------
 
 
 def test_metropolis_removes_the_bias_at_the_same_step() -> None:
-    """s^2 = .25, eps = .1: .25 where unadjusted moves have .27778; 40 000 samples after 60 moves from the law itself."""
+    """s^2 = .25, eps = .1: .25 where unadjusted moves have .27778; 40 000 samples after 60 moves
+    from the law itself.
+    """
     n = 40_000
     x = ends(MALA(tau=0.05, unit="data", start_from="data"), Gaussian(0.0, 0.5), 60, n, "mala")
     assert within(float(x.var()), 0.25, 0.25 * math.sqrt(2 / n))
@@ -509,7 +544,9 @@ def test_metropolis_removes_the_bias_at_the_same_step() -> None:
 
 @pytest.mark.parametrize("tau", [0.005, 0.05, 0.5])
 def test_the_accepted_moves_are_in_detailed_balance(tau: float) -> None:
-    """p(x) q(y|x) a(x, y) is symmetric, for pairs of places on the two bumps; a as the sampler finds it."""
+    """p(x) q(y|x) a(x, y) is symmetric, for pairs of places on the two bumps; a as the sampler
+    finds it.
+    """
     sampler = MALA(tau=tau, unit="data")
     level, model = levels_for(sampler, 1)[0], kit.Known(BUMPS)
     places = torch.linspace(-3, 4, 29, dtype=torch.float64)
@@ -528,7 +565,9 @@ def test_the_accepted_moves_are_in_detailed_balance(tau: float) -> None:
 
 
 def test_moves_are_accepted_as_often_as_quadrature_says() -> None:
-    """On the bumps, at stationarity: the average of min(1, ratio) over the law and the move; 20 000 samples."""
+    """On the bumps, at stationarity: the average of min(1, ratio) over the law and the move; 20 000
+    samples.
+    """
     tau, n = 0.05, 20_000
     sampler = MALA(tau=tau, unit="data", start_from="data")
     levels = kit.own_levels(EDM(), 1)
@@ -559,7 +598,9 @@ def test_moves_are_accepted_as_often_as_quadrature_says() -> None:
 
 
 def test_metropolis_moves_follow_the_law_where_unadjusted_ones_do_not() -> None:
-    """The two bumps after 100 moves of tau = .06 from the law itself, 10 000 samples: the probability below three places."""
+    """The two bumps after 100 moves of tau = .06 from the law itself, 10 000 samples: the
+    probability below three places.
+    """
     n, places = 10_000, torch.tensor([-2.2, -1.5, 2.0], dtype=torch.float64)
     found = {
         kind: ends(kind(tau=0.06, unit="data", start_from="data"), BUMPS, 100, n, "law") for kind in (MALA, Langevin)
@@ -573,7 +614,9 @@ def test_metropolis_moves_follow_the_law_where_unadjusted_ones_do_not() -> None:
 
 
 def test_a_rejected_sample_stays_where_it_is() -> None:
-    """Moves far too long are hardly ever accepted, and nothing becomes infinite, not even where the proposals are."""
+    """Moves far too long are hardly ever accepted, and nothing becomes infinite, not even where the
+    proposals are.
+    """
     sampler = MALA(tau=1e200, unit="data")
     level = levels_for(sampler, 1)[0]
     x = standard((1, 100, 1), "stay")
@@ -589,7 +632,7 @@ def test_metropolis_wants_a_density() -> None:
         next(MALA().walk(lambda x, _a, _s: x, standard((1, 2, 1), "none"), level, 1, kit.SILENCE))
 
 
-# --- where they start, which levels they pass, what they end in --------------------------------------------------------
+# --- where they start, which levels they pass, what they end in -----------------------------------
 
 
 @every_sampler_at_one_level
@@ -639,7 +682,9 @@ def test_states_of_annealing_follow_the_law_of_the_level_they_are_filed_under() 
 
 
 def test_starts() -> None:
-    """U(low, high) and the level's own law, in units in which the data are scaled as at the level; or the schedule's noise."""
+    """U(low, high) and the level's own law, in units in which the data are scaled as at the level;
+    or the schedule's noise.
+    """
     schedule, n = VPLinear(), 20_000
     levels = kit.own_levels(schedule, 3)
     here = begin(levels, (BUMPS,), n, "starts")
@@ -679,7 +724,9 @@ def test_the_target_is_the_law_at_the_level(sampler: AtOneLevel) -> None:
     "dataset", [BUMPS, Gaussian((0.3, -1.0), (0.2, 0.7), 2), ATOMS, GaussianMixture((1.0,), ((1.0, 2.0),), (0.4,))]
 )
 def test_noised_laws_are_those_of_the_target_at_the_level(dataset: Dataset) -> None:
-    """As a target of its own: its density at little noise is the target's at nearly that of the level; modes are kept."""
+    """As a target of its own: its density at little noise is the target's at nearly that of the
+    level; modes are kept.
+    """
     distribution = noised_distribution(dataset, 0.8, 0.6)
     x = standard((50, dataset.dim), "noised law")
     a, s = number(0.8), number(0.6)
@@ -745,14 +792,16 @@ def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler],
         make()
 
 
-# --- the noised law along a path --------------------------------------------------------------------------------------
+# --- the noised law along a path ------------------------------------------------------------------
 
 
 def test_paths_of_samples_stay_in_the_tube_of_the_exact_law() -> None:
-    """A47: within four standard deviations of one of the two bumps as they are at each level, on the way to the data.
+    """A47: within four standard deviations of one of the two bumps as they are at each level, on
+    the way to the data.
 
-    Of 1000 paths at 40 levels fewer than 2 * 6.3e-5 of the states are outside in the mean, 2.5 to 5 of them, correlated along paths;
-    what is asserted, at most 40, leaves room for eight whole standard deviations of paths that are outside at ten levels each.
+    Of 1000 paths at 40 levels fewer than 2 * 6.3e-5 of the states are outside in the mean, 2.5 to 5
+    of them, correlated along paths; what is asserted, at most 40, leaves room for eight whole
+    standard deviations of paths that are outside at ten levels each.
     """
     schedule, n = VPLinear(), 1000
     levels = kit.own_levels(schedule, 40)

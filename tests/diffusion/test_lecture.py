@@ -1,6 +1,8 @@
-"""The lecture's examples and derivations with exact scores: the figures that a correct implementation shows.
+"""The lecture's examples and derivations with exact scores: the figures that a correct
+implementation shows.
 
-Where nothing else is said, 10 000 samples; statistical statements fix their seed and tell what they would miss by chance.
+Where nothing else is said, 10 000 samples; statistical statements fix their seed and tell what they
+would miss by chance.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# --- U[0, 1] by a chain of a hundred noise steps ------------------------------------------------------------------------
+# --- U[0, 1] by a chain of a hundred noise steps --------------------------------------------------
 
 
 @functools.cache
@@ -54,13 +56,17 @@ def to_the_normal_law(values: np.ndarray) -> float:
 
 
 def test_the_first_step_is_still_a_unit_normal_law() -> None:
-    """A9: W1 of 10 000 normal numbers to their law is .013 on average, above .035 less than once in a thousand runs."""
+    """A9: W1 of 10 000 normal numbers to their law is .013 on average, above .035 less than once in
+    a thousand runs.
+    """
     _, states = on_the_way()
     assert to_the_normal_law(states[1]) < 0.035
 
 
 def test_at_the_fiftieth_step_the_data_are_to_be_seen() -> None:
-    """A9: mean .136, standard deviation .965, W1 to N(0, 1) .136; 4.5 standard errors of mean and deviation (1.4e-5)."""
+    """A9: mean .136, standard deviation .965, W1 to N(0, 1) .136; 4.5 standard errors of mean and
+    deviation (1.4e-5).
+    """
     levels, states = on_the_way()
     halfway = states[50]
     assert halfway.mean() == pytest.approx(0.136, abs=4.5 * 0.965 / math.sqrt(N))
@@ -83,7 +89,9 @@ def _quantiles(level: Level) -> np.ndarray:
 
 
 def test_unscaled_steps_leave_the_fiftieth_step_elsewhere() -> None:
-    """S0-16: a tenth of the noise in each step: the halfway mean is .44 and never was the law a unit normal one."""
+    """S0-16: a tenth of the noise in each step: the halfway mean is .44 and never was the law a
+    unit normal one.
+    """
     chain = DDPMLinear(levels=100, scaled=False)
     start, halfway = (float(chain.alpha(number(k))) / 2 for k in (100.0, 50.0))
     assert start == pytest.approx(0.3015, abs=5e-4)
@@ -99,8 +107,9 @@ def test_the_last_step_is_near_the_uniform_law() -> None:
 def test_histograms_on_the_way_are_the_exact_marginals() -> None:
     """A10: the L1 distance of a histogram of 30 bins from p_t(x), at every level.
 
-    A perfect sample's is about sqrt(2/pi) sum sqrt(p/n), .04 where all bins are filled; the limit is .05 on average and .08 for
-    each of the hundred. The chain with the posterior's variance is further off at its end.
+    A perfect sample's is about sqrt(2/pi) sum sqrt(p/n), .04 where all bins are filled; the limit
+    is .05 on average and .08 for each of the hundred. The chain with the posterior's variance is
+    further off at its end.
     """
     levels, states = on_the_way()
     distances = []
@@ -114,7 +123,7 @@ def test_histograms_on_the_way_are_the_exact_marginals() -> None:
     assert max(distances) < 0.08
 
 
-# --- the score as a posterior mean --------------------------------------------------------------------------------------
+# --- the score as a posterior mean ----------------------------------------------------------------
 
 AT = [(0.995, 0.1), (0.8, 0.6), (0.1, 0.995), (1.0, 2.0)]
 
@@ -124,7 +133,9 @@ AT = [(0.995, 0.1), (0.8, 0.6), (0.1, 0.995), (1.0, 2.0)]
 def test_the_score_is_the_posterior_mean_of_the_kernels_score(
     target: Uniform | GaussianMixture, alpha: float, sigma: float
 ) -> None:
-    """A14: E[grad log p(x_t | x_0) | x_t], by quadrature over x_0, is the exact score to 1e-8 of its size."""
+    """A14: E[grad log p(x_t | x_0) | x_t], by quadrature over x_0, is the exact score to 1e-8 of
+    its size.
+    """
     ends = target.quantile(numbers(0.0, 1.0))
     low, high = (float(e) for e in ends) if torch.isfinite(ends).all() else (-9.0, 9.0)
     for x in (-0.3, 0.2, 0.7, 1.4):
@@ -154,7 +165,7 @@ def _bumps(target: GaussianMixture, x: float) -> float:
     )
 
 
-# --- the denoising loss of the score ------------------------------------------------------------------------------------
+# --- the denoising loss of the score --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0])
@@ -162,8 +173,9 @@ def _bumps(target: GaussianMixture, x: float) -> float:
 def test_denoising_score_matching_of_normal_data_ends_in_the_noised_laws_score(
     stds: tuple[float, float], sigma: float
 ) -> None:
-    """A15: among linear functions s = A x the loss E|s(x_t) + eps/sigma|^2 is least at A = -(S + sigma^2)^-1, where it is
-    d/sigma^2 - tr (S + sigma^2)^-1. The moments of x and eps are exact (Gauss-Hermite), the target is the `score` parametrization's.
+    """A15: among linear functions s = A x the loss E|s(x_t) + eps/sigma|^2 is least at A = -(S +
+    sigma^2)^-1, where it is d/sigma^2 - tr (S + sigma^2)^-1. The moments of x and eps are exact
+    (Gauss-Hermite), the target is the `score` parametrization's.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     weights = weights / weights.sum()
@@ -189,7 +201,7 @@ def test_denoising_score_matching_of_normal_data_ends_in_the_noised_laws_score(
     assert not np.allclose(np.diag(whole), -1 / np.array(stds) ** 2, rtol=0.05)
 
 
-# --- one law, many equations --------------------------------------------------------------------------------------------
+# --- one law, many equations ----------------------------------------------------------------------
 
 CONTINUOUS = [VPExponential(), VPLinear(), VELinear(), EDM()]
 
@@ -203,11 +215,13 @@ def density(schedule: Schedule, x: Tensor, t: float) -> Tensor:
 @pytest.mark.parametrize("schedule", CONTINUOUS, ids=lambda s: s.registered_name)
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, 2.0])
 def test_every_member_of_the_family_has_the_marginals_as_its_solution(schedule: Schedule, share: float) -> None:
-    """A21, S0-14: with noise lambda = share g, also more than g, the forward drift f x - (g^2 - lambda^2)/2 s and the backward one
-    f x - (g^2 + lambda^2)/2 s have p_t as the solution of their Fokker-Planck equations, by central differences.
+    """A21, S0-14: with noise lambda = share g, also more than g, the forward drift f x - (g^2 -
+    lambda^2)/2 s and the backward one f x - (g^2 + lambda^2)/2 s have p_t as the solution of their
+    Fokker-Planck equations, by central differences.
 
-    Forwards: dp/dt = -d(drift p)/dx + lambda^2/2 d^2p/dx^2; backwards in time the sign of the diffusion is the other one. The
-    slides' printed g = 2 for alpha = exp(-t) (S0-1) leaves a residual a hundred times the tolerance.
+    Forwards: dp/dt = -d(drift p)/dx + lambda^2/2 d^2p/dx^2; backwards in time the sign of the
+    diffusion is the other one. The slides' printed g = 2 for alpha = exp(-t) (S0-1) leaves a
+    residual a hundred times the tolerance.
     """
     t = float(schedule.time_of(number(0.5)))
     at = number(t)
@@ -235,9 +249,11 @@ def test_every_member_of_the_family_has_the_marginals_as_its_solution(schedule: 
 
 
 def test_reverse_sde_of_the_exponential_schedule_keeps_the_moments_on_its_way() -> None:
-    """A13: dx = [f x - g^2 s] dt + g dw backwards: mean and variance at every tenth of 500 levels are those of p_t.
+    """A13: dx = [f x - g^2 s] dt + g dw backwards: mean and variance at every tenth of 500 levels
+    are those of p_t.
 
-    Euler's rule in 500 steps errs by less than .004 there; 4.5 standard errors of 10 000 samples besides (7e-6 each).
+    Euler's rule in 500 steps errs by less than .004 there; 4.5 standard errors of 10 000 samples
+    besides (7e-6 each).
     """
     schedule = VPExponential()
     levels = own_levels(schedule, 500)
@@ -254,8 +270,9 @@ def test_reverse_sde_of_the_exponential_schedule_keeps_the_moments_on_its_way() 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_the_law_at_the_end_does_not_depend_on_the_noise(scale: float) -> None:
-    """A21: W1 to U[0, 1] of 10 000 samples after 300 steps: below .0125 for half, all and twice the noise (a perfect sample's
-    is .0031, with .0014 of deviation; the steps add less than .003): false alarms 1e-5.
+    """A21: W1 to U[0, 1] of 10 000 samples after 300 steps: below .0125 for half, all and twice the
+    noise (a perfect sample's is .0031, with .0014 of deviation; the steps add less than .003):
+    false alarms 1e-5.
     """
     levels = own_levels(VPLinear(), 300)
     start = NoiseStreams([("family", "start")], N, 1).fresh() * levels[0].sigma[:, None, None]
@@ -263,13 +280,14 @@ def test_the_law_at_the_end_does_not_depend_on_the_noise(scale: float) -> None:
     assert Wasserstein1().evaluate(end[0], U) < 0.0125
 
 
-# --- the torus ----------------------------------------------------------------------------------------------------------
+# --- the torus ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_few_steps_of_heun_lie_on_the_torus_and_still_miss_its_law() -> None:
-    """A30: after 5 steps the mean distance from the surface is 3e-6 and E[x^2 + y^2] is 1.842, where 1.24 is right; after 40
-    it is 1.2518. Of 2000 samples the moment has a standard error of .013 at most.
+    """A30: after 5 steps the mean distance from the surface is 3e-6 and E[x^2 + y^2] is 1.842,
+    where 1.24 is right; after 40 it is 1.2518. Of 2000 samples the moment has a standard error of
+    .013 at most.
     """
     torus, n = Torus(), 2000
 
@@ -290,7 +308,9 @@ def test_few_steps_of_heun_lie_on_the_torus_and_still_miss_its_law() -> None:
 
 
 def test_the_last_noise_level_lies_where_a_normal_number_does_from_zero() -> None:
-    """S0-17: a smooth flow ends on the surface only as sigma goes to zero: at sigma_min the mean distance is sigma sqrt(2/pi)."""
+    """S0-17: a smooth flow ends on the surface only as sigma goes to zero: at sigma_min the mean
+    distance is sigma sqrt(2/pi).
+    """
     torus, sigma, n = Torus(), 0.002, 20_000
     x = torus.sample(n, torch.Generator().manual_seed(5))
     x = x + sigma * torch.randn(n, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)

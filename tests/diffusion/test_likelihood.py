@@ -1,4 +1,6 @@
-"""Likelihood through the probability flow: against exact densities, with either trace, and of a field that was learned."""
+"""Likelihood through the probability flow: against exact densities, with either trace, and of a
+field that was learned.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ class Dropped(Wrapped):
         return torch.zeros(x.shape[:-1], dtype=torch.float64)
 
 
-# --- against closed forms ---------------------------------------------------------------------------------------------
+# --- against closed forms -------------------------------------------------------------------------
 
 
 def test_the_log_density_of_a_normal_law_is_the_reference_figure() -> None:
@@ -89,7 +91,9 @@ def test_the_log_density_of_a_normal_law_is_the_reference_figure() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_on_normal_data_every_schedule_has_the_closed_form_its_start_noise_included(schedule: Schedule) -> None:
-    """The flow is linear: x_T = alpha_T m + c_T z with z = (x - alpha m) / c, c^2 = alpha^2 s^2 + sigma^2."""
+    """The flow is linear: x_T = alpha_T m + c_T z with z = (x - alpha m) / c, c^2 = alpha^2 s^2 +
+    sigma^2.
+    """
     m, s, dim = 0.7, 0.5, 3
     x = noised(Gaussian(m, s, dim), schedule, 20)
     (alpha, sigma), (alpha_end, sigma_end) = level(schedule, schedule.t_min), level(schedule, schedule.t_max)
@@ -114,7 +118,9 @@ CENTRED: list[tuple[Dataset, Schedule]] = [
 def test_the_exact_denoisers_likelihood_is_the_exact_density_at_the_cut_off(
     target: Dataset, schedule: Schedule
 ) -> None:
-    """What is left is the error of the start noise, of relative size alpha_T |x| / sigma_T; without the trace nothing fits."""
+    """What is left is the error of the start noise, of relative size alpha_T |x| / sigma_T; without
+    the trace nothing fits.
+    """
     x = noised(target, schedule, 12)
     exact = target.log_density(x, *level(schedule, schedule.t_min))
     found = log_likelihood(ExactDenoiser([target]), x, schedule, tolerance=1e-4)
@@ -149,7 +155,7 @@ def test_the_prior_of_a_process_that_explodes_has_the_variance_of_its_noise(sche
     assert float(unit.mean()) < -100
 
 
-# --- the flow there and back ------------------------------------------------------------------------------------------
+# --- the flow there and back ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [VPLinear(), EDM(), Flow()], ids=lambda s: s.label())
@@ -167,7 +173,9 @@ def test_the_flow_keeps_the_distribution_function_on_the_line(target: Dataset, s
 @pytest.mark.parametrize("target", [PLANE, Uniform()], ids=lambda d: d.registered_name)
 @pytest.mark.parametrize("schedule", [VPLinear(), EDM(), Flow()], ids=lambda s: s.label())
 def test_there_and_back_is_the_identity(schedule: Schedule, target: Dataset) -> None:
-    """Row A60 and erratum S4-7 (x(0) = x(1) - integral of v, and not x(1)): to a thousandth of the noise at t_min."""
+    """Row A60 and erratum S4-7 (x(0) = x(1) - integral of v, and not x(1)): to a thousandth of the
+    noise at t_min.
+    """
     x = noised(target, schedule, 12)
     denoiser = ExactDenoiser([target])
     away = to_noise(denoiser, x, schedule, tolerance=1e-8)
@@ -176,7 +184,7 @@ def test_there_and_back_is_the_identity(schedule: Schedule, target: Dataset) -> 
     assert float((away / schedule.prior_std - x).abs().mean()) > 0.1
 
 
-# --- the trace --------------------------------------------------------------------------------------------------------
+# --- the trace ------------------------------------------------------------------------------------
 
 
 def test_an_ideal_denoisers_divergence_is_its_posterior_variance() -> None:
@@ -192,7 +200,9 @@ def test_an_ideal_denoisers_divergence_is_its_posterior_variance() -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.4, 1.0, 30.0])
 def test_the_posterior_variance_of_many_points_in_many_dimensions_is_that_of_their_weights(sigma: float) -> None:
-    """Images go point by point, by products of a matrix; here by the definition, for points near one datum and between two."""
+    """Images go point by point, by products of a matrix; here by the definition, for points near
+    one datum and between two.
+    """
     points = torch.randn(90, 20, generator=stream("many points"), dtype=torch.float64)
 
     class Many(PointSet):
@@ -267,7 +277,7 @@ def test_bits_count_cells_of_the_stated_unit() -> None:
         assert float(bits_per_dim(log_density, dim, 127.5)) == pytest.approx(math.log2(255), abs=1e-12)
 
 
-# --- learned fields ---------------------------------------------------------------------------------------------------
+# --- learned fields -------------------------------------------------------------------------------
 
 
 @cache
@@ -320,7 +330,7 @@ def test_a_trained_stack_can_be_differentiated_in_x_and_only_when_asked() -> Non
     torch.testing.assert_close(found, differences, rtol=2e-2, atol=2e-3)
 
 
-# --- every formulation can be differentiated --------------------------------------------------------------------------
+# --- every formulation can be differentiated ------------------------------------------------------
 
 DENOISERS: list[Trained] = [
     *(
@@ -336,7 +346,9 @@ DENOISERS: list[Trained] = [
 
 @pytest.mark.parametrize("formulation", DENOISERS, ids=lambda f: f.label())
 def test_the_divergence_of_every_trained_denoiser_is_that_of_finite_differences(formulation: Trained) -> None:
-    """Central differences of fourth order, of a network of single precision; they agree to 8e-6 of the largest."""
+    """Central differences of fourth order, of a network of single precision; they agree to 8e-6 of
+    the largest.
+    """
     target = EightGaussians()
     schedule = formulation.own_schedule().fitted(target)
     data, labels = target.sample_labelled(500, stream("test-divergence"))
@@ -364,7 +376,7 @@ def test_the_divergence_of_every_trained_denoiser_is_that_of_finite_differences(
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * unit)
 
 
-# --- metrics ----------------------------------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [Uniform(-1.0, 1.0), EightGaussians()], ids=lambda d: d.label())
@@ -385,10 +397,12 @@ def test_the_ideal_denoisers_nll_is_the_entropy_of_the_noised_target(target: Dat
     "schedule", [VPLinear(), VPCosine(t_min=0.3), EDM(), EDM(sigma_min=0.8), Flow(t_min=0.4)], ids=lambda s: s.label()
 )
 def test_the_floor_of_normal_data_is_the_entropy_of_their_noised_law(schedule: Schedule) -> None:
-    """Sum over coordinates of ``1/2 ln(2 pi e (alpha^2 s^2 + sigma^2))`` at t_min: within 4.5 standard errors, sqrt(d / 2n) = 0.0071 each.
+    """Sum over coordinates of ``1/2 ln(2 pi e (alpha^2 s^2 + sigma^2))`` at t_min: within 4.5
+    standard errors, sqrt(d / 2n) = 0.0071 each.
 
-    False alarms 7e-6 each, seed fixed. The entropy of the clean data is 0.16, 0.71 and 0.46 away where the first level is a noisy one.
-    In bits per dimension it is the same number in another unit.
+    False alarms 7e-6 each, seed fixed. The entropy of the clean data is 0.16, 0.71 and 0.46 away
+    where the first level is a noisy one. In bits per dimension it is the same number in another
+    unit.
     """
     widths, n = (0.5, 2.0), 20_000
     target = Gaussian((0.7, -1.0), widths, 2)
@@ -407,7 +421,9 @@ def test_the_floor_of_normal_data_is_the_entropy_of_their_noised_law(schedule: S
 
 
 def test_what_is_above_the_floor_is_the_divergence_from_the_true_law_by_paired_draws() -> None:
-    """A denoiser of N(0, 0.8^2) on data N(0, 0.5^2): KL = ln(.8/.5) + .25/1.28 - 1/2; 4.5 standard errors (7e-6)."""
+    """A denoiser of N(0, 0.8^2) on data N(0, 0.5^2): KL = ln(.8/.5) + .25/1.28 - 1/2; 4.5 standard
+    errors (7e-6).
+    """
     right, wrong = Gaussian(0.0, 0.5), Gaussian(0.0, 0.8)
     metric = NegativeLogLikelihood(batch=4000)
     gap = metric.evaluate(ExactDenoiser([wrong]), right, EDM()) - metric.floor(right, EDM())

@@ -1,4 +1,6 @@
-"""The flow without discretisation error: exact on normal data, and on U[0, 1] the reference's table of what the prior costs."""
+"""The flow without discretisation error: exact on normal data, and on U[0, 1] the reference's table
+of what the prior costs.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def denoiser_of(target: Gaussian | Uniform) -> Denoiser:
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_normal_data_are_reached_by_the_closed_form(schedule: Schedule) -> None:
-    """x - alpha m keeps its place in units of sqrt(alpha^2 s^2 + sigma^2); at the end the denoiser takes out what is left."""
+    """x - alpha m keeps its place in units of sqrt(alpha^2 s^2 + sigma^2); at the end the denoiser
+    takes out what is left.
+    """
     mean, s = 0.7, 0.5
     z = torch.linspace(-3, 3, 25, dtype=torch.float64)[None, :, None]
     ends = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
@@ -59,10 +63,12 @@ INTERVALS = {
 @pytest.mark.parametrize("column", range(4), ids=INTERVALS.keys())
 @pytest.mark.parametrize("schedule", COSTS, ids=lambda schedule: schedule.label())
 def test_what_the_prior_costs_on_an_interval_is_the_references(schedule: Schedule, column: int) -> None:
-    """W1 of 10 000 quantile particles, in units of the interval, to the digits of the table: half a per cent.
+    """W1 of 10 000 quantile particles, in units of the interval, to the digits of the table: half a
+    per cent.
 
-    Centred data cost up to seventy times less than U[0, 1], whose mean is half a unit beside that of the start noise; 2.5e-5 is what
-    10 000 particles leave by themselves. A hundred unscaled betas, as the document has them, leave 0.09 and 0.02: the end is not noise.
+    Centred data cost up to seventy times less than U[0, 1], whose mean is half a unit beside that
+    of the start noise; 2.5e-5 is what 10 000 particles leave by themselves. A hundred unscaled
+    betas, as the document has them, leave 0.09 and 0.02: the end is not noise.
     """
     target = list(INTERVALS.values())[column]
     n = 10_000

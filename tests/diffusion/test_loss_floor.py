@@ -1,4 +1,6 @@
-"""The least loss that any network can reach: closed forms, the reference's figures, and the loss of the ideal denoiser."""
+"""The least loss that any network can reach: closed forms, the reference's figures, and the loss of
+the ideal denoiser.
+"""
 
 import math
 from typing import Any
@@ -22,7 +24,9 @@ WIDE = math.sqrt(3) / 2  # half the width of a uniform law of standard deviation
 
 
 def test_the_references_figures() -> None:
-    """A4: noise prediction on the chain of T levels, betas 0.001 to 0.2 at T = 100. A25: EDM's loss, sigma_data = 1/2."""
+    """A4: noise prediction on the chain of T levels, betas 0.001 to 0.2 at T = 100. A25: EDM's
+    loss, sigma_data = 1/2.
+    """
     assert loss_floor(Uniform(), DDPM()) == pytest.approx(0.106052, abs=5e-7)
     assert loss_floor(Uniform(), DDPM(), schedule=DDPMLinear(levels=1000)) == pytest.approx(0.107417, abs=5e-7)
     assert loss_floor(Uniform(-WIDE, WIDE), ElucidatedDM(), sigma_data=0.5) == pytest.approx(0.957678, abs=5e-7)
@@ -37,7 +41,9 @@ def test_normal_data_leave_a_loss_of_one_for_each_coordinate_whatever_their_widt
 
 
 def test_normal_data_in_closed_form_with_other_weights() -> None:
-    """E w(s) s^2 / (1 + s^2), ln s uniform on EDM's range; w = 1/s^2, and min(1/s^2, 5), which has a kink."""
+    """E w(s) s^2 / (1 + s^2), ln s uniform on EDM's range; w = 1/s^2, and min(1/s^2, 5), which has
+    a kink.
+    """
 
     def floor(weighting: Weighting) -> float:
         parts = Denoising(noise_levels=LogUniform(), weighting=weighting, parametrization=Data())

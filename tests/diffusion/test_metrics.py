@@ -1,4 +1,6 @@
-"""Every registered metric is zero for the target itself, has the floor it states, and refuses what it cannot serve."""
+"""Every registered metric is zero for the target itself, has the floor it states, and refuses what
+it cannot serve.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def quick(metric: Metric) -> Metric:
     return dataclasses.replace(metric, points=limit) if limit else metric  # type: ignore[call-arg]
 
 
-# --- the floor --------------------------------------------------------------------------------------------------------
+# --- the floor ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("metric", "target"), PAIRS)
@@ -115,7 +117,9 @@ def test_floor_falls_with_the_stated_power_of_n(name: str, target: Dataset, powe
 
 @pytest.mark.parametrize("metric", [EnergyDistance(), MaximumMeanDiscrepancy()], ids=lambda m: m.registered_name)
 def test_floor_at_full_size_is_near_the_mean_over_all_reference_samples(metric: Metric) -> None:
-    """A mean square of ``E k (1/n + 1/m)``, n = 1500, m = 3000; one reference differs from another by 10 %, 30 % is 3 sd."""
+    """A mean square of ``E k (1/n + 1/m)``, n = 1500, m = 3000; one reference differs from another
+    by 10 %, 30 % is 3 sd.
+    """
     target = EightGaussians()
     x, y = (target.sample(4000, stream("pairs", i)) for i in range(2))
     squares = (x - y).square().sum(1)
@@ -156,7 +160,7 @@ def test_a_dataset_that_cannot_be_hashed_is_measured_all_the_same() -> None:
         assert metric.floor(Listed(), 10) > 0
 
 
-# --- every metric -----------------------------------------------------------------------------------------------------
+# --- every metric ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("metric", "target"), PAIRS)
@@ -234,7 +238,7 @@ def test_parameters_without_a_meaning_are_refused(name: str, parameters: dict[st
         metrics.create(name, **parameters)
 
 
-# --- modes ------------------------------------------------------------------------------------------------------------
+# --- modes ----------------------------------------------------------------------------------------
 
 
 def test_mode_coverage_is_the_share_of_samples_in_the_wrong_mode() -> None:
@@ -263,7 +267,7 @@ def test_mode_coverage_floor_has_the_normal_approximation_as_its_limit() -> None
     assert ModeCoverage().floor(FourPoints(), 1) == pytest.approx(0.75, rel=1e-14)  # one sample covers one mode
 
 
-# --- torus ------------------------------------------------------------------------------------------------------------
+# --- torus ----------------------------------------------------------------------------------------
 
 
 def test_torus_distance_is_in_units_of_the_tube_and_zero_on_the_surface() -> None:

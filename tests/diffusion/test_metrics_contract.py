@@ -1,4 +1,6 @@
-"""Every registered metric is one of three siblings, and takes what it looks at, and no more, from what there is."""
+"""Every registered metric is one of three siblings, and takes what it looks at, and no more, from
+what there is.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`score-error` is the Fisher divergence of a denoiser from the exact one, level by level, on every schedule."""
+"""`score-error` is the Fisher divergence of a denoiser from the exact one, level by level, on every
+schedule.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def weights_of(target: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return places, counts / counts.sum()
 
 
-# --- against scipy ----------------------------------------------------------------------------------------------------
+# --- against scipy --------------------------------------------------------------------------------
 
 
 @every_continuous
@@ -108,7 +108,7 @@ def test_ks_agrees_with_scipy(shift: float) -> None:
         assert ks.evaluate(z, Gaussian()) == pytest.approx(reference, abs=1e-14)
 
 
-# --- w1 ---------------------------------------------------------------------------------------------------------------
+# --- w1 -------------------------------------------------------------------------------------------
 
 
 def test_w1_of_equally_spaced_quantiles_of_the_uniform_law_is_a_quarter_of_their_spacing() -> None:
@@ -160,7 +160,7 @@ def test_w1_floor_of_a_coin_is_the_mean_deviation_of_heads() -> None:
     assert w1.floor(COIN, 10_000) == pytest.approx(math.sqrt(2 / math.pi) * 0.5 / 100, rel=1e-4)
 
 
-# --- ks ---------------------------------------------------------------------------------------------------------------
+# --- ks -------------------------------------------------------------------------------------------
 
 
 def test_ks_counts_ties_once_and_knows_atoms() -> None:
@@ -181,7 +181,7 @@ def test_ks_floor_of_atoms_is_that_of_the_bridge_at_their_steps_alone() -> None:
     assert 0.95 * ks.floor(Uniform(), 100) < ks.floor(many, 100) < ks.floor(Uniform(), 100)
 
 
-# --- w2 ---------------------------------------------------------------------------------------------------------------
+# --- w2 -------------------------------------------------------------------------------------------
 
 
 @every_continuous
@@ -201,7 +201,7 @@ def test_w2_on_atoms_is_the_optimal_transport_of_weights_however_they_meet_the_s
     assert w2.evaluate(x, target) == pytest.approx(math.sqrt(((here - there) ** 2).mean()), rel=1e-12)
 
 
-# --- energy and mmd ---------------------------------------------------------------------------------------------------
+# --- energy and mmd -------------------------------------------------------------------------------
 
 
 def folded(mean: float, std: float) -> float:
@@ -235,7 +235,9 @@ def test_energy_and_mmd_of_two_normal_laws_have_their_closed_forms(shift: float,
 
 @every_continuous
 def test_energy_and_mmd_floors_are_below_their_root_mean_squares_by_what_a_bridge_allows(target: Dataset) -> None:
-    """sqrt(E|X - X'| / n), sqrt((1 - E k) / n); a mean of roots is less, but a single chi-square has .798."""
+    """sqrt(E|X - X'| / n), sqrt((1 - E k) / n); a mean of roots is less, but a single chi-square
+    has .798.
+    """
     y = quantiles(target, 2000)
     gaps = (y[:, None] - y).abs()
     assert cdf.mean_difference(target) == pytest.approx(float(gaps.mean()), rel=2e-3)
@@ -262,7 +264,7 @@ def test_mean_root_of_known_forms() -> None:
     assert cdf.mean_root(np.zeros(4)) == 0
 
 
-# --- kl-grid ----------------------------------------------------------------------------------------------------------
+# --- kl-grid --------------------------------------------------------------------------------------
 
 
 def test_kl_grid_of_a_known_histogram() -> None:
@@ -302,7 +304,7 @@ def test_kl_grid_floor_is_half_a_degree_of_freedom_per_sample() -> None:
     assert GridDivergence(cells=2).floor(Uniform(), 2) == pytest.approx(0.5 * math.log(2), rel=1e-14)
 
 
-# --- the law ----------------------------------------------------------------------------------------------------------
+# --- the law --------------------------------------------------------------------------------------
 
 
 def test_atoms_are_found_and_continuous_laws_have_none() -> None:

@@ -1,4 +1,6 @@
-"""In the plane and beyond metrics compare with a fixed sample of the target: closed forms, definitions, other solvers."""
+"""In the plane and beyond metrics compare with a fixed sample of the target: closed forms,
+definitions, other solvers.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def shift_of(target: Dataset) -> Tensor:
     return SHIFT * torch.arange(1, target.dim + 1, dtype=torch.float64)
 
 
-# --- definitions ------------------------------------------------------------------------------------------------------
+# --- definitions ----------------------------------------------------------------------------------
 
 
 @every_target
@@ -82,11 +84,13 @@ def test_distances_of_samples_whose_squares_overflow_are_finite(metric: Metric, 
     assert MaximumMeanDiscrepancy(points=20).evaluate(x, target) < math.sqrt(2)
 
 
-# --- energy and mmd of two normal laws --------------------------------------------------------------------------------
+# --- energy and mmd of two normal laws ------------------------------------------------------------
 
 
 def mean_norm(square: float, std: float, dim: int) -> float:
-    """E|Z|, Z normal with a mean of this square and `std` in each of `dim` coordinates (a Laguerre function)."""
+    """E|Z|, Z normal with a mean of this square and `std` in each of `dim` coordinates (a Laguerre
+    function).
+    """
     front = std * math.sqrt(2) * scipy.special.gamma((dim + 1) / 2) / scipy.special.gamma(dim / 2)
     return float(front * scipy.special.hyp1f1(-0.5, dim / 2, -square / (2 * std**2)))
 
@@ -94,7 +98,9 @@ def mean_norm(square: float, std: float, dim: int) -> float:
 @pytest.mark.parametrize("dim", [2, 3, 12])
 @pytest.mark.parametrize(("shift", "scale"), [(2.0, 1.0), (0.0, 3.0), (1.5, 0.3)])
 def test_energy_and_mmd_of_two_normal_laws_are_near_their_closed_forms(dim: int, shift: float, scale: float) -> None:
-    """Ten samples of 1500 against one reference of 3000: less than 1.5 % of scatter in D, seen in other seeds."""
+    """Ten samples of 1500 against one reference of 3000: less than 1.5 % of scatter in D, seen in
+    other seeds.
+    """
     target = Gaussian(dim=dim)
     offset = shift * torch.eye(dim, dtype=torch.float64)[0]
     samples = [offset + scale * target.sample(1500, stream("two laws", i)) for i in range(10)]
@@ -119,7 +125,7 @@ def test_energy_and_mmd_of_two_normal_laws_are_near_their_closed_forms(dim: int,
     assert found == pytest.approx(math.sqrt(squared), rel=0.05)
 
 
-# --- transport --------------------------------------------------------------------------------------------------------
+# --- transport ------------------------------------------------------------------------------------
 
 
 @every_target
@@ -165,7 +171,7 @@ def test_transport_of_samples_that_have_collapsed_to_a_point_is_the_mean_square_
     assert Wasserstein2().evaluate(x, target) == pytest.approx(math.sqrt(((y - 0.5) ** 2).sum(1).mean()), rel=1e-12)
 
 
-# --- sliced transport -------------------------------------------------------------------------------------------------
+# --- sliced transport -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7])
@@ -179,7 +185,9 @@ def test_directions_are_unit_vectors_that_see_every_shift_alike(dim: int, number
 
 @every_target
 def test_sliced_w2_of_a_shift_by_v_adds_its_square_over_the_dimension(target: Dataset) -> None:
-    """``SW2^2(x + v) = SW2^2(x) + (|v|^2 + 2 v . (mean x - mean y)) / dim``, for these directions as for all."""
+    """``SW2^2(x + v) = SW2^2(x) + (|v|^2 + 2 v . (mean x - mean y)) / dim``, for these directions
+    as for all.
+    """
     x, v, metric = target.sample(400, stream("sliced")), shift_of(target), SlicedWasserstein2()
     y = torch.from_numpy(reference_sample(target, 4000))
     expected = metric.evaluate(x, target) ** 2 + float(v @ (v + 2 * (x.mean(0) - y.mean(0)))) / target.dim

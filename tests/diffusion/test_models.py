@@ -1,4 +1,6 @@
-"""What a model can be asked is its type: of every formulation, counted or not, and in what a sampler needs."""
+"""What a model can be asked is its type: of every formulation, counted or not, and in what a
+sampler needs.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_the_models_of_a_formulation_are_of_the_class_that_it_names(formulation:
 
 
 def test_what_models_can_be_asked() -> None:
-    """An autoencoder is no denoiser, an unbalanced action neither, and a denoiser has no bound of its own."""
+    """An autoencoder is no denoiser, an unbalanced action neither, and a denoiser has no bound of
+    its own.
+    """
     assert capabilities_of(ExactDenoiser) == [
         Denoiser,
         DensityModel,

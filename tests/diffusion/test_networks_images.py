@@ -1,4 +1,6 @@
-"""Networks for images: what they are told reaches the answer, members do not touch, and what they are is what the papers say."""
+"""Networks for images: what they are told reaches the answer, members do not touch, and what they
+are is what the papers say.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def question(network: Any, members: int = 1, batch: int = 3) -> tuple[Tensor, Te
     return z, torch.randn(members, batch, network.conditions, generator=stream("c"))
 
 
-# --- what every network owes ------------------------------------------------------------------------------------------
+# --- what every network owes ----------------------------------------------------------------------
 
 
 @every_network
@@ -217,7 +219,7 @@ def test_a_trained_members_bits_do_not_depend_on_its_stack(name: str) -> None:
         assert bits(chosen) == [whole[m] for m in chosen]
 
 
-# --- what they are ----------------------------------------------------------------------------------------------------
+# --- what they are --------------------------------------------------------------------------------
 
 
 def test_attention_is_the_softmax_of_products_of_its_heads() -> None:
@@ -237,7 +239,9 @@ def test_attention_is_the_softmax_of_products_of_its_heads() -> None:
 
 
 def test_a_unet_without_attention_on_one_level_sees_no_further_than_its_kernels_but_for_the_norms() -> None:
-    """Shifting a picture inside a large empty frame shifts the answer: convolutions, and norms over the whole image."""
+    """Shifting a picture inside a large empty frame shifts the answer: convolutions, and norms over
+    the whole image.
+    """
     network = UNetwork((1, 24, 24), 8, 1, 1, attention=False)
     rows = shaken(network)
     _, c = question(network, batch=1)
@@ -276,7 +280,7 @@ def test_a_transformer_without_places_does_not_know_where_a_patch_is() -> None:
     torch.testing.assert_close(mixed, plain[:, order], rtol=1e-4, atol=1e-5)
 
 
-# --- what they refuse -------------------------------------------------------------------------------------------------
+# --- what they refuse -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["unet", "transformer"])

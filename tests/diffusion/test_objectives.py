@@ -1,4 +1,6 @@
-"""What is minimised: noise levels, weights and targets have the laws they state, and the documents' variants of them do not."""
+"""What is minimised: noise levels, weights and targets have the laws they state, and the documents'
+variants of them do not.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# --- noise levels -----------------------------------------------------------------------------------------------------
+# --- noise levels ---------------------------------------------------------------------------------
 
 
 @served
@@ -93,7 +95,9 @@ def test_every_schedule_can_be_trained_on_and_refusals_name_it(schedule: Schedul
 
 
 def test_the_logit_of_straight_time_is_normal() -> None:
-    """On `flow` the noise-to-signal ratio is t/(1-t), so that logit-normal t is log-normal noise (KS, p > 1e-3)."""
+    """On `flow` the noise-to-signal ratio is t/(1-t), so that logit-normal t is log-normal noise
+    (KS, p > 1e-3).
+    """
     u = stratified(1, 4000, stream("logit"))[0]
     nsr = LogitNormal(0.3, 1.4).quantile(u, Flow())
     torch.testing.assert_close(nsr, LogNormal(0.3, 1.4).quantile(u, Flow()), rtol=1e-9, atol=0)
@@ -101,7 +105,7 @@ def test_the_logit_of_straight_time_is_normal() -> None:
     assert kstest(logistic.ppf(VPLinear().time_of(t).numpy()), norm(0.3, 1.4).cdf).pvalue > 1e-3
 
 
-# --- weightings -------------------------------------------------------------------------------------------------------
+# --- weightings -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", weightings.names())
@@ -138,7 +142,9 @@ def test_min_snr_is_the_smaller_of_the_two() -> None:
     "schedule", [s for s in SCHEDULES.values() if s.max_steps is None], ids=lambda s: s.registered_name
 )
 def test_the_likelihood_weight_is_g_squared_on_the_score(schedule: Schedule) -> None:
-    """lambda |D - D'|^2 = g^2 |s - s'|^2 as s = (alpha D - x) / sigma^2, and it is -d SNR / dt (central difference)."""
+    """lambda |D - D'|^2 = g^2 |s - s'|^2 as s = (alpha D - x) / sigma^2, and it is -d SNR / dt
+    (central difference).
+    """
     t = torch.linspace(0.2, 0.8, 13, dtype=torch.float64) * schedule.t_max
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     weight = Likelihood().weight(schedule.nsr(t), schedule, 0.5)
@@ -149,10 +155,11 @@ def test_the_likelihood_weight_is_g_squared_on_the_score(schedule: Schedule) -> 
 
 
 def test_the_unweighted_score_loss_diverges_as_the_cut_off_falls() -> None:
-    """N(0, 1) data under f = -x/2, g = 1 (xi = e^(-t/2)): the optimal s = -x leaves E|s - grad log k|^2 = xi^2/(1 - xi^2).
+    """N(0, 1) data under f = -x/2, g = 1 (xi = e^(-t/2)): the optimal s = -x leaves E|s - grad log
+    k|^2 = xi^2/(1 - xi^2).
 
-    The document integrates it over t without weight: each factor 100 of the cut-off adds ln 100 for ever. Weighted by
-    1 - xi^2 the integral has a limit.
+    The document integrates it over t without weight: each factor 100 of the cut-off adds ln 100 for
+    ever. Weighted by 1 - xi^2 the integral has a limit.
     """
 
     def loss(cut_off: float, *, weighted: bool) -> float:
@@ -172,7 +179,9 @@ def test_the_unweighted_score_loss_diverges_as_the_cut_off_falls() -> None:
 
 
 def test_unit_noise_at_every_level_is_another_problem_than_edms() -> None:
-    """The irreducible loss at sigma = 0.05 on U[0, 1]: 0.002274; with noise of size one, as the document has it, 0.0769."""
+    """The irreducible loss at sigma = 0.05 on U[0, 1]: 0.002274; with noise of size one, as the
+    document has it, 0.0769.
+    """
 
     def irreducible(sigma: float) -> float:
         x = torch.linspace(-8 * sigma - 0.5, 1.5 + 8 * sigma, 20_001, dtype=torch.float64)[:, None]
@@ -202,9 +211,11 @@ class AsPrinted(Denoising):
 
 
 def test_s0_12_trained_with_unit_noise_at_every_level_a_network_does_not_denoise() -> None:
-    """Mean squared errors on U[0, 1], trained with sigma eps and as printed; both are told sigma, neither is weighted.
+    """Mean squared errors on U[0, 1], trained with sigma eps and as printed; both are told sigma,
+    neither is weighted.
 
-    As printed the minimiser is D(x; 1) whatever sigma is: at sigma = .05 its error is 0.071, thirty times the least one, 0.002274.
+    As printed the minimiser is D(x; 1) whatever sigma is: at sigma = .05 its error is 0.071, thirty
+    times the least one, 0.002274.
     """
     levels = LogNormal(-2.0, 1.0)
     plain = Denoising(parametrization=Data(), weighting=Simple(), noise_levels=levels)
@@ -235,7 +246,7 @@ def test_s0_12_trained_with_unit_noise_at_every_level_a_network_does_not_denoise
         assert error(stack.denoiser, 1.0) == pytest.approx(error(exact(1.0), 1.0), rel=0.1)
 
 
-# --- the lecture's refinements ----------------------------------------------------------------------------------------
+# --- the lecture's refinements --------------------------------------------------------------------
 
 
 def draws(refinement: Literal[1, 2, 3], k: int, n: int) -> tuple[float, Tensor, Tensor]:
@@ -246,7 +257,9 @@ def draws(refinement: Literal[1, 2, 3], k: int, n: int) -> tuple[float, Tensor, 
 
 @pytest.mark.parametrize("k", [1, 2, 50, 100])
 def test_the_share_of_the_last_step_is_that_of_the_chain(k: int) -> None:
-    """B_k^2 / beta_k^2 with B_k^2 the chain's beta and beta_k^2 one minus the product of all (1 - beta)."""
+    """B_k^2 / beta_k^2 with B_k^2 the chain's beta and beta_k^2 one minus the product of all (1 -
+    beta).
+    """
     betas = CHAIN.betas
     variance = 1 - np.prod(1 - betas[:k])
     share = float(last_step_share(CHAIN.nsr(numbers(float(k))), CHAIN))
@@ -256,9 +269,11 @@ def test_the_share_of_the_last_step_is_that_of_the_chain(k: int) -> None:
 @pytest.mark.parametrize("refinement", [1, 2, 3])
 @pytest.mark.parametrize("k", [1, 2, 50, 100])
 def test_every_refinement_teaches_the_noise_of_the_whole_way(refinement: Literal[1, 2, 3], k: int) -> None:
-    """eps ~ N(0, 1) and E[target | eps] = eps: unit variance and regression slope 1 (4.5 standard errors, 7e-6 each).
+    """eps ~ N(0, 1) and E[target | eps] = eps: unit variance and regression slope 1 (4.5 standard
+    errors, 7e-6 each).
 
-    The lecture's joint law E[eps_k eps] = B_k / beta_k is the same statement for eps_k = (B_k / beta_k) target.
+    The lecture's joint law E[eps_k eps] = B_k / beta_k is the same statement for eps_k = (B_k /
+    beta_k) target.
     """
     n = 200_000
     share, eps, target = draws(refinement, k, n)
@@ -271,9 +286,11 @@ def test_every_refinement_teaches_the_noise_of_the_whole_way(refinement: Literal
 
 
 def test_one_draw_of_noise_has_a_smaller_gradient_variance_than_two() -> None:
-    """Refinement 3 is the conditional mean of 1 and 2 (Rao-Blackwell); over 400 batches its gradients spread less.
+    """Refinement 3 is the conditional mean of 1 and 2 (Rao-Blackwell); over 400 batches its
+    gradients spread less.
 
-    The ratio is far from one (about 2 for this chain), so that a limit of 1.3 fails by chance less than once in 1e6.
+    The ratio is far from one (about 2 for this chain), so that a limit of 1.3 fails by chance less
+    than once in 1e6.
     """
     network = StackedMLP(1, 16, 1)
     rows = network.initialise([stream("gradient")])
@@ -296,7 +313,9 @@ def test_one_draw_of_noise_has_a_smaller_gradient_variance_than_two() -> None:
 
 
 def test_the_loss_of_the_last_step_is_that_of_the_whole_noise_plus_a_constant() -> None:
-    """E|eps_k - (B/beta) F|^2 = (B/beta)^2 E|eps - F|^2 + 1 - B^2/beta^2, for any F (here: zero and the ideal one)."""
+    """E|eps_k - (B/beta) F|^2 = (B/beta)^2 E|eps - F|^2 + 1 - B^2/beta^2, for any F (here: zero and
+    the ideal one).
+    """
     n, k = 400_000, 50
     share, eps, target = draws(1, k, n)
     x = Uniform().sample(n, stream("constant"))[:, 0]
@@ -318,11 +337,13 @@ def test_level_one_and_ddpm_differ_by_the_weight_that_the_lecture_drops() -> Non
     torch.testing.assert_close(weighted / plain, last_step_share(nsr, CHAIN) ** 2, rtol=1e-9, atol=0)
 
 
-# --- learned uncertainty ----------------------------------------------------------------------------------------------
+# --- learned uncertainty --------------------------------------------------------------------------
 
 
 def test_learned_uncertainty_leaves_its_neighbours_alone_and_learns() -> None:
-    """Beside a member that learns u, another's bits are its own; and the member itself still comes close to its data."""
+    """Beside a member that learns u, another's bits are its own; and the member itself still comes
+    close to its data.
+    """
     settings = Training(steps=60, batch=33, width=16, depth=2)
     data = [Uniform().sample(1000, stream("learned"))] * 2
     plain = Member(Uniform(), DDPM(), DDPM().own_schedule(), "plain")

@@ -1,4 +1,6 @@
-"""Somebody's own function as a denoiser: whatever it predicts, its answer is E[x_0 | x_t] on every schedule."""
+"""Somebody's own function as a denoiser: whatever it predicts, its answer is E[x_0 | x_t] on every
+schedule.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,6 @@
-"""Every parametrization is a combination of data and noise that can be solved for both, at every noise level."""
+"""Every parametrization is a combination of data and noise that can be solved for both, at every
+noise level.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,8 @@ def test_the_denoiser_of_a_perfect_prediction_is_the_data(parametrization: Param
 def test_conversions_round_trip_at_every_noise_level(given: str, wanted: str) -> None:
     """To 1e-12 of the prediction, there and back, from nsr = 1e-3 to 1e3.
 
-    Beyond, data (or noise) are the difference of numbers nsr (or 1/nsr) times as large, of which floating point keeps 1.1e-16: at 1e4
-    that is 1.1e-12 by itself, and the tolerance grows with it.
+    Beyond, data (or noise) are the difference of numbers nsr (or 1/nsr) times as large, of which
+    floating point keeps 1.1e-16: at 1e4 that is 1.1e-12 by itself, and the tolerance grows with it.
     """
     prediction, requested = (ALL[name].predict(DATA, NOISE, LEVEL, 0.5) for name in (given, wanted))
     there = convert(prediction, Z, LEVEL, ALL[given], ALL[wanted], 0.5)
@@ -95,7 +97,9 @@ def test_pure_noise_is_an_ordinary_level_unless_the_parametrization_says_that_it
 
 @pytest.mark.parametrize("sigma_data", [0.1, 0.288675, 0.5, 2.0])
 def test_the_coefficients_of_edm_are_those_of_table_1(sigma_data: float) -> None:
-    """On ``x / alpha = z / a``: c_skip a, c_out, c_in a. With its weight, the loss of the raw network is unweighted."""
+    """On ``x / alpha = z / a``: c_skip a, c_out, c_in a. With its weight, the loss of the raw
+    network is unweighted.
+    """
     c = Preconditioned().coefficients(LEVEL, sigma_data)
     total = torch.sqrt(NSR**2 + sigma_data**2)
     torch.testing.assert_close(c.c_skip * LEVEL.a, sigma_data**2 / total**2, rtol=1e-13, atol=0)
@@ -147,7 +151,9 @@ def test_noise_score_and_data_are_three_spellings_of_the_exact_answer() -> None:
 
 
 def test_velocities_are_derivatives_along_their_paths() -> None:
-    """v = dz/dphi on the circle z = cos(phi) x_0 + sin(phi) eps; the flow's is d/dt of the straight path."""
+    """v = dz/dphi on the circle z = cos(phi) x_0 + sin(phi) eps; the flow's is d/dt of the straight
+    path.
+    """
     phi = torch.linspace(0.1, 1.4, 20, dtype=torch.float64)
     h = 1e-6
     x, eps = DATA[:20], NOISE[:20]

@@ -1,4 +1,6 @@
-"""Every draw has a name; samples do not see each other's, and a path is one path however often it is looked at."""
+"""Every draw has a name; samples do not see each other's, and a path is one path however often it
+is looked at.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from diffusion.schedules.levels import levels_of
 SCHEDULES = [entry.cls() for entry in schedules]
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
 def test_a_stream_is_its_name() -> None:
@@ -58,7 +60,7 @@ def test_the_global_generators_are_left_alone() -> None:
     assert before[2] == after[2]
 
 
-# --- numbers of samples -----------------------------------------------------------------------------------------------
+# --- numbers of samples ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 3])
@@ -69,7 +71,9 @@ def test_more_samples_only_append_rows(dim: int) -> None:
 
 
 def test_draws_are_standard_normal_and_independent_of_each_other() -> None:
-    """Kolmogorov-Smirnov at 1e-4 for each of six draws, correlations within 4.5 / sqrt(n): false alarms 7e-4 in all."""
+    """Kolmogorov-Smirnov at 1e-4 for each of six draws, correlations within 4.5 / sqrt(n): false
+    alarms 7e-4 in all.
+    """
     n = 20_000
     noise, other = SampleNoise(("normal",), n, 1), SampleNoise(("other",), n, 1)
     draws = [noise.draw(0), noise.draw(1), noise.draw(2**40), noise.draw(0, 1), noise.draw(1, 1), other.draw(0)]
@@ -81,7 +85,7 @@ def test_draws_are_standard_normal_and_independent_of_each_other() -> None:
     assert abs(float(neighbours.mean())) < 4.5 / math.sqrt(n)
 
 
-# --- the path ---------------------------------------------------------------------------------------------------------
+# --- the path -------------------------------------------------------------------------------------
 
 
 def test_the_clock_runs_from_data_to_noise() -> None:
@@ -107,7 +111,9 @@ def test_a_path_does_not_depend_on_where_it_has_been_looked_at() -> None:
 
 
 def test_a_path_has_the_covariance_of_brownian_motion() -> None:
-    """``E W(a) W(b) = min(a, b)`` for 45 pairs, each within 4.5 standard errors: false alarms 3e-4 in all."""
+    """``E W(a) W(b) = min(a, b)`` for 45 pairs, each within 4.5 standard errors: false alarms 3e-4
+    in all.
+    """
     n = 20_000
     places = [1e-4, 0.01, 0.2, 0.25, 0.3, 0.3001, 0.5, 0.77, 1.0]
     path = BrownianPath(SampleNoise(("covariance",), n, 1))
@@ -119,7 +125,9 @@ def test_a_path_has_the_covariance_of_brownian_motion() -> None:
 
 
 def test_increments_of_a_path_are_normal_and_independent() -> None:
-    """Sixteen moves of unequal length; Kolmogorov-Smirnov at 1e-5 and correlations within 5 / sqrt(n): 3e-4 in all."""
+    """Sixteen moves of unequal length; Kolmogorov-Smirnov at 1e-5 and correlations within 5 /
+    sqrt(n): 3e-4 in all.
+    """
     n = 20_000
     places = np.sort(np.random.default_rng(3).random(17))
     path = BrownianPath(SampleNoise(("increments",), n, 1))
@@ -132,13 +140,15 @@ def test_increments_of_a_path_are_normal_and_independent() -> None:
 
 
 def test_a_path_is_continuous() -> None:
-    """Over a millionth of the clock no one of 1000 samples moves by 6 standard deviations: false alarms 1e-5."""
+    """Over a millionth of the clock no one of 1000 samples moves by 6 standard deviations: false
+    alarms 1e-5.
+    """
     path = BrownianPath(SampleNoise(("continuous",), 1000, 1))
     for c in (0.1, 0.25, 0.3, 0.5, 0.7317, 0.999):  # across the ends of intervals as well
         assert float((path.at(c + 1e-6) - path.at(c - 1e-6)).abs().max()) < 6 * math.sqrt(2e-6 + 2**-18)
 
 
-# --- streams of samplers ----------------------------------------------------------------------------------------------
+# --- streams of samplers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.registered_name)
@@ -190,7 +200,9 @@ def test_fresh_draws_differ_from_each_other_and_from_the_path() -> None:
 
 
 def test_moves_below_the_paths_resolution_are_normal_and_independent() -> None:
-    """Neighbouring levels whose clocks differ by less than a bisection's interval, or not at all (4.5 standard errors)."""
+    """Neighbouring levels whose clocks differ by less than a bisection's interval, or not at all
+    (4.5 standard errors).
+    """
     n = 100_000
     path = BrownianPath(SampleNoise(("fine",), n, 1))
     for levels in ([1.0, 1 - 1e-7, 1 - 2e-7, 1 - 3e-7], [1e90, 1e89, 1e88, 1e87], [math.inf, 1e300, 1e200, 1.0]):

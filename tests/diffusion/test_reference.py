@@ -1,7 +1,9 @@
-"""The rows of the ideal denoiser of U[0, 1], through the product's own path from a study to its numbers.
+"""The rows of the ideal denoiser of U[0, 1], through the product's own path from a study to its
+numbers.
 
-W1 of 10 000 particles started from the quantiles of the prior, so that there is no Monte-Carlo noise. The tables were
-computed by other code (NumPy, its own grids and samplers) and are good to the three digits written.
+W1 of 10 000 particles started from the quantiles of the prior, so that there is no Monte-Carlo
+noise. The tables were computed by other code (NumPy, its own grids and samplers) and are good to
+the three digits written.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ Rows = dict[tuple[str, str], dict[int, PointAnswer]]
 
 
 def rows_of(steps: Sequence[int]) -> Rows:
-    """The shipped study at these numbers of steps, with the chain of 1000 levels added and the questions that no table answers left out."""
+    """The shipped study at these numbers of steps, with the chain of 1000 levels added and the
+    questions that no table answers left out.
+    """
     spec = {**load_study("reference").spec(), "steps": list(steps)}
     spec["formulations"].append({"name": "exact", "schedule": {"name": "ddpm-linear", "levels": 1000}})
     spec["exclude"] = [
@@ -137,7 +141,9 @@ def test_heun_beats_euler_at_equal_steps_once_there_are_fifty(reference: Rows) -
 
 
 def test_at_the_same_number_of_steps_no_sampler_of_edm_is_worse_than_a_collapse(reference: Rows) -> None:
-    """A quarter is W1 of all mass at one half: bounded, and no success. The others blow up at few steps."""
+    """A quarter is W1 of all mass at one half: bounded, and no success. The others blow up at few
+    steps.
+    """
     for sampler in ("euler", "heun"):
         assert max(answer.metrics["w1"] for answer in reference["edm", sampler].values()) < 0.25
     assert reference["ve-linear", "heun"][2].metrics["w1"] > 1e8
@@ -151,8 +157,8 @@ def test_at_the_same_number_of_steps_no_sampler_of_edm_is_worse_than_a_collapse(
 def test_hundred_steps_of_the_chain_leave_the_error_of_the_chosen_variance(
     variance: str, w1: float, sd: float, sample_variance: float
 ) -> None:
-    """Mean over eight seeds within 4 standard deviations of a mean; the posterior's variance is too small, so are the
-    samples' (target 1/12).
+    """Mean over eight seeds within 4 standard deviations of a mean; the posterior's variance is too
+    small, so are the samples' (target 1/12).
     """
     seeds = 8
     spec = {

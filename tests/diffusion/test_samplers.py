@@ -1,4 +1,6 @@
-"""What every registered sampler promises: its cost, its noise, its independence of neighbours, and numbers that are finite."""
+"""What every registered sampler promises: its cost, its noise, its independence of neighbours, and
+numbers that are finite.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,15 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCH
 
 
 def alike(sampler: Sampler, one: Tensor, other: Tensor) -> bool:
-    """To the last bit; a sampler that chooses its steps by looking at the batch: to its tolerance, accumulated."""
+    """To the last bit; a sampler that chooses its steps by looking at the batch: to its tolerance,
+    accumulated.
+    """
     if sampler.adaptive:
         return torch.allclose(one, other, rtol=1e-3, atol=1e-3)
     return torch.equal(one, other)
 
 
-# --- the catalogue ----------------------------------------------------------------------------------------------------
+# --- the catalogue --------------------------------------------------------------------------------
 
 
 def test_the_samplers_of_the_catalogue() -> None:
@@ -79,7 +83,9 @@ def test_a_sampler_says_what_it_is(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("sampler", [entry.cls() for entry in samplers], ids=samplers.names())
 def test_a_sampler_with_a_start_or_a_target_of_its_own_has_it_as_the_protocols_say(sampler: Sampler) -> None:
-    """Nothing is declared that could be forgotten: whoever has the method has it, and whoever needs one has the method."""
+    """Nothing is declared that could be forgotten: whoever has the method has it, and whoever needs
+    one has the method.
+    """
     levels = own_levels(VPLinear(), 3)
     starts, aims = isinstance(sampler, OwnStart), isinstance(sampler, OwnTarget)
     for has, name, parameters in ((starts, "start", ["begin"]), (aims, "target", ["dataset", "last"])):
@@ -90,7 +96,7 @@ def test_a_sampler_with_a_start_or_a_target_of_its_own_has_it_as_the_protocols_s
     assert not (starts and sampler.from_noise)
 
 
-# --- evaluations ------------------------------------------------------------------------------------------------------
+# --- evaluations ----------------------------------------------------------------------------------
 
 NFE = {
     **dict.fromkeys(("euler", "ddim", "ancestral", "level-1", "exponential-euler"), lambda n: n),
@@ -129,7 +135,8 @@ def test_the_adaptive_sampler_pays_for_accuracy_and_for_levels() -> None:
 
     costs = nfe(1e-3, 2), nfe(1e-6, 2)
     assert costs[0] < costs[1]
-    # steps come in sixes, after two evaluations at the start; the last level's is known from the step before
+    # steps come in sixes, after two evaluations at the start; the last level's is known from the
+    # step before
     assert all((cost - 2) % 6 == 0 for cost in (*costs, nfe(1e-3, 20)))
     # hardly more than one step between near levels: the pace is remembered
     assert nfe(1e-3, 200) <= 2 + 6 * (199 + 25)
@@ -147,7 +154,7 @@ def test_a_trajectory_has_one_state_per_step_and_leaves_its_start_alone(sampler:
         assert torch.equal(path[-1], run(sampler, gaussian(0.5, 0.3), x, levels, drawn((1, 4, 1), "path")))
 
 
-# --- noise ------------------------------------------------------------------------------------------------------------
+# --- noise ----------------------------------------------------------------------------------------
 
 
 @every_sampler
@@ -178,7 +185,7 @@ def test_no_noise_is_added_in_the_last_step(sampler: Sampler) -> None:
         assert torch.isfinite(run(sampler, uniform, x, own_levels(schedule, 1), SILENCE)).all()
 
 
-# --- numbers that are finite ------------------------------------------------------------------------------------------
+# --- numbers that are finite ----------------------------------------------------------------------
 
 
 @functools.cache
@@ -224,7 +231,8 @@ def test_samples_that_run_away_from_the_adaptive_sampler_are_an_error() -> None:
 
 @pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if s.needs is Denoiser], ids=lambda s: s.label())
 def test_nothing_is_clamped(sampler: Sampler) -> None:
-    """With a linear denoiser every rule is linear: a million-fold start gives a million-fold end, to the last bit.
+    """With a linear denoiser every rule is linear: a million-fold start gives a million-fold end,
+    to the last bit.
 
     An adaptive rule is as linear as its tolerance.
     """
@@ -247,7 +255,7 @@ def test_nothing_is_clamped(sampler: Sampler) -> None:
         assert torch.equal(large, big * small)
 
 
-# --- neighbours -------------------------------------------------------------------------------------------------------
+# --- neighbours -----------------------------------------------------------------------------------
 
 
 # also of those that ask for more than a denoiser
@@ -256,7 +264,9 @@ every_name = pytest.mark.parametrize("sampler", EVERY.values(), ids=EVERY.keys()
 
 
 def members_of(sampler: Sampler) -> list[Schedule]:
-    """The schedule of each member of a stack: those that the sampler serves, or its only one several times."""
+    """The schedule of each member of a stack: those that the sampler serves, or its only one
+    several times.
+    """
     chosen = served(sampler)
     return chosen[:3] if sampler.adaptive else chosen * (3 if len(chosen) == 1 else 1)
 
@@ -306,7 +316,7 @@ def test_a_member_does_not_change_when_others_join_the_stack(sampler: Sampler) -
         assert alike(sampler, samples(slice(m, m + 1))[0], together[m]), chosen[m].label()
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 REFUSED_FROM_PURE_NOISE = (
     EulerMaruyama(),
@@ -404,7 +414,7 @@ def test_impossible_parameters_are_refused_in_words(make: Callable[[], Sampler],
         make()
 
 
-# --- levels -----------------------------------------------------------------------------------------------------------
+# --- levels ---------------------------------------------------------------------------------------
 
 
 @every_schedule
@@ -431,12 +441,14 @@ def test_levels_can_be_chosen_member_by_member() -> None:
     assert mixed.schedules == tuple(chosen)
 
 
-# --- the field --------------------------------------------------------------------------------------------------------
+# --- the field ------------------------------------------------------------------------------------
 
 
 @every_schedule
 def test_the_field_of_the_uniform_law_is_antisymmetric_and_its_denoiser_stays_inside(schedule: Schedule) -> None:
-    """About the centre of the law of x_t, alpha / 2, the velocity is that of the centre plus an odd function."""
+    """About the centre of the law of x_t, alpha / 2, the velocity is that of the centre plus an odd
+    function.
+    """
     for level in own_levels(schedule, 6)[:-1]:
         away = torch.linspace(0, 3, 31, dtype=torch.float64)[None, :, None] * (level.alpha + level.sigma)
         centre = 0.5 * level.alpha

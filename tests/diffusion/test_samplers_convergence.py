@@ -1,8 +1,9 @@
-"""Every registered sampler of a flow has the order it declares, and the law it leads to is the right one.
+"""Every registered sampler of a flow has the order it declares, and the law it leads to is the
+right one.
 
-With a linear denoiser (Gaussian data) a trajectory is an affine map of its start and its noises, so that mean and variance
-of what it ends in are exact numbers: weak orders are measured without Monte Carlo. All schedules that a sampler serves are run
-as one stack.
+With a linear denoiser (Gaussian data) a trajectory is an affine map of its start and its noises, so
+that mean and variance of what it ends in are exact numbers: weak orders are measured without Monte
+Carlo. All schedules that a sampler serves are run as one stack.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ affine, marginal, slope, gaussian, uniform, standard = (
 STEPS = (64, 128, 256)
 MEAN, STD = 0.7, 0.5
 
-# Two defaults do not converge within a few hundred steps, as they say: churn with s_churn = 40 lifts by tens of per cent until
-# N exceeds it many times over, and Langevin steps of finite length have a bias that no number of steps removes.
+# Two defaults do not converge within a few hundred steps, as they say: churn with s_churn = 40
+# lifts by tens of per cent until N exceeds it many times over, and Langevin steps of finite length
+# have a bias that no number of steps removes.
 CONVERGING = [s for s in FOLLOWING.values() if s.stochastic and not isinstance(s, Churn | PredictorCorrector)] + [
     Churn(s_churn=5.0),
     Churn(s_churn=5.0, s_min=0.0, s_max=math.inf),
@@ -71,12 +73,14 @@ def orders(chosen: tuple[Schedule, ...], errors: list[Tensor]) -> dict[str, floa
     return {schedule.label(): slope(STEPS, row) for schedule, row in zip(chosen, table, strict=True)}
 
 
-# --- the flow ---------------------------------------------------------------------------------------------------------
+# --- the flow -------------------------------------------------------------------------------------
 
 
 @every_deterministic
 def test_error_on_gaussian_data_falls_with_the_declared_order(sampler: Sampler) -> None:
-    """On every schedule at least; symmetric cases, such as the midpoint rule where noise is time, may do better."""
+    """On every schedule at least; symmetric cases, such as the midpoint rule where noise is time,
+    may do better.
+    """
     chosen = chosen_for(sampler)
     z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     errors = []
@@ -111,7 +115,9 @@ def test_error_on_a_two_component_mixture_falls_with_the_declared_order(sampler:
 
 @every_deterministic
 def test_the_flow_is_found_from_pure_noise(sampler: Sampler) -> None:
-    """`flow` starts at alpha = 0, lambda = -infinity. Order 2 at most: there log-snr steps are long however many there are."""
+    """`flow` starts at alpha = 0, lambda = -infinity. Order 2 at most: there log-snr steps are long
+    however many there are.
+    """
     if sampler.refuses(Flow()) is not None:
         assert isinstance(sampler, ExponentialEuler | LevelOne)
         return
@@ -178,11 +184,13 @@ def test_the_flow_keeps_quantiles_and_forward_then_backward_is_the_identity(sche
         assert float((quantile(x, level) - at_start).abs().max()) < 1e-6
 
 
-# --- the law of stochastic samplers -----------------------------------------------------------------------------------
+# --- the law of stochastic samplers ---------------------------------------------------------------
 
 
 def errors_of_the_law(sampler: Sampler, levels: list[Level]) -> Tensor:
-    """Larger of the errors of mean and standard deviation at the last level, started from the exact law ``[members]``."""
+    """Larger of the errors of mean and standard deviation at the last level, started from the exact
+    law ``[members]``.
+    """
     mean, variance = affine(sampler, gaussian(MEAN, STD), levels).of_normal(*marginal(levels[0], MEAN, STD))
     true_mean, true_variance = marginal(levels[-1], MEAN, STD)
     return torch.maximum((mean - true_mean).abs(), (torch.sqrt(variance) - torch.sqrt(true_variance)).abs())
@@ -207,7 +215,9 @@ def test_mean_and_variance_converge_with_the_declared_weak_order_on_every_schedu
     ids=lambda s: s.label(),
 )
 def test_any_amount_of_noise_leads_to_the_same_law(sampler: Sampler) -> None:
-    """A21, S0-14: extrapolated to infinitely many steps, mean and variance are those of the data's noised law."""
+    """A21, S0-14: extrapolated to infinitely many steps, mean and variance are those of the data's
+    noised law.
+    """
     chosen = chosen_for(sampler)
     found = []
     for steps in STEPS:
@@ -244,10 +254,11 @@ def levels_at(schedule: Schedule, times: Tensor) -> list[Level]:
 
 @pytest.mark.parametrize("sampler", [DPMSolver2MSDE(), DPMSolver2MSDE(0.5)], ids=lambda s: s.label())
 def test_second_weak_order_holds_for_a_mixture_too(sampler: Sampler) -> None:
-    """The second moment of 8000 samples after 8, 16 and 32 moves against 128, driven by the same paths.
+    """The second moment of 8000 samples after 8, 16 and 32 moves against 128, driven by the same
+    paths.
 
-    The three differences have standard errors of 4, 7 and 12 %, their slope one of 0.1: false alarms 1e-4. First-order rules
-    show 1.0 to 1.2.
+    The three differences have standard errors of 4, 7 and 12 %, their slope one of 0.1: false
+    alarms 1e-4. First-order rules show 1.0 to 1.2.
     """
     n, schedule = 8000, VPLinear()
     levels = {steps: smooth_levels((schedule,), steps) for steps in (8, 16, 32, 128)}
@@ -265,7 +276,8 @@ def test_second_weak_order_holds_for_a_mixture_too(sampler: Sampler) -> None:
     "sampler", [s for s in CONVERGING if not isinstance(s, PredictorCorrector)], ids=lambda s: s.label()
 )
 def test_paths_converge_when_the_steps_are_refined(sampler: Sampler) -> None:
-    """Strongly: each sample against its own path in 256 moves. The noise does not depend on x, so that the order is 1.
+    """Strongly: each sample against its own path in 256 moves. The noise does not depend on x, so
+    that the order is 1.
 
     Not so for Langevin corrections, whose draws belong to no path.
     """
@@ -285,7 +297,9 @@ def test_paths_converge_when_the_steps_are_refined(sampler: Sampler) -> None:
     ids=lambda s: s.label(),
 )
 def test_variance_of_samples_is_that_of_the_exact_recursion(sampler: Sampler) -> None:
-    """40 000 samples, mean and variance within 4.5 standard errors of the affine map's: false alarms 8e-5 in all."""
+    """40 000 samples, mean and variance within 4.5 standard errors of the affine map's: false
+    alarms 8e-5 in all.
+    """
     n, schedule = 40_000, VPLinear()
     levels = own_levels(schedule, 20)
     mean, variance = affine(sampler, gaussian(MEAN, STD), levels).of_normal(number := kit.number(0.0), number + 1)
@@ -295,7 +309,7 @@ def test_variance_of_samples_is_that_of_the_exact_recursion(sampler: Sampler) ->
     assert float(end.var() / variance) == pytest.approx(1, abs=4.5 * math.sqrt(2 / n))
 
 
-# --- chains -----------------------------------------------------------------------------------------------------------
+# --- chains ---------------------------------------------------------------------------------------
 
 
 def gains(sampler: Sampler, denoiser: object, now: Level, then: Level) -> tuple[float, float]:
@@ -305,7 +319,9 @@ def gains(sampler: Sampler, denoiser: object, now: Level, then: Level) -> tuple[
 
 
 def chain_variances(chain: DDPMLinear, s: float, kind: str) -> list[float]:
-    """The recursion in the chain's own terms: mean of the posterior with D = c x, variance as in the two choices."""
+    """The recursion in the chain's own terms: mean of the posterior with D = c x, variance as in
+    the two choices.
+    """
     square = np.concatenate([[1.0], np.cumprod(1 - chain.betas)])
     v, found = 1 - square[-1], []
     for k in range(chain.levels, 0, -1):
@@ -348,19 +364,23 @@ def test_variance_on_gaussian_data_follows_the_closed_recursion(sampler: Sampler
 @pytest.mark.parametrize("schedule", [s for s in SCHEDULES.values() if s.variance_preserving], ids=lambda s: s.label())
 @pytest.mark.parametrize("steps", [2, 7, 50, 100])
 def test_transition_variance_keeps_unit_variance_exactly_at_every_level(schedule: Schedule, steps: int) -> None:
-    """Data N(0, 1) on a variance-preserving schedule: k^2 + w^2 = 1 whatever the pair of levels (A7)."""
+    """Data N(0, 1) on a variance-preserving schedule: k^2 + w^2 = 1 whatever the pair of levels
+    (A7).
+    """
     for now, then in itertools.pairwise(own_levels(schedule, steps)[:-1]):
         k, w = gains(Ancestral("transition"), gaussian(), now, then)
         assert k * k + w * w == pytest.approx(1, abs=1e-12)
 
 
-# --- the corrector ----------------------------------------------------------------------------------------------------
+# --- the corrector --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear(), Flow()], ids=lambda s: s.registered_name)
 @pytest.mark.parametrize("snr", [0.1, 0.16, 0.5])
 def test_corrections_keep_a_law_that_is_as_much_too_wide_as_theory_says(schedule: Schedule, snr: float) -> None:
-    """Many corrections at one level: variance V / (1 - e/2V), e = 2 (snr sigma)^2, whatever the predictor did; mean exact."""
+    """Many corrections at one level: variance V / (1 - e/2V), e = 2 (snr sigma)^2, whatever the
+    predictor did; mean exact.
+    """
     levels = levels_at(schedule, schedule.time_of(torch.tensor([1.5, 1.0], dtype=torch.float64)))
     m, v = (float(value) for value in marginal(levels[1], MEAN, STD))
     square = (snr * float(levels[1].sigma)) ** 2
@@ -374,7 +394,9 @@ def test_corrections_keep_a_law_that_is_as_much_too_wide_as_theory_says(schedule
 
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear(), Flow()], ids=lambda s: s.registered_name)
 def test_the_bias_of_the_corrections_ends_with_the_noise(schedule: Schedule) -> None:
-    """Four times the steps leave it what it was halfway, about (snr sigma)^2, and take a quarter of the error at the end."""
+    """Four times the steps leave it what it was halfway, about (snr sigma)^2, and take a quarter of
+    the error at the end.
+    """
     denoiser = gaussian(MEAN, STD)
     halfway: list[float] = []
     end: list[float] = []
@@ -388,12 +410,14 @@ def test_the_bias_of_the_corrections_ends_with_the_noise(schedule: Schedule) -> 
     assert abs(end[1]) < 0.35 * abs(end[0])
 
 
-# --- forwards ---------------------------------------------------------------------------------------------------------
+# --- forwards -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.01])
 def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_slides(dt: float) -> None:
-    """A11, S0-1: f = -1, g = sqrt 2 for alpha = exp(-t), stationary variance 2 / (2 - dt); the slides' g = 2 gives twice that."""
+    """A11, S0-1: f = -1, g = sqrt 2 for alpha = exp(-t), stationary variance 2 / (2 - dt); the
+    slides' g = 2 gives twice that.
+    """
     level = level_at([VPExponential()], torch.tensor([0.7], dtype=torch.float64))
     f, g_squared = float(level.drift), float(level.diffusion_squared)
     assert f == pytest.approx(-1, rel=1e-12)
@@ -406,7 +430,7 @@ def test_euler_maruyama_forwards_has_the_stationary_variance_of_the_corrected_sl
     assert as_printed == pytest.approx(4 / (2 - dt), rel=1e-12)
 
 
-# --- which order belongs to whom --------------------------------------------------------------------------------------
+# --- which order belongs to whom ------------------------------------------------------------------
 
 
 def test_declared_orders() -> None:

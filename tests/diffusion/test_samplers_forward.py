@@ -1,4 +1,6 @@
-"""From data to noise: the chain is the one formula at every step, and Euler and Maruyama's rule comes to it."""
+"""From data to noise: the chain is the one formula at every step, and Euler and Maruyama's rule
+comes to it.
+"""
 
 from __future__ import annotations
 
@@ -90,12 +92,14 @@ def factors(sampler: Sampler, now: Level, then: Level) -> tuple[float, float]:
     return float(sampler.step(nobody, one, now, then, One())) - shift, shift
 
 
-# --- the chain --------------------------------------------------------------------------------------------------------
+# --- the chain ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 def test_the_variance_of_the_chain_telescopes(schedule: Schedule) -> None:
-    """Rows A1 and A56: given x_0 it is sigma_t^2, and 1 - prod A^2 where variance is preserved, to 1e-14."""
+    """Rows A1 and A56: given x_0 it is sigma_t^2, and 1 - prod A^2 where variance is preserved, to
+    1e-14.
+    """
     gain, variance = 1.0, 0.0
     for now, then in itertools.pairwise(ForwardChain().path(levels(schedule, min(schedule.max_steps or 200, 200)))):
         A, B = factors(ForwardChain(), now, then)
@@ -112,7 +116,9 @@ def test_the_variance_of_the_chain_telescopes(schedule: Schedule) -> None:
 def test_the_notebooks_chains_have_the_exact_marginals_at_every_number_of_applied_steps(
     schedule: Schedule, variant: str
 ) -> None:
-    """Rows A2, A54 to A56, A59; errata S3-2 and S3-7: state k has been through k steps, and the curve of k + 1 is another one."""
+    """Rows A2, A54 to A56, A59; errata S3-2 and S3-7: state k has been through k steps, and the
+    curve of k + 1 is another one.
+    """
     dataset, n = FourPoints(variant), 8_000  # type: ignore[arg-type]
     states, passed = run(ForwardChain(), dataset, schedule, 200, n)
     assert len(states) == 201  # 200 steps, not 199
@@ -133,7 +139,9 @@ def test_the_notebooks_chains_have_the_exact_marginals_at_every_number_of_applie
 
 @pytest.mark.parametrize(("variant", "mean", "variance"), [("text", -0.03796, 1.02325), ("code", -0.01687, 1.03330)])
 def test_after_two_hundred_steps_the_chain_is_nearly_noise(variant: str, mean: float, variance: float) -> None:
-    """Erratum S3-8, from the chain's own target; the samples agree to 4.5 standard errors (false alarms 7e-6 each)."""
+    """Erratum S3-8, from the chain's own target; the samples agree to 4.5 standard errors (false
+    alarms 7e-6 each).
+    """
     dataset, n = FourPoints(variant), 8_000  # type: ignore[arg-type]
     states, passed = run(ForwardChain(), dataset, VPConstant(), 200, n)
     distribution = ForwardChain().target(dataset, passed[-1])
@@ -145,9 +153,11 @@ def test_after_two_hundred_steps_the_chain_is_nearly_noise(variant: str, mean: f
 
 
 def test_the_square_of_the_summed_noise_has_its_mixed_terms_once() -> None:
-    """Erratum S3-6: with the sum over *all* i, j beside that of the squares, the variance of T = 200 steps doubles.
+    """Erratum S3-6: with the sum over *all* i, j beside that of the squares, the variance of T =
+    200 steps doubles.
 
-    ``(sum_i a_i eps_i)^2 = sum_i a_i^2 eps_i^2 + sum_{i != j} a_i a_j eps_i eps_j``; what is printed has the squares twice.
+    ``(sum_i a_i eps_i)^2 = sum_i a_i^2 eps_i^2 + sum_{i != j} a_i a_j eps_i eps_j``; what is
+    printed has the squares twice.
     """
     weights = np.array([0.2 * math.sqrt(0.96) ** (200 - i) for i in range(1, 201)])
     assert (weights**2).sum() == pytest.approx(1 - 0.96**200, abs=1e-12)
@@ -160,12 +170,14 @@ def test_the_square_of_the_summed_noise_has_its_mixed_terms_once() -> None:
     assert printed == pytest.approx(2 * (1 - 0.96**200), abs=1e-12)
 
 
-# --- the equation -----------------------------------------------------------------------------------------------------
+# --- the equation ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dt", "settled"), [(0.01, 1.00503), (0.1, 1.05263)])
 def test_euler_and_maruyamas_rule_settles_at_two_over_two_minus_dt(dt: float, settled: float) -> None:
-    """Row A11 and erratum S0-1: for alpha = exp(-t); the slides' g = 2 settles at twice that, 2.01005 for dt = .01."""
+    """Row A11 and erratum S0-1: for alpha = exp(-t); the slides' g = 2 settles at twice that,
+    2.01005 for dt = .01.
+    """
     variance = 0.0
     for k in range(1, round(12 / dt)):
         now, then = (level_at([VPExponential()], torch.tensor([t * dt], dtype=torch.float64)) for t in (k, k + 1))
@@ -181,7 +193,9 @@ def test_euler_and_maruyamas_rule_settles_at_two_over_two_minus_dt(dt: float, se
 
 @pytest.mark.parametrize("schedule", [VPLinear(), VEGeometric(), VPExponential()], ids=lambda s: s.label())
 def test_moments_converge_with_order_one(schedule: Schedule) -> None:
-    """On even times from t_min on: mean and variance of N(0.7, 0.5^2) against those of the one formula."""
+    """On even times from t_min on: mean and variance of N(0.7, 0.5^2) against those of the one
+    formula.
+    """
     errors, sizes = [], (200, 400, 800)
     first, last = 0.05 * schedule.t_max, 0.3 * schedule.t_max
     for steps in sizes:
@@ -214,8 +228,10 @@ def test_histograms_of_the_equation_lie_on_the_fokker_planck_equations_law(sched
 def test_s0_4_where_the_variance_explodes_steps_lead_to_the_noise_sigma_and_not_to_its_square(
     schedule: Schedule, sampler: Sampler
 ) -> None:
-    """Steps that add g^2 dt, from U[0, 1]: Kolmogorov's test accepts x_0 + sigma eps at four levels (for each of four runs false
-    alarms 5e-4, seed fixed) and rejects x_0 + sigma^2 eps, as printed, which at the end is 50 or 100 times as wide."""
+    """Steps that add g^2 dt, from U[0, 1]: Kolmogorov's test accepts x_0 + sigma eps at four levels
+    (for each of four runs false alarms 5e-4, seed fixed) and rejects x_0 + sigma^2 eps, as printed,
+    which at the end is 50 or 100 times as wide.
+    """
     n = 8_000
     states, passed = run(sampler, Uniform(), schedule, 400, n)
     for k in (150, 200, 300, 400):
@@ -231,7 +247,7 @@ def test_s0_4_where_the_variance_explodes_steps_lead_to_the_noise_sigma_and_not_
     assert schedule.prior_std**2 / spread > 45
 
 
-# --- as rows of a study -----------------------------------------------------------------------------------------------
+# --- as rows of a study ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", FORWARD.values(), ids=FORWARD.keys())
@@ -239,7 +255,9 @@ def test_s0_4_where_the_variance_explodes_steps_lead_to_the_noise_sigma_and_not_
 def test_every_schedule_is_served_and_metrics_compare_with_the_law_at_the_end(
     schedule: Schedule, sampler: Forward
 ) -> None:
-    """Also where no signal is left, and with few steps: 1, 2 and 8, all finite and with no model asked."""
+    """Also where no signal is left, and with few steps: 1, 2 and 8, all finite and with no model
+    asked.
+    """
     assert sampler.refuses(schedule) is None
     for steps in (1, 2, 8):
         states, passed = run(sampler, Uniform(), schedule, steps, 200)

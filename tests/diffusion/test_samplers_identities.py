@@ -1,4 +1,6 @@
-"""Samplers that must coincide do; rules written out once more, from their papers, give the same numbers."""
+"""Samplers that must coincide do; rules written out once more, from their papers, give the same
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +48,16 @@ few_and_many = pytest.mark.parametrize("steps", [1, 2, 3, 20])
 
 
 def paths(one: Sampler, other: Sampler, levels: list[Level], shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """All states of two samplers from the same start with the same noise, in units of the first level's noise."""
+    """All states of two samplers from the same start with the same noise, in units of the first
+    level's noise.
+    """
     scale = levels[0].sigma[:, None, None]
     x = standard(shape, "identity") * scale
     found = [torch.stack(list(s.trajectory(uniform, x, levels, drawn(shape, "same noise")))) for s in (one, other)]
     return found[0] / scale, found[1] / scale
 
 
-# --- samplers that coincide -------------------------------------------------------------------------------------------
+# --- samplers that coincide -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,9 @@ def test_without_noise_the_stochastic_rule_is_the_deterministic_one_to_the_last_
 @few_and_many
 @every_schedule
 def test_two_names_of_one_rule_agree_to_rounding(one: Sampler, other: Sampler, steps: int, schedule: Schedule) -> None:
-    """`level-1` divides by alpha_t / alpha_s what it has just subtracted, and loses the digits that alpha_t / alpha_s has."""
+    """`level-1` divides by alpha_t / alpha_s what it has just subtracted, and loses the digits that
+    alpha_t / alpha_s has.
+    """
     if one.refuses(schedule) or other.refuses(schedule):
         assert one.refuses(schedule)
         return
@@ -110,8 +116,9 @@ def test_ddim_is_euler_where_noise_is_time(schedule: Schedule, steps: int) -> No
 @pytest.mark.parametrize("steps", [1, 2])
 @every_schedule
 def test_multistep_rules_without_a_past_are_ddim(sampler: Sampler, steps: int, schedule: Schedule) -> None:
-    """One step, or two: the first has no past, the last does not look at it. (The parabola's first step is corrected, but
-    with two steps the end is the estimate that was made before the correction.)
+    """One step, or two: the first has no past, the last does not look at it. (The parabola's first
+    step is corrected, but with two steps the end is the estimate that was made before the
+    correction.)
     """
     found = paths(sampler, DDIM(), own_levels(schedule, steps), (1, 50, 1))
     torch.testing.assert_close(found[0][-1], found[1][-1], rtol=0, atol=1e-12)
@@ -128,7 +135,9 @@ def test_the_first_step_of_the_multistep_sde_is_ancestral(schedule: Schedule) ->
 @few_and_many
 @pytest.mark.parametrize("sampler", [Euler(), DDIM()], ids=lambda s: s.label())
 def test_indi_is_euler_on_the_straight_line(sampler: Sampler, steps: int) -> None:
-    """A49: x_{t-tau} = (tau/t) D + (1 - tau/t) x_t; from pure noise, one step gives the mean of the data."""
+    """A49: x_{t-tau} = (tau/t) D + (1 - tau/t) x_t; from pure noise, one step gives the mean of the
+    data.
+    """
     levels = own_levels(Flow(), steps)
     x = standard((1, 50, 1), "indi")
     for state, (now, then) in zip(
@@ -164,7 +173,9 @@ def test_marginal_rules_find_data_at_one_point_in_a_single_step(sampler: Sampler
 )
 @every_schedule
 def test_any_eta_keeps_the_noise_level_for_data_at_one_point(sampler: Sampler, schedule: Schedule) -> None:
-    """x_s given x_0 has mean alpha_s x_0 and standard deviation sigma_s for every eta; D is then x_0, whatever x."""
+    """x_s given x_0 has mean alpha_s x_0 and standard deviation sigma_s for every eta; D is then
+    x_0, whatever x.
+    """
     point = 0.4
 
     def atom(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG001
@@ -177,11 +188,13 @@ def test_any_eta_keeps_the_noise_level_for_data_at_one_point(sampler: Sampler, s
         assert float(variance) == pytest.approx(float(then.sigma) ** 2, rel=1e-9)
 
 
-# --- rules written out ------------------------------------------------------------------------------------------------
+# --- rules written out ----------------------------------------------------------------------------
 
 
 def karras(x: Tensor, t: list[float], noise: list[Tensor], churn: Churn) -> Tensor:
-    """Algorithm 2 of Karras et al. 2022, line by line, for alpha = 1, sigma = t; no level is raised above the first."""
+    """Algorithm 2 of Karras et al. 2022, line by line, for alpha = 1, sigma = t; no level is raised
+    above the first.
+    """
     steps = len(t) - 1
     for i in range(steps):
         gamma = min(churn.s_churn / steps, math.sqrt(2) - 1) if churn.s_min <= t[i] <= churn.s_max else 0.0
@@ -220,7 +233,9 @@ def test_churn_and_heun_are_algorithms_2_and_1_of_karras(sampler: Churn, steps: 
 
 @pytest.mark.parametrize("schedule", [EDM(), VELinear(), VPLinear(), SubVP(), Flow()], ids=lambda s: s.registered_name)
 def test_churn_raises_the_noise_to_signal_ratio_on_any_schedule(schedule: Schedule) -> None:
-    """What the denoiser sees at the beginning of a step is x/alpha with the noise that lifts nsr to (1 + gamma) nsr."""
+    """What the denoiser sees at the beginning of a step is x/alpha with the noise that lifts nsr to
+    (1 + gamma) nsr.
+    """
     sampler, steps, shape = Churn(s_churn=3.0, s_min=0.1, s_max=10.0, s_noise=1.01), 10, (1, 20, 1)
     levels, requested = own_levels(schedule, steps), []
 
@@ -247,7 +262,9 @@ def test_churn_raises_the_noise_to_signal_ratio_on_any_schedule(schedule: Schedu
 
 
 def test_rk2_is_the_general_rule_of_karras() -> None:
-    """Appendix D.2: d + (1/2a) (d' - d) with the second stage at t + a h, for the midpoint and for Ralston's rule."""
+    """Appendix D.2: d + (1/2a) (d' - d) with the second stage at t + a h, for the midpoint and for
+    Ralston's rule.
+    """
     levels = own_levels(EDM(), 12)
     t = [float(level.time) for level in levels]
     for a in (0.5, 2 / 3, 0.9):
@@ -287,7 +304,9 @@ def test_the_adaptive_sampler_is_that_of_scipy(schedule: Schedule) -> None:
 
 
 def test_predictor_corrector_is_a_reverse_diffusion_step_and_a_langevin_step() -> None:
-    """Written with scores, for alpha = 1: the ancestral mean is x + B^2 score, and e = 2 (snr sigma)^2."""
+    """Written with scores, for alpha = 1: the ancestral mean is x + B^2 score, and e = 2 (snr
+    sigma)^2.
+    """
     levels = own_levels(EDM(), 10)
     x = y = standard((1, 50, 1), "pc") * 80
     noise = [standard((1, 50, 1), "pc", i) for i in range(40)]
@@ -309,7 +328,9 @@ def test_predictor_corrector_is_a_reverse_diffusion_step_and_a_langevin_step() -
 
 
 def test_noise_of_ddim_is_that_of_the_paper() -> None:
-    """Song et al. 2021, eq. 16: c^2 = eta^2 (1 - a_s)/(1 - a_t) (1 - a_t/a_s), a the squared amplitudes."""
+    """Song et al. 2021, eq. 16: c^2 = eta^2 (1 - a_s)/(1 - a_t) (1 - a_t/a_s), a the squared
+    amplitudes.
+    """
     chain = DDPMLinear()
     square = np.cumprod(1 - chain.betas)
     for eta in (0.5, 1.0):
@@ -319,12 +340,14 @@ def test_noise_of_ddim_is_that_of_the_paper() -> None:
             assert float(kit.affine(DDIM(eta), gaussian(), [now, then]).weights.sum()) == pytest.approx(c, rel=1e-10)
 
 
-# --- multistep --------------------------------------------------------------------------------------------------------
+# --- multistep ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [EDM(), VPLinear()], ids=lambda s: s.registered_name)
 def test_the_parabola_is_integrated_exactly(schedule: Schedule) -> None:
-    """dpmpp-3m against quadrature of e^lambda P(lambda), P fitted through the last three estimates by linear algebra."""
+    """dpmpp-3m against quadrature of e^lambda P(lambda), P fitted through the last three estimates
+    by linear algebra.
+    """
     levels = levels_of([schedule], [grids.create("edm")], 9)
     lambdas = [-math.log(float(level.nsr)) for level in levels[:-1]]
     estimates = []
@@ -349,7 +372,9 @@ def test_the_parabola_is_integrated_exactly(schedule: Schedule) -> None:
 
 
 def test_the_first_step_of_the_parabola_is_corrected_with_the_estimate_at_its_end() -> None:
-    """UniPC's corrector of order two: the integral of a straight line through both estimates, the second at the prediction."""
+    """UniPC's corrector of order two: the integral of a straight line through both estimates, the
+    second at the prediction.
+    """
     levels = own_levels(EDM(), 9)
     x = standard((1, 5, 1), "corrected") * 80
     first, second = levels[:2]
@@ -386,7 +411,7 @@ def test_an_estimate_made_from_pure_noise_bends_no_polynomial(sampler: Sampler) 
     torch.testing.assert_close(states[1], expected, rtol=0, atol=1e-12)
 
 
-# --- the exponential integrator ---------------------------------------------------------------------------------------
+# --- the exponential integrator -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("held", ["score", "noise"])
@@ -394,8 +419,8 @@ def test_an_estimate_made_from_pure_noise_bends_no_polynomial(sampler: Sampler) 
 def test_the_exponential_rule_solves_the_flow_with_one_part_held(
     held: Literal["score", "noise"], schedule: Schedule
 ) -> None:
-    """Variation of constants: x_s/alpha_s = x_t/alpha_t - integral of g^2/(2 alpha sigma) eps_t du, where for a held score
-    sigma stays sigma_t, too; by adaptive quadrature of the schedule's own g.
+    """Variation of constants: x_s/alpha_s = x_t/alpha_t - integral of g^2/(2 alpha sigma) eps_t du,
+    where for a held score sigma stays sigma_t, too; by adaptive quadrature of the schedule's own g.
     """
     sampler, levels, eps = ExponentialEuler(held), own_levels(schedule, 4), 0.3
     if sampler.refuses(schedule):
@@ -426,7 +451,7 @@ def test_the_exponential_rule_solves_the_flow_with_one_part_held(
         assert float(found) == pytest.approx(expected, abs=1e-7 * size)
 
 
-# --- posteriors and fields --------------------------------------------------------------------------------------------
+# --- posteriors and fields ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [2, 3, 50, 100])
@@ -465,7 +490,9 @@ def test_the_posterior_of_the_first_level_is_the_datum_itself(sampler: Sampler) 
 
 
 def test_field_of_the_flow_has_the_value_of_the_closed_form() -> None:
-    """A23, A24, S0-13: U[0, 1] on vp at x = 0.7, t = 0.3 has -0.291136248, in three forms; ddim's field is the same one."""
+    """A23, A24, S0-13: U[0, 1] on vp at x = 0.7, t = 0.3 has -0.291136248, in three forms; ddim's
+    field is the same one.
+    """
     schedule, x = VPLinear(), torch.full((1, 1, 1), 0.7, dtype=torch.float64)
     t = number(0.3)
     now, then = level_at([schedule], t), level_at([schedule], t - 1e-3)
@@ -474,7 +501,8 @@ def test_field_of_the_flow_has_the_value_of_the_closed_form() -> None:
     score = Uniform().score(x, now.alpha[:, None], now.sigma[:, None])
     by_score = now.drift * x - 0.5 * now.diffusion_squared * score
     assert float(by_score) == pytest.approx(-0.291136248, abs=1e-9)
-    # the ODE of Karras et al.: (sigma'/sigma + s'/s) x - sigma' s / sigma D(x / s; sigma), sigma = nsr and s = alpha
+    # the ODE of Karras et al.: (sigma'/sigma + s'/s) x - sigma' s / sigma D(x / s; sigma), sigma =
+    # nsr and s = alpha
     rate = float(now.diffusion_squared / (2 * now.sigma**2))  # sigma'/sigma
     denoised = float(uniform(x / now.alpha, torch.ones_like(t), now.nsr))
     by_edm = (rate + float(now.drift)) * 0.7 - rate * float(now.alpha) * denoised

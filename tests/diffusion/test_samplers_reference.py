@@ -1,8 +1,10 @@
-"""Figures that were computed by other code, with the exact denoiser of U[0, 1]; and what comes of the slides' misprints.
+"""Figures that were computed by other code, with the exact denoiser of U[0, 1]; and what comes of
+the slides' misprints.
 
-Deterministic rows start 10 000 particles from the quantiles of the prior, so that there is no Monte-Carlo noise. Stochastic
-rows are compared through their means over independent runs of 10 000 samples. The tables give mean and standard deviation
-of W1 over such runs, and moments pooled over 100 000 samples.
+Deterministic rows start 10 000 particles from the quantiles of the prior, so that there is no
+Monte-Carlo noise. Stochastic rows are compared through their means over independent runs of 10 000
+samples. The tables give mean and standard deviation of W1 over such runs, and moments pooled over
+100 000 samples.
 """
 
 from __future__ import annotations
@@ -44,14 +46,16 @@ def quantiles(n: int = N) -> Tensor:
 
 
 def independent_runs(sampler: Sampler, chain: DDPMLinear, runs: int, denoiser: Denoiser = uniform) -> Tensor:
-    """Full-length runs of a chain, ``[runs, N]``: as members of one stack, each with noise of its own."""
+    """Full-length runs of a chain, ``[runs, N]``: as members of one stack, each with noise of its
+    own.
+    """
     levels = levels_of([chain] * runs, [grids.create("discrete")] * runs, chain.levels)
     keys = [("reference", chain.label(), chain.scaled, r) for r in range(runs)]
     start = NoiseStreams([("start", *key) for key in keys], N, 1).fresh() * levels[0].sigma[:, None, None]
     return run(sampler, denoiser, start, levels, NoiseStreams(keys, N, 1))[:, :, 0]
 
 
-# --- deterministic rows -----------------------------------------------------------------------------------------------
+# --- deterministic rows ---------------------------------------------------------------------------
 
 DPMPP_2M = {
     1: 0.249,
@@ -78,7 +82,9 @@ def test_dpm_solver_ends_where_the_table_says(steps: int) -> None:
 
 
 def test_no_churn_is_heun_little_is_near_it_and_much_keeps_the_law() -> None:
-    """No table has this row. Much churn leaves a Monte-Carlo sample, W1 of mean .0031 and sd .0014: false alarms below 1e-5."""
+    """No table has this row. Much churn leaves a Monte-Carlo sample, W1 of mean .0031 and sd .0014:
+    false alarms below 1e-5.
+    """
     levels = own_levels(EDM(), 100)
     start = 80 * quantiles()
 
@@ -91,7 +97,7 @@ def test_no_churn_is_heun_little_is_near_it_and_much_keeps_the_law() -> None:
     assert result(40.0) < 0.0124
 
 
-# --- chains -----------------------------------------------------------------------------------------------------------
+# --- chains ---------------------------------------------------------------------------------------
 
 CHAINS: dict[str, tuple[DDPMLinear, Sampler, int, float, float, float, float]] = {
     # chain, sampler, runs, mean of W1, its standard deviation, mean, variance
@@ -112,8 +118,9 @@ def chain_samples(row: str) -> Tensor:
 
 @pytest.mark.parametrize("row", CHAINS)
 def test_chains_of_fixed_length_end_where_the_table_says(row: str) -> None:
-    """W1 within 4.5 standard deviations of a mean of that many runs and of the table's own ten; mean and variance within 4.5
-    standard errors, ours and the table's (100 000 samples) together: false alarms 1.3e-4 in all.
+    """W1 within 4.5 standard deviations of a mean of that many runs and of the table's own ten;
+    mean and variance within 4.5 standard errors, ours and the table's (100 000 samples) together:
+    false alarms 1.3e-4 in all.
     """
     _, _, runs, w1_mean, w1_sd, table_mean, table_variance = CHAINS[row]
     samples = chain_samples(row)
@@ -125,11 +132,13 @@ def test_chains_of_fixed_length_end_where_the_table_says(row: str) -> None:
     assert abs(variance - table_variance) < 4.5 * share * math.sqrt(fourth - variance**2)
 
 
-# --- S0-6: B_k for B_k^2 / beta_k --------------------------------------------------------------------------------------
+# --- S0-6: B_k for B_k^2 / beta_k -----------------------------------------------------------------
 
 
 class Printed:
-    """The slides' level-1 sampler as printed: ``x_{k-1} = (x_k - B_k eps(x_k, k)) / A_k + sigma_k z``."""
+    """The slides' level-1 sampler as printed:
+    ``x_{k-1} = (x_k - B_k eps(x_k, k)) / A_k + sigma_k z``.
+    """
 
     def __init__(self, *, noisy: bool) -> None:
         self.noisy = noisy
@@ -162,8 +171,9 @@ def test_the_printed_level_1_sampler_without_noise_collapses_to_a_point(
 
 
 def test_the_printed_level_1_sampler_with_noise_is_far_off_and_the_corrected_one_is_not() -> None:
-    """S0-6, sigma_k = B_k: W1 .05379 (sd .0015), variance .05514 for 1/12. Four runs within 4.5 standard deviations of the
-    mean, ours and the table's ten; W1 of the corrected rule is below .0125 in each (5 sd): false alarms 2e-5.
+    """S0-6, sigma_k = B_k: W1 .05379 (sd .0015), variance .05514 for 1/12. Four runs within 4.5
+    standard deviations of the mean, ours and the table's ten; W1 of the corrected rule is below
+    .0125 in each (5 sd): false alarms 2e-5.
     """
     runs = 4
     levels = levels_of([SCALED] * runs, [grids.create("discrete")] * runs, 100)
@@ -177,14 +187,16 @@ def test_the_printed_level_1_sampler_with_noise_is_far_off_and_the_corrected_one
     assert max(w1(member) for member in corrected) < 0.0125 < min(found)
 
 
-# --- S0-7: a network that is not told the level -------------------------------------------------------------------------
+# --- S0-7: a network that is not told the level ---------------------------------------------------
 
 
 @functools.cache
 def blind() -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Places, the best eps that does not know k there, and the smallest losses with and without knowing it.
+    """Places, the best eps that does not know k there, and the smallest losses with and without
+    knowing it.
 
-    ``eps(x) = sum_k p_k(x) eps_k(x) / sum_k p_k(x)``; the loss of a conditional mean is 1 - E[mean^2].
+    ``eps(x) = sum_k p_k(x) eps_k(x) / sum_k p_k(x)``; the loss of a conditional mean is 1 -
+    E[mean^2].
     """
     x = torch.linspace(-6, 7, 6501, dtype=torch.float64)
     k = torch.arange(1, 101, dtype=torch.float64)
@@ -219,11 +231,13 @@ def test_without_the_level_samples_are_nowhere_near() -> None:
     assert max(w1(member) for member in chain_samples("scaled, posterior")) < 0.03
 
 
-# --- S0-9: the estimate of x_0 has a variance of its own ------------------------------------------------------------------
+# --- S0-9: the estimate of x_0 has a variance of its own ------------------------------------------
 
 
 def step_variances(k: int) -> tuple[float, float, float]:
-    """Of p(x_{k-1} | x_k), averaged over x_k: as the slides take it, the true one, and the transition's."""
+    """Of p(x_{k-1} | x_k), averaged over x_k: as the slides take it, the true one, and the
+    transition's.
+    """
     square = np.concatenate([[1.0], np.cumprod(1 - SCALED.betas)])
     beta = SCALED.betas[k - 1]
     posterior = beta * (1 - square[k - 1]) / (1 - square[k])
@@ -244,17 +258,21 @@ def test_the_posterior_variance_leaves_out_that_of_the_estimate() -> None:
 
 
 def test_the_true_variance_lies_between_the_two_that_are_offered() -> None:
-    """At every level of the chain: data in an interval of length 1 know more than a point and less than unit variance."""
+    """At every level of the chain: data in an interval of length 1 know more than a point and less
+    than unit variance.
+    """
     for k in range(1, 101):
         posterior, true, transition = step_variances(k)
         assert posterior < true < transition
 
 
 def test_samples_inherit_the_missing_variance() -> None:
-    """S0-9: sample variance .0737 for 1/12 with the posterior's, and four times the error in W1; not so with B_k^2.
+    """S0-9: sample variance .0737 for 1/12 with the posterior's, and four times the error in W1;
+    not so with B_k^2.
 
-    Of 20 000 samples a variance has a standard error of .0005; of two runs W1 .0158 and .0041 have .0009 and .0011. All bounds
-    are three and more of them away (variances: the table's .0737 and .0827): false alarms 1e-3.
+    Of 20 000 samples a variance has a standard error of .0005; of two runs W1 .0158 and .0041 have
+    .0009 and .0011. All bounds are three and more of them away (variances: the table's .0737 and
+    .0827): false alarms 1e-3.
     """
     too_narrow, nearly = (chain_samples(f"scaled, {kind}") for kind in ("posterior", "transition"))
     assert float(too_narrow.var()) < 0.0765 < 0.0805 < float(nearly.var())

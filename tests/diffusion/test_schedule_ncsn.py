@@ -1,4 +1,6 @@
-"""Levels of noise-conditional score networks: geometric, and chosen from the data by the published rules where these have a solution."""
+"""Levels of noise-conditional score networks: geometric, and chosen from the data by the published
+rules where these have a solution.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def test_levels_are_geometric_and_are_the_only_times() -> None:
     ("dim", "gamma"), [(8, 4.0), (16, 2.13), (32, 1.602), (64, 1.362), (256, 1.154), (784, 1.082), (3072, 1.040)]
 )
 def test_the_overlap_rule_gives_the_published_ratios(dim: int, gamma: float) -> None:
-    """As told to three digits, and by the other term being one: gamma = r / (r - 3) with r = sqrt(2 D)."""
+    """As told to three digits, and by the other term being one: gamma = r / (r - 3) with r = sqrt(2
+    D).
+    """
     found = overlap_ratio(dim)
     assert found == pytest.approx(gamma, rel=2e-3)
     assert found is not None

@@ -100,7 +100,9 @@ def inner_times(schedule: Schedule) -> Tensor:
 
 
 def finite_times(schedule: Schedule, count: int) -> Tensor:
-    """Equally many in equal and in geometric steps from t_min to t_max, or to just before it where alpha vanishes there."""
+    """Equally many in equal and in geometric steps from t_min to t_max, or to just before it where
+    alpha vanishes there.
+    """
     last = schedule.t_max * (0.999 if math.isinf(schedule.terminal_nsr) else 1)
     even = torch.linspace(schedule.t_min, last, count, dtype=torch.float64)
     geometric = torch.logspace(math.log10(schedule.t_min), math.log10(last), count, dtype=torch.float64)
@@ -118,7 +120,7 @@ def slope(function: object, t: Tensor, last: float = math.inf) -> Tensor:
     return total / h
 
 
-# --- every schedule ---------------------------------------------------------------------------------------------------
+# --- every schedule -------------------------------------------------------------------------------
 
 
 @every
@@ -210,7 +212,9 @@ def test_drift_and_diffusion_follow_from_the_two_amplitudes(schedule: Schedule) 
 
 @every
 def test_moments_of_the_sde_are_the_marginals(schedule: Schedule) -> None:
-    """Integrate m' = f m and v' = 2 f v + g^2 from t_min to the end or nsr = 50, in log t (a chain: its first levels)."""
+    """Integrate m' = f m and v' = 2 f v + g^2 from t_min to the end or nsr = 50, in log t (a chain:
+    its first levels).
+    """
     start, last = times(schedule.t_min), min(schedule.t_max, float(schedule.time_of(times(50.0))))
     if isinstance(schedule, Chain):  # the third derivative of its spline jumps at every level
         last = min(last, 12.0)
@@ -289,7 +293,9 @@ every_continuous = pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=
 
 @every_continuous
 def test_amplitudes_keep_their_digits_from_the_smallest_times_to_the_end(schedule: Schedule) -> None:
-    """Against 50 digits; 1 - exp(-B) in float64 would have lost five of sixteen digits at t = 1e-5, and all of them earlier."""
+    """Against 50 digits; 1 - exp(-B) in float64 would have lost five of sixteen digits at t = 1e-5,
+    and all of them earlier.
+    """
     tiny = torch.logspace(-16, math.log10(schedule.t_min), 20, dtype=torch.float64)
     for t in torch.cat([tiny, times(1e-5), finite_times(schedule, 20)]):
         with mp.workdps(50):
@@ -315,7 +321,7 @@ def test_drift_and_diffusion_are_those_of_the_literal_amplitudes(schedule: Sched
             assert float(schedule.diffusion_squared(t[None])) == pytest.approx(float(g2), rel=1e-13)
 
 
-# --- the end ----------------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------
 
 ENDLESS = {name: schedule for name, schedule in VARIANTS.items() if math.isinf(schedule.terminal_nsr)}
 
@@ -393,7 +399,9 @@ def test_the_papers_ends_are_gaussian_enough_and_that_of_stable_diffusion_is_not
 
 
 def test_at_the_threshold_start_noise_and_law_differ_by_no_more_than_is_promised() -> None:
-    """Total variation of N(0, s^2) from N(a m, s^2), all of the data at one point: the worst case of Pinsker's bound."""
+    """Total variation of N(0, s^2) from N(a m, s^2), all of the data at one point: the worst case
+    of Pinsker's bound.
+    """
     shift = GAUSSIAN_ENOUGH  # in units of s
     total_variation = 2 * norm.cdf(shift / 2) - 1
     assert total_variation <= GAUSSIAN_ENOUGH / 2
@@ -402,7 +410,7 @@ def test_at_the_threshold_start_noise_and_law_differ_by_no_more_than_is_promised
     )  # one draw in eighty is the bound, one in a hundred is so
 
 
-# --- parameters -------------------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 INF, NAN = math.inf, math.nan
@@ -453,7 +461,9 @@ def test_impossible_parameters_are_refused_in_words(make: Callable[[], Schedule]
 
 @pytest.mark.parametrize("entry", list(schedules), ids=schedules.names())
 def test_every_schedule_refuses_some_parameters(entry: object) -> None:
-    """Each number of each schedule, made negative, is refused (Chen's start and end may be: they are places on an axis)."""
+    """Each number of each schedule, made negative, is refused (Chen's start and end may be: they
+    are places on an axis).
+    """
     cls = entry.cls  # type: ignore[attr-defined]
     for field in dataclasses.fields(cls):
         if isinstance(field.default, bool | str) or field.name in {"start", "end"}:
@@ -491,7 +501,7 @@ def test_a_schedule_survives_being_sent_and_copied(schedule: Schedule) -> None:
         assert torch.equal(again.sigma(t), schedule.sigma(t))
 
 
-# --- constants of Table 1 of Karras et al. (2022) ---------------------------------------------------------------------
+# --- constants of Table 1 of Karras et al. (2022) -------------------------------------------------
 
 
 def test_vp_runs_from_152_17_to_0_010486() -> None:
@@ -530,7 +540,7 @@ def test_vp_has_half_of_beta_as_drift_and_its_root_as_diffusion() -> None:
     torch.testing.assert_close(schedule.diffusion_squared(t), beta, rtol=1e-11, atol=0)
 
 
-# --- the forward chain ------------------------------------------------------------------------------------------------
+# --- the forward chain ----------------------------------------------------------------------------
 
 CHAINS = {name: schedule for name, schedule in VARIANTS.items() if isinstance(schedule, Chain)}
 every_chain = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
@@ -582,7 +592,9 @@ def test_chain_and_one_shot_give_the_same_law() -> None:
 
 
 def test_innovation_and_total_noise_are_correlated_as_the_exercise_says() -> None:
-    """E[eps_k eps] = B_k / sigma_k for sigma_k eps = A_k sigma_{k-1} eps' + B_k eps_k; 4.5 standard errors (7e-6)."""
+    """E[eps_k eps] = B_k / sigma_k for sigma_k eps = A_k sigma_{k-1} eps' + B_k eps_k; 4.5 standard
+    errors (7e-6).
+    """
     chain, n, k = DDPMLinear(), 100_000, 30
     beta = chain.betas[k - 1]
     before, after = (float(chain.sigma(times(float(j)))) for j in (k - 1, k))
@@ -645,7 +657,9 @@ def test_the_cosine_chain_is_the_cosine_schedule_at_its_levels_but_for_the_last(
 
 
 def test_the_notebooks_constant_chain_leaves_what_the_notebook_calls_nothing() -> None:
-    """Four atoms, T = 200: alpha_t^2 = 0.96^t; at the end mean -0.038 and variance 1.023 rather than 0 and 1."""
+    """Four atoms, T = 200: alpha_t^2 = 0.96^t; at the end mean -0.038 and variance 1.023 rather
+    than 0 and 1.
+    """
     chain = VPConstant()
     k = torch.arange(0, 201, dtype=torch.float64)
     torch.testing.assert_close(chain.alpha(k) ** 2, 0.96**k, rtol=1e-12, atol=0)
@@ -656,7 +670,9 @@ def test_the_notebooks_constant_chain_leaves_what_the_notebook_calls_nothing() -
 
 
 def test_euler_chain_of_the_exponential_schedule_settles_at_two_over_two_minus_dt() -> None:
-    """x' = (1 + f dt) x + g sqrt(dt) z: the variance's fixed point; Euler's excess vanishes with dt."""
+    """x' = (1 + f dt) x + g sqrt(dt) z: the variance's fixed point; Euler's excess vanishes with
+    dt.
+    """
     schedule = VPExponential()
     f, g2 = float(schedule.drift(times(1.3))), float(schedule.diffusion_squared(times(1.3)))
     for dt in (0.1, 0.01):
@@ -686,7 +702,7 @@ def test_euler_maruyamas_moments_come_to_the_marginals_at_first_order(schedule: 
     assert errors[1] <= 0.27 * errors[0] + 1e-10  # the heat equation's steps are exact
 
 
-# --- what lecture notes get wrong: the printed formula fails, ours holds ----------------------------------------------
+# --- what lecture notes get wrong: the printed formula fails, ours holds --------------------------
 
 
 def test_s0_1_alpha_exp_minus_t_has_diffusion_root_two_and_not_two() -> None:
@@ -722,7 +738,9 @@ def test_s0_3_a_step_of_the_vp_chain_takes_beta_times_dt() -> None:
 
 
 def test_s0_4_the_noise_of_ve_is_sigma_and_not_its_square() -> None:
-    """The chain's steps sqrt(sigma_{k+1}^2 - sigma_k^2) add up to sigma^2, on both schedules; test_samplers_forward runs it."""
+    """The chain's steps sqrt(sigma_{k+1}^2 - sigma_k^2) add up to sigma^2, on both schedules;
+    test_samplers_forward runs it.
+    """
     levels = torch.logspace(math.log10(0.01), math.log10(50), 1000, dtype=torch.float64)
     chain = float((levels**2).diff().sum())
     assert chain == pytest.approx(2499.9999, rel=1e-9)
@@ -762,7 +780,9 @@ def _last_sample(chain: DDPMLinear, factor: str, noise: str) -> Tensor:
 
 
 def test_s0_6_the_first_lectures_sampler_read_literally_collapses_to_one_half() -> None:
-    """The factor B_k / sigma_k that the loss absorbs is missing in the printed sampler. With noise, 4 sd of W1."""
+    """The factor B_k / sigma_k that the loss absorbs is missing in the printed sampler. With noise,
+    4 sd of W1.
+    """
     w1 = Wasserstein1()
     collapsed = _last_sample(DDPMLinear(), "B", "none")
     assert (collapsed - 0.5).abs().max() < 1e-3
@@ -816,7 +836,9 @@ def mean_posterior_variance(alpha: float, sigma: float, target: Uniform | None =
 
 
 def test_s0_9_the_reverse_step_is_wider_than_the_posterior_given_the_data() -> None:
-    """p(x_{k-1} | x_k) has the variance of the posterior plus that of x_0 given x_k, carried over; k = 2 of 100."""
+    """p(x_{k-1} | x_k) has the variance of the posterior plus that of x_0 given x_k, carried over;
+    k = 2 of 100.
+    """
     chain = DDPMLinear()
     alpha, sigma = ([float(v) for v in f(times(1.0, 2.0))] for f in (chain.alpha, chain.sigma))
     beta = float(chain.betas[1])
@@ -843,7 +865,8 @@ def test_s0_16_a_hundred_unscaled_steps_do_not_end_in_noise() -> None:
     mismatch = {}
     for chain in (unscaled, scaled):
         alpha, sigma = chain.alpha(end), chain.sigma(end)
-        # from N(0, 1), the prior of the lecture; the exact flow keeps quantiles, and that of U[0, 1] is the identity
+        # from N(0, 1), the prior of the lecture; the exact flow keeps quantiles, and that of U[0,
+        # 1] is the identity
         mismatch[chain.scaled] = w1.evaluate(Uniform().noised_cdf(z, alpha, sigma)[:, None], Uniform())
     assert mismatch[False] == pytest.approx(0.0923, rel=0.01)
     assert mismatch[True] < 0.001
@@ -885,7 +908,7 @@ def test_s4_3_the_kernel_shrinks_by_the_exponential_of_half_the_integral_of_beta
     assert abs(0.5 * beta(end) * xi / (beta(end) * xi) - 1) > 0.1
 
 
-# --- a schedule of one's own ------------------------------------------------------------------------------------------
+# --- a schedule of one's own ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1159,7 +1182,9 @@ EXPRESSIONS = st.recursive(
 @settings(max_examples=300, deadline=20_000, derandomize=True)
 @given(EXPRESSIONS)
 def test_an_expression_has_the_value_that_python_gives_it(text: str) -> None:
-    """Python's own arithmetic on numpy's functions; `text` is made of the whitelist, so that eval is harmless."""
+    """Python's own arithmetic on numpy's functions; `text` is made of the whitelist, so that eval
+    is harmless.
+    """
     if len(text) > 200:
         return
     names = {name: getattr(np, name) for name in FUNCTIONS} | {"pi": np.float64(math.pi)}

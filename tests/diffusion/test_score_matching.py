@@ -1,4 +1,6 @@
-"""Objectives of score matching: on Gaussian data values and minimisers are the closed forms, and the documents' variants miss them."""
+"""Objectives of score matching: on Gaussian data values and minimisers are the closed forms, and
+the documents' variants miss them.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def number(value: float) -> Tensor:
 
 
 def gaussian_quadrature(covariance: Tensor, nodes: int = 6) -> tuple[Tensor, Tensor]:
-    """Points and weights that integrate polynomials of degree 11 in each coordinate against ``N(MEAN, covariance)``."""
+    """Points and weights that integrate polynomials of degree 11 in each coordinate against
+    ``N(MEAN, covariance)``.
+    """
     x, w = (torch.as_tensor(part) for part in np.polynomial.hermite_e.hermegauss(nodes))
     d = len(covariance)
     grid = torch.cartesian_prod(*[x] * d).reshape(-1, d)
@@ -58,7 +62,7 @@ def net(dim: int) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.tanh(x @ a) @ c
 
 
-# --- the trace --------------------------------------------------------------------------------------------------------
+# --- the trace ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
@@ -81,10 +85,11 @@ def jacobian(score: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_a35_hutchinsons_variance_is_that_of_theory_and_falls_like_one_over_m(law: Probes, count: int) -> None:
-    """``2 |J|_F^2`` for normal probes and ``2 (|J|_F^2 - sum J_ii^2)`` for signs, J symmetrised, divided by the number of probes.
+    """``2 |J|_F^2`` for normal probes and ``2 (|J|_F^2 - sum J_ii^2)`` for signs, J symmetrised,
+    divided by the number of probes.
 
-    Mean within 4 standard errors (false alarms 6e-5 each), variance within 12 %: 4.5 standard errors where the kurtosis is 15, the
-    most that a quadratic form of normal numbers has.
+    Mean within 4 standard errors (false alarms 6e-5 each), variance within 12 %: 4.5 standard
+    errors where the kurtosis is 15, the most that a quadratic form of normal numbers has.
     """
     n, score = 20_000, net(4)
     point = torch.tensor([0.3, -0.2, 0.9, 0.1], dtype=torch.float64)
@@ -107,7 +112,9 @@ def test_a35_signs_beat_normal_probes_and_are_exact_on_a_diagonal_jacobian() -> 
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_a35_the_variance_of_the_sliced_objective_is_that_of_a_quadratic_form(count: int) -> None:
-    """Given x, with normal probes: ``2 |J + s s'/2|_F^2 / M`` plain and ``2 |J|_F^2 / M`` reduced (bounds as above)."""
+    """Given x, with normal probes: ``2 |J + s s'/2|_F^2 / M`` plain and ``2 |J|_F^2 / M`` reduced
+    (bounds as above).
+    """
     n, score = 20_000, linear(-torch.linalg.inv(S), torch.linalg.inv(S) @ MEAN)
     point = torch.tensor([1.5, 0.2, -0.4], dtype=torch.float64)
     j, s = -torch.linalg.inv(S), score(point)
@@ -126,11 +133,13 @@ def test_sliced_with_reduced_variance_is_implicit_with_the_same_probes() -> None
     assert torch.equal(sliced_loss(net(3), x, probes, variance_reduced=True), implicit_loss(net(3), x, probes))
 
 
-# --- values and minimisers on Gaussian data ---------------------------------------------------------------------------
+# --- values and minimisers on Gaussian data -------------------------------------------------------
 
 
 def all_signs(points: int, dim: int) -> Tensor:
-    """Every vector of signs, as probes ``[points, 2^dim, dim]``: their mean is an exact expectation over signs of v v'."""
+    """Every vector of signs, as probes ``[points, 2^dim, dim]``: their mean is an exact expectation
+    over signs of v v'.
+    """
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * dim)
     return signs.expand(points, -1, -1)
 
@@ -154,7 +163,9 @@ def sliced_reduced(score: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def denoising(score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Over data and noise together, by a quadrature of three nodes each, exact for quadratic functions."""
+    """Over data and noise together, by a quadrature of three nodes each, exact for quadratic
+    functions.
+    """
     x, w = gaussian_quadrature(S, 3)
     e, v = gaussian_quadrature(torch.eye(3, dtype=torch.float64), 3)
     data, noise = x.repeat_interleave(len(e), 0), (e - MEAN).repeat(len(x), 1)
@@ -169,7 +180,9 @@ DENOISING_LEAST = 0.5 * (
 
 
 def minimiser(objective: Objective) -> tuple[Tensor, Tensor, float]:
-    """A and b of the linear score at which a quadratic objective is least, and the value there: one Newton step."""
+    """A and b of the linear score at which a quadratic objective is least, and the value there: one
+    Newton step.
+    """
 
     def of(theta: Tensor) -> Tensor:
         return objective(linear(theta[:9].reshape(3, 3), theta[9:]))
@@ -194,7 +207,9 @@ def minimiser(objective: Objective) -> tuple[Tensor, Tensor, float]:
 def test_a33_a35_a36_linear_scores_have_the_closed_forms_as_optimum(
     objective: Objective, inverse: Tensor, least: float
 ) -> None:
-    """``A = -S^-1`` and ``-1/2 tr S^-1``; of the denoising objective ``A = -(S + sigma^2)^-1``: the score of the noised law."""
+    """``A = -S^-1`` and ``-1/2 tr S^-1``; of the denoising objective ``A = -(S + sigma^2)^-1``: the
+    score of the noised law.
+    """
     a, b, value = minimiser(objective)
     torch.testing.assert_close(a, -inverse, rtol=0, atol=1e-9)
     torch.testing.assert_close(b, inverse @ MEAN, rtol=0, atol=1e-9)
@@ -202,7 +217,9 @@ def test_a33_a35_a36_linear_scores_have_the_closed_forms_as_optimum(
 
 
 def test_s1_8_the_documents_empirical_sliced_objective_does_not_see_the_data() -> None:
-    """Its second term, ``(eps/2)(grad s)^2``, is of the Jacobian: for linear s nothing depends on x, the minimiser is ``-I/eps``."""
+    """Its second term, ``(eps/2)(grad s)^2``, is of the Jacobian: for linear s nothing depends on
+    x, the minimiser is ``-I/eps``.
+    """
     eps = 0.1
 
     def of_the_notes(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -220,7 +237,9 @@ def test_s1_8_the_documents_empirical_sliced_objective_does_not_see_the_data() -
 
 
 def test_s1_8_the_right_objective_has_the_value_of_the_closed_form() -> None:
-    """-0.914634 for S = ((2, .6), (.6, 1)); of 200 000 draws with one probe each within 4 standard errors (false alarms 6e-5)."""
+    """-0.914634 for S = ((2, .6), (.6, 1)); of 200 000 draws with one probe each within 4 standard
+    errors (false alarms 6e-5).
+    """
     covariance = torch.tensor([[2.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
     inverse = torch.linalg.inv(covariance)
     assert -0.5 * float(inverse.trace()) == pytest.approx(-0.914634, abs=5e-7)
@@ -238,11 +257,13 @@ def test_a36_the_denoising_optimum_is_not_the_score_of_the_data() -> None:
     assert (a + INVERSE_NOISED).abs().max() < 1e-9
 
 
-# --- Fisher divergence ------------------------------------------------------------------------------------------------
+# --- Fisher divergence ----------------------------------------------------------------------------
 
 
 def test_a32_fisher_divergence_is_the_implicit_value_and_half_the_power_of_the_score() -> None:
-    """On a Gaussian by quadrature, for scores that are not its own; the notes leave the last term away (S1-4: 0 against -1/2 on N(0,1))."""
+    """On a Gaussian by quadrature, for scores that are not its own; the notes leave the last term
+    away (S1-4: 0 against -1/2 on N(0,1)).
+    """
     x, w = gaussian_quadrature(S)
     exact = -(x - MEAN) @ INVERSE
     power = 0.5 * (w * exact.square().sum(-1)).sum()
@@ -254,7 +275,9 @@ def test_a32_fisher_divergence_is_the_implicit_value_and_half_the_power_of_the_s
 
 
 def test_a32_fisher_divergence_of_noised_targets_is_zero_for_the_exact_score_and_known_for_another() -> None:
-    """For ``s = 0`` on a Gaussian it is ``1/2 d / (s^2 + sigma^2)``: within 4 standard errors, false alarms 6e-5."""
+    """For ``s = 0`` on a Gaussian it is ``1/2 d / (s^2 + sigma^2)``: within 4 standard errors,
+    false alarms 6e-5.
+    """
     dataset = Gaussian(0.3, 1.5, dim=2)
     variance = 1.5**2 + 0.4**2
     zero, error = fisher_divergence(torch.zeros_like, dataset, 0.4, stream("fisher"))
@@ -269,7 +292,9 @@ def test_a32_fisher_divergence_of_noised_targets_is_zero_for_the_exact_score_and
 
 
 def clean_uniform_value(c: float, p: int) -> float:
-    """The implicit objective of ``s = -c (2x - 1)^p`` on U[0, 1], by quadrature from the code under test."""
+    """The implicit objective of ``s = -c (2x - 1)^p`` on U[0, 1], by quadrature from the code under
+    test.
+    """
 
     def at(x: float) -> float:
         point = torch.tensor([[x]], dtype=torch.float64)
@@ -279,7 +304,9 @@ def clean_uniform_value(c: float, p: int) -> float:
 
 
 def test_s1_4_on_clean_uniform_data_the_implicit_objective_falls_without_bound() -> None:
-    """Closed form ``-2c + c^2 / (2 (2p + 1))``, least at ``c = 2 (2p + 1)``: -2 (2p + 1), for p = 1, 3, 5, 11 -6, -14, -22, -46."""
+    """Closed form ``-2c + c^2 / (2 (2p + 1))``, least at ``c = 2 (2p + 1)``: -2 (2p + 1), for p =
+    1, 3, 5, 11 -6, -14, -22, -46.
+    """
     for p, least in ((1, -6.0), (3, -14.0), (5, -22.0), (11, -46.0)):
         assert clean_uniform_value(2.0 * (2 * p + 1), p) == pytest.approx(least, abs=1e-7)
 
@@ -305,11 +332,12 @@ def test_s1_4_on_noised_uniform_data_it_is_bounded_by_the_power_of_the_exact_sco
         assert float(quad(value, -1, 2, limit=200, points=[0, 1])[0]) > bound
 
 
-# --- denoising and Fisher ---------------------------------------------------------------------------------------------
+# --- denoising and Fisher -------------------------------------------------------------------------
 
 
 def test_a61_the_gradient_of_the_denoising_objective_is_that_of_the_fisher_divergence() -> None:
-    """On a mixture, in the parameters of a small network: 4e5 paired draws, each component within 4 standard errors.
+    """On a mixture, in the parameters of a small network: 4e5 paired draws, each component within 4
+    standard errors.
 
     Eight components, false alarms 5e-4 in all; the draws are fixed.
     """
@@ -334,9 +362,11 @@ def test_a61_the_gradient_of_the_denoising_objective_is_that_of_the_fisher_diver
 
 
 def test_s4_10_the_unweighted_denoising_objective_diverges_with_the_earliest_time() -> None:
-    """N(0, 1) data on the linear VP path, optimal score -x: the integrand is ``alpha^2 / sigma^2`` and grows like 1/t.
+    """N(0, 1) data on the linear VP path, optimal score -x: the integrand is ``alpha^2 / sigma^2``
+    and grows like 1/t.
 
-    The document's integral from 0 does not exist: each decade of cut-off adds 23. With the weight ``sigma^2`` it converges.
+    The document's integral from 0 does not exist: each decade of cut-off adds 23. With the weight
+    ``sigma^2`` it converges.
     """
     schedule = VPLinear()
 
@@ -368,19 +398,23 @@ def test_s4_10_the_unweighted_denoising_objective_diverges_with_the_earliest_tim
     assert weighted[-1] - weighted[-2] < 2e-5
 
 
-# --- energies ---------------------------------------------------------------------------------------------------------
+# --- energies -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_a31_the_normaliser_of_a_gaussian_energy_is_its_closed_form_and_not_the_reciprocal(dim: int) -> None:
-    """S1-2: the notes' ``1/(2 pi)^(d/2)`` is the prefactor of the density: for d = 3, 0.0635 in place of 15.7496."""
+    """S1-2: the notes' ``1/(2 pi)^(d/2)`` is the prefactor of the density: for d = 3, 0.0635 in
+    place of 15.7496.
+    """
     found = normaliser(lambda x: -0.5 * (x - 0.3).square().sum(-1), dim, reach=10.0)
     assert found == pytest.approx((2 * math.pi) ** (dim / 2), rel=1e-10)
     assert abs(found - (2 * math.pi) ** (-dim / 2)) > 2
 
 
 def test_a31_the_score_of_an_energy_does_not_know_its_normaliser() -> None:
-    """``exp(f)/Z`` and ``exp(f + c)/Z'`` have one score, that of the normalised density (finite differences)."""
+    """``exp(f)/Z`` and ``exp(f + c)/Z'`` have one score, that of the normalised density (finite
+    differences).
+    """
 
     def energy(x: Tensor) -> Tensor:
         return -0.25 * x.square().sum(-1) ** 2 + 0.5 * x[..., 0]

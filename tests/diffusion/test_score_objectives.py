@@ -1,4 +1,6 @@
-"""Score matching as it is trained: losses are those of the score they imply, their minimisers the exact ones, and members do not touch."""
+"""Score matching as it is trained: losses are those of the score they imply, their minimisers the
+exact ones, and members do not touch.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,7 @@ def network_score(formulation: NoiseConditional, dataset: Dataset, network: Netw
     return score_of(model.answers, alpha=1.0, sigma=sigma)
 
 
-# --- what is minimised ------------------------------------------------------------------------------------------------
+# --- what is minimised ----------------------------------------------------------------------------
 
 
 @every_implicit
@@ -112,7 +114,9 @@ def network_score(formulation: NoiseConditional, dataset: Dataset, network: Netw
 def test_the_loss_is_that_of_the_score_that_the_model_implies(
     formulation: Denoising, levels: SingleLevel, parametrization: str
 ) -> None:
-    """``sigma^2`` (of clean data: std^2) times the objective point by point, plus d/2; the network in float32, to 2e-4."""
+    """``sigma^2`` (of clean data: std^2) times the objective point by point, plus d/2; the network
+    in float32, to 2e-4.
+    """
     requested = replace(formulation, noise_levels=levels, parametrization=parametrizations.create(parametrization))
     one = member(requested, PLANE)
     network = StackedMLP(2, 16, 2)
@@ -159,7 +163,9 @@ def test_denoising_score_matching_is_the_denoising_loss_halved() -> None:
 def test_on_noised_data_every_objective_has_the_value_of_the_denoising_one(
     formulation: Denoising, target: Dataset
 ) -> None:
-    """At all levels of its noise distribution, for a network that is not the optimum: within 4 standard errors of 40 000 examples each."""
+    """At all levels of its noise distribution, for a network that is not the optimum: within 4
+    standard errors of 40 000 examples each.
+    """
     network = StackedMLP(target.dim, 16, 2)
     rows, data = awake(network), target.sample(20_000, stream("data"))
     values = []
@@ -196,7 +202,9 @@ class Linear(Network):
 
 
 def linear_optimum(formulation: NoiseConditional, examples: list[Tensor]) -> tuple[Linear, Tensor]:
-    """The linear network at which the mean loss of a batch, a quadratic function, is least: one Newton step in float64."""
+    """The linear network at which the mean loss of a batch, a quadratic function, is least: one
+    Newton step in float64.
+    """
     network = Linear(2)
     active = 6  # weights and biases; the rest of the row is padding
     zero = torch.zeros(1, network.size, dtype=torch.float64)
@@ -222,7 +230,9 @@ def linear_score(formulation: NoiseConditional, dataset: Dataset, network: Netwo
 def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covariance_of_the_sample(
     levels: SingleLevel,
 ) -> None:
-    """To rounding of float32 batches, whatever was drawn; at its value ``-1/2 tr S_n^-1`` in the units of the loss."""
+    """To rounding of float32 batches, whatever was drawn; at its value ``-1/2 tr S_n^-1`` in the
+    units of the loss.
+    """
     requested = ImplicitScoreMatching(noise_levels=levels)
     one = member(requested, PLANE)
     examples = [part[0][None] for part in batches_of(one, PLANE.sample(500, stream("d")), 1, 300, stream("l"))]
@@ -239,7 +249,9 @@ def test_a33_the_implicit_optimum_among_linear_scores_is_minus_the_inverse_covar
 
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
 def test_a33_a35_a36_every_objective_has_the_noised_score_as_its_linear_optimum(name: str) -> None:
-    """``-(S + sigma^2)^-1``, S = diag(1, .25), sigma = .4, from 40 000 examples: largest error of any objective over 20 streams 0.066."""
+    """``-(S + sigma^2)^-1``, S = diag(1, .25), sigma = .4, from 40 000 examples: largest error of
+    any objective over 20 streams 0.066.
+    """
     requested = replace(EVERY[name], noise_levels=ONE)  # type: ignore[call-arg]
     one = member(requested, PLANE)
     examples = [
@@ -252,7 +264,9 @@ def test_a33_a35_a36_every_objective_has_the_noised_score_as_its_linear_optimum(
 
 
 def test_a40_at_every_level_the_optimum_of_ncsn_is_the_exact_score() -> None:
-    """Regression of its targets on its inputs level by level: ``sigma_i A_i = -sigma_i (S + sigma_i^2)^-1``, 5 standard errors each."""
+    """Regression of its targets on its inputs level by level:
+    ``sigma_i A_i = -sigma_i (S + sigma_i^2)^-1``, 5 standard errors each.
+    """
     one = member(NoiseConditionalScore(), PLANE)
     levels = one.schedule.noise_levels
     n = 4000 * len(levels)
@@ -270,7 +284,7 @@ def test_a40_at_every_level_the_optimum_of_ncsn_is_the_exact_score() -> None:
         assert ((found[:2] - torch.diag(-sigma / variance)).abs() <= 5 * error).all()
 
 
-# --- trained by the real loop -----------------------------------------------------------------------------------------
+# --- trained by the real loop ---------------------------------------------------------------------
 
 QUICK = Training(steps=300, batch=128, width=32, depth=1, data=5000)
 
@@ -288,7 +302,9 @@ def distance_at_one_level(stack: TrainedStack) -> float:
 
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
 def test_a32_trained_at_one_level_each_objective_comes_near_the_exact_score(name: str) -> None:
-    """Fisher divergence times sigma^2, of 2000 points: largest over 12 seeds 0.0015; before training, the score of a round normal law."""
+    """Fisher divergence times sigma^2, of 2000 points: largest over 12 seeds 0.0015; before
+    training, the score of a round normal law.
+    """
     _, stack = trained_at_one_level(name)
     assert stack.errors == (None,)
     assert distance_at_one_level(stack) < 0.004
@@ -298,11 +314,11 @@ def test_a32_trained_at_one_level_each_objective_comes_near_the_exact_score(name
 
 @pytest.mark.parametrize("name", [*IMPLICIT, "denoising"])
 def test_a32_trained_at_one_level_each_objective_has_the_least_value_of_the_closed_form(name: str) -> None:
-    """The mean of what was minimised, in its units (denoising: halved): d/2 - sigma^2/2 tr (S + sigma^2)^-1 = 0.7359, and above it
-    sigma^2 times the Fisher divergence of what was learned.
+    """The mean of what was minimised, in its units (denoising: halved): d/2 - sigma^2/2 tr (S +
+    sigma^2)^-1 = 0.7359, and above it sigma^2 times the Fisher divergence of what was learned.
 
-    On 200 000 fresh examples, within 4.5 standard errors (for each of six objectives false alarms 7e-6, seed fixed), which are less than
-    0.008; the value of an untrained network is 0.08 above.
+    On 200 000 fresh examples, within 4.5 standard errors (for each of six objectives false alarms
+    7e-6, seed fixed), which are less than 0.008; the value of an untrained network is 0.08 above.
     """
     requested, stack = trained_at_one_level(name)
     data = PLANE.sample(200_000, stream("fresh"))
@@ -317,7 +333,9 @@ def test_a32_trained_at_one_level_each_objective_has_the_least_value_of_the_clos
 
 
 def test_a33_implicit_objectives_learn_the_score_of_clean_smooth_data() -> None:
-    """Langevin dynamics on it is the noise-free one. Largest Fisher divergence over 12 seeds 0.020; a zero score has 2.5."""
+    """Langevin dynamics on it is the noise-free one. Largest Fisher divergence over 12 seeds 0.020;
+    a zero score has 2.5.
+    """
     requested = ImplicitScoreMatching(noise_levels=CLEAN)
     stack = train([member(requested, PLANE)], [PLANE.sample(5000, stream("d"))], QUICK)
     x = PLANE.sample(2000, stream("clean"))
@@ -329,7 +347,9 @@ def test_a33_implicit_objectives_learn_the_score_of_clean_smooth_data() -> None:
 
 @pytest.mark.parametrize("name", ["ncsn", "separate"])
 def test_a40_noise_conditional_networks_come_near_the_exact_score_at_every_level(name: str) -> None:
-    """``sigma_i^2`` times the Fisher divergence at each level of three: largest over 12 seeds 0.0023; a zero score has 0.1 to 0.9."""
+    """``sigma_i^2`` times the Fisher divergence at each level of three: largest over 12 seeds
+    0.0023; a zero score has 0.1 to 0.9.
+    """
     requested = EVERY[name]
     schedule = NCSN(levels=3, sigma_max=2.0, sigma_min=0.2)
     one = Member(PLANE, requested, schedule, "every level")
@@ -344,7 +364,7 @@ def test_a40_noise_conditional_networks_come_near_the_exact_score_at_every_level
         assert sigma**2 * found < 0.007
 
 
-# --- stacks -----------------------------------------------------------------------------------------------------------
+# --- stacks ---------------------------------------------------------------------------------------
 
 
 def bits(stack: TrainedStack) -> dict[str, tuple[bytes, ...]]:
@@ -402,7 +422,7 @@ def test_a_member_that_fails_keeps_its_nan_to_itself() -> None:
     assert {key: found[key] for key in ("seed 0", "seed 2")} == {key: healthy[key] for key in ("seed 0", "seed 2")}
 
 
-# --- one network for each level ---------------------------------------------------------------------------------------
+# --- one network for each level -------------------------------------------------------------------
 
 
 def test_separate_networks_are_those_that_each_would_be_alone() -> None:
@@ -449,7 +469,7 @@ def test_every_separate_network_has_an_equal_part_of_each_batch() -> None:
     )
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @every_implicit
@@ -553,7 +573,7 @@ def test_impossible_parameters_are_refused() -> None:
             make()
 
 
-# --- objectives are told apart, and what they cost in variance --------------------------------------------------------
+# --- objectives are told apart, and what they cost in variance ------------------------------------
 
 
 def test_equal_programs_are_stacked_and_different_ones_are_not() -> None:
@@ -572,7 +592,8 @@ def test_equal_programs_are_stacked_and_different_ones_are_not() -> None:
 
 
 def test_the_gradients_variance_is_that_of_the_closed_form_and_falls_with_the_batch() -> None:
-    """A network with a bias alone has gradient ``2 mean (b - target)``: its variance is 4 Var(target) / batch, here 4 / batch.
+    """A network with a bias alone has gradient ``2 mean (b - target)``: its variance is 4
+    Var(target) / batch, here 4 / batch.
 
     400 gradients of 2 parameters: 5 standard errors of a variance are 25 %.
     """
@@ -601,7 +622,9 @@ def test_the_gradients_variance_is_that_of_the_closed_form_and_falls_with_the_ba
 
 
 def test_a35_more_projections_lower_the_variance_of_the_gradient_towards_that_of_the_exact_trace() -> None:
-    """At the weights of a trained network in four dimensions: plain 1 > 4 > 16 projections, each more than the exact trace."""
+    """At the weights of a trained network in four dimensions: plain 1 > 4 > 16 projections, each
+    more than the exact trace.
+    """
     target = Gaussian(dim=4)
     denoising = DenoisingScoreMatching(noise_levels=SingleLevel(0.5))
     one = member(denoising, target)
@@ -639,8 +662,9 @@ class ShiftedOptimum(Linear):
 
 @pytest.mark.parametrize("d", [4, 16])
 def test_a35_the_variance_of_the_sliced_gradient_grows_with_the_dimension_and_the_reduced_ones_does_not(d: int) -> None:
-    """In the biases at the optimum for N(0, I), sigma = 1, where h = sigma s has variance 1/2: the gradient of one example is
-    mean_j v_j (v_j'h), with variance ((d + 1)/M + 1)/2, of signs ((d - 1)/M + 1)/2; reduced, or with the exact trace, it is h itself.
+    """In the biases at the optimum for N(0, I), sigma = 1, where h = sigma s has variance 1/2: the
+    gradient of one example is mean_j v_j (v_j'h), with variance ((d + 1)/M + 1)/2, of signs ((d -
+    1)/M + 1)/2; reduced, or with the exact trace, it is h itself.
 
     500 gradients of d biases: within 20 %, more than four standard errors (seed fixed).
     """
@@ -663,7 +687,9 @@ def test_a35_the_variance_of_the_sliced_gradient_grows_with_the_dimension_and_th
 
 
 def test_a35_of_a_trained_network_the_reduction_is_worth_more_the_more_dimensions_there_are() -> None:
-    """Plain over reduced variance of the gradient at the weights of a network near its optimum: about 3.5 in 4 dimensions and 13 in 16."""
+    """Plain over reduced variance of the gradient at the weights of a network near its optimum:
+    about 3.5 in 4 dimensions and 13 in 16.
+    """
     worth = {}
     for d in (4, 16):
         target = Gaussian(dim=d)
@@ -688,7 +714,9 @@ def test_a35_of_a_trained_network_the_reduction_is_worth_more_the_more_dimension
 
 
 def test_a_mixture_at_one_level_is_learned_by_signs_as_by_the_trace() -> None:
-    """On the line a sign squared is one: Hutchinson's trace with signs is the exact one, to the rounding of float32."""
+    """On the line a sign squared is one: Hutchinson's trace with signs is the exact one, to the
+    rounding of float32.
+    """
     target = GaussianMixture()
     losses = []
     for requested in (

@@ -69,7 +69,7 @@ def training_set(dataset: Dataset, n: int = 2000) -> Tensor:
     return dataset.sample(n, stream("test-training", dataset.spec()))
 
 
-# --- noise levels -----------------------------------------------------------------------------------------------------
+# --- noise levels ---------------------------------------------------------------------------------
 
 
 def test_a_batch_has_one_number_in_each_stratum() -> None:
@@ -95,7 +95,9 @@ DISTRIBUTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_training_noise_has_the_law_of_table_1(name: str) -> None:
-    """KS of independent draws: false alarms 1e-3 each, with a fixed seed. A stratified batch is within 1/batch."""
+    """KS of independent draws: false alarms 1e-3 each, with a fixed seed. A stratified batch is
+    within 1/batch.
+    """
     formulation = TRAINED[name]
     u = torch.rand(20_000, generator=stream("law", name), dtype=torch.float64)
     sigma = formulation.noise_levels.quantile(u, formulation.own_schedule()).numpy()
@@ -144,7 +146,9 @@ def test_noise_labels_are_those_of_table_1() -> None:
 
 @every_formulation
 def test_an_example_is_data_plus_noise_of_its_level_and_the_answer_to_it(formulation: NoiseConditional) -> None:
-    """Unit noise at every level would not do: the noise in an input is as large as its level says (5 sd of 2000)."""
+    """Unit noise at every level would not do: the noise in an input is as large as its level says
+    (5 sd of 2000).
+    """
     taught, batch = member(formulation), 2000
     data = torch.full((3, 1), 0.3, dtype=torch.float64)
     inputs, targets, conditions, weights = batches_of(taught, data, 1, batch, stream("lesson"))
@@ -196,11 +200,13 @@ def test_exact_is_built_on_the_schedule_it_is_given() -> None:
         ElucidatedDM(p_std=0.0)
 
 
-# --- the floor of the loss --------------------------------------------------------------------------------------------
+# --- the floor of the loss ------------------------------------------------------------------------
 
 
 def mean_posterior_variance(sigma: Tensor, target: Uniform) -> Tensor:
-    """E Var[x_0 | x_0 + sigma eps] for each sigma, by quadrature over x: the loss of the ideal denoiser."""
+    """E Var[x_0 | x_0 + sigma eps] for each sigma, by quadrature over x: the loss of the ideal
+    denoiser.
+    """
     nodes, weights = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(400))
     half, centre = 0.5 * (target.high - target.low), 0.5 * (target.low + target.high)
     inner = (half - 10 * sigma).clamp(min=0)  # up to here the posterior is normal; beyond, both sides are alike
@@ -262,8 +268,9 @@ def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("m", [0, 1], ids=["ddpm", "edm"])
 def test_trained_loss_lies_above_the_irreducible_one_and_within_five_percent(taught: TrainedStack, m: int) -> None:
-    """On 400 000 fresh examples: the ideal denoiser has the floor of the quadrature (4.5 standard errors, 7e-6), the
-    network is worse than the ideal denoiser on the same examples, by less than 5 %.
+    """On 400 000 fresh examples: the ideal denoiser has the floor of the quadrature (4.5 standard
+    errors, 7e-6), the network is worse than the ideal denoiser on the same examples, by less than 5
+    %.
     """
     n = 400_000
     floor = ddpm_floor(100) if m == 0 else edm_floor(Uniform(), Uniform().std)
@@ -286,7 +293,7 @@ def test_the_trained_denoiser_is_close_to_the_exact_one(taught: TrainedStack) ->
         assert float((D - exact).square().mean().sqrt()) < 0.03
 
 
-# --- stacks -----------------------------------------------------------------------------------------------------------
+# --- stacks ---------------------------------------------------------------------------------------
 
 
 def bits(stack: TrainedStack) -> dict[str, tuple[bytes, bytes, bytes]]:
@@ -411,7 +418,7 @@ def test_progress_counts_the_steps_to_the_end() -> None:
         Training(ema=0.0)
 
 
-# --- what is stored ---------------------------------------------------------------------------------------------------
+# --- what is stored -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset", [Uniform(), Torus()], ids=["line", "space"])
@@ -494,7 +501,9 @@ def test_the_padded_network_is_the_formula_of_its_docstring() -> None:
 
 
 def test_an_untrained_network_answers_zero() -> None:
-    """So that the denoiser of `edm` starts as c_skip y, the best linear guess for centred data of that deviation."""
+    """So that the denoiser of `edm` starts as c_skip y, the best linear guess for centred data of
+    that deviation.
+    """
     network = StackedMLP(1, 20, 2)
     rows = network.initialise([stream("zero")])
     z, c = torch.randn(1, 5, 1, generator=stream("z")), torch.randn(1, 1, 13, generator=stream("c"))
@@ -502,7 +511,9 @@ def test_an_untrained_network_answers_zero() -> None:
 
 
 def test_the_seed_of_a_stream_is_the_hash_of_its_name() -> None:
-    """Part of every stored result: if this fails, results of before and after are not of the same experiment."""
+    """Part of every stored result: if this fails, results of before and after are not of the same
+    experiment.
+    """
     digest = hashlib.sha256(b"sample\x1funiform\x1f0").digest()
     assert stream("sample", "uniform", 0).initial_seed() == int.from_bytes(digest[:8], "big") >> 1
     state = torch.get_rng_state()
@@ -510,7 +521,7 @@ def test_the_seed_of_a_stream_is_the_hash_of_its_name() -> None:
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is never touched
 
 
-# --- what planning says of the work -----------------------------------------------------------------------------------
+# --- what planning says of the work ---------------------------------------------------------------
 
 
 def multiplications(formulation: Trained, dataset: Dataset, settings: Training) -> float:
@@ -531,7 +542,9 @@ def multiplications(formulation: Trained, dataset: Dataset, settings: Training) 
 @pytest.mark.parametrize("dim", [2, 8])
 @pytest.mark.parametrize("name", [e.name for e in formulations if isinstance(e.cls(), Trained)])
 def test_the_work_that_is_planned_for_a_step_is_what_a_step_multiplies(name: str, dim: int) -> None:
-    """Beside a denoising network's, within a factor of 2.5: derivatives of the input have costs that no product shows."""
+    """Beside a denoising network's, within a factor of 2.5: derivatives of the input have costs
+    that no product shows.
+    """
     formulation, settings = formulations.create(name), Training(steps=1, batch=64, width=32, depth=3)
     assert isinstance(formulation, Trained)
     dataset = Gaussian(dim=dim) if dim > 2 else EightGaussians()

@@ -1,4 +1,6 @@
-"""The autoencoder: a bound below the likelihood, principal components on normal data, and training and sampling as of all others."""
+"""The autoencoder: a bound below the likelihood, principal components on normal data, and training
+and sampling as of all others.
+"""
 
 from __future__ import annotations
 
@@ -72,13 +74,15 @@ def normal(*shape: int, name: str = "normal") -> Tensor:
     return torch.randn(*shape, generator=stream("variational", name, *shape), dtype=torch.float64)
 
 
-# --- members do not touch ---------------------------------------------------------------------------------------------
+# --- members do not touch -------------------------------------------------------------------------
 
 
 @every_variant
 @pytest.mark.parametrize("dataset", [Uniform(), Torus(), NORMAL], ids=["line", "space", "five"])
 def test_a_members_bits_do_not_depend_on_its_stack(formulation: VariationalAutoencoder, dataset: Dataset) -> None:
-    """Weights, losses, samples and bounds: alone, with others, and in another order; members of different scale share a stack."""
+    """Weights, losses, samples and bounds: alone, with others, and in another order; members of
+    different scale share a stack.
+    """
     settings = Training(steps=4, batch=33, width=17, depth=2)
     other = Gaussian(3.0, 2.0, dataset.dim)
     members = [member(formulation, on, key) for on, key in ((dataset, "a"), (other, "b"), (dataset, "c"))]
@@ -127,7 +131,7 @@ def test_one_row_holds_two_networks_and_a_spread() -> None:
     assert network.flops() == network.encoder.flops() + network.decoder.flops()
 
 
-# --- the bound --------------------------------------------------------------------------------------------------------
+# --- the bound ------------------------------------------------------------------------------------
 
 
 def hermite(n: int) -> tuple[Tensor, Tensor]:
@@ -139,7 +143,9 @@ def hermite(n: int) -> tuple[Tensor, Tensor]:
 def test_the_bound_lies_below_the_models_log_likelihood_by_the_divergence_of_its_posterior(
     decoder_std: float | Literal["learned"],
 ) -> None:
-    """One latent coordinate, so that all integrals over z are sums on a grid; at every x, whatever the training reached."""
+    """One latent coordinate, so that all integrals over z are sums on a grid; at every x, whatever
+    the training reached.
+    """
     formulation = VariationalAutoencoder(1, decoder_std=decoder_std)
     stack = trained(formulation, EightGaussians(), Training(steps=200, batch=64, width=32, depth=2), "below")
     x = EightGaussians().sample(50, stream("below"))[None]
@@ -191,7 +197,8 @@ def test_the_two_terms_are_those_that_training_minimises_in_the_units_of_the_dat
 
 
 def test_the_gradient_by_reparametrisation_is_that_of_the_density_in_front_and_varies_less() -> None:
-    """d/dm and d/d ln s of E f(z), z ~ N(m, s^2), f a log-density; both estimates against quadrature, 4.5 standard errors each.
+    """d/dm and d/d ln s of E f(z), z ~ N(m, s^2), f a log-density; both estimates against
+    quadrature, 4.5 standard errors each.
 
     Four comparisons: by chance one in 37,000 fails, with a fixed seed.
     """
@@ -222,11 +229,13 @@ def test_the_gradient_by_reparametrisation_is_that_of_the_density_in_front_and_v
         assert float(one.var()) < float(other.var())
 
 
-# --- the linear case --------------------------------------------------------------------------------------------------
+# --- the linear case ------------------------------------------------------------------------------
 
 
 def linear_bound(V: Tensor, W: Tensor, std: Tensor, r2: Tensor, covariance: Tensor) -> Tensor:
-    """The mean bound of ``m(x) = V x``, ``d(z) = W z``, a constant s and centred data: everything is a trace."""
+    """The mean bound of ``m(x) = V x``, ``d(z) = W z``, a constant s and centred data: everything
+    is a trace.
+    """
     dim, latent = W.shape
     rest = torch.eye(dim, dtype=torch.float64) - W @ V
     distance = torch.trace(rest @ covariance @ rest.T) + (W**2).sum(0) @ std**2
@@ -236,7 +245,9 @@ def linear_bound(V: Tensor, W: Tensor, std: Tensor, r2: Tensor, covariance: Tens
 
 
 def principal_components(latent: int) -> float:
-    """E log p(x) of probabilistic principal components at their optimum (Tipping & Bishop 1999, eq. 12 and the text below)."""
+    """E log p(x) of probabilistic principal components at their optimum (Tipping & Bishop 1999, eq.
+    12 and the text below).
+    """
     kept, lost = EIGENVALUES[:latent], EIGENVALUES[latent:]
     noise = sum(lost) / len(lost)
     logs = sum(map(math.log, kept)) + len(lost) * math.log(noise)
@@ -248,7 +259,9 @@ OPTIMA: dict[Posterior, float] = {"diagonal": -7.596742, "isotropic": -7.613006}
 
 @pytest.mark.parametrize("posterior", OPTIMA)
 def test_the_optimum_of_the_linear_bound_is_that_of_principal_components(posterior: Posterior) -> None:
-    """Full optimisation in float64. One variance for all latent coordinates costs 0.0163 nats, and the likelihood is met without it."""
+    """Full optimisation in float64. One variance for all latent coordinates costs 0.0163 nats, and
+    the likelihood is met without it.
+    """
     covariance = torch.diag(torch.tensor(EIGENVALUES, dtype=torch.float64))
     V, W = 0.3 * normal(2, 5), 0.3 * normal(5, 2)
     logs = torch.zeros(2 if posterior == "diagonal" else 1, dtype=torch.float64)
@@ -273,7 +286,9 @@ def test_the_optimum_of_the_linear_bound_is_that_of_principal_components(posteri
 
 
 def exact_bound(stack: TrainedStack, m: int) -> float:
-    """The mean bound of a trained linear model over the target, without samples: ln s is affine in x, so that s^2 is log-normal."""
+    """The mean bound of a trained linear model over the target, without samples: ln s is affine in
+    x, so that s^2 is log-normal.
+    """
     named = {name: value[m] for name, value in stack.network.unpack(stack.rows.double()).items()}
     std = NORMAL.std
     covariance = torch.diag(torch.tensor(EIGENVALUES, dtype=torch.float64)) / std**2
@@ -289,8 +304,10 @@ def exact_bound(stack: TrainedStack, m: int) -> float:
 
 @pytest.mark.parametrize("posterior", OPTIMA)
 def test_the_linear_model_trained_as_all_others_reaches_it(posterior: Posterior) -> None:
-    """Six seeds of either posterior fall short by 0.0006 to 0.0009, with 20,000 points of data: a twentieth of what one variance for all
-    latent coordinates costs, so that the two are told apart. None may be above the optimum, which holds for any weights."""
+    """Six seeds of either posterior fall short by 0.0006 to 0.0009, with 20,000 points of data: a
+    twentieth of what one variance for all latent coordinates costs, so that the two are told apart.
+    None may be above the optimum, which holds for any weights.
+    """
     formulation = VariationalAutoencoder(2, posterior, linear=True)
     settings = Training(steps=2000, batch=512, width=8, depth=1, learning_rate=0.03, ema=0.05)
     stack = trained(formulation, NORMAL, settings, "0", "1", "2")
@@ -304,10 +321,12 @@ Theta = dict[str, Tensor]
 
 
 def closed_form(solution: Posterior, requested: Posterior, turned: float = 0.0) -> Theta:
-    """Weights of the linear model at the optimum for one posterior, asked as a model with another, its latent axes turned by an angle.
+    """Weights of the linear model at the optimum for one posterior, asked as a model with another,
+    its latent axes turned by an angle.
 
-    Either has V = (W'W + r^2)^-1 W' and r^2 the mean of the lost variances; with c a kept one, W = (c - r^2)^(1/2) and s^2 = r^2/c
-    for a variance of its own, and W = (c^(1/2) r/s - r^2)^(1/2) and s = 2 r / (sum of c^(1/2)) for one variance of two.
+    Either has V = (W'W + r^2)^-1 W' and r^2 the mean of the lost variances; with c a kept one, W =
+    (c - r^2)^(1/2) and s^2 = r^2/c for a variance of its own, and W = (c^(1/2) r/s - r^2)^(1/2) and
+    s = 2 r / (sum of c^(1/2)) for one variance of two.
     """
     c = torch.tensor(EIGENVALUES, dtype=torch.float64) / NORMAL.std**2
     kept, r2 = c[:2], c[2:].mean()
@@ -335,10 +354,12 @@ def closed_form(solution: Posterior, requested: Posterior, turned: float = 0.0) 
 
 
 def mean_loss(posterior: Posterior) -> Callable[[Theta], Tensor]:
-    """The mean of what training minimises, as a function of the weights, over normal data and latent noise.
+    """The mean of what training minimises, as a function of the weights, over normal data and
+    latent noise.
 
-    By Hermite's rule of three points for each of seven coordinates: exact for what the linear model asks of them, up to its second
-    derivatives where the posterior's width does not depend on the datum.
+    By Hermite's rule of three points for each of seven coordinates: exact for what the linear model
+    asks of them, up to its second derivatives where the posterior's width does not depend on the
+    datum.
     """
     formulation = VariationalAutoencoder(2, posterior, linear=True)
     network = formulation.network(NORMAL, Training())
@@ -372,7 +393,9 @@ def slope_and_curvatures(posterior: Posterior, theta: Theta) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("posterior", OPTIMA)
 def test_at_the_closed_form_the_trained_objectives_gradient_vanishes_and_it_is_a_minimum(posterior: Posterior) -> None:
-    """Also its value is the optimum's, in the units of standardised data; a code wider by a hundredth has a slope."""
+    """Also its value is the optimum's, in the units of standardised data; a code wider by a
+    hundredth has a slope.
+    """
     theta = closed_form(posterior, posterior)
     value = float(mean_loss(posterior)(theta)) + 5 * math.log(NORMAL.std)
     assert value == pytest.approx(-OPTIMA[posterior], abs=2e-5)  # a millionth is added to r^2
@@ -406,7 +429,8 @@ def test_the_exact_bound_of_a_linear_model_is_the_mean_of_its_terms() -> None:
 
 
 def test_the_decoders_spread_decides_what_a_squared_error_weighs() -> None:
-    """With r = 1, as in "literally the l2 loss", the best linear model is 0.2020 nats worse than with r learned.
+    """With r = 1, as in "literally the l2 loss", the best linear model is 0.2020 nats worse than
+    with r learned.
 
     Known by principal components for a given r: ``W = U (L - r^2)^(1/2)``.
     """
@@ -421,7 +445,7 @@ def test_the_decoders_spread_decides_what_a_squared_error_weighs() -> None:
     assert float(linear_bound(V, W, (1 / kept).sqrt(), one, covariance)) == pytest.approx(fixed, abs=1e-9)
 
 
-# --- sampling ---------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 def point_of(
@@ -440,7 +464,9 @@ def final(point: Point, model: object) -> Tensor:
 @every_variant
 @pytest.mark.parametrize("noise", [False, True])
 def test_samples_are_the_decoder_of_the_start_noise(formulation: VariationalAutoencoder, noise: bool) -> None:
-    """Also where there are more latent coordinates than coordinates of the data; more samples only append rows."""
+    """Also where there are more latent coordinates than coordinates of the data; more samples only
+    append rows.
+    """
     stack = trained(formulation, Torus(), Training(steps=30, batch=32, width=16, depth=2), "samples")
     few, many = (final(point_of(formulation, Torus(), n, Decode(noise)), stack.model) for n in (100, 4000))
     assert few.shape == (1, 100, 3)
@@ -476,7 +502,9 @@ def test_a_decoder_is_evaluated_once_however_many_steps_are_asked() -> None:
 
 
 def test_a_trained_autoencoder_follows_a_target_that_it_can_hold() -> None:
-    """Normal data in the plane: the samples' covariance, which a linear model has exactly, within 5 %."""
+    """Normal data in the plane: the samples' covariance, which a linear model has exactly, within 5
+    %.
+    """
     dataset = Gaussian((1.0, -2.0), (2.0, 0.5), 2)
     settings = Training(steps=600, batch=256, width=8, depth=1, learning_rate=0.02, ema=0.2)
     stack = trained(VariationalAutoencoder(1, linear=True), dataset, settings, "follows")
@@ -488,7 +516,7 @@ def test_a_trained_autoencoder_follows_a_target_that_it_can_hold() -> None:
     assert x[0].mean(0).tolist() == pytest.approx([1, -2], abs=0.05)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_parameters_and_questions_that_make_no_sense_are_refused_in_words() -> None:

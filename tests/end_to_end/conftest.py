@@ -1,4 +1,6 @@
-"""The real command line against real services: one Prefect server for the whole module, Ray and stores per run."""
+"""The real command line against real services: one Prefect server for the whole module, Ray and
+stores per run.
+"""
 
 import os
 import signal
@@ -22,7 +24,9 @@ with prefect_server() as url:
 
 @pytest.fixture(scope="module")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server held by a process of its own, and ended with the module, so that this one's environment and settings stay as they are."""
+    """A server held by a process of its own, and ended with the module, so that this one's
+    environment and settings stay as they are.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
     home = tmp_path_factory.mktemp("home")
     environment["DIFFATLAS_HOME"] = str(home)
@@ -55,7 +59,9 @@ class Command:
         return self._started(["-m", "flows", *arguments], environment)
 
     def python(self, program: str, *arguments: str, code: int = 0, **environment: str) -> "tuple[str, str]":
-        """What a program of a few lines says on stdout and stderr, in the same folder and with the same services."""
+        """What a program of a few lines says on stdout and stderr, in the same folder and with the
+        same services.
+        """
         process = self._started(["-c", program, *arguments], environment)
         out, err = process.communicate(timeout=240)
         assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"

@@ -104,7 +104,8 @@ def test_a_damaged_store_gives_one_clear_error_and_exits_3(store: str, tmp_path:
             file.write_bytes(file.read_bytes()[:3])
     uri = str(tmp_path / "copy")
     report = ["report", "--out", str(tmp_path / "page.html")]
-    # of so small a store only weights and samples have chunks of their own, and the report is what reads them
+    # of so small a store only weights and samples have chunks of their own, and the report is what
+    # reads them
     for command in [report] if kind == "chunks" else [report, ["query", "--by", "sampler"]]:
         result = ask(*command, "--store", uri, code=3)
         assert f"store {uri}: cannot" in result.output

@@ -1,4 +1,6 @@
-"""A file that names studies, run by the real command: one store, one table, and no failure that stops the others."""
+"""A file that names studies, run by the real command: one store, one table, and no failure that
+stops the others.
+"""
 
 from __future__ import annotations
 

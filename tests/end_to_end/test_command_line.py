@@ -1,4 +1,6 @@
-"""Promises of `diffatlas run`, each kept by the real command with a real Prefect server, a real Ray and a real store."""
+"""Promises of `diffatlas run`, each kept by the real command with a real Prefect server, a real Ray
+and a real store.
+"""
 
 import json
 import os
@@ -111,7 +113,8 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
 
     new_sampler = diffatlas("run", "small.yaml", "--set", "samplers=[heun, ancestral, {name: ddim, eta: 0.5}]")
     assert "16 points computed, 0 cells trained" in new_sampler.stderr
-    # three trained formulations and three exact rows, three seeds, two samplers, two step counts; 32 points are there
+    # three trained formulations and three exact rows, three seeds, two samplers, two step counts;
+    # 32 points are there
     both = ("--set", "seeds=3", "--set", "formulations=[edm, ddpm, ve]")
     planned = json.loads(diffatlas("plan", "small.yaml", *both, "--json").stdout)
     assert (planned["points"]["missing"], planned["cells_to_train"]) == (6 * 3 * 4 - 32, 3 * 3 - 4)

@@ -184,7 +184,9 @@ def test_no_point_fails(answered: tuple[Path, xr.Dataset]) -> None:
     ],
 )
 def test_every_name_has_answers(answered: tuple[Path, xr.Dataset], axis: str, names: list[str]) -> None:
-    """A label is the name, or the name with its parameters; that of a file is the file's, with a digest."""
+    """A label is the name, or the name with its parameters; that of a file is the file's, with a
+    digest.
+    """
     _, points = answered
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
     found = {str(label).partition("(")[0].partition("@")[0] for label in ok[axis].values}
@@ -215,7 +217,9 @@ def test_every_part_of_a_formulation_has_answers(answered: tuple[Path, xr.Datase
 
 
 def made_of(spec: dict[str, Any]) -> tuple[Formulation, Schedule]:
-    """Formulation and schedule of a stored cell; its data may lie in a file that is named from elsewhere."""
+    """Formulation and schedule of a stored cell; its data may lie in a file that is named from
+    elsewhere.
+    """
     made = cell_of({**spec, "dataset": {"name": "uniform"}})
     return made.formulation, made.schedule
 
@@ -229,7 +233,9 @@ def least_error_is_known(spec: dict[str, Any]) -> bool:
 
 
 def test_every_metric_is_finite_wherever_it_serves(answered: tuple[Path, xr.Dataset]) -> None:
-    """Served is what the metric does not refuse: each has a target among them, and there no answer lacks a number."""
+    """Served is what the metric does not refuse: each has a target among them, and there no answer
+    lacks a number.
+    """
     folder, points = answered
     ok = points.isel(point=np.flatnonzero(points["status"].values == "ok"))
     specs = Answers(Store.open(str(folder / "results")), None, None).cell_specs

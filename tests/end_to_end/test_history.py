@@ -1,4 +1,6 @@
-"""The commands that look at a store's history and take things out of it, in process: no services needed."""
+"""The commands that look at a store's history and take things out of it, in process: no services
+needed.
+"""
 
 import json
 import re
@@ -31,7 +33,9 @@ def ask(*arguments: object, code: int = 0) -> Result:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two snapshots of one study: in the second `w1` is worse, by about a half and not for every seed the same; `ks` is as it was."""
+    """Two snapshots of one study: in the second `w1` is worse, by about a half and not for every
+    seed the same; `ks` is as it was.
+    """
     uri = str(tmp_path_factory.mktemp("keeping") / "results")
     spec = {**SPEC, "seeds": 4, "formulations": ["exact"]}
     answer(uri, spec)

@@ -45,7 +45,9 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
 
 
 def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> None:
-    """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the weight 1.5, the autoencoder."""
+    """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the
+    weight 1.5, the autoencoder.
+    """
     shipped = load_study("digits").spec()
     by_name = {block["formulations"][0]["name"]: block for block in shipped["grids"] if "formulations" in block}
     exact = [{"formulation": "exact"}]

@@ -1,4 +1,6 @@
-"""A schedule fires on a real Prefect server, and what a person then sees in its pages is there. Real processes."""
+"""A schedule fires on a real Prefect server, and what a person then sees in its pages is there.
+Real processes.
+"""
 
 import os
 import re
@@ -45,7 +47,9 @@ def until(found: Callable[[], Any], seconds: float, log: Path, what: str) -> Any
 
 @contextmanager
 def process(arguments: list[str], folder: Path, log: Path, patience: float, **environment: str) -> Iterator[Any]:
-    """A program in a session of its own, which ends with the block: politely, then with all that it started."""
+    """A program in a session of its own, which ends with the block: politely, then with all that it
+    started.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != "RAY_ADDRESS"}
     with log.open("wb") as output:
         started = subprocess.Popen(

@@ -1,4 +1,6 @@
-"""The stages of a run, as Prefect's pages show them, and what becomes of the others when one of them dies. Real processes."""
+"""The stages of a run, as Prefect's pages show them, and what becomes of the others when one of
+them dies. Real processes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def flow_run(client: Any, study: str) -> Any:
 
 
 def task_runs(client: Any, study: str, number: int) -> list[Any]:
-    """The task runs of a study's only flow run: recorded from events, a moment later, until there are so many that have ended."""
+    """The task runs of a study's only flow run: recorded from events, a moment later, until there
+    are so many that have ended.
+    """
     runs: list[Any] = []
 
     def recorded() -> bool:
@@ -67,7 +71,8 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
     diffatlas: Command, client: Any
 ) -> None:
     diffatlas("run", study(diffatlas, "five"))
-    # two sets of data; a stack of four networks, trained and swept; two shards of exact cells, swept; each committed
+    # two sets of data; a stack of four networks, trained and swept; two shards of exact cells,
+    # swept; each committed
     runs = task_runs(client, "five", 2 + 1 + 3 + 5 + 1)
     assert by_stage(runs) == {
         ("data", "COMPLETED"): 2,
@@ -100,7 +105,9 @@ def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Comm
 
 @pytest.mark.timeout(1500)  # four runs of the command, and Ray tries a dying worker again
 def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) -> None:
-    """Every sweep ends its worker, however often it is started again; what was trained is in the store, and is not trained again."""
+    """Every sweep ends its worker, however often it is started again; what was trained is in the
+    store, and is not trained again.
+    """
     result = diffatlas("run", study(diffatlas, "dying"), code=1, seconds=500, DIFFATLAS_FAILPOINT="sweep.begin")
     assert "32 points computed, 4 cells trained" in result.stderr
     answers = Answers(Store.open(str(diffatlas.folder / "results")), "dying")

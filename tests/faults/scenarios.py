@@ -1,6 +1,8 @@
-"""What the killed processes do: commands on a folder, each with what was there before, and a count of what they compute.
+"""What the killed processes do: commands on a folder, each with what was there before, and a count
+of what they compute.
 
-The folder holds the store ``results`` and, where a command exports, the exported files. Every command may be given again.
+The folder holds the store ``results`` and, where a command exports, the exported files. Every
+command may be given again.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ SCENARIOS = {
 }
 
 
-# --- processes of their own -------------------------------------------------------------------------------------------
+# --- processes of their own -----------------------------------------------------------------------
 
 _processes = multiprocessing.get_context("forkserver")  # never a fork of a process that has opened a repository
 _processes.set_forkserver_preload(["tests.faults.warm"])
@@ -147,7 +149,9 @@ def take_census(name: str, folder: Path, log: Path, census: Path) -> None:
 
 
 def _count_into(log: Path) -> None:
-    """Write a line for each training set drawn, network trained and question asked, before it is done."""
+    """Write a line for each training set drawn, network trained and question asked, before it is
+    done.
+    """
 
     def found(kind: str, keys: Sequence[str]) -> None:
         with log.open("a") as file:

@@ -1,7 +1,9 @@
-"""A store with any one of its files deleted, cut short or with a flipped byte: the answers of before, or exit code 3.
+"""A store with any one of its files deleted, cut short or with a flipped byte: the answers of
+before, or exit code 3.
 
-Never a traceback, never a number that was not stored; and with the file put back everything answers as before. Numbers have
-checksums of ours; what Icechunk writes beside a snapshot (message, time, versions) has none, so a flip there may be shown.
+Never a traceback, never a number that was not stored; and with the file put back everything answers
+as before. Numbers have checksums of ours; what Icechunk writes beside a snapshot (message, time,
+versions) has none, so a flip there may be shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""One thing asked is one id, however it is spelled: numbers, keys, nested parts; and what is another thing is another id or refused."""
+"""One thing asked is one id, however it is spelled: numbers, keys, nested parts; and what is
+another thing is another id or refused.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,9 @@ def test_zero_has_no_sign_wherever_it_stands(tmp_path: Path, data: st.DataObject
 
 
 def shuffled_and_bare(data: st.DataObject, value: Any) -> Any:
-    """The same with keys in another order, and some of the defaults left out; a part without parameters as its bare name."""
+    """The same with keys in another order, and some of the defaults left out; a part without
+    parameters as its bare name.
+    """
     if isinstance(value, list):
         return [shuffled_and_bare(data, inner) for inner in value]
     if not isinstance(value, dict):

@@ -1,7 +1,9 @@
-"""A process killed at any named place leaves a store that opens, holds whole snapshots only, and is gone on from.
+"""A process killed at any named place leaves a store that opens, holds whole snapshots only, and is
+gone on from.
 
-Each place is passed by several commands, some many times; ten of these passages are drawn evenly, the first and the last among
-them. What the killed command should have left, and how often it passes each place, is found by giving it undisturbed.
+Each place is passed by several commands, some many times; ten of these passages are drawn evenly,
+the first and the last among them. What the killed command should have left, and how often it passes
+each place, is found by giving it undisturbed.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def _history(folder: Path) -> list[str]:
 
 
 def _passage(undisturbed: dict[str, Undisturbed], place: str, time: int) -> tuple[str, int]:
-    """Where the process is killed for the n-th time at a place: a scenario, and how often it comes there before."""
+    """Where the process is killed for the n-th time at a place: a scenario, and how often it comes
+    there before.
+    """
     all_of_them = [
         (name, k + 1) for name, expected in undisturbed.items() for k in range(expected.passages.get(place, 0))
     ]

@@ -1,6 +1,8 @@
-"""A store does what a dictionary would, through whatever happens to it: growth, failures, crashes, tags, time travel, collection.
+"""A store does what a dictionary would, through whatever happens to it: growth, failures, crashes,
+tags, time travel, collection.
 
-Hypothesis makes up the stories. After each step the whole newest snapshot and the list of snapshots are those of the model.
+Hypothesis makes up the stories. After each step the whole newest snapshot and the list of snapshots
+are those of the model.
 """
 
 from __future__ import annotations
@@ -184,7 +186,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(row["status"] != "skipped" for row in self.now.rows.values()))
     @rule(data=st.data())
     def compute_again(self, data: st.DataObject) -> None:
-        """Failed points are retried, or points of any kind measured by other metrics; several shards of one run."""
+        """Failed points are retried, or points of any kind measured by other metrics; several
+        shards of one run.
+        """
         with self.store.coordinate() as coordinator:
             for _ in range(data.draw(st.integers(1, 2))):
                 rows = self.shard(
@@ -194,7 +198,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), passage=st.integers(1, 25), goes_on=st.booleans())
     def crash(self, data: st.DataObject, passage: int, goes_on: bool) -> None:
-        """A write ends half-way; the coordinator is abandoned, or catches itself and commits something else."""
+        """A write ends half-way; the coordinator is abandoned, or catches itself and commits
+        something else.
+        """
         rows = self.shard(data, self.some(data, [*self.missing, *self.now.rows, "new"]), "ok")
         studies = data.draw(st.booleans())
         with contextlib.suppress(_PowerCut), self.store.coordinate() as coordinator:
@@ -293,7 +299,9 @@ class Machine(RuleBasedStateMachine):
         assert {tag for tag, snapshot in self.tags.items() if snapshot not in self.aside} <= set(tagged)
 
     def check(self, as_of: str | None) -> None:
-        """A snapshot holds what the model held then, every column of every row, in the order of the first commits."""
+        """A snapshot holds what the model held then, every column of every row, in the order of the
+        first commits.
+        """
         state = self.states[self.tags.get(as_of, as_of) if as_of else self.history[0]]
         root = self.store.group(as_of)
         columns = read_points(root, point_columns(root))

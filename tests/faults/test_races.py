@@ -1,4 +1,6 @@
-"""Two that write at once, and one that reads while another writes: nothing is lost, doubled, half seen, or kept waiting."""
+"""Two that write at once, and one that reads while another writes: nothing is lost, doubled, half
+seen, or kept waiting.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Preloaded once by the process that the victims are forked from: imports, and a first computation that opens no store."""
+"""Preloaded once by the process that the victims are forked from: imports, and a first computation
+that opens no store.
+"""
 
 from tasks.plan import make_plan
 from tasks.results.provenance import provenance

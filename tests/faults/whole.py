@@ -1,4 +1,6 @@
-"""Everything that a snapshot holds, as plain values that can be compared: addresses within the store and seconds left out."""
+"""Everything that a snapshot holds, as plain values that can be compared: addresses within the
+store and seconds left out.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ Row = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Contents:
-    """A snapshot: rows by id, numbers as their exact hexadecimal text, arrays as digests; what is not told is left out."""
+    """A snapshot: rows by id, numbers as their exact hexadecimal text, arrays as digests; what is
+    not told is left out.
+    """
 
     points: dict[str, Row]
     cells: dict[str, Row]
@@ -45,7 +49,9 @@ class Contents:
 
 
 def contents(store: Store, as_of: str | None = None) -> Contents:
-    """Read a snapshot to its last byte. Raises `StoreUnavailable` if any of it is not what was written."""
+    """Read a snapshot to its last byte. Raises `StoreUnavailable` if any of it is not what was
+    written.
+    """
     root = store.group(as_of)
     with store.reading("all of it"):
         points = _rows(read_points(root, point_columns(root)), "point_id")

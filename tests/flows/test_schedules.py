@@ -1,4 +1,6 @@
-"""The list of what runs when is refused before anything is scheduled, and has one meaning wherever it is deployed."""
+"""The list of what runs when is refused before anything is scheduled, and has one meaning wherever
+it is deployed.
+"""
 
 import os
 import subprocess
@@ -105,7 +107,8 @@ def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path) -> None
     assert elsewhere == {"study": "smoke", "store": "s3://bucket/prefix", "overrides": []}
 
 
-# Ray and Prefect leave sockets to the garbage collector when they are imported and used without a server.
+# Ray and Prefect leave sockets to the garbage collector when they are imported and used without a
+# server.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_file_of_prefect_says_what_the_list_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.client.schemas.schedules import CronSchedule

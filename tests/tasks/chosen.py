@@ -1,8 +1,9 @@
-"""Answers whose numbers a test chooses: planned, written and read as those of a run; only nothing is computed.
+"""Answers whose numbers a test chooses: planned, written and read as those of a run; only nothing
+is computed.
 
-Studies are read by `Study.from_spec` and planned by `points_of`; rows are made by `trained_rows` and `swept_rows`, committed to a
-store and read by
-`ModelledAnswers`. So ids, labels, specs and columns are those of the product, and what the product refuses cannot be asked for.
+Studies are read by `Study.from_spec` and planned by `points_of`; rows are made by `trained_rows`
+and `swept_rows`, committed to a store and read by `ModelledAnswers`. So ids, labels, specs and
+columns are those of the product, and what the product refuses cannot be asked for.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class GivenAnswer:
     """What is stored of one point.
 
     Args:
-        metrics: Values by column; ``<column>_floor`` and, of exact rows, ``<column>_limit`` beside them. A floor that is not given is 0.
+        metrics: Values by column; ``<column>_floor`` and, of exact rows, ``<column>_limit`` beside
+            them. A floor that is not given is 0.
         error: Why it failed; empty if it is answered.
         nfe: Evaluations of the network; by default what the sampler says of its steps.
         samples: Kept samples ``[n, dim]``.
@@ -58,7 +60,9 @@ class GivenAnswer:
 
 @dataclass(frozen=True)
 class OfCell:
-    """What is stored of a cell besides its points: training losses, the errors of its score at noise-to-signal ratios, weights."""
+    """What is stored of a cell besides its points: training losses, the errors of its score at
+    noise-to-signal ratios, weights.
+    """
 
     losses: Sequence[float] = ()
     levels: Sequence[float] = ()
@@ -71,9 +75,11 @@ def chosen(
     tell: Callable[[Point], GivenAnswer | None],
     of_cell: Callable[[Cell], OfCell] = lambda _cell: OfCell(),
 ) -> ModelledAnswers:
-    """The answers of a study to whose points `tell` gives the numbers; None leaves a point unanswered.
+    """The answers of a study to whose points `tell` gives the numbers; None leaves a point
+    unanswered.
 
-    The store lies in a temporary folder. `spec` has the keys of a study; what is left out is that of a small one on the line.
+    The store lies in a temporary folder. `spec` has the keys of a study; what is left out is that
+    of a small one on the line.
     """
     study = Study.from_spec({**USUAL, **({} if "grids" in spec else {"datasets": ["uniform"]}), **spec})
     plan = make_plan(study, {}, ())
@@ -114,10 +120,12 @@ def answers_to(
     """The answers of a study that asks what is wished, and nothing else.
 
     Args:
-        wishes: Of each point ``dataset``, ``formulation`` (``exact``, or one that is trained), ``schedule`` (of the model), ``sampler``,
-            ``grid``, ``guidance``, ``other_schedule`` (to sample on), as a study spells them, ``steps`` and ``seed``; ``error``, ``nfe``,
-            ``samples`` and ``trajectory`` as `GivenAnswer` has them; and its metrics by column. What is left out: the exact denoiser of
-            ``uniform`` on ``edm``, asked by ``heun`` in 10 steps with seed 0.
+        wishes: Of each point ``dataset``, ``formulation`` (``exact``, or one that is trained),
+            ``schedule`` (of the model), ``sampler``, ``grid``, ``guidance``, ``other_schedule`` (to
+            sample on), as a study spells them, ``steps`` and ``seed``; ``error``, ``nfe``,
+            ``samples`` and ``trajectory`` as `GivenAnswer` has them; and its metrics by column.
+            What is left out: the exact denoiser of ``uniform`` on ``edm``, asked by ``heun`` in 10
+            steps with seed 0.
         of_cell: What is stored of cells.
         study: Other keys of the study.
     """
@@ -144,7 +152,9 @@ def answers_to(
 
 
 def _block(wishes: Sequence[Wish]) -> dict[str, Any]:
-    """The block of a study that asks what these wishes have in common, in all their steps and by all their seeds."""
+    """The block of a study that asks what these wishes have in common, in all their steps and by
+    all their seeds.
+    """
     one = wishes[0]
     formulation, schedule = one.get("formulation", "exact"), one.get("schedule")
     sampler = one.get("sampler", "heun")

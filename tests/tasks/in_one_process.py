@@ -26,7 +26,9 @@ from tasks.work import (
 
 @dataclass(frozen=True)
 class ShardAnswer:
-    """What training gave, if anything was trained, and what the sweep gave, if anything was left to be asked."""
+    """What training gave, if anything was trained, and what the sweep gave, if anything was left to
+    be asked.
+    """
 
     trained: TrainingAnswer | None
     swept: SweepAnswer | None
@@ -59,7 +61,9 @@ class ShardAnswer:
 def run_shard(
     shard: Shard, data: Mapping[Any, np.ndarray], weights: Mapping[str, bytes], requests: Requests
 ) -> ShardAnswer:
-    """Train what is to be trained and ask every question of the shard; `weights` are of cells trained before."""
+    """Train what is to be trained and ask every question of the shard; `weights` are of cells
+    trained before.
+    """
     trained = train_shard(shard, data) if shard.trained else None
     left = left_to_sweep(shard, trained) if trained else shard
     known = {**weights, **(trained.weights if trained else {})}

@@ -13,7 +13,9 @@ from tasks.study.components import build
 
 
 def saying(points: xr.Dataset, metrics: Iterable[str]) -> xr.Dataset:
-    """The same points; the variables of each metric have the attributes that `tasks.results.Answers.points` gives them."""
+    """The same points; the variables of each metric have the attributes that
+    `tasks.results.Answers.points` gives them.
+    """
     found = points.copy()
     for name, facts in metric_facts(build(registered, metric) for metric in metrics).items():
         for column in (name, *MetricColumns(name).beside):

@@ -14,7 +14,9 @@ from tasks.plain import Plain, Spec
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: attributes, the text that is read, and the pictures' specifications."""
+    """What a browser would make of the page: attributes, the text that is read, and the pictures'
+    specifications.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""One real study with a target of each kind: what pages are drawn from in tests. It is run once in a process."""
+"""One real study with a target of each kind: what pages are drawn from in tests. It is run once in
+a process.
+"""
 
 from __future__ import annotations
 

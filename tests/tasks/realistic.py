@@ -1,8 +1,8 @@
 """A scalar study with realistic numbers, chosen and not computed.
 
-The exact rows are the reference figures of the exact denoiser on U[0, 1] (W1 from quantile particles; the sampling
-floor of 10,000 samples is added in quadrature); a trained row is the exact one, plus a network error that no step
-count removes, with a few per cent of noise per seed.
+The exact rows are the reference figures of the exact denoiser on U[0, 1] (W1 from quantile
+particles; the sampling floor of 10,000 samples is added in quadrature); a trained row is the exact
+one, plus a network error that no step count removes, with a few per cent of noise per seed.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def _samples(rng: np.random.Generator, w1: float, n: int = 500) -> np.ndarray:
 
 
 def _of_cell(cell: Cell) -> OfCell:
-    """Losses that fall, and errors that are smallest in the middle of the schedule, a factor of two between seeds."""
+    """Losses that fall, and errors that are smallest in the middle of the schedule, a factor of two
+    between seeds.
+    """
     if cell.training is None:
         return OfCell()
     rng = np.random.default_rng([5, cell.seed, list(SCHEDULE_OF).index(cell.formulation.registered_name)])

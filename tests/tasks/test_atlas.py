@@ -1,4 +1,6 @@
-"""``points.atlas``: cubes say what the points say, and the other views are the functions they are named after."""
+"""``points.atlas``: cubes say what the points say, and the other views are the functions they are
+named after.
+"""
 
 import numpy as np
 import pandas as pd

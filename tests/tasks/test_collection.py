@@ -1,4 +1,6 @@
-"""Files that name other studies: what they may say, and what a person is told who wrote something else."""
+"""Files that name other studies: what they may say, and what a person is told who wrote something
+else.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,7 @@ def test_a_shipped_list_never_leads_out_of_the_shelf(folder: Path) -> None:
             load_study(outside)
 
 
-# --- the commands -----------------------------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 def ask(*arguments: str, code: int = 0) -> Any:

@@ -1,4 +1,6 @@
-"""How a change is tested against the noise of seeds: against closed forms, worked examples and simulation."""
+"""How a change is tested against the noise of seeds: against closed forms, worked examples and
+simulation.
+"""
 
 from __future__ import annotations
 
@@ -188,7 +190,8 @@ def test_in_pairs_the_rate_is_the_level_and_not_far_below() -> None:
 
 
 def test_a_shift_of_many_spreads_is_found_among_many_groups_that_did_not_move() -> None:
-    # misses with probability below 1e-6: the shift is 40 times the hurdle of three seeds in 120 tests
+    # misses with probability below 1e-6: the shift is 40 times the hurdle of three seeds in 120
+    # tests
     draw = np.random.default_rng(9)
     x, y = 10 + draw.normal(size=(120, SEEDS)), 10 + draw.normal(size=(120, SEEDS))
     far = 40 * hurdle(SEEDS, 120, 0.05) * np.sqrt(2)

@@ -1,4 +1,6 @@
-"""Targets read from a file: what is read, what is refused, and that a file's content is part of what the target is."""
+"""Targets read from a file: what is read, what is refused, and that a file's content is part of
+what the target is.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def refusal(path: str, **parameters: Any) -> str:
     return text
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------------------
 
 
 def formats(folder: Path) -> list[tuple[str, str | None]]:
@@ -129,7 +131,7 @@ def test_the_exact_answer_is_offered_up_to_five_thousand_points(tmp_path: Path) 
     assert not FromFile(npy(tmp_path, line)).exact
 
 
-# --- content is identity ----------------------------------------------------------------------------------------------
+# --- content is identity --------------------------------------------------------------------------
 
 
 def test_a_spec_holds_the_digest_and_rebuilds_the_target(tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_a_relative_path_is_one_from_the_current_folder(tmp_path: Path, monkeypa
     assert FromFile("points.npy").spec()["path"] == "points.npy"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_exact_rows_answer_and_trained_ones_are_skipped_with_the_reason() -> Non
 
 
 def test_the_last_state_is_compared_with_the_exact_law_there_and_has_no_limit_of_the_flow() -> None:
-    """The chain lies at the floor, within five times: both are of 500 samples of a law in units of about one."""
+    """The chain lies at the floor, within five times: both are of 500 samples of a law in units of
+    about one.
+    """
     for expected in points():
         if expected.point.sampler.registered_name == "forward-chain":
             assert isinstance(expected.point.target, GaussianMixture)  # four bells, no atoms
@@ -156,7 +158,9 @@ def test_a_row_says_what_its_samples_set_out_from() -> None:
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-5, 0.3])
 def test_the_exact_density_of_atoms_keeps_its_mass_in_bins_of_any_width(sigma: float) -> None:
-    """Erratum S3-3: read at its centres, a bell narrower than a bin integrates to 398.94 or to nothing."""
+    """Erratum S3-3: read at its centres, a bell narrower than a bin integrates to 398.94 or to
+    nothing.
+    """
     edges = np.linspace(-20, 20, 401)
     density = Target("four_points", FourPoints("code")).density(edges, 1.0, sigma)
     assert density is not None

@@ -1,4 +1,6 @@
-"""Guidance in a study: read with its place, planned with ids of its own, compared with the conditioned law."""
+"""Guidance in a study: read with its place, planned with ids of its own, compared with the
+conditioned law.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,7 @@ def test_guided_and_plain_points_start_from_the_same_noise_and_do_not_share_a_qu
     np.testing.assert_array_equal(found[0].samples, found[1].samples)
 
 
-# --- models that are told labels --------------------------------------------------------------------------------------
+# --- models that are told labels ------------------------------------------------------------------
 
 CONDITIONAL: dict[str, Any] = {
     **BASE,

@@ -1,4 +1,6 @@
-"""Points that tests make by hand are laid out as those of a store: what holds of them holds of answers."""
+"""Points that tests make by hand are laid out as those of a store: what holds of them holds of
+answers.
+"""
 
 from __future__ import annotations
 

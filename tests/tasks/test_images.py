@@ -40,7 +40,7 @@ def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-# --- digits -----------------------------------------------------------------------------------------------------------
+# --- digits ---------------------------------------------------------------------------------------
 
 
 def test_digits_are_scikit_learns_between_minus_one_and_one_with_their_labels() -> None:
@@ -111,7 +111,9 @@ def test_the_exact_denoiser_of_digits_is_the_softmax_over_the_images(sigma: floa
 
 @pytest.mark.parametrize("sigma", [0.002, 0.03, 0.2, 20.0])
 def test_the_exact_denoiser_of_digits_is_that_of_tweedie_and_independent_of_the_batch(sigma: float) -> None:
-    """``alpha D = x + sigma^2 score``: the score goes coordinate by coordinate, another way to the same numbers."""
+    """``alpha D = x + sigma^2 score``: the score goes coordinate by coordinate, another way to the
+    same numbers.
+    """
     target, alpha = Digits(), 1.0
     noise = torch.randn(12, 64, generator=stream("tweedie"), dtype=torch.float64)
     x = target.sample(12, stream("tweedie, images")) + sigma * noise
@@ -135,7 +137,7 @@ def test_digits_travel_and_are_built_from_their_spec() -> None:
     assert Digits(7).label() == "digits(digit=7)"
 
 
-# --- images from a file -----------------------------------------------------------------------------------------------
+# --- images from a file ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("shape", "image"), [((5, 4, 6), (1, 4, 6)), ((5, 3, 4, 2), (3, 4, 2))], ids=str)
@@ -173,11 +175,13 @@ def test_what_are_no_images_is_refused_in_the_words_of_from_file(tmp_path: Path)
         Images(str(tmp_path / "images.npy"), digest="0" * 64)
 
 
-# --- the classifier ---------------------------------------------------------------------------------------------------
+# --- the classifier -------------------------------------------------------------------------------
 
 
 def test_the_classifier_is_right_about_images_that_it_has_never_seen() -> None:
-    """Of 359 held-out images it misses 2; about 3 are missed by classifiers that differ in their seed alone."""
+    """Of 359 held-out images it misses 2; about 3 are missed by classifiers that differ in their
+    seed alone.
+    """
     target, held = Digits(), held_out(1797)
     assert int(held.sum()) == 359
     assert accuracy(stored_classifier(), target.points[held], target.labels[held]) >= 0.985
@@ -209,7 +213,7 @@ def test_samples_are_looked_at_as_images_of_seventeen_grey_levels() -> None:
     torch.testing.assert_close(seen(target.points[:700]).logits, whole.logits, rtol=1e-12, atol=1e-12)
 
 
-# --- the Frechet distance ---------------------------------------------------------------------------------------------
+# --- the Frechet distance -------------------------------------------------------------------------
 
 
 def test_the_frechet_distance_of_equal_laws_is_zero() -> None:
@@ -220,7 +224,9 @@ def test_the_frechet_distance_of_equal_laws_is_zero() -> None:
 
 @pytest.mark.parametrize("dim", [1, 3, 32])
 def test_the_frechet_distance_of_normal_laws_is_the_closed_form(dim: int) -> None:
-    """Against scipy's matrix root, and in the case of commuting covariances against |m_1 - m_2|^2 + sum (s_1 - s_2)^2."""
+    """Against scipy's matrix root, and in the case of commuting covariances against |m_1 - m_2|^2 +
+    sum (s_1 - s_2)^2.
+    """
     rng = np.random.default_rng(dim)
     means = rng.normal(size=(2, dim))
     a, b = (q @ q.T / dim for q in rng.normal(size=(2, dim, 2 * dim)))
@@ -239,7 +245,9 @@ def test_the_frechet_distance_of_normal_laws_is_the_closed_form(dim: int) -> Non
 
 
 def test_the_floor_of_fid_is_that_of_two_halves_of_the_data_and_does_not_depend_on_more_samples() -> None:
-    """By hand, with halves of our own: 30 of them, within five standard errors of the mean over both choices."""
+    """By hand, with halves of our own: 30 of them, within five standard errors of the mean over
+    both choices.
+    """
     metric, target = FrechetDigits(), Digits()
     features = seen(target.points).features.numpy()
     rng, found = np.random.default_rng(0), []
@@ -256,8 +264,9 @@ def test_the_floor_of_fid_is_that_of_two_halves_of_the_data_and_does_not_depend_
 
 
 def test_data_drawn_again_lie_below_the_floor_of_fid_and_blurred_data_above() -> None:
-    """A mean of n draws from N images and one of n of these differ by s^2/n (2 - n/N), those of two halves by 2 s^2/n: with n = N/2
-    three quarters. Covariances behave alike. Twelve draws; the mean of the ratios has a standard error of 0.04.
+    """A mean of n draws from N images and one of n of these differ by s^2/n (2 - n/N), those of two
+    halves by 2 s^2/n: with n = N/2 three quarters. Covariances behave alike. Twelve draws; the mean
+    of the ratios has a standard error of 0.04.
     """
     metric, target, generator = FrechetDigits(), Digits(), stream("again")
     floor = metric.floor(target, 898)
@@ -280,7 +289,7 @@ def test_fid_looks_at_equally_many_images_on_both_sides() -> None:
         FrechetDigits(points=1)
 
 
-# --- whether a digit that was asked for is one ------------------------------------------------------------------------
+# --- whether a digit that was asked for is one ----------------------------------------------------
 
 
 def test_label_accuracy_is_the_share_that_is_classified_as_asked() -> None:
@@ -323,7 +332,7 @@ def test_metrics_of_digits_refuse_other_targets(metric: Metric, target: Dataset)
         metric.evaluate(torch.zeros(3, target.dim, dtype=torch.float64), target)
 
 
-# --- in a study -------------------------------------------------------------------------------------------------------
+# --- in a study -----------------------------------------------------------------------------------
 
 STUDY: dict[str, Any] = {
     "name": "pictures",
@@ -384,7 +393,9 @@ def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_p
 
 @pytest.mark.parametrize("network", ["unet", "transformer", "mlp"])
 def test_a_study_of_digits_is_answered_with_finite_numbers(network: str) -> None:
-    """A trained model, by the functions that a worker calls; read back from its weights it is the same, and so are its answers."""
+    """A trained model, by the functions that a worker calls; read back from its weights it is the
+    same, and so are its answers.
+    """
     study = Study.model_validate({**STUDY, "training": {**STUDY["training"], "network": network}})
     (shard,) = {id(s): s for s in make_plan(study, {}, ()).shards(1) if any(job.train for job in s.jobs)}.values()
     data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
@@ -428,9 +439,11 @@ def test_every_network_for_images_can_be_told_a_label(network: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("perturbation", [0.0, 0.3])
 def test_a_hole_in_a_digit_is_filled_better_than_with_grey(perturbation: float) -> None:
-    """A tiny U-Net restores 100 digits without their middle, in one step and in six: closer to the originals than what it was given.
+    """A tiny U-Net restores 100 digits without their middle, in one step and in six: closer to the
+    originals than what it was given.
 
-    Measured, as parts of the mean squared error of what it was given: 0.54 and 0.65 without a perturbation, 0.56 and 0.74 with one.
+    Measured, as parts of the mean squared error of what it was given: 0.54 and 0.65 without a
+    perturbation, 0.56 and 0.74 with one.
     """
     hidden = {"name": "mask", "hole": 4, "noise": 0.05}
     spec = {

@@ -1,4 +1,6 @@
-"""A stored cell can be taken out and asked: weights, samples and specs lead back to the same numbers."""
+"""A stored cell can be taken out and asked: weights, samples and specs lead back to the same
+numbers.
+"""
 
 from pathlib import Path
 from typing import Literal, cast

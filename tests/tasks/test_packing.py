@@ -1,7 +1,9 @@
-"""No bit of a model or of an answer depends on the shard it lay in, nor on whether its weights were stored on the way.
+"""No bit of a model or of an answer depends on the shard it lay in, nor on whether its weights were
+stored on the way.
 
-Of every registered trained formulation, with a sampler of its own kind, as a perceptron on points of the plane and with each
-network for images on digits. The studies are made from the registries, so that a new name is asked by being there.
+Of every registered trained formulation, with a sampler of its own kind, as a perceptron on points
+of the plane and with each network for images on digits. The studies are made from the registries,
+so that a new name is asked by being there.
 """
 
 from __future__ import annotations
@@ -101,7 +103,9 @@ Outcomes = dict[str, tuple[Any, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that shards say, but for the time it took: of points by id, of cells by id, and the weights."""
+    """All that shards say, but for the time it took: of points by id, of cells by id, and the
+    weights.
+    """
 
     points: Outcomes
     cells: Outcomes
@@ -137,7 +141,9 @@ def sets_of(jobs: Iterable[Job]) -> dict[Any, Any]:
 
 @functools.cache
 def packed(network: str, way: Literal["together", "apart", "turned"]) -> Run:
-    """What the plan puts into one shard for one worker; each cell alone; or for several workers, the last cells first."""
+    """What the plan puts into one shard for one worker; each cell alone; or for several workers,
+    the last cells first.
+    """
     _, plan = plan_of(network)
     if way == "apart":
         return run(network, [Shard((job,)) for job in plan.jobs], {})
@@ -181,7 +187,9 @@ def of(network: str, formulation: str) -> tuple[list[Job], set[str]]:
 
 
 def test_every_trained_formulation_is_asked_and_in_company() -> None:
-    """Each on the plane; on images all but those that are refused; and several of them in one shard."""
+    """Each on the plane; on images all but those that are refused; and several of them in one
+    shard.
+    """
     assert {formulations.create(name).label() for name in FORMULATIONS} <= {
         label for n, label in REQUESTED if n == "mlp"
     }
@@ -195,7 +203,9 @@ def test_every_trained_formulation_is_asked_and_in_company() -> None:
 
 @every_model
 def test_models_and_answers_do_not_depend_on_packing(network: str, formulation: str) -> None:
-    """All in one shard that can be, each in a shard of its own, and something between in another order."""
+    """All in one shard that can be, each in a shard of its own, and something between in another
+    order.
+    """
     jobs, points = of(network, formulation)
     whole = packed(network, "together")
     assert points
@@ -210,7 +220,9 @@ def test_models_and_answers_do_not_depend_on_packing(network: str, formulation: 
 
 @every_model
 def test_stored_weights_give_the_same_rows_and_answers(network: str, formulation: str) -> None:
-    """Where all cells of a shard are read back, and where they stand beside others that are trained anew."""
+    """Where all cells of a shard are read back, and where they stand beside others that are trained
+    anew.
+    """
     jobs, points = of(network, formulation)
     whole = packed(network, "together")
     for every in (1, 2):

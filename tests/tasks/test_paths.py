@@ -1,4 +1,6 @@
-"""Restoration and actions in a study: what is asked of whom, who shares a stack, and what stands beside the answers."""
+"""Restoration and actions in a study: what is asked of whom, who shares a stack, and what stands
+beside the answers.
+"""
 
 from __future__ import annotations
 

@@ -143,7 +143,8 @@ def test_impossible_points_carry_their_reason_and_excluded_ones_do_not_exist() -
 def test_blocks_are_a_union_of_crosses() -> None:
     union = study(grids=[{"formulations": ["edm"]}, {"formulations": ["edm", "ddpm"], "seeds": [1]}])
     assert set(ids(union)) < set(ids(study()))
-    # edm and its exact rows with seeds 0 and 1; ddpm and its exact rows with seed 1 only; two samplers, two step counts
+    # edm and its exact rows with seeds 0 and 1; ddpm and its exact rows with seed 1 only; two
+    # samplers, two step counts
     assert len(ids(union)) == (2 * 2 + 2 * 1) * 2 * 2
 
 
@@ -162,7 +163,7 @@ def test_specs_are_plain_json() -> None:
         assert json.loads(json.dumps(point.cell.spec)) == point.cell.spec
 
 
-# --- another schedule after training ----------------------------------------------------------------------------------
+# --- another schedule after training --------------------------------------------------------------
 
 
 def test_a_network_may_be_sampled_on_another_schedule_within_the_noise_it_knows() -> None:

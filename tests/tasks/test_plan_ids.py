@@ -1,8 +1,8 @@
 """Ids of what the shipped studies ask are what they were: a store made earlier is found again.
 
-`golden/plan_ids.json` holds for each study how many cells and points it has, and a digest of all ids in their order. Whoever
-changes a study, or raises the version of a component, writes the file anew (`python -m tests.tasks.test_plan_ids`) and
-says why; whoever only moves code does not.
+`golden/plan_ids.json` holds for each study how many cells and points it has, and a digest of all
+ids in their order. Whoever changes a study, or raises the version of a component, writes the file
+anew (`python -m tests.tasks.test_plan_ids`) and says why; whoever only moves code does not.
 """
 
 from __future__ import annotations

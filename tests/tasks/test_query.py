@@ -39,7 +39,9 @@ HITS = "tests.tasks.test_query:Hits"
 
 
 def points_of(rows: list[dict[str, Any]], *metrics: str) -> xr.Dataset:
-    """A dataset of points as `open_results` gives it; whatever a row leaves out is as in `LABELS`, and `ok`."""
+    """A dataset of points as `open_results` gives it; whatever a row leaves out is as in `LABELS`,
+    and `ok`.
+    """
     frame = pd.DataFrame(
         [
             {**LABELS, "status": "ok", "error": "", "point_id": f"{i:020d}", "cell_id": "c", **row}
@@ -112,7 +114,8 @@ def test_of_one_row_there_is_a_mean_and_no_spread() -> None:
 
 
 def test_the_95_percent_interval_holds_the_mean_95_times_in_100() -> None:
-    # 4000 groups of 3: the share has standard deviation 0.0034; more than 5 of them off happens once in 1.7 million seeds
+    # 4000 groups of 3: the share has standard deviation 0.0034; more than 5 of them off happens
+    # once in 1.7 million seeds
     draws = np.random.default_rng(1).normal(1.0, 0.3, size=(4000, 3))
     rows = [{"steps": i, "seed": s, "w1": draws[i, s]} for i in range(4000) for s in range(3)]
     found = query(points_of(rows, "w1"), None, ["steps"], ["w1"], ["mean", "ci95"])
@@ -152,7 +155,9 @@ def test_numbers_without_a_mean_give_no_warning() -> None:
 
 
 def test_a_metric_of_models_counts_once_for_each_model_whoever_asks_it() -> None:
-    """Its points repeat it; some, such as guided ones, have none. What stands beside it counts as it does."""
+    """Its points repeat it; some, such as guided ones, have none. What stands beside it counts as
+    it does.
+    """
     likelihoods = {"a": 1.0, "b": 2.0, "c": 4.0}
     rows = [
         {"cell_id": cell, "seed": seed, "sampler": sampler, "nll": value, "nll_floor": value / 2, "w1": 0.1 * seed}

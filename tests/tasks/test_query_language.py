@@ -1,4 +1,6 @@
-"""`--where`: every text is answered or refused with one message, and what is answered means what it says."""
+"""`--where`: every text is answered or refused with one message, and what is answered means what it
+says.
+"""
 
 import contextlib
 import warnings

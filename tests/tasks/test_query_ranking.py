@@ -256,7 +256,7 @@ def test_a_front_over_several_data_sets_is_refused_unless_they_are_kept_apart() 
     assert set(pareto(points, by=["dataset"])["dataset"]) == {"uniform", "moons"}
 
 
-# --- samplers that go from the data to the noise ------------------------------------------------------------------------
+# --- samplers that go from the data to the noise --------------------------------------------------
 
 FORWARD = "forward-chain on vp-linear"
 

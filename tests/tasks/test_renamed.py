@@ -1,4 +1,6 @@
-"""Parameters that were renamed: old names ask for the same, whoever wrote one reads the new one, and stores have their ids and labels."""
+"""Parameters that were renamed: old names ask for the same, whoever wrote one reads the new one,
+and stores have their ids and labels.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def full(full_html: str) -> Page:
     return Page(full_html)
 
 
-# --- one file, no network ---------------------------------------------------------------------------------------------
+# --- one file, no network -------------------------------------------------------------------------
 
 
 def test_nothing_is_loaded_from_anywhere(full: Page) -> None:
@@ -90,7 +90,7 @@ def test_series_differ_by_symbol_and_dash_and_not_by_colour_alone() -> None:
     assert len({symbol(style) for style in range(PALETTE)}) == len({dash(style) for style in range(PALETTE)}) == PALETTE
 
 
-# --- hostile names ----------------------------------------------------------------------------------------------------
+# --- hostile names --------------------------------------------------------------------------------
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -116,7 +116,7 @@ def test_plotly_does_not_read_tags_or_fields_in_names() -> None:
     assert escaped("<b>&%{x}$") == "&lt;b&gt;&amp;%&#123;x}&#36;"
 
 
-# --- what is drawn ----------------------------------------------------------------------------------------------------
+# --- what is drawn --------------------------------------------------------------------------------
 
 
 def half_answered() -> ModelledAnswers:
@@ -184,7 +184,7 @@ def test_a_formulation_made_five_times_worse_is_named() -> None:
     assert "does NOT lie near its exact curve" in draw(answers).text
 
 
-# --- whatever is missing ----------------------------------------------------------------------------------------------
+# --- whatever is missing --------------------------------------------------------------------------
 
 
 def all_failed() -> ModelledAnswers:
@@ -202,7 +202,9 @@ def of_models_and_negative() -> ModelledAnswers:
 
 
 def with_broken_samples() -> ModelledAnswers:
-    """What single precision does to huge numbers, a network that came to nothing, and losses that left the numbers."""
+    """What single precision does to huge numbers, a network that came to nothing, and losses that
+    left the numbers.
+    """
     rows = wishes(seeds=1, steps=(1, 2), samplers=("heun",), keep=True)
     for i, row in enumerate(rows):
         row["samples"][:: (1 if i % 2 else 2)] = (np.inf, 3e38)[i % 2]
@@ -210,7 +212,9 @@ def with_broken_samples() -> ModelledAnswers:
 
 
 def of_a_class_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> ModelledAnswers:
-    """A study of a data set of somebody's own, whose class is not installed where the page is drawn."""
+    """A study of a data set of somebody's own, whose class is not installed where the page is
+    drawn.
+    """
     rows = [
         {"dataset": "tests.tasks.own_parts:Wide", "steps": n, "w1": 0.1, "samples": np.zeros((5, 1), np.float32)}
         for n in (1, 50)
@@ -320,7 +324,7 @@ def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside(
     assert "100" in sweep["data"][1]["text"]
 
 
-# --- in a real browser ------------------------------------------------------------------------------------------------
+# --- in a real browser ----------------------------------------------------------------------------
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = [

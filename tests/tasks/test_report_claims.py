@@ -1,4 +1,6 @@
-"""Claims are weighed by stated rules: known answers to chosen numbers, no opinion about the literature."""
+"""Claims are weighed by stated rules: known answers to chosen numbers, no opinion about the
+literature.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ Law = Callable[[int], float]
 
 
 def tremor(*place: object) -> float:
-    """A factor near 1 that nothing else shares: without a spread there is nothing to hold a difference against."""
+    """A factor near 1 that nothing else shares: without a spread there is nothing to hold a
+    difference against.
+    """
     return math.exp(TREMOR * random.Random(repr(place)).gauss(0, 1))  # noqa: S311
 
 
@@ -55,7 +59,9 @@ def rows_of(
     still: bool = False,
     **more: Plain,
 ) -> list[Spec]:
-    """One sampler whose error in n steps is ``law(n)``; `noise` is a factor per seed that samplers of one seed share."""
+    """One sampler whose error in n steps is ``law(n)``; `noise` is a factor per seed that samplers
+    of one seed share.
+    """
     return [
         {
             "formulation": "exact",
@@ -94,7 +100,7 @@ def power_laws(euler: float = 1.0, heun: float = 20.0) -> list[Spec]:
     return rows_of("euler", lambda n: euler / n) + rows_of("heun", lambda n: heun / heun_cost(n) ** 2)
 
 
-# --- comparisons ------------------------------------------------------------------------------------------------------
+# --- comparisons ----------------------------------------------------------------------------------
 
 
 def comparisons_of(rows: Sequence[Spec], first: str, second: str) -> list[Difference]:
@@ -159,9 +165,11 @@ def pairs_of(rng: np.random.Generator, seeds: int, noise: float = 0.7) -> NDArra
 
 
 def test_a_verdict_without_a_difference_contains_a_false_alarm_in_one_case_of_twenty() -> None:
-    """A dozen places without a difference, noise of a factor of two: 2,000 verdicts on three to five seeds.
+    """A dozen places without a difference, noise of a factor of two: 2,000 verdicts on three to
+    five seeds.
 
-    Their number is binomial with p below 0.05 (Holm); the bound is six standard deviations away (false alarms below 1e-8).
+    Their number is binomial with p below 0.05 (Holm); the bound is six standard deviations away
+    (false alarms below 1e-8).
     """
     rng = np.random.default_rng(8)
     trials = 2000
@@ -238,7 +246,7 @@ def test_a_place_at_which_nothing_is_told_neither_ends_a_stretch_nor_makes_a_cro
     assert crossings(found) == pytest.approx([math.sqrt(32)])  # from a factor of 2 at 4 to one of 1/2 at 8
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cost", [5.0, 7.3, 20.0])
@@ -493,7 +501,7 @@ def test_everything_is_json() -> None:
     ].keys()
 
 
-# --- on the page ------------------------------------------------------------------------------------------------------
+# --- on the page ----------------------------------------------------------------------------------
 
 
 def test_the_page_shows_what_was_weighed_and_names_what_was_not_asked() -> None:

@@ -20,7 +20,7 @@ from tests.tasks.chosen import OfCell, answers_to
 from tests.tasks.page_reader import pictures_of, sections_of
 from tests.tasks.realistic import realistic
 
-# --- where the error comes from ---------------------------------------------------------------------------------------
+# --- where the error comes from -------------------------------------------------------------------
 
 
 def split_rows(
@@ -32,7 +32,9 @@ def split_rows(
     floor: float = 0.01,
     **laws: Sequence[float],
 ) -> list[Spec]:
-    """Rows whose parts are given by step count, with the same relative noise on every part of a seed: the exact ones, too."""
+    """Rows whose parts are given by step count, with the same relative noise on every part of a
+    seed: the exact ones, too.
+    """
     rows = []
     for i, n in enumerate(steps):
         for seed in range(seeds):
@@ -151,7 +153,7 @@ def test_many_samplers_of_few_denoisers_stand_side_by_side() -> None:
     assert "<option" not in html
 
 
-# --- the error of the learned score -----------------------------------------------------------------------------------
+# --- the error of the learned score ---------------------------------------------------------------
 
 
 def with_errors(

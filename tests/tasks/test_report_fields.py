@@ -1,4 +1,6 @@
-"""The field of the flow: what is drawn is what the denoisers say, and what cannot be asked is left out."""
+"""The field of the flow: what is drawn is what the denoisers say, and what cannot be asked is left
+out.
+"""
 
 from __future__ import annotations
 

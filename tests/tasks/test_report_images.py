@@ -1,4 +1,6 @@
-"""Samples that are images are shown as images: every pixel where it belongs, beside the data, in the one file."""
+"""Samples that are images are shown as images: every pixel where it belongs, beside the data, in
+the one file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Samples on the line: their distribution against the number of steps, and on the way between noise and data."""
+"""Samples on the line: their distribution against the number of steps, and on the way between noise
+and data.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from tasks.results.models import ModelledAnswers
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import pictures_of, unpacked
 
-# --- against the number of steps --------------------------------------------------------------------------------------
+# --- against the number of steps ------------------------------------------------------------------
 
 
 def of_name(name: str) -> Target:
@@ -91,7 +93,7 @@ def test_a_target_on_the_line_need_not_be_scalar_by_its_class() -> None:
         assert (density * np.diff(edges)).sum() == pytest.approx(1, abs=0.02)
 
 
-# --- the way between noise and data -----------------------------------------------------------------------------------
+# --- the way between noise and data ---------------------------------------------------------------
 
 
 def a_way(moves: int, n: int = 400, *, forward: bool) -> ModelledAnswers:
@@ -159,7 +161,9 @@ def test_what_asks_no_model_is_drawn_against_steps() -> None:
 def test_moves_at_one_noise_level_are_drawn_with_the_paths_of_some_samples(
     sampler: str | Spec, sigma: list[float], lines: int
 ) -> None:
-    """Langevin dynamics, with or without a last step to the data: lines over the map, which a way through the levels has not."""
+    """Langevin dynamics, with or without a last step to the data: lines over the map, which a way
+    through the levels has not.
+    """
     states = (0.5 + np.random.default_rng(0).standard_normal((5, 300, 1)).cumsum(0)).astype(np.float32)
     path = states, np.stack([sigma, np.ones(5), sigma])
     html = draw_report(answers_to([{"sampler": sampler, "steps": 4, "w1": 0.1, "trajectory": path}], samples=300))

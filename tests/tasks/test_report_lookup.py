@@ -36,7 +36,9 @@ def known(part: Described[C] | None) -> C:
 
 
 def _split(tree: ast.AST) -> list[ast.Call]:
-    """Calls that take a label apart: a method of a text on a variable or attribute that is called as a label is."""
+    """Calls that take a label apart: a method of a text on a variable or attribute that is called
+    as a label is.
+    """
     taking = {"split", "rsplit", "partition", "rpartition", "removesuffix", "removeprefix", "startswith", "endswith"}
     found = []
     for node in ast.walk(tree):

@@ -1,4 +1,6 @@
-"""What is told of models rather than of samples, what stands beside curves, and what is ranked with what."""
+"""What is told of models rather than of samples, what stands beside curves, and what is ranked with
+what.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def row(metric: str = "w1", **more: Plain) -> Spec:
     return {metric: 0.1, **more}
 
 
-# --- metrics of models ------------------------------------------------------------------------------------------------
+# --- metrics of models ----------------------------------------------------------------------------
 
 
 def with_likelihoods() -> ModelledAnswers:
@@ -78,7 +80,7 @@ def test_there_is_no_such_table_where_nothing_of_the_kind_was_measured() -> None
     assert "What each model answers by itself" not in draw_report(answers)
 
 
-# --- baselines --------------------------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 VAE: Spec = {"formulation": "vae", "sampler": "decode", "steps": 1}
 
@@ -111,7 +113,7 @@ def test_a_study_of_nothing_else_has_its_own_picture() -> None:
     assert [picture.title for picture in quality(tabulate(with_baseline(())), "uniform", "w1")] == ["decode"]
 
 
-# --- rankings ---------------------------------------------------------------------------------------------------------
+# --- rankings -------------------------------------------------------------------------------------
 
 
 INDI = {"name": "indi", "degradation": {"name": "mask", "seen": [0]}}
@@ -203,7 +205,7 @@ def test_a_metric_that_does_not_apply_to_a_row_is_no_bug_of_that_row() -> None:
     assert (point.steps, metrics) == (11, ["w1"])
 
 
-# --- small things -----------------------------------------------------------------------------------------------------
+# --- small things ---------------------------------------------------------------------------------
 
 
 def test_a_logarithmic_axis_has_a_tick_where_there_is_something() -> None:

@@ -60,7 +60,7 @@ def test_one_is_singular() -> None:
     ]
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def spelled(*parts: Part) -> str:
@@ -112,7 +112,7 @@ def test_the_page_has_short_names_and_says_what_they_stand_for() -> None:
     assert "1 trained formulation (denoising) with 2 schedules (vp-linear, vp-cosine)" in html
 
 
-# --- warnings ---------------------------------------------------------------------------------------------------------
+# --- warnings -------------------------------------------------------------------------------------
 
 
 def test_a_schedule_that_does_not_end_in_noise_is_pointed_out() -> None:

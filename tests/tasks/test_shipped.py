@@ -41,8 +41,9 @@ def test_a_shipped_study_is_valid_says_what_it_is_and_is_called_as_its_file(name
 
 @pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
-    """Those of the documents ask nothing that is impossible; others may cross axes of which some do not go together, with the
-    reason, as long as most of it can be answered and every model is of some use.
+    """Those of the documents ask nothing that is impossible; others may cross axes of which some do
+    not go together, with the reason, as long as most of it can be answered and every model is of
+    some use.
     """
     (member,) = members(name)
     plan = make_plan(member.study, {}, ())
@@ -69,7 +70,9 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
 
 @pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_baseline(name: str) -> None:
-    """Where models are trained whose samples are made from noise; what is steered or restored answers another question."""
+    """Where models are trained whose samples are made from noise; what is steered or restored
+    answers another question.
+    """
     (member,) = members(name)
     compared = [
         point
@@ -97,7 +100,9 @@ def _document(name: str) -> tuple[int, int]:
 
 
 def small(study: Study) -> Study:
-    """The same questions of one seed, to models that are hardly trained, with few samples, at its two least step counts."""
+    """The same questions of one seed, to models that are hardly trained, with few samples, at its
+    two least step counts.
+    """
     spec = study.spec()
     for axes in (spec, *spec["grids"]):
         for choice in axes.get("samplers") or ():
@@ -120,7 +125,9 @@ def small(study: Study) -> Study:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
 def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
-    """By the functions that the flow calls, in this process: every answer that is possible is there, with what was asked of it."""
+    """By the functions that the flow calls, in this process: every answer that is possible is
+    there, with what was asked of it.
+    """
     (member,) = members(name)
     study = small(member.study)
     plan = make_plan(study, {}, ())
@@ -143,7 +150,9 @@ def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
 
 
 def _is_answered(answer: PointAnswer, study: Study, wanted: Requests) -> None:
-    """With a finite value and floor of each metric that is not refused, and of no other; with all that the study keeps."""
+    """With a finite value and floor of each metric that is not refused, and of no other; with all
+    that the study keeps.
+    """
     point = answer.point
     found = (point.cell, point.labels["sampler"], point.steps, answer.metrics)
     assert answer.error is None, (*found, answer.error)

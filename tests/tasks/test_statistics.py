@@ -1,6 +1,8 @@
-"""The one rule for "cannot be told apart": what it decides, how often it is wrong, and that everyone decides by it.
+"""The one rule for "cannot be told apart": what it decides, how often it is wrong, and that
+everyone decides by it.
 
-Simulations have fixed seeds. A bound is where a rate that is exactly as stated would be in one run of a thousand.
+Simulations have fixed seeds. A bound is where a rate that is exactly as stated would be in one run
+of a thousand.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def verdict_on(first: Sequence[float], second: Sequence[float], *, nothing_rando
     return answer
 
 
-# --- what it decides --------------------------------------------------------------------------------------------------
+# --- what it decides ------------------------------------------------------------------------------
 
 
 def test_one_seed_decides_nothing_unless_nothing_is_random() -> None:
@@ -122,7 +124,7 @@ def test_the_interval_on_a_logarithmic_axis_is_that_of_the_logarithms() -> None:
     assert geometric_interval(values[:2]) is mean_interval(values[:2]) is None
 
 
-# --- how often it is wrong --------------------------------------------------------------------------------------------
+# --- how often it is wrong ------------------------------------------------------------------------
 
 DISTRIBUTIONS = {
     "normal": lambda draw, shape: 10 + draw.normal(size=shape),
@@ -137,7 +139,9 @@ RANKINGS = 4000
 
 
 def table_of(title: str) -> dict[str, list[float]]:
-    """The rows of the first table below a heading of the docs: its first cell, and the rest as numbers (of per cents, too)."""
+    """The rows of the first table below a heading of the docs: its first cell, and the rest as
+    numbers (of per cents, too).
+    """
     text = DOCS.read_text(encoding="utf-8").split(f"# {title}\n", 1)[1]
     lines = re.findall(r"^\|(.+)\|$", text, flags=re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
@@ -146,7 +150,9 @@ def table_of(title: str) -> dict[str, list[float]]:
 
 
 def ranked(distribution: str, competitors: int, seeds: int) -> tuple[int, int]:
-    """Rankings of equals: in which of them the one that is best in truth is told from the first, and in which any is."""
+    """Rankings of equals: in which of them the one that is best in truth is told from the first,
+    and in which any is.
+    """
     draw = np.random.default_rng([competitors, seeds])
     values = DISTRIBUTIONS[distribution](draw, (RANKINGS, competitors, seeds))
     first = np.repeat(values.mean(axis=-1).argmin(axis=1) + competitors * np.arange(RANKINGS), competitors)
@@ -160,7 +166,9 @@ def ranked(distribution: str, competitors: int, seeds: int) -> tuple[int, int]:
 def test_of_equals_the_best_in_truth_is_told_from_the_first_no_more_often_than_half_the_level(
     distribution: str, competitors: int, seeds: int
 ) -> None:
-    """Any of them may be called the best; and that some of them is told apart is as often as the docs say."""
+    """Any of them may be called the best; and that some of them is told apart is as often as the
+    docs say.
+    """
     best, any_of_them = ranked(distribution, competitors, seeds)
     assert best <= stats.binom.isf(RARELY, RANKINGS, LEVEL / 2)
     worst = table_of("False alarms")[f"{competitors}"][SEEDS.index(seeds)] / 100
@@ -203,7 +211,7 @@ def test_changes_of_the_size_that_the_docs_name_are_found_in_four_cases_of_five(
         assert (p * tests <= LEVEL).mean() == pytest.approx(0.8, abs=0.045), (tests, size)
 
 
-# --- and everyone decides by it ---------------------------------------------------------------------------------------
+# --- and everyone decides by it -------------------------------------------------------------------
 
 SAMPLERS = ("ancestral", "ddim", "dpmpp-2m", "euler", "heun")
 

@@ -1,4 +1,6 @@
-"""Damage: whatever is lost or changed beneath is told, never returned as an answer, and costs nothing else."""
+"""Damage: whatever is lost or changed beneath is told, never returned as an answer, and costs
+nothing else.
+"""
 
 import contextlib
 import os
@@ -34,7 +36,9 @@ def uri(tmp_path: Path) -> str:
 
 
 def everything(uri: str) -> dict[str, str]:
-    """All that a store made by `small_store` answers, in words; raises what readers of each part would see."""
+    """All that a store made by `small_store` answers, in words; raises what readers of each part
+    would see.
+    """
     store = Store.open(uri)
     with store.reading("all of it"):
         root = store.group()
@@ -65,9 +69,11 @@ def _flipped(data: bytes, at: int, bit: int) -> bytes:
 
 
 def test_a_flipped_byte_anywhere_never_changes_an_answer(uri: str) -> None:
-    """In every file of the store, at two places; some bytes (of old snapshots, say) matter to nobody.
+    """In every file of the store, at two places; some bytes (of old snapshots, say) matter to
+    nobody.
 
-    The names in the files are other ones in each run, so the seed fixes the places and not what is there.
+    The names in the files are other ones in each run, so the seed fixes the places and not what is
+    there.
     """
     small_store(uri)
     good, choose, found = everything(uri), np.random.default_rng(20261122), 0
@@ -232,7 +238,9 @@ def _remount(folder: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
-    """The folder, for now, as a disk would be that the kernel has made read-only under running programs."""
+    """The folder, for now, as a disk would be that the kernel has made read-only under running
+    programs.
+    """
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     try:
         _remount(folder, "bind,ro")

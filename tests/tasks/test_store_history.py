@@ -1,4 +1,6 @@
-"""Snapshots by tag, id, beginning of an id and time; names that stay inside; what gc lets go of and what it keeps."""
+"""Snapshots by tag, id, beginning of an id and time; names that stay inside; what gc lets go of and
+what it keeps.
+"""
 
 import contextlib
 import time

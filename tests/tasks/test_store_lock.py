@@ -1,4 +1,6 @@
-"""One coordinator per store: refused, named, recognised when gone, taken over only where that cannot be known."""
+"""One coordinator per store: refused, named, recognised when gone, taken over only where that
+cannot be known.
+"""
 
 import json
 import os

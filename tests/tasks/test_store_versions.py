@@ -1,4 +1,6 @@
-"""Stores of older versions are read as they lie and migrated whole; those of newer ones are refused."""
+"""Stores of older versions are read as they lie and migrated whole; those of newer ones are
+refused.
+"""
 
 import importlib
 from pathlib import Path
@@ -136,7 +138,7 @@ def test_an_older_store_is_not_written_to_by_whoever_does_not_know_what_its_spec
     assert schema_of(older) < SCHEMA
 
 
-# --- what rows of older schemas do not say --------------------------------------------------------------------------------
+# --- what rows of older schemas do not say --------------------------------------------------------
 
 GONE = "gone_parts:"  # a module that was there when the runs were made, and is not here
 FACTS_OF = {  # by the labels of formulation and sampler
@@ -204,7 +206,9 @@ def test_what_is_known_of_metrics_is_found_in_the_studies_that_ask_for_them(run:
 
 
 def test_a_store_that_says_less_is_read_as_one_that_says_it(tmp_path: Path) -> None:
-    """The same run by the code of schema 2 and of schema 3: all but the classes that are gone has the same facts."""
+    """The same run by the code of schema 2 and of schema 3: all but the classes that are gone has
+    the same facts.
+    """
     old, new = (Answers(Store.open(unpacked(name, tmp_path)), "run") for name in ("run-2", "run-3"))
     assert old.points["point_id"].values.tolist() == new.points["point_id"].values.tolist()
     here = [not sampler.startswith(GONE) for sampler in new.points["sampler"].values.tolist()]

@@ -563,7 +563,7 @@ def test_a_trajectory_that_a_narrowed_study_does_not_ask_for_keeps_nothing_and_i
     assert load_study(tmp_path / "s.yaml", ["steps=[1,2,4]"]).keep.trajectories == ("heun@50",)
 
 
-# --- components inside components -------------------------------------------------------------------------------------
+# --- components inside components -----------------------------------------------------------------
 
 
 def test_parts_of_a_formulation_are_named_like_any_component(tmp_path: Path) -> None:

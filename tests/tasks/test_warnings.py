@@ -1,4 +1,6 @@
-"""Questions that have an answer, but not the one that is meant, are pointed out before they are asked."""
+"""Questions that have an answer, but not the one that is meant, are pointed out before they are
+asked.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def jobs_of(study: Study) -> list[Job]:
 
 
 def test_answers_do_not_depend_on_packing(study: Study) -> None:
-    """Adaptive, stochastic and multistep samplers, swapped schedules, learned uncertainty: alone as in company."""
+    """Adaptive, stochastic and multistep samplers, swapped schedules, learned uncertainty: alone as
+    in company.
+    """
     jobs = [job for job in jobs_of(study) if job.cell.training]
     whole = outcomes_of(answers(Shard(tuple(jobs)), study))
     assert all(error is None for error, *_ in whole.values())

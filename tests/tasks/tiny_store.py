@@ -26,7 +26,9 @@ SPEC: dict[str, Any] = {
 
 
 def answer(uri: str, spec: dict[str, Any] = SPEC, **requested: Any) -> Plan:
-    """Compute and commit what the store at `uri` lacks of a study, a commit per stage of a shard; what was planned."""
+    """Compute and commit what the store at `uri` lacks of a study, a commit per stage of a shard;
+    what was planned.
+    """
     study = Study.from_spec(spec)
     opened = Store.open(uri) if Store.exists(uri) else Store.create(uri)
     with coordinate(opened) as coordinator:

@@ -1,4 +1,6 @@
-"""What a schedule, a target and a denoiser say of the line: density, drift, diffusion, velocity, score."""
+"""What a schedule, a target and a denoiser say of the line: density, drift, diffusion, velocity,
+score.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def diffusion_of(schedule: Schedule) -> Amplitude:
 
 
 def flow_of(denoiser: Denoiser, schedule: Schedule) -> Field:
-    """The velocity of the probability flow that a denoiser of data on the line implies, ``alpha' D + sigma' eps``."""
+    """The velocity of the probability flow that a denoiser of data on the line implies,
+    ``alpha' D + sigma' eps``.
+    """
 
     def field(x: Tensor, t: float) -> Tensor:
         level = level_at([schedule], torch.tensor([t], dtype=torch.float64))

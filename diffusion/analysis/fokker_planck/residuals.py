@@ -27,11 +27,13 @@ def _curvature(f: Callable[[float], Tensor], step: float) -> Tensor:
 
 
 def continuity_residual(density: Field, flow: Field, x: Tensor, t: float, *, dx: float, dt: float) -> Tensor:
-    """``dq/dt + d(q v)/dx`` at places ``[n]``: zero where the velocity `flow` carries the density along.
+    """``dq/dt + d(q v)/dx`` at places ``[n]``: zero where the velocity `flow` carries the density
+    along.
 
-    Derivatives are differences over `dx` and `dt`, of eighth order: a few hundredths of the least width of q, and of the time
-    in which it changes. With ``flow_of(denoiser, schedule)`` and the target's exact density this is what the error of a learned
-    score does to the law; of float32 networks it is known to about 1e-7 / dx.
+    Derivatives are differences over `dx` and `dt`, of eighth order: a few hundredths of the least
+    width of q, and of the time in which it changes. With ``flow_of(denoiser, schedule)`` and the
+    target's exact density this is what the error of a learned score does to the law; of float32
+    networks it is known to about 1e-7 / dx.
     """
     change = _slope(lambda e: density(x, t + e), dt)
     return change + _slope(lambda e: density(x + e, t) * flow(x + e, t), dx)
@@ -40,7 +42,9 @@ def continuity_residual(density: Field, flow: Field, x: Tensor, t: float, *, dx:
 def fokker_planck_residual(
     density: Field, drift: Field, diffusion: Amplitude, x: Tensor, t: float, *, dx: float, dt: float
 ) -> Tensor:
-    """``dq/dt + d(q f)/dx - g^2/2 d^2q/dx^2`` at places ``[n]``; differences as for `continuity_residual`."""
+    """``dq/dt + d(q f)/dx - g^2/2 d^2q/dx^2`` at places ``[n]``; differences as for
+    `continuity_residual`.
+    """
     change = _slope(lambda e: density(x, t + e), dt)
     carried = _slope(lambda e: density(x + e, t) * drift(x + e, t), dx)
     return change + carried - 0.5 * diffusion(t) ** 2 * _curvature(lambda e: density(x + e, t), dx)
@@ -49,10 +53,11 @@ def fokker_planck_residual(
 def score_residual(
     score: Field, drift: Field, diffusion: Amplitude, x: Tensor, t: float, *, dx: float, dt: float
 ) -> Tensor:
-    """``ds/dt - d/dx [g^2/2 (ds/dx + s^2) - f s - df/dx]`` at places ``[n]``: what a score must obey, with no density asked for.
+    """``ds/dt - d/dx [g^2/2 (ds/dx + s^2) - f s - df/dx]`` at places ``[n]``: what a score must
+    obey, with no density asked for.
 
-    Source: Lai et al., FP-Diffusion: Improving Score-Based Diffusion Models by Enforcing the Underlying Score Fokker-Planck
-    Equation, ICML 2023. Differences as for `continuity_residual`.
+    Source: Lai et al., FP-Diffusion: Improving Score-Based Diffusion Models by Enforcing the
+    Underlying Score Fokker-Planck Equation, ICML 2023. Differences as for `continuity_residual`.
     """
     square = 0.5 * diffusion(t) ** 2
     change = _slope(lambda e: score(x, t + e), dt)

@@ -63,8 +63,9 @@ class Marginals:
 def masses_of(dataset: Dataset, edges: Tensor) -> Tensor:
     """The law of a target on the line, put on even cells: ``[n]``, of sum 1.
 
-    Each part of it is shared by the centres of the two nearest cells so that its mean stays where it is, atoms included; what
-    lies beyond the outer centres goes to the outer cells. The variance grows by about h^2/6.
+    Each part of it is shared by the centres of the two nearest cells so that its mean stays where
+    it is, atoms included; what lies beyond the outer centres goes to the outer cells. The variance
+    grows by about h^2/6.
 
     Raises:
         WrongValue: the target has no distribution function, or the cells are not even.
@@ -98,16 +99,18 @@ def evolve(
     *,
     tolerance: float = 1e-6,
 ) -> Tensor:
-    """Masses ``[K, n]`` at increasing `times` of a process ``dx = f(x, t) dt + g(t) dw`` that has `masses` ``[n]`` at the first.
+    """Masses ``[K, n]`` at increasing `times` of a process ``dx = f(x, t) dt + g(t) dw`` that has
+    `masses` ``[n]`` at the first.
 
-    `drift` is f, `diffusion` is g, `edges` ``[n + 1]`` are those of even cells; choose them so wide that nothing of note
-    reaches the ends, which reflect. Steps in time are halved until their error, summed over the cells, stays below `tolerance`
-    over the whole span; where f and g do not depend on time, one step does. Every row is nowhere negative and has the sum of
-    the first. The cost grows as ``g^2 (t_K - t_1) n^3``.
+    `drift` is f, `diffusion` is g, `edges` ``[n + 1]`` are those of even cells; choose them so wide
+    that nothing of note reaches the ends, which reflect. Steps in time are halved until their
+    error, summed over the cells, stays below `tolerance` over the whole span; where f and g do not
+    depend on time, one step does. Every row is nowhere negative and has the sum of the first. The
+    cost grows as ``g^2 (t_K - t_1) n^3``.
 
     Raises:
-        WrongValue: shapes that do not fit, cells that are not even, times that do not increase, negative masses, or a drift
-            or diffusion that is not finite.
+        WrongValue: shapes that do not fit, cells that are not even, times that do not increase,
+            negative masses, or a drift or diffusion that is not finite.
     """
     h = _even(edges)
     if masses.shape != (len(edges) - 1,) or not bool((masses >= 0).all()):
@@ -147,11 +150,13 @@ def evolve(
 def time_marginals(
     dataset: Dataset, schedule: Schedule, times: Sequence[float], *, cells: int = 480, reach: float = 8.0
 ) -> Marginals:
-    """The laws of ``x_t = alpha x_0 + sigma eps`` at the schedule's `times`, by the Fokker-Planck equation.
+    """The laws of ``x_t = alpha x_0 + sigma eps`` at the schedule's `times`, by the Fokker-Planck
+    equation.
 
-    Cells are even in ``(x - alpha m) / c`` (see the module) between -reach and +reach, and follow the law as it moves and
-    widens. They start from the law of the clean data, atoms included. Noise that is narrower than a cell, ``2 reach c / cells``,
-    is not resolved; probabilities of cells are right even there, up to neighbours.
+    Cells are even in ``(x - alpha m) / c`` (see the module) between -reach and +reach, and follow
+    the law as it moves and widens. They start from the law of the clean data, atoms included. Noise
+    that is narrower than a cell, ``2 reach c / cells``, is not resolved; probabilities of cells are
+    right even there, up to neighbours.
 
     Raises:
         WrongValue: the target has no distribution function, or a time lies outside ``[0, t_max]``.
@@ -207,7 +212,9 @@ def _bernoulli(z: np.ndarray) -> np.ndarray:
 
 
 def _stepped(m: np.ndarray, rates: Callable[[float], Rates], now: float, step: float) -> np.ndarray | None:
-    """The masses after a step of fourth order; None if the rates change so much in it that one would be negative."""
+    """The masses after a step of fourth order; None if the rates change so much in it that one
+    would be negative.
+    """
     shift = math.sqrt(3) / 6
     early, late = rates(now + (0.5 - shift) * step), rates(now + (0.5 + shift) * step)
     near, far = 0.25 + shift, 0.25 - shift

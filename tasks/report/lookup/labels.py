@@ -1,8 +1,8 @@
 """Labels as people read them: a component's name, with parameters only where they tell something.
 
-A point's label has every parameter that differs from its default, which makes some of them long. On the page a long label
-(`LONGEST`) loses the parameters that all labels of its name share; if it is the only one of its name, it loses all. What was
-left out is told once, in the page's list of names.
+A point's label has every parameter that differs from its default, which makes some of them long. On
+the page a long label (`LONGEST`) loses the parameters that all labels of its name share; if it is
+the only one of its name, it loses all. What was left out is told once, in the page's list of names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ LONGEST = 28
 
 @dataclass(frozen=True)
 class Part:
-    """One component of a label: what joins it to the one before, its name, and the parameters that differ from their defaults."""
+    """One component of a label: what joins it to the one before, its name, and the parameters that
+    differ from their defaults.
+    """
 
     name: str
     parameters: tuple[str, ...] = ()
@@ -37,7 +39,8 @@ class Part:
 def labels_of(rows: Iterable[Row]) -> dict[str, dict[str, tuple[Part, ...]]]:
     """The parts of every label, by kind: dataset, formulation, schedule and sampler.
 
-    A label that a component has by a rule of its own, or whose component cannot be made here, is one part without parameters.
+    A label that a component has by a rule of its own, or whose component cannot be made here, is
+    one part without parameters.
     """
     found: dict[str, dict[str, tuple[Part, ...]]] = {}
     for row in rows:
@@ -70,7 +73,8 @@ def _part(described: Described[Component] | None, joint: str = "") -> Part | Non
 
 
 def short_labels(labels: Mapping[str, tuple[Part, ...]]) -> dict[str, str]:
-    """For each label of one kind, given with its parts, what the page calls it; different labels stay different.
+    """For each label of one kind, given with its parts, what the page calls it; different labels
+    stay different.
 
     >>> short_labels({"denoising(parametrization=v,weighting=simple)": (Part("denoising", ("parametrization=v", "weighting=simple")),)})
     {'denoising(parametrization=v,weighting=simple)': 'denoising'}

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the answers. Texts are labels: they tell rows apart and are shown, and nothing is read out of them."""
+    """One row of the answers. Texts are labels: they tell rows apart and are shown, and nothing is
+    read out of them.
+    """
 
     dataset: str
     formulation: str

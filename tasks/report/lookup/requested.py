@@ -1,7 +1,7 @@
 """What every row asked, from the specs that the store keeps: components, and never their labels.
 
-A store may hold answers about components that this installation cannot make (a plug-in, an older version). They have their name all
-the same, and the page does without the rest of them.
+A store may hold answers about components that this installation cannot make (a plug-in, an older
+version). They have their name all the same, and the page does without the rest of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Described(Generic[C_co]):
     """A component as the store describes it.
 
     Args:
-        name: The registered name, or the address of a class of somebody's own; empty where the store has no description.
+        name: The registered name, or the address of a class of somebody's own; empty where the
+            store has no description.
         component: The component; None where this installation cannot make it.
         missing: Why it cannot; empty if it can.
     """
@@ -80,7 +81,9 @@ class Requested:
 
     @property
     def rule(self) -> str:
-        """The sampler's name where it samples as it is: neither guided nor on another schedule than the model's; else empty."""
+        """The sampler's name where it samples as it is: neither guided nor on another schedule than
+        the model's; else empty.
+        """
         return self.sampler.name if self.guidance is None and self.other_schedule is None else ""
 
 

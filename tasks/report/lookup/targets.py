@@ -1,7 +1,8 @@
 """The exact law of a dataset, as far as it is known: what histograms are compared with.
 
-A store may hold answers about a dataset that this installation does not have (a plug-in, an older version); then
-there is no exact law to draw, the page says why, and everything else is drawn all the same.
+A store may hold answers about a dataset that this installation does not have (a plug-in, an older
+version); then there is no exact law to draw, the page says why, and everything else is drawn all
+the same.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Target:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """Channels, height and width, where the points are images; of a conditioned law, those of the whole."""
+        """Channels, height and width, where the points are images; of a conditioned law, those of
+        the whole.
+        """
         return (
             self.shape
             if self.distribution is None or self.distribution.image_shape is None
@@ -60,18 +63,23 @@ class Target:
 
     @property
     def torus_moment(self) -> float:
-        """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the surface."""
+        """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the
+        surface.
+        """
         return self.distribution.second_moment if isinstance(self.distribution, Torus) else float("nan")
 
     def sample(self, n: int) -> Array | None:
-        """`n` draws of the clean target ``[n, dim]``, always the same, or None where it is not known."""
+        """`n` draws of the clean target ``[n, dim]``, always the same, or None where it is not
+        known.
+        """
         if self.distribution is None:
             return None
         found: Array = self.distribution.sample(n, stream("report", self.name)).double().numpy()
         return found
 
     def error_of_its_mean(self, metric: BaseMetric | None) -> float:
-        """What a metric says of samples that all lie on the target's mean, as one step of a sampler leaves them.
+        """What a metric says of samples that all lie on the target's mean, as one step of a sampler
+        leaves them.
 
         NaN where target or metric is not known, or they do not go together.
         """
@@ -84,7 +92,9 @@ class Target:
             return math.nan
 
     def support(self) -> tuple[float, float] | None:
-        """Where a target on the line lives: its ends, or its 0.5 % and 99.5 % quantiles where it has none."""
+        """Where a target on the line lives: its ends, or its 0.5 % and 99.5 % quantiles where it
+        has none.
+        """
         if self.distribution is None or not self.distribution.has_cdf:
             return None
         ends = self.distribution.quantile(torch.tensor([0.0, 1.0, 0.005, 0.995], dtype=torch.float64)).tolist()
@@ -92,12 +102,16 @@ class Target:
         return float(low), float(high)
 
     def standard_deviation(self, alpha: float, sigma: float) -> float:
-        """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is unknown)."""
+        """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is
+        unknown).
+        """
         std = 1.0 if self.distribution is None else self.distribution.std
         return float(np.hypot(alpha * std, sigma))
 
     def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
-        """Mean density of x = alpha x_0 + sigma eps in each bin of a target on the line, or None where it is not known."""
+        """Mean density of x = alpha x_0 + sigma eps in each bin of a target on the line, or None
+        where it is not known.
+        """
         distribution = self.distribution
         if distribution is None or distribution.dim != 1:
             return None
@@ -116,10 +130,12 @@ class Target:
 
 
 def target_of(rows: Iterable[Row]) -> Target:
-    """What rows of one label should follow: their dataset; where they are guided, that dataset given what guidance knows.
+    """What rows of one label should follow: their dataset; where they are guided, that dataset
+    given what guidance knows.
 
     Args:
-        rows: Rows of the same dataset label. One that was never asked of a model says nothing of it.
+        rows: Rows of the same dataset label. One that was never asked of a model says nothing of
+            it.
     """
     found = Target("", None, "it has no rows")
     for row in rows:
@@ -144,9 +160,11 @@ def _target_of(row: Row) -> Target:
 
 
 def solved(distribution: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
-    """The density at a time by the Fokker-Planck equation, a mean for each bin of the line; None where that is not solved.
+    """The density at a time by the Fokker-Planck equation, a mean for each bin of the line; None
+    where that is not solved.
 
-    No formula of the noised law is asked: it is a second opinion on it, and the only one where there is none.
+    No formula of the noised law is asked: it is a second opinion on it, and the only one where
+    there is none.
     """
     if distribution.dim != 1 or not distribution.has_cdf or not 0 <= time <= schedule.t_max:
         return None
@@ -157,9 +175,11 @@ def solved(distribution: Dataset, schedule: Schedule, time: float, edges: Array)
 
 
 def followed(target: Target, row: Row) -> Target | None:
-    """The law that a row's samples should follow: as a rule `target` itself; None where it is another one and cannot be rebuilt.
+    """The law that a row's samples should follow: as a rule `target` itself; None where it is
+    another one and cannot be rebuilt.
 
-    A sampler may have a target of its own, the law at the last level that it passes (`diffusion.samplers.OwnTarget`).
+    A sampler may have a target of its own, the law at the last level that it passes
+    (`diffusion.samplers.OwnTarget`).
     """
     sampler, grid = row.requested.sampler, row.requested.grid.component
     schedule = row.requested.sampling_schedule.component

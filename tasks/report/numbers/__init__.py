@@ -1,1 +1,3 @@
-"""What is computed from the rows: curves, findings, the literature weighed on them, where the error comes from."""
+"""What is computed from the rows: curves, findings, the literature weighed on them, where the error
+comes from.
+"""

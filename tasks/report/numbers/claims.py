@@ -1,8 +1,9 @@
 """What the literature says of samplers and formulations, weighed on the numbers of a study.
 
-A verdict is about one data set, one denoiser (exact, or a trained formulation) on one schedule, and the data set's first metric:
-`holds`, `does not hold`, `holds in part` or `cannot be told`, by the rules of `evidence` and `comparisons`. A claim whose rows the
-study does not have is not asked, and has none.
+A verdict is about one data set, one denoiser (exact, or a trained formulation) on one schedule, and
+the data set's first metric: `holds`, `does not hold`, `holds in part` or `cannot be told`, by the
+rules of `evidence` and `comparisons`. A claim whose rows the study does not have is not asked, and
+has none.
 
 Claims about few steps mean N <= 10 (`evidence.FEW`).
 """
@@ -59,10 +60,11 @@ def weigh(table: Tabulation) -> list[Weighed]:
 
 
 def claims(answers: Answers) -> list[Spec]:
-    """Every claim as plain values: `claim`, `text`, `source`, `needs`, `asked`, and a list of `verdicts`.
+    """Every claim as plain values: `claim`, `text`, `source`, `needs`, `asked`, and a list of
+    `verdicts`.
 
-    A verdict has `dataset`, `metric`, `formulation` (``exact`` for the exact denoiser), `schedule`, `compared`, `verdict`, `text`,
-    `crossings` and `comparisons`.
+    A verdict has `dataset`, `metric`, `formulation` (``exact`` for the exact denoiser), `schedule`,
+    `compared`, `verdict`, `text`, `crossings` and `comparisons`.
     """
     return [
         {

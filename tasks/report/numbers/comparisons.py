@@ -1,20 +1,25 @@
-"""Two ways of sampling at equal cost: which of them errs less, by how much, and whether the seeds can tell.
+"""Two ways of sampling at equal cost: which of them errs less, by how much, and whether the seeds
+can tell.
 
-*What is compared.* The metric m itself, by its logarithm, seed by seed: seeds share start noise between samplers, formulations
-and schedules, and a paired difference is sharper than either mean. m is not reduced by its floor (the difference of two noisy
-numbers near zero has no logarithm). Nor by its limit of many steps, which exact rows know (`error_decomposition`): two samplers of one
-denoiser have the same limit, so that subtracting it changes neither the sign nor the noise of their difference. Where it says
-more is in *how much*: the ratio of what exceeds the limit is given besides, where both excesses rise above their own noise.
+*What is compared.* The metric m itself, by its logarithm, seed by seed: seeds share start noise
+between samplers, formulations and schedules, and a paired difference is sharper than either mean. m
+is not reduced by its floor (the difference of two noisy numbers near zero has no logarithm). Nor by
+its limit of many steps, which exact rows know (`error_decomposition`): two samplers of one denoiser
+have the same limit, so that subtracting it changes neither the sign nor the noise of their
+difference. Where it says more is in *how much*: the ratio of what exceeds the limit is given
+besides, where both excesses rise above their own noise.
 
-*Equal cost.* A sampler is asked at certain numbers of evaluations (NFE). Between two neighbouring ones log m is taken as linear in
-log NFE; nothing is extrapolated, and nothing is interpolated over a step count that failed. Comparisons are made at every NFE at
-which either of the two was asked and both are known. Two curves of straight pieces have a difference of straight pieces, so
-that a crossing is found exactly where these cross. Samples that diverged count as an error beyond all others (`DIVERGED`);
-what failed for other reasons has no error.
+*Equal cost.* A sampler is asked at certain numbers of evaluations (NFE). Between two neighbouring
+ones log m is taken as linear in log NFE; nothing is extrapolated, and nothing is interpolated over
+a step count that failed. Comparisons are made at every NFE at which either of the two was asked and
+both are known. Two curves of straight pieces have a difference of straight pieces, so that a
+crossing is found exactly where these cross. Samples that diverged count as an error beyond all
+others (`DIVERGED`); what failed for other reasons has no error.
 
-*Told.* The first errs less, or more, if the rule of `tasks.statistics.decision` tells the two apart, and if the means of log m differ
-by more than 5 % (less is of little use to anybody). The comparisons of one verdict are a family of tests: there are a dozen, and at 5 %
-each every other verdict would contain a false alarm.
+*Told.* The first errs less, or more, if the rule of `tasks.statistics.decision` tells the two
+apart, and if the means of log m differ by more than 5 % (less is of little use to anybody). The
+comparisons of one verdict are a family of tests: there are a dozen, and at 5 % each every other
+verdict would contain a false alarm.
 """
 
 from __future__ import annotations
@@ -44,8 +49,9 @@ DIVERGED = 1e300
 class Run:
     """One sampler on one denoiser: the error at each step count asked, steps ascending, by seed.
 
-    `nfe[i]` is NaN where no seed has an answer, `errors[s][i]` where seed s has none (or one that has no logarithm).
-    `limits[s]` is the metric at the limit of many steps, for exact denoisers. `fixed` where seeds change nothing.
+    `nfe[i]` is NaN where no seed has an answer, `errors[s][i]` where seed s has none (or one that
+    has no logarithm). `limits[s]` is the metric at the limit of many steps, for exact denoisers.
+    `fixed` where seeds change nothing.
     """
 
     series: Series
@@ -103,11 +109,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first against the second at one place, an NFE or a step count; errors are geometric means over seeds.
+    """The first against the second at one place, an NFE or a step count; errors are geometric means
+    over seeds.
 
-    `log_ratio` is the mean of the difference of their logarithms, `half` half of its 95 % interval (NaN for fewer than three seeds).
-    `pairs` are the errors by seed ``[seed, 2]``, and `fixed` says that seeds change nothing. `decided` is -1 if the first errs less, 1 if
-    more, 0 if that cannot be told (`judged`). `excess` is the ratio of what exceeds the limit of many steps, or NaN.
+    `log_ratio` is the mean of the difference of their logarithms, `half` half of its 95 % interval
+    (NaN for fewer than three seeds). `pairs` are the errors by seed ``[seed, 2]``, and `fixed` says
+    that seeds change nothing. `decided` is -1 if the first errs less, 1 if more, 0 if that cannot
+    be told (`judged`). `excess` is the ratio of what exceeds the limit of many steps, or NaN.
     """
 
     at: float
@@ -123,12 +131,16 @@ class Difference:
 
     @property
     def times(self) -> float:
-        """How many times the smaller error fits into the larger one; infinite where one of them diverged."""
+        """How many times the smaller error fits into the larger one; infinite where one of them
+        diverged.
+        """
         return math.exp(abs(self.log_ratio)) if max(self.first, self.second) < DIVERGED else math.inf
 
 
 def runs(table: Tabulation, dataset: str, metric: str) -> list[Run]:
-    """Every sampler on every denoiser, in the table's order; adaptive samplers, whose cost does not grow with N, are left out."""
+    """Every sampler on every denoiser, in the table's order; adaptive samplers, whose cost does not
+    grow with N, are left out.
+    """
     groups: dict[tuple[Series, str, str], list[Row]] = {}
     for point in table.points:
         series = table.series_of(point.formulation, point.schedule)
@@ -228,7 +240,9 @@ def judged(found: Sequence[Difference]) -> list[Difference]:
 
 
 def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
-    """Ratio of what the errors ``[seed, 2]`` have above the limit ``[seed]``; NaN unless both rise above their own noise."""
+    """Ratio of what the errors ``[seed, 2]`` have above the limit ``[seed]``; NaN unless both rise
+    above their own noise.
+    """
     contrasts = decision.by_seed(np.stack([limits, limits]), pairs.T, scale=decision.LINEAR)
     decided = decision.decided(contrasts, np.arange(2), nothing_random=np.full(2, fixed))
     if not (decided.apart & (contrasts.sign > 0)).all():
@@ -238,10 +252,12 @@ def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
 
 
 def crossings(found: Sequence[Difference]) -> list[float]:
-    """Where the difference changes sign between a place where the first is decided to err less and one where it errs more.
+    """Where the difference changes sign between a place where the first is decided to err less and
+    one where it errs more.
 
-    Between two places the difference of log errors is linear in the logarithm of the place. Of several changes of sign between
-    two told places, noise makes all but one; they are summed up by their geometric mean.
+    Between two places the difference of log errors is linear in the logarithm of the place. Of
+    several changes of sign between two told places, noise makes all but one; they are summed up by
+    their geometric mean.
     """
     decided = [i for i, one in enumerate(found) if one.decided]
     places = []

@@ -1,16 +1,19 @@
 """Points to curves: seeds become a mean, a standard error and an interval.
 
-For n seeds with values x_i at one question, ``mean = sum x_i / n``, ``sem = s / sqrt(n)`` with s^2 the unbiased
-variance, and the interval of the mean is Student's (`tasks.statistics.intervals`).
+For n seeds with values x_i at one question, ``mean = sum x_i / n``, ``sem = s / sqrt(n)`` with s^2
+the unbiased variance, and the interval of the mean is Student's (`tasks.statistics.intervals`).
 
-On a logarithmic axis the same is said of ``log x_i``: the curve is the geometric mean, and its band that mean's interval.
+On a logarithmic axis the same is said of ``log x_i``: the curve is the geometric mean, and its band
+that mean's interval.
 
-A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact denoiser on a schedule.
-A *panel* is a sampler (and its grid, where a study asks for several). A *baseline* is a model that samples in its own way at one cost
-(an autoencoder's decoder): it has no curve, and stands as a level line in the panels of others.
+A *series* is what one line of a figure shows: a trained formulation on a schedule, or the exact
+denoiser on a schedule. A *panel* is a sampler (and its grid, where a study asks for several). A
+*baseline* is a model that samples in its own way at one cost (an autoencoder's decoder): it has no
+curve, and stands as a level line in the panels of others.
 
-A metric that looks at the model and not at samples (`nll`, `score-error`) does not depend on sampler and steps: it is one of
-`of_models`, which `models` tabulates, and none of the `metrics` here.
+A metric that looks at the model and not at samples (`nll`, `score-error`) does not depend on
+sampler and steps: it is one of `of_models`, which `models` tabulates, and none of the `metrics`
+here.
 """
 
 from __future__ import annotations
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
 class Series:
     """One line of a figure, with the number that gives it its colour and symbol.
 
-    An exact series has the style of the first trained one on its schedule and is shown as long as one of the trained
-    series in `shown_with` is.
+    An exact series has the style of the first trained one on its schedule and is shown as long as
+    one of the trained series in `shown_with` is.
     """
 
     key: int
@@ -59,7 +62,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A sampler, and a grid where the study compares grids; `name` is what the page calls the sampler, `rule` its own name."""
+    """A sampler, and a grid where the study compares grids; `name` is what the page calls the
+    sampler, `rule` its own name.
+    """
 
     sampler: str
     grid: str | None = None
@@ -106,7 +111,9 @@ class Mean:
 
     @property
     def geometric_interval(self) -> tuple[float, float] | None:
-        """``exp`` of the 95 % interval of the mean of ``log x``; None for fewer than three seeds, and if one is not positive."""
+        """``exp`` of the 95 % interval of the mean of ``log x``; None for fewer than three seeds,
+        and if one is not positive.
+        """
         return geometric_interval(self.values)
 
 
@@ -123,7 +130,9 @@ def values_by_seed(means: Sequence[Mean]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One series in one panel: a mean per step count, ascending; `start` is what its samples set out from."""
+    """One series in one panel: a mean per step count, ascending; `start` is what its samples set
+    out from.
+    """
 
     dataset: str
     metric: str
@@ -172,7 +181,9 @@ class Tabulation:
         return self.shorts.get(label, label)
 
     def nothing_random(self, sampler: str, series: Series) -> bool:
-        """Whether seeds change nothing: an exact denoiser, a deterministic sampler, quantiles to start from."""
+        """Whether seeds change nothing: an exact denoiser, a deterministic sampler, quantiles to
+        start from.
+        """
         return series.exact and sampler in self.fixed
 
     def select(self, dataset: str, metric: str, panel: Panel | None = None) -> list[Curve]:
@@ -184,7 +195,9 @@ class Tabulation:
         ]
 
     def baselines(self, dataset: str, metric: str) -> list[Curve]:
-        """The curves of panels that hold nothing but single points at N = 1, beside panels with more to see."""
+        """The curves of panels that hold nothing but single points at N = 1, beside panels with
+        more to see.
+        """
         by_panel: dict[Panel, list[Curve]] = {}
         for curve in self.select(dataset, metric):
             by_panel.setdefault(curve.panel, []).append(curve)
@@ -192,7 +205,9 @@ class Tabulation:
         return [curve for own in alone for curve in own] if len(alone) < len(by_panel) else []
 
     def floor(self, dataset: str, metric: str, panel: Panel, series: Series) -> float | None:
-        """The sampling floor of the law that one curve's samples should follow; None if it is not known."""
+        """The sampling floor of the law that one curve's samples should follow; None if it is not
+        known.
+        """
         return self.floors.get((dataset, metric, panel.sampler, series.schedule, series.formulation))
 
     def floors_of(self, dataset: str, metric: str, *names: str) -> list[float]:
@@ -204,7 +219,9 @@ class Tabulation:
         )
 
     def metrics_of(self, dataset: str) -> list[str]:
-        """The metrics that mean something for a dataset: those with an answer; all, where nothing was answered."""
+        """The metrics that mean something for a dataset: those with an answer; all, where nothing
+        was answered.
+        """
         rows = [point for point in self.points if point.dataset == dataset]
         found = [m for m in self.metrics if any(math.isfinite(point.values[m]) for point in rows)]
         return found or list(self.metrics)
@@ -301,7 +318,9 @@ def _series(rows: Sequence[Row], shorts: Mapping[str, str]) -> tuple[Series, ...
 
 
 def _floors(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
-    """The median sampling floor of each dataset, metric, sampler, schedule and formulation (of restorations, by what was observed)."""
+    """The median sampling floor of each dataset, metric, sampler, schedule and formulation (of
+    restorations, by what was observed).
+    """
     found: dict[tuple[str, str, str, str, str], list[float]] = {}
     for row in rows:
         for metric in row.values:

@@ -1,11 +1,12 @@
 """Where an error comes from: network, discretisation, prior and floor against the number of steps.
 
-The parts of a metric add up to it (`error_decomposition`). They are means over seeds, and may be negative, being differences of noisy
-numbers.
+The parts of a metric add up to it (`error_decomposition`). They are means over seeds, and may be
+negative, being differences of noisy numbers.
 
-*Dominates.* The network's error is larger than the discretisation's at N if the rule of `tasks.statistics.decision` tells the two apart,
-seed by seed; the step counts of one series are a family of tests. It dominates from the least N on from which that is so and after
-which the opposite is told nowhere.
+*Dominates.* The network's error is larger than the discretisation's at N if the rule of
+`tasks.statistics.decision` tells the two apart, seed by seed; the step counts of one series are a
+family of tests. It dominates from the least N on from which that is so and after which the opposite
+is told nowhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SHOWN = (*PARTS, FLOOR)
 
 @dataclass(frozen=True)
 class Split:
-    """The parts of a metric at one step count, a mean over seeds each; `total` is their sum, the metric."""
+    """The parts of a metric at one step count, a mean over seeds each; `total` is their sum, the
+    metric.
+    """
 
     total: Mean
     parts: dict[str, Mean]
@@ -62,7 +65,9 @@ class Origin:
         return SHOWN[1:] if self.series.exact else SHOWN
 
     def network_from(self) -> int | None:
-        """The least N from which on the network's error is larger than the discretisation's; None if there is none."""
+        """The least N from which on the network's error is larger than the discretisation's; None
+        if there is none.
+        """
         network, discretisation = (
             values_by_seed([split.parts[part] for split in self.at]) for part in ("network", "discretisation")
         )
@@ -78,7 +83,9 @@ class Origin:
 
 
 def metric_with_parts(table: Tabulation, dataset: str) -> str | None:
-    """The data set's first metric whose error is split; None where there is no exact denoiser to split it with."""
+    """The data set's first metric whose error is split; None where there is no exact denoiser to
+    split it with.
+    """
     rows = [point for point in table.points if point.dataset == dataset and point.status == "ok"]
     for metric in table.metrics_of(dataset):
         if any(_parts(point, metric) for point in rows):
@@ -95,7 +102,9 @@ def _parts(point: Row, metric: str) -> dict[str, float]:
 
 
 def origins(table: Tabulation, dataset: str, metric: str) -> list[Origin]:
-    """Every series whose error is split, by panel; exact ones only where no trained one is on their schedule."""
+    """Every series whose error is split, by panel; exact ones only where no trained one is on their
+    schedule.
+    """
     groups: dict[tuple[Panel, Series], dict[int, list[tuple[Row, dict[str, float]]]]] = {}
     for point in table.points:
         series = table.series_of(point.formulation, point.schedule)
@@ -124,7 +133,9 @@ def _split(n: int, found: Sequence[tuple[Row, dict[str, float]]], metric: str) -
 
 
 def reading(found: Sequence[Origin], panel: Panel, metric: str) -> str:
-    """One sentence: what dominates at the fewest and at the most steps, and from where on the network does."""
+    """One sentence: what dominates at the fewest and at the most steps, and from where on the
+    network does.
+    """
     own = [origin for origin in found if origin.panel == panel]
     if not own:
         return ""

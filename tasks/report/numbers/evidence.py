@@ -1,6 +1,7 @@
 """What a verdict is, what it is computed from, and how it is put into words.
 
-The kinds of verdicts, by comparisons that the seeds can tell (`comparisons` has the rules and why they are so):
+The kinds of verdicts, by comparisons that the seeds can tell (`comparisons` has the rules and why
+they are so):
 
 - `holds`: at least one comparison is told in favour of the claim, and none against it;
 - `does not hold`: the other way round;
@@ -28,7 +29,8 @@ FEW = 10  # steps, in what the literature says of few
 class Verdict:
     """What a claim comes to on one data set, denoiser and schedule, with the numbers behind it.
 
-    `crossings` are places (NFE, or steps where `unit` says so) at which the better of two becomes the worse.
+    `crossings` are places (NFE, or steps where `unit` says so) at which the better of two becomes
+    the worse.
     """
 
     dataset: str
@@ -105,7 +107,9 @@ class Evidence:
         return self._runs[dataset]
 
     def own_grid(self, dataset: str, sampler: str) -> list[Run]:
-        """The runs of one sampler, one for each denoiser: on the schedule's own grid, or else on the first one asked."""
+        """The runs of one sampler, one for each denoiser: on the schedule's own grid, or else on
+        the first one asked.
+        """
         chosen: dict[int, Run] = {}
         for run in self.runs(dataset):
             known = run.series.key in chosen
@@ -114,7 +118,9 @@ class Evidence:
         return list(chosen.values())
 
     def pairs(self, dataset: str, first: Iterable[str], second: str) -> Iterator[tuple[Run, Run]]:
-        """Runs of two samplers on the same denoiser and grid; samplers by their names, of `first` with any parameters."""
+        """Runs of two samplers on the same denoiser and grid; samplers by their names, of `first`
+        with any parameters.
+        """
         wanted = set(first)
         known = self.runs(dataset)
         for a in known:
@@ -123,7 +129,9 @@ class Evidence:
                     yield a, b
 
     def collapsed(self, dataset: str, run: Run) -> set[float]:
-        """The step counts, from the fewest on without a gap, at which samples that all lie on the mean would score the same."""
+        """The step counts, from the fewest on without a gap, at which samples that all lie on the
+        mean would score the same.
+        """
         point = self.point_mass(dataset)
         found: set[float] = set()
         for i, n in enumerate(run.steps):
@@ -207,7 +215,9 @@ def pair(
     kind: Callable[[Sequence[Difference]], str] = decided_by,
     note: Callable[[Sequence[Difference]], str] | None = None,
 ) -> Iterator[Verdict]:
-    """The verdict on two samplers at equal cost, if there is any place at which they can be compared."""
+    """The verdict on two samplers at equal cost, if there is any place at which they can be
+    compared.
+    """
     found = compare_at_cost(first, second)
     if found:
         yield Verdict(

@@ -8,8 +8,9 @@ the noise asks no model and is measured against another distribution: it is not 
 is a mean over the seeds that did not fail. Who ties with the best at a budget is decided by the
 rule of `tasks.statistics.decision`, those ranked being a family.
 
-*Beyond.* Samples that all lie on the target's mean have some error. One a hundred times as large says that samples left the
-data altogether, whatever comes of it at other step counts: `Beyond` lists such answers.
+*Beyond.* Samples that all lie on the target's mean have some error. One a hundred times as large
+says that samples left the data altogether, whatever comes of it at other step counts: `Beyond`
+lists such answers.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Line:
 class Best:
     """The best answer that costs at most `budget` network evaluations.
 
-    `ties` are those that are not told apart from it, `undecided` those of whom the seeds cannot say.
+    `ties` are those that are not told apart from it, `undecided` those of whom the seeds cannot
+    say.
     """
 
     budget: int
@@ -146,7 +148,9 @@ class Verdicts:
         return sum(len(lines) for _, lines in self.by_series())
 
     def tally(self) -> str:
-        """How many curves lie near their exact ones: at every N, from some N on, or not at the largest."""
+        """How many curves lie near their exact ones: at every N, from some N on, or not at the
+        largest.
+        """
         compared = [one for one in self.nearness if one.ratios]
         everywhere = sum(one.near_everywhere for one in compared)
         later = sum(one.near_from is not None for one in compared) - everywhere
@@ -184,7 +188,9 @@ def _titles(ones: Sequence[Nearness]) -> str:
 
 
 def verdicts(table: Tabulation, dataset: str, metric: str, point_mass: float = math.nan) -> Verdicts:
-    """Best per budget and nearness to exact, for one dataset and metric; `point_mass` is the error of samples at the mean."""
+    """Best per budget and nearness to exact, for one dataset and metric; `point_mass` is the error
+    of samples at the mean.
+    """
     curves = table.select(dataset, metric)
     higher = metric in table.higher_is_better
     trained = [curve for curve in curves if not curve.series.exact]
@@ -232,9 +238,11 @@ def failures(table: Tabulation) -> list[Failure]:
 
 
 def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
-    """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and always shown.
+    """Rows that claim to be ``ok`` although a metric is not a finite number: always a bug, and
+    always shown.
 
-    A metric that does not apply to a row (it compares with what was restored, and nothing was) has no floor there either.
+    A metric that does not apply to a row (it compares with what was restored, and nothing was) has
+    no floor there either.
     """
     found = []
     requested = {dataset: table.metrics_of(dataset) for dataset in table.datasets}
@@ -251,7 +259,9 @@ def not_numbers(table: Tabulation) -> list[tuple[Row, list[str]]]:
 
 
 def _ratios(curve: Curve, exact: Curve | None, floor: float, *, higher: bool) -> tuple[Ratio, ...]:
-    """The trained means against the exact ones at the step counts of both, which are one family of tests."""
+    """The trained means against the exact ones at the step counts of both, which are one family of
+    tests.
+    """
     reference = {} if exact is None else exact.by_steps()
     pairs = [(mean, reference[mean.steps]) for mean in curve.at if mean.steps in reference]
     if not pairs:
@@ -290,7 +300,9 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
 
 
 def thin(values: Sequence[int], most: int) -> list[int]:
-    """At most `most` of ascending values, first and last included, about evenly spaced in the logarithm."""
+    """At most `most` of ascending values, first and last included, about evenly spaced in the
+    logarithm.
+    """
     if len(values) <= most:
         return list(values)
     low, high = math.log(max(values[0], 1)), math.log(max(values[-1], 1))

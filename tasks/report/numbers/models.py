@@ -1,9 +1,11 @@
-"""What each model answers by itself, whatever is drawn with it: likelihood, bounds, the mean error of its score.
+"""What each model answers by itself, whatever is drawn with it: likelihood, bounds, the mean error
+of its score.
 
-Such a metric belongs to a cell, and all its points repeat it: seeds are told apart by cell. Where it has a floor (the true
-density's value on the same draws, for `nll`), the difference from it is taken seed by seed: both depend on which points were
-drawn, their difference hardly does. Densities are those of data with the least noise of the schedule, which therefore stands in
-the table. Exact rows stand below the trained ones: what they have above the floor is the process', not a network's.
+Such a metric belongs to a cell, and all its points repeat it: seeds are told apart by cell. Where
+it has a floor (the true density's value on the same draws, for `nll`), the difference from it is
+taken seed by seed: both depend on which points were drawn, their difference hardly does. Densities
+are those of data with the least noise of the schedule, which therefore stands in the table. Exact
+rows stand below the trained ones: what they have above the floor is the process', not a network's.
 """
 
 from __future__ import annotations

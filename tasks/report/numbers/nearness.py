@@ -1,15 +1,15 @@
 """Nearness of a trained curve to its exact one.
 
-At one step count let x and e be the seed means of the trained and of the exact
-denoiser (same dataset, schedule, sampler, grid and steps), with standard errors s_x and s_e, and f the sampling
+At one step count let x and e be the seed means of the trained and of the exact denoiser (same
+dataset, schedule, sampler, grid and steps), with standard errors s_x and s_e, and f the sampling
 floor. The trained one lies *near* its exact curve when
 
     |x - e| <= (FACTOR - 1) min(|x|, |e|) + f,      FACTOR = 1.5,
 
-that is: within a factor of 1.5, allowing for what so many samples cannot tell apart. (A metric that is better the higher it
-is has no floor to allow for.) If the difference is larger, but what it is beyond that cannot be told from nothing, so few
-seeds cannot tell, and that is what is said: by the rule of `tasks.statistics.decision`, the step counts of a curve being a
-family.
+that is: within a factor of 1.5, allowing for what so many samples cannot tell apart. (A metric that
+is better the higher it is has no floor to allow for.) If the difference is larger, but what it is
+beyond that cannot be told from nothing, so few seeds cannot tell, and that is what is said: by the
+rule of `tasks.statistics.decision`, the step counts of a curve being a family.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ FACTOR = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A trained mean against the exact one at one step count. `verdict`: ``near``, ``worse``, ``better`` or ``unsure``."""
+    """A trained mean against the exact one at one step count. `verdict`: ``near``, ``worse``,
+    ``better`` or ``unsure``.
+    """
 
     trained: Mean
     exact: Mean

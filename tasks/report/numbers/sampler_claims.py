@@ -52,7 +52,9 @@ def multistep(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
 
 
 def variances(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
-    """Ancestral sampling with its two variances: how their difference fades with the number of steps."""
+    """Ancestral sampling with its two variances: how their difference fades with the number of
+    steps.
+    """
     known = [run for run in evidence.runs(dataset) if run.rule == "ancestral"]
     large = [run for run in known if _of_transition(run)]
     for first in known:
@@ -80,7 +82,9 @@ def _of_transition(run: Run) -> bool:
 
 
 def _fades(few: Sequence[Difference], last: Difference) -> str:
-    """Whether a difference at few steps is gone at the last: in part, if it has shrunk by half on the logarithmic scale."""
+    """Whether a difference at few steps is gone at the last: in part, if it has shrunk by half on
+    the logarithmic scale.
+    """
     most = max((abs(one.log_ratio) for one in few if one.decided), default=0.0)
     if not last.decided:
         return HOLDS if most else OPEN
@@ -88,7 +92,9 @@ def _fades(few: Sequence[Difference], last: Difference) -> str:
 
 
 def straight(schedule: Schedule) -> bool:
-    """Whether alpha and sigma are linear in t, so that a step in t and a step in sigma/alpha are the same move."""
+    """Whether alpha and sigma are linear in t, so that a step in t and a step in sigma/alpha are
+    the same move.
+    """
     t = torch.linspace(schedule.t_min, schedule.t_max, 9, dtype=torch.float64)
     bends = [float(torch.diff(value, n=2).abs().max()) for value in (schedule.alpha(t), schedule.sigma(t))]
     return max(bends) <= SAME * max(1.0, float(schedule.sigma(t).max()))
@@ -120,7 +126,9 @@ def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
 
 
 def _farthest(first: Run, second: Run) -> float:
-    """The largest relative difference at any step count and seed that both have; NaN if there is none."""
+    """The largest relative difference at any step count and seed that both have; NaN if there is
+    none.
+    """
     pairs = [
         (first.at_steps(n, seed), second.at_steps(n, seed))
         for seed in first.errors
@@ -145,7 +153,8 @@ def noise_corrects(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
 def _less_then_more(found: Sequence[Difference]) -> str:
     """For noise that costs steps and then pays: against it at few evaluations, for it at many.
 
-    What decides is the end. Where the last place cannot be told and noise paid nowhere, it might still pay later.
+    What decides is the end. Where the last place cannot be told and noise paid nowhere, it might
+    still pay later.
     """
     signs = [one.decided for one in found if one.decided]
     if not signs or (-1 not in signs and not found[-1].decided):

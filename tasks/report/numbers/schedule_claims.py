@@ -1,7 +1,8 @@
-"""Claims about schedules and formulations: one against others with the same sampler, at equal step counts.
+"""Claims about schedules and formulations: one against others with the same sampler, at equal step
+counts.
 
-An error within 5 % of that of a single point at the target's mean, from the fewest steps on, is a collapse: one step of a good
-sampler leaves exactly that, and no credit is given for it.
+An error within 5 % of that of a single point at the target's mean, from the fewest steps on, is a
+collapse: one step of a good sampler leaves exactly that, and no credit is given for it.
 """
 
 from __future__ import annotations

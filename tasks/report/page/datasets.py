@@ -32,7 +32,8 @@ class OfDataset:
     Args:
         name: Its label.
         measured: By metric, the first one at the front.
-        reading: Where the error of the first metric comes from, in a sentence; empty where that is not known.
+        reading: Where the error of the first metric comes from, in a sentence; empty where that is
+            not known.
         origins: The same as pictures, by sampler.
         sections: Samples and their ways, as they are seen, and the flow.
         models: What its models answer by themselves.

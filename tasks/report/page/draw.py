@@ -1,9 +1,10 @@
 """The page: sections in the order in which a reader asks, rendered by one template.
 
-What is in the file: the text and tables as HTML (readable without scripts), plotly.js once, and each picture's
-numbers as JSON beside its place. A content-security policy in the page forbids every connection, so "opens without a
-network" is kept by the browser and not by our good intentions. Pictures are drawn when they come into sight; with
-``#all`` after the address everything is unfolded and drawn at once.
+What is in the file: the text and tables as HTML (readable without scripts), plotly.js once, and
+each picture's numbers as JSON beside its place. A content-security policy in the page forbids every
+connection, so "opens without a network" is kept by the browser and not by our good intentions.
+Pictures are drawn when they come into sight; with ``#all`` after the address everything is unfolded
+and drawn at once.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _FIELDS = ("point_id", "dataset", "formulation", "schedule", "sampler", "grid", 
 def draw_report(answers: ModelledAnswers) -> str:
     """The report as one HTML document that needs no network.
 
-    Nothing is written and nothing is changed. Whatever is missing (samples, trajectories, losses, exact rows, even
-    every answer) leaves its section out, and the page says so at its end.
+    Nothing is written and nothing is changed. Whatever is missing (samples, trajectories, losses,
+    exact rows, even every answer) leaves its section out, and the page says so at its end.
     """
     table = tabulate(answers)
     data = [of_dataset(answers, table, name) for name in table.datasets]

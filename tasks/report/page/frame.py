@@ -1,4 +1,6 @@
-"""What stands at the head and the foot of the page: the study in one paragraph, the legend, warnings, and command lines."""
+"""What stands at the head and the foot of the page: the study in one paragraph, the legend,
+warnings, and command lines.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def legend(table: Tabulation) -> list[Spec]:
-    """One button per series that has a line of its own; exact ones follow the trained ones on their schedule."""
+    """One button per series that has a line of its own; exact ones follow the trained ones on their
+    schedule.
+    """
     return [
         {
             "key": series.key,
@@ -69,7 +73,9 @@ def summary(answers: Answers, table: Tabulation) -> str:
 
 
 def warnings(table: Tabulation) -> list[str]:
-    """What is wrong with a schedule for one of the data sets that were sampled on it, from its start noise."""
+    """What is wrong with a schedule for one of the data sets that were sampled on it, from its
+    start noise.
+    """
     pairs = {}
     for row in table.points:
         sampler, schedule = row.requested.sampler.component, row.requested.sampling_schedule.component

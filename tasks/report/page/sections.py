@@ -1,4 +1,6 @@
-"""What a section of the page is: a heading, a few words, and panes of pictures of which one is shown at a time."""
+"""What a section of the page is: a heading, a few words, and panes of pictures of which one is
+shown at a time.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +48,8 @@ class Section:
 
 
 def pane_with_exact(trained: list[Picture], exact: list[Picture], grid: str = "") -> Pane:
-    """The pictures of trained denoisers with those of exact ones folded away; of the exact ones, where nothing was trained."""
+    """The pictures of trained denoisers with those of exact ones folded away; of the exact ones,
+    where nothing was trained.
+    """
     folded = [(EXACT_TOO, Pane("", exact, grid=grid))] if trained and exact else []
     return Pane("", trained or exact, folded, grid)

@@ -38,7 +38,9 @@ class Measured:
 
 
 def measured(table: Tabulation, dataset: str, metric: str, point_mass: float) -> Measured:
-    """Findings, pictures and tables of one data set and metric; `point_mass` is the error of samples at the target's mean."""
+    """Findings, pictures and tables of one data set and metric; `point_mass` is the error of
+    samples at the target's mean.
+    """
     found = verdicts(table, dataset, metric, point_mass)
     alone = [curve.panel for curve in table.baselines(dataset, metric)]
     return Measured(
@@ -79,7 +81,9 @@ def _sheet(table: Tabulation, dataset: str, metric: str, panel: Panel) -> Sheet:
 
 
 def _cell(mean: Mean | None, usual: int) -> tuple[str, str]:
-    """A mean and, for the line below it, its standard error; and how many seeds, where some are missing."""
+    """A mean and, for the line below it, its standard error; and how many seeds, where some are
+    missing.
+    """
     if mean is None:
         return "", ""
     error = "" if np.isnan(mean.sem) else f"± {number(mean.sem, 2)}"
@@ -96,7 +100,9 @@ def _near(
 
 
 def matrix(weighed: Weighed) -> tuple[list[str], list[tuple[str, str, list[Verdict | None]]], bool]:
-    """Verdicts of a claim as a table: data sets across; denoiser and what was compared down, and if that varies."""
+    """Verdicts of a claim as a table: data sets across; denoiser and what was compared down, and if
+    that varies.
+    """
     across = list(dict.fromkeys(one.dataset for one in weighed.verdicts))
     rows: dict[tuple[str, str], dict[str, Verdict]] = {}
     for one in weighed.verdicts:

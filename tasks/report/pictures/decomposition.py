@@ -1,12 +1,14 @@
 """Where an error comes from, as two pictures above each other.
 
-The parts of a metric span decades as N grows, and some are negative: a logarithmic axis cannot stack them, and a linear one shows
-the first columns only. So the metric itself stands above on a logarithmic axis, and below it its parts as *shares* of
+The parts of a metric span decades as N grows, and some are negative: a logarithmic axis cannot
+stack them, and a linear one shows the first columns only. So the metric itself stands above on a
+logarithmic axis, and below it its parts as *shares* of
 
     |network| + |discretisation| + |prior| + floor,
 
-stacked upwards if positive and downwards if negative: every column is as tall as every other, whatever its size, and nothing
-is left out. Parts are means over seeds; the hover gives all of a column with their standard errors.
+stacked upwards if positive and downwards if negative: every column is as tall as every other,
+whatever its size, and nothing is left out. Parts are means over seeds; the hover gives all of a
+column with their standard errors.
 """
 
 from __future__ import annotations

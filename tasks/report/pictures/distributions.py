@@ -1,7 +1,8 @@
 """Samples on the line: their distribution against the step count.
 
-For every step count the histogram of the kept samples stands as a column of colours, and the target's beside them; its support is
-marked. What falls outside the picture is not hidden: its share is written above the column.
+For every step count the histogram of the kept samples stands as a column of colours, and the
+target's beside them; its support is marked. What falls outside the picture is not hidden: its share
+is written above the column.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
 
 
 def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_panel: bool = False) -> Picture:
-    """The lecture's figure: colours are the density of the samples, a column for each step count and one for the target.
+    """The lecture's figure: colours are the density of the samples, a column for each step count
+    and one for the target.
 
-    It is titled by the panel if asked to be. Samples that should follow another law than the data set stand beside that one.
+    It is titled by the panel if asked to be. Samples that should follow another law than the data
+    set stand beside that one.
     """
     target = kept.target or target
     # a hair lower, so that an atom at an edge is in the same bin for samples and target

@@ -1,12 +1,15 @@
-r"""The field of the probability flow on the line: which way every x goes at every level, from noise to data.
+r"""The field of the probability flow on the line: which way every x goes at every level, from noise
+to data.
 
     dx/dt = alpha'(t) D(x) + sigma'(t) (x - alpha D(x)) / sigma
 
-is asked of each stored denoiser, exact or trained, on its own schedule. Across are the levels of the schedule's own grid, as a
-sampler passes them; upwards is x on a scale that is linear near the data and logarithmic far away (asinh), the same for all
-pictures of a data set: a variance-exploding process begins a hundred times wider than it ends, and both are to be seen. An
-arrow has the direction of the flow as it is drawn, in steps of the grid, and always the same length. Lines are paths of Heun's
-method from quantiles of the start noise; behind them, where it is known, the exact density of x_t on the scale that is drawn.
+is asked of each stored denoiser, exact or trained, on its own schedule. Across are the levels of
+the schedule's own grid, as a sampler passes them; upwards is x on a scale that is linear near the
+data and logarithmic far away (asinh), the same for all pictures of a data set: a variance-exploding
+process begins a hundred times wider than it ends, and both are to be seen. An arrow has the
+direction of the flow as it is drawn, in steps of the grid, and always the same length. Lines are
+paths of Heun's method from quantiles of the start noise; behind them, where it is known, the exact
+density of x_t on the scale that is drawn.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ class _Silence:
 
 @dataclass(frozen=True)
 class FieldOfFlow:
-    """One denoiser on the levels of its schedule: those from noise to data, and the paths that it leads along."""
+    """One denoiser on the levels of its schedule: those from noise to data, and the paths that it
+    leads along.
+    """
 
     series: Series
     model: Model
@@ -81,7 +86,9 @@ class FieldOfFlow:
 
 
 def fields(answers: ModelledAnswers, table: Tabulation, target: Target) -> tuple[list[Picture], list[Picture], int]:
-    """The fields of the trained denoisers of a data set on the line and those of the exact ones; how many more there were."""
+    """The fields of the trained denoisers of a data set on the line and those of the exact ones;
+    how many more there were.
+    """
     if target.dim != 1:
         return [], [], 0
     found = list(_flows(answers, table, target.name))
@@ -118,7 +125,9 @@ def _flows(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterato
 
 
 def _begins_with_noise(model: Model) -> bool:
-    """Whether its flow is from the schedule's noise, and not from an observation of the data (`indi`): as a likelihood needs it."""
+    """Whether its flow is from the schedule's noise, and not from an observation of the data
+    (`indi`): as a likelihood needs it.
+    """
     formulation = model.cell.formulation
     return formulation.from_noise and formulation.refuses_metric(NegativeLogLikelihood()) is None
 
@@ -221,7 +230,9 @@ def _picture(flow: FieldOfFlow, target: Target, scale: _Scale) -> Picture:
 
 
 def _density(flow: FieldOfFlow, target: Target, scale: _Scale) -> tuple[Array, Array] | None:
-    """Edges as drawn, and the exact density of the drawn x_t in each bin at each noisy level; None where it is not known."""
+    """Edges as drawn, and the exact density of the drawn x_t in each bin at each noisy level; None
+    where it is not known.
+    """
     edges = np.linspace(-scale.reach, scale.reach, _BINS + 1)
     places = scale.value(edges)
     stretch = np.diff(places) / np.diff(edges)

@@ -1,8 +1,10 @@
-"""Samples that are images, as images: a sheet of them for each step count beside the data, and a few on their way from noise.
+"""Samples that are images, as images: a sheet of them for each step count beside the data, and a
+few on their way from noise.
 
-All sheets of a data set share one range of values, that of the data: what lies outside is drawn at its end, as a viewer would, and
-so pictures can be compared by eye. The first samples of a run are shown, whatever they look like; since start noise belongs to the
-data set and the seed, the same place on two sheets is the same noise. Channels are averaged. A pixel travels as one byte.
+All sheets of a data set share one range of values, that of the data: what lies outside is drawn at
+its end, as a viewer would, and so pictures can be compared by eye. The first samples of a run are
+shown, whatever they look like; since start noise belongs to the data set and the seed, the same
+place on two sheets is the same noise. Channels are averaged. A pixel travels as one byte.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ _BETWEEN = 0.12  # the shade of the lines between images
 
 @dataclass(frozen=True)
 class Sheets:
-    """How the images of a data set are laid out: their shape, how many across, and the values that are darkest and lightest."""
+    """How the images of a data set are laid out: their shape, how many across, and the values that
+    are darkest and lightest.
+    """
 
     shape: tuple[int, int, int]
     across: int
@@ -49,7 +53,9 @@ class Sheets:
     data: Array | None  # the target's own, [n, dim]
 
     def tiled(self, values: Array, across: int) -> Array:
-        """Images ``[n, dim]`` side by side, `across` in a row, one pixel apart: shares of the range, NaN between."""
+        """Images ``[n, dim]`` side by side, `across` in a row, one pixel apart: shares of the
+        range, NaN between.
+        """
         channels, height, width = self.shape
         images = values.reshape(-1, channels, height, width).mean(1)
         down = -(-len(images) // across)
@@ -67,7 +73,9 @@ class Sheets:
 
 
 def sheets_of(target: Target, kept: Sequence[Kept], shape: tuple[int, int, int]) -> Sheets:
-    """The layout for a data set: of its own images, or of the samples of the largest step counts where they are not known."""
+    """The layout for a data set: of its own images, or of the samples of the largest step counts
+    where they are not known.
+    """
     data = target.sample(_FROM_TARGET)
     shown = data if data is not None else np.concatenate([one.values[max(one.values)] for one in kept])
     shown = shown[np.isfinite(shown)]
@@ -86,7 +94,9 @@ def data_picture(sheets: Sheets) -> Picture | None:
 
 
 def pictures(kept: Sequence[Kept], sheets: Sheets, *, by_panel: bool = False) -> list[Picture]:
-    """For every run a sheet at up to four step counts, fewest and most included; titled by panel if asked to."""
+    """For every run a sheet at up to four step counts, fewest and most included; titled by panel if
+    asked to.
+    """
     found = []
     for one in kept:
         steps = thin(sorted(one.values), MOST_STEPS)
@@ -110,7 +120,9 @@ def trajectories(
 
 
 def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, sheets: Sheets) -> Picture:
-    """Each level scaled to the spread that the data have about their middle grey: noise starts a hundred times wider."""
+    """Each level scaled to the spread that the data have about their middle grey: noise starts a
+    hundred times wider.
+    """
     n = kept.sizes["level"]
     levels = np.unique(np.linspace(0, n - 1, min(n, LEVELS)).round().astype(int))
     values = kept.transpose("level", "sample", "coordinate").values.astype(float)[levels, :FOLLOWED]

@@ -1,4 +1,6 @@
-"""Kept samples and trajectories of a data set, as pictures take them: one of each series, of one sampler."""
+"""Kept samples and trajectories of a data set, as pictures take them: one of each series, of one
+sampler.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _FAVOURITES = ("heun", "ddim", "euler")
 
 @dataclass(frozen=True)
 class Kept:
-    """Kept samples of one series in one panel by one seed: step count -> values ``[n]`` on the line, else ``[n, dim]``."""
+    """Kept samples of one series in one panel by one seed: step count -> values ``[n]`` on the
+    line, else ``[n, dim]``.
+    """
 
     panel: Panel
     series: Series
@@ -42,7 +46,9 @@ def preference(panel: Panel) -> int:
 
 
 def default_panel(panels: Sequence[Panel]) -> Panel | None:
-    """The panel shown first: Heun's method where there is one, else DDIM, else whatever comes first."""
+    """The panel shown first: Heun's method where there is one, else DDIM, else whatever comes
+    first.
+    """
     return min(panels, key=preference, default=None)
 
 
@@ -63,7 +69,8 @@ def kept_samples(
 ) -> tuple[list[Kept], bool]:
     """What was kept of a data set with one sampler, per series of the first seed that has any.
 
-    And whether some is left out, because it should follow another law than the data set, and that is not known or not on the line.
+    And whether some is left out, because it should follow another law than the data set, and that
+    is not known or not on the line.
     """
     found: dict[Series, Kept] = {}
     left_out = False
@@ -104,7 +111,9 @@ Trajectories = list[tuple["Series", list[Picture]]]
 def kept_trajectories(
     answers: ModelledAnswers, table: Tabulation, dataset: str, dim: int
 ) -> tuple[list[tuple[Series, Panel, Row, xr.DataArray]], int]:
-    """One kept trajectory of each series, of the panel that is shown first; and how many more were kept."""
+    """One kept trajectory of each series, of the panel that is shown first; and how many more were
+    kept.
+    """
     found: dict[Series, tuple[Panel, Row, xr.DataArray]] = {}
     seen = 0
     for panel, series, _, points in answered(table, dataset):

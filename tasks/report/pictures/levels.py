@@ -1,4 +1,6 @@
-"""A kept trajectory on the line, level by level: which levels are drawn, and how wide x is at each of them."""
+"""A kept trajectory on the line, level by level: which levels are drawn, and how wide x is at each
+of them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Array = NDArray[np.float64]
 
 
 def levels_of(kept: xr.DataArray, most: int) -> tuple[NDArray[np.int64], Array, Array, Array]:
-    """Indices of at most `most` levels, ends included, with their values ``[level, sample]``, alpha and sigma."""
+    """Indices of at most `most` levels, ends included, with their values ``[level, sample]``, alpha
+    and sigma.
+    """
     n = kept.sizes["level"]
     chosen = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
     values = kept.transpose("level", "sample", ...).values.astype(float).reshape(n, -1)[chosen]
@@ -30,7 +34,9 @@ def stays(sigma: Array) -> bool:
 
 
 def scales_of(target: Target, alphas: Array, sigmas: Array) -> tuple[Array, bool]:
-    """What x is divided by at each level: its standard deviation, if that changes by more than ten, which is told; else 1."""
+    """What x is divided by at each level: its standard deviation, if that changes by more than ten,
+    which is told; else 1.
+    """
     scales = np.array([target.standard_deviation(a, s) for a, s in zip(alphas, sigmas, strict=True)])
     standard = bool(scales.max() > 10 * scales.min())
     return (scales if standard else np.ones_like(scales)), standard

@@ -25,7 +25,9 @@ _MOST_FRAMES = 60
 
 
 def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
-    """The histogram level after level, with a slider and a button that plays it; the exact density moves with it."""
+    """The histogram level after level, with a slider and a button that plays it; the exact density
+    moves with it.
+    """
     chosen, values, alphas, sigmas = levels_of(kept, _MOST_FRAMES)
     scales, standard = scales_of(target, alphas, sigmas)
     scaled = values / scales[:, None]

@@ -1,8 +1,10 @@
-"""Samples in the plane: their density beside the target's, at a few step counts, and on the way from noise to data.
+"""Samples in the plane: their density beside the target's, at a few step counts, and on the way
+from noise to data.
 
-Two-dimensional samples are drawn as they are. Of more than three dimensions the plane of the first two principal axes of the
-target is drawn (of the samples, where the target is not known): the one on which the target's projection has the largest
-variance. All pictures of a data set share window, bins and colours, so that they can be compared by eye.
+Two-dimensional samples are drawn as they are. Of more than three dimensions the plane of the first
+two principal axes of the target is drawn (of the samples, where the target is not known): the one
+on which the target's projection has the largest variance. All pictures of a data set share window,
+bins and colours, so that they can be compared by eye.
 
 Densities travel as one byte per bin: 255 is the darkest colour, and whatever lies above it.
 """
@@ -38,7 +40,9 @@ _FROM_TARGET = 20_000
 
 @dataclass(frozen=True)
 class Outlook:
-    """Where samples are looked at from: two axes in their space, a window and the density that is darkest."""
+    """Where samples are looked at from: two axes in their space, a window and the density that is
+    darkest.
+    """
 
     names: tuple[str, str]
     axes: Array  # [2, dim]
@@ -48,14 +52,18 @@ class Outlook:
     target: Array | None  # the target's own sample, [n, 2]
 
     def of(self, values: Array) -> Array:
-        """Samples ``[n, dim]`` in the plane ``[n, 2]``, without those that are not finite; huge ones are far outside anyway."""
+        """Samples ``[n, dim]`` in the plane ``[n, 2]``, without those that are not finite; huge
+        ones are far outside anyway.
+        """
         finite = values[np.isfinite(values).all(axis=1)]
         with np.errstate(over="ignore", invalid="ignore"):
             found: Array = finite @ self.axes.T
         return found[np.isfinite(found).all(axis=1)]
 
     def density(self, values: Array) -> tuple[Array, float]:
-        """The share of samples ``[n, dim]`` per bin and area, and the share of them outside the window."""
+        """The share of samples ``[n, dim]`` per bin and area, and the share of them outside the
+        window.
+        """
         flat = self.of(values)
         counts: Array = np.histogram2d(flat[:, 0], flat[:, 1], [self.edges[0], self.edges[1]])[0]
         area = np.diff(self.edges[0])[0] * np.diff(self.edges[1])[0]
@@ -63,7 +71,9 @@ class Outlook:
 
 
 def outlook_on(target: Target, kept: Sequence[Kept], dim: int) -> Outlook:
-    """The outlook on a data set: on its target, or on the samples of the largest step counts where that is not known."""
+    """The outlook on a data set: on its target, or on the samples of the largest step counts where
+    that is not known.
+    """
     known = target.sample(_FROM_TARGET)
     shown = known if known is not None else np.concatenate([one.values[max(one.values)] for one in kept])
     shown = shown[np.isfinite(shown).all(axis=1)]
@@ -84,7 +94,8 @@ def outlook_on(target: Target, kept: Sequence[Kept], dim: int) -> Outlook:
 
 
 def principal_axes(values: Array, dim: int) -> tuple[Array, float]:
-    """The first two principal axes ``[2, dim]`` of ``values [n, dim]``, and the share of the variance that lies in their plane.
+    """The first two principal axes ``[2, dim]`` of ``values [n, dim]``, and the share of the
+    variance that lies in their plane.
 
     The sign of an axis is such that its largest component is positive.
     """
@@ -108,7 +119,9 @@ def target_picture(view: Outlook) -> Picture | None:
 
 
 def pictures(kept: Sequence[Kept], view: Outlook, *, by_panel: bool = False) -> list[Picture]:
-    """For every run its density at up to four step counts, fewest and most included; titled by panel if asked to."""
+    """For every run its density at up to four step counts, fewest and most included; titled by
+    panel if asked to.
+    """
     found = []
     for one in kept:
         steps = thin(sorted(one.values), MOST_STEPS)
@@ -138,7 +151,9 @@ def trajectories(
 
 
 def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target, view: Outlook) -> Picture:
-    """Each level divided by the standard deviation that the exact law has there: noise starts a hundred times wider."""
+    """Each level divided by the standard deviation that the exact law has there: noise starts a
+    hundred times wider.
+    """
     n = kept.sizes["level"]
     levels = np.unique(np.linspace(0, n - 1, min(n, LEVELS)).round().astype(int)).tolist()
     values = kept.transpose("level", "sample", "coordinate").values.astype(float)

@@ -1,12 +1,13 @@
 """Curves: quality against network evaluations.
 
-Quality is drawn on two logarithmic axes: a sampler of order p is a straight line of slope -p until it meets a floor.
-A curve goes through the geometric means over seeds, and its band is the 95 % interval of the mean logarithm (`Mean.geometric_interval`).
-A metric that has a negative value is drawn on a linear axis, with arithmetic means and their intervals.
-All panels of a dataset and metric share their axes, so that samplers can be compared by eye. A run that explodes (VE
-with Heun's method and two steps errs by 10^8) would flatten everything else: what lies far above the rest is drawn as
-a triangle on the upper edge, with its value on hover and in the table. Lines leave the picture where they cross its edge
-and come back where they do; nothing is drawn along it.
+Quality is drawn on two logarithmic axes: a sampler of order p is a straight line of slope -p until
+it meets a floor. A curve goes through the geometric means over seeds, and its band is the 95 %
+interval of the mean logarithm (`Mean.geometric_interval`). A metric that has a negative value is
+drawn on a linear axis, with arithmetic means and their intervals. All panels of a dataset and
+metric share their axes, so that samplers can be compared by eye. A run that explodes (VE with
+Heun's method and two steps errs by 10^8) would flatten everything else: what lies far above the
+rest is drawn as a triangle on the upper edge, with its value on hover and in the table. Lines leave
+the picture where they cross its edge and come back where they do; nothing is drawn along it.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class _Scale:
         return min(max(value, self.low), self.high)
 
     def line(self, across: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-        """The polygon through the values (logarithmic across) as far as it lies in the picture; NaN where it does not."""
+        """The polygon through the values (logarithmic across) as far as it lies in the picture; NaN
+        where it does not.
+        """
         low, high = self._height(self.low), self._height(self.high)
         places = [(math.log(max(x, 1e-300)), self._height(value)) for x, value in zip(across, values, strict=True)]
         drawn: list[tuple[float, float]] = []
@@ -154,7 +157,9 @@ def _crossing(a: tuple[float, float], b: tuple[float, float], height: float) -> 
 
 
 def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
-    """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained ones: without a band."""
+    """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained
+    ones: without a band.
+    """
     series = curve.series
     name = escaped(series.label)
     paint = color(series.style)

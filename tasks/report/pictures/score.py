@@ -1,8 +1,9 @@
 """How far the learned score is from the exact one, noise level by noise level.
 
-The error is a mean square, positive, and varies over decades between levels and by factors between seeds: curves are geometric
-means over seeds, bands the 95 % interval of the mean of its logarithm by Student's t, from three seeds on. Both axes are
-logarithmic. Exact denoisers err by rounding only and are left out.
+The error is a mean square, positive, and varies over decades between levels and by factors between
+seeds: curves are geometric means over seeds, bands the 95 % interval of the mean of its logarithm
+by Student's t, from three seeds on. Both axes are logarithmic. Exact denoisers err by rounding only
+and are left out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Samples in space.
 
-In space a cloud hides its own errors: points a little off a torus look right from every side. So each cloud is
-coloured by its distance to the surface, ``d = |hypot(hypot(x, y) - R, z) - r|``, and drawn a second time as a
-cross-section, ``rho = hypot(x, y)`` against z, where the torus is a circle and errors are plain to see. Distance
-alone can be fooled (all points on one spot of the surface have none), which is why the moments are in the tables.
+In space a cloud hides its own errors: points a little off a torus look right from every side. So
+each cloud is coloured by its distance to the surface, ``d = |hypot(hypot(x, y) - R, z) - r|``, and
+drawn a second time as a cross-section, ``rho = hypot(x, y)`` against z, where the torus is a circle
+and errors are plain to see. Distance alone can be fooled (all points on one spot of the surface
+have none), which is why the moments are in the tables.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ class Cloud:
 
 
 def clouds(answers: ModelledAnswers, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
-    """One cloud per series, of the favourite sampler that has kept samples, at the largest step count.
+    """One cloud per series, of the favourite sampler that has kept samples, at the largest step
+    count.
 
-    Without samples that should follow another law than the data: beside the surface they would look wrong.
+    Without samples that should follow another law than the data: beside the surface they would look
+    wrong.
     """
     dataset = target.name
     found: dict[tuple[Panel, Series], Cloud] = {}
@@ -66,7 +69,9 @@ def clouds(answers: ModelledAnswers, table: Tabulation, target: Target, dim: int
 
 
 def in_space(found: Sequence[Cloud], target: Target) -> list[Picture]:
-    """Three-dimensional scatter pictures: trained series, or the exact ones where nothing was trained."""
+    """Three-dimensional scatter pictures: trained series, or the exact ones where nothing was
+    trained.
+    """
     trained = [cloud for cloud in found if not cloud.series.exact] or list(found)
     return [_scatter(cloud, target) for cloud in trained[:_MOST_CLOUDS]]
 

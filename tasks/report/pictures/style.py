@@ -1,12 +1,14 @@
 """How pictures look: colours, symbols and dashes, and the plain dictionaries that plotly.js draws.
 
-A colour is written as a token, ``@series-1`` or ``@series-1/0.2`` (with opacity), and becomes a colour in the
-reader's browser, from the same CSS variables as the page: so a picture follows the light and the dark scheme and is
-printed black on white. Nothing is told by colour alone: series differ by symbol and dash too. The palette keeps at
-least 3:1 contrast to the page, and its first five colours apart (CIELAB distance above 13) for deuteranopes, protanopes
-and tritanopes as well, mostly by lightness.
+A colour is written as a token, ``@series-1`` or ``@series-1/0.2`` (with opacity), and becomes a
+colour in the reader's browser, from the same CSS variables as the page: so a picture follows the
+light and the dark scheme and is printed black on white. Nothing is told by colour alone: series
+differ by symbol and dash too. The palette keeps at least 3:1 contrast to the page, and its first
+five colours apart (CIELAB distance above 13) for deuteranopes, protanopes and tritanopes as well,
+mostly by lightness.
 
-Numbers of any length travel as base64 of float32 (plotly.js reads it), a third of their decimal text.
+Numbers of any length travel as base64 of float32 (plotly.js reads it), a third of their decimal
+text.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "s
 class Picture:
     """A figure of the page: what plotly draws and, as text, what is to be seen in it.
 
-    `shape` is its height on the page (``short``, ``tall``, ``square`` or, three beside each other, ``triple``). `families` are
-    the legend keys that show it as a whole; empty: it is always shown.
+    `shape` is its height on the page (``short``, ``tall``, ``square`` or, three beside each other,
+    ``triple``). `families` are the legend keys that show it as a whole; empty: it is always shown.
     """
 
     title: str
@@ -62,7 +64,9 @@ def dash(style: int) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text of a user, for plotly's labels: tags, entities and hover fields in it are shown, not obeyed."""
+    """Text of a user, for plotly's labels: tags, entities and hover fields in it are shown, not
+    obeyed.
+    """
     for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("$", "&#36;")):
         text = text.replace(char, entity)
     return text
@@ -81,7 +85,9 @@ def packed(values: ArrayLike) -> dict[str, str]:
 
 
 def one_byte(shares: NDArray[np.float64]) -> dict[str, str]:
-    """An array of numbers from 0 to 1 as plotly.js' typed array of bytes, 255 for 1 and above; what is above 0 is not 0."""
+    """An array of numbers from 0 to 1 as plotly.js' typed array of bytes, 255 for 1 and above; what
+    is above 0 is not 0.
+    """
     small = np.ascontiguousarray(np.clip(np.ceil(255 * shares), 0, 255), dtype=np.uint8)
     data = base64.b64encode(small.tobytes()).decode()
     return {"dtype": "u1", "bdata": data, "shape": ", ".join(str(size) for size in small.shape)}
@@ -125,7 +131,8 @@ def layout(**more: Plain) -> Spec:
 
 
 def log_ticks(low: float, high: float, known: Sequence[float] = ()) -> Spec:
-    """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where there is room.
+    """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where
+    there is room.
 
     Where only one of them is in sight, there are ticks at both ends of the `known` values instead.
     """
@@ -190,8 +197,8 @@ def small_multiples(
 ) -> Spec:
     """Heat maps with their titles, row by row, the cells of each square.
 
-    `gaps` are shares of the picture between columns and between rows; `axes_of` gives the two axes of a map, by whether it is in the
-    last row and in the first column.
+    `gaps` are shares of the picture between columns and between rows; `axes_of` gives the two axes
+    of a map, by whether it is in the last row and in the first column.
     """
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)

@@ -1,10 +1,12 @@
-"""Samples on the line along the reverse trajectory: the law of x_t at each level, from noise to data.
+"""Samples on the line along the reverse trajectory: the law of x_t at each level, from noise to
+data.
 
-It is drawn as histograms and as a map; where the target's noised density is known, p_t(x) is drawn over the histograms and beside
-the map. Over the histograms of the way from the data to the noise, and where no formula is known, stands the solution of the
-Fokker-Planck equation. A variance-exploding process starts a hundred times wider than it ends, so its map shows
-x / sqrt(alpha^2 std^2 + sigma^2) instead of x. Where all moves are made at one noise level (Langevin dynamics), the law stays and
-samples wander: the paths of some are drawn over the map.
+It is drawn as histograms and as a map; where the target's noised density is known, p_t(x) is drawn
+over the histograms and beside the map. Over the histograms of the way from the data to the noise,
+and where no formula is known, stands the solution of the Fokker-Planck equation. A
+variance-exploding process starts a hundred times wider than it ends, so its map shows x /
+sqrt(alpha^2 std^2 + sigma^2) instead of x. Where all moves are made at one noise level (Langevin
+dynamics), the law stays and samples wander: the paths of some are drawn over the map.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _WANDERERS = 6
 
 
 def trajectories(answers: ModelledAnswers, table: Tabulation, dataset: str, target: Target) -> tuple[Trajectories, int]:
-    """Histograms, map and histogram in motion of one kept trajectory per series; and how many more were kept."""
+    """Histograms, map and histogram in motion of one kept trajectory per series; and how many more
+    were kept.
+    """
     chosen, more = kept_trajectories(answers, table, dataset, 1)
     pairs = [
         (

@@ -27,7 +27,9 @@ def _view_of(subject: DatasetAnswers) -> View:
 
 
 def _dimension(answers: ModelledAnswers, table: Tabulation, name: str) -> int | None:
-    """Of the target or, where that is not known, of the first samples kept; None where there are none."""
+    """Of the target or, where that is not known, of the first samples kept; None where there are
+    none.
+    """
     if table.targets[name].dim is not None:
         return table.targets[name].dim
     for row in table.points:

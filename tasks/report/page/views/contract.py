@@ -35,7 +35,9 @@ class DatasetAnswers:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sections in the order of the page, and notes about what is not drawn, each a sentence about the data set."""
+    """Sections in the order of the page, and notes about what is not drawn, each a sentence about
+    the data set.
+    """
 
     sections: list[Section] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

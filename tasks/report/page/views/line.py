@@ -47,7 +47,9 @@ def _against_steps(subject: DatasetAnswers, kept: KeptSamples) -> Section:
 
 
 def _pane(found: list[list[Picture]]) -> Pane:
-    """Histograms and map of each trajectory beside each other; the histograms in motion are folded away."""
+    """Histograms and map of each trajectory beside each other; the histograms in motion are folded
+    away.
+    """
     still = [picture for pictures in found for picture in pictures[:2]]
     moving = [picture for pictures in found for picture in pictures[2:]]
     return Pane("", still, [("The same in motion", Pane("", moving, grid="pairs"))], "pairs")

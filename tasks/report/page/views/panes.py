@@ -92,7 +92,9 @@ def _pane(name: str, before: list[Picture], shown: list[Picture], exact: list[Pi
 
 
 def _titled(kept: Sequence[Kept], draw: Draw) -> list[Picture]:
-    """The pictures of all samplers, titled by the sampler; by the series too, where there are several."""
+    """The pictures of all samplers, titled by the sampler; by the series too, where there are
+    several.
+    """
     pictures = draw(list(kept), True)
     if len({one.series for one in kept}) < 2:
         return pictures
@@ -103,7 +105,9 @@ def _titled(kept: Sequence[Kept], draw: Draw) -> list[Picture]:
 
 
 def notes_of_trajectories(drawn: int, more: int) -> list[str]:
-    """What is to be said of kept trajectories: that there are none, or that there are more than are drawn."""
+    """What is to be said of kept trajectories: that there are none, or that there are more than are
+    drawn.
+    """
     if not drawn:
         return ["no trajectories were kept (keep: {trajectories: [heun@50]} keeps them)."]
     if not more:
