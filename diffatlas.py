@@ -28,6 +28,7 @@ no Ray and no store.
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
 | bases of one's own classes | `Dataset`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
+| what a sampler's `step` is given | `Denoiser`, `Level`, `Noise` |
 | what else a score is good for | the rooms of `analysis` |
 """
 
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
     from diffusion.guidance import Guidance
     from diffusion.inference import Score
     from diffusion.metrics import Metric
+    from diffusion.models import Denoiser
     from diffusion.networks import Architecture
-    from diffusion.samplers import PathSampler, Sampler
+    from diffusion.samplers import Level, Noise, PathSampler, Sampler
     from diffusion.schedules import Schedule
     from flows.direct import run
     from tasks.compare import Comparison, compare, summary
@@ -78,11 +80,14 @@ __all__ = [
     "Architecture",
     "Comparison",
     "Dataset",
+    "Denoiser",
     "DiffatlasError",
     "Formulation",
     "Guidance",
+    "Level",
     "Metric",
     "Model",
+    "Noise",
     "PathSampler",
     "Plan",
     "Sampler",
@@ -123,11 +128,14 @@ _WHERE = {
     "Architecture": "diffusion.networks:Architecture",
     "Comparison": "tasks.compare:Comparison",
     "Dataset": "diffusion.datasets:Dataset",
+    "Denoiser": "diffusion.models:Denoiser",
     "DiffatlasError": "diffusion.errors:DiffatlasError",
     "Formulation": "diffusion.formulations:Formulation",
     "Guidance": "diffusion.guidance:Guidance",
+    "Level": "diffusion.samplers:Level",
     "Metric": "diffusion.metrics:Metric",
     "Model": "tasks.models:Model",
+    "Noise": "diffusion.samplers:Noise",
     "PathSampler": "diffusion.samplers:PathSampler",
     "Plan": "tasks.plan:Plan",
     "Sampler": "diffusion.samplers:Sampler",

@@ -20,10 +20,10 @@ class Midpoint(da.Sampler):
     between_levels: ClassVar[bool] = True  # asks the denoiser at levels that are not the grid's
     share: float = 0.5  # of the way in ln(s); a parameter: da.sampler(Midpoint, share=0.4)
 
-    def evaluations(self, steps):
+    def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def step(self, denoiser, x, now, then, noise):
+    def step(self, denoiser: da.Denoiser, x: Tensor, now: da.Level, then: da.Level, noise: da.Noise) -> Tensor:
         denoised = denoiser(x, now.alpha, now.sigma)
         if then.clean:
             return denoised
@@ -32,7 +32,7 @@ class Midpoint(da.Sampler):
         return self._moved(x, denoiser(ahead, middle.alpha, middle.sigma), now, then)
 
     @staticmethod
-    def _moved(x, denoised, now, then):
+    def _moved(x: Tensor, denoised: Tensor, now: da.Level, then: da.Level) -> Tensor:
         kept = (then.sigma / now.sigma)[:, None, None]
         return kept * x + (then.alpha[:, None, None] - kept * now.alpha[:, None, None]) * denoised
 
