@@ -21,10 +21,11 @@ import tasks.failpoints
 import tasks.work.shard
 import tasks.work.stacks
 from diffusion.training import train as train_stack
+from tasks.plan import Cell
 from tasks.results import Answers
 from tasks.results.export import export
 from tasks.store import Store
-from tasks.work.data import generate as generate_data
+from tasks.work.data import data_key, training_set
 from tests.tasks import tiny_store
 from tests.tasks.tiny_store import SPEC, answer
 
@@ -158,11 +159,11 @@ def _count_into(log: Path) -> None:
             file.writelines(f"{kind} {key}\n" for key in keys)
 
     shard = tasks.work.shard
-    generate, train, ask = generate_data, train_stack, shard._answered_together
+    generate, train, ask = training_set, train_stack, shard._answered_together
 
-    def counted_generate(dataset: Any, seed: int, n: int) -> Any:
-        found("generate", [f"{dataset.label()}/{seed}/{n}"])
-        return generate(dataset, seed, n)
+    def counted_generate(cell: Cell) -> Any:
+        found("generate", ["/".join(map(str, data_key(cell)))])
+        return generate(cell)
 
     def counted_train(members: Any, *more: Any) -> Any:
         found("train", [member.key for member in members])
@@ -173,8 +174,9 @@ def _count_into(log: Path) -> None:
         return ask(points, *more)
 
     for module, name, counted in (
-        (tiny_store, "generate", counted_generate),
+        (tiny_store, "training_set", counted_generate),
         (tasks.work.stacks, "train", counted_train),
         (shard, "_answered_together", counted_ask),
     ):
+        assert hasattr(module, name)
         setattr(module, name, counted)

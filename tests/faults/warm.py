@@ -5,8 +5,7 @@ that opens no store.
 from tasks.plan import make_plan
 from tasks.results.provenance import provenance
 from tasks.study import Study
-from tasks.work import Requests
-from tasks.work.data import generate
+from tasks.work import Requests, data_key, training_set
 from tests.faults.scenarios import MIXED, ONE
 from tests.tasks.in_one_process import run_shard
 
@@ -14,6 +13,5 @@ provenance("warm")
 for spec in (ONE, MIXED):
     study = Study.from_spec(spec)
     for shard in make_plan(study, {}, ()).shards(1):
-        settings = [(job.cell, job.cell.training) for job in shard.jobs if job.cell.training]
-        sets = {(c.dataset.label(), c.seed, t.data): generate(c.dataset, c.seed, t.data) for c, t in settings}
+        sets = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.cell.training}
         run_shard(shard, sets, {}, Requests(study.metrics, samples=False, trajectories=frozenset()))
