@@ -21,6 +21,7 @@ from diffusion.errors import WrongValue
 
 S = TypeVar("S")
 OfTime = Callable[[S, Tensor], Tensor]
+OfDraws = Callable[[S, int, torch.Generator], Tensor]
 OfNoisedPoints = Callable[[S, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -99,6 +100,27 @@ _NOISY = (
 
 def _levels(alpha: Tensor, sigma: Tensor) -> str:
     return f"found alpha = {_least(alpha):g}, sigma = {_least(sigma):g}"
+
+
+def of_draws(method: OfDraws[S]) -> OfDraws[S]:
+    """Check what a data set draws: ``method(self, n, generator)`` gives numbers ``[n, dim]``.
+
+    Raises:
+        WrongValue: it gives something else, or numbers that are not finite.
+    """
+
+    def checked(self: Any, n: int, generator: torch.Generator) -> Tensor:
+        found = method(self, n, generator)
+        if not isinstance(found, Tensor) or found.shape != (n, self.dim):
+            given = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise WrongValue(
+                f"{_name(self)}.sample gave {given} for n = {n}; accepted: a tensor of shape {[n, self.dim]}"
+            )
+        if bad := int((~torch.isfinite(found)).any(-1).sum()):
+            raise WrongValue(f"{_name(self)}.sample gave {bad} of {n} points that are not finite")
+        return found
+
+    return wraps(method)(checked)
 
 
 def points(what: str, x: Any) -> Tensor:

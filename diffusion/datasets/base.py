@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffusion.arguments import at_a_level, wrap_own
+from diffusion.arguments import at_a_level, of_draws, wrap_own
 from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.registry import Component, Registry
 
@@ -50,12 +50,13 @@ class Dataset(Component):
 
     What a subclass says of noised points (`denoise`, `log_density`, `score`, `posterior_variance`)
     is asked through `diffusion.arguments.at_a_level`: plain numbers are taken, shapes and levels
-    that cannot be right are refused.
+    that cannot be right are refused. What it draws is looked at as well: ``[n, dim]``, finite.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         wrap_own(cls, ("denoise", "log_density", "score", "posterior_variance"), at_a_level)
+        wrap_own(cls, ("sample",), of_draws)
 
     @property
     def exact(self) -> bool:

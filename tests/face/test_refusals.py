@@ -164,3 +164,31 @@ class Forgetful(da.Sampler):
 def test_a_sampler_of_ones_own_that_makes_no_states_is_named(given: str, found: str) -> None:
     with pytest.raises(da.WrongValue, match=rf"made {found} of states \[1, 5, 2\]; accepted: a tensor of their shape"):
         da.sample(lambda x, sigma: x / (1 + sigma**2), Forgetful(given), n=5, dim=2)
+
+
+@dataclass(frozen=True)
+class Careless(da.Dataset):
+    """Draws of the wrong shape, or that are no numbers."""
+
+    registered_name = "careless"
+    fault: str = "flat"
+    dim = 2
+    mean = (0.0, 0.0)
+    std = 1.0
+
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return {"flat": x[:, 0], "more": torch.cat([x, x[:1]]), "holes": x.where(x < 1, torch.nan)}[self.fault]
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("flat", r"gave a tensor of shape \[50\] for n = 50; accepted: a tensor of shape \[50, 2\]"),
+        ("more", r"gave a tensor of shape \[51, 2\] for n = 50; accepted"),
+        ("holes", r"gave \d+ of 50 points that are not finite"),
+    ],
+)
+def test_draws_of_ones_own_data_set_that_cannot_be_right_are_refused(fault: str, found: str) -> None:
+    with pytest.raises(da.WrongValue, match=rf"careless.sample {found}"):
+        da.train(Careless(fault), "edm", steps=2, width=8, depth=1, batch=8, data=50)
