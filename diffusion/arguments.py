@@ -37,13 +37,13 @@ def of_numbers(method: OfTime[S]) -> OfTime[S]:
 
     def taking_numbers(self: S, t: Any) -> Tensor:
         if not (isinstance(t, Tensor) and t.is_floating_point()):
-            t = number(f"{_name(self)}.{method.__name__}", t)
+            t = as_numbers(f"{_name(self)}.{method.__name__}", t)
         return method(self, t)
 
     return wraps(method)(taking_numbers)
 
 
-def number(what: str, value: Any) -> Tensor:
+def as_numbers(what: str, value: Any) -> Tensor:
     """A number, or an array of numbers, from 0 to infinity as a float64 tensor of its shape."""
     try:
         found = torch.as_tensor(value, dtype=torch.float64)
@@ -69,7 +69,7 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
     def checked(self: Any, x: Any, alpha: Any, sigma: Any) -> Tensor:
         if not (isinstance(x, Tensor) and isinstance(alpha, Tensor) and isinstance(sigma, Tensor)):
             what = f"{_name(self)}.{method.__name__}"
-            x, alpha, sigma = points(what, x), number(f"{what}, alpha", alpha), number(f"{what}, sigma", sigma)
+            x, alpha, sigma = points(what, x), as_numbers(f"{what}, alpha", alpha), as_numbers(f"{what}, sigma", sigma)
         if x.ndim < 2 or x.shape[-1] != self.dim:
             raise WrongValue(
                 f"{_name(self)}.{method.__name__}: x has shape {list(x.shape)}; accepted: [n, {self.dim}], or [..., n, {self.dim}]"

@@ -38,7 +38,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """The workers have told what they did so far."""
+    """The workers have said what they did so far."""
 
     work: float  # seconds of one core, as planned
     cells: float

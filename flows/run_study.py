@@ -55,7 +55,7 @@ def run_study(
         report: the path of the page (``reports/NAME.html``).
         quiet: nothing on the terminal.
         resources: what a task run asks of Ray, by stage (``generate data``, ``train``, ``sweep``):
-            ``num_cpus`` (1 unless told), ``num_gpus``, ``memory`` in bytes, or the name of a
+            ``num_cpus`` (1 by default), ``num_gpus``, ``memory`` in bytes, or the name of a
             resource of the cluster's own.
     """
     from flows.orchestration import run

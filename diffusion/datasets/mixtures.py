@@ -6,7 +6,7 @@ The target is ``sum_k w_k N(mu_k, s_k^2 I)`` on R^d. With ``v_k = alpha^2 s_k^2 
     D(x) = sum_k r_k m_k,                         m_k = (alpha s_k^2 x + sigma^2 mu_k) / v_k
     E[|x_0 - D|^2 | x] = sum_k r_k (d s_k^2 sigma^2 / v_k + |m_k - D|^2)
 
-How the weights r_k keep their digits far away from the data is told in
+How the weights r_k keep their digits far away from the data is described in
 `diffusion.datasets.mixture_posteriors`. The denoiser of many components in many dimensions (images)
 and its posterior variance go point by point instead, each with the same matrix: their numbers do
 not depend on the batch either.

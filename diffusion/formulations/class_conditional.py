@@ -1,4 +1,4 @@
-r"""A formulation whose network is told the label, so that one network knows every class and the
+r"""A formulation whose network takes the label, so that one network knows every class and the
 whole.
 
 It gives ``E[x_0 | x_t, y]`` besides ``E[x_0 | x_t]``, which guidance `classifier-free` extrapolates
@@ -29,7 +29,7 @@ from diffusion.schedules import Schedule
 )
 @dataclass(frozen=True)
 class ClassConditional(NoiseConditional):
-    """Any formulation that is trained by regression on noised data, with a network that is told the
+    """Any formulation that is trained by regression on noised data, with a network that takes the
     label or nothing.
 
     Raises:

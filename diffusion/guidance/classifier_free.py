@@ -1,4 +1,4 @@
-r"""Guidance without a classifier: a model that was told the label, and the same model told nothing.
+r"""Guidance without a classifier: a model that takes the label, and the same model without it.
 
 Where both denoisers are exact, ``D_y - D = (sigma^2 / alpha) grad log p_t(y | x_t)``: a network
 that gives both holds a classifier implicitly, and ``D + w (D_y - D)`` is guidance of weight w by
@@ -30,7 +30,7 @@ from diffusion.models import Denoiser, KnownDistribution, LabelledDenoiser
 )
 @dataclass(frozen=True)
 class ClassifierFree(LabelGuidance):
-    """From a model that can be told the label: formulation `class-conditional`, or the exact one
+    """From a model that takes the label: formulation `class-conditional`, or the exact one
     where classes are known.
     """
 

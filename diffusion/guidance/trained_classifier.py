@@ -13,7 +13,7 @@ The first two terms are all that is left where there is much noise, up to order 
 the target: so the network f is only asked for the rest, and its errors do not grow with the noise.
 The gradient of u has the factor alpha that ``sigma^2 / alpha`` needs: at alpha = 0 the shift of the
 denoiser is ``m_y - m``, less the mean of that over the classes. ``ln rho`` is uniform between ln
-0.01 and ln 10 in training; f is told the nearest of these levels.
+0.01 and ln 10 in training; f takes the nearest of these levels.
 
 The classifier is a function of the target and the settings alone: it is trained where it is needed,
 once in a process, with the stacked network, loop and streams of every other model, and is no part

@@ -1,6 +1,6 @@
 """One model, trained, exact or somebody's own, and what it can be asked.
 
-Points are ``[n, dim]`` and answers float64; noise is told by sigma, as in
+Points are ``[n, dim]`` and answers float64; noise is given by sigma, as in
 ``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is named.
 """
 
@@ -208,7 +208,7 @@ class Inference:
 
     def _level(self, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor]:
         """alpha and sigma, ``[1]`` each."""
-        found = tuple(arguments.number(name, value) for name, value in (("alpha", alpha), ("sigma", sigma)))
+        found = tuple(arguments.as_numbers(name, value) for name, value in (("alpha", alpha), ("sigma", sigma)))
         for name, value in zip(("alpha", "sigma"), found, strict=True):
             if value.numel() != 1:
                 raise WrongValue(f"{name} has shape {list(value.shape)}; accepted: one number for all points")

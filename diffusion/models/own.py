@@ -18,7 +18,7 @@ Where a schedule has ``x_t = alpha x_0 + sigma_t eps``, it is asked at ``y = x_t
 
 `v` is the velocity on the circle of variance-preserving schedules, ``alpha = a``, ``sigma_t = b``
 (Salimans & Ho, ICLR 2022); `flow-velocity` that of the straight path ``x_t = (1 - t) x_0 + t eps``
-at ``t = sigma / (1 + sigma)``. A network that was trained on other inputs, or is told a time, is
+at ``t = sigma / (1 + sigma)``. A network that was trained on other inputs, or takes a time, is
 asked by a function that rescales: on a variance-preserving schedule
 
     f = lambda y, sigma: network(y / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))

@@ -157,7 +157,7 @@ class Architecture(Component):
         image: Image | None = None,
     ) -> Network:
         """The network for points of `dim` coordinates; `outputs` is `dim` if None, `conditions` the
-        length of what it is told.
+        length of its condition.
 
         `image` is the shape of a point where it is one: the target's `image_shape`.
         """

@@ -32,7 +32,7 @@ share: the sample scaled to unit variance, and the angle from data to noise,
     z = x_t / sqrt(alpha^2 std^2 + sigma^2) = cos(phi) x_0/std + sin(phi) eps,    tan(phi) = sigma / (alpha std),
 
 which moves at a bounded speed from pure noise to the data on every schedule; tau = phi_max - phi.
-The network is a scalar function s(z, phi) that is told Fourier features of phi, and d_tau goes
+The network is a scalar function s(z, phi) that takes Fourier features of phi, and d_tau goes
 through them. As entropic noise, ``g^2 = noise^2 sin(phi)``, so that it dies out with the noise in
 the marginals and the action stays bounded.
 

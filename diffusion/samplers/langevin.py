@@ -12,7 +12,7 @@ are one: **eps = 2 tau**, and tau is the only step size here. What matters is th
 to the step: with any other factor than sqrt(2 tau) the moves keep another law, without noise they
 climb to a maximum.
 
-tau is told in one of two units, in both of which a chain does not depend on the schedule that the
+tau is given in one of two units, in both of which a chain does not depend on the schedule that the
 level belongs to:
 
 - ``noise``: of sigma^2. As no noised law is curved more than 1/sigma^2, moves shorter than 2 are

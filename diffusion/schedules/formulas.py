@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diffusion.arguments import number
+from diffusion.arguments import as_numbers
 from diffusion.errors import WrongValue
 
 Function = Callable[[Tensor], Tensor]
@@ -78,7 +78,7 @@ class Formula(str):
         return self
 
     def __call__(self, t: Tensor) -> Tensor:
-        return self._function(t if isinstance(t, Tensor) and t.is_floating_point() else number(str(self), t))
+        return self._function(t if isinstance(t, Tensor) and t.is_floating_point() else as_numbers(str(self), t))
 
     def __reduce__(self) -> tuple[type[Formula], tuple[str]]:  # compiled anew wherever it is sent
         return Formula, (str(self),)

@@ -20,7 +20,7 @@ Variance = Literal["posterior", "transition"]
 
 
 def check_variance(whose: str, variance: str) -> None:
-    """Raise WrongValue unless `variance` is one of the two; `whose` is told."""
+    """Raise WrongValue unless `variance` is one of the two; `whose` is named."""
     if variance not in get_args(Variance):
         raise WrongValue(f"{whose}: variance = {variance!r}; accepted: {', '.join(get_args(Variance))}")
 

@@ -45,8 +45,8 @@ def train(
 ) -> TrainedStack:
     """Train all members together; ``data[m]`` is member m's training set ``[n, dim]`` float64.
 
-    `progress` is told the number of finished steps, about `LOSS_BINS` times. A member whose loss is
-    not finite, or ends ten times above that of a network that answers zero, is reported in
+    `progress` is called with the number of finished steps, about `LOSS_BINS` times. A member whose
+    loss is not finite, or ends ten times above that of a network that answers zero, is reported in
     `TrainedStack.errors`; the others are unharmed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`run` and `plan`: what a study asks for, computed or told."""
+"""`run` and `plan`: what a study asks for, computed or listed."""
 
 from __future__ import annotations
 

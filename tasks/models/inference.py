@@ -113,7 +113,7 @@ def model(
     - ``flow-velocity``: ``E[eps - x_0 | x]``, that of the straight path,
       ``E[x_0 | x] = (x - sigma f) / (1 + sigma)``.
 
-    A network that was trained on other inputs, or is told a time, is asked by a function that
+    A network that was trained on other inputs, or takes a time, is asked by a function that
     rescales: ``lambda x, sigma: network(x / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))``.
 
     Args:

@@ -52,7 +52,7 @@ def train(
             it.
         formulation: what is trained.
         schedule: on which; None: the formulation's own.
-        labels: of points of one's own, ``[n]`` whole numbers, for formulations that are told them.
+        labels: of points of one's own, ``[n]`` whole numbers, for formulations that take them.
         seed: of training set and training.
         steps: of Adam, with warm-up and cosine decay.
         batch: examples in each step.

@@ -1,4 +1,4 @@
-"""What a study had better be told before it is run: questions that have an answer, but not the one
+"""What is worth a warning before a study is run: questions that have an answer, but not the one
 that is meant.
 """
 

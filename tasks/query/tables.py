@@ -66,7 +66,7 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     first and last included.
 
     What is sampled in one step and in no other way has no table of its own: it stands below each of
-    its data set's. The sampling floor is told in the title where all rows share it, and row by row
+    its data set's. The sampling floor stands in the title where all rows share it, and row by row
     where they follow different laws.
     """
     if of_models(points, metric):

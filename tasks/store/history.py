@@ -35,7 +35,7 @@ class HistoryEntry(TypedDict):
 
 
 def entries(repository: Repository) -> list[HistoryEntry]:
-    """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are told also when
+    """Snapshots, newest first: id, time, message, metadata, tags. Tagged ones are listed also when
     the history has let go of them.
     """
     named: dict[str, list[str]] = {}

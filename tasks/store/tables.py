@@ -4,7 +4,7 @@ read at once.
 Columns of one kind share an array ``[row, column]`` whose columns a coordinate array names:
 `labels` (codes into the table's `words`), `integers`, `numbers`. Every row carries a checksum over
 the three and its id: whatever goes wrong beneath (a chunk that is lost reads as fill values, one
-that is misplaced as another's), it is told and never returned.
+that is misplaced as another's), it is refused and never returned.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 name: documents
 studies: [documents/slides-torus, documents/notes-ncsn]   # shipped studies, or files, seen from where this one lies
 
-Every study of the list is loaded before anything runs, so that a mistake in the last is told at
+Every study of the list is loaded before anything runs, so that a mistake in the last is found at
 once, with its own place. A study in the store is found by its name: no two of a list have the same.
 A collection leaves nothing in the store that its studies would not.
 

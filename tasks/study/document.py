@@ -188,7 +188,7 @@ def shipped_studies() -> list[str]:
 
 
 def shipped_name(source: str | Path) -> str | None:
-    """The shipped study that a name means; None if it means none. An old name is told on stderr
+    """The shipped study that a name means; None if it means none. An old name is noted on stderr
     with the new one.
     """
     if not isinstance(source, str):

@@ -84,11 +84,11 @@ def _columns(metric: BaseMetric, found: Measurement) -> dict[str, float]:
 
 
 class ModelMeasurements:
-    """What stands beside the metrics of a point and belongs to its cell: found once, told with
+    """What stands beside the metrics of a point and belongs to its cell: found once, stored with
     every point.
 
     Of exact denoisers, each metric at the limit of many steps; of every cell, the metrics of its
-    model. One of these that cannot be measured is NaN and told in `unanswered`: the samples, and
+    model. One of these that cannot be measured is NaN and named in `unanswered`: the samples, and
     what else is known of them, are sound.
     """
 

@@ -38,7 +38,7 @@ def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Prog
     Args:
         shard: cells that share a network's shape.
         data: training sets by their `data_key`.
-        progress: told of the work as it is done.
+        progress: is called with the work as it is done.
     """
     torch.set_num_threads(1)
     begun = time.perf_counter()
@@ -62,7 +62,7 @@ def sweep_shard(
         shard: cells that share a network's shape, or exact ones of one target.
         weights: safetensors files by cell id; of exact cells there are none.
         requests: what is wanted of each point.
-        progress: told of the work as it is done.
+        progress: is called with the work as it is done.
     """
     torch.set_num_threads(1)
     begun = time.perf_counter()

@@ -2,7 +2,7 @@
 
 A point's label has every parameter that differs from its default, which makes some of them long. On
 the page a long label (`LONGEST`) loses the parameters that all labels of its name share; if it is
-the only one of its name, it loses all. What was left out is told once, in the page's list of names.
+the only one of its name, it loses all. What was left out stands once, in the page's list of names.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def default_page(study: str) -> Path:
-    """Where a study's page goes unless told otherwise."""
+    """Where a study's page goes by default."""
     return Path("reports") / f"{study}.html"
 
 

@@ -2,7 +2,7 @@
 
 A colour is written as a token, ``@series-1`` or ``@series-1/0.2`` (with opacity), and becomes a
 colour in the reader's browser, from the same CSS variables as the page: so a picture follows the
-light and the dark scheme and is printed black on white. Nothing is told by colour alone: series
+light and the dark scheme and is printed black on white. Nothing depends on colour alone: series
 differ by symbol and dash too. The palette keeps at least 3:1 contrast to the page, and its first
 five colours apart (CIELAB distance above 13) for deuteranopes, protanopes and tritanopes as well,
 mostly by lightness.

@@ -17,7 +17,7 @@ MOST_PICTURES = 36
 FEW_SERIES = 2  # so few are shown for all samplers side by side; more, for one sampler at a time
 
 Draw = Callable[[list[Kept], bool], list[Picture]]
-"""Pictures of some kept samples, one each; titled by the sampler if told so."""
+"""Pictures of some kept samples, one each; titled by the sampler if asked."""
 
 
 @dataclass(frozen=True)
