@@ -88,7 +88,7 @@ def test_a_sampler_with_a_start_or_a_target_of_its_own_has_it_as_the_protocols_s
     """
     levels = own_levels(VPLinear(), 3)
     starts, aims = isinstance(sampler, OwnStart), isinstance(sampler, OwnTarget)
-    for has, name, parameters in ((starts, "start", ["begin"]), (aims, "target", ["dataset", "last"])):
+    for has, name, parameters in ((starts, "start", ["start"]), (aims, "target", ["dataset", "last"])):
         assert not hasattr(Sampler, name)
         assert not has or list(inspect.signature(getattr(sampler, name)).parameters) == parameters
     assert aims or sampler.path(levels)[-1].clean  # else metrics would compare noisy samples
