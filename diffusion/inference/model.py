@@ -185,10 +185,6 @@ class Inference:
         x = torch.empty(0)
         for x in self.states(sampler, **options, start=start):  # type: ignore[arg-type]  # noqa: B007 - the last one is meant
             pass
-        if x.shape != (n, self.dataset.dim):
-            raise WrongValue(
-                f"sampler {sampler.registered_name!r} gave samples of shape {list(x.shape)}; accepted: {[n, self.dataset.dim]}"
-            )
         bad = int((~torch.isfinite(x)).any(-1).sum())
         if bad:
             raise WrongValue(

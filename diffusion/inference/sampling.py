@@ -66,7 +66,7 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
 
     Raises:
         TypeError: the model, or a guided one, is not what the sampler needs.
-        WrongValue: the sampler makes something else than states of the same shape.
+        WrongValue: the sampler gives something else than states of this shape.
     """
     sampler = question.sampler
     guided_model = guided(model, question, subjects)
@@ -75,18 +75,22 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
         raise TypeError(
             f"sampler {name!r} asks a model for {phrase_of(sampler.needs)}, and {type(guided_model).__name__} gives none"
         )
-    x = _start(question, subjects, levels)
+    expected = (len(subjects), question.samples, subjects[0].dataset.dim)
+    x = _checked(_start(question, subjects, levels), expected, sampler)
     yield x
     noise = noise_streams(question, subjects, "noise")
     # most samplers need a denoiser, and say so in their types; one that needs something else looks
     # again
     for state in sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise):
-        if not isinstance(state, Tensor) or state.shape != x.shape:
-            found = f"a tensor of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
-            raise WrongValue(
-                f"sampler {sampler.registered_name!r} made {found} of states {list(x.shape)}; accepted: a tensor of their shape"
-            )
-        yield state
+        yield _checked(state, expected, sampler)
+
+
+def _checked(state: object, expected: tuple[int, ...], sampler: Sampler) -> Tensor:
+    """What a sampler of anybody's makes, if it is a tensor of the right shape."""
+    if isinstance(state, Tensor) and state.shape == expected:
+        return state
+    found = f"samples of shape {list(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+    raise WrongValue(f"sampler {sampler.registered_name!r} gave {found}, expected {list(expected)}")
 
 
 def start_noise(question: Question, subjects: Sequence[Subject]) -> Tensor:
