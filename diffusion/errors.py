@@ -49,6 +49,8 @@ class WrongValue(WrongInput, ValueError):
 class NoExactAnswer(WrongInput, NotImplementedError):
     """A quantity that the target does not have: an exact denoiser or density, a distribution
     function, modes, labels.
+
+    Python's own error of this meaning as well, which who asks any target for it can catch.
     """
 
     kind = "no-exact-answer"

@@ -13,6 +13,7 @@ that memory stays bounded.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
@@ -34,9 +35,9 @@ class PointSet(MixtureDataset):
     """
 
     @property
+    @abstractmethod
     def points(self) -> Tensor:
         """The points, ``[n, dim]`` float64; a point that occurs twice is twice as likely."""
-        raise NotImplementedError
 
     @property
     def labels(self) -> Tensor | None:
