@@ -126,7 +126,7 @@ def of_models(points: xr.Dataset, column: str) -> bool:
 
 def distinct(floors: Iterable[float]) -> list[float]:
     """The different ones among sampling floors, ascending; such as lie within 5 % of the least of
-    them are told as that one.
+    them are reported as that one.
     """
     found: list[float] = []
     for floor in sorted(value for value in floors if math.isfinite(value)):

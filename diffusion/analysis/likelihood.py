@@ -1,7 +1,7 @@
 r"""The likelihood of data under a denoiser, by the change of variables along its probability flow.
 
-Measured in units of the noise, ``w = x_t / sigma``, and told the noise by the amplitude of the
-signal, ``u = alpha / sigma``, the flow of every schedule is one and the same,
+Measured in units of the noise, ``w = x_t / sigma``, with the amplitude of the signal in those units,
+``u = alpha / sigma``, in place of the time, the flow of every schedule is one and the same,
 
     dw/du = D(x_t)                                  (w = u x_0 + eps: what does not depend on u is the noise)
 

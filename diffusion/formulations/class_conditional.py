@@ -84,5 +84,5 @@ class ClassConditional(NoiseConditional):
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
         if dataset.classes == 0:
-            return f"'class-conditional' is told labels, and dataset {dataset.registered_name!r} has none"
+            return f"'class-conditional' is conditioned on labels, and dataset {dataset.registered_name!r} has none"
         return self.inner.refuses_dataset(dataset)

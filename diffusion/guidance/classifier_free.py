@@ -40,7 +40,7 @@ class ClassifierFree(LabelGuidance):
         if reason := super().refuses(dataset, formulation):
             return reason
         if not issubclass(formulation.gives, LabelledDenoiser):
-            return f"{formulation.registered_name!r} is not told the label; needed: a formulation that is, 'class-conditional'"
+            return f"{formulation.registered_name!r} is not conditioned on the label; needed: a formulation that is, 'class-conditional'"
         if issubclass(formulation.gives, KnownDistribution) and not has_exact_classes(dataset):
             return f"the classes of {dataset.registered_name!r} have no exact denoiser"
         return None
@@ -49,7 +49,7 @@ class ClassifierFree(LabelGuidance):
         self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
         if not isinstance(denoiser, LabelledDenoiser):
-            raise TypeError("the model cannot be told a label")
+            raise TypeError("the model is not conditioned on a label")
         requested = {self.requested(dataset) for dataset in datasets}
         if len(requested) != 1:
             raise ValueError("members of one stack must be asked for the same labels")

@@ -2,7 +2,7 @@ r"""Guidance by coordinates that are known exactly: at each level they are repla
 part of an image is filled in.
 
 At level t the known coordinates of x_t are those of the forward process from the known values,
-``alpha y + sigma eps``. A sampler that is told ``D_j = y_j`` of every known coordinate j keeps them
+``alpha y + sigma eps``. A sampler that knows ``D_j = y_j`` of every known coordinate j keeps them
 there by itself: its moves are the process' own, and of the probability flow
 ``eps = (x_j - alpha y_j) / sigma`` is constant. The others are denoised as if nothing were known
 but the noisy x_t, so the law of the result is that given the known values only where the known

@@ -80,7 +80,7 @@ def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[st
     end_orphans()
     with run_folder() as folder:
         try:
-            # Also read by Ray's daemons, which is why it is set although `loopback` has been told.
+            # Also read by Ray's daemons, which is why it is set although `loopback` is given.
             marked = {**variables, MARK: str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
             with temporary_environment(marked), _loopback():
                 found = _connect(

@@ -1,7 +1,7 @@
 """What a killed run leaves behind: how its processes are marked, found and ended.
 
 On SIGKILL all of Ray's daemons end by themselves within three seconds but two agents, and they
-cannot be told that we are gone. So what we start is marked, and `end_orphans` finds it. The mark is
+cannot learn that we are gone. So what we start is marked, and `end_orphans` finds it. The mark is
 an environment variable *and* open files in the run's own folder, since the agents overwrite their
 environment when they change their title. A process is ended only if it carries the mark of a run of
 ours and that run's process (id and start time, in the same PID namespace) is gone.

@@ -49,7 +49,7 @@ def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
         CannotBeMade: it was made by other versions of its parts than the present ones.
         OSError: there is no such file, or it cannot be read.
     """
-    with path.open("rb"):  # what the system refuses is told by the system
+    with path.open("rb"):  # what the system refuses, its own error says
         pass
     try:
         with safe_open(path, framework="pt") as file:

@@ -54,7 +54,7 @@ def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
     example = ", ".join(str(places.labels[name][at]) for name in CONFIGURATION)
     return (
         f"{int((counts > 1).sum())} configurations are there several times with the same seed, trained in different ways (such as "
-        f"{example}): what is told of a group mixes them; choose one study with --study, or add cell_id to --by"
+        f"{example}): what is said of a group mixes them; choose one study with --study, or add cell_id to --by"
     )
 
 

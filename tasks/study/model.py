@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PlainValidator, ValidationError, model_validator
 
-from diffusion.formulations import Exact, Trained
+from diffusion.formulations import Trained
 from diffusion.metrics import BaseMetric, Metric, metrics
 from tasks.messages import nearest, unknown
 from tasks.plain import Spec, as_json
@@ -241,13 +241,10 @@ def _distributions(block: Block) -> Iterator[Dataset | str]:
 def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
     unsuited = [block.training.network.refuses(dataset) for dataset in block.datasets]
     for i, formulation in enumerate(block.formulations):
-        if isinstance(formulation, Exact) and not any(dataset.exact for dataset in block.datasets):
-            names = ", ".join(map(_quoted, block.datasets))
-            yield Complaint(at("formulations", i), f"'exact' needs a dataset with an exact answer; found {names}")
         reasons = [formulation.refuses(schedule) for schedule in block.schedules_of(formulation)]
         refused = [formulation.refuses_dataset(dataset) for dataset in block.datasets]
-        if all(refused) and not isinstance(formulation, Exact):
-            message = f"{_quoted(formulation)} can be trained on no dataset of the study: {_joined(refused)}"
+        if all(refused):
+            message = f"{_quoted(formulation)} can serve no dataset of the study: {_joined(refused)}"
             yield Complaint(at("formulations", i), message)
         elif isinstance(formulation, Trained) and not all(unsuited):
             refused = [
@@ -275,13 +272,12 @@ def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Itera
 
 def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
     """Samplers, grids and step counts that no schedule in play accepts."""
-    own = [f.own_schedule() for f in block.formulations if not block.schedules or isinstance(f, Exact)]
 
     def fitted(schedules: Iterable[Schedule]) -> list[Schedule]:
         """As the data sets of the block have them."""
         return list(dict.fromkeys(s.fitted(dataset) for s in schedules for dataset in block.datasets))
 
-    in_play = fitted([*(block.schedules or ()), *own])
+    in_play = fitted(schedule for _, schedule in block.pairs())
     for i, choice in enumerate(block.samplers):
         served = fitted([choice.schedule]) if choice.schedule else in_play
         reasons = [choice.sampler.refuses(schedule) for schedule in served]

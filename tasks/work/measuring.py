@@ -121,7 +121,7 @@ class ModelMeasurements:
         try:
             found = metric.measured(_OfCell(cell, self._stack_of))
             if found is not None and not math.isfinite(found.value):
-                raise ValueError(f"found {found.value}, which is no finite number")  # noqa: TRY301 - told as any other
+                raise ValueError(f"found {found.value}, which is no finite number")  # noqa: TRY301 - reported as any other
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's metric may raise anything
             self.unanswered.append(f"metric {metric.column} of {cell}: {reason_of(error)}")
             return Measurement(math.nan, math.nan)

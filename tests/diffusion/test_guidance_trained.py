@@ -238,13 +238,13 @@ def test_models_that_are_not_told_labels_and_data_without_them_are_refused() -> 
     assert ClassifierFree().refuses(ring, ClassConditional()) is None
     assert ClassifierFree().refuses(ring, Exact()) is None
     assert ClassifierFree().refuses(ring, ElucidatedDM()) == (
-        "'edm' is not told the label; needed: a formulation that is, 'class-conditional'"
+        "'edm' is not conditioned on the label; needed: a formulation that is, 'class-conditional'"
     )
     assert ClassifierFree(4).refuses(FourPoints(), Exact()) is not None
     assert TrainedClassifier().refuses(Gaussian(), ElucidatedDM()) == "dataset 'gaussian' has no labels"
     assert TrainedClassifier().refuses(ring, ElucidatedDM()) is None
     assert ClassConditional().refuses_dataset(Uniform()) == (
-        "'class-conditional' is told labels, and dataset 'uniform' has none"
+        "'class-conditional' is conditioned on labels, and dataset 'uniform' has none"
     )
     with pytest.raises(ValueError, match="of = 'implicit-score-matching', which is not trained by regression"):
         ClassConditional(ImplicitScoreMatching())
@@ -254,5 +254,5 @@ def test_models_that_are_not_told_labels_and_data_without_them_are_refused() -> 
         ClassConditional(drop=1.0)
     with pytest.raises(ValueError, match="must be positive"):
         TrainedClassifier(steps=0)
-    with pytest.raises(TypeError, match="cannot be told a label"):
+    with pytest.raises(TypeError, match="is not conditioned on a label"):
         Guided(ClassifierFree(0), exact(ring), (ring,))(torch.zeros(1, 1, 2), numbers(1.0), numbers(1.0))

@@ -534,7 +534,7 @@ def test_a_study_records_the_refusal_and_is_refused_where_nothing_is_left() -> N
     found = {p.cell.dataset.registered_name: plan.impossible.get(p.id) for p in plan.points if p.cell.training}
     assert "has no lower bound for dataset 'uniform'" in str(found["uniform"])
     assert found["gaussian"] is None
-    with pytest.raises(StudyError, match="can be trained on no dataset of the study"):
+    with pytest.raises(StudyError, match="can serve no dataset of the study"):
         study(formulations=[clean], datasets=["uniform", "checkerboard"])
 
 

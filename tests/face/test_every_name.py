@@ -148,7 +148,7 @@ def test_every_guidance_steers_a_model_and_a_function_whose_data_are_named(name:
     with pytest.raises(da.WrongValue, match="guidance: it speaks of data"):
         da.sample(lambda x, _: x, dim=2, **requested)
     if name == "classifier-free":
-        with pytest.raises(da.WrongValue, match="is not told the label"):
+        with pytest.raises(da.WrongValue, match="is not conditioned on the label"):
             da.sample(da.exact(BUMPS).denoise, target=BUMPS, **requested)
     elif name != "trained-classifier":
         own = da.sample(da.exact(BUMPS).denoise, target=BUMPS, **requested)

@@ -154,7 +154,7 @@ def test_guided_and_plain_points_start_from_the_same_noise_and_do_not_share_a_qu
     np.testing.assert_array_equal(found[0].samples, found[1].samples)
 
 
-# --- models that are told labels ------------------------------------------------------------------
+# --- models that are conditioned on labels ------------------------------------------------------------
 
 CONDITIONAL: dict[str, Any] = {
     **BASE,
@@ -193,14 +193,15 @@ def conditional_jobs(of: Study) -> list[Job]:
 def test_what_a_model_is_not_told_is_skipped_with_the_reason() -> None:
     loaded = Study.from_spec(CONDITIONAL)
     reasons = {point.impossible() for point in points_of(loaded)}
-    assert reasons == {None, "'edm' is not told the label; needed: a formulation that is, 'class-conditional'"}
+    assert reasons == {
+        None,
+        "'edm' is not conditioned on the label; needed: a formulation that is, 'class-conditional'",
+    }
     with pytest.raises(
-        StudyError, match="'classifier-free' can guide no model of the study: 'edm' is not told the label"
+        StudyError, match="'classifier-free' can guide no model of the study: 'edm' is not conditioned on the label"
     ):
         study(formulations=["edm"], samplers=[{"name": "heun", "guidance": "classifier-free"}], metrics=["energy"])
-    with pytest.raises(
-        StudyError, match=r"'class-conditional' can be trained on no dataset of the study.*'uniform' has none"
-    ):
+    with pytest.raises(StudyError, match=r"'class-conditional' can serve no dataset of the study.*'uniform' has none"):
         study(datasets=["uniform"], formulations=["class-conditional"], samplers=["heun"], metrics=["energy"])
     with pytest.raises(StudyError, match=re.escape("formulations[0].of: unknown formulation 'edn'")):
         study(formulations=[{"name": "class-conditional", "of": "edn"}])

@@ -6,7 +6,7 @@ negative, being differences of noisy numbers.
 *Dominates.* The network's error is larger than the discretisation's at N if the rule of
 `tasks.statistics.decision` tells the two apart, seed by seed; the step counts of one series are a
 family of tests. It dominates from the least N on from which that is so and after which the opposite
-is told nowhere.
+is said nowhere.
 """
 
 from __future__ import annotations
