@@ -20,65 +20,16 @@ from rich.table import Table
 from diffusion.datasets import Uniform
 from diffusion.formulations import ElucidatedDM
 from diffusion.networks import StackedMLP, features
-from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import query, scores
+from tests.benchmarks import query, scores, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
 def _members(n: int) -> list[Member]:
     edm = ElucidatedDM()
     return [Member(Uniform(), edm, edm.own_schedule(), f"member {i}") for i in range(n)]
-
-
-class _Plain(torch.nn.Module):
-    """The same perceptron as an ordinary module, for comparison."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.embed = torch.nn.Linear(13, 32)
-        self.first = torch.nn.Linear(1, width)
-        self.shift = torch.nn.Linear(32, width, bias=False)
-        self.hidden = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(2))
-        self.gains = torch.nn.ModuleList(torch.nn.Linear(32, width) for _ in range(3))
-        self.last = torch.nn.Linear(width, 1)
-
-    def forward(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        act = torch.nn.functional.silu
-        e = act(self.embed(c))
-        h = act((self.first(z) + self.shift(e)) * (1 + self.gains[0](e)))
-        for layer, gain in zip(self.hidden, list(self.gains)[1:], strict=True):
-            h = act(layer(h) * (1 + gain(e)))
-        out: torch.Tensor = self.last(h)
-        return out
-
-
-def _separate(members: list[Member], data: torch.Tensor, settings: Training) -> None:
-    """Every member trained alone as an ordinary module with torch's Adam: what one would write
-    without stacks.
-    """
-    for member in members:
-        model = _Plain(settings.width)
-        average = [p.detach().clone() for p in model.parameters()]
-        optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-        generator = stream("train", member.key)
-        for _ in range(settings.steps):
-            z, target, c, weight = (part[0] for part in batches_of(member, data, 1, settings.batch, generator))
-            loss = (weight * (model(z, c) - target).square().sum(-1)).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)
-
-
-def stacking(width: int, batch: int) -> Ratio:
-    """Ten members trained one by one against the same ten as a stack."""
-    members, data = _members(10), Uniform().sample(10_000, stream("data"))
-    settings = Training(steps=40, batch=batch, width=width, depth=3)
-    return paired(lambda: _separate(members, data, settings), lambda: train(members, [data] * 10, settings))
 
 
 def matrix_rate() -> Ratio:
@@ -160,8 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     table = Table("what", "ratio", "from", "to")
     measures: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
-        ("training 10 models separately / stacked (width 32, batch 128)", lambda: stacking(32, 128)),
-        ("training 10 models separately / stacked (width 128, batch 512)", lambda: stacking(128, 512)),
+        *training.MEASURES,
         ("network evaluation: share of the core's matrix-product rate", matrix_rate),
         ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
         ("300 points in commits of 10 / in one commit", commits),

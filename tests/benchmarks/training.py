@@ -1,0 +1,208 @@
+"""How fast a stack trains: beside the loop that one would write without it, and beside the core's
+own rate of multiplying matrices.
+
+The loop is a module of three hidden layers that sees the noise level's features beside the point,
+`torch.optim.Adam` and a moving average: less than a member of a stack has, whose units are scaled by
+the noise level and whose gradients are clipped. Packages of the field train with the same loop;
+where one is installed, its own loss stands in the place of that one.
+
+``python -m tests.benchmarks.training`` prints the table; its lines are part of `make bench`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from diffusion.datasets import Uniform
+from diffusion.formulations import ElucidatedDM
+from diffusion.networks import FEATURES, features
+from diffusion.randomness import stream
+from diffusion.training import Member, Training, train
+from tests.benchmarks.pairs import Ratio, paired
+
+MEMBERS = 16
+SIZES = ((64, 256), (128, 512))
+"""Width and batch."""
+
+STEPS = 64
+"""Enough that what happens once does not count."""
+
+Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+
+
+class Perceptron(nn.Module):
+    """Three hidden layers on the point and features of ln sigma / 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = [nn.Linear(1 + FEATURES, width), nn.SiLU()]
+        for _ in range(2):
+            hidden += [nn.Linear(width, width), nn.SiLU()]
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, 1))
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """F(x; c_noise): points ``[batch, 1]``, labels ``[batch]``."""
+        answer: Tensor = self.layers(torch.cat([x, features(c_noise)], -1))
+        return answer
+
+
+def edm_loss(model: nn.Module, x: Tensor, generator: torch.Generator, s: float = 0.29) -> Tensor:
+    """Karras et al. 2022, eq. 8, s the data's deviation."""
+    sigma = torch.exp(-1.2 + 1.2 * torch.randn(len(x), generator=generator))[:, None]
+    noisy = x + sigma * torch.randn(x.shape, generator=generator)
+    total = sigma**2 + s**2
+    answer = model(noisy / total.sqrt(), sigma[:, 0].log() / 4)
+    target = (x - s**2 / total * noisy) / (sigma * s / total.sqrt())
+    error: Tensor = answer - target
+    return error.square().mean()
+
+
+def plain_loop(width: int, batch: int, steps: int, loss: Loss = edm_loss) -> None:
+    """One model, as one would train it alone."""
+    generator = stream("plain loop")
+    data = Uniform().sample(10_000, stream("data")).float()
+    model = Perceptron(width)
+    average = [p.detach().clone() for p in model.parameters()]
+    optimiser = torch.optim.Adam(model.parameters(), lr=4e-3, foreach=True)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss(model, data[torch.randint(len(data), (batch,), generator=generator)], generator).backward()
+        optimiser.step()
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)
+
+
+def stack(width: int, batch: int, steps: int, members: int = MEMBERS) -> None:
+    """So many models of `edm` trained as one stack."""
+    edm = ElucidatedDM()
+    named = [Member(Uniform(), edm, edm.own_schedule(), f"member {i}") for i in range(members)]
+    data = Uniform().sample(10_000, stream("data"))
+    train(named, [data] * members, Training(steps=steps, batch=batch, width=width, depth=3))
+
+
+def products(width: int, batch: int, steps: int, members: int) -> None:
+    """The matrix products of the hidden layers in training, for so many models at a time, and
+    nothing else.
+    """
+    h, g = torch.randn(2, members, batch, width)
+    w = torch.randn(members, width, width)
+    for _ in range(2 * steps):
+        torch.bmm(h, w)
+        torch.bmm(g, w.mT)
+        torch.bmm(h.mT, g)
+
+
+def against_loop(width: int, batch: int, loss: Loss = edm_loss) -> Ratio:
+    """Processor time of one model in a loop of its own over that of one model of a stack."""
+    return _each(
+        paired(
+            lambda: plain_loop(width, batch, STEPS, loss),
+            lambda: stack(width, batch, STEPS),
+            rounds=3,
+            now=time.process_time,
+        ),
+        MEMBERS,
+    )
+
+
+def product_share(width: int, batch: int) -> Ratio:
+    """Processor time of the products alone, for as many models at a time as serve them best, over
+    that of training.
+    """
+    best = min((1, 4, MEMBERS), key=lambda n: _seconds(width, batch, n) / n)
+    found = paired(
+        lambda: products(width, batch, STEPS, best),
+        lambda: stack(width, batch, STEPS),
+        rounds=3,
+        now=time.process_time,
+    )
+    return _each(found, MEMBERS / best)
+
+
+def _seconds(width: int, batch: int, members: int) -> float:
+    begun = time.process_time()
+    products(width, batch, 8, members)
+    return time.process_time() - begun
+
+
+def _each(ratio: Ratio, times: float) -> Ratio:
+    middle, low, high = ratio
+    return times * middle, times * low, times * high
+
+
+def _azula() -> Loss:
+    from azula.denoise import KarrasDenoiser
+    from azula.noise import VESchedule
+
+    schedule = VESchedule()
+
+    def loss(model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+        found: Tensor = KarrasDenoiser(model, schedule).loss(x, torch.rand(len(x), generator=generator))
+        return found
+
+    return loss
+
+
+def _diffusers() -> Loss:
+    from diffusers import DDPMScheduler
+
+    chain = DDPMScheduler(1000)
+
+    def loss(model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+        t = torch.randint(1000, (len(x),), generator=generator)
+        eps = torch.randn(x.shape, generator=generator)
+        answer: Tensor = model(chain.add_noise(x, eps, t), t / 500 - 1)
+        return (answer - eps).square().mean()
+
+    return loss
+
+
+PEERS: dict[str, Callable[[], Loss]] = {"azula": _azula, "diffusers": _diffusers}
+"""In no extra: azula asks for torchvision, which would bring a torch of its own choice.
+``pip install --no-deps azula einops`` is all that its losses want.
+"""
+
+
+def against_peer(name: str, width: int, batch: int) -> Ratio | None:
+    """As `against_loop`, with the loss of a package in the loop; None where it is not installed."""
+    if importlib.util.find_spec(name) is None:
+        return None
+    return against_loop(width, batch, PEERS[name]())
+
+
+def _of(width: int, batch: int) -> str:
+    return f"(width {width}, batch {batch})"
+
+
+MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
+    *((f"training: a plain loop / one of 16 stacked {_of(*s)}", lambda s=s: against_loop(*s)) for s in SIZES),
+    *((f"training: share of the matrix-product rate {_of(*s)}", lambda s=s: product_share(*s)) for s in SIZES),
+    *(
+        (
+            f"training: a loop with the loss of {name} / one of 16 stacked {_of(*SIZES[0])}",
+            lambda n=name: against_peer(n, *SIZES[0]),
+        )
+        for name in PEERS
+    ),
+)
+"""Lines for the table of `tests.benchmarks.run`."""
+
+
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    table = Table("what", "ratio", "from", "to")
+    for name, measure in MEASURES:
+        found = measure()
+        table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
