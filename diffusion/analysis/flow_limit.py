@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.errors import DiffatlasError
@@ -37,6 +36,8 @@ def flow_limit(denoiser: Denoiser, x: Tensor, schedule: Schedule, scale: float, 
     `scale` is the size of the data; errors are held to `tolerance` of it (root mean square over the
     batch). Raises `FlowLost` if the solver gives up or leaves the numbers.
     """
+    from scipy.integrate import solve_ivp
+
     ends = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
     alpha, sigma = schedule.alpha(ends), schedule.sigma(ends)
     first, last = torch.atan2(sigma, alpha).tolist()

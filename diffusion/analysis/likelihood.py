@@ -39,7 +39,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost
@@ -200,6 +199,7 @@ def _followed(
     slope: Callable[[float, Tensor], Tensor], state: Tensor, first: float, last: float, tolerance: float
 ) -> Tensor:
     """The state at `last`, by an adaptive solver of order 8 (scipy's DOP853)."""
+    from scipy.integrate import solve_ivp
 
     evaluations = 0
 

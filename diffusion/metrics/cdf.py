@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -156,9 +155,11 @@ def mean_root(eigenvalues: np.ndarray, rest: float = 0.0) -> float:
 
 def binomial_mean(n: int, p: float, f: Callable[[np.ndarray], np.ndarray]) -> float:
     """``E f(N / n)``, N binomial(n, p)."""
+    from scipy.stats import binom
+
     reach = 12 * math.sqrt(n * p * (1 - p)) + 40
     k = np.arange(max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach)) + 1)
-    return float((scipy.stats.binom.pmf(k, n, p) * f(k / n)).sum())
+    return float((binom.pmf(k, n, p) * f(k / n)).sum())
 
 
 def mean_deviation(n: int, p: float) -> float:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import scipy.special
 import torch
 from torch import Tensor
 
@@ -168,7 +167,7 @@ class GridDivergence(_LineMetric):
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         edges, shares = _cells(dataset, self.cells)
         found = np.bincount(np.searchsorted(edges, samples[:, 0].numpy()), minlength=len(shares)) / len(samples)
-        return float(scipy.special.kl_div(found, shares).sum())  # q ln(q / p) - q + p: no term is negative
+        return float(_divergence(found, shares).sum())  # q ln(q / p) - q + p: no term is negative
 
     def _floor(self, dataset: Dataset, n: int) -> float:
         values, times = np.unique(_cells(dataset, self.cells)[1].round(13), return_counts=True)
@@ -176,8 +175,10 @@ class GridDivergence(_LineMetric):
         return float(times @ means)
 
 
-def _divergence(share: np.ndarray, p: float) -> np.ndarray:
-    return np.asarray(scipy.special.kl_div(share, p))
+def _divergence(share: np.ndarray, p: float | np.ndarray) -> np.ndarray:
+    from scipy.special import kl_div
+
+    return np.asarray(kl_div(share, p))
 
 
 @remembered(64)

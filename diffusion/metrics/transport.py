@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffusion.caches import remembered
@@ -215,6 +214,8 @@ def transport_cost(x: np.ndarray, y: np.ndarray) -> float:
     scaled. Both are centred and brought to unit size first, which the solver likes; the cost is
     that of the clouds as they are.
     """
+    from scipy.optimize import linear_sum_assignment
+
     scale = max(1.0, float(np.abs(x).max()) / _HUGE)
     x, y = x / scale, y / scale
     a, b = _standard(x), _standard(y)

@@ -27,7 +27,6 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-from scipy.integrate import RK45
 from torch import Tensor
 
 from diffusion.errors import WrongValue
@@ -202,6 +201,8 @@ class DormandPrince(PathSampler):
         """The state at `then`, dx/dt there and the length of the next step; `known` is dx/dt at
         `now`.
         """
+        from scipy.integrate import RK45
+
         h = then.time - now.time
         slope = known
 

@@ -14,15 +14,17 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import LARGEST_EXPONENT, NoiseAsTime, VariancePreserving, require, schedules
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 _MOST_LEVELS = 1_000_000  # tables of a discrete schedule are held in memory
 
@@ -72,6 +74,8 @@ class Chain(VariancePreserving):
 
     @cached_property
     def _spline(self) -> CubicSpline:
+        from scipy.interpolate import CubicSpline
+
         return CubicSpline(np.arange(self.levels + 1), np.concatenate([[0.0], -np.cumsum(np.log1p(-self.betas))]))
 
     @property

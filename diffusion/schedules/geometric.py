@@ -29,8 +29,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
-from scipy.special import ndtr
 from torch import Tensor
 
 from diffusion.datasets import Dataset
@@ -138,6 +136,9 @@ def overlap_ratio(dim: int) -> float | None:
     root = math.sqrt(2 * dim)
     if root <= 3:
         return None
+
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
 
     def excess(gamma: float) -> float:
         return float(ndtr(root * (gamma - 1) + 3 * gamma) - ndtr(root * (gamma - 1) - 3 * gamma) - 0.5)

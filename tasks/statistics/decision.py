@@ -37,7 +37,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from tasks.statistics.corrections import corrected
 
@@ -245,6 +244,8 @@ def contrasts_of(
         A contrast for each pair; p is NaN where a side has too few seeds, or where these have no
         spread.
     """
+    from scipy.special import stdtr
+
     groups, values = np.concatenate([first.group, second.group]), np.concatenate([first.value, second.value])
     low, high = extremes(groups, values, size)
     known = np.isfinite(low)
@@ -328,4 +329,6 @@ def hurdle(seeds: int, tests: int, level: float = LEVEL) -> float:
     Returns:
         The change in standard deviations of the differences by seed.
     """
+    from scipy.special import stdtrit
+
     return float(-stdtrit(seeds - 1, level / tests / 2)) / math.sqrt(seeds)

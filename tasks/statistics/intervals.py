@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
@@ -40,6 +39,8 @@ def student(freedom: ArrayLike, confidence: float = CONFIDENCE) -> NDArray[np.fl
     Returns:
         Of the shape of `freedom`; NaN below one degree of freedom.
     """
+    from scipy.special import stdtrit
+
     known = np.asarray(freedom, dtype=float)
     quantiles: NDArray[np.float64] = stdtrit(np.where(known > 0, known, np.nan), 0.5 + confidence / 2)
     return quantiles

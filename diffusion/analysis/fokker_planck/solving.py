@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -163,6 +162,8 @@ def time_marginals(
     """
     if min(times) < 0 or max(times) > schedule.t_max * (1 + 1e-9):
         raise WrongValue(f"times = {list(times)}; needed: from 0 to t_max = {schedule.t_max}")
+    from scipy.stats import norm
+
     (mean,), s = dataset.mean, dataset.std
     frame = torch.linspace(-reach, reach, cells + 1, dtype=torch.float64)
     t = torch.tensor(list(times), dtype=torch.float64)
@@ -175,7 +176,7 @@ def time_marginals(
     m, reached = start, 0.0
     for i in order:
         if taus[i] > _SETTLED:
-            m = scipy.stats.norm.pdf(0.5 * (frame[1:] + frame[:-1]).numpy())
+            m = norm.pdf(0.5 * (frame[1:] + frame[:-1]).numpy())
             rows[i] = m / m.sum()
             continue
         m, reached = _moved(m, rates, taus[i] - reached), taus[i]
@@ -229,6 +230,8 @@ def _stepped(m: np.ndarray, rates: Callable[[float], Rates], now: float, step: f
 def _moved(m: np.ndarray, rates: Rates, duration: float) -> np.ndarray:
     """``exp(duration A) m`` by uniformisation."""
     up, down = rates
+    from scipy.stats import poisson
+
     leaving = np.zeros_like(m)
     leaving[:-1] += up
     leaving[1:] += down
@@ -240,7 +243,7 @@ def _moved(m: np.ndarray, rates: Rates, duration: float) -> np.ndarray:
     jumps = fastest * duration / parts
     reach = 8.5 * math.sqrt(jumps) + 20  # beyond lie less than 1e-17 of the weights
     first, last = max(0, math.floor(jumps - reach)), math.ceil(jumps + reach)
-    weights = scipy.stats.poisson.pmf(np.arange(first, last + 1), jumps)
+    weights = poisson.pmf(np.arange(first, last + 1), jumps)
     weights /= weights.sum()
     for _ in range(parts):
         total = np.zeros_like(m)
