@@ -33,14 +33,13 @@ from flows.events import (
 )
 from flows.listeners import Artifacts, Committer, RunLog, Tally
 from flows.progress import Display
-from flows.request import Outcome, RunRequest
+from flows.request import Outcome, RunRequest, default_page
 from flows.resources import check_resources
 from flows.services import ray_cluster
 from flows.workers import Workers
 from tasks.compare import compare, summary
 from tasks.plan import keeps_trajectory, points_of
 from tasks.plan.warnings import kept_in_vain, measured_in_vain
-from tasks.report.page.files import default_page
 from tasks.results import Answers, UnknownStudy
 from tasks.results.explain import matching
 from tasks.results.models import ModelledAnswers

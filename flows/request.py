@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+
+def default_page(study: str) -> Path:
+    """Where a study's page goes by default."""
+    return Path("reports") / f"{study}.html"
 
 
 @dataclass(frozen=True)

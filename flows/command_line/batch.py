@@ -82,23 +82,36 @@ def _cut_short(study: str, error: Exception) -> Ended:
 
 def _ended(member: CollectedStudy, store: str, outcome: Outcome | None, page: Path | None) -> Ended:
     from tasks.query.tables import failure_lines
-    from tasks.report.page.files import default_page, write_report
-    from tasks.results.models import ModelledAnswers
-    from tasks.store import Store
+    from tasks.results import open_results
 
-    answers = ModelledAnswers(Store.open(store), member.study.name)
-    counts = Counter(map(str, answers.points["status"].values.tolist()))
+    points = open_results(store, member.study.name)
+    counts = Counter(map(str, points["status"].values.tolist()))
     if outcome is None:
-        path = page or default_page(member.study.name)
-        if page or not path.exists():
-            write_report(answers, path)
+        path = page_of_finished(store, member.study.name, page)
         message = "finished, nothing to compute"
     else:
         path = Path(outcome.report)
         message = f"{outcome.computed} points computed, {outcome.trained} cells trained"
-    for line in failure_lines(answers.points, 5):
+    for line in failure_lines(points, 5):
         err.print(line, markup=False)
     return Ended(member.study.name, FAILED if counts["failed"] else 0, message, dict(counts), page=str(path))
+
+
+def page_of_finished(store: str, study: str, page: Path | None) -> Path:
+    """Where the page of a finished study is; drawn where another path is named, or there is none.
+
+    A page that is there needs nothing that draws pages.
+    """
+    from flows.request import default_page
+
+    path = page or default_page(study)
+    if page or not path.exists():
+        from tasks.report.page.files import write_report
+        from tasks.results.models import ModelledAnswers
+        from tasks.store import Store
+
+        write_report(ModelledAnswers(Store.open(store), study), path)
+    return path
 
 
 def _show(name: str, ended: Sequence[Ended]) -> None:

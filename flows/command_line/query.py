@@ -163,7 +163,7 @@ def report_command(
     holds; --out is then a folder.
     """
     with clear_errors():
-        from tasks.report.page.files import default_page
+        from flows.request import default_page
         from tasks.results import Answers, UnknownStudy
         from tasks.results.models import ModelledAnswers
         from tasks.store import Store

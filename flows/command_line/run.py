@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line.batch import run_each, sums
+from flows.command_line.batch import page_of_finished, run_each, sums
 from flows.command_line.options import (
     ForceOption,
     ForceUnlockOption,
@@ -144,11 +144,9 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
     """The table, the report's path, and the exit code that the points deserve."""
     from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables
-    from tasks.results.models import ModelledAnswers
-    from tasks.store import Store
+    from tasks.results import open_results
 
-    answers = ModelledAnswers(Store.open(store), study.name)
-    points = answers.points
+    points = open_results(store, study.name)
     console = Console(width=width())
     wanted = [m.column for m in study.metrics if m.column in metric_names(points)]
     few = points.sizes["point"] < 100
@@ -156,11 +154,7 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
         for table in tables(points, metric, console.width):
             console.print(table)
     if outcome is None:
-        from tasks.report.page.files import default_page, write_report
-
-        page = report or default_page(study.name)
-        if report or not page.exists():
-            write_report(answers, page)
+        page = page_of_finished(store, study.name, report)
         err.print(f"study {study.name} is finished: nothing to compute, nothing committed", markup=False)
     else:
         page = Path(outcome.report)

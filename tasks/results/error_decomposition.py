@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
 from tasks.columns import PARTS, MetricColumns
 
@@ -35,6 +34,8 @@ def split(table: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> dict[str
     split_metrics = [m for m in map(MetricColumns, metrics) if m.limit in table]
     if not split_metrics:
         return {}
+    import pandas as pd
+
     names = [name for m in split_metrics for name in (m.name, m.limit)]
     frame = pd.DataFrame({name: table[name] for name in (*_QUESTION, *names)})
     exact = frame[(table["formulation"] == "exact") & (table["status"] == "ok")].drop_duplicates(list(_QUESTION))

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from tasks.columns import PLACE
 from tasks.plain import Spec
@@ -100,6 +99,8 @@ def matching(points: Sequence[Point], expression: str) -> frozenset[str]:
     Raises:
         QueryError: the expression cannot be understood.
     """
+    import pandas as pd
+
     columns = of_frame(pd.DataFrame([{**p.labels, "point_id": p.id, "cell_id": p.cell.id} for p in points]))
     fit = satisfied(expression, columns, columns.size, "--force")
     return frozenset(columns["point_id"][np.flatnonzero(fit)].tolist())

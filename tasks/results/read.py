@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from diffusion.errors import WrongInput
 from tasks.columns import COORDINATES, FACTS, MetricColumns, metrics_among
@@ -34,6 +34,9 @@ from tasks.store import (
     study_names,
     trained_cells,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"}
 
@@ -97,6 +100,8 @@ class Answers:
     @cached_property
     def points(self) -> xr.Dataset:
         """One entry per point: coordinates, metrics, floors, seconds; provenance in the attributes."""
+        import xarray as xr
+
         columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
         metrics = metrics_among(columns)
         for name in metrics:
@@ -166,6 +171,8 @@ class Answers:
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         """Final samples ``[sample, coordinate]``, or None if they were not kept."""
+        import xarray as xr
+
         self._known(point_id)
         with self._store.reading(f"the samples of point {point_id}"):
             values = read_samples(self._root, point_id, self._places)
@@ -175,6 +182,8 @@ class Answers:
         """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or
         None if not kept.
         """
+        import xarray as xr
+
         self._known(point_id)
         with self._store.reading(f"the trajectory of point {point_id}"):
             found = read_trajectory(self._root, point_id, self._places)
@@ -210,6 +219,8 @@ class Answers:
         return self._curves("score_errors", "score_levels", "level", "nsr").rename("score-error")
 
     def _curves(self, values_of: str, places_of: str, dim: str, place: str) -> xr.DataArray:
+        import xarray as xr
+
         labels: dict[str, int] = {}
         for i, cell_id in enumerate(self._table["cell_id"]):
             labels.setdefault(str(cell_id), i)

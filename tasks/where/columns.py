@@ -8,14 +8,17 @@ asked for. Here a column is read when its name comes up, and groups are formed f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from tasks.messages import nearest, shown
 from tasks.where.conditions import listed
 from tasks.where.language import UnknownColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 _MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
 
@@ -70,6 +73,8 @@ def of_frame(frame: pd.DataFrame) -> Columns:
 
 def frame_of(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Columns as a frame, with texts as pandas' texts."""
+    import pandas as pd
+
     return pd.DataFrame(
         {n: values.astype(object) if values.dtype.kind == "T" else values for n, values in columns.items()}
     )
@@ -77,6 +82,8 @@ def frame_of(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def factorize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes ``[n]`` and sorted labels with ``labels[codes] == values``; NaN is a label, the last."""
+    import pandas as pd
+
     texts = values.dtype.kind in "UT"
     codes, labels = pd.factorize(values.astype(object) if texts else values, sort=True, use_na_sentinel=False)
     return codes.astype(np.int64), np.array(labels.tolist(), dtype=str) if texts else np.asarray(labels)

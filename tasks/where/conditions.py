@@ -10,7 +10,6 @@ from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from tasks.columns import MetricColumns, metrics_among
 from tasks.messages import nearest, shown
@@ -89,7 +88,11 @@ def _is_among(values: Values, known: tuple[float | str, ...]) -> Truth:
     if len(known) <= 16:
         return reduce(np.logical_or, (values == value for value in known))
     if isinstance(values, np.ndarray):
-        return pd.Index(values).isin(list(known)) if values.dtype.kind in "OUT" else np.isin(values, known)
+        if values.dtype.kind not in "OUT":
+            return np.isin(values, known)
+        import pandas as pd
+
+        return pd.Index(values).isin(list(known))
     return values in known
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.report.page.draw import draw_report
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.results.models import ModelledAnswers
-
-
-def default_page(study: str) -> Path:
-    """Where a study's page goes by default."""
-    return Path("reports") / f"{study}.html"
 
 
 def write_report(answers: ModelledAnswers, page: Path) -> None:
