@@ -23,7 +23,7 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import query, scores, training
+from tests.benchmarks import query, scores, startup, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
@@ -118,6 +118,7 @@ def main() -> None:
         ("a commit of 100 points: after 1,000 commits / after 10", growth),
         *scores.MEASURES,
         *query.MEASURES,
+        *startup.MEASURES,
     )
     for name, measure in measures:
         found = measure()

@@ -1,0 +1,107 @@
+"""No command waits for what it does not use: which of the large libraries each has imported when it
+ends.
+
+Commands share a process, those that need least first: what one imports the next one has.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.golden_stores import unpacked
+from tests.tasks.store_kit import python
+from tests.tasks.tiny_store import SPEC, answer
+
+STORE = {"icechunk", "zarr"}
+TABLES = STORE | {"pandas", "xarray"}
+QUANTILES = TABLES | {"scipy"}
+NETWORKS = {"torch"}
+LARGE = QUANTILES | NETWORKS | {"h5netcdf", "jinja2", "matplotlib", "plotly", "prefect", "ray", "sklearn"}
+
+_PROGRAM = """
+import contextlib, io, json, sys
+from flows.command_line import app
+ended = []
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = app(arguments, standalone_mode=False)
+    ended.append([code or 0, said.getvalue(), sorted(set(json.loads(sys.argv[2])) & sys.modules.keys())])
+print(json.dumps(ended))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    said: str
+    imported: set[str]
+
+
+def run(*commands: list[str]) -> list[Ended]:
+    """Give one command after the other, in one process."""
+    with python(_PROGRAM, json.dumps(commands), json.dumps(sorted(LARGE))) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    return [Ended(code, said, set(imported)) for code, said, imported in json.loads(out)]
+
+
+def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
+    store = ["--store", unpacked("run-3", tmp_path)]
+    study = [*store, "--study", "run"]
+    listed = run(
+        ["history", *store],
+        ["tag", "kept", *store],
+        ["gc", "--dry-run", *store],
+        ["query", *study, "--by", "guidance,sampling_schedule", "--metric", "energy"],
+        ["query", *study, "--pareto", "energy,nfe", "--by", "dataset"],
+        ["query", *study, "--where", "process == 'forward' and status == 'ok'"],
+        ["query", *study, "--by", "sampler", "--metric", "gone_parts:Hits", "--stat", "best,count"],
+        ["export", *study, "--out", str(tmp_path / "points")],
+        ["export", *study, "--format", "parquet", "--out", str(tmp_path / "points.parquet")],
+        ["query", *study, "--best", "sampling_schedule", "--by", "dataset", "--metric", "energy"],
+        ["query", *study, "--stat", "ci95"],
+        ["diff", "kept", *study, "--by", "guidance,sampling_schedule"],
+        ["export", *study, "--format", "netcdf", "--samples", "--out", str(tmp_path / "points.nc")],
+    )
+    assert [(one.code, one.said) for one in listed if one.code] == []
+    imported = [one.imported for one in listed]
+    assert imported == [STORE] * 3 + [TABLES] * 6 + [QUANTILES] * 3 + [QUANTILES | {"h5netcdf"}]
+    expected = {
+        3: "vp-linear",
+        4: "energy_mean",
+        5: "forward-chain",
+        6: "gone_parts:Hits_best",
+        9: "behind",
+        11: "same to the last bit",
+    }
+    assert {number: text for number, text in expected.items() if text not in listed[number].said} == {}
+
+
+def test_a_mistake_a_plan_and_a_finished_study_start_no_service_and_draw_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer("results", SPEC)
+    Path("tiny.yaml").write_text(json.dumps(SPEC))
+    Path("reports").mkdir()
+    Path("reports/tiny.html").write_text("the page of before")
+    wrong, planned, explained, idle = run(
+        ["run", "tiny.yaml", "--set", "steps=many"],
+        ["plan", "tiny.yaml", "--json"],
+        ["plan", "tiny.yaml", "--set", "steps=[1,2,3]", "--explain"],
+        ["run", "tiny.yaml"],
+    )
+    assert (wrong.code, wrong.imported) == (2, NETWORKS)
+    assert "steps" in wrong.said
+    assert (planned.code, planned.imported, json.loads(planned.said)["points"]["missing"]) == (0, NETWORKS | STORE, 0)
+    assert (explained.code, explained.imported) == (0, NETWORKS | STORE)
+    assert (idle.code, idle.imported) == (0, NETWORKS | TABLES)
+    assert "nothing to compute" in idle.said
+    assert Path("reports/tiny.html").read_text() == "the page of before"
