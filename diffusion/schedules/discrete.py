@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import LARGEST_EXPONENT, NoiseAsTime, VariancePreserving, require, schedules
 
@@ -105,17 +106,43 @@ class Chain(VariancePreserving):
         return float(self.levels)
 
     def integrated_beta(self, t: Tensor) -> Tensor:
-        return torch.as_tensor(self._spline(t.numpy()))
+        cubic, square, linear, constant, z = self._at(t)
+        z2 = z * z
+        return ((constant + linear * z) + square * z2) + cubic * (z2 * z)
 
     def beta(self, t: Tensor) -> Tensor:
-        return torch.as_tensor(self._spline(t.numpy(), 1))
+        cubic, square, linear, _, z = self._at(t)
+        return (linear + square * z * 2) + cubic * (z * z) * 3
+
+    def _at(self, t: Tensor) -> tuple[Tensor, ...]:
+        """The spline's four coefficients, highest power first, at times of any shape, and the time
+        since the level before.
+        """
+        coefficients, _ = self._tables(t.device)
+        t = t.double()
+        before = t.floor().clamp(0, self.levels - 1).nan_to_num()
+        return *coefficients[:, before.long()].unbind(0), t - before
 
     def time_of_integrated_beta(self, b: Tensor) -> Tensor:
-        times = np.arange(self.levels + 1, dtype=float)
-        guess = np.interp(b.numpy(), self._spline(times), times)
+        _, known = self._tables(b.device)  # B at the levels 0 .. T
+        before = (torch.searchsorted(known, b.contiguous(), right=True) - 1).clamp(0, self.levels - 1)
+        low, high = known[before], known[before + 1]
+        guess = torch.where(b >= known[-1], self.levels, (b - low) * (1 / (high - low)) + before).clamp(min=0)
         for _ in range(6):  # Newton, from a guess that is right to O(1/levels^2)
-            guess = np.clip(guess - (self._spline(guess) - b.numpy()) / self._spline(guess, 1), 0, self.levels)
-        return torch.as_tensor(guess)
+            guess = (guess - (self.integrated_beta(guess) - b) / self.beta(guess)).clamp(0, self.levels)
+        return guess
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The spline's coefficients ``[4, levels]`` and B at its levels ``[levels + 1]``."""
+        if device not in self._places:
+            knots = self._spline(np.arange(self.levels + 1, dtype=float))
+            tables = torch.from_numpy(self._spline.c.copy()), torch.from_numpy(knots)
+            self._places[device] = tuple(to_device(part, device) for part in tables)
+        return self._places[device]
+
+    @cached_property
+    def _places(self) -> dict[torch.device, tuple[Tensor, ...]]:
+        return {}
 
 
 def _check_betas(name: str, beta_min: float, beta_max: float) -> None:
