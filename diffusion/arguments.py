@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST, on_host, to_device
 from diffusion.errors import WrongValue
 
 S = TypeVar("S")
@@ -60,6 +61,9 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
     """Check the arguments of what a data set says of noised points:
     ``method(self, x, alpha, sigma)``.
 
+    On another device than the host shapes alone are checked, since to look at a level is to wait
+    for it; and a law that does not say `on_device` is asked on the host.
+
     Raises:
         WrongValue: x is not ``[..., batch, dim]``; alpha or sigma has several values and fewer axes
             than ``[..., batch]``, so that they would be spread along the batch; alpha is negative;
@@ -81,6 +85,11 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
                     f"would run along the samples; accepted: one number, or a shape that broadcasts against {list(x.shape[:-1])} axis "
                     f"by axis, such as {[len(x)] + [1] * (x.ndim - 2)}"
                 )
+        if not on_host(x):
+            if self.on_device:
+                return method(self, x, to_device(alpha, x.device), to_device(sigma, x.device))
+            here = (part.to(HOST) for part in (x, alpha, sigma))
+            return checked(self, *here).to(x.device)
         clean = _least(sigma) == 0
         if not (_least(alpha) >= 0 and (_least(sigma) > 0 or (clean and self.smooth))):
             raise WrongValue(f"{_name(self)}.{method.__name__}: {_levels(alpha, sigma)}; {_NOISY}")

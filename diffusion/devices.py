@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,10 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return x if x.device == device else x.to(device, non_blocking=on_host(x))
 
 
-def numbers(values: Sequence[float], device: torch.device) -> Tensor:
-    """A few float64 numbers on a device; copied once for each device that is not the host."""
+def numbers(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A few float64 numbers, or rows of them, on a device; copied once for each device that is not
+    the host.
+    """
     if device.type == "cpu":
         return torch.tensor(values, dtype=torch.float64)
     return _kept(tuple(values), torch.float64, device)
@@ -41,7 +44,7 @@ def indices(values: Sequence[int], device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _kept(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 

@@ -47,6 +47,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.gaussians import isotropic_divergence, log_normal_density
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, EvidenceBound, LatentVariableModel, capabilities_of, phrase_of
 from diffusion.schedules import Schedule
@@ -101,7 +102,7 @@ def _bound_once(
     model: object, clean: Tensor, schedule: Schedule, generator: torch.Generator, variance: Variance
 ) -> EvidenceBound:
     def drawn(dim: int) -> Tensor:
-        return torch.randn(len(clean), dim, generator=generator, dtype=torch.float64)
+        return to_device(torch.randn(len(clean), dim, generator=generator, dtype=torch.float64), clean.device)
 
     if isinstance(model, LatentVariableModel):
         terms = model.bound(clean[None], drawn(model.latent_dim())[None])
@@ -140,8 +141,8 @@ def chain_bound(
     if reason := refuses_bound(schedule):
         raise WrongValue(reason)
     check_variance("the bound of a chain", variance)
-    steps = _Steps.of(schedule)
-    reconstruction, consistency = torch.empty(0), []
+    steps = _Steps.of(schedule).on(clean.device)
+    reconstruction, consistency = clean.new_empty(0), []
     for t, eps in zip(range(len(steps.alpha)), noise, strict=False):
         alpha, sigma = steps.alpha[t : t + 1], steps.sigma[t : t + 1]
         denoised = denoiser((alpha * clean + sigma * eps)[None], alpha, sigma)[0].double()
@@ -182,6 +183,10 @@ class _Steps:
     transition: Tensor  # B^2
     posterior: Tensor  # u, zero at t = 1
     from_data: Tensor  # the factor of x_0 in the mean of q(x_{t-1} | x_t, x_0)
+
+    def on(self, device: torch.device) -> _Steps:
+        parts = (self.alpha, self.sigma, self.transition, self.posterior, self.from_data)
+        return _Steps(*(to_device(part, device) for part in parts))
 
     @staticmethod
     def of(schedule: Schedule) -> _Steps:

@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.flow_limit import FlowLost
+from diffusion.devices import HOST, to_device
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser, DivergenceModel
 from diffusion.randomness import SampleNoise
@@ -86,8 +87,9 @@ def divergence(
             raise WrongValue(
                 f"{type(denoiser).__name__} cannot be differentiated in x and does not state its divergence"
             )
-        directions = torch.eye(x.shape[-1], dtype=x.dtype)[:, None] if probes is None else probes
-        total = torch.zeros(x.shape[:-1], dtype=torch.float64)
+        exact = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[:, None]
+        directions = exact if probes is None else to_device(probes, x.device)
+        total = torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device)
         for k, v in enumerate(directions):
             (pulled,) = torch.autograd.grad(denoised, x, v.expand_as(denoised), retain_graph=k < len(directions) - 1)
             total += (pulled * v).sum(-1)
@@ -125,12 +127,12 @@ def log_likelihood(
     directions = None if exact else signs(key, probes, batch, dim)
 
     def slope(u: float, state: Tensor) -> Tensor:
-        alpha, sigma = _on_circle(u)
+        alpha, sigma = _on_circle(u, x.device)
         denoised, spread = divergence(denoiser, sigma * state[..., :-1], alpha, sigma, directions)
         return torch.cat([denoised, (sigma[:, None] * spread)[..., None]], -1)
 
     first, last, sigma_min, sigma_max = _ends(schedule)
-    start = torch.cat([x / sigma_min, torch.zeros(*x.shape[:-1], 1, dtype=torch.float64)], -1)
+    start = torch.cat([x / sigma_min, torch.zeros(*x.shape[:-1], 1, dtype=torch.float64, device=x.device)], -1)
     end = _followed(slope, start, first, last, tolerance)
     z = sigma_max / schedule.prior_std * end[..., :-1]  # the end in units of the start noise
     at_end = -0.5 * z.square().sum(-1) - dim * (0.5 * math.log(2 * math.pi) + math.log(schedule.prior_std))
@@ -179,17 +181,18 @@ def _ends(schedule: Schedule) -> tuple[float, float, float, float]:
     return first, last, *sigma.tolist()
 
 
-def _on_circle(u: float) -> tuple[Tensor, Tensor]:
+def _on_circle(u: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """alpha and sigma, ``[1]``, of the level with ``alpha / sigma = u`` and
     ``alpha^2 + sigma^2 = 1``.
     """
     r = math.hypot(1.0, u)
-    return torch.tensor([u / r], dtype=torch.float64), torch.tensor([1 / r], dtype=torch.float64)
+    level = to_device(torch.tensor([u / r, 1 / r], dtype=torch.float64), device)
+    return level[:1], level[1:]
 
 
 def _velocity(denoiser: Denoiser) -> Callable[[float, Tensor], Tensor]:
     def slope(u: float, state: Tensor) -> Tensor:
-        alpha, sigma = _on_circle(u)
+        alpha, sigma = _on_circle(u, state.device)
         return denoiser(sigma * state, alpha, sigma)
 
     return slope
@@ -198,7 +201,9 @@ def _velocity(denoiser: Denoiser) -> Callable[[float, Tensor], Tensor]:
 def _followed(
     slope: Callable[[float, Tensor], Tensor], state: Tensor, first: float, last: float, tolerance: float
 ) -> Tensor:
-    """The state at `last`, by an adaptive solver of order 8 (scipy's DOP853)."""
+    """The state at `last`, by an adaptive solver of order 8 (scipy's DOP853), which runs on the
+    host: every evaluation goes there and back.
+    """
     from scipy.integrate import solve_ivp
 
     evaluations = 0
@@ -210,14 +215,21 @@ def _followed(
             raise FlowLost(
                 f"the flow is not at its end after {_MOST_EVALUATIONS} evaluations (tolerance {tolerance:g})"
             )
-        found = slope(u, torch.as_tensor(values).reshape(state.shape)).double().numpy().ravel()
+        here = to_device(torch.as_tensor(values).reshape(state.shape), state.device)
+        found = slope(u, here).double().to(HOST).numpy().ravel()
         if not np.isfinite(found).all():
             raise FlowLost("the flow could not be followed to its end: it is not finite there")
         return found
 
     solution = solve_ivp(
-        flat, (first, last), state.numpy().ravel(), method="DOP853", t_eval=[last], rtol=_RELATIVE, atol=tolerance
+        flat,
+        (first, last),
+        state.to(HOST).numpy().ravel(),
+        method="DOP853",
+        t_eval=[last],
+        rtol=_RELATIVE,
+        atol=tolerance,
     )
     if not (solution.success and np.isfinite(solution.y).all()):
         raise FlowLost(f"the flow could not be followed to its end: {solution.message}")
-    return torch.as_tensor(solution.y[:, -1]).reshape(state.shape)
+    return to_device(torch.as_tensor(solution.y[:, -1]).reshape(state.shape), state.device)

@@ -28,6 +28,7 @@ from torch import Tensor
 from diffusion.datasets import truncated_normal
 from diffusion.datasets.base import InBlocks, datasets, tree_sum
 from diffusion.datasets.truncated_normal import Branch
+from diffusion.devices import numbers, on_host, to_device
 from diffusion.errors import WrongValue
 
 _MOST_CELLS = 64
@@ -57,6 +58,8 @@ def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Ten
     matter.
     """
     out = torch.zeros_like(a)
+    if not on_host(a):
+        return torch.where(mask, what(a, s, tau), out)
     index = mask.nonzero(as_tuple=True)
     out[index] = what(a[index], s[index], tau[index])
     return out
@@ -87,6 +90,7 @@ class Checkerboard(InBlocks):
     """
 
     block: ClassVar[int] = 1 << 12
+    on_device: ClassVar[bool] = True
 
     half_width: float = 2.0
     cells: int = 4
@@ -130,6 +134,12 @@ class Checkerboard(InBlocks):
         edges = self.half_width * (2 * torch.arange(self.cells + 1, dtype=torch.float64) / self.cells - 1)
         return edges[:-1], edges[1:]
 
+    def _ends_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device.type == "cpu":
+            return self._ends
+        low, high = (numbers(end.tolist(), device) for end in self._ends)
+        return low, high
+
     @cached_property
     def _black(self) -> Tensor:
         """Column and row of the black cells, ``[number, 2]``, row by row."""
@@ -145,10 +155,10 @@ class Checkerboard(InBlocks):
         return (1 / len(self._black),) * len(self._black)
 
     def mode_of(self, x: Tensor) -> Tensor:
-        low, high = self._ends
-        best = torch.full((len(x),), math.inf, dtype=torch.float64)
-        index = torch.zeros(len(x), dtype=torch.int64)
-        for k, cell in enumerate(self._black):
+        low, high = self._ends_on(x.device)
+        best = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+        index = torch.zeros_like(best, dtype=torch.int64)
+        for k, cell in enumerate(to_device(self._black, x.device)):
             outside = torch.clamp(torch.maximum(low[cell] - x, x - high[cell]), min=0)
             distance = outside[:, 0] ** 2 + outside[:, 1] ** 2
             index = torch.where(distance < best, k, index)
@@ -156,8 +166,9 @@ class Checkerboard(InBlocks):
         return index
 
     def _axis(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> _Axis:
-        low, high = (alpha * end[:, None] for end in self._ends)
-        centre = alpha * (0.5 * (self._ends[0] + self._ends[1]))[:, None]
+        ends = self._ends_on(x.device)
+        low, high = (alpha * end[:, None] for end in ends)
+        centre = alpha * (0.5 * (ends[0] + ends[1]))[:, None]
         left = x < centre
         a = torch.where(left, low - x, x - high) / sigma
         s = (alpha * self._half / sigma).expand(a.shape)
@@ -195,13 +206,13 @@ class Checkerboard(InBlocks):
         axes, parts = self._both(x, alpha, sigma)
         weights = torch.exp(parts - parts.amax(0))
         weights = weights / (weights[0] + weights[1])
-        even = (torch.arange(self.cells) % 2 == 0)[:, None]
+        even = (torch.arange(self.cells, device=x.device) % 2 == 0)[:, None]
         return [(axis, axis.share * torch.where(even, weights[0], weights[1])) for axis in axes]
 
     def _means(self, axis: _Axis, r: Tensor) -> Tensor:
         """The posterior mean within each interval that has a share r in the point, ``[cells, n]``."""
         gap = self._half * axis.of(r, truncated_normal.gap)
-        low, high = (end[:, None] for end in self._ends)
+        low, high = (end[:, None] for end in self._ends_on(r.device))
         return torch.where(axis.left, low + gap, high - gap)
 
     def _log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

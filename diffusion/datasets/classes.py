@@ -17,6 +17,7 @@ from torch import Tensor
 from diffusion.caches import remembered
 from diffusion.datasets.base import Dataset, check_label
 from diffusion.datasets.rejection import BLOCK, accepted_draws
+from diffusion.devices import HOST, to_device
 from diffusion.randomness import stream
 
 
@@ -55,9 +56,10 @@ def exact_given_label(dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor,
         The posterior means, shaped like `x`.
     """
     out = torch.empty_like(x)
+    labels = labels.to(HOST)  # where it is looked up which rows are asked what
     for label in labels.unique().tolist():
         target = dataset if label < 0 else given_labels(dataset, (label,))
-        rows = (labels == label).nonzero().squeeze(1)
+        rows = to_device((labels == label).nonzero().squeeze(1), x.device)
         out[..., rows, :] = target.denoise(x[..., rows, :], alpha, sigma)
     return out
 

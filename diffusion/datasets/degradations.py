@@ -40,6 +40,7 @@ from torch import Tensor
 from diffusion.datasets.base import Dataset
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.mixtures import MixtureDataset
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.randomness import stream
 from diffusion.registry import Component, Registry
@@ -150,7 +151,7 @@ class Blur(Degradation):
         side = _side(dim) if self.layout == "square" else dim
         if side is None:
             raise WrongValue(str(self.refuses(dim)))
-        kernel = torch.from_numpy(_gaussian_rows(side, self.width))
+        kernel = to_device(torch.from_numpy(_gaussian_rows(side, self.width)), x.device)
         picture = x.unflatten(-1, (-1, side))
         picture = _along_last(kernel, picture)
         if self.layout == "square":
@@ -204,7 +205,7 @@ class Mask(Degradation):
             keep.view(side, side)[middle, middle] = False
         else:
             keep[list(self.seen)] = True
-        return torch.where(keep, x, torch.zeros_like(x))
+        return torch.where(to_device(keep, x.device), x, torch.zeros_like(x))
 
 
 @degradations.register(
@@ -235,7 +236,7 @@ class Projection(Degradation):
         if reason := self.refuses(dim):
             raise WrongValue(reason)
         u = torch.tensor(self.onto or (1.0,) * dim, dtype=torch.float64)
-        u = u / u.square().sum().sqrt()
+        u = to_device(u / u.square().sum().sqrt(), x.device)
         along = _along_last(u[None], x)
         return along * u
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, in_blocks, tree_sum
+from diffusion.devices import HOST, numbers, on_host
 
 _BLOCK = 1 << 17  # pairs of component and point at a time
 
@@ -52,10 +53,16 @@ class DiagonalMixture(Dataset):
     def dim(self) -> int:
         return len(self.means[0])
 
+    on_device: ClassVar[bool] = True
+
     @cached_property
     def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Those on the host."""
+        return self._parameters_on(HOST)
+
+    def _parameters_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """log w ``[K, 1]``, mu and s^2 ``[d, K, 1]``."""
-        weights, means, stds = (torch.tensor(v, dtype=torch.float64) for v in (self.weights, self.means, self.stds))
+        weights, means, stds = (numbers(v, device) for v in (self.weights, self.means, self.stds))
         return torch.log(weights / weights.sum())[:, None], means.T[..., None], (stds * stds).T[..., None]
 
     @cached_property
@@ -89,9 +96,10 @@ class DiagonalMixture(Dataset):
 
     def _in_blocks(self, answer, x: Tensor, alpha: Tensor, sigma: Tensor, *trailing: int) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         def of_rows(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-            found: Tensor = answer(_Posterior(*self._parameters, x, alpha, sigma))
+            found: Tensor = answer(_Posterior(log_weights, means, squares, x, alpha, sigma))
             return found
 
+        log_weights, means, squares = self._parameters if on_host(x) else self._parameters_on(x.device)
         block = max(1, _BLOCK // len(self.weights))
         return in_blocks(of_rows, x, alpha, sigma, block=block, trailing=trailing)
 

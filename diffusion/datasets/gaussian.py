@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, datasets, tree_sum
+from diffusion.devices import HOST, numbers
 from diffusion.errors import NoExactAnswer, WrongValue
 
 
@@ -52,6 +54,8 @@ class Gaussian(Dataset):
         WrongValue: ``dim < 1``, a number that is not finite, ``s_j <= 0``, or as many numbers as
             `dim` does not say.
     """
+
+    on_device: ClassVar[bool] = True
 
     means: float | tuple[float, ...] = 0.0
     stds: float | tuple[float, ...] = 1.0
@@ -110,27 +114,27 @@ class Gaussian(Dataset):
             raise NoExactAnswer(f"dataset 'gaussian' has a {what} function on the line only, not for dim = {self.dim}")
         return self.mean[0], self._stds[0]
 
-    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
+    def _mean_and_std(self, device: torch.device = HOST) -> tuple[Tensor, Tensor]:
         """m and s, ``[dim]``."""
-        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self._stds, dtype=torch.float64)
+        return numbers(self.mean, device), numbers(self._stds, device)
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        m, s = self._mean_and_std()
+        m, s = self._mean_and_std(x.device)
         a = alpha[..., None]
         return m + a * (s * s) / self._variances(alpha, sigma) * (x - a * m)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """``(alpha m_j - x_j) / v_j``; not by Tweedie's formula, which cancels when sigma is small."""
-        return (alpha[..., None] * self._mean_and_std()[0] - x) / self._variances(alpha, sigma)
+        return (alpha[..., None] * self._mean_and_std(x.device)[0] - x) / self._variances(alpha, sigma)
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         v = self._variances(alpha, sigma)
-        offset = x - alpha[..., None] * self._mean_and_std()[0]
+        offset = x - alpha[..., None] * self._mean_and_std(x.device)[0]
         terms = -0.5 * (offset * offset / v + torch.log(v) + math.log(2 * math.pi))
         return tree_sum(terms.movedim(-1, 0))
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        s = self._mean_and_std()[1]
+        s = self._mean_and_std(x.device)[1]
         terms = s * s * (sigma * sigma)[..., None] / self._variances(alpha, sigma)
         return (
             tree_sum(terms.movedim(-1, 0))
@@ -140,6 +144,6 @@ class Gaussian(Dataset):
 
     def _variances(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """v, ``[..., dim]``."""
-        s = self._mean_and_std()[1]
+        s = self._mean_and_std(alpha.device)[1]
         reach = alpha[..., None] * s
         return reach * reach + (sigma * sigma)[..., None]

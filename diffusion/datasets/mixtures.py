@@ -19,12 +19,14 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, in_blocks, tree_sum
 from diffusion.datasets.mixture_posteriors import Components, NearPosterior, Posterior, WidePosterior
+from diffusion.devices import on_host, to_device
 
 _BLOCK = 1 << 17  # pairs of component and point at a time: a megabyte for each temporary
 _MANY = 64  # components from which on the quick way is worth its while
@@ -54,13 +56,31 @@ class Mixture(Components):
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self._in_blocks(lambda posterior: posterior.log_density(), x, alpha, sigma)
 
+    def on(self, device: torch.device) -> Mixture:
+        """The same mixture on a device; what follows from it is computed here and copied once."""
+        if device.type == "cpu":
+            return self
+        if device not in self._copies:
+            copy = Mixture(*(to_device(part, device) for part in (self.weights, self.means, self.stds)))
+            for name in ("log_weights", "squares", "centre", "half_squares", "offsets"):
+                copy.__dict__[name] = to_device(getattr(self, name), device)
+            for name in ("axes", "from_centre"):
+                columns = to_device(torch.stack(getattr(self, name)), device)
+                copy.__dict__[name] = columns.unbind(0)
+            self._copies[device] = copy
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Mixture]:
+        return {}
+
     @property
     def _long(self) -> bool:
         """Whether points are better taken one by one: many components of one width in many
-        dimensions.
+        dimensions, on the host.
         """
         size, dim = self.means.shape
-        return size >= _MANY and dim >= _LONG and len(self.squares) == 1
+        return on_host(self.means) and size >= _MANY and dim >= _LONG and len(self.squares) == 1
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         dim = self.means.shape[1]
@@ -131,7 +151,7 @@ class Mixture(Components):
         self, answer: Callable[[Posterior], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, *trailing: int
     ) -> Tensor:
         def of_rows(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-            if len(self.means) < _MANY or len(self.squares) > 1:
+            if not on_host(x) or len(self.means) < _MANY or len(self.squares) > 1:
                 return answer(NearPosterior(self, x, alpha, sigma))
             reach = 2 * self.half_squares.max()
             wide = self.squares[0] * (alpha * alpha) + sigma * sigma >= _WIDE * reach * (alpha * alpha)
@@ -148,6 +168,8 @@ class Mixture(Components):
 @dataclass(frozen=True)
 class MixtureDataset(Dataset):
     """A target that is a mixture of isotropic normal distributions; `mixture` says which."""
+
+    on_device: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -197,16 +219,16 @@ class MixtureDataset(Dataset):
         return mixture.means[index] + mixture.stds[index, None] * noise, index
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self.mixture.log_density(x, alpha, sigma)
+        return self.mixture.on(x.device).log_density(x, alpha, sigma)
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self.mixture.denoise(x, alpha, sigma)
+        return self.mixture.on(x.device).denoise(x, alpha, sigma)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self.mixture.score(x, alpha, sigma)
+        return self.mixture.on(x.device).score(x, alpha, sigma)
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self.mixture.posterior_variance(x, alpha, sigma)
+        return self.mixture.on(x.device).posterior_variance(x, alpha, sigma)
 
     def responsibilities(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """``p(k | x)`` of each component behind a noised sample, ``[..., batch, K]``; they add up
@@ -215,16 +237,16 @@ class MixtureDataset(Dataset):
         The component is the mixture's latent variable z: this is ``p(z | x)``, and ``p(x | z = k)``
         is ``N(alpha mu_k, v_k I)``.
         """
-        return self.mixture.responsibilities(x, alpha, sigma)
+        return self.mixture.on(x.device).responsibilities(x, alpha, sigma)
 
 
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
     """Index of the nearest of ``centres [K, d]`` to each of ``x [n, d]``, ``[n]`` int64; of equally
     near ones the first.
     """
-    best = torch.full((len(x),), math.inf, dtype=torch.float64)
-    index = torch.zeros(len(x), dtype=torch.int64)
-    for k, centre in enumerate(centres):
+    best = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+    index = torch.zeros_like(best, dtype=torch.int64)
+    for k, centre in enumerate(to_device(centres, x.device)):
         distance = tree_sum(((x - centre) ** 2).T)
         index = torch.where(distance < best, k, index)
         best = torch.minimum(distance, best)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +61,8 @@ class Noised(Dataset):
     Raises:
         WrongValue: `alpha` is negative, `sigma` is not positive, or one of them is not finite.
     """
+
+    on_device: ClassVar[bool] = True
 
     of: Dataset = Uniform()
     alpha: float = 1.0

@@ -38,6 +38,7 @@ from diffusion.datasets.gaussian_mixture import GaussianMixture
 from diffusion.datasets.mixtures import Mixture, MixtureDataset
 from diffusion.datasets.rejection import BLOCK, accepted_draws
 from diffusion.datasets.torus import Torus
+from diffusion.devices import numbers
 from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.randomness import stream
 
@@ -176,6 +177,7 @@ class Observed(Dataset):
     """
 
     registered_name: ClassVar[str] = "observed"
+    on_device: ClassVar[bool] = True
 
     of: Dataset
     observation: Observation
@@ -205,12 +207,16 @@ class Observed(Dataset):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         return _accepted_draws(self.of, self.observation, n, generator)
 
+    def _seen(self, device: torch.device) -> Tensor:
+        """What was observed, ``[dim]``, in the order of the coordinates."""
+        pairs = sorted(zip(self.observation.coordinates, self.observation.values, strict=True))
+        return numbers([value for _, value in pairs], device)
+
     def _as_one(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """x_t and y as one observation of x_0: its place m ``[..., batch, dim]`` and its noise
         P^(-1/2).
         """
-        y = torch.empty(self.dim, dtype=torch.float64)
-        y[list(self.observation.coordinates)] = torch.tensor(self.observation.values, dtype=torch.float64)
+        y = self._seen(x.device)
         s2 = self.observation.std**2
         spread = sigma * sigma + alpha * alpha * s2  # sigma^2 s^2 P
         m = ((alpha * s2)[..., None] * x + (sigma * sigma)[..., None] * y) / spread[..., None]
@@ -232,8 +238,7 @@ class Observed(Dataset):
         """
         self._check_exact()
         m, noise = self._as_one(x, alpha, sigma)
-        y = torch.empty(self.dim, dtype=torch.float64)
-        y[list(self.observation.coordinates)] = torch.tensor(self.observation.values, dtype=torch.float64)
+        y = self._seen(x.device)
         one = torch.ones_like(noise)
         spread = sigma * sigma + alpha * alpha * self.observation.std**2
         offset = x - alpha[..., None] * y

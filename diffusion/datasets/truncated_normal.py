@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.devices import on_host
+
 FLAT_S = 1.0  # quadrature takes over below, and for tau < 4; 12 nodes are exact there to rounding
 _FLAT_TAU = 4.0
 _FAR = 8.0  # where 16 terms of the continued fraction are exact to rounding
@@ -186,7 +188,14 @@ def _far_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
 def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, far: Branch) -> Tensor:
     """Each branch on the elements that are its own, a block that fits the cache at a time. NaN goes
     to `edge`.
+
+    Elsewhere than on the host all branches are computed everywhere, rather than asking which are
+    needed.
     """
+    if not on_host(a):
+        is_flat = (s < FLAT_S) & (tau < _FLAT_TAU)
+        is_far = (a >= _FAR) & ~is_flat
+        return torch.where(is_flat, flat(a, s, tau), torch.where(is_far, far(a, s, tau), edge(a, s, tau)))
     out = torch.empty(a.numel(), dtype=a.dtype)
     flattened = [v.reshape(-1) for v in (a, s, tau)]
     for start in range(0, len(out), _BLOCK):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Uniform(ScalarDataset):
     Raises:
         WrongValue: `low` or `high` is not finite, ``low >= high``, or the width overflows.
     """
+
+    on_device: ClassVar[bool] = True
 
     low: float = 0.0
     high: float = 1.0

@@ -146,7 +146,7 @@ class InDI(NoiseConditional):
         """The observation of clean data of their own, perturbed: x_1."""
         noise = start.noise[0]
         clean = start.clean()[0] if self.restores else torch.zeros_like(noise)
-        return self.observed(clean, noise, torch.ones(len(noise), dtype=torch.float64))
+        return self.observed(clean, noise, torch.ones_like(noise[:, 0]))
 
     def least_error(self, dataset: Dataset) -> float | None:
         noise = math.sqrt(self.degradation.noise**2 + self.perturbation**2)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset, given_labels
+from diffusion.devices import device_of, indices
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.models import Denoiser
@@ -94,6 +95,11 @@ class Guided:
     denoiser: Denoiser
     datasets: tuple[Dataset, ...]
 
+    @property
+    def device(self) -> torch.device:
+        """That of the denoiser."""
+        return device_of(self.denoiser)
+
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """See `diffusion.samplers.Denoiser`."""
         return self.guidance.denoise(self.denoiser, self.datasets, x, alpha, sigma)
@@ -106,13 +112,14 @@ def by_dataset(datasets: Sequence[Dataset], shift: Shift, x: Tensor, alpha: Tens
     """What `shift` says of every member, asked once for each data set; shaped like x."""
     groups: list[tuple[Dataset, list[int]]] = []
     for m, dataset in enumerate(datasets):
-        rows = next((rows for known, rows in groups if known == dataset), None)
-        if rows is None:
+        same = next((of_known for known, of_known in groups if known == dataset), None)
+        if same is None:
             groups.append((dataset, [m]))
         else:
-            rows.append(m)
+            same.append(m)
     out = torch.empty_like(x)
-    for dataset, rows in groups:
+    for dataset, members in groups:
+        rows = indices(members, x.device)
         out[rows] = shift(dataset, x[rows], alpha[rows, None], sigma[rows, None])
     return out
 

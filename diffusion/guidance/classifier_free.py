@@ -55,7 +55,7 @@ class ClassifierFree(LabelGuidance):
             raise ValueError("members of one stack must be asked for the same labels")
         if self.weight == 0:
             return denoiser(x, alpha, sigma)
-        turns = torch.tensor(requested.pop())
+        turns = torch.tensor(requested.pop())  # on the host: labels say which rows are asked what
         labels = turns[torch.arange(x.shape[1]) % len(turns)]
         conditional = denoiser.labelled(x, alpha, sigma, labels)
         if self.weight == 1:

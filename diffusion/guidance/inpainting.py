@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import indices, numbers
 from diffusion.guidance.base import guidances
 from diffusion.guidance.coordinates import KnownCoordinates
 from diffusion.models import Denoiser
@@ -43,7 +43,7 @@ class Inpainting(KnownCoordinates):
         self, denoiser: Denoiser, datasets: Sequence[Dataset], x: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
         out = denoiser(x, alpha, sigma).clone()
-        seen = list(self._listed(x.shape[-1]))
-        values = torch.tensor([self.observation(dataset).values for dataset in datasets], dtype=torch.float64)
+        seen = indices(self._listed(x.shape[-1]), x.device)
+        values = numbers([self.observation(dataset).values for dataset in datasets], x.device)
         out[..., seen] = values[:, None].expand(-1, x.shape[1], -1)
         return out

@@ -45,6 +45,7 @@ from torch import Tensor
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, Gaussian
 from diffusion.datasets.observed import closed_form, observed
+from diffusion.devices import indices, numbers, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance.base import by_dataset, guidances, with_signal
@@ -120,8 +121,8 @@ class NoisyObservation(KnownCoordinates):
         denoised, shift = self._approximate(denoiser, datasets, x, alpha, sigma)
         exact = [m for m in range(len(datasets)) if m not in rows]
         if exact:
-            chosen = [datasets[m] for m in exact]
-            shift[exact] = by_dataset(chosen, self._exact_shift, x[exact], alpha[exact], sigma[exact])
+            chosen, own = [datasets[m] for m in exact], indices(exact, x.device)
+            shift[own] = by_dataset(chosen, self._exact_shift, x[own], alpha[own], sigma[own])
         return denoised + self.weight * shift
 
     def _exact_shift(self, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -134,25 +135,26 @@ class NoisyObservation(KnownCoordinates):
         """The denoiser and its shift, from the normal law around it."""
         signal = with_signal(alpha, sigma)
         seen = list(self._listed(x.shape[-1]))
-        y = torch.tensor([self.observation(dataset).values for dataset in datasets], dtype=torch.float64)[:, None]
+        known_at = indices(seen, x.device)
+        y = numbers([self.observation(dataset).values for dataset in datasets], x.device)[:, None]
         scale = (sigma * sigma / signal)[:, None, None]
-        std = torch.tensor([dataset.std for dataset in datasets], dtype=torch.float64)
+        std = numbers([dataset.std for dataset in datasets], x.device)
         if_normal = ((std * sigma) ** 2 / ((signal * std) ** 2 + sigma**2))[:, None, None]
         with torch.enable_grad():
             place = x.detach().requires_grad_()
             denoised = denoiser(place, signal, sigma)
-            residual = y - denoised.detach()[..., seen]
+            residual = y - denoised.detach()[..., known_at]
             if self.likelihood in ("best", "moments"):
                 pulls = [
                     torch.autograd.grad(denoised[..., j].sum(), place, retain_graph=j != seen[-1])[0] for j in seen
                 ]
                 known = 1 / (1 + (sigma / (_NOISY * signal * std)) ** 4)[:, None, None, None]
-                normal = torch.stack([_left(*each, seen) for each in zip(datasets, signal, sigma, strict=True)])
+                normal = torch.stack([_left(*each, known_at) for each in zip(datasets, signal, sigma, strict=True)])
                 rows = known * scale[..., None] * torch.stack(pulls, dim=-2) + (1 - known) * normal[:, None]
-                shift = rows * self._weights(rows[..., seen], if_normal, residual)[..., None]  # [.., observed, dim]
+                shift = rows * self._weights(rows[..., known_at], if_normal, residual)[..., None]  # [.., observed, dim]
                 return denoised.detach(), shift.sum(-2)
             variance = self.std**2 + (if_normal if self.likelihood == "prior" else 0.0)
-            (pull,) = torch.autograd.grad((denoised[..., seen] * (residual / variance)).sum(), place)
+            (pull,) = torch.autograd.grad((denoised[..., known_at] * (residual / variance)).sum(), place)
         return denoised.detach(), scale * pull
 
     def _weights(self, covariance: Tensor, if_normal: Tensor, residual: Tensor) -> Tensor:
@@ -166,12 +168,18 @@ class NoisyObservation(KnownCoordinates):
         return weights
 
 
-def _left(dataset: Dataset, alpha: Tensor, sigma: Tensor, seen: Sequence[int]) -> Tensor:
+def _left(dataset: Dataset, alpha: Tensor, sigma: Tensor, seen: Tensor) -> Tensor:
     """Rows ``[observed, dim]`` of the covariance of x_0 given x_t, if the data were normal with the
     covariance that they have.
     """
+    values, vectors = _axes_on(dataset, alpha.device)
+    return (vectors[seen] * (values * sigma**2 / (alpha**2 * values + sigma**2))) @ vectors.T
+
+
+@remembered(64)
+def _axes_on(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
     values, vectors = _axes(dataset)
-    return (vectors[list(seen)] * (values * sigma**2 / (alpha**2 * values + sigma**2))) @ vectors.T
+    return to_device(values, device), to_device(vectors, device)
 
 
 @remembered(64)

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.devices import numbers, to_device
 from diffusion.errors import WrongValue
 from diffusion.guidance.base import LabelGuidance, guidances, with_signal
 from diffusion.models import Denoiser
@@ -76,7 +77,7 @@ class CrossEntropy(Objective):
         return -torch.log_softmax(logits, -1).gather(-1, labels.long()[..., None])[..., 0]
 
     def zero_loss(self, *batches: Tensor) -> Tensor:
-        return torch.full((batches[0].shape[1],), math.inf)
+        return batches[0].new_full((batches[0].shape[1],), math.inf)
 
     @property
     def gives(self) -> type[Classifier]:
@@ -122,7 +123,7 @@ class _Place:
 
     @classmethod
     def of(cls, dataset: Dataset, x: Tensor, alpha: Tensor, sigma: Tensor) -> _Place:
-        std, mean = dataset.std, torch.tensor(dataset.mean, dtype=torch.float64)
+        std, mean = dataset.std, numbers(dataset.mean, x.device)
         spread = (alpha * std) ** 2 + sigma**2
         root = torch.sqrt(spread)
         rho = sigma / (alpha * std)  # infinite where no signal is left
@@ -174,6 +175,14 @@ def _trained(dataset: Dataset, settings: Training, seed: int) -> tuple[Classifie
     return CrossEntropy().model(stack.network, stack.rows, stack.members), _Classes.of(dataset, data)
 
 
+@remembered(8)
+def _trained_on(dataset: Dataset, settings: Training, seed: int, device: torch.device) -> tuple[Classifier, _Classes]:
+    """The classifier on a device; trained on the host, so that it is the same one everywhere."""
+    found, classes = _trained(dataset, settings, seed)
+    copied = Classifier(found.network, to_device(found.rows, device), found.members)
+    return copied, _Classes(to_device(classes.log_weights, device), to_device(classes.offsets, device))
+
+
 @guidances.register(
     "trained-classifier",
     formula="D + w sigma^2/alpha grad log softmax(f(x_t, nsr))_y,  f trained by cross-entropy on noised data",
@@ -221,13 +230,13 @@ class TrainedClassifier(LabelGuidance):
         """log p_t(y | x_t) of every label, ``[batch, classes]``, differentiable in z
         ``[batch, dim]``; one level for all.
         """
-        classifier, classes = _trained(dataset, self._settings(), self.seed)
+        classifier, classes = _trained_on(dataset, self._settings(), self.seed, place.z.device)
         remainder = classifier.remainder(place.z, place.features)
         return torch.log_softmax(classes.logits(place) + place.rest * remainder, -1)
 
     def probabilities(self, dataset: Dataset, x: Tensor, alpha: float, sigma: float) -> Tensor:
         """p_t(y | x_t) of every label, ``[batch, classes]``, for x ``[batch, dim]``."""
-        level = torch.tensor([alpha, sigma], dtype=torch.float64)
+        level = numbers([alpha, sigma], x.device)
         with torch.no_grad():
             return self.log_probabilities(dataset, _Place.of(dataset, x, *level)).exp()
 
@@ -236,7 +245,7 @@ class TrainedClassifier(LabelGuidance):
         one level.
         """
         requested = torch.tensor(self.requested(dataset))
-        labels = requested[torch.arange(len(x)) % len(requested)]
+        labels = to_device(requested[torch.arange(len(x)) % len(requested)], x.device)
         place = _Place.of(dataset, x, with_signal(alpha, sigma), sigma)
         with torch.enable_grad():
             place.z.requires_grad_()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST, device_of, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
@@ -24,6 +25,7 @@ from diffusion.randomness import stream
 from diffusion.samplers import Level, NoiseStreams, OwnStart, Sampler, SamplingStart, levels_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
+from diffusion.schedules.levels import levels_on
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,15 @@ def levels_for(question: Question, subjects: Sequence[Subject]) -> list[Level]:
     return levels_of([one.schedule for one in subjects], [one.grid for one in subjects], question.steps)
 
 
-def states(model: object, question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Iterator[Tensor]:
+def states(
+    model: object,
+    question: Question,
+    subjects: Sequence[Subject],
+    levels: Sequence[Level],
+    device: torch.device | None = None,
+) -> Iterator[Tensor]:
     """The state ``[members, samples, dim]`` at each level of the sampler's path, from start noise
-    to samples.
+    to samples; on the model's device, or on the one that is named for a model that is anywhere.
 
     Raises:
         TypeError: the model, or a guided one, is not what the sampler needs.
@@ -76,12 +84,14 @@ def states(model: object, question: Question, subjects: Sequence[Subject], level
             f"sampler {name!r} asks a model for {phrase_of(sampler.needs)}, and {type(guided_model).__name__} gives none"
         )
     expected = (len(subjects), question.samples, subjects[0].dataset.dim)
-    x = _checked(_start(question, subjects, levels), expected, sampler)
+    place = device or device_of(model)
+    x = _checked(_start(question, subjects, levels, place), expected, sampler)
     yield x
-    noise = noise_streams(question, subjects, "noise")
+    noise = noise_streams(question, subjects, "noise", place)
+    path = levels_on(sampler.path(levels), place)
     # most samplers need a denoiser, and say so in their types; one that needs something else looks
     # again
-    for state in sampler.trajectory(cast("Denoiser", guided_model), x, sampler.path(levels), noise):
+    for state in sampler.trajectory(cast("Denoiser", guided_model), x, path, noise):
         yield _checked(state, expected, sampler)
 
 
@@ -125,24 +135,26 @@ def clean_data(subject: Subject, samples: int) -> Tensor:
     return subject.dataset.sample(samples, stream("clean", subject.stream, subject.seed))
 
 
-def noise_streams(question: Question, subjects: Sequence[Subject], purpose: str) -> NoiseStreams:
+def noise_streams(
+    question: Question, subjects: Sequence[Subject], purpose: str, device: torch.device = HOST
+) -> NoiseStreams:
     """The numbers of one purpose (``start``, ``noise``): subjects of one stream and seed see the
     same.
     """
     keys = [(purpose, one.stream, one.seed) for one in subjects]
-    return NoiseStreams(keys, question.samples, subjects[0].dataset.dim)
+    return NoiseStreams(keys, question.samples, subjects[0].dataset.dim, device)
 
 
-def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Level]) -> Tensor:
+def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Level], device: torch.device) -> Tensor:
     """The first states ``[members, samples, dim]``: where the sampler says, or the formulation, or
     the schedule's noise.
     """
     start = SamplingStart(
-        start_noise(question, subjects),
-        _spread(subjects, levels[0]),
-        levels,
+        to_device(start_noise(question, subjects), device),
+        to_device(_spread(subjects, levels[0]), device),
+        levels_on(levels, device),
         tuple(one.dataset for one in subjects),
-        lambda: torch.stack([clean_data(one, question.samples) for one in subjects]),
+        lambda: to_device(torch.stack([clean_data(one, question.samples) for one in subjects]), device),
     )
     sampler = question.sampler
     own = sampler.start(start) if isinstance(sampler, OwnStart) else None

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffusion.analysis.elbo import evidence_bound, refuses_bound
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
+from diffusion.devices import device_of, to_device
 from diffusion.errors import WrongValue
 from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser, LatentVariableModel
@@ -73,7 +74,9 @@ class NegativeBound(ModelMetric):
 
     def _measure(self, model: Denoiser | LatentVariableModel, dataset: Dataset, schedule: Schedule) -> float:
         noise = stream("elbo noise", identity_text(dataset))
-        terms = evidence_bound(model, self._points(dataset), schedule, noise, variance=self.variance)
+        terms = evidence_bound(
+            model, to_device(self._points(dataset), device_of(model)), schedule, noise, variance=self.variance
+        )
         bound = -float(terms.bound.mean())
         if not math.isfinite(bound):
             raise WrongValue("elbo: the bound is not a finite number")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST, device_of, to_device
 from diffusion.errors import WrongValue
 from diffusion.metrics.base import ProfileMetric, metrics
 from diffusion.models import Denoiser
@@ -82,9 +83,10 @@ class ScoreError(ProfileMetric):
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         times = self._times(schedule)
         found = []
+        place = device_of(model)
         for alpha, sigma in zip(schedule.alpha(times)[:, None], schedule.sigma(times)[:, None], strict=True):
             x = (alpha * clean + sigma * noise)[None]
-            denoised = model(x, alpha, sigma)
+            denoised = model(*(to_device(part, place) for part in (x, alpha, sigma))).to(HOST)
             if denoised.shape != x.shape:
                 raise WrongValue(
                     f"{self.registered_name}: the denoiser gave shape {list(denoised.shape)}; needed: {list(x.shape)}"

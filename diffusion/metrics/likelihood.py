@@ -17,6 +17,7 @@ from torch import Tensor
 from diffusion.analysis.flow_limit import FlowLost
 from diffusion.analysis.likelihood import bits_per_dim, log_likelihood
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST, device_of, to_device
 from diffusion.errors import WrongValue
 from diffusion.metrics.base import ModelMetric, metrics
 from diffusion.models import Denoiser
@@ -79,9 +80,10 @@ class _Likelihood(ModelMetric):
         key = ("likelihood probes", identity_text(dataset))
         for looser in _LOOSER:
             try:
+                place = to_device(x[None], device_of(denoiser))
                 found = log_likelihood(
-                    denoiser, x[None], schedule, tolerance=looser * self.tolerance, probes=self.probes, key=key
-                )
+                    denoiser, place, schedule, tolerance=looser * self.tolerance, probes=self.probes, key=key
+                ).to(HOST)
             except FlowLost as error:
                 lost = error
                 continue

@@ -20,13 +20,16 @@ class Motion:
 
     `std` of the data and entropic `noise`, ``[members]``; `slope` grad s ``[members, batch, dim]``;
     `growth` ``[members, batch]``, the rate of log w of the unbalanced kind (zero of the others).
-    All float64.
+    All float64. Whether there is any noise and any growth is said by `stirs` and `grows`; where they
+    are left out, the numbers are looked at, which on a device is a wait.
     """
 
     std: Tensor
     noise: Tensor
     slope: Tensor
     growth: Tensor
+    stirs: bool | None = None
+    grows: bool | None = None
 
 
 def angle_and_scale(alpha: Tensor, sigma: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
+import torch
+
+from diffusion.devices import device_of
 from diffusion.models.capabilities import capabilities_of, methods_of
 
 M = TypeVar("M")
@@ -35,11 +38,16 @@ class _Counting:
     def __init__(self, model: object, counter: Counter) -> None:
         self._model, self._counter = model, counter
 
+    @property
+    def device(self) -> torch.device:
+        """That of the model."""
+        return device_of(self._model)
+
 
 @lru_cache(maxsize=64)
 def _counting_class(kind: type) -> type[_Counting]:
     """A class with the methods of all capabilities that a class of models has."""
-    methods = {
+    methods: dict[str, Any] = {
         name: _forwarded(name, evaluates) for one in capabilities_of(kind) for name, evaluates in methods_of(one)
     }
     return type(f"Counting{kind.__name__}", (_Counting,), methods)

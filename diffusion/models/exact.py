@@ -9,10 +9,11 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.datasets.classes import exact_given_label
+from diffusion.devices import indices
 
 
 class ExactDenoiser:
-    """The ideal denoisers of a stack of targets."""
+    """The ideal denoisers of a stack of targets, which answer on the device of the points."""
 
     def __init__(self, targets: Sequence[Dataset]) -> None:
         self._targets = tuple(targets)
@@ -32,21 +33,24 @@ class ExactDenoiser:
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x_t], ``[members, batch, dim]``."""
         out = torch.empty_like(x)
-        for target, rows in self._groups:
+        for target, members in self._groups:
+            rows = indices(members, x.device)
             out[rows] = target.denoise(x[rows], alpha[rows, None], sigma[rows, None])
         return out
 
     def labelled(self, x: Tensor, alpha: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """E[x_0 | x_t, label] for labels ``[batch]``, -1 where it is not known."""
         out = torch.empty_like(x)
-        for target, rows in self._groups:
+        for target, members in self._groups:
+            rows = indices(members, x.device)
             out[rows] = exact_given_label(target, x[rows], alpha[rows, None], sigma[rows, None], labels)
         return out
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log p(x_t), ``[members, batch]``."""
-        out = torch.empty(x.shape[:-1], dtype=x.dtype)
-        for target, rows in self._groups:
+        out = torch.empty_like(x[..., 0])
+        for target, members in self._groups:
+            rows = indices(members, x.device)
             out[rows] = target.log_density(x[rows], alpha[rows, None], sigma[rows, None])
         return out
 
@@ -54,7 +58,8 @@ class ExactDenoiser:
         """``div_x E[x_0 | x_t] = alpha / sigma^2`` times the posterior variance,
         ``[members, batch]``.
         """
-        out = torch.empty(x.shape[:-1], dtype=x.dtype)
-        for target, rows in self._groups:
+        out = torch.empty_like(x[..., 0])
+        for target, members in self._groups:
+            rows = indices(members, x.device)
             out[rows] = target.posterior_variance(x[rows], alpha[rows, None], sigma[rows, None])
         return (alpha / sigma**2)[:, None] * out

@@ -94,6 +94,11 @@ class OwnDenoiser:
             )
 
     @property
+    def device(self) -> torch.device:
+        """That of a module's parameters; the host for any other function."""
+        return self._place[1]
+
+    @property
     def _place(self) -> tuple[torch.dtype, torch.device]:
         """The numbers and the device that the function works with."""
         parts: list[Tensor] = []

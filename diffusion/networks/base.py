@@ -48,7 +48,7 @@ FEATURES = 1 + 2 * _FREQUENCIES
 
 def features(label: Tensor) -> Tensor:
     """Fourier features of noise labels in [-1, 1]: shape ``[..., FEATURES]``."""
-    angles = label[..., None] * (0.5 * torch.pi * 2.0 ** torch.arange(_FREQUENCIES))
+    angles = label[..., None] * (0.5 * torch.pi * 2.0 ** torch.arange(_FREQUENCIES, device=label.device))
     return torch.cat([label[..., None], angles.sin(), angles.cos()], -1)
 
 

@@ -55,7 +55,7 @@ class SeparateNetworks(Network):
         ``[members]``.
         """
         each: Tensor = rows.unflatten(1, (self.count, self.one.size))
-        return each[torch.arange(len(rows)), which]
+        return each[torch.arange(len(rows), device=rows.device), which]
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
         """Answers ``[members, batch, outputs]``; the batch must be a multiple of `count`,

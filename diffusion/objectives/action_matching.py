@@ -60,6 +60,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import numbers
 from diffusion.models import Motion, angle_and_scale
 from diffusion.networks import Network
 from diffusion.objectives.base import Networks, Objective
@@ -199,7 +200,7 @@ class ActionNetwork(Networks):
 
     def action(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Motion:
         """See `diffusion.models.ActionModel`."""
-        std = torch.tensor([member.dataset.std for member in self.members], dtype=torch.float64)
+        std = numbers([member.dataset.std for member in self.members], x.device)
         phi, scale = angle_and_scale(alpha, sigma, std)
         ends = [_ends(member.schedule, member.dataset.std) for member in self.members]
         condition = torch.stack([_features(p[None], *end) for p, end in zip(phi, ends, strict=True)]).float()
@@ -207,8 +208,10 @@ class ActionNetwork(Networks):
         parts = (_slope(self.network, self.rows, part, condition) for part in z.split(_ROWS, dim=1))
         slopes, values = zip(*parts, strict=True)
         slope, value = torch.cat(slopes, 1).double(), torch.cat(values, 1).double()
-        growth = value if self.objective.kind == "unbalanced" else torch.zeros_like(value)
-        return Motion(std, torch.full_like(std, self.objective.noise), slope, growth)
+        grows = self.objective.kind == "unbalanced"
+        growth = value if grows else torch.zeros_like(value)
+        noise = torch.full_like(std, self.objective.noise)
+        return Motion(std, noise, slope, growth, stirs=self.objective.noise != 0, grows=grows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +254,8 @@ def _ends(schedule: Schedule, std: float) -> tuple[float, float]:
     return float(first), float(last)
 
 
-def _octaves() -> Tensor:
-    return 0.5 * math.pi * 2.0 ** torch.arange(_FREQUENCIES, dtype=torch.float64)
+def _octaves(device: torch.device) -> Tensor:
+    return 0.5 * math.pi * 2.0 ** torch.arange(_FREQUENCIES, dtype=torch.float64, device=device)
 
 
 def _features(phi: Tensor, first: float, last: float) -> Tensor:
@@ -260,7 +263,7 @@ def _features(phi: Tensor, first: float, last: float) -> Tensor:
     ``[..., n]``.
     """
     label = (2 * phi - first - last) / (last - first)
-    turns = label[..., None] * _octaves()
+    turns = label[..., None] * _octaves(phi.device)
     return torch.cat([label[..., None], turns.sin(), turns.cos()], -1)
 
 
@@ -268,6 +271,6 @@ def _features_rate(phi: Tensor, first: float, last: float) -> Tensor:
     """d/dtau of `_features`; tau runs against the angle."""
     speed = -2 / (last - first)
     label = (2 * phi - first - last) / (last - first)
-    octaves = _octaves()
+    octaves = _octaves(phi.device)
     turns = label[..., None] * octaves
     return speed * torch.cat([torch.ones_like(label)[..., None], octaves * turns.cos(), -octaves * turns.sin()], -1)

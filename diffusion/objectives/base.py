@@ -102,6 +102,11 @@ class Networks:
     rows: Tensor  # [members, network.size], the parameters
     members: tuple[Member, ...]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and the points have to be."""
+        return self.rows.device
+
 
 class Trainable:
     """What training asks of a formulation: the program that is minimised, and the network."""

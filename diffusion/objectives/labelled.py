@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST, to_device
 from diffusion.networks import FEATURES, Network
 from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
@@ -25,7 +26,7 @@ NO_LABEL = -1
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """``[..., classes]`` float32: 1 at the label, all zero where it is `NO_LABEL`."""
-    return (labels[..., None] == torch.arange(classes)).float()
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).float()
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ class LabelledNetworkDenoiser(NetworkDenoiser):
         """See `diffusion.models.LabelledDenoiser`.
 
         Samples of one label at a time: then the whole batch shares its conditions, which costs
-        less.
+        less. Which they are is looked up on the host.
         """
         classes = self.members[0].dataset.classes
-        labels = labels.expand(x.shape[1])
+        labels = labels.to(HOST).expand(x.shape[1])
         out = torch.empty_like(x)
         with torch.set_grad_enabled(x.requires_grad):
             for label in labels.unique():
-                mine = (labels == label).nonzero().squeeze(1)
-                out[:, mine] = self.answers(x[:, mine], alpha, sigma, one_hot(label, classes))
+                mine = to_device((labels == label).nonzero().squeeze(1), x.device)
+                told = to_device(one_hot(label, classes), x.device)
+                out[:, mine] = self.answers(x[:, mine], alpha, sigma, told)
         return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import numbers, on_host
 from diffusion.networks import features
 from diffusion.objectives.parametrizations import Circle, Coefficients
 from diffusion.objectives.recipe import Recipe
@@ -50,9 +51,11 @@ class Member:
         recipe = self.recipe
         ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
         low, high = recipe.c_noise(self.schedule.nsr(ends), self.schedule)
-        label = recipe.c_noise(nsr, self.schedule)
         half = (high - low).abs() / 2
-        return features((label - (low + high) / 2) / torch.where(half > 0, half, torch.ones_like(half)))
+        middle, unit = (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
+        if not on_host(nsr):
+            middle, unit = numbers([float(middle), float(unit)], nsr.device)
+        return features((recipe.c_noise(nsr, self.schedule) - middle) / unit)
 
     def coefficients(self, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in of the member's parametrization, shaped like the level."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.registry import Component, Registry
 from diffusion.schedules import EDM, Schedule
@@ -172,7 +173,7 @@ class OwnLevels(NoiseLevels):
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         levels = torch.as_tensor(schedule.noise_levels)
-        return levels[(u * len(levels)).long()]
+        return to_device(levels, u.device)[(u * len(levels)).long()]
 
 
 WIDTH = 1e-3

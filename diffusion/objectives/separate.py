@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import numbers
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
@@ -47,8 +48,8 @@ class SeparateDenoisers(NetworkDenoiser):
         """See `diffusion.models.Denoiser`."""
         assert isinstance(self.network, SeparateNetworks)  # noqa: S101 - `SeparateLoss.network` made it
         nearest = [
-            int((torch.as_tensor(member.schedule.noise_levels).log() - ratio.log()).abs().argmin())
+            (numbers(member.schedule.noise_levels.tolist(), x.device).log() - ratio.log()).abs().argmin()
             for member, ratio in zip(self.members, sigma / alpha, strict=True)
         ]
-        chosen = self.network.of_level(self.rows, torch.tensor(nearest))
+        chosen = self.network.of_level(self.rows, torch.stack(nearest))
         return NetworkDenoiser(self.network.one, chosen, self.members, self.objective)(x, alpha, sigma)

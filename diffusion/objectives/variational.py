@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import numbers
 from diffusion.models import EvidenceBound
 from diffusion.networks import Network
 from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayers
@@ -103,7 +104,7 @@ class VariationalBound(Objective):
     def zero_loss(self, *batches: Tensor) -> Tensor:
         """Of networks that answer zero, with the decoder's variance as it is at the start."""
         x, _, fixed = batches
-        first = torch.tensor(FIRST_SPREAD**2)
+        first = torch.full((), FIRST_SPREAD**2, device=x.device)
         variance, log_variance = (first, first.log()) if self.learned else fixed.unbind(-1)
         return 0.5 * (x.square().sum(-1) / variance + x.shape[-1] * (log_variance + _LOG_TWO_PI)).mean((0, 2))
 
@@ -157,7 +158,9 @@ class Autoencoder(Networks):
         """See `diffusion.models.Decoder`: the decoder's means, float64."""
         network = _both(self.network)
         answer = torch.cat([network(self.rows, part) for part in z.float().split(_ROWS, dim=1)], dim=1).double()
-        return torch.stack([_mean(m) + m.dataset.std * part for part, m in zip(answer, self.members, strict=True)])
+        return torch.stack(
+            [_mean(m, z.device) + m.dataset.std * part for part, m in zip(answer, self.members, strict=True)]
+        )
 
     def latent_dim(self) -> int:
         """See `diffusion.models.Decoder`."""
@@ -169,9 +172,8 @@ class Autoencoder(Networks):
         if self.objective.learned:
             variance = self.objective.learned_variance(_both(self.network), self.rows)[0][:, 0].double()
         else:
-            fixed = [self.objective.fixed_variance(member) for member in self.members]
-            variance = torch.tensor(fixed, dtype=torch.float64)
-        return variance.sqrt() * torch.tensor([member.dataset.std for member in self.members], dtype=torch.float64)
+            variance = numbers([self.objective.fixed_variance(member) for member in self.members], self.device)
+        return variance.sqrt() * numbers([member.dataset.std for member in self.members], self.device)
 
     @torch.no_grad()
     def bound(self, x: Tensor, noise: Tensor) -> EvidenceBound:
@@ -187,7 +189,7 @@ class Autoencoder(Networks):
         distance = (x - decoded).square().sum(-1)
         reconstruction = -0.5 * (distance * torch.exp(-2 * log_std) + x.shape[-1] * (2 * log_std + _LOG_TWO_PI))
         divergence = 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1)
-        return EvidenceBound(reconstruction, torch.zeros(0, *divergence.shape, dtype=torch.float64), divergence)
+        return EvidenceBound(reconstruction, divergence.new_zeros(0, *divergence.shape), divergence)
 
 
 def _both(network: Network) -> EncoderDecoder:
@@ -196,9 +198,9 @@ def _both(network: Network) -> EncoderDecoder:
     return network
 
 
-def _mean(member: Member) -> Tensor:
-    return torch.tensor(member.dataset.mean, dtype=torch.float64)
+def _mean(member: Member, device: torch.device) -> Tensor:
+    return numbers(member.dataset.mean, device)
 
 
 def _standardised(x: Tensor, member: Member) -> Tensor:
-    return (x - _mean(member)) / member.dataset.std
+    return (x - _mean(member, x.device)) / member.dataset.std

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.analysis.elbo import bound_weights, refuses_bound
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Coefficients
@@ -138,7 +139,7 @@ class ChainWeights(Weighting):
 
     def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
         level = schedule.time_of(nsr).round().long()
-        return bound_weights(schedule)[level - 1]
+        return to_device(bound_weights(schedule), nsr.device)[level - 1]
 
 
 @weightings.register(

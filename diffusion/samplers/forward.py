@@ -66,9 +66,10 @@ class Forward(Sampler):
 
 def _check_upwards(now: Level, then: Level) -> None:
     """Raise WrongValue unless a move leads to more noise."""
-    if not bool((then.nsr > now.nsr).all()):
+    start, end = now.host.nsr, then.host.nsr
+    if not bool((end > start).all()):
         raise WrongValue(
-            f"the forward process was handed a move from sigma/alpha = {float(now.nsr.min()):.3g} to {float(then.nsr.min()):.3g}; "
+            f"the forward process was handed a move from sigma/alpha = {float(start.min()):.3g} to {float(end.min()):.3g}; "
             "accepted: the levels of sampler.path(levels), which grow noisier, not the grid's"
         )
 

@@ -83,7 +83,7 @@ def score_at(denoiser: Denoiser, x: Tensor, level: Level) -> Tensor:
 
 def least_noise(level: Level) -> str:
     """The least noise-to-signal ratio of a level's members, for a message."""
-    return f"{float(level.nsr.min()):.3g}"
+    return f"{float(level.host.nsr.min()):.3g}"
 
 
 def check_tau(name: str, tau: float, unit: str) -> None:
@@ -168,7 +168,7 @@ class AtOneLevel(Sampler):
         """Where the moves are made, for the schedules of a level's stack."""
         if self.nsr is None:
             return like.at(torch.tensor([schedule.t_min for schedule in like.schedules], dtype=torch.float64))
-        return like.at(like.time_of(torch.full_like(like.time, self.nsr)))
+        return like.at(like.time_of(torch.full_like(like.host.time, self.nsr)))
 
     def start(self, start: SamplingStart) -> Tensor | None:
         if self.start_from == "noise":
@@ -205,8 +205,9 @@ class AtOneLevel(Sampler):
         """
         if now is then:
             return
-        stays = not then.clean and torch.equal(now.alpha, then.alpha) and torch.equal(now.sigma, then.sigma)
-        if stays or (then.clean and self.denoise and torch.equal(now.nsr, self.level(now).nsr)):
+        here, there = now.host, then.host
+        stays = not then.clean and torch.equal(here.alpha, there.alpha) and torch.equal(here.sigma, there.sigma)
+        if stays or (then.clean and self.denoise and torch.equal(here.nsr, self.level(here).nsr)):
             return
         raise WrongValue(
             f"{self.registered_name!r} makes its moves at one noise level and was handed a move from sigma/alpha = {least_noise(now)} to "

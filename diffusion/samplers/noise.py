@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST, to_device
 from diffusion.randomness import BrownianPath, SampleNoise
 from diffusion.schedules.levels import Level
 
@@ -31,9 +32,12 @@ class Noise(Protocol):
 class NoiseStreams:
     """`Noise` for a stack: one stream for each member's key; members of one key see the same
     numbers.
+
+    They are drawn on the host and copied to the `device`: the same numbers on every device.
     """
 
-    def __init__(self, keys: Sequence[tuple[object, ...]], samples: int, dim: int) -> None:
+    def __init__(self, keys: Sequence[tuple[object, ...]], samples: int, dim: int, device: torch.device = HOST) -> None:
+        self._device = device
         self._streams = {key: SampleNoise(key, samples, dim) for key in keys}
         self._keys = tuple(keys)
         self._paths = [BrownianPath(self._streams[key]) for key in keys]
@@ -42,12 +46,12 @@ class NoiseStreams:
     def between(self, now: Level, then: Level) -> Tensor:
         """See `Noise`."""
         rows = []
-        for path, start, end in zip(self._paths, now.nsr.tolist(), then.nsr.tolist(), strict=True):
+        for path, start, end in zip(self._paths, now.host.nsr.tolist(), then.host.nsr.tolist(), strict=True):
             rows.append(path.move(start, end))
-        return torch.stack(rows)
+        return to_device(torch.stack(rows), self._device)
 
     def fresh(self) -> Tensor:
         """See `Noise`."""
         drawn = {key: source.draw(self._drawn) for key, source in self._streams.items()}
         self._drawn += 1
-        return torch.stack([drawn[key] for key in self._keys])
+        return to_device(torch.stack([drawn[key] for key in self._keys]), self._device)

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import (
@@ -161,7 +162,8 @@ class DormandPrince(PathSampler):
     The last step, to sigma = 0, is Euler's, which is all that N = 1 leaves to do. Evaluations
     depend on data and tolerances: two at the start and six for each step tried. The step control
     looks at the *whole batch* (and stack: ask it one member at a time), so that a sample depends on
-    its neighbours, within the tolerance.
+    its neighbours, within the tolerance. The control runs on the host: every evaluation goes there
+    and back.
 
     Raises:
         ArithmeticError: steps shrink below the spacing of floating-point numbers: the samples
@@ -203,7 +205,9 @@ class DormandPrince(PathSampler):
         """
         from scipy.integrate import RK45
 
-        h = then.time - now.time
+        start, end = now.host, then.host
+        h = end.time - start.time
+        pace_of_time = to_device(per_member(h), x.device)
         slope = known
 
         def field(u: float, flat: np.ndarray) -> np.ndarray:
@@ -212,9 +216,9 @@ class DormandPrince(PathSampler):
             """
             nonlocal slope
             if u != 1 or slope is None:
-                level = then if u == 2 else now.at(now.time + (u - 1) * h)
+                level = then if u == 2 else now.at(start.time + (u - 1) * h)
                 slope = velocity(denoiser, torch.from_numpy(flat).to(x.device).reshape(x.shape), level)
-            return np.asarray((per_member(h) * slope).reshape(-1).cpu())
+            return np.asarray((pace_of_time * slope).reshape(-1).cpu())
 
         length = float(h[0].abs())
         with np.errstate(over="ignore", invalid="ignore"):  # diverging samples are reported below
@@ -231,7 +235,7 @@ class DormandPrince(PathSampler):
                 solver.step()
         if solver.status == "failed" or slope is None:
             raise ArithmeticError(
-                f"rk45 found no step between t = {float(now.time[0])} and {float(then.time[0])} whose error is within "
+                f"rk45 found no step between t = {float(start.time[0])} and {float(end.time[0])} whose error is within "
                 f"rtol = {self.rtol} and atol = {self.atol}"
             )
         return torch.from_numpy(solver.y).to(x.device).reshape(x.shape), slope, float(solver.h_abs) * length
@@ -272,8 +276,8 @@ class ExponentialEuler(Sampler):
         implied = implied_noise(x, denoised, now)
         if self.held == "noise":
             return per_member(then.alpha) * denoised + per_member(then.sigma) * implied
-        times = zip(now.schedules, now.time.tolist(), then.time.tolist(), strict=True)
-        gathered = torch.stack([_gathered(schedule, t, s) for schedule, t, s in times])
+        times = zip(now.schedules, now.host.time.tolist(), then.host.time.tolist(), strict=True)
+        gathered = to_device(torch.stack([_gathered(schedule, t, s) for schedule, t, s in times]), x.device)
         pull = 0.5 * then.alpha * gathered / now.sigma  # of score = -eps / sigma
         return per_member(then.alpha / now.alpha) * x - per_member(pull) * implied
 

@@ -24,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.models import ActionModel, Denoiser, RestorationModel, angle_and_scale
 from diffusion.samplers.base import PathSampler, Sampler, per_member, samplers
 from diffusion.samplers.noise import Noise
@@ -61,8 +62,11 @@ class Incremental(Sampler):
         x = kept * x + (1 - kept) * denoiser(x, now.alpha, now.sigma)
         if then.clean:
             return x
-        gained = denoiser.perturbation(then.time) ** 2 - denoiser.perturbation(now.time) ** 2
-        return x if not gained.any() else x + per_member(then.time * torch.sqrt(gained)) * noise.between(now, then)
+        start, end = now.host.time, then.host.time
+        gained = denoiser.perturbation(end) ** 2 - denoiser.perturbation(start) ** 2
+        if not gained.any():
+            return x
+        return x + to_device(per_member(end * torch.sqrt(gained)), x.device) * noise.between(now, then)
 
 
 @samplers.register(
@@ -89,18 +93,18 @@ class ActionSampler(PathSampler):
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         if not isinstance(denoiser, ActionModel):
             raise TypeError("sampler 'action' needs a model that gives an action")
-        log_weights = torch.zeros(x.shape[:-1], dtype=x.dtype)
+        log_weights = torch.zeros_like(x[..., 0])
         for now, then in itertools.pairwise(levels):
             motion = denoiser.action(x, now.alpha, now.sigma)
             before, scale = angle_and_scale(now.alpha, now.sigma, motion.std)
             after, new_scale = angle_and_scale(then.alpha, then.sigma, motion.std)
             z = x / per_member(scale) + per_member(before - after) * motion.slope
-            if motion.noise.any():
+            if bool(motion.noise.any()) if motion.stirs is None else motion.stirs:
                 gained = motion.noise * torch.sqrt(after.cos() - before.cos())
                 z = z + per_member(gained) * noise.between(now, then)
             x = per_member(new_scale) * z
             log_weights = log_weights + (before - after)[:, None] * motion.growth
-            if then.clean and motion.growth.any():
+            if then.clean and (bool(motion.growth.any()) if motion.grows is None else motion.grows):
                 x = resampled(x, log_weights)
             yield x
 
@@ -114,6 +118,6 @@ def resampled(x: Tensor, log_weights: Tensor) -> Tensor:
     """
     batch = x.shape[1]
     shares = torch.softmax(log_weights, 1).cumsum(1)
-    places = (torch.arange(batch, dtype=shares.dtype) + 0.5) / batch
+    places = (torch.arange(batch, dtype=shares.dtype, device=shares.device) + 0.5) / batch
     chosen = torch.searchsorted(shares, places.expand(len(x), -1).contiguous()).clamp(max=batch - 1)
     return x.gather(1, chosen[..., None].expand_as(x))

@@ -26,6 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.ancestral import Ancestral
@@ -169,16 +170,19 @@ class Churn(PathSampler):
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         gamma = min(self.s_churn / (len(levels) - 1), math.sqrt(2) - 1)
         for now, then in itertools.pairwise(levels):
-            nsr = now.nsr
-            nsr_hat = torch.minimum((1 + gamma) * nsr, levels[0].nsr)  # sigma_hat where alpha = 1
+            known = now.host  # what is churned, and how much, is a matter of levels alone
+            nsr = known.nsr
+            nsr_hat = torch.minimum((1 + gamma) * nsr, levels[0].host.nsr)  # sigma_hat where alpha = 1
             churned = (nsr >= self.s_min) & (nsr <= self.s_max) & (nsr_hat > nsr)
             hat = now
             if churned.any():
-                t_hat = torch.where(churned, now.time_of(torch.where(churned, nsr_hat, 1.0)), now.time)
-                hat = now.at(t_hat).where(churned, now)
-                added = torch.where(churned, hat.alpha * torch.sqrt((nsr_hat - nsr) * (nsr_hat + nsr)), 0.0)
-                x = per_member(torch.where(churned, hat.alpha / now.alpha, 1.0)) * x
-                x = x + per_member(self.s_noise * added) * noise.between(now, then)
+                t_hat = torch.where(churned, known.time_of(torch.where(churned, nsr_hat, 1.0)), known.time)
+                raised = known.at(t_hat).where(churned, known)
+                added = torch.where(churned, raised.alpha * torch.sqrt((nsr_hat - nsr) * (nsr_hat + nsr)), 0.0)
+                shrunk = torch.where(churned, raised.alpha / known.alpha, 1.0)
+                hat = raised.to(x.device)
+                x = to_device(per_member(shrunk), x.device) * x
+                x = x + to_device(per_member(self.s_noise * added), x.device) * noise.between(now, then)
             x = heun_step(denoiser, x, hat, then)
             yield x
 

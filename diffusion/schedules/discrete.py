@@ -136,12 +136,12 @@ class Chain(VariancePreserving):
         """The spline's coefficients ``[4, levels]`` and B at its levels ``[levels + 1]``."""
         if device not in self._places:
             knots = self._spline(np.arange(self.levels + 1, dtype=float))
-            tables = torch.from_numpy(self._spline.c.copy()), torch.from_numpy(knots)
-            self._places[device] = tuple(to_device(part, device) for part in tables)
+            coefficients, known = torch.from_numpy(self._spline.c.copy()), torch.from_numpy(knots)
+            self._places[device] = to_device(coefficients, device), to_device(known, device)
         return self._places[device]
 
     @cached_property
-    def _places(self) -> dict[torch.device, tuple[Tensor, ...]]:
+    def _places(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
         return {}
 
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST, on_host, to_device
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import Schedule
 from diffusion.schedules.grids import Grid
@@ -31,6 +32,9 @@ class Level:
 
     Where the noise has gone (``sigma = 0``) the derivatives are NaN: sigma' may be infinite there,
     and nobody asks.
+
+    A level is looked up on the host and taken `to` the device of the samples; what a step decides
+    by (`clean`, `host`) is read from the numbers that have stayed.
     """
 
     time: Tensor
@@ -39,6 +43,7 @@ class Level:
     alpha_dot: Tensor
     sigma_dot: Tensor
     schedules: tuple[Schedule, ...] = field(default=(), repr=False)
+    origin: Level | None = field(default=None, repr=False, compare=False)  # on the host, if this one is elsewhere
 
     @property
     def nsr(self) -> Tensor:
@@ -58,13 +63,26 @@ class Level:
     @property
     def clean(self) -> bool:
         """Whether no noise is left, in any member."""
-        return bool((self.sigma == 0).all())
+        return bool((self.host.sigma == 0).all())
+
+    @property
+    def host(self) -> Level:
+        """The same level where its numbers can be looked at: itself on the host; elsewhere what it
+        was copied from, or, if it was computed there, a copy that is waited for.
+        """
+        if on_host(self.sigma):
+            return self
+        return self.origin or _level(self._table().to(HOST), self.schedules)
+
+    def to(self, device: torch.device) -> Level:
+        """The same level on a device."""
+        return self if self.sigma.device == device else levels_on([self], device)[0]
 
     def at(self, time: Tensor) -> Level:
         """The level of the same stack at other times ``[members]``, for samplers that look between
-        the grid's levels.
+        the grid's levels; on the device of this one.
         """
-        return level_at(self.schedules, time)
+        return level_at(self.schedules, time).to(self.sigma.device)
 
     def time_of(self, nsr: Tensor) -> Tensor:
         """The times ``[members]`` at which the members' schedules have these noise-to-signal
@@ -80,10 +98,23 @@ class Level:
         return torch.stack([self.time, self.alpha, self.sigma, self.alpha_dot, self.sigma_dot])
 
 
-def _level(table: Tensor, schedules: tuple[Schedule, ...]) -> Level:
+def _level(table: Tensor, schedules: tuple[Schedule, ...], origin: Level | None = None) -> Level:
     """A level from its five rows ``[5, members]``."""
     time, alpha, sigma, alpha_dot, sigma_dot = table.unbind(0)
-    return Level(time, alpha, sigma, alpha_dot, sigma_dot, schedules)
+    return Level(time, alpha, sigma, alpha_dot, sigma_dot, schedules, origin)
+
+
+def levels_on(levels: Sequence[Level], device: torch.device) -> list[Level]:
+    """The levels of one stack on a device, copied all at once; a level that occurs twice stays one."""
+    if all(level.sigma.device == device for level in levels):
+        return list(levels)
+    host = {id(level): level.host for level in levels}
+    copied = to_device(torch.stack([level._table() for level in host.values()]), device)  # noqa: SLF001
+    found = {
+        key: _level(table, level.schedules, level)
+        for (key, level), table in zip(host.items(), copied.unbind(0), strict=True)
+    }
+    return [found[id(level)] for level in levels]
 
 
 def level_at(schedules: Sequence[Schedule], time: Tensor) -> Level:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.networks import Network
 from diffusion.objectives.base import trainable
@@ -52,7 +53,8 @@ def gradient_variance(
     if draws < 2:
         raise WrongValue(f"a variance needs at least 2 draws, found {draws}")
     objective = trainable(member).objective
-    batches = objective.batches(member, data, draws, batch, generator)
+    drawn = objective.batches(member, data, draws, batch, generator)
+    batches = [to_device(part, row.device) for part in drawn]
     rows = row[None].detach().clone().requires_grad_()
     gradients = []
     for k in range(draws):

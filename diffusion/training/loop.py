@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST, to_device
 from diffusion.networks import FEATURES, Network
 from diffusion.objectives import Objective
 from diffusion.objectives.base import OnNoiseLevels, trainable
@@ -42,6 +43,7 @@ def train(
     data: Sequence[Tensor],
     settings: Training,
     progress: Callable[[int], None] = lambda _: None,
+    device: torch.device = HOST,
 ) -> TrainedStack:
     """Train all members together; ``data[m]`` is member m's training set ``[n, dim]`` float64.
 
@@ -49,27 +51,32 @@ def train(
     loss is not finite, or ends ten times above that of a network that answers zero, is reported in
     `TrainedStack.errors`; the others are unharmed.
 
+    Everything random is drawn on the host, whatever the `device` on which the networks are trained
+    and stay.
+
     Raises:
         ValueError: the members' data differ in dimension.
     """
     objective, network = _common(members, settings)
-    rows = network.initialise([stream("init", member.key) for member in members]).requires_grad_()
+    fresh = network.initialise([stream("init", member.key) for member in members])
+    rows = to_device(fresh, device).requires_grad_()
     average = rows.detach().clone()
-    balance = _Balance(members, objective)
-    optimiser = torch.optim.Adam([rows, *balance.rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
+    balance = _Balance(members, objective, device)
+    fused = device.type != "meta"  # which has shapes alone
+    optimiser = torch.optim.Adam([rows, *balance.rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
     generators = [stream("train", member.key) for member in members]
     longest = math.exp(-1 / (settings.ema * settings.steps))
 
     bins = min(LOSS_BINS, settings.steps)
     edges = [round(i * settings.steps / bins) for i in range(bins + 1)]
-    losses = torch.zeros(len(members), bins)
-    zero_loss = torch.zeros(len(members))
+    losses = torch.zeros(len(members), bins, device=device)
+    zero_loss = torch.zeros(len(members), device=device)
     for b, (first, end) in enumerate(itertools.pairwise(edges)):
         drawn = [
             objective.batches(member, samples, end - first, settings.batch, generator)
             for member, samples, generator in zip(members, data, generators, strict=True)
         ]
-        batches = [torch.stack(parts, dim=1) for parts in zip(*drawn, strict=True)]
+        batches = [to_device(torch.stack(parts, dim=1), device) for parts in zip(*drawn, strict=True)]
         for step in range(first, end):
             batch = [part[step - first] for part in batches]
             example_losses = objective.losses(network, rows, *batch)
@@ -85,6 +92,7 @@ def train(
         zero_loss = objective.zero_loss(*batches)
         progress(end)
 
+    losses, zero_loss = losses.to(HOST), zero_loss.to(HOST)
     return TrainedStack(
         objective,
         network,
@@ -121,12 +129,12 @@ class _Balance:
     Members without it see their own loss, bit for bit, whoever is in the stack.
     """
 
-    def __init__(self, members: Sequence[Member], objective: Objective) -> None:
+    def __init__(self, members: Sequence[Member], objective: Objective, device: torch.device = HOST) -> None:
         recipes = [member.formulation for member in members]
         self._learned = [m for m, one in enumerate(recipes) if isinstance(one, Recipe) and one.weighting.learned]
         self._objective = objective
         # two columns, because batched products of a single one take another path
-        self.rows = [torch.zeros(1, FEATURES, 2, requires_grad=True) for _ in self._learned]
+        self.rows = [torch.zeros(1, FEATURES, 2, device=device, requires_grad=True) for _ in self._learned]
 
     def __call__(self, example_losses: Tensor, batch: Sequence[Tensor]) -> Tensor:
         """Loss of each member ``[members]`` from weighted losses ``[members, batch]``."""

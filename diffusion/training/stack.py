@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,16 +29,20 @@ class TrainedStack:
 
     def select(self, indices: Sequence[int]) -> TrainedStack:
         """The sub-stack of the given members."""
-        index = torch.tensor(list(indices))
+        index = torch.tensor(list(indices), device=self.rows.device)
         return TrainedStack(
             self.objective,
             self.network,
             tuple(self.members[i] for i in indices),
             self.rows[index],
             self.loss_steps,
-            self.losses[index],
+            self.losses[index.to(self.losses.device)],
             tuple(self.errors[i] for i in indices),
         )
+
+    def to(self, device: torch.device) -> TrainedStack:
+        """The same models on a device."""
+        return self if self.rows.device == device else replace(self, rows=self.rows.to(device))
 
     @cached_property
     def model(self) -> object:
