@@ -283,8 +283,9 @@ class PairedMetric(BaseMetric):
                 f"{self.registered_name}: samples of shape {list(samples.shape)}, originals of {list(clean.shape)}; "
                 "needed: the same shape [n, dim], n >= 1"
             )
+        samples = samples.detach().to("cpu", torch.float64)
         self._check_finite(samples)
-        return self._measure(samples.detach().to("cpu", torch.float64), clean)
+        return self._measure(samples, clean.to("cpu"))
 
     def floor(self, least_error: float | None, dim: int) -> float:
         """What the best estimate of the originals has; NaN where that is not known.

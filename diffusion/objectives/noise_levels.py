@@ -97,7 +97,8 @@ class LogUniform(NoiseLevels):
 
     def quantile(self, u: Tensor, schedule: Schedule) -> Tensor:
         ends = schedule.nsr(torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)).log()
-        return torch.exp(ends[0] + u * (ends[1] - ends[0]))
+        low, high = ends.tolist()
+        return torch.exp(low + u * (high - low))
 
 
 def _normal_quantile(u: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import Schedule, check_times, require, schedules
 from diffusion.schedules.formulas import Formula, Function, path_of
@@ -87,6 +88,10 @@ class User(Schedule):
         return _derivative(self._functions[1], t)
 
     def time_of(self, nsr: Tensor) -> Tensor:
+        """The inverse; found on the host, where Newton's rule can see when it has arrived."""
+        return self._time_of(nsr.to(HOST)).to(nsr.device)
+
+    def _time_of(self, nsr: Tensor) -> Tensor:
         times, ratios = self._table
         right = torch.searchsorted(ratios, nsr.contiguous()).clamp(1, len(times) - 1)
         t = self._solve(nsr, times[right - 1], times[right])
