@@ -42,6 +42,8 @@ Image = tuple[int, int, int]
 _FREQUENCIES = 6
 _BLOCK = 4  # coordinates
 _VECTOR = 32  # numbers; no processor's vectors are longer
+_CACHED, _SHARE = 2**22, 2**19  # bytes
+_WHOLE = 64  # points
 
 FEATURES = 1 + 2 * _FREQUENCIES
 
@@ -101,6 +103,19 @@ class Network:
     def size(self) -> int:
         """Length of one member's row of parameters, padding included."""
         return padded(sum(a * b for a, b in self.padded_shapes.values()))
+
+    @cached_property
+    def widest(self) -> int:
+        """Columns of the widest array: about as many hidden units as a layer has for each point."""
+        return max(columns for _, columns in self.padded_shapes.values())
+
+    def points_at_once(self, members: int) -> int:
+        """Of a batch without derivatives: as many as the hidden units of a layer find room in the
+        cache, all members' together and one member's in its share.
+        """
+        bytes_of_one = 4 * self.widest
+        fitting = min(_CACHED // (members * bytes_of_one), _SHARE // bytes_of_one)
+        return max(fitting // _WHOLE, 1) * _WHOLE
 
     def pack(self, parameters: Parameters) -> Tensor:
         """Rows ``[members, size]`` from named arrays without padding."""

@@ -25,6 +25,8 @@ from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.networks.base import Image, Network, Parameters, padded
 
+_POINTS = 2048  # of a batch without derivatives
+
 
 @dataclass(frozen=True)
 class Array:
@@ -66,6 +68,9 @@ class ApartNetwork(Network):
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         return {name: (array.rows, array.columns) for name, array in self.arrays.items()}
+
+    def points_at_once(self, members: int) -> int:  # noqa: ARG002 - one member after the other
+        return _POINTS
 
     def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:
         parameters: Parameters = {}

@@ -75,7 +75,6 @@ _FREQUENCIES = (
     3  # of the angle: d_tau s, the noise of the loss, doubles with every octave; six have ten times the error of three
 )
 _CONDITIONS = 1 + 2 * _FREQUENCIES
-_ROWS = 2048  # of a batch evaluated at once in sampling
 
 
 def density(
@@ -205,7 +204,8 @@ class ActionNetwork(Networks):
         ends = [_ends(member.schedule, member.dataset.std) for member in self.members]
         condition = torch.stack([_features(p[None], *end) for p, end in zip(phi, ends, strict=True)]).float()
         z = (x / scale[:, None, None]).float()
-        parts = (_slope(self.network, self.rows, part, condition) for part in z.split(_ROWS, dim=1))
+        at_once = self.network.points_at_once(len(self.members))
+        parts = (_slope(self.network, self.rows, part, condition) for part in z.split(at_once, dim=1))
         slopes, values = zip(*parts, strict=True)
         slope, value = torch.cat(slopes, 1).double(), torch.cat(values, 1).double()
         grows = self.objective.kind == "unbalanced"

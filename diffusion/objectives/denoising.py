@@ -21,8 +21,6 @@ from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle, Coefficients
 
-_ROWS = 2048  # of a batch evaluated at once in sampling: hidden activations stay in the cache
-
 
 @dataclass(frozen=True)
 class DenoisingLoss(OnNoiseLevels):
@@ -117,5 +115,6 @@ class NetworkDenoiser(Networks):
             c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
         inputs = (c_in * z).float()
-        raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(_ROWS, dim=1)], dim=1)
+        at_once = self.network.points_at_once(len(self.members))
+        raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(at_once, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()

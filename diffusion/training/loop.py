@@ -3,7 +3,8 @@ r"""One loop that trains a whole stack of models.
 Every member has its own formulation, schedule, data and random streams; they share the network's
 shape and the settings. All that mixes numbers within a member (loss, gradient norm, divergence
 check) is computed per member, so that a member's weights are the same, to the last bit, whatever it
-is stacked with, and a member that diverges stays alone with its NaN.
+is stacked with, and a member that diverges stays alone with its NaN. So members may also step a few
+at a time: as many as the processor's cache has room for.
 
 What is minimised is an *objective* that all members share (`diffusion.objectives`); what is random
 about it is drawn from each member's own stream, a block of steps at a time.
@@ -31,6 +32,7 @@ from diffusion.training.stack import TrainedStack
 LOSS_BINS = 64
 _CLIP = 1.0
 _DIVERGED = 10.0
+_CACHED = 2**20  # bytes of one layer's hidden units, of all members that step together: they stay in the cache
 
 
 def _learning_rate(settings: Training, step: int) -> float:
@@ -58,50 +60,86 @@ def train(
         ValueError: the members' data differ in dimension.
     """
     objective, network = _common(members, settings)
-    fresh = network.initialise([stream("init", member.key) for member in members])
-    rows = to_device(fresh, device).requires_grad_()
-    average = rows.detach().clone()
-    balance = _Balance(members, objective, device)
-    fused = device.type != "meta"  # which has shapes alone
-    optimiser = torch.optim.Adam([rows, *balance.rows], lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
-    generators = [stream("train", member.key) for member in members]
-    longest = math.exp(-1 / (settings.ema * settings.steps))
-
+    together = _together(network, settings.batch) if device == HOST else len(members)
+    parts = [
+        _Part(objective, network, members[first : first + together], data[first : first + together], settings, device)
+        for first in range(0, len(members), together)
+    ]
     bins = min(LOSS_BINS, settings.steps)
     edges = [round(i * settings.steps / bins) for i in range(bins + 1)]
-    losses = torch.zeros(len(members), bins, device=device)
-    zero_loss = torch.zeros(len(members), device=device)
-    for b, (first, end) in enumerate(itertools.pairwise(edges)):
-        drawn = [
-            objective.batches(member, samples, end - first, settings.batch, generator)
-            for member, samples, generator in zip(members, data, generators, strict=True)
-        ]
-        batches = [to_device(torch.stack(parts, dim=1), device) for parts in zip(*drawn, strict=True)]
-        for step in range(first, end):
-            batch = [part[step - first] for part in batches]
-            example_losses = objective.losses(network, rows, *batch)
-            loss = example_losses.mean(1)
-            optimiser.zero_grad()
-            balance(example_losses, batch).sum().backward()
-            _clip_each(rows)
-            optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
-            optimiser.step()
-            with torch.no_grad():
-                average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
-                losses[:, b] += loss.detach() / (end - first)
-        zero_loss = objective.zero_loss(*batches)
+    found = []
+    for first, end in itertools.pairwise(edges):
+        found.append(torch.cat([part.advance(first, end) for part in parts]))
         progress(end)
-
-    losses, zero_loss = losses.to(HOST), zero_loss.to(HOST)
+    losses = torch.stack(found, 1).to(HOST)
+    zero_loss = torch.cat([part.zero_loss for part in parts]).to(HOST)
     return TrainedStack(
         objective,
         network,
         tuple(members),
-        average,
+        torch.cat([part.average for part in parts]),
         torch.tensor(edges[1:]),
         losses,
         tuple(_verdict(losses[m], float(zero_loss[m]), edges[1:]) for m in range(len(members))),
     )
+
+
+def _together(network: Network, batch: int) -> int:
+    """How many members step together: as many as their hidden units find room in the cache."""
+    return max(1, _CACHED // (4 * batch * network.widest))
+
+
+class _Part:
+    """Members that step together, with what their steps change."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        network: Network,
+        members: Sequence[Member],
+        data: Sequence[Tensor],
+        settings: Training,
+        device: torch.device,
+    ) -> None:
+        self._objective, self._network, self._settings, self._device = objective, network, settings, device
+        self._members, self._data = members, data
+        fresh = network.initialise([stream("init", member.key) for member in members])
+        self._rows = to_device(fresh, device).requires_grad_()
+        self._balance = _Balance(members, objective, device)
+        self._optimiser = torch.optim.Adam(
+            [self._rows, *self._balance.rows],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            fused=device.type != "meta",  # which has shapes alone
+        )
+        self._generators = [stream("train", member.key) for member in members]
+        self.average = self._rows.detach().clone()
+        self.zero_loss = torch.zeros(len(members), device=device)
+
+    def advance(self, first: int, end: int) -> Tensor:
+        """The steps from `first` to `end`; returns the mean loss of each member over them."""
+        settings, objective, rows = self._settings, self._objective, self._rows
+        longest = math.exp(-1 / (settings.ema * settings.steps))
+        drawn = [
+            objective.batches(member, samples, end - first, settings.batch, generator)
+            for member, samples, generator in zip(self._members, self._data, self._generators, strict=True)
+        ]
+        batches = [to_device(torch.stack(parts, dim=1), self._device) for parts in zip(*drawn, strict=True)]
+        losses = torch.zeros(len(self._members), device=self._device)
+        for step in range(first, end):
+            batch = [part[step - first] for part in batches]
+            example_losses = objective.losses(self._network, rows, *batch)
+            loss = example_losses.mean(1)
+            self._optimiser.zero_grad()
+            self._balance(example_losses, batch).sum().backward()
+            _clip_each(rows)
+            self._optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
+            self._optimiser.step()
+            with torch.no_grad():
+                self.average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
+                losses += loss.detach() / (end - first)
+        self.zero_loss = objective.zero_loss(*batches)
+        return losses
 
 
 def _common(members: Sequence[Member], settings: Training) -> tuple[Objective, Network]:

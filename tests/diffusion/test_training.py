@@ -336,6 +336,26 @@ def test_a_members_bits_do_not_depend_on_its_stack(dataset: Dataset, width: int,
         assert bits(trained(packing, settings)).items() <= whole.items()
 
 
+@pytest.mark.parametrize("cached", [1, 2**16, 2**30])
+def test_a_members_bits_do_not_depend_on_how_many_step_together(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+    settings = Training(steps=6, batch=37, width=33, depth=2, data=500)
+    members = [member(formulation) for formulation in TRAINED.values()]
+    usual = bits(trained(members, settings))
+    monkeypatch.setattr("diffusion.training.loop._CACHED", cached)
+    assert bits(trained(members, settings)) == usual
+
+
+def test_a_networks_answers_do_not_depend_on_how_many_points_are_asked_at_once() -> None:
+    network = StackedMLP(1, 33, 2)
+    rows = torch.randn(3, network.size, generator=stream("rows"))
+    z, c = torch.randn(3, 1001, 1, generator=stream("z")), torch.randn(3, 1, 13, generator=stream("c"))
+    with torch.no_grad():
+        whole = network(rows, z, c)
+        for at_once in (64, 192, 512):
+            assert torch.equal(torch.cat([network(rows, part, c) for part in z.split(at_once, 1)], 1), whole)
+    assert [network.points_at_once(members) for members in (1, 32, 10**6)] == [2048, 512, 64]
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 7, 8, 12, 33, 64])
 @pytest.mark.parametrize(("width", "depth", "batch"), [(17, 2, 7), (100, 3, 33), (1, 1, 1)], ids=str)
 def test_outputs_and_gradients_of_a_member_do_not_depend_on_its_stack(
