@@ -14,7 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
+
 HOST = torch.device("cpu")
+
+DEVICES = ("auto", "cpu", "cuda")
+"""Names of devices: `auto` is a GPU where there is one."""
+
+
+def device_named(given: str | torch.device) -> torch.device:
+    """The device of a name, or the one that is given.
+
+    Raises:
+        WrongValue: an unknown name, or a GPU where there is none.
+    """
+    if isinstance(given, torch.device):
+        found = given
+    elif given in DEVICES:
+        gpu = given == "cuda" or (given == "auto" and torch.cuda.is_available())
+        found = torch.device("cuda" if gpu else "cpu")
+    else:
+        raise WrongValue(f"device: found {given!r}; accepted: {', '.join(DEVICES)}, or a torch.device")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise WrongValue(f"device: found '{found}', and there is no GPU here that torch can use; accepted: auto, cpu")
+    return torch.empty(0, device=found).device  # with its number, as tensors say where they are
 
 
 def on_host(x: Tensor) -> bool:

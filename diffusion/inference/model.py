@@ -1,13 +1,13 @@
 """One model, trained, exact or somebody's own, and what it can be asked.
 
-Points are ``[n, dim]`` and answers float64; noise is given by sigma, as in
+Points are ``[n, dim]`` and answers float64, on the device of the model; noise is given by sigma, as in
 ``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from diffusion import arguments
 from diffusion.analysis.likelihood import Trace, log_likelihood
 from diffusion.datasets import Dataset
+from diffusion.devices import device_of, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance
@@ -45,6 +46,12 @@ class Inference:
     seed: int
     model: object
     stream: str
+    place: torch.device | None = field(default=None, kw_only=True)  # of a model that is anywhere, as exact ones are
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is asked, and its answers are."""
+        return self.place or device_of(self.model)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`denoise` at ``alpha = 1``: a model is a denoiser ``f(x [n, dim], sigma)``, as
@@ -151,7 +158,7 @@ class Inference:
             raise WrongValue(reason)
         question = Question(sampler, steps, n, start, guidance)
         subjects = [Subject(self.dataset, self.formulation, on, on_grid, self.stream, seed)]
-        return (x[0] for x in states(self.model, question, subjects, levels_for(question, subjects)))
+        return (x[0] for x in states(self.model, question, subjects, levels_for(question, subjects), self.device))
 
     def draw(
         self,
@@ -200,7 +207,7 @@ class Inference:
         found = arguments.points(name, x)
         if found.ndim != 2 or found.shape[1] != self.dataset.dim:
             raise WrongValue(f"{name} has shape {list(found.shape)}; accepted: [n, {self.dataset.dim}]")
-        return found
+        return to_device(found, self.device)
 
     def _level(self, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor]:
         """alpha and sigma, ``[1]`` each."""
@@ -210,7 +217,7 @@ class Inference:
                 raise WrongValue(f"{name} has shape {list(value.shape)}; accepted: one number for all points")
         if not float(found[1]) > 0:
             raise WrongValue(f"sigma: found {float(found[1]):g}; accepted: a number above 0")
-        return found[0].reshape(1), found[1].reshape(1)
+        return to_device(found[0].reshape(1), self.device), to_device(found[1].reshape(1), self.device)
 
 
 def _check_count(name: str, value: Any, most: int) -> None:

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST
 from diffusion.errors import WrongValue
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -88,6 +89,7 @@ class OwnDenoiser:
         """E[x_0 | x_t], ``[members, n, dim]`` float64; differentiable in x where x asks for it."""
         signal = torch.maximum(alpha, sigma / _MOST_NOISE)
         dtype, device = self._place
+        device = device or x.device
         with torch.set_grad_enabled(x.requires_grad), _evaluating(self.function):
             return torch.stack(
                 [self._one(x[m] / signal[m], sigma[m] / signal[m], dtype, device) for m in range(len(x))]
@@ -95,17 +97,25 @@ class OwnDenoiser:
 
     @property
     def device(self) -> torch.device:
-        """That of a module's parameters; the host for any other function."""
-        return self._place[1]
+        """That of a module's parameters; the host for any other function, which is asked where the
+        points are.
+        """
+        return self._place[1] or HOST
 
     @property
-    def _place(self) -> tuple[torch.dtype, torch.device]:
-        """The numbers and the device that the function works with."""
+    def _place(self) -> tuple[torch.dtype, torch.device | None]:
+        """The numbers and the device that the function works with; None: that of the points."""
         parts: list[Tensor] = []
         if isinstance(self.function, torch.nn.Module):
             parts = [p for p in (*self.function.parameters(), *self.function.buffers()) if p.is_floating_point()]
-        own = parts[0] if parts else torch.empty(0, dtype=torch.float64)
-        return self.dtype or own.dtype, own.device
+        if not parts:
+            return self.dtype or torch.float64, None
+        return self.dtype or parts[0].dtype, parts[0].device
+
+    def at_home(self, device: torch.device) -> bool:
+        """Whether the function can be asked on a device: a module where its parameters are."""
+        own = self._place[1]
+        return own is None or own == device
 
     def _one(self, y: Tensor, sigma: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The answer of one member: y ``[n, dim]``, sigma without axes, float64."""

@@ -45,6 +45,7 @@ def sample(
     predicts: Predicts = "x0",
     dtype: torch.dtype | None = None,
     sigma_shape: SigmaShape = "scalar",
+    device: str | torch.device | None = None,
 ) -> Tensor:
     """Samples of a denoiser.
 
@@ -65,9 +66,11 @@ def sample(
         predicts: what a function returns, see `model`.
         dtype: of x and sigma as a function sees them, see `model`.
         sigma_shape: of sigma as a function sees it, see `model`.
+        device: where it is computed: ``auto``, ``cpu``, ``cuda`` or a `torch.device`; None: where a
+            module's parameters or a model are, the host for any other function.
 
     Returns:
-        ``[n, dim]`` float64.
+        ``[n, dim]`` float64, on that device.
 
     Raises:
         WrongValue: what cannot be right, or samples that are not finite.
@@ -84,6 +87,8 @@ def sample(
             raise WrongValue(
                 "guidance: it speaks of data, and those behind a function are not known; name them (target=...)"
             )
+    if device is not None:
+        subject = subject.to(device)
     return subject.sample(sampler, steps, n, seed=seed, schedule=schedule, grid=grid, guidance=guidance)
 
 
@@ -117,7 +122,8 @@ def model(
     rescales: ``lambda x, sigma: network(x / torch.sqrt(1 + sigma**2), schedule.time_of(sigma))``.
 
     Args:
-        denoiser: ``f(x [n, dim], sigma)``; a module is asked in evaluation mode, on its own device.
+        denoiser: ``f(x [n, dim], sigma)``; a module is asked in evaluation mode, on its own device,
+            where the answers are.
         dim: how many coordinates, unless a target tells.
         target: the data behind it, if they are known: its samples are then paired with those of
             studies.

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from diffusion.datasets.own import OwnPoints
+from diffusion.devices import device_named
 from diffusion.errors import WrongValue
 from diffusion.formulations import Exact, Formulation, Trained
 from diffusion.networks import Architecture, architectures
@@ -43,9 +44,10 @@ def train(
     data: int = 200_000,
     network: Named | Architecture = "mlp",
     progress: Callable[[int], None] = lambda _: None,
+    device: str | torch.device = "cpu",
 ) -> Model:
-    """Train one model, to the bit the one that a study trains for the same target, settings and
-    seed.
+    """Train one model, on a processor to the bit the one that a study trains for the same target,
+    settings and seed.
 
     Args:
         target: the data; of a data set `data` draws make the training set, points of one's own are
@@ -63,6 +65,7 @@ def train(
         data: draws of a data set.
         network: an architecture.
         progress: is called with the number of finished steps, some 64 times.
+        device: where it is trained and stays: ``auto``, ``cpu``, ``cuda`` or a `torch.device`.
 
     Raises:
         WrongValue: parts that do not fit together, a setting out of range, or a training that
@@ -80,6 +83,7 @@ def train(
     on = (chosen.own_schedule() if schedule is None else named.schedule(schedule)).fitted(own)
     sizes = {"steps": steps, "batch": batch, "width": width, "depth": depth, "data": data}
     rates = {"learning_rate": _number("learning_rate", learning_rate), "ema": _number("ema", ema)}
+    place = device_named(device)
     architecture = named.component(architectures, Architecture, network)
     try:
         training = read_training({**sizes, **rates, "network": architecture})
@@ -88,26 +92,30 @@ def train(
     cell = _possible(Cell(own, chosen, on, _whole(seed), training))
     for line in end_warnings([(own, on)]):
         warnings.warn(line, stacklevel=2)
-    stack = train_together([member_of(cell)], [_data(cell)], training, progress)
+    stack = train_together([member_of(cell)], [_data(cell)], training, progress, place)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])
     return trained_model(cell, stack)
 
 
-def exact(target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0) -> Model:
+def exact(
+    target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0, device: str | torch.device = "cpu"
+) -> Model:
     """The ideal denoiser of a target as a model.
 
     Args:
         target: the data.
         schedule: the one that is sampled on unless another is named.
         seed: of its samples.
+        device: where it is asked: ``auto``, ``cpu``, ``cuda`` or a `torch.device`.
 
     Raises:
-        WrongValue: an unknown name, or a target whose denoiser is not known.
+        WrongValue: an unknown name, a device that is not there, or a target whose denoiser is not
+            known.
     """
     data = named.dataset(target)
     on = named.schedule(schedule).fitted(data)
-    return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None)))
+    return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None))).to(device)
 
 
 def _number(name: str, value: object) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion import arguments
 from diffusion.analysis.elbo import evidence_bound, refuses_bound, refuses_model
+from diffusion.devices import device_named, to_device
 from diffusion.errors import WrongValue
 from diffusion.guidance import Guidance, guidances
 from diffusion.inference import Inference
@@ -49,10 +50,31 @@ class Model(Inference):
     stack: TrainedStack | None = None  # of this one member
 
     @classmethod
-    def of(cls, cell: Cell, model: object, stack: TrainedStack | None = None) -> Model:
-        """The model of a cell; `stack` is what training left of it."""
+    def of(
+        cls, cell: Cell, model: object, stack: TrainedStack | None = None, place: torch.device | None = None
+    ) -> Model:
+        """The model of a cell; `stack` is what training left of it, `place` the device on which one
+        that is anywhere is asked.
+        """
         name = stream_name(cell.dataset)
-        return cls(cell.dataset, cell.formulation, cell.schedule, cell.seed, model, name, cell.training, stack)
+        parts = (cell.dataset, cell.formulation, cell.schedule, cell.seed, model, name, cell.training, stack)
+        return cls(*parts, place=place)
+
+    def to(self, device: str | torch.device) -> Model:
+        """The same model on a device: ``auto``, ``cpu``, ``cuda`` or a `torch.device`.
+
+        Raises:
+            WrongValue: no such device, or a module of one's own, which moves itself (`Module.to`).
+        """
+        place = device_named(device)
+        if self.stack:
+            stack = self.stack.to(place)
+            return replace(self, model=stack.model, stack=stack)
+        if isinstance(self.model, OwnDenoiser) and not self.model.at_home(place):
+            raise WrongValue(
+                f"device: found '{place}', and the module's parameters are on '{self.model.device}'; accepted: that device, or none"
+            )
+        return replace(self, place=None if place.type == "cpu" else place)
 
     @property
     def cell(self) -> Cell:
@@ -71,7 +93,8 @@ class Model(Inference):
         guidance: Named | Guidance | None = None,
         start: str = "random",
     ) -> Tensor:
-        """Samples ``[n, dim]`` float64, to the bit those of a study that asks the same.
+        """Samples ``[n, dim]`` float64 on the model's device; on a processor, to the bit those of a
+        study that asks the same.
 
         Args:
             sampler: a name, an object, or an entry as in a study; None: the way that suits the
@@ -163,7 +186,7 @@ class Model(Inference):
         codes, latent = arguments.points("z", z), self.model.latent_dim()
         if codes.ndim != 2 or codes.shape[1] != latent:
             raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {latent}]")
-        return self.model.decode(codes[None])[0]
+        return self.model.decode(to_device(codes, self.device)[None])[0]
 
     def save(self, path: str | Path) -> Path:
         """Write the model to a safetensors file: its weights, and as JSON what it was made for; no
@@ -186,7 +209,7 @@ class Model(Inference):
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """The model that `save` wrote: it gives the same bits.
+        """The model that `save` wrote, on the host: it gives the same bits. `to` takes it elsewhere.
 
         Raises:
             WrongValue: the file is none that `save` wrote.

@@ -1,0 +1,98 @@
+"""The public face on a device: where models are asked, where answers are, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffatlas as da
+
+META = torch.device("meta")  # shapes, and no numbers: what is drawn there cannot be looked at
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+class Bent(torch.nn.Module):
+    """A denoiser with a parameter."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((2,), 0.5, device=device))
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.weight * x / (1 + sigma)
+
+
+def asked_at(seen: list[torch.device]) -> Any:
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.extend((x.device, sigma.device))
+        return x / (1 + sigma)
+
+    return denoiser
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: da.sample(Bent(), n=2, dim=2, steps=2, device="cuda"),
+        lambda: da.exact("gaussian", device="cuda"),
+        lambda: da.train("gaussian", steps=1, device="cuda"),
+        lambda: da.exact("gaussian").to(torch.device("cuda:0")),
+    ],
+    ids=["sample", "exact", "train", "to"],
+)
+def test_a_gpu_where_there_is_none_is_refused_in_one_sentence(ask: Any) -> None:
+    with pytest.raises(da.WrongValue, match=r"no GPU here that torch can use; accepted: auto, cpu$"):
+        ask()
+
+
+def test_an_unknown_device_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(da.WrongValue, match=r"found 'tpu'; accepted: auto, cpu, cuda, or a torch\.device"):
+        da.sample("gaussian", n=2, device="tpu")
+
+
+@needs_no_gpu
+def test_auto_is_the_processor_where_there_is_no_gpu_and_changes_no_bit() -> None:
+    plain = da.sample("eight_gaussians", n=4, steps=3)
+    for device in ("auto", "cpu"):
+        assert torch.equal(da.sample("eight_gaussians", n=4, steps=3, device=device), plain)
+    small: dict[str, Any] = {"steps": 2, "batch": 4, "width": 4, "depth": 1, "data": 8}
+    trained, on_auto = da.train("gaussian", **small), da.train("gaussian", **small, device="auto")
+    assert torch.equal(on_auto.sample(n=3, steps=2), trained.sample(n=3, steps=2))
+
+
+def test_a_model_is_asked_on_its_device_and_answers_there() -> None:
+    model = da.exact("eight_gaussians", device=META)
+    assert model.device == META
+    x = torch.zeros(3, 2)
+    for found in (model.denoise(x, 0.5), model.score(x, 0.5), model.log_density(x, 0.5), model(x, torch.tensor(0.5))):
+        assert found.device == META
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        model.sample(n=3, steps=2)  # which looks, in the end, whether samples are finite
+    assert model.to("cpu").sample(n=3, steps=2).device.type == "cpu"
+
+
+def test_a_trained_model_moves_with_its_weights() -> None:
+    model = da.train("gaussian", steps=2, batch=4, width=4, depth=1, data=8)
+    moved = model.to(META)
+    assert moved.device == META
+    assert moved.denoise(torch.zeros(3, 1), 0.5).device == META
+    assert torch.equal(model.to("cpu").sample(n=3, steps=2), model.sample(n=3, steps=2))
+
+
+def test_a_function_is_asked_where_it_is_told_and_a_module_where_its_parameters_are() -> None:
+    seen: list[torch.device] = []
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        da.sample(asked_at(seen), n=3, dim=2, steps=2, device=META)
+    assert set(seen) == {META}
+    assert len(seen) == 6  # heun in two steps: all its way, before anybody looks
+    seen.clear()
+    da.sample(asked_at(seen), n=3, dim=2, steps=2)
+    assert {device.type for device in seen} == {"cpu"}
+    assert da.model(Bent(META), dim=2).device == META
+    with pytest.raises(da.WrongValue, match="the module's parameters are on 'meta'; accepted: that device, or none"):
+        da.sample(Bent(META), n=3, dim=2, device="cpu")
