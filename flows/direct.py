@@ -26,6 +26,7 @@ def run(
     workers: int | None = None,
     retry_failed: bool = False,
     report: str | Path | None = None,
+    device: str = "cpu",
 ) -> xr.Dataset:
     """Run what a store lacks of a study, as the command `diffatlas run` does, and return its
     points.
@@ -40,6 +41,8 @@ def run(
         workers: how many of them; None: as many as cores.
         retry_failed: compute points again that failed before.
         report: where the page goes; None: ``reports/NAME.html``.
+        device: where workers compute: ``cpu``, ``cuda``, or ``auto``, which is ``cuda`` if a node of
+            the Ray cluster has a GPU.
 
     Returns:
         The study's points, as `open_results` has them; failed ones have the reason in `error`.
@@ -48,6 +51,7 @@ def run(
         StudyError: the study cannot be used.
         StoreUnavailable: the store cannot be written, or another run has it.
         ServiceUnavailable: Prefect or Ray does not start.
+        WrongResources: no such device, or the cluster has none.
     """
     made = plan_for(study, store, overrides, retry_failed=retry_failed)
     if made.jobs or not Store.exists(store) or not is_recorded(Store.open(store), made):
@@ -68,6 +72,7 @@ def run(
                     workers=workers,
                     retry_failed=retry_failed,
                     report=None if report is None else str(report),
+                    device=device,
                 )
             )
     import tasks.accessor  # noqa: F401 - gives the points their `atlas`

@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
 from prefect import get_run_logger
 from prefect.context import FlowRunContext, get_run_context
 from prefect.runtime import deployment
@@ -34,7 +33,7 @@ from flows.events import (
 from flows.listeners import Artifacts, Committer, RunLog, Tally
 from flows.progress import Display
 from flows.request import Outcome, RunRequest, default_page
-from flows.resources import check_resources
+from flows.resources import claims
 from flows.services import ray_cluster
 from flows.workers import Workers
 from tasks.compare import compare, summary
@@ -94,12 +93,12 @@ def run(request: RunRequest) -> Outcome:
 
 def _compute(plan: Plan, stored: Answers, request: RunRequest, emit: Emit) -> None:
     """Train and sweep what a plan lacks, on the Ray that this process is connected to."""
-    check_resources(request.resources)
-    slots = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    asked = claims(request.device, request.resources)
+    slots = asked.slots
     shards = tuple(plan.shards(slots))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards)
-    with Workers(_requests(plan), stored.weights, board, request.resources) as workers:
+    with Workers(_requests(plan), stored.weights, board, asked) as workers:
         _train_and_sweep(shards, workers, board, emit)
     emit(Swept())
 

@@ -28,6 +28,7 @@ class RunRequest:
     report: str | None = None
     quiet: bool = False
     resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    device: str = "cpu"
 
     def parameters(self) -> dict[str, Any]:
         """By name, as plain values that Prefect records."""

@@ -37,6 +37,7 @@ def run_study(
     report: str | None = None,
     quiet: bool = False,
     resources: dict[str, dict[str, float]] | None = None,
+    device: str = "cpu",
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 
@@ -57,6 +58,9 @@ def run_study(
         resources: what a task run asks of Ray, by stage (``generate data``, ``train``, ``sweep``):
             ``num_cpus`` (1 by default), ``num_gpus``, ``memory`` in bytes, or the name of a
             resource of the cluster's own.
+        device: where training and sweeping compute: ``cpu``; ``cuda``, a GPU for each unless
+            `resources` says otherwise; or ``auto``, that if a node of the cluster has one. Part of
+            no id.
     """
     from flows.orchestration import run
     from flows.request import RunRequest
@@ -64,7 +68,18 @@ def run_study(
     changes, requested = tuple(overrides or ()), resources or {}
     outcome = run(
         RunRequest(
-            study, store, changes, ray_address, workers, retry_failed, force, force_unlock, report, quiet, requested
+            study,
+            store,
+            changes,
+            ray_address,
+            workers,
+            retry_failed,
+            force,
+            force_unlock,
+            report,
+            quiet,
+            requested,
+            device,
         )
     )
     text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"

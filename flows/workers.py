@@ -8,7 +8,7 @@ an answer too: its points have failed, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,7 +34,7 @@ from rich.text import Text
 
 from flows.board import SharedBoard
 from flows.events import ShardSwept, ShardTrained
-from flows.resources import options
+from flows.resources import Claims, options
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
 
@@ -56,7 +56,7 @@ class Workers:
         requests: what is wanted of each point.
         stored: the safetensors file of a cell that was trained before, by the cell's id.
         board: where workers report what they do.
-        resources: what a task run asks of Ray, by the name of its stage.
+        claims: what a task run asks of Ray, and where it computes, by the name of its stage.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Workers:
         requests: Requests,
         stored: Callable[[str], bytes],
         board: SharedBoard,
-        resources: Mapping[str, Mapping[str, float]],
+        claims: Claims,
     ) -> None:
-        self._requests, self._stored, self._board, self._resources = requests, stored, board, resources
+        self._requests, self._stored, self._board, self._claims = requests, stored, board, claims
         self._runner = RayTaskRunner()
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
@@ -118,11 +118,12 @@ class Workers:
 
     def _hand_over(self, number: int, shard: Shard, stage: Task[..., Any], **parameters: Any) -> None:
         reporter = self._board.reporter((stage.name, number), f"{stage.name} {shard.name}")
-        future = self._submit(stage, name=shard.name, shard=Opaque(shard), reporter=Opaque(reporter), **parameters)
+        parameters |= {"reporter": Opaque(reporter), "device": self._claims.devices[stage.name]}
+        future = self._submit(stage, name=shard.name, shard=Opaque(shard), **parameters)
         self._waiting[future.wrapped_future] = (number, shard, stage, future)
 
     def _submit(self, stage: Task[..., Any], **parameters: Any) -> PrefectRayFuture[Any]:
-        with remote_options(max_retries=WORKER_DEATHS, **options(self._resources.get(stage.name, {}))):
+        with remote_options(max_retries=WORKER_DEATHS, **options(self._claims.resources.get(stage.name, {}))):
             return self._runner.submit(stage, parameters)
 
     def _answer(

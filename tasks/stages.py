@@ -60,11 +60,12 @@ def train(
     keys: Opaque[list[DataKey]],
     data: list[Any],
     reporter: Opaque[Reporter],
+    device: str = "cpu",
 ) -> Opaque[TrainingAnswer]:
     """Train the cells of a shard; `data` are the training sets of `keys`."""
     reporter.content.begin()
     sets = dict(zip(keys.content, data, strict=True))
-    return Opaque(train_shard(shard.content, sets, reporter.content))
+    return Opaque(train_shard(shard.content, sets, reporter.content, device))
 
 
 @task(name="sweep", task_run_name="sweep: {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -75,13 +76,14 @@ def sweep(
     trained: Opaque[TrainingAnswer] | None,
     requests: Opaque[Requests],
     reporter: Opaque[Reporter],
+    device: str = "cpu",
 ) -> Opaque[SweepAnswer]:
     """Ask every question of a shard: of cells whose weights are `stored`, of those that were just
     `trained`, or of exact ones.
     """
     reporter.content.begin()
     weights = {**stored.content, **(trained.content.weights if trained else {})}
-    return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content))
+    return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content, device))
 
 
 @task(name="commit", task_run_name="commit: {what}", cache_policy=NO_CACHE, persist_result=False)

@@ -66,6 +66,15 @@ ForceUnlockOption = Annotated[
         "--force-unlock", help="Take over a lock whose holder is sure to be gone (another host, object storage)."
     ),
 ]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        envvar="DIFFATLAS_DEVICE",
+        help="Where workers compute; auto: on the GPUs of the Ray cluster, if it has any.",
+        metavar="auto|cpu|cuda",
+    ),
+]
 ByOption = Annotated[str | None, typer.Option("--by", help="Group by these columns.", metavar="A,B")]
 MetricOption = Annotated[str | None, typer.Option("--metric", help="Only these metrics.", metavar="M,...")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -75,6 +84,13 @@ class WrongOption(WrongInput, ValueError):
     """An option of the command line that cannot be used as given."""
 
     kind = "wrong-option"
+
+
+def check_device(device: str) -> None:
+    """Refuse an unknown device. Whether there is a GPU, the Ray cluster says."""
+    accepted = ("auto", "cpu", "cuda")
+    if device not in accepted:
+        raise WrongOption(f"--device: found {device!r}; accepted: {', '.join(accepted)}")
 
 
 @contextmanager

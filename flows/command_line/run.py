@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.command_line.batch import page_of_finished, run_each, sums
 from flows.command_line.options import (
+    DeviceOption,
     ForceOption,
     ForceUnlockOption,
     JsonOption,
@@ -21,6 +22,7 @@ from flows.command_line.options import (
     StoreOption,
     StudyArgument,
     app,
+    check_device,
     clear_errors,
     err,
     width,
@@ -45,6 +47,7 @@ def run(
     force: ForceOption = None,
     force_unlock: ForceUnlockOption = False,
     report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
 
@@ -57,6 +60,7 @@ def run(
 
     quiet_environment()
     with clear_errors(), terminate_as_interrupt():
+        check_device(device)
         collection, each = _collection(study, overrides)
         plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
 
@@ -74,6 +78,7 @@ def run(
                     force=force,
                     force_unlock=force_unlock,
                     report=str(page) if page else None,
+                    device=device,
                 )
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from diffusion import inference
@@ -13,11 +14,13 @@ from tasks.plan import Point
 from tasks.work.data import stream_name
 
 
-def states(points: Sequence[Point], model: object, levels: Sequence[Level]) -> Iterator[Tensor]:
+def states(
+    points: Sequence[Point], model: object, levels: Sequence[Level], place: torch.device | None = None
+) -> Iterator[Tensor]:
     """The state ``[members, samples, dim]`` at each level, from start noise to samples, of points
-    that ask the same.
+    that ask the same; on the model's device, or on the one that is named.
     """
-    return inference.states(model, question_of(points), subjects_of(points), levels)
+    return inference.states(model, question_of(points), subjects_of(points), levels, place)
 
 
 def start_noise(points: Sequence[Point]) -> Tensor:

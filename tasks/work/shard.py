@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.devices import HOST, device_named
 from diffusion.models import counted
 from diffusion.samplers import Level, levels_of
 from tasks.failpoints import failpoint
@@ -31,7 +32,9 @@ def _unheard(_seconds: float, _cells: int, _points: int) -> None:
     """Nobody follows the work."""
 
 
-def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Progress = _unheard) -> TrainingAnswer:
+def train_shard(
+    shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Progress = _unheard, device: str = "cpu"
+) -> TrainingAnswer:
     """Train the cells of a shard that are to be trained; the points of a cell that diverges have
     failed with it.
 
@@ -39,21 +42,27 @@ def train_shard(shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Prog
         shard: cells that share a network's shape.
         data: training sets by their `data_key`.
         progress: is called with the work as it is done.
+        device: `cpu`, or `cuda` for the GPU that this worker was given.
     """
     torch.set_num_threads(1)
+    place = device_named(device)
     begun = time.perf_counter()
     failpoint("train.begin")
-    cells = train_jobs([job for job in shard.jobs if job.train], data, progress)
+    cells = train_jobs([job for job in shard.jobs if job.train], data, progress, place)
     failed = {answer.cell.id: answer.error for answer in cells if answer.error}
     points = [PointAnswer(point, failed[point.cell.id]) for point in shard.questions if point.cell.id in failed]
     if points:
         progress(sum(answer.point.work() for answer in points), 0, len(points))
     failpoint("train.end")
-    return TrainingAnswer(cells, points, _device(), time.perf_counter() - begun)
+    return TrainingAnswer(cells, points, _name(place), time.perf_counter() - begun)
 
 
 def sweep_shard(
-    shard: Shard, weights: Mapping[str, bytes], requests: Requests, progress: Progress = _unheard
+    shard: Shard,
+    weights: Mapping[str, bytes],
+    requests: Requests,
+    progress: Progress = _unheard,
+    device: str = "cpu",
 ) -> SweepAnswer:
     """Answer every question of a shard and measure the answers. A question without an answer costs
     no other one.
@@ -63,12 +72,14 @@ def sweep_shard(
         weights: safetensors files by cell id; of exact cells there are none.
         requests: what is wanted of each point.
         progress: is called with the work as it is done.
+        device: `cpu`, or `cuda` for the GPU that this worker was given.
     """
     torch.set_num_threads(1)
+    place = device_named(device)
     begun = time.perf_counter()
     failpoint("sweep.begin")
     cells = [job.cell for job in shard.jobs]
-    models = models_of(cells, weights)
+    models = models_of(cells, weights, place)
     together: dict[str, list[Point]] = {}
     for point in shard.questions:
         alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
@@ -78,14 +89,14 @@ def sweep_shard(
     answers: list[PointAnswer] = []
     measurements = ModelMeasurements(models, requests, progress)
     for points in together.values():
-        answers.extend(_answered(points, models, requests, measurements))
+        answers.extend(_answered(points, models, requests, measurements, place))
         progress(sum(point.work() for point in points), 0, len(points))
     failpoint("sweep.end")
     return SweepAnswer(
         [CellAnswer(cell, None, 0.0, [], [], None) for cell in cells if cell.training is None],
         answers,
         measurements.profiles,
-        _device(),
+        _name(place),
         time.perf_counter() - begun,
         tuple(measurements.unanswered),
     )
@@ -113,7 +124,10 @@ def lost_sweep(shard: Shard, reason: str) -> SweepAnswer:
     return SweepAnswer([], [PointAnswer(point, reason) for point in shard.questions], {}, "", 0.0)
 
 
-def _device() -> str:
+def _name(place: torch.device) -> str:
+    """What the store says of where something was computed."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
     return platform.processor() or platform.machine()
 
 
@@ -122,13 +136,14 @@ def _answered(
     models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
+    place: torch.device,
 ) -> list[PointAnswer]:
     """One question put to several cells at once."""
     try:
-        return _answered_together(points, models, requests, measurements)
+        return _answered_together(points, models, requests, measurements, place)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
         if len(points) > 1:  # find out whose fault it is
-            return [answer for point in points for answer in _answered([point], models, requests, measurements)]
+            return [answer for point in points for answer in _answered([point], models, requests, measurements, place)]
         return [PointAnswer(points[0], f"sampling failed: {reason_of(error)}")]
 
 
@@ -137,6 +152,7 @@ def _answered_together(
     models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
+    place: torch.device,
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
     levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
@@ -144,9 +160,10 @@ def _answered_together(
     model, counter = counted(models([p.cell for p in points]))
     kept = [m for m, point in enumerate(points) if point.id in requests.trajectories]
     paths = []
-    for x in states(points, model, levels):
+    for x in states(points, model, levels, place):
         if kept:
             paths.append(_thin(x, kept))
+    x = x.to(HOST)  # where they are measured
     seconds = (time.perf_counter() - begun) / len(points)
     answers = []
     for m, point in enumerate(points):
@@ -161,7 +178,7 @@ def _answered_together(
 
 
 def _thin(x: Tensor, members: Sequence[int]) -> np.ndarray:
-    return x[list(members), :TRAJECTORY_SAMPLES].float().numpy()
+    return x[list(members), :TRAJECTORY_SAMPLES].float().cpu().numpy()
 
 
 def _level_table(levels: Sequence[Level], m: int) -> np.ndarray:

@@ -27,20 +27,22 @@ type.
 """
 
 
-def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes]) -> Models:
-    """The models of cells that are all exact, or all networks of one shape with safetensors files
-    by cell id.
+def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.device) -> Models:
+    """The models, on a device, of cells that are all exact, or all networks of one shape with
+    safetensors files by cell id.
     """
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
-    stack = stack_of(cells, [weights[cell.id] for cell in cells])
+    stack = stack_of(cells, [weights[cell.id] for cell in cells]).to(place)
     where = {member.key: m for m, member in enumerate(stack.members)}
     return lambda chosen: stack.select([where[cell.id] for cell in chosen]).model
 
 
-def train_jobs(jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress) -> list[CellAnswer]:
-    """Train the cells of jobs that share a network's shape as one stack; `data` holds training sets
-    by their `data_key`.
+def train_jobs(
+    jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress, place: torch.device
+) -> list[CellAnswer]:
+    """Train the cells of jobs that share a network's shape as one stack, on a device; `data` holds
+    training sets by their `data_key`.
     """
     settings = jobs[0].cell.training
     assert settings is not None  # noqa: S101 - asked of trained cells only
@@ -60,6 +62,7 @@ def train_jobs(jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress
         [torch.as_tensor(data[data_key(job.cell)].copy()) for job in jobs],
         settings,
         tell,
+        place,
     )
     share = (time.perf_counter() - begun) / len(jobs)
     progress(0.0, len(jobs), 0)

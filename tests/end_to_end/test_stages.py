@@ -219,3 +219,11 @@ def test_resources_that_nobody_offers_are_refused_and_nothing_waits_for_them(
     request = {"study": study(diffatlas, "greedy"), "resources": resources}
     _, err = diffatlas.python(START, json.dumps(request), code=1)
     assert f"WrongResources: resources: {reason}" in err
+
+
+def test_a_gpu_that_no_node_has_is_refused_and_an_unknown_device_before_anything_starts(diffatlas: Command) -> None:
+    name = study(diffatlas, "fast")
+    err = diffatlas("run", name, "--device", "cuda", code=2).stderr
+    assert "device: found 'cuda', and no node of the Ray cluster has a GPU; accepted: auto, cpu" in err
+    err = diffatlas("run", name, code=2, DIFFATLAS_DEVICE="tpu").stderr
+    assert "--device: found 'tpu'; accepted: auto, cpu, cuda" in err
