@@ -204,7 +204,7 @@ class ActionNetwork(Networks):
         ends = [_ends(member.schedule, member.dataset.std) for member in self.members]
         condition = torch.stack([_features(p[None], *end) for p, end in zip(phi, ends, strict=True)]).float()
         z = (x / scale[:, None, None]).float()
-        at_once = self.network.points_at_once(len(self.members))
+        at_once = self.points_at_once
         parts = (_slope(self.network, self.rows, part, condition) for part in z.split(at_once, dim=1))
         slopes, values = zip(*parts, strict=True)
         slope, value = torch.cat(slopes, 1).double(), torch.cat(values, 1).double()

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
+from diffusion.devices import on_host
 from diffusion.networks import Network
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
 from diffusion.registry import Component
+
+_ON_DEVICE = 2**15  # points
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,13 @@ class Networks:
     def device(self) -> torch.device:
         """Where the parameters are, and the points have to be."""
         return self.rows.device
+
+    @property
+    def points_at_once(self) -> int:
+        """How many points of a batch are evaluated at once without derivatives: as many as a
+        processor's cache has room for; elsewhere many, since few large products are quicker.
+        """
+        return self.network.points_at_once(len(self.members)) if on_host(self.rows) else _ON_DEVICE
 
 
 class Trainable:

@@ -115,6 +115,6 @@ class NetworkDenoiser(Networks):
             c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
         inputs = (c_in * z).float()
-        at_once = self.network.points_at_once(len(self.members))
+        at_once = self.points_at_once
         raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(at_once, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()
