@@ -8,11 +8,13 @@ agents: see `orphans`.
 `ray` is not imported with this module: it reads its environment when imported.
 """
 
+import inspect
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,7 +84,7 @@ def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[st
         try:
             # Also read by Ray's daemons, which is why it is set although `loopback` is given.
             marked = {**variables, MARK: str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-            with temporary_environment(marked), _loopback():
+            with temporary_environment(marked), _loopback(), _few_processes():
                 found = _connect(
                     address="local",
                     num_cpus=_available_cores() if workers is None else workers,
@@ -126,6 +128,27 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+_UNUSED = {"no_monitor": True, "include_log_monitor": False}
+"""Processes of a head node that do nothing for a Ray of one machine whose workers' output is not
+shown: one adds machines, the other passes output on. `ray.init` has no word for them.
+"""
+
+
+@contextmanager
+def _few_processes() -> Iterator[None]:
+    """Have Ray start what is used only, as far as this version of it can do without the rest."""
+    from ray._private import parameter
+
+    place: Any = parameter  # where `ray.init` looks for the class
+    before = place.RayParams
+    known = inspect.signature(before).parameters
+    place.RayParams = partial(before, **{name: value for name, value in _UNUSED.items() if name in known})
+    try:
+        yield
+    finally:
+        place.RayParams = before
 
 
 def _connect(**arguments: Any) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 import filelock
 
 from flows.services import server_process
+from flows.services.database import DATABASE, TEMPLATE, begin_with, keep
 from flows.services.environment import QUIET_ENVIRONMENT, home, quiet_environment, temporary_environment
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, STOP_SECONDS, end_orphans, run_folder
@@ -32,6 +33,15 @@ SERVER_START_SECONDS = 90.0
 """
 
 
+_UNUSED = (
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED",  # automations
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED",  # the feed of events; task runs are recorded from them all the same
+    "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED",  # the same and logs, live, to web pages
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED",
+)
+"""What a server without web pages does for nobody."""
+
+
 @contextmanager
 def prefect_server() -> Iterator[str]:
     """Yield the URL of a Prefect API that answers; start a temporary server if none is configured.
@@ -39,7 +49,8 @@ def prefect_server() -> Iterator[str]:
     `PREFECT_API_URL` or the active Prefect profile names one: it is used, never started or stopped.
     Otherwise exactly one server starts on 127.0.0.1, on a port of the system's choice, with the
     database `<home>/prefect/<Prefect's version>/prefect.db` (home: `DIFFATLAS_HOME`, or the user's
-    cache folder), so that migrations are paid once and the history of runs stays. Two versions of
+    cache folder), so that migrations are paid once and the history of runs stays; as it was before
+    the first run it is kept beside it as `template.db`, which other ones begin with. Two versions of
     Prefect do not share a database, because the older could not open what the newer has migrated.
 
     The database belongs to one run at a time, by a lock that the kernel releases. A run that finds
@@ -130,9 +141,12 @@ def _temporary_server() -> Iterator[str]:
         except (filelock.Timeout, OSError):  # taken by another run, or a read-only home
             folder = stack.enter_context(run_folder())
         log = folder / "server.log"
+        migrated = begin_with(shared / TEMPLATE, folder / DATABASE)
         process, url = _start_server(folder, log)
         try:
             _wait_until_healthy(process, url, log)
+            if not migrated:
+                keep(folder / DATABASE, shared / TEMPLATE)
             yield url
         finally:
             with signals_deferred():
@@ -152,12 +166,13 @@ def _start_server(home: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     environment |= {
         MARK: str(home),
         "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / DATABASE}",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT__SERVER_EPHEMERAL": "1",  # as Prefect starts its own: no scheduler, but task runs are recorded
         "PREFECT__SERVER_FINAL": "1",
+        **dict.fromkeys(_UNUSED, "false"),
     }
     with closing(socket.socket()) as listener, log.open("wb") as output:
         listener.bind(("127.0.0.1", 0))
@@ -189,7 +204,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
     )
     tail = "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-20:]) or "  (nothing)"
     raise ServiceUnavailable(
-        f"The temporary Prefect server at {url} {reason}. Its database is {log.parent / 'prefect.db'}: if it is "
+        f"The temporary Prefect server at {url} {reason}. Its database is {log.parent / DATABASE}: if it is "
         f"damaged, delete it. Or start a server yourself (`prefect server start`) and set PREFECT_API_URL.\n"
         f"The end of {log}:\n{tail}"
     )

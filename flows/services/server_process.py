@@ -11,6 +11,7 @@ and exists on Linux only. A closing pipe has none of these gaps. A forked child 
 keep the other end open: so the parent's id is watched as well.
 """
 
+import gc
 import os
 import select
 import signal
@@ -37,6 +38,7 @@ def main() -> None:
     """Serve Prefect's API until stopped; the watch begins before the imports, which take seconds."""
     parent, descriptor = int(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=outlive_nobody, args=[parent], daemon=True).start()
+    gc.set_threshold(50_000, 20, 20)  # imports make many objects and no garbage
     import uvicorn
 
     config = uvicorn.Config(
