@@ -1,4 +1,4 @@
-"""The real command line against real services: one Prefect server for the whole module, Ray and
+"""The real command line against real services: one Prefect server for all of these tests, Ray and
 stores per run.
 """
 
@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.study import load_study
+from tests.homes import new_home
+from tests.tasks.tiny_store import answer
+
 _HOLD_A_SERVER = """
 import sys
 from flows.services import prefect_server
@@ -22,13 +26,13 @@ with prefect_server() as url:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server held by a process of its own, and ended with the module, so that this one's
-    environment and settings stay as they are.
+    """A server held by a process of its own, and ended with the tests, so that this one's environment
+    and settings stay as they are.
     """
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
-    home = tmp_path_factory.mktemp("home")
+    home = new_home(tmp_path_factory.mktemp("home"))
     environment["DIFFATLAS_HOME"] = str(home)
     with (home / "holder.log").open("w") as log:
         holder = subprocess.Popen(
@@ -54,6 +58,12 @@ class Command:
 
     folder: Path
     url: str
+
+    def answer_here(self, study: str, store: str = "results") -> None:
+        """Compute a study in this process, without services: what it is to begin with, or to be
+        compared with. The bits are those of a run.
+        """
+        answer(str(self.folder / store), load_study(self.folder / study).spec())
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
         return self._started(["-m", "flows", *arguments], environment)

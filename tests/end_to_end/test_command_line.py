@@ -98,7 +98,7 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas: Comm
 
 def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
-    diffatlas("run", "small.yaml")
+    diffatlas.answer_here("small.yaml")
     store = diffatlas.folder / "results"
     old, weights = numbers(store), large(store)
 
@@ -131,7 +131,7 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
 
 def test_numbers_do_not_depend_on_workers_or_packing(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
-    diffatlas("run", "small.yaml", "--store", "one", "--workers", "1")
+    diffatlas.answer_here("small.yaml", "one")  # as a single worker does
     diffatlas("run", "small.yaml", "--store", "two", "--workers", "2")
     # and in pieces, so that other stacks are trained
     diffatlas("run", "small.yaml", "--store", "pieces", "--set", "formulations=[ddpm]", "--set", "seeds=[1]")
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffat
     assert killed.sizes["point"] < 32, "the run was killed too late to show anything"
 
     diffatlas("run", "small.yaml", "--store", "killed")
-    diffatlas("run", "small.yaml", "--store", "undisturbed")
+    diffatlas.answer_here("small.yaml", "undisturbed")
     same(diffatlas.folder / "killed", diffatlas.folder / "undisturbed")
     wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
 
@@ -183,7 +183,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command) -> 
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    diffatlas("run", "small.yaml", "--store", "whole")
+    diffatlas.answer_here("small.yaml", "whole")
     same(diffatlas.folder / "hurt", diffatlas.folder / "whole")
 
 

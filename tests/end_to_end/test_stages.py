@@ -37,6 +37,14 @@ def flow_run(client: Any, study: str) -> Any:
     return found
 
 
+def task_runs_of(client: Any, at: Any) -> list[Any]:
+    """The task runs of a flow run that Prefect knows so far."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    found: list[Any] = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[at])))
+    return found
+
+
 def task_runs(client: Any, study: str, number: int) -> list[Any]:
     """The task runs of a study's only flow run: recorded from events, a moment later, until there
     are so many that have ended.
@@ -45,7 +53,7 @@ def task_runs(client: Any, study: str, number: int) -> list[Any]:
 
     def recorded() -> bool:
         at = flow_run(client, study).id
-        runs[:] = [run for run in client.read_task_runs() if run.flow_run_id == at]
+        runs[:] = task_runs_of(client, at)
         return len(runs) >= number and all(run.state.is_final() for run in runs)
 
     wait_for(recorded)
@@ -96,14 +104,14 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
 
 
 def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Command, client: Any) -> None:
-    diffatlas("run", study(diffatlas, "first"))
+    diffatlas.answer_here(study(diffatlas, "first"))
     result = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
     assert "16 points computed, 0 cells trained" in result.stderr
     stages = by_stage(task_runs(client, "more", 3 + 4 + 1))
     assert stages == {("sweep", "COMPLETED"): 3, ("commit", "COMPLETED"): 4, ("report", "COMPLETED"): 1}
 
 
-@pytest.mark.timeout(1500)  # four runs of the command, and Ray tries a dying worker again
+@pytest.mark.timeout(1500)  # Ray tries a dying worker again
 def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) -> None:
     """Every sweep ends its worker, however often it is started again; what was trained is in the
     store, and is not trained again.
@@ -121,7 +129,7 @@ def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) ->
 
     again = diffatlas("run", "dying.yaml", "--retry-failed")
     assert "32 points computed, 0 cells trained" in again.stderr
-    diffatlas("run", "dying.yaml", "--store", "undisturbed")
+    diffatlas.answer_here("dying.yaml", "undisturbed")
     same(diffatlas.folder / "results", diffatlas.folder / "undisturbed")
 
 
@@ -145,7 +153,7 @@ def test_an_interrupted_run_leaves_no_task_run_that_seems_to_go_on(diffatlas: Co
     at = flow_run(client, "cut").id
 
     def training() -> bool:
-        runs = [run for run in client.read_task_runs() if run.flow_run_id == at]
+        runs = task_runs_of(client, at)
         return any(run.name.startswith("train") and run.state_type.value == "RUNNING" for run in runs)
 
     wait_for(training)
@@ -153,7 +161,7 @@ def test_an_interrupted_run_leaves_no_task_run_that_seems_to_go_on(diffatlas: Co
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert client.read_flow_run(at).state.is_final()
-    wait_for(lambda: all(r.state.is_final() for r in client.read_task_runs() if r.flow_run_id == at), 20)
+    wait_for(lambda: all(run.state.is_final() for run in task_runs_of(client, at)), 20)
 
 
 OWN = '''

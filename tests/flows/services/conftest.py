@@ -8,11 +8,12 @@ import pytest
 
 from flows.services import prefect_server
 from tests.flows.services.processes import healthy
+from tests.homes import new_home
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("home")
+    path = new_home(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFATLAS_HOME", str(path))
         patch.delenv("PREFECT_API_URL", raising=False)
