@@ -15,7 +15,7 @@ def start(request: RunRequest) -> Outcome:
         DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that
             ended it as it is.
     """
-    with prefect_server():
+    with prefect_server(_import_the_flow):
         from flows.run_study import run_study
 
         state: Any = run_study(**request.parameters(), return_state=True)
@@ -25,3 +25,9 @@ def start(request: RunRequest) -> Outcome:
         if isinstance(result, BaseException):
             raise result
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+
+
+def _import_the_flow() -> None:
+    """Prefect, Ray and what a run needs: seconds, in which its server starts."""
+    import flows.orchestration
+    import flows.run_study  # noqa: F401

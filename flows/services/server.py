@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,10 @@ SERVER_START_SECONDS = 90.0
 """
 
 
+def _nothing() -> None:
+    """There is nothing to do while a server starts."""
+
+
 _UNUSED = (
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED",  # automations
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED",  # the feed of events; task runs are recorded from them all the same
@@ -43,7 +47,7 @@ _UNUSED = (
 
 
 @contextmanager
-def prefect_server() -> Iterator[str]:
+def prefect_server(meanwhile: Callable[[], object] = _nothing) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers; start a temporary server if none is configured.
 
     `PREFECT_API_URL` or the active Prefect profile names one: it is used, never started or stopped.
@@ -61,6 +65,8 @@ def prefect_server() -> Iterator[str]:
     The temporary server has no web pages and no authentication: any user of this machine can reach
     it. For either, start a server of your own (`prefect server start`) and set `PREFECT_API_URL`.
 
+    `meanwhile` is done while a temporary server starts: what takes time, and needs no server.
+
     For the duration, the URL is in `os.environ` and in Prefect's settings.
 
     Raises:
@@ -72,7 +78,7 @@ def prefect_server() -> Iterator[str]:
 
     configured = PREFECT_API_URL.value() or os.environ.get("PREFECT_API_URL")
     with ExitStack() as stack:
-        url = configured or stack.enter_context(_temporary_server())
+        url = configured or stack.enter_context(_temporary_server(meanwhile))
         updates = {"PREFECT_API_URL": url}
         if configured is None:
             updates |= _without_proxy("127.0.0.1")
@@ -130,7 +136,7 @@ def _check_configured_server(url: str) -> None:
 
 
 @contextmanager
-def _temporary_server() -> Iterator[str]:
+def _temporary_server(meanwhile: Callable[[], object]) -> Iterator[str]:
     end_orphans()
     shared = home() / "prefect" / version("prefect")
     with ExitStack() as stack:
@@ -144,6 +150,7 @@ def _temporary_server() -> Iterator[str]:
         migrated = begin_with(shared / TEMPLATE, folder / DATABASE)
         process, url = _start_server(folder, log)
         try:
+            meanwhile()
             _wait_until_healthy(process, url, log)
             if not migrated:
                 keep(folder / DATABASE, shared / TEMPLATE)
