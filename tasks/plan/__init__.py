@@ -1,8 +1,8 @@
 """What a study asks for, what is known already, and what is therefore to be done.
 
 - `cell`: one denoiser: dataset x formulation x schedule x seed x training settings;
-- `point`: one question to a cell: sampler x grid x guidance x steps (x number of samples and layout
-  of the start noise);
+- `question`: sampler x grid x guidance x steps (x number of samples and layout of the start noise);
+  `point`: one question to a cell;
 - `expansion`: from a study's axes to its points;
 - `cost`: what an answer costs; `shards`: cells packed for one worker;
 - `plan`: what is done, failed, impossible and missing, and why; `warnings`: what a plan asks
@@ -18,6 +18,7 @@ from tasks.plan.cell import ENGINE_VERSION, Cell, without_signed_zeros
 from tasks.plan.expansion import keeps_trajectory, points_of
 from tasks.plan.plan import NEW, Plan, StoredPoint, make_plan
 from tasks.plan.point import Point
+from tasks.plan.question import Question
 from tasks.plan.shards import Job, Shard
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Job",
     "Plan",
     "Point",
+    "Question",
     "Shard",
     "StoredPoint",
     "keeps_trajectory",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.formulations import Exact, Formulation, Trained
 from diffusion.schedules import Schedule
@@ -20,10 +21,14 @@ gives.
 """
 
 
+def canonical(value: object) -> str:
+    """The one text of plain values: JSON with sorted keys."""
+    return json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def digest(value: object) -> str:
     """Content hash of plain values, 20 hexadecimal digits."""
-    text = json.dumps(without_signed_zeros(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:20]
 
 
 def without_signed_zeros(value: object) -> Plain:
@@ -73,12 +78,15 @@ class Cell:
         """Whether its model is the ideal one, without a network."""
         return isinstance(self.formulation, Exact)
 
+    def of_seed(self, seed: int) -> Cell:
+        """The same of another seed. What their specs share is described once."""
+        other = replace(self, seed=seed)
+        other.__dict__["spec"] = {**self.spec, "seed": seed}  # as `cached_property` keeps it
+        return other
+
     def impossible(self) -> str | None:
         """Why there can be no such model, or None."""
-        reason = self.formulation.refuses(self.schedule) or self.formulation.refuses_dataset(self.dataset)
-        if reason is None and self.training and isinstance(self.formulation, Trained):
-            reason = self.formulation.refuses_network(self.dataset, self.training)
-        return reason
+        return _impossible(self.formulation, self.dataset, self.schedule, self.training)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -92,3 +100,14 @@ class Cell:
     def __str__(self) -> str:
         labels = self.labels
         return f"{labels['dataset']} {labels['formulation']} on {labels['schedule']}, seed {self.seed}"
+
+
+@remembered(4096)
+def _impossible(
+    formulation: Formulation, dataset: Dataset, schedule: Schedule, training: Training | None
+) -> str | None:
+    """The same for all seeds."""
+    reason = formulation.refuses(schedule) or formulation.refuses_dataset(dataset)
+    if reason is None and training and isinstance(formulation, Trained):
+        reason = formulation.refuses_network(dataset, training)
+    return reason

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from diffusion.datasets import PointSet
+from diffusion.caches import remembered
+from diffusion.datasets import Dataset, PointSet
 from diffusion.formulations import Trained
-from diffusion.networks import Network
+from diffusion.training import Training
 from tasks.plan.cell import Cell
 
 _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
-
-
-def network_of(cell: Cell) -> Network:
-    """The network of a trained cell."""
-    assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
-    assert cell.training is not None  # noqa: S101
-    return cell.formulation.network(cell.dataset, cell.training)
 
 
 def seconds_per_evaluation(cell: Cell) -> float:
@@ -23,10 +17,23 @@ def seconds_per_evaluation(cell: Cell) -> float:
         if isinstance(cell.dataset, PointSet):  # every sample is compared with every point
             return 1e-6 + 7e-10 * cell.dataset.points.numel()
         return 2e-7 if cell.dataset.dim == 1 else 5e-6
-    return network_of(cell).flops() / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
+    return _network_seconds(cell) + 2e-8 * cell.dataset.dim
 
 
 def seconds_per_example(cell: Cell) -> float:
     """For one example of a training batch, there and back."""
     assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
-    return 4 * network_of(cell).flops() / _FLOPS_PER_SECOND * cell.formulation.objective.passes(cell.dataset.dim)
+    return 4 * _network_seconds(cell) * cell.formulation.objective.passes(cell.dataset.dim)
+
+
+def _network_seconds(cell: Cell) -> float:
+    """For one pass of one sample, forwards."""
+    assert isinstance(cell.formulation, Trained)  # noqa: S101 - as above
+    assert cell.training is not None  # noqa: S101
+    return _flops(cell.formulation, cell.dataset, cell.training) / _FLOPS_PER_SECOND
+
+
+@remembered(4096)
+def _flops(formulation: Trained, dataset: Dataset, training: Training) -> float:
+    """The same for all seeds."""
+    return formulation.network(dataset, training).flops()

@@ -10,6 +10,7 @@ from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from tasks.plan.cell import Cell, digest
 from tasks.plan.point import Point
+from tasks.plan.question import Question
 from tasks.study import Study
 from tasks.study.axes import Block, SamplerChoice
 
@@ -22,27 +23,28 @@ def points_of(study: Study) -> list[Point]:
         for dataset in block.datasets:
             for formulation, schedule in _models(pairs, dataset):
                 training = block.training if isinstance(formulation, Trained) else None
+                cell = Cell(dataset, formulation, schedule, block.seeds[0], training)
+                questions = list(_questions(study, block, cell))
                 for seed in block.seeds:
-                    cell = Cell(dataset, formulation, schedule, seed, training)
-                    own = formulation.own_sampler
-                    for choice in _choices(block, own):
-                        other = choice.schedule.fitted(dataset) if choice.schedule else None
-                        grid = choice.grid_on(other or schedule)
-                        sampling_schedule = other if other != schedule else None
-                        for steps in (1,) if own else block.steps:
-                            point = Point(
-                                cell,
-                                choice.sampler,
-                                grid,
-                                steps,
-                                study.samples,
-                                study.start,
-                                sampling_schedule,
-                                choice.guidance,
-                            )
-                            if not any(rule.matches(**_names(point)) for rule in block.exclude):
-                                found.setdefault(point.id, point)
+                    seeded = cell.of_seed(seed)
+                    for question in questions:
+                        point = Point(seeded, question)
+                        if not any(rule.matches(**_names(point)) for rule in block.exclude):
+                            found.setdefault(point.id, point)
     return list(found.values())
+
+
+def _questions(study: Study, block: Block, cell: Cell) -> Iterator[Question]:
+    """What a block asks of a cell, and of its likes of other seeds."""
+    own = cell.formulation.own_sampler
+    for choice in _choices(block, own):
+        other = choice.schedule.fitted(cell.dataset) if choice.schedule else None
+        grid = choice.grid_on(other or cell.schedule)
+        sampling_schedule = other if other != cell.schedule else None
+        for steps in (1,) if own else block.steps:
+            yield Question(
+                choice.sampler, grid, steps, study.samples, study.start, sampling_schedule, choice.guidance
+            )
 
 
 def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:

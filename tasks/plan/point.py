@@ -1,13 +1,12 @@
-"""One question to a cell: what it asks, what its samples should follow, and why it may have no
-answer.
-"""
+"""One question to a cell: what its samples should follow, and why it may have no answer."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
 from diffusion.inference import unanswerable, unmeasurable
@@ -17,10 +16,12 @@ from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
 from tasks.plain import Spec
-from tasks.plan.cell import Cell, digest
+from tasks.plan.cell import Cell
 from tasks.plan.cost import seconds_per_evaluation
+from tasks.plan.question import Question
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
+_unanswerable = remembered(65_536)(unanswerable)  # the same for all seeds
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,36 @@ class Point:
     """One question to a cell."""
 
     cell: Cell
-    sampler: Sampler
-    grid: Grid
-    steps: int
-    samples: int
-    start: str
-    sampling_schedule: Schedule | None = None  # the schedule to sample on, where it is not the cell's
-    guidance: Guidance | None = None
+    question: Question
+
+    @property
+    def sampler(self) -> Sampler:
+        """See `Question`, as of the following."""
+        return self.question.sampler
+
+    @property
+    def grid(self) -> Grid:
+        return self.question.grid
+
+    @property
+    def steps(self) -> int:
+        return self.question.steps
+
+    @property
+    def samples(self) -> int:
+        return self.question.samples
+
+    @property
+    def start(self) -> str:
+        return self.question.start
+
+    @property
+    def sampling_schedule(self) -> Schedule | None:
+        return self.question.sampling_schedule
+
+    @property
+    def guidance(self) -> Guidance | None:
+        return self.question.guidance
 
     @property
     def schedule(self) -> Schedule:
@@ -44,21 +68,15 @@ class Point:
     @cached_property
     def spec(self) -> Spec:
         """The canonical description that the id hashes."""
-        return {
-            "cell": self.cell.id,
-            "sampler": self.sampler.identity(),
-            "grid": self.grid.identity(),
-            "steps": self.steps,
-            "samples": self.samples,
-            "start": self.start,
-            **({"schedule": self.sampling_schedule.identity()} if self.sampling_schedule else {}),
-            **({"guidance": self.guidance.identity()} if self.guidance else {}),
-        }
+        return {"cell": self.cell.id, **self.question.spec}
 
     @cached_property
     def id(self) -> str:
-        """Content hash of the spec, 20 hexadecimal digits."""
-        return digest(self.spec)
+        """Content hash of the spec, 20 hexadecimal digits: `digest` of it, with the question's text
+        made once for all cells.
+        """
+        text = f'{{"cell":"{self.cell.id}",{self.question.text[1:]}'  # "cell" is the first of the sorted keys
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
     def labels(self) -> dict[str, str | int]:
@@ -67,13 +85,8 @@ class Point:
         return {
             **self.cell.labels,
             **given,  # numbers of different targets are not to be pooled
-            "sampler": self.sampler.label()
-            + (f" | {self.guidance.label()}" if self.guidance else "")
-            + (f" on {self.sampling_schedule.label()}" if self.sampling_schedule else ""),
-            "guidance": self.guidance.label() if self.guidance else "",
+            **self.question.labels,
             "sampling_schedule": self.schedule.label(),
-            "grid": self.grid.label(),
-            "steps": self.steps,
             "seed": self.cell.seed,
         }
 
@@ -146,16 +159,16 @@ class Point:
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
-        cell = self.cell
-        return cell.impossible() or unanswerable(
+        cell, question = self.cell, self.question
+        return cell.impossible() or _unanswerable(
             cell.formulation,
             cell.dataset,
             cell.schedule,
-            self.sampler,
+            question.sampler,
             self.schedule,
-            self.grid,
-            self.steps,
-            self.guidance,
+            question.grid,
+            question.steps,
+            question.guidance,
         )
 
     @property
@@ -163,8 +176,7 @@ class Point:
         """What the exact denoiser's flow to its limit depends on: points that agree in it share the
         limit.
         """
-        guidance = [self.guidance.identity()] if self.guidance else []
-        return json.dumps([self.cell.id, self.schedule.identity(), self.samples, self.start, *guidance], sort_keys=True)
+        return f"{self.cell.id} {self.question.flow}"
 
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""

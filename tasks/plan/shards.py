@@ -6,10 +6,14 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from diffusion.formulations import Trained
+from diffusion.caches import remembered
+from diffusion.datasets import Dataset
+from diffusion.formulations import Formulation, Trained
+from diffusion.training import Training
 from tasks.plan.cell import Cell
-from tasks.plan.cost import network_of, seconds_per_example
+from tasks.plan.cost import seconds_per_example
 from tasks.plan.point import Point
 
 SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
@@ -19,9 +23,15 @@ def stack_key(cell: Cell) -> str:
     """What cells must agree in to share a shard: those of one stack, or exact answers of one
     target.
     """
-    if not isinstance(cell.formulation, Trained) or cell.training is None:
-        return json.dumps([cell.dataset.dim, cell.dataset.spec()])
-    return json.dumps([repr(network_of(cell)), repr(cell.formulation.objective), cell.training.spec()])
+    return _stack_key(cell.formulation, cell.dataset, cell.training)
+
+
+@remembered(4096)
+def _stack_key(formulation: Formulation, dataset: Dataset, training: Training | None) -> str:
+    """The same for all seeds."""
+    if not isinstance(formulation, Trained) or training is None:
+        return json.dumps([dataset.dim, dataset.spec()])
+    return json.dumps([repr(formulation.network(dataset, training)), repr(formulation.objective), training.spec()])
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,10 @@ class Job:
 
     def work(self) -> float:
         """Estimated seconds of one core."""
+        return self._work
+
+    @cached_property
+    def _work(self) -> float:
         training = self.cell.training
         seconds = sum(point.work() for point in self.points)
         if training is None:
