@@ -8,6 +8,7 @@ committing included, is done by listeners.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.plan import Plan, Shard
+
+
+WAITING_FOR_EACH = 3
+"""Task runs handed over for each that can run at once: one runs, and the next are there when it
+ends, also while a commit goes on.
+"""
 
 
 def run(request: RunRequest) -> Outcome:
@@ -99,20 +106,26 @@ def _compute(plan: Plan, stored: Answers, request: RunRequest, emit: Emit) -> No
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards)
     with Workers(_requests(plan), stored.weights, board, asked) as workers:
-        _train_and_sweep(shards, workers, board, emit)
+        _train_and_sweep(shards, slots, workers, board, emit)
     emit(Swept())
 
 
-def _train_and_sweep(shards: Sequence[Shard], workers: Workers, board: SharedBoard, emit: Emit) -> None:
-    for number, shard in enumerate(shards):
-        if shard.trained:
-            workers.train(number, shard)
-        else:
-            workers.sweep(number, shard)
+def _train_and_sweep(shards: Sequence[Shard], slots: int, workers: Workers, board: SharedBoard, emit: Emit) -> None:
+    """Hand over what the workers have room for, and more as something ends: so the first shards are
+    committed while the last ones are not submitted yet, and workers never wait.
+    """
+    coming = iter(enumerate(shards))
+
+    def hand_over() -> None:
+        for number, shard in islice(coming, max(WAITING_FOR_EACH * slots - workers.busy, 0)):
+            (workers.train if shard.trained else workers.sweep)(number, shard)
+
+    hand_over()
     for ended in workers.ended(lambda: emit(board.read())):
         left = left_to_sweep(ended.shard, ended.answer) if isinstance(ended, ShardTrained) else None
         if left:  # before the commit, which need not be waited for
             workers.sweep(ended.number, left)
+        hand_over()
         emit(ended)
         if not left:
             emit(ShardDone(ended.number, shards[ended.number]))

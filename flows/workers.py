@@ -8,7 +8,7 @@ an answer too: its points have failed, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +41,7 @@ from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, 
 if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture
 
-    from tasks.plan import Cell, Shard
+    from tasks.plan import Shard
 
 WORKER_DEATHS = 2
 """How often a task is started again when its worker dies."""
@@ -86,8 +86,12 @@ class Workers:
     def train(self, number: int, shard: Shard) -> None:
         """Have a shard trained, on data sets that are generated once for all who learn from them."""
         cells = {data_key(job.cell): job.cell for job in shard.jobs if job.train}
-        keys = sorted(cells)
-        self._hand_over(number, shard, train, keys=Opaque(keys), data=[self._data_set(key, cells[key]) for key in keys])
+        new = {key: cell for key, cell in cells.items() if key not in self._sets}
+        if new:
+            generated = self._submit(generate_data, name=_names_of(new), cells=Opaque(new))
+            self._sets |= dict.fromkeys(new, generated)
+        data = {id(future): future for future in map(self._sets.__getitem__, cells)}
+        self._hand_over(number, shard, train, data=list(data.values()))
 
     def sweep(self, number: int, shard: Shard) -> None:
         """Have a shard swept: with the weights of its training, if it had one here, and stored
@@ -107,14 +111,13 @@ class Workers:
                 waiting()
             for reference in ready:
                 yield self._answer(*self._waiting.pop(reference))
-        for data in self._sets.values():
+        for data in {id(future): future for future in self._sets.values()}.values():
             data.wait()
 
-    def _data_set(self, key: DataKey, cell: Cell) -> PrefectRayFuture[Any]:
-        if key not in self._sets:
-            label, seed = key[:2]
-            self._sets[key] = self._submit(generate_data, label=label, seed=seed, cell=Opaque(cell))
-        return self._sets[key]
+    @property
+    def busy(self) -> int:
+        """Task runs of shards that were handed over and have not ended."""
+        return len(self._waiting)
 
     def _hand_over(self, number: int, shard: Shard, stage: Task[..., Any], **parameters: Any) -> None:
         reporter = self._board.reporter((stage.name, number), f"{stage.name} {shard.name}")
@@ -142,6 +145,13 @@ class Workers:
             self._trained[number] = future
             return ShardTrained(number, shard, answer)
         return ShardSwept(number, shard, answer)
+
+
+def _names_of(sets: Collection[DataKey]) -> str:
+    """Targets and seeds, for a person."""
+    targets = ", ".join(dict.fromkeys(str(key[0]) for key in sets))
+    seeds = sorted({int(key[1]) for key in sets})
+    return f"{targets} seed {seeds[0]}" if len(seeds) == 1 else f"{targets}, {len(seeds)} seeds"
 
 
 def _reason_of(error: Exception) -> str:

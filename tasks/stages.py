@@ -11,19 +11,19 @@ within themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.work import sweep_shard, train_shard, training_set
+from tasks.work import sweep_shard, train_shard, training_sets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.plan import Cell, Shard
     from tasks.results.models import ModelledAnswers
-    from tasks.work import DataKey, Requests, SweepAnswer, TrainingAnswer
+    from tasks.work import DataAnswer, DataKey, Requests, SweepAnswer, TrainingAnswer
 
 T = TypeVar("T")
 
@@ -47,24 +47,25 @@ class Reporter(Protocol):
     def __call__(self, seconds: float, cells: int, points: int) -> None: ...
 
 
-@task(name="generate data", task_run_name="data: {label} seed {seed}", cache_policy=NO_CACHE, persist_result=False)
-def generate_data(label: str, seed: int, cell: Opaque[Cell]) -> Any:  # noqa: ARG001 - label and seed name the run
-    """The training set ``[n, dim]`` of one target and seed."""
-    return training_set(cell.content)
+@task(name="generate data", task_run_name="data: {name}", cache_policy=NO_CACHE, persist_result=False)
+def generate_data(name: str, cells: Opaque[Mapping[DataKey, Cell]]) -> Opaque[DataAnswer]:  # noqa: ARG001 - of the run
+    """The training sets ``[n, dim]`` of some targets and seeds, with a cell each that learns from
+    it.
+    """
+    return Opaque(training_sets(cells.content))
 
 
 @task(name="train", task_run_name="train: {name}", cache_policy=NO_CACHE, persist_result=False)
 def train(
     name: str,  # noqa: ARG001 - of the run
     shard: Opaque[Shard],
-    keys: Opaque[list[DataKey]],
-    data: list[Any],
+    data: list[Opaque[DataAnswer]],
     reporter: Opaque[Reporter],
     device: str = "cpu",
 ) -> Opaque[TrainingAnswer]:
-    """Train the cells of a shard; `data` are the training sets of `keys`."""
+    """Train the cells of a shard; `data` hold their training sets, and maybe those of others."""
     reporter.content.begin()
-    sets = dict(zip(keys.content, data, strict=True))
+    sets = {key: found for one in data for key, found in one.content.items()}
     return Opaque(train_shard(shard.content, sets, reporter.content, device))
 
 

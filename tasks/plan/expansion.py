@@ -42,9 +42,7 @@ def _questions(study: Study, block: Block, cell: Cell) -> Iterator[Question]:
         grid = choice.grid_on(other or cell.schedule)
         sampling_schedule = other if other != cell.schedule else None
         for steps in (1,) if own else block.steps:
-            yield Question(
-                choice.sampler, grid, steps, study.samples, study.start, sampling_schedule, choice.guidance
-            )
+            yield Question(choice.sampler, grid, steps, study.samples, study.start, sampling_schedule, choice.guidance)
 
 
 def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:

@@ -11,13 +11,14 @@ A cell that fails is reported and the others go on.
 from __future__ import annotations
 
 from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, SweepAnswer, TrainingAnswer
-from tasks.work.data import DataKey, data_key, training_set
+from tasks.work.data import DataAnswer, DataKey, data_key, training_set, training_sets
 from tasks.work.sampling import states
 from tasks.work.shard import left_to_sweep, lost_sweep, lost_training, sweep_shard, train_shard
 from tasks.work.stacks import stack_of
 
 __all__ = [
     "CellAnswer",
+    "DataAnswer",
     "DataKey",
     "PointAnswer",
     "Progress",
@@ -33,4 +34,5 @@ __all__ = [
     "sweep_shard",
     "train_shard",
     "training_set",
+    "training_sets",
 ]

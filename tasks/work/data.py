@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from diffusion.datasets import Dataset
 from diffusion.formulations import Trained
 from diffusion.randomness import stream
 from tasks.plan import Cell, without_signed_zeros
+from tasks.work.answers import reason_of
 
 DataKey = tuple[str | int, ...]
+DataAnswer = Mapping[DataKey, np.ndarray | str]
+"""Training sets by their `data_key`, or why there is none."""
 
 
 def data_key(cell: Cell) -> DataKey:
@@ -29,6 +33,20 @@ def training_set(cell: Cell) -> np.ndarray:
     assert cell.training is not None  # noqa: S101
     make = generate_labelled if _labelled(cell) else generate
     return make(cell.dataset, cell.seed, cell.training.data)
+
+
+def training_sets(cells: Mapping[DataKey, Cell]) -> DataAnswer:
+    """The training set of each key, a cell that learns from it given; of a target that cannot be
+    sampled the reason, so that the others go on.
+    """
+    return {key: _attempted(cell) for key, cell in cells.items()}
+
+
+def _attempted(cell: Cell) -> np.ndarray | str:
+    try:
+        return training_set(cell)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's data set may raise anything
+        return reason_of(error)
 
 
 def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:

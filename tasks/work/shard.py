@@ -20,7 +20,7 @@ from diffusion.samplers import Level, levels_of
 from tasks.failpoints import failpoint
 from tasks.plan import Point, Shard
 from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, SweepAnswer, TrainingAnswer, reason_of
-from tasks.work.data import DataKey
+from tasks.work.data import DataAnswer
 from tasks.work.measuring import ModelMeasurements, measured
 from tasks.work.sampling import states
 from tasks.work.stacks import Models, models_of, train_jobs
@@ -33,14 +33,14 @@ def _unheard(_seconds: float, _cells: int, _points: int) -> None:
 
 
 def train_shard(
-    shard: Shard, data: Mapping[DataKey, np.ndarray], progress: Progress = _unheard, device: str = "cpu"
+    shard: Shard, data: DataAnswer, progress: Progress = _unheard, device: str = "cpu"
 ) -> TrainingAnswer:
-    """Train the cells of a shard that are to be trained; the points of a cell that diverges have
-    failed with it.
+    """Train the cells of a shard that are to be trained; the points of a cell that diverges, or has
+    no data, have failed with it.
 
     Args:
         shard: cells that share a network's shape.
-        data: training sets by their `data_key`.
+        data: training sets by their `data_key`, or why there is none.
         progress: is called with the work as it is done.
         device: `cpu`, or `cuda` for the GPU that this worker was given.
     """

@@ -19,7 +19,7 @@ from diffusion.training import Member, TrainedStack, train
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Job
 from tasks.work.answers import CellAnswer, Progress
-from tasks.work.data import DataKey, data_key
+from tasks.work.data import DataAnswer, data_key
 
 Models = Callable[[Sequence[Cell]], object]
 """Makes the model of any list of a shard's cells, to be asked together; what it can be asked is its
@@ -38,16 +38,33 @@ def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.
     return lambda chosen: stack.select([where[cell.id] for cell in chosen]).model
 
 
-def train_jobs(
-    jobs: Sequence[Job], data: Mapping[DataKey, np.ndarray], progress: Progress, place: torch.device
-) -> list[CellAnswer]:
-    """Train the cells of jobs that share a network's shape as one stack, on a device; `data` holds
-    training sets by their `data_key`.
+def train_jobs(jobs: Sequence[Job], data: DataAnswer, progress: Progress, place: torch.device) -> list[CellAnswer]:
+    """Train the cells of jobs that share a network's shape as one stack, on a device; cells without
+    data have failed.
     """
+    found = [(job, data[data_key(job.cell)]) for job in jobs]
+    lost = [
+        CellAnswer(job.cell, f"generating the data failed: {reason}", 0.0, [], [], None)
+        for job, reason in found
+        if isinstance(reason, str)
+    ]
+    progress(sum(_training_work(job) for job, one in found if isinstance(one, str)), len(lost), 0)
+    with_data = [(job, one) for job, one in found if not isinstance(one, str)]
+    return [*(_trained(with_data, progress, place) if with_data else []), *lost]
+
+
+def _training_work(job: Job) -> float:
+    return job.work() - sum(point.work() for point in job.points)
+
+
+def _trained(
+    given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place: torch.device
+) -> list[CellAnswer]:
+    jobs = [job for job, _ in given]
     settings = jobs[0].cell.training
     assert settings is not None  # noqa: S101 - asked of trained cells only
     begun = time.perf_counter()
-    seconds = sum(job.work() - sum(point.work() for point in job.points) for job in jobs)
+    seconds = sum(map(_training_work, jobs))
     done = 0
 
     def tell(step: int) -> None:
@@ -59,7 +76,7 @@ def train_jobs(
 
     stack = train(
         [member_of(job.cell) for job in jobs],
-        [torch.as_tensor(data[data_key(job.cell)].copy()) for job in jobs],
+        [torch.as_tensor(data.copy()) for _, data in given],
         settings,
         tell,
         place,
