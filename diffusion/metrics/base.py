@@ -159,6 +159,13 @@ class ModelMetric(BaseMetric):
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "it compares with the exact denoiser, which this target does not have"
 
+    @property
+    def evaluations(self) -> int:
+        """About how many points it asks a model for, gradients and its floor included: estimates
+        of time are made with it, nothing else.
+        """
+        return 100_000
+
     def refuses_schedule(self, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why the metric cannot look at denoisers on the schedule; None if it can."""
         return None

@@ -63,6 +63,10 @@ class NegativeBound(ModelMetric):
             raise WrongValue(f"elbo: batch = {self.batch}; needed: from 1 to {_MOST}")
         check_variance(self.registered_name, self.variance)
 
+    @property
+    def evaluations(self) -> int:
+        return 300 * self.batch  # the levels of a chain
+
     def refuses(self, dataset: Dataset) -> str | None:
         if not dataset.exact:
             return "its floor is the entropy of the target, whose density is not known"

@@ -63,6 +63,10 @@ class ScoreError(ProfileMetric):
                 f"needed: count and batch from 1 to {_MOST}, largest a finite number above 0"
             )
 
+    @property
+    def evaluations(self) -> int:
+        return 3 * self.count * self.batch
+
     def levels(self, schedule: Schedule) -> Tensor:
         return schedule.nsr(self._times(schedule))
 

@@ -45,6 +45,10 @@ class _Likelihood(ModelMetric):
                 f"needed: batch and probes from 1 to {_MOST}, tolerance between 0 and 1"
             )
 
+    @property
+    def evaluations(self) -> int:
+        return 4000 * self.batch  # some hundred steps of the solver, each with a gradient
+
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
 

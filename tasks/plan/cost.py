@@ -5,9 +5,12 @@ from __future__ import annotations
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, PointSet
 from diffusion.formulations import Trained
+from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
 
+CELL_SECONDS = 0.01  # to make a network and its file, however small it is
+POINT_SECONDS = 0.003  # to ask and to measure, however few samples there are
 _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
 
 
@@ -24,6 +27,11 @@ def seconds_per_example(cell: Cell) -> float:
     """For one example of a training batch, there and back."""
     assert isinstance(cell.formulation, Trained)  # noqa: S101 - asked of trained cells only
     return 4 * _network_seconds(cell) * cell.formulation.objective.passes(cell.dataset.dim)
+
+
+def metric_seconds(cell: Cell, metric: BaseMetric) -> float:
+    """Of a metric that looks at the cell's model; of others nothing that counts."""
+    return metric.evaluations * seconds_per_evaluation(cell) if isinstance(metric, ModelMetric) else 0.0
 
 
 def _network_seconds(cell: Cell) -> float:

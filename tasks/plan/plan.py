@@ -113,6 +113,7 @@ def make_plan(
             tuple(group),
             train=group[0].cell.training is not None
             and (cell_id not in weights or any(point.id in again for point in group)),
+            metrics=study.metrics,
         )
         for cell_id, group in by_cell.items()
     )

@@ -17,7 +17,7 @@ from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
 from tasks.plain import Spec
 from tasks.plan.cell import Cell
-from tasks.plan.cost import seconds_per_evaluation
+from tasks.plan.cost import POINT_SECONDS, seconds_per_evaluation
 from tasks.plan.question import Question
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
@@ -184,7 +184,8 @@ class Point:
 
     def work(self) -> float:
         """Estimated seconds of one core."""
-        return self.sampler.evaluations(self.steps) * self.samples * self._seconds_per_evaluation()
+        evaluations = self.sampler.evaluations(self.steps) * self.samples
+        return POINT_SECONDS + evaluations * self._seconds_per_evaluation()
 
     def _seconds_per_evaluation(self) -> float:
         return seconds_per_evaluation(self.cell) * (self.guidance.cost if self.guidance else 1.0)

@@ -11,11 +11,13 @@ from functools import cached_property
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.formulations import Formulation, Trained
+from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
-from tasks.plan.cost import seconds_per_example
+from tasks.plan.cost import CELL_SECONDS, metric_seconds, seconds_per_example
 from tasks.plan.point import Point
 
+MOST_CELLS = 256  # a shard's answers are committed at once, and lost at once if its worker dies
 SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
 
 
@@ -41,20 +43,32 @@ class Job:
     cell: Cell
     points: tuple[Point, ...]
     train: bool  # False: the weights are in the store, or there are none
+    metrics: tuple[BaseMetric, ...] = ()  # to be measured
 
     def work(self) -> float:
-        """Estimated seconds of one core."""
+        """Estimated seconds of one core: training, points, what belongs to the cell."""
         return self._work
 
     @cached_property
     def _work(self) -> float:
+        asked = sum(point.work() for point in self.points)
+        limits = {point.flow: point for point in self.points if point.has_limit} if self.cell.exact else {}
+        return (
+            (self.training_work() if self.train else 0.0)
+            + asked
+            + sum(point.limit_work() for point in limits.values())
+            + sum(metric_seconds(self.cell, metric) for metric in self.metrics if self._measures(metric))
+        )
+
+    def training_work(self) -> float:
+        """Estimated seconds of one core to train it."""
         training = self.cell.training
-        seconds = sum(point.work() for point in self.points)
         if training is None:
-            seconds += sum(point.limit_work() for point in {point.flow: point for point in self.points}.values())
-        if self.train and training is not None:
-            seconds += training.steps * training.batch * (seconds_per_example(self.cell) + 2e-7)
-        return seconds
+            return 0.0
+        return CELL_SECONDS + training.steps * training.batch * (seconds_per_example(self.cell) + 2e-7)
+
+    def _measures(self, metric: BaseMetric) -> bool:
+        return isinstance(metric, ModelMetric) and any(point.refuses(metric) is None for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -96,13 +110,13 @@ class Shard:
 
 
 def packed(jobs: list[Job], target: float) -> Iterator[Shard]:
-    """Consecutive jobs in shards of about `target` seconds each."""
+    """Consecutive jobs in shards of about `target` seconds each, and of `MOST_CELLS` at most."""
     total = sum(job.work() for job in jobs)
     count = min(len(jobs), max(1, math.ceil(total / target)))
     done, start = 0.0, 0
     for i, job in enumerate(jobs):
         done += job.work()
         left = len(jobs) - i - 1
-        if done >= total / count * (1 - 1e-9) or left == 0:
+        if done >= total / count * (1 - 1e-9) or left == 0 or i - start + 1 == MOST_CELLS:
             yield Shard(tuple(jobs[start : i + 1]))
             total, count, done, start = total - done, max(count - 1, 1), 0.0, i + 1

@@ -24,6 +24,7 @@ from diffusion.metrics import (
 from diffusion.models import Denoiser
 from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point
+from tasks.plan.cost import metric_seconds
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of
 from tasks.work.sampling import clean_data, guided, start_noise
 from tasks.work.stacks import Models
@@ -113,6 +114,7 @@ class ModelMeasurements:
                 key = cell.id, metric.column
                 if key not in self._scores:
                     self._scores[key] = self._scored(metric, cell)
+                    self._progress(metric_seconds(cell, metric), 0, 0)
                 score = self._scores[key]
                 found |= {} if score is None else _columns(metric, score)
         return found

@@ -48,23 +48,17 @@ def train_jobs(jobs: Sequence[Job], data: DataAnswer, progress: Progress, place:
         for job, reason in found
         if isinstance(reason, str)
     ]
-    progress(sum(_training_work(job) for job, one in found if isinstance(one, str)), len(lost), 0)
+    progress(sum(job.training_work() for job, one in found if isinstance(one, str)), len(lost), 0)
     with_data = [(job, one) for job, one in found if not isinstance(one, str)]
     return [*(_trained(with_data, progress, place) if with_data else []), *lost]
 
 
-def _training_work(job: Job) -> float:
-    return job.work() - sum(point.work() for point in job.points)
-
-
-def _trained(
-    given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place: torch.device
-) -> list[CellAnswer]:
+def _trained(given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place: torch.device) -> list[CellAnswer]:
     jobs = [job for job, _ in given]
     settings = jobs[0].cell.training
     assert settings is not None  # noqa: S101 - asked of trained cells only
     begun = time.perf_counter()
-    seconds = sum(map(_training_work, jobs))
+    seconds = sum(job.training_work() for job in jobs)
     done = 0
 
     def tell(step: int) -> None:
