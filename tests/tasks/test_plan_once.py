@@ -1,0 +1,108 @@
+"""What a plan shares between seeds is what each point would say of itself; shards have bounds; a
+target that cannot be sampled costs its own cells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.datasets import Uniform
+from diffusion.metrics import ModelMetric, metrics
+from tasks.plan import Cell, Point, Question, Shard, make_plan, points_of
+from tasks.plan.cell import digest
+from tasks.plan.shards import MOST_CELLS, packed
+from tasks.study import Study, load_study
+from tasks.work import DataKey, Requests, data_key, sweep_shard, train_shard, training_sets
+
+
+def study(**changes: Any) -> Study:
+    spec: dict[str, Any] = {
+        "name": "trivial",
+        "datasets": ["uniform"],
+        "formulations": ["edm"],
+        "seeds": 2,
+        "training": {"steps": 1, "batch": 4, "width": 4, "depth": 1, "data": 20},
+        "samplers": ["euler"],
+        "steps": [1],
+        "samples": 4,
+        "metrics": ["w1"],
+        "exclude": [{"formulation": "exact"}],
+    }
+    return Study.from_spec({**spec, **changes})
+
+
+@pytest.mark.parametrize("name", ["smoke", "guidance", "schedules", "documents/tutorial-vae", "restoration"])
+def test_an_id_is_the_digest_of_the_spec_that_the_point_has_by_itself(name: str) -> None:
+    for point in points_of(load_study(name)):
+        cell, question = point.cell, point.question
+        alone = Cell(cell.dataset, cell.formulation, cell.schedule, cell.seed, cell.training)
+        asked = Question(**{f.name: getattr(question, f.name) for f in dataclasses.fields(question)})
+        assert alone.spec == cell.spec
+        assert list(alone.spec) == list(cell.spec)
+        assert digest(alone.spec) == cell.id
+        assert digest(Point(alone, asked).spec) == point.id
+
+
+def test_seeds_share_their_questions_and_differ_in_their_cells() -> None:
+    points = points_of(study(seeds=3, steps=[1, 2]))
+    assert len({id(point.question) for point in points}) == 2
+    assert len({point.cell.id for point in points}) == 3
+    assert len({point.id for point in points}) == 6
+
+
+def test_a_shard_has_at_most_so_many_cells_and_all_are_in_one() -> None:
+    jobs = list(make_plan(study(seeds=2 * MOST_CELLS + 5), {}, ()).jobs)
+    shards = list(packed(jobs, target=1e9))
+    assert [job for shard in shards for job in shard.jobs] == jobs
+    assert max(len(shard.jobs) for shard in shards) == MOST_CELLS
+    assert len(shards) == 3
+
+
+def test_a_metric_of_the_model_is_work_and_one_of_samples_is_not() -> None:
+    def work(*names: str) -> float:
+        (job,) = make_plan(study(seeds=1, metrics=["w1", *names]), {}, ()).jobs
+        return job.work()
+
+    assert work() == work("ks")
+    assert work("nll") > work("score-error") > work()
+
+
+def test_every_model_metric_says_how_often_it_asks() -> None:
+    made = [metrics.create(entry.name) for entry in metrics if entry.has_defaults]
+    models = [metric for metric in made if isinstance(metric, ModelMetric)]
+    assert models
+    assert all(metric.evaluations > 0 for metric in models)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsampled(Uniform):
+    """A target whose points cannot be drawn."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        raise OSError("the instrument is switched off")
+
+
+def test_a_target_that_cannot_be_sampled_costs_its_own_cells_and_no_others() -> None:
+    good = list(make_plan(study(), {}, ()).jobs)
+    job = good[0]
+    lost_cell = dataclasses.replace(job.cell, dataset=Unsampled(low=-1.0))
+    lost = dataclasses.replace(job, cell=lost_cell, points=(Point(lost_cell, job.points[0].question),))
+    shard = Shard((lost, *good))
+    cells: Mapping[DataKey, Cell] = {data_key(one.cell): one.cell for one in shard.jobs}
+    reported: list[tuple[float, int, int]] = []
+    trained = train_shard(shard, training_sets(cells), lambda *done: reported.append(done))
+    errors = {answer.cell.id: answer.error for answer in trained.cells}
+    assert "generating the data failed: OSError: the instrument is switched off" in str(errors.pop(lost_cell.id))
+    assert set(errors.values()) == {None}
+    assert [answer.point.cell.id for answer in trained.points] == [lost_cell.id]
+    alone = train_shard(Shard(tuple(good)), training_sets({data_key(one.cell): one.cell for one in good}))
+    assert trained.weights == alone.weights
+    assert sum(cells for _, cells, _ in reported) == 3
+    swept = sweep_shard(Shard(tuple(good)), trained.weights, Requests(study().metrics, False, frozenset()))
+    assert all(answer.error is None for answer in swept.points)
