@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tasks.plan.cell import Cell
 from tasks.plan.expansion import keeps_trajectory, points_of
 from tasks.plan.point import Point
-from tasks.plan.shards import SHARD_SECONDS, Job, Shard, packed, stack_key
+from tasks.plan.shards import LEAST_SECONDS, SHARD_SECONDS, Job, Shard, packed, stack_key
 from tasks.study import Study
 
 
@@ -54,7 +54,7 @@ class Plan:
         for job in self.jobs:
             groups.setdefault(stack_key(job.cell), []).append(job)
         total = sum(job.work() for job in self.jobs)
-        target = max(min(SHARD_SECONDS, total / max(workers, 1)), 1e-9)
+        target = max(min(SHARD_SECONDS, total / max(workers, 1)), LEAST_SECONDS)
         shards = [shard for group in groups.values() for shard in packed(group, target)]
         return sorted(shards, key=lambda shard: -shard.work())
 

@@ -18,6 +18,7 @@ from tasks.plan.cost import CELL_SECONDS, metric_seconds, seconds_per_example
 from tasks.plan.point import Point
 
 MOST_CELLS = 256  # a shard's answers are committed at once, and lost at once if its worker dies
+LEAST_SECONDS = 2.0  # worth a task run of its own
 SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
 
 

@@ -79,14 +79,14 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
     diffatlas: Command, client: Any
 ) -> None:
     diffatlas("run", study(diffatlas, "five"))
-    # two sets of data; a stack of four networks, trained and swept; two shards of exact cells,
-    # swept; each committed
-    runs = task_runs(client, "five", 1 + 1 + 3 + 5 + 1)
+    # two sets of data; a stack of four networks, trained and swept; a shard of exact cells, swept;
+    # each committed, after the study
+    runs = task_runs(client, "five", 1 + 1 + 2 + 4 + 1)
     assert by_stage(runs) == {
         ("data", "COMPLETED"): 1,
         ("train", "COMPLETED"): 1,
-        ("sweep", "COMPLETED"): 3,
-        ("commit", "COMPLETED"): 5,
+        ("sweep", "COMPLETED"): 2,
+        ("commit", "COMPLETED"): 4,
         ("report", "COMPLETED"): 1,
     }
     named = {run.name: run for run in runs}
@@ -104,8 +104,8 @@ def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Comm
     diffatlas.answer_here(study(diffatlas, "first"))
     result = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
     assert "16 points computed, 0 cells trained" in result.stderr
-    stages = by_stage(task_runs(client, "more", 3 + 4 + 1))
-    assert stages == {("sweep", "COMPLETED"): 3, ("commit", "COMPLETED"): 4, ("report", "COMPLETED"): 1}
+    stages = by_stage(task_runs(client, "more", 2 + 3 + 1))
+    assert stages == {("sweep", "COMPLETED"): 2, ("commit", "COMPLETED"): 3, ("report", "COMPLETED"): 1}
 
 
 @pytest.mark.timeout(1500)  # Ray tries a dying worker again
@@ -120,9 +120,9 @@ def test_a_sweep_that_dies_costs_no_training(diffatlas: Command, client: Any) ->
     assert all("the worker ended without an answer" in text for text in answers.points["error"].values)
     assert len(answers.trained()) == 4
     assert answers.losses().sizes["cell"] == 4
-    stages = by_stage(task_runs(client, "dying", 1 + 1 + 3 + 5 + 1))
+    stages = by_stage(task_runs(client, "dying", 1 + 1 + 2 + 4 + 1))
     assert stages["train", "COMPLETED"] == 1
-    assert stages["sweep", "CRASHED"] == 3
+    assert stages["sweep", "CRASHED"] == 2
 
     again = diffatlas("run", "dying.yaml", "--retry-failed")
     assert "32 points computed, 0 cells trained" in again.stderr
@@ -138,7 +138,7 @@ def test_what_was_not_trained_is_not_swept_and_its_points_have_failed(diffatlas:
     assert set(points["status"].values[exact]) == {"ok"}
     assert set(points["status"].values[~exact]) == {"failed"}
     assert all("the worker ended without an answer" in text for text in points["error"].values[~exact])
-    stages = by_stage(task_runs(client, "untrained", 2 + 1 + 2 + 4 + 1))
+    stages = by_stage(task_runs(client, "untrained", 1 + 1 + 1 + 3 + 1))
     assert stages["train", "CRASHED"] == 1
     assert stages["sweep", "COMPLETED"] == 2
 
