@@ -141,14 +141,14 @@ def sets_of(jobs: Iterable[Job]) -> dict[Any, Any]:
 
 @functools.cache
 def packed(network: str, way: Literal["together", "apart", "turned"]) -> Run:
-    """What the plan puts into one shard for one worker; each cell alone; or for several workers,
-    the last cells first.
-    """
+    """What the plan puts into one shard; each cell alone; or every third cell, the last first."""
     _, plan = plan_of(network)
     if way == "apart":
         return run(network, [Shard((job,)) for job in plan.jobs], {})
-    shards = plan.shards(1 if way == "together" else 5)
-    return run(network, [Shard(shard.jobs[:: 1 if way == "together" else -1]) for shard in shards], {})
+    shards = plan.shards(1)
+    if way == "turned":
+        shards = [Shard(shard.jobs[i::3][::-1]) for shard in shards for i in range(min(3, len(shard.jobs)))]
+    return run(network, shards, {})
 
 
 @functools.cache
@@ -198,7 +198,6 @@ def test_every_trained_formulation_is_asked_and_in_company() -> None:
         assert len([label for n, label in REQUESTED if n == network]) > 12
         assert all(len(shard.jobs) > 1 for shard in plan.shards(1))
         assert max(len({job.cell.formulation for job in shard.jobs}) for shard in plan.shards(1)) > 8
-        assert len(plan.shards(5)) > len(plan.shards(1))
 
 
 @every_model
