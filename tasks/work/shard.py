@@ -32,9 +32,7 @@ def _unheard(_seconds: float, _cells: int, _points: int) -> None:
     """Nobody follows the work."""
 
 
-def train_shard(
-    shard: Shard, data: DataAnswer, progress: Progress = _unheard, device: str = "cpu"
-) -> TrainingAnswer:
+def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, device: str = "cpu") -> TrainingAnswer:
     """Train the cells of a shard that are to be trained; the points of a cell that diverges, or has
     no data, have failed with it.
 
