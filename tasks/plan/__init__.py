@@ -1,7 +1,7 @@
 """What a study asks for, what is known already, and what is therefore to be done.
 
 - `cell`: one denoiser: dataset x formulation x schedule x seed x training settings;
-- `question`: sampler x grid x guidance x steps (x number of samples and layout of the start noise);
+- `settings`: sampler x grid x guidance x steps (x number of samples and layout of the start noise);
   `point`: one question to a cell;
 - `expansion`: from a study's axes to its points;
 - `cost`: what an answer costs; `shards`: cells packed for one worker;
@@ -18,7 +18,7 @@ from tasks.plan.cell import ENGINE_VERSION, Cell, without_signed_zeros
 from tasks.plan.expansion import keeps_trajectory, points_of
 from tasks.plan.plan import NEW, Plan, StoredPoint, make_plan
 from tasks.plan.point import Point
-from tasks.plan.question import Question
+from tasks.plan.settings import SamplingSettings
 from tasks.plan.shards import Job, Shard
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "Job",
     "Plan",
     "Point",
-    "Question",
+    "SamplingSettings",
     "Shard",
     "StoredPoint",
     "keeps_trajectory",

@@ -10,7 +10,7 @@ from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from tasks.plan.cell import Cell, digest
 from tasks.plan.point import Point
-from tasks.plan.question import Question
+from tasks.plan.settings import SamplingSettings
 from tasks.study import Study
 from tasks.study.axes import Block, SamplerChoice
 
@@ -34,7 +34,7 @@ def points_of(study: Study) -> list[Point]:
     return list(found.values())
 
 
-def _questions(study: Study, block: Block, cell: Cell) -> Iterator[Question]:
+def _questions(study: Study, block: Block, cell: Cell) -> Iterator[SamplingSettings]:
     """What a block asks of a cell, and of its likes of other seeds."""
     own = cell.formulation.own_sampler
     for choice in _choices(block, own):
@@ -42,7 +42,9 @@ def _questions(study: Study, block: Block, cell: Cell) -> Iterator[Question]:
         grid = choice.grid_on(other or cell.schedule)
         sampling_schedule = other if other != cell.schedule else None
         for steps in (1,) if own else block.steps:
-            yield Question(choice.sampler, grid, steps, study.samples, study.start, sampling_schedule, choice.guidance)
+            yield SamplingSettings(
+                choice.sampler, grid, steps, study.samples, study.start, sampling_schedule, choice.guidance
+            )
 
 
 def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:

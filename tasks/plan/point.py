@@ -18,7 +18,7 @@ from diffusion.schedules.levels import Level, levels_of
 from tasks.plain import Spec
 from tasks.plan.cell import Cell
 from tasks.plan.cost import POINT_SECONDS, seconds_per_evaluation
-from tasks.plan.question import Question
+from tasks.plan.settings import SamplingSettings
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
 _unanswerable = remembered(65_536)(unanswerable)  # the same for all seeds
@@ -29,36 +29,36 @@ class Point:
     """One question to a cell."""
 
     cell: Cell
-    question: Question
+    settings: SamplingSettings
 
     @property
     def sampler(self) -> Sampler:
-        """See `Question`, as of the following."""
-        return self.question.sampler
+        """See `SamplingSettings`, as of the following."""
+        return self.settings.sampler
 
     @property
     def grid(self) -> Grid:
-        return self.question.grid
+        return self.settings.grid
 
     @property
     def steps(self) -> int:
-        return self.question.steps
+        return self.settings.steps
 
     @property
     def samples(self) -> int:
-        return self.question.samples
+        return self.settings.samples
 
     @property
     def start(self) -> str:
-        return self.question.start
+        return self.settings.start
 
     @property
     def sampling_schedule(self) -> Schedule | None:
-        return self.question.sampling_schedule
+        return self.settings.sampling_schedule
 
     @property
     def guidance(self) -> Guidance | None:
-        return self.question.guidance
+        return self.settings.guidance
 
     @property
     def schedule(self) -> Schedule:
@@ -68,14 +68,14 @@ class Point:
     @cached_property
     def spec(self) -> Spec:
         """The canonical description that the id hashes."""
-        return {"cell": self.cell.id, **self.question.spec}
+        return {"cell": self.cell.id, **self.settings.spec}
 
     @cached_property
     def id(self) -> str:
-        """Content hash of the spec, 20 hexadecimal digits: `digest` of it, with the question's text
+        """Content hash of the spec, 20 hexadecimal digits: `digest` of it, with the settings' text
         made once for all cells.
         """
-        text = f'{{"cell":"{self.cell.id}",{self.question.text[1:]}'  # "cell" is the first of the sorted keys
+        text = f'{{"cell":"{self.cell.id}",{self.settings.text[1:]}'  # "cell" is the first of the sorted keys
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
@@ -85,7 +85,7 @@ class Point:
         return {
             **self.cell.labels,
             **given,  # numbers of different targets are not to be pooled
-            **self.question.labels,
+            **self.settings.labels,
             "sampling_schedule": self.schedule.label(),
             "seed": self.cell.seed,
         }
@@ -159,16 +159,16 @@ class Point:
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""
-        cell, question = self.cell, self.question
+        cell, settings = self.cell, self.settings
         return cell.impossible() or _unanswerable(
             cell.formulation,
             cell.dataset,
             cell.schedule,
-            question.sampler,
+            settings.sampler,
             self.schedule,
-            question.grid,
-            question.steps,
-            question.guidance,
+            settings.grid,
+            settings.steps,
+            settings.guidance,
         )
 
     @property
@@ -176,7 +176,7 @@ class Point:
         """What the exact denoiser's flow to its limit depends on: points that agree in it share the
         limit.
         """
-        return f"{self.cell.id} {self.question.flow}"
+        return f"{self.cell.id} {self.settings.flow}"
 
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""

@@ -29,7 +29,7 @@ from diffusion.schedules import EDM, Flow, schedules
 from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
-from tasks.plan import Cell, Job, Point, Question, Shard
+from tasks.plan import Cell, Job, Point, SamplingSettings, Shard
 from tasks.work import Requests, stack_of
 from tasks.work.data import generate
 from tasks.work.stacks import to_bytes
@@ -377,7 +377,7 @@ def answered(
     """Rows of a shard: one cell, asked by samplers and steps."""
     settings = Training(steps=steps, batch=256, width=32, depth=2, data=20_000)
     cell = Cell(dataset, formulation, Flow(), 0, settings)
-    points = [Point(cell, Question(sampler, EqualTimes(), n, 10_000, "random")) for sampler, n in requested]
+    points = [Point(cell, SamplingSettings(sampler, EqualTimes(), n, 10_000, "random")) for sampler, n in requested]
     assert all(point.impossible() is None for point in points)
     shard = Shard((Job(cell, train=True, points=tuple(points)),))
     data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}

@@ -25,7 +25,7 @@ from diffusion.schedules import EDM, DDPMLinear, Flow
 from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import levels_of
 from diffusion.training import Member, TrainedStack, Training, train
-from tasks.plan import Cell, Point, Question
+from tasks.plan import Cell, Point, SamplingSettings
 from tasks.work import stack_of, states
 from tasks.work.stacks import to_bytes
 
@@ -453,7 +453,7 @@ def point_of(
 ) -> Point:
     settings = Training(steps=30, batch=32, width=16, depth=2)
     cell = Cell(dataset, formulation, formulation.own_schedule(), 0, settings)
-    return Point(cell, Question(sampler or Decode(), EqualTimes(), 1, samples, "random"))
+    return Point(cell, SamplingSettings(sampler or Decode(), EqualTimes(), 1, samples, "random"))
 
 
 def final(point: Point, model: object) -> Tensor:
@@ -538,4 +538,4 @@ def test_parameters_and_questions_that_make_no_sense_are_refused_in_words() -> N
         stack.denoiser(normal(1, 2, 1), torch.ones(1), torch.ones(1))
     point = point_of(VariationalAutoencoder(), Uniform(), 4)
     assert point.impossible() is None
-    assert "own way" in str(Point(point.cell, Question(Heun(), point.grid, 1, 4, "random")).impossible())
+    assert "own way" in str(Point(point.cell, SamplingSettings(Heun(), point.grid, 1, 4, "random")).impossible())

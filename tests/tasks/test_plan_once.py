@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.datasets import Uniform
 from diffusion.metrics import ModelMetric, metrics
-from tasks.plan import Cell, Point, Question, Shard, make_plan, points_of
+from tasks.plan import Cell, Point, SamplingSettings, Shard, make_plan, points_of
 from tasks.plan.cell import digest
 from tasks.plan.shards import MOST_CELLS, packed
 from tasks.study import Study, load_study
@@ -40,9 +40,9 @@ def study(**changes: Any) -> Study:
 @pytest.mark.parametrize("name", ["smoke", "guidance", "schedules", "documents/tutorial-vae", "restoration"])
 def test_an_id_is_the_digest_of_the_spec_that_the_point_has_by_itself(name: str) -> None:
     for point in points_of(load_study(name)):
-        cell, question = point.cell, point.question
+        cell, question = point.cell, point.settings
         alone = Cell(cell.dataset, cell.formulation, cell.schedule, cell.seed, cell.training)
-        asked = Question(**{f.name: getattr(question, f.name) for f in dataclasses.fields(question)})
+        asked = SamplingSettings(**{f.name: getattr(question, f.name) for f in dataclasses.fields(question)})
         assert alone.spec == cell.spec
         assert list(alone.spec) == list(cell.spec)
         assert digest(alone.spec) == cell.id
@@ -51,7 +51,7 @@ def test_an_id_is_the_digest_of_the_spec_that_the_point_has_by_itself(name: str)
 
 def test_seeds_share_their_questions_and_differ_in_their_cells() -> None:
     points = points_of(study(seeds=3, steps=[1, 2]))
-    assert len({id(point.question) for point in points}) == 2
+    assert len({id(point.settings) for point in points}) == 2
     assert len({point.cell.id for point in points}) == 3
     assert len({point.id for point in points}) == 6
 
@@ -92,7 +92,7 @@ def test_a_target_that_cannot_be_sampled_costs_its_own_cells_and_no_others() -> 
     good = list(make_plan(study(), {}, ()).jobs)
     job = good[0]
     lost_cell = dataclasses.replace(job.cell, dataset=Unsampled(low=-1.0))
-    lost = dataclasses.replace(job, cell=lost_cell, points=(Point(lost_cell, job.points[0].question),))
+    lost = dataclasses.replace(job, cell=lost_cell, points=(Point(lost_cell, job.points[0].settings),))
     shard = Shard((lost, *good))
     cells: Mapping[DataKey, Cell] = {data_key(one.cell): one.cell for one in shard.jobs}
     reported: list[tuple[float, int, int]] = []

@@ -14,7 +14,7 @@ from tasks.plan.cell import canonical
 
 
 @dataclass(frozen=True)
-class Question:
+class SamplingSettings:
     """A sampler with its settings. All seeds of a model are asked the same ones."""
 
     sampler: Sampler
