@@ -57,9 +57,9 @@ def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Ten
     """`what` on the elements that are asked for, 0 elsewhere: most intervals are too far away to
     matter.
     """
-    out = torch.zeros_like(a)
     if not on_host(a):
-        return torch.where(mask, what(a, s, tau), out)
+        return truncated_normal.where_asked(mask, what, a, s, tau)
+    out = torch.zeros_like(a)
     index = mask.nonzero(as_tuple=True)
     out[index] = what(a[index], s[index], tau[index])
     return out

@@ -38,6 +38,7 @@ from diffusion.devices import on_host
 FLAT_S = 1.0  # quadrature takes over below, and for tau < 4; 12 nodes are exact there to rounding
 _FLAT_TAU = 4.0
 _FAR = 8.0  # where 16 terms of the continued fraction are exact to rounding
+_PLAIN = (1.0, 0.2, 0.24)  # a, s and tau, as they go together, of a point that no branch finds hard
 _FAR_TERMS = 16
 _BLOCK = 1 << 14
 ROOT_TWO_PI = math.sqrt(2 * math.pi)
@@ -185,6 +186,16 @@ def _far_variance(a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
     return (second - first * first) / (s * s)
 
 
+def where_asked(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Tensor:
+    """`what` on the elements of the mask, 0 elsewhere, without asking which they are.
+
+    The others are computed at a place where every branch and its derivatives are finite: a NaN that
+    is not taken still has a part in a gradient.
+    """
+    places = (torch.where(mask, value, plain) for value, plain in zip((a, s, tau), _PLAIN, strict=True))
+    return torch.where(mask, what(*places), 0.0)
+
+
 def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, far: Branch) -> Tensor:
     """Each branch on the elements that are its own, a block that fits the cache at a time. NaN goes
     to `edge`.
@@ -195,7 +206,8 @@ def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, fa
     if not on_host(a):
         is_flat = (s < FLAT_S) & (tau < _FLAT_TAU)
         is_far = (a >= _FAR) & ~is_flat
-        return torch.where(is_flat, flat(a, s, tau), torch.where(is_far, far(a, s, tau), edge(a, s, tau)))
+        near = where_asked(~(is_flat | is_far), edge, a, s, tau)
+        return torch.where(is_flat, where_asked(is_flat, flat, a, s, tau), near + where_asked(is_far, far, a, s, tau))
     out = torch.empty(a.numel(), dtype=a.dtype)
     flattened = [v.reshape(-1) for v in (a, s, tau)]
     for start in range(0, len(out), _BLOCK):

@@ -8,6 +8,7 @@ mixes tensors of the host with those of the device; the exceptions are named bel
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, PointSet, Torus, datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.datasets.points import PointsOfClass
+from diffusion.datasets.truncated_normal import where_asked
 from diffusion.devices import HOST, device_of
 from diffusion.formulations import Exact, Formulation, formulations
 from diffusion.formulations.base import Trained
@@ -148,6 +150,17 @@ def test_many_points_in_many_dimensions_and_their_classes_answer_where_the_point
     x, level = meta(5, 16), meta(1)
     for law in (Pictures(), PointsOfClass(Pictures(), 1)):
         elsewhere(law.denoise(x, level, level), law.posterior_variance(x, level, level))
+
+
+def test_a_branch_that_is_not_taken_has_no_part_in_a_gradient() -> None:
+    """On a device all branches of a law are computed everywhere: here one is beyond all numbers where
+    it is not asked for.
+    """
+    tau = torch.tensor([2.0, 1e4], dtype=torch.float64, requires_grad=True)
+    found = where_asked(tau < 10, lambda a, s, tau: a * s * torch.exp(tau), tau, tau, tau)
+    (slope,) = torch.autograd.grad(found.sum(), tau)
+    torch.testing.assert_close(found.tolist(), [4 * math.exp(2), 0.0])
+    torch.testing.assert_close(slope.tolist(), [8 * math.exp(2), 0.0])
 
 
 @pytest.mark.parametrize("name", degradations.names())
