@@ -2,7 +2,8 @@
 
 - `base`: what every network owes (rows of parameters, members that do not touch), and the registry
   of architectures;
-- `mlp`: the multilayer perceptron, which serves every target;
+- `mlp`: the multilayer perceptron, which serves every target; `mlp_fit`: its derivative in
+  the parameters;
 - `unet`, `transformer`: for images (`apart`: what they share);
 - `separate`: several networks of one shape as one;
 - `layers`: plain layers, and an encoder with a decoder.

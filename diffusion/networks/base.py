@@ -90,8 +90,17 @@ class Network:
     @abstractmethod
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
         """Outputs ``[members, batch, outputs]`` for points z ``[members, batch, dim]`` and
-        conditions c ``[members, batch or 1, n]``.
+        conditions c ``[members, groups, n]``.
+
+        The batch is so many equal consecutive groups of points, each of which shares a condition:
+        one group, as many as points, or between.
         """
+
+    def fit(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        """The same, where first derivatives in the rows are all that is asked for: a network may
+        have a shorter way to them.
+        """
+        return self(rows, z, c)
 
     @abstractmethod
     def flops(self) -> int:

@@ -85,6 +85,8 @@ class ApartNetwork(Network):
         answers = []
         for m, (points, condition) in enumerate(zip(z.unbind(0), c.unbind(0), strict=True)):
             parameters = {name: values[m] for name, values in named.items()}
+            if 1 < len(condition) < len(points):
+                condition = condition.repeat_interleave(len(points) // len(condition), 0)  # noqa: PLW2901 - one each
             answer = self.member(parameters, points.clone(), condition.clone())
             answers.append(pad(answer.flatten(), (0, padded(answer.numel()) - answer.numel())))
         whole: Tensor = torch.stack(answers)[:, : answer.numel()]

@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
+from diffusion.devices import on_host
 from diffusion.networks.base import FEATURES, Architecture, Image, Network, Parameters, architectures, blocked, padded
+from diffusion.networks.mlp_fit import Fit
 
 _EMBEDDING = 32
 
@@ -95,16 +97,19 @@ class StackedMLP(Network):
         return self.pack(parameters)
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        """Outputs ``[members, batch, dim]``; conditions `c` ``[members, batch or 1, conditions]``."""
+        """Outputs ``[members, batch, dim]``; conditions `c` ``[members, groups, conditions]``, of
+        equal consecutive parts of the batch.
+        """
         parameters = self.views(rows)
+        if 1 < c.shape[1] < z.shape[1]:
+            c = c.repeat_interleave(z.shape[1] // c.shape[1], 1)
         shared = c.shape[1] == 1  # as in sampling: then the gains act on the weights, not on every hidden unit
         fresh = not torch.is_grad_enabled()  # nobody needs the values before the activation
 
         def affine(name: str, h: Tensor) -> Tensor:
             return torch.baddbmm(parameters[f"{name}.bias"], h, parameters[f"{name}.weight"])
 
-        if blocked(self.dim) > self.dim:
-            z = pad(z, (0, blocked(self.dim) - self.dim))
+        z = self._blocked(z)
         e = silu(affine("embed", c))
         shift = torch.bmm(e, parameters["shift.weight"])
         h = z
@@ -120,6 +125,16 @@ class StackedMLP(Network):
                 h = (torch.bmm(h, weight) + bias) * gain
             h = silu(h, inplace=fresh)
         return affine("output", h)[..., : self._answers]
+
+    def fit(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        if not on_host(rows):  # elsewhere memory is kept by torch, and what it holds is not written in turn
+            return self(rows, z, c)
+        answers: Tensor = Fit.apply(self.views, self.depth, rows, self._blocked(z), c)  # type: ignore[no-untyped-call]
+        return answers[..., : self._answers]
+
+    def _blocked(self, z: Tensor) -> Tensor:
+        """Points with the columns that they are multiplied with."""
+        return pad(z, (0, blocked(self.dim) - self.dim)) if blocked(self.dim) > self.dim else z
 
     def flops(self) -> int:
         """Multiplications and additions of one evaluation at one point, when the noise label is

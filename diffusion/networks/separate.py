@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,13 +61,17 @@ class SeparateNetworks(Network):
         """Answers ``[members, batch, outputs]``; the batch must be a multiple of `count`,
         conditions one for each point.
         """
+        return self._each(self.one, rows, z, c)
+
+    def fit(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        return self._each(self.one.fit, rows, z, c)
+
+    def _each(self, one: Callable[[Tensor, Tensor, Tensor], Tensor], rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
         members, batch = z.shape[:2]
         if batch % self.count or c.shape[1] != batch:
             raise ValueError(f"a batch of {batch} with {c.shape[1]} conditions is not {self.count} equal parts")
         parts = (members * self.count, batch // self.count)
-        answer = self.one(
-            rows.reshape(members * self.count, self.one.size), z.reshape(*parts, -1), c.reshape(*parts, -1)
-        )
+        answer = one(rows.reshape(members * self.count, self.one.size), z.reshape(*parts, -1), c.reshape(*parts, -1))
         return answer.reshape(members, batch, -1)
 
     def flops(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,43 +22,60 @@ from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle, Coefficients
 
+_SHARING, _LEVELS = (8, 4, 2), 32
+
+
+def sharing(batch: int) -> int:
+    """How many examples of a batch share a noise level."""
+    return next((n for n in _SHARING if batch % n == 0 and batch >= n * _LEVELS), 1)
+
 
 @dataclass(frozen=True)
 class DenoisingLoss(OnNoiseLevels):
-    """Weighted regression of the network on what its parametrization makes of data and noise."""
+    """Weighted regression of the network on what its parametrization makes of data and noise.
+
+    Up to eight examples of a batch share a noise level, where 32 levels or more remain: what the
+    network makes of a level is then worked out once for all of them.
+    """
+
+    version: ClassVar[int] = 2  # 1: every example had a noise level of its own
 
     def batches(
         self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, batch, FEATURES]``, weights
-        ``[steps, batch]``, float32.
+        """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, groups, FEATURES]``,
+        weights ``[steps, batch]``, float32.
         """
         nsr = self.levels(member, steps, batch, generator)
-        x = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
+        x = data[torch.randint(len(data), (steps, max(batch, nsr.shape[1])), generator=generator)]
         return self.batches_on(member, x, nsr, generator)
 
     def batches_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The batches of these data ``[steps, batch, dim]`` at these noise levels
-        ``[steps, batch]``.
+        ``[steps, groups]``, of equal consecutive parts of the batch.
         """
+        condition = member.condition(nsr).float()
+        x, nsr = x.unflatten(1, (nsr.shape[1], -1)), nsr[..., None]
         formulation, schedule, std = member.recipe, member.schedule, member.dataset.std
         eps, stand_in = self.noise(member, x, nsr, generator)
         level = Circle.at(nsr)
         c = member.coefficients(level)
         z = level.a[..., None] * x + level.b[..., None] * eps
         answer = formulation.parametrization.predict(x, stand_in, level, std)
-        weight = formulation.weighting.on_target(nsr, c, schedule, std)
-        return tuple(part.float() for part in (c.c_in[..., None] * z, answer, member.condition(nsr), weight))
+        weight = formulation.weighting.on_target(nsr, c, schedule, std).expand(x.shape[:-1])
+        inputs, targets, weights = (part.float().flatten(1, 2) for part in (c.c_in[..., None] * z, answer, weight))
+        return inputs, targets, condition, weights
 
     def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
-        """Noise-to-signal ratios of the examples, ``[steps, batch]``: the quantiles of a stratified
-        batch.
+        """Noise-to-signal ratios of the groups of examples, ``[steps, groups]``: the quantiles of a
+        stratified batch.
         """
-        return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
+        u = stratified(steps, batch // sharing(batch), generator)
+        return member.recipe.noise_levels.quantile(u, member.schedule)
 
     def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The noise in x_t, and what stands for it in the loss, both ``[steps, batch, dim]``, at
-        levels ``[steps, batch]``.
+        """The noise in x_t, and what stands for it in the loss, both shaped like x ``[..., dim]``,
+        at levels that are ``[...]`` or can be expanded to it.
         """
         target = member.recipe.noise_target
         share = torch.ones_like(nsr) if target.refinement == 3 else last_step_share(nsr, member.schedule)
@@ -65,14 +83,15 @@ class DenoisingLoss(OnNoiseLevels):
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
         inputs, targets, conditions, weights = batch
-        return weights * (network(rows, inputs, conditions) - targets).square().sum(-1)
+        return weights * (network.fit(rows, inputs, conditions) - targets).square().sum(-1)
 
     def zero_loss(self, *batches: Tensor) -> Tensor:
         _, targets, _, weights = batches
         return (weights * targets.square().sum(-1)).mean((0, 2))
 
     def noise_features(self, *batch: Tensor) -> Tensor:
-        return batch[2]
+        weights, conditions = batch[3], batch[2]
+        return conditions.repeat_interleave(weights.shape[1] // conditions.shape[1], 1)
 
     def coefficients(self, member: Member, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in of a member's denoiser."""

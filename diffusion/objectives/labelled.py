@@ -54,10 +54,11 @@ class LabelledLoss(DenoisingLoss):
                 f"labelled data have {dataset.dim} coordinates and a label, found {data.shape[-1]} columns"
             )
         nsr = self.levels(member, steps, batch, generator)
-        drawn = data[torch.randint(len(data), tuple(nsr.shape), generator=generator)]
-        kept = torch.rand(nsr.shape, generator=generator) >= self.drop
+        drawn = data[torch.randint(len(data), (steps, batch), generator=generator)]
+        kept = torch.rand(steps, batch, generator=generator) >= self.drop
         labels = torch.where(kept, drawn[..., -1].long(), NO_LABEL)
         inputs, targets, conditions, weights = self.batches_on(member, drawn[..., :-1], nsr, generator)
+        conditions = conditions.repeat_interleave(batch // conditions.shape[1], 1)
         return inputs, targets, torch.cat([conditions, one_hot(labels, dataset.classes)], -1), weights
 
     @property

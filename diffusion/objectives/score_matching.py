@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ from diffusion.analysis.score_matching import Probes, coordinate_trace, draw_pro
 from diffusion.networks import Network
 from diffusion.objectives.denoising import DenoisingLoss
 from diffusion.objectives.member import Member
+from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.parametrizations import Circle, Coefficients
 
 
@@ -67,7 +69,12 @@ def _frame(member: Member, level: Circle) -> _Frame:
 
 @dataclass(frozen=True)
 class InputLoss(DenoisingLoss):
-    """A loss of the network and of its derivative in the input; subclasses say which."""
+    """A loss of the network and of its derivative in the input; subclasses say which.
+
+    Every example has a noise level of its own.
+    """
+
+    version: ClassVar[int] = 1
 
     probes: int | None = None
     """Number of random vectors for each example; None: none, the trace is exact."""
@@ -100,6 +107,9 @@ class InputLoss(DenoisingLoss):
         if self.probes is not None:
             parts.append(draw_probes(self.law, (steps, batch, self.probes, x.shape[-1]), generator))
         return tuple(part.float() for part in parts)
+
+    def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
+        return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:
         inputs, tilted, conditions, numbers = batch[:4]

@@ -31,8 +31,8 @@ MEMBERS = 16
 SIZES = ((64, 256), (128, 512))
 """Width and batch."""
 
-STEPS = 64
-"""Enough that what happens once does not count."""
+STEPS, ALONE = 640, 64
+"""Of the stack and of what it is compared with: a long training draws ten steps at once and more."""
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
@@ -102,12 +102,12 @@ def against_loop(width: int, batch: int, loss: Loss = edm_loss) -> Ratio:
     """Processor time of one model in a loop of its own over that of one model of a stack."""
     return _each(
         paired(
-            lambda: plain_loop(width, batch, STEPS, loss),
+            lambda: plain_loop(width, batch, ALONE, loss),
             lambda: stack(width, batch, STEPS),
             rounds=3,
             now=time.process_time,
         ),
-        MEMBERS,
+        MEMBERS * STEPS / ALONE,
     )
 
 
@@ -117,12 +117,12 @@ def product_share(width: int, batch: int) -> Ratio:
     """
     best = min((1, 4, MEMBERS), key=lambda n: _seconds(width, batch, n) / n)
     found = paired(
-        lambda: products(width, batch, STEPS, best),
+        lambda: products(width, batch, ALONE, best),
         lambda: stack(width, batch, STEPS),
         rounds=3,
         now=time.process_time,
     )
-    return _each(found, MEMBERS / best)
+    return _each(found, MEMBERS / best * STEPS / ALONE)
 
 
 def _seconds(width: int, batch: int, members: int) -> float:

@@ -286,7 +286,8 @@ def test_an_example_is_a_point_between_data_and_observation(degradation: Degrada
     inputs, targets, found, weights = RestorationLoss().batches(member, clean, 1, 12_000, stream("observed"))
     assert torch.equal(targets[0].double(), clean.float().double().expand(12_000, 3))
     assert bool((weights == 1).all())
-    t = 0.5 * (found[0, :, 0].double() * (1 - 1e-3) + 1 + 1e-3)
+    label = found[0, :, 0].repeat_interleave(inputs.shape[1] // found.shape[1])  # examples share levels
+    t = 0.5 * (label.double() * (1 - 1e-3) + 1 + 1e-3)
     x_t = inputs[0].double() * torch.sqrt(t**2 + (1 - t) ** 2)[:, None]
     off = (x_t - (1 - t)[:, None] * clean - t[:, None] * degradation.map(clean)) / t[:, None]
     for band in (0, 1, 2):

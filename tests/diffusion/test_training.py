@@ -154,7 +154,8 @@ def test_an_example_is_data_plus_noise_of_its_level_and_the_answer_to_it(formula
     inputs, targets, conditions, weights = batches_of(taught, data, 1, batch, stream("lesson"))
     assert all(part.dtype == torch.float32 for part in (inputs, targets, conditions, weights))
     assert inputs.shape == targets.shape == (1, batch, 1)
-    nsr = formulation.noise_levels.quantile(stratified(1, batch, stream("lesson")), taught.schedule)[0]
+    levels = formulation.noise_levels.quantile(stratified(1, batch // 8, stream("lesson")), taught.schedule)[0]
+    nsr = levels.repeat_interleave(8)  # eight examples share a level
     level = Circle.at(nsr)
     c = taught.coefficients(level)
     z = inputs[0, :, 0].double() / c.c_in
@@ -166,7 +167,7 @@ def test_an_example_is_data_plus_noise_of_its_level_and_the_answer_to_it(formula
         assert ((answer - 0.3).abs() <= 1e-6 * (1 + c.c_skip.abs() + c.c_out.abs())).all()
     expected = formulation.weighting.on_target(nsr, c, taught.schedule, taught.dataset.std)
     torch.testing.assert_close(weights[0], expected.float())
-    torch.testing.assert_close(conditions[0], taught.condition(nsr).float())
+    torch.testing.assert_close(conditions[0], taught.condition(levels).float())
 
 
 @every_formulation
@@ -257,7 +258,8 @@ def fresh_losses(stack: TrainedStack, m: int, n: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         answer = stack.network(stack.rows[m : m + 1], inputs[None], conditions[None])[0]
     assert isinstance(taught.formulation, NoiseConditional)
-    nsr = taught.formulation.noise_levels.quantile(stratified(1, n, stream("lessons", m)), taught.schedule)[0]
+    levels = taught.formulation.noise_levels.quantile(stratified(1, n // 8, stream("lessons", m)), taught.schedule)[0]
+    nsr = levels.repeat_interleave(8)
     level = Circle.at(nsr)
     c = taught.coefficients(level)
     z = inputs[:, 0].double() / c.c_in
@@ -321,7 +323,7 @@ def trained(members: Sequence[Member], settings: Training, poisoned: str = "") -
 
 @pytest.mark.parametrize("dataset", [Uniform(), Torus()], ids=["line", "space"])
 @pytest.mark.parametrize(
-    ("width", "depth", "batch"), [(1, 1, 1), (17, 2, 7), (33, 3, 37), (64, 1, 50), (31, 2, 129)], ids=str
+    ("width", "depth", "batch"), [(1, 1, 1), (17, 2, 7), (33, 3, 37), (64, 1, 64), (31, 2, 129)], ids=str
 )
 def test_a_members_bits_do_not_depend_on_its_stack(dataset: Dataset, width: int, depth: int, batch: int) -> None:
     settings = Training(steps=12, batch=batch, width=width, depth=depth, data=500)
@@ -375,6 +377,70 @@ def test_outputs_and_gradients_of_a_member_do_not_depend_on_its_stack(
         out.square().sum().backward()
         assert weights.grad is not None
         return out.detach(), weights.grad
+
+    whole = answer(list(range(9)))
+    for members in ([0], [7], [8, 3], [5, 4, 3, 2, 1]):
+        for found, among_all in zip(answer(members), whole, strict=True):
+            assert torch.equal(found, among_all[members])
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.mark.parametrize(("dim", "width", "depth"), [(1, 17, 2), (3, 33, 3), (5, 8, 1)], ids=str)
+def test_what_a_network_is_fitted_with_is_its_answer_and_the_derivative_of_it(
+    dim: int, width: int, depth: int, groups: int
+) -> None:
+    """In float64, beside autograd and beside differences; padding has no gradient."""
+    network = StackedMLP(dim, width, depth)
+    numbers = torch.randn(2, network.size, generator=stream("fit"), dtype=torch.float64) * 0.3
+    rows = network.pack(network.unpack(numbers.float())).double().requires_grad_()
+    z = torch.randn(2, 12, dim, generator=stream("fit, z"), dtype=torch.float64)
+    c = torch.randn(2, groups, 13, generator=stream("fit, c"), dtype=torch.float64)
+    torch.testing.assert_close(network.fit(rows, z, c), network(rows, z, c), rtol=1e-12, atol=1e-12)
+    along = torch.randn(z.shape, generator=stream("fit, along"), dtype=torch.float64)
+
+    def slope(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        return torch.autograd.grad((answer(rows, z, c) * along).sum(), rows)[0]
+
+    named = network.unpack(slope(network.fit))
+    torch.testing.assert_close(slope(network.fit), slope(network), rtol=1e-12, atol=1e-12)
+    assert torch.equal(slope(network.fit) != 0, network.pack({k: v.float() for k, v in named.items()}) != 0)
+    v = torch.randn(rows.shape, generator=stream("fit, v"), dtype=torch.float64) * (rows != 0)
+    with torch.no_grad():
+        up, down = ((network.fit(rows + h * v, z, c) * along).sum() for h in (1e-5, -1e-5))
+    torch.testing.assert_close((slope(network.fit) * v).sum(), (up - down) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+def test_two_answers_that_are_fitted_at_once_do_not_share_memory() -> None:
+    network = StackedMLP(1, 16, 2)
+    rows = network.initialise([stream("twice")]).requires_grad_()
+    (first, second), c = torch.randn(2, 1, 8, 1, generator=stream("z")), torch.randn(1, 2, 13, generator=stream("c"))
+
+    def loss(z: Tensor) -> Tensor:
+        return (network.fit(rows, z, c) - 1).square().sum()
+
+    together = torch.autograd.grad(loss(first) + loss(second), rows)[0]
+    apart = [torch.autograd.grad(loss(z), rows)[0] for z in (first, second)]
+    torch.testing.assert_close(together, apart[0] + apart[1])
+    once = loss(first)
+    torch.autograd.grad(once, rows, retain_graph=True)
+    with pytest.raises(RuntimeError, match="is given once"):
+        torch.autograd.grad(once, rows)
+
+
+@pytest.mark.parametrize(("dim", "width", "depth", "batch"), [(1, 17, 2, 24), (3, 100, 3, 64), (5, 1, 1, 8)], ids=str)
+@pytest.mark.parametrize("shared", [1, 2, 8])
+def test_what_a_member_is_fitted_with_does_not_depend_on_its_stack(
+    dim: int, width: int, depth: int, batch: int, shared: int
+) -> None:
+    network = StackedMLP(dim, width, depth)
+    rows = torch.randn(9, network.size, generator=stream("fitted"))
+    z = torch.randn(9, batch, dim, generator=stream("z"))
+    c = torch.randn(9, batch // shared, 13, generator=stream("c"))
+
+    def answer(members: list[int]) -> tuple[Tensor, Tensor]:
+        weights = rows[members].clone().requires_grad_()
+        out = network.fit(weights, z[members], c[members])
+        return out.detach(), torch.autograd.grad(out.square().sum(), weights)[0]
 
     whole = answer(list(range(9)))
     for members in ([0], [7], [8, 3], [5, 4, 3, 2, 1]):
