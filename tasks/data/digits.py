@@ -90,4 +90,5 @@ class Digits(PointSet):
         return tuple((counts.double() / len(self.points)).tolist())
 
     def mode_of(self, x: Tensor) -> Tensor:
-        return torch.cat([self.labels[torch.cdist(part, self.points).argmin(1)] for part in x.split(_ROWS)])
+        points, labels = self.points.to(x.device), self.labels.to(x.device)
+        return torch.cat([labels[torch.cdist(part, points).argmin(1)] for part in x.split(_ROWS)])

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, PointSet, Torus, datasets
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.datasets.points import PointsOfClass
 from diffusion.datasets.truncated_normal import where_asked
@@ -107,7 +107,7 @@ def test_a_number_of_the_host_beside_the_device_is_refused_even_without_axes() -
 
 # --- laws -----------------------------------------------------------------------------------------
 
-EXACT = [name for name in datasets.names() if datasets.create(name).exact]
+EXACT = [entry.name for entry in datasets if entry.has_defaults and entry.cls().exact]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -435,7 +435,9 @@ def test_metrics_of_models_ask_a_model_where_it_is(name: str) -> None:
 def test_metrics_of_samples_measure_on_the_host(name: str) -> None:
     """A metric is one number, found by sorting, transport and quadrature: samples are copied first."""
     metric: Any = metrics.create(name)
-    law = next(law for law in (Gaussian(), Torus(), FourPoints()) if metric.refuses(law) is None)
+    whole = [entry.cls() for entry in datasets if entry.has_defaults]
+    laws = [*whole, *(law.of_class(0) for law in whole if law.classes)]
+    law = next(law for law in laws if metric.refuses(law) is None)
     samples = meta(20, law.dim)
     with pytest.raises(NotImplementedError, match="out of meta"):
         metric.evaluate(samples, law if metric.of == "samples" else samples)
