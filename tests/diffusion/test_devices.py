@@ -436,7 +436,7 @@ def test_metrics_of_samples_measure_on_the_host(name: str) -> None:
     """A metric is one number, found by sorting, transport and quadrature: samples are copied first."""
     metric: Any = metrics.create(name)
     whole = [entry.cls() for entry in datasets if entry.has_defaults]
-    laws = [*whole, *(law.of_class(0) for law in whole if law.classes)]
+    laws = [*whole, *(one for law in whole if law.classes and (one := law.of_class(0)))]
     law = next(law for law in laws if metric.refuses(law) is None)
     samples = meta(20, law.dim)
     with pytest.raises(NotImplementedError, match="out of meta"):
