@@ -44,6 +44,7 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
         assert abs(scores[True, steps] - scores[False, steps]) <= floor
 
 
+@pytest.mark.timeout(1500)  # three networks of images are trained
 def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> None:
     """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the
     weight 1.5, the autoencoder.
