@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from diffusion.formulations import ClassConditional, Denoising
+from diffusion.objectives import DenoisingLoss
 from tasks.messages import note_the_new_name
 from tasks.models import cell_of
 from tasks.models.named import formulation
@@ -44,8 +45,10 @@ def loaded(folder: Path, entry: dict[str, Any]) -> Study:
 
 @pytest.mark.parametrize(("entry", "note"), [(OLD, NOTE), (NEW, "")], ids=["old", "new"])
 def test_both_names_lead_to_the_ids_of_old_and_the_old_one_is_noted_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], entry: dict[str, Any], note: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any], note: str
 ) -> None:
+    """As when the parameter was renamed: the objective has had a new version since."""
+    monkeypatch.setattr(DenoisingLoss, "version", 1)
     note_the_new_name.cache_clear()
     study = loaded(tmp_path, entry)
     assert study == loaded(tmp_path, NEW)
