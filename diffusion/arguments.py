@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.devices import HOST, on_host, to_device
+from diffusion.devices import HOST, to_device
 from diffusion.errors import WrongValue
 
 S = TypeVar("S")
@@ -85,7 +85,7 @@ def at_a_level(method: OfNoisedPoints[S]) -> OfNoisedPoints[S]:
                     f"would run along the samples; accepted: one number, or a shape that broadcasts against {list(x.shape[:-1])} axis "
                     f"by axis, such as {[len(x)] + [1] * (x.ndim - 2)}"
                 )
-        if not on_host(x):
+        if not x.is_cpu:
             if self.on_device:
                 return method(self, x, to_device(alpha, x.device), to_device(sigma, x.device))
             here = (part.to(HOST) for part in (x, alpha, sigma))

@@ -40,14 +40,9 @@ def device_named(given: str | torch.device) -> torch.device:
     return torch.empty(0, device=found).device  # with its number, as tensors say where they are
 
 
-def on_host(x: Tensor) -> bool:
-    """Whether Python can look at the numbers of a tensor without waiting for anybody."""
-    return x.device.type == "cpu"
-
-
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device, itself if it is there. Nobody waits for a copy from the host."""
-    return x if x.device == device else x.to(device, non_blocking=on_host(x))
+    return x if x.device == device else x.to(device, non_blocking=x.is_cpu)
 
 
 def numbers(values: Sequence[Any], device: torch.device) -> Tensor:

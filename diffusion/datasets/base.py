@@ -36,7 +36,6 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import at_a_level, of_draws, wrap_own
-from diffusion.devices import on_host
 from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.registry import Component, Registry
 
@@ -234,7 +233,7 @@ def in_blocks(
     shape = torch.broadcast_shapes(x.shape[:-1], alpha.shape, sigma.shape)
     points = x.expand(*shape, x.shape[-1]).reshape(-1, x.shape[-1])
     alphas, sigmas = alpha.expand(shape).reshape(-1), sigma.expand(shape).reshape(-1)
-    block = block if on_host(x) else block << DEVICE_BLOCKS
+    block = block if x.is_cpu else block << DEVICE_BLOCKS
     out = torch.empty(len(points), *trailing, dtype=torch.float64, device=x.device)
     for start in range(0, len(points), block):
         rows = slice(start, start + block)

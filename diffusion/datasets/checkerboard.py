@@ -28,7 +28,7 @@ from torch import Tensor
 from diffusion.datasets import truncated_normal
 from diffusion.datasets.base import InBlocks, datasets, tree_sum
 from diffusion.datasets.truncated_normal import Branch
-from diffusion.devices import numbers, on_host, to_device
+from diffusion.devices import numbers, to_device
 from diffusion.errors import WrongValue
 
 _MOST_CELLS = 64
@@ -57,7 +57,7 @@ def _where(mask: Tensor, what: Branch, a: Tensor, s: Tensor, tau: Tensor) -> Ten
     """`what` on the elements that are asked for, 0 elsewhere: most intervals are too far away to
     matter.
     """
-    if not on_host(a):
+    if not a.is_cpu:
         return truncated_normal.where_asked(mask, what, a, s, tau)
     out = torch.zeros_like(a)
     index = mask.nonzero(as_tuple=True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset, in_blocks, tree_sum
-from diffusion.devices import HOST, numbers, on_host
+from diffusion.devices import HOST, numbers
 
 _BLOCK = 1 << 17  # pairs of component and point at a time
 
@@ -99,7 +99,7 @@ class DiagonalMixture(Dataset):
             found: Tensor = answer(_Posterior(log_weights, means, squares, x, alpha, sigma))
             return found
 
-        log_weights, means, squares = self._parameters if on_host(x) else self._parameters_on(x.device)
+        log_weights, means, squares = self._parameters if x.is_cpu else self._parameters_on(x.device)
         block = max(1, _BLOCK // len(self.weights))
         return in_blocks(of_rows, x, alpha, sigma, block=block, trailing=trailing)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import Dataset, in_blocks, tree_sum
 from diffusion.datasets.mixture_posteriors import Components, NearPosterior, Posterior, WidePosterior
-from diffusion.devices import on_host, to_device
+from diffusion.devices import to_device
 
 _BLOCK = 1 << 17  # pairs of component and point at a time: a megabyte for each temporary
 _MANY = 64  # components from which on the quick way is worth its while
@@ -80,7 +80,7 @@ class Mixture(Components):
         dimensions, on the host.
         """
         size, dim = self.means.shape
-        return on_host(self.means) and size >= _MANY and dim >= _LONG and len(self.squares) == 1
+        return self.means.is_cpu and size >= _MANY and dim >= _LONG and len(self.squares) == 1
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         dim = self.means.shape[1]
@@ -151,7 +151,7 @@ class Mixture(Components):
         self, answer: Callable[[Posterior], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, *trailing: int
     ) -> Tensor:
         def of_rows(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-            if not on_host(x) or len(self.means) < _MANY or len(self.squares) > 1:
+            if not x.is_cpu or len(self.means) < _MANY or len(self.squares) > 1:
                 return answer(NearPosterior(self, x, alpha, sigma))
             reach = 2 * self.half_squares.max()
             wide = self.squares[0] * (alpha * alpha) + sigma * sigma >= _WIDE * reach * (alpha * alpha)

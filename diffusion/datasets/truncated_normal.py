@@ -33,8 +33,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.devices import on_host
-
 FLAT_S = 1.0  # quadrature takes over below, and for tau < 4; 12 nodes are exact there to rounding
 _FLAT_TAU = 4.0
 _FAR = 8.0  # where 16 terms of the continued fraction are exact to rounding
@@ -203,7 +201,7 @@ def _by_branch(a: Tensor, s: Tensor, tau: Tensor, flat: Branch, edge: Branch, fa
     Elsewhere than on the host all branches are computed everywhere, rather than asking which are
     needed.
     """
-    if not on_host(a):
+    if not a.is_cpu:
         is_flat = (s < FLAT_S) & (tau < _FLAT_TAU)
         is_far = (a >= _FAR) & ~is_flat
         near = where_asked(~(is_flat | is_far), edge, a, s, tau)

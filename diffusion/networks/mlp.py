@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
-from diffusion.devices import on_host
 from diffusion.networks.base import FEATURES, Architecture, Image, Network, Parameters, architectures, blocked, padded
 from diffusion.networks.mlp_fit import Fit
 
@@ -127,7 +126,7 @@ class StackedMLP(Network):
         return affine("output", h)[..., : self._answers]
 
     def fit(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        if not on_host(rows):  # elsewhere memory is kept by torch, and what it holds is not written in turn
+        if not rows.is_cpu:  # elsewhere memory is kept by torch, and what it holds is not written in turn
             return self(rows, z, c)
         answers: Tensor = Fit.apply(self.views, self.depth, rows, self._blocked(z), c)  # type: ignore[no-untyped-call]
         return answers[..., : self._answers]

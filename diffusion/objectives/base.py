@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.devices import on_host
 from diffusion.networks import Network
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
@@ -115,7 +114,7 @@ class Networks:
         """How many points of a batch are evaluated at once without derivatives: as many as a
         processor's cache has room for; elsewhere many, since few large products are quicker.
         """
-        return self.network.points_at_once(len(self.members)) if on_host(self.rows) else _ON_DEVICE
+        return self.network.points_at_once(len(self.members)) if self.rows.is_cpu else _ON_DEVICE
 
 
 class Trainable:

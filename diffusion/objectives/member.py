@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.devices import numbers, on_host
+from diffusion.devices import numbers
 from diffusion.networks import features
 from diffusion.objectives.parametrizations import Circle, Coefficients
 from diffusion.objectives.recipe import Recipe
@@ -53,7 +53,7 @@ class Member:
         low, high = recipe.c_noise(self.schedule.nsr(ends), self.schedule)
         half = (high - low).abs() / 2
         middle, unit = (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
-        if not on_host(nsr):
+        if not nsr.is_cpu:
             middle, unit = numbers([float(middle), float(unit)], nsr.device)
         return features((recipe.c_noise(nsr, self.schedule) - middle) / unit)
 

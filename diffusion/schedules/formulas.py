@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import as_numbers
-from diffusion.devices import on_host
 from diffusion.errors import WrongValue
 
 Function = Callable[[Tensor], Tensor]
@@ -184,4 +183,4 @@ def _constant(text: str, value: float) -> Function:
         number = torch.tensor(float(value), dtype=torch.float64)
     except OverflowError as error:
         raise _refused(text, "a number in it is too large") from error
-    return lambda t: number if on_host(t) else torch.full((), float(value), dtype=torch.float64, device=t.device)
+    return lambda t: number if t.is_cpu else torch.full((), float(value), dtype=torch.float64, device=t.device)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from diffusion.devices import HOST, on_host, to_device
+from diffusion.devices import HOST, to_device
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import Schedule
 from diffusion.schedules.grids import Grid
@@ -70,7 +70,7 @@ class Level:
         """The same level where its numbers can be looked at: itself on the host; elsewhere what it
         was copied from, or, if it was computed there, a copy that is waited for.
         """
-        if on_host(self.sigma):
+        if self.sigma.is_cpu:
             return self
         return self.origin or _level(self._table().to(HOST), self.schedules)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Uniform
-from diffusion.metrics import ModelMetric, metrics
 from tasks.plan import Cell, Point, SamplingSettings, Shard, make_plan, points_of
 from tasks.plan.cell import digest
 from tasks.plan.shards import MOST_CELLS, packed
@@ -71,13 +70,6 @@ def test_a_metric_of_the_model_is_work_and_one_of_samples_is_not() -> None:
 
     assert work() == work("ks")
     assert work("nll") > work("score-error") > work()
-
-
-def test_every_model_metric_says_how_often_it_asks() -> None:
-    made = [metrics.create(entry.name) for entry in metrics if entry.has_defaults]
-    models = [metric for metric in made if isinstance(metric, ModelMetric)]
-    assert models
-    assert all(metric.evaluations > 0 for metric in models)
 
 
 @dataclasses.dataclass(frozen=True)
