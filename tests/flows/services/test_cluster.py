@@ -72,6 +72,13 @@ def test_ray_listens_on_loopback_only(ray_address: str) -> None:
     assert found <= LOOPBACK
 
 
+def test_a_local_ray_has_no_monitors(ray_address: str) -> None:  # noqa: ARG001
+    """Nobody adds machines to it, and nobody shows what its workers print."""
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid, _ in descendants(os.getpid())]
+    assert any(b"gcs_server" in command for command in commands)
+    assert [command for command in commands if b"monitor.py" in command] == []
+
+
 def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str) -> None:  # noqa: ARG001
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
