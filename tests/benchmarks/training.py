@@ -31,8 +31,13 @@ MEMBERS = 16
 SIZES = ((64, 256), (128, 512))
 """Width and batch."""
 
-STEPS, ALONE = 640, 64
-"""Of the stack and of what it is compared with: a long training draws ten steps at once and more."""
+STEPS = 640
+"""Of the loop and of the stack: what each needs before its first step is little beside them, and the
+stack draws ten at once.
+"""
+
+PRODUCTS = 64
+"""Steps of which the products alone are timed."""
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 
@@ -102,12 +107,12 @@ def against_loop(width: int, batch: int, loss: Loss = edm_loss) -> Ratio:
     """Processor time of one model in a loop of its own over that of one model of a stack."""
     return _each(
         paired(
-            lambda: plain_loop(width, batch, ALONE, loss),
+            lambda: plain_loop(width, batch, STEPS, loss),
             lambda: stack(width, batch, STEPS),
             rounds=3,
             now=time.process_time,
         ),
-        MEMBERS * STEPS / ALONE,
+        MEMBERS,
     )
 
 
@@ -117,12 +122,12 @@ def product_share(width: int, batch: int) -> Ratio:
     """
     best = min((1, 4, MEMBERS), key=lambda n: _seconds(width, batch, n) / n)
     found = paired(
-        lambda: products(width, batch, ALONE, best),
+        lambda: products(width, batch, PRODUCTS, best),
         lambda: stack(width, batch, STEPS),
         rounds=3,
         now=time.process_time,
     )
-    return _each(found, MEMBERS / best * STEPS / ALONE)
+    return _each(found, MEMBERS / best * STEPS / PRODUCTS)
 
 
 def _seconds(width: int, batch: int, members: int) -> float:
