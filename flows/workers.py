@@ -28,13 +28,13 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
-from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from rich.text import Text
 
 from flows.board import SharedBoard
 from flows.events import ShardSwept, ShardTrained
 from flows.resources import Claims, options
+from flows.task_runner import TellingRayTaskRunner
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
 
@@ -67,7 +67,7 @@ class Workers:
         claims: Claims,
     ) -> None:
         self._requests, self._stored, self._board, self._claims = requests, stored, board, claims
-        self._runner = RayTaskRunner()
+        self._runner = TellingRayTaskRunner()
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
         self._waiting: dict[Any, tuple[int, Shard, Task[..., Any], PrefectRayFuture[Any]]] = {}

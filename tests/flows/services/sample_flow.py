@@ -4,7 +4,8 @@ import os
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect_ray import RayTaskRunner
+
+from flows.task_runner import TellingRayTaskRunner
 
 
 @task(cache_policy=NO_CACHE, log_prints=False)
@@ -13,7 +14,7 @@ def nothing(index: int) -> tuple[int, int, str | None]:
     return index, os.getpid(), os.environ.get("PREFECT_API_URL")
 
 
-@flow(task_runner=RayTaskRunner(), name="sample-flow")
+@flow(task_runner=TellingRayTaskRunner(), name="sample-flow")
 def sample_flow(count: int) -> list[tuple[int, int, str | None]]:
     get_run_logger().info("a line for the server, not for the console")
     return [future.result() for future in nothing.map(range(count))]
