@@ -1,4 +1,5 @@
-"""Ray as the task runner of our flows: a task run's answer is given when Prefect has been told of it."""
+"""Ray as the task runner of our flows: an answer is given when Prefect has been told of the task run.
+"""
 
 from __future__ import annotations
 
