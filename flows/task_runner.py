@@ -1,5 +1,4 @@
-"""Ray as the task runner of our flows: an answer is given when Prefect has been told of the task run.
-"""
+"""Ray as the task runner of our flows: it answers when Prefect has been told of the task run."""
 
 from __future__ import annotations
 
