@@ -17,7 +17,7 @@ A metric of models, finally, is repeated by every row that asks the model anythi
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,14 +114,24 @@ def higher_is_better(points: xr.Dataset, column: str) -> bool:
     """Whether larger values of a column are better: those of a metric that says so, and of what
     stands beside it.
     """
-    return bool(points[column].attrs.get("better") == "higher")
+    return says_higher(points[column].attrs)
 
 
 def of_models(points: xr.Dataset, column: str) -> bool:
     """Whether a column is of a metric of models, which all points of a cell repeat, or stands
     beside one.
     """
-    return bool(points[column].attrs.get("of") == "models")
+    return says_models(points[column].attrs)
+
+
+def says_higher(attributes: Mapping[str, object]) -> bool:
+    """Whether a variable with these attributes says that its larger values are better."""
+    return attributes.get("better") == "higher"
+
+
+def says_models(attributes: Mapping[str, object]) -> bool:
+    """Whether a variable with these attributes says that its metric looks at models."""
+    return attributes.get("of") == "models"
 
 
 def distinct(floors: Iterable[float]) -> list[float]:

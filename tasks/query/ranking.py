@@ -20,14 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from tasks.columns import CONFIGURATION, GENERATION, OF_SAMPLER, MetricColumns, higher_is_better, metrics_among
+from tasks.columns import CONFIGURATION, GENERATION, OF_SAMPLER, MetricColumns, metrics_among
 from tasks.messages import shown
 from tasks.query.records import chosen, metric_columns
 from tasks.query.reductions import reduced
 from tasks.statistics.decision import LINEAR, against_first, by_seed
-from tasks.where.columns import Columns, Groups, check, factorize, frame_of
+from tasks.where.columns import Columns, Groups, PointColumns, Points, check, factorize, frame_of, of_points
 from tasks.where.conditions import satisfied
 from tasks.where.language import QueryError
 
@@ -64,7 +63,9 @@ class Configurations:
         return means.astype(np.int64) if (means % 1 == 0).all() and (np.abs(means) < 2**53).all() else means
 
 
-def configurations(points: xr.Dataset, at: str | None, where: str | None, apart: Sequence[str] = ()) -> Configurations:
+def configurations(
+    points: PointColumns, at: str | None, where: str | None, apart: Sequence[str] = ()
+) -> Configurations:
     """The configurations of the points that satisfy `where`, all of whose points satisfy `at`.
 
     Without those that set out from data or from an observation, where others of the data set are
@@ -123,11 +124,11 @@ def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: 
         )
 
 
-def _axes(points: xr.Dataset) -> list[str]:
+def _axes(points: PointColumns) -> list[str]:
     return [*CONFIGURATION, *(name for name in OF_SAMPLER if name in points)]
 
 
-def _metric(points: xr.Dataset, metric: str | None) -> str:
+def _metric(points: PointColumns, metric: str | None) -> str:
     there = metric_columns(points)
     if metric is None:
         plain = metrics_among(there)
@@ -139,7 +140,7 @@ def _metric(points: xr.Dataset, metric: str | None) -> str:
 
 
 def rank(
-    points: xr.Dataset,
+    points: Points,
     of: str = "sampler",
     metric: str | None = None,
     at: str | None = None,
@@ -168,6 +169,7 @@ def rank(
         QueryError: an unknown name, a condition that makes no sense, several data sets compared
             with each other, or several points for one configuration and seed.
     """
+    points = of_points(points)
     metric = _metric(points, metric)
     check("--best", [of], _axes(points))
     check("--by", by, _axes(points))
@@ -175,7 +177,7 @@ def rank(
     found = configurations(points, at, where, by)
     _refuse_mixed_data_sets(found, (of, *by), metric)
     statistics = reduced(found.columns[metric], found.codes, ["mean", "sem", "count"])
-    sign = -1.0 if higher_is_better(points, metric) else 1.0
+    sign = -1.0 if points.higher_is_better(metric) else 1.0
     table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**statistics, place=np.arange(len(found)))
     table = table[table["count"] > 0].assign(cost=lambda t: sign * t["mean"])
     best = table.sort_values([*by, "cost", "nfe", *CONFIGURATION], kind="stable").drop_duplicates([*by, of])
@@ -221,7 +223,7 @@ def _by_seed(found: Configurations, metric: str, places: np.ndarray) -> np.ndarr
 
 
 def pareto(
-    points: xr.Dataset,
+    points: Points,
     objectives: Sequence[str] = ("w1", "nfe"),
     by: Sequence[str] = (),
     where: str | None = None,
@@ -241,6 +243,7 @@ def pareto(
     Raises:
         QueryError: as `rank`; also without objectives.
     """
+    points = of_points(points)
     metrics = metric_columns(points)
     objectives = list(dict.fromkeys(objectives))
     if not objectives:
@@ -257,7 +260,7 @@ def pareto(
         if name in metrics:
             numbers = reduced(found.columns[name], found.codes, ["mean", "sem", "count"])
             by_name |= {MetricColumns(name).statistic(statistic): values for statistic, values in numbers.items()}
-            costs[:, k] = -numbers["mean"] if higher_is_better(points, name) else numbers["mean"]
+            costs[:, k] = -numbers["mean"] if points.higher_is_better(name) else numbers["mean"]
         else:
             by_name[name] = found.mean(name)
             costs[:, k] = by_name[name]

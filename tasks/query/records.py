@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from tasks.columns import CONFIGURATION, PLACE, MetricColumns, higher_is_better, metric_names, of_models
+from tasks.columns import CONFIGURATION, PLACE, MetricColumns
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS, reduced
-from tasks.where.columns import Columns, Groups, check, factorize, frame_of, of_frame, of_points
+from tasks.where.columns import Columns, Groups, Points, check, factorize, frame_of, of_frame, of_points
 from tasks.where.conditions import satisfied
 
 
@@ -24,7 +23,7 @@ def where(frame: pd.DataFrame, expression: str, option: str = "--where") -> np.n
     return satisfied(expression, columns, columns.size, option)
 
 
-def chosen(points: xr.Dataset, expression: str | None) -> Columns:
+def chosen(points: Points, expression: str | None) -> Columns:
     """The columns of the points that satisfy `expression`; of all if there is none.
 
     Raises:
@@ -34,13 +33,14 @@ def chosen(points: xr.Dataset, expression: str | None) -> Columns:
     return columns.rows(satisfied(expression, columns, columns.size)) if expression else columns
 
 
-def metric_columns(points: xr.Dataset) -> list[str]:
+def metric_columns(points: Points) -> list[str]:
     """Every column that can be asked for as a metric: the metrics, then what stands beside them."""
-    known = metric_names(points)
-    return [*known, *(name for m in known for name in MetricColumns(m).beside if name in points)]
+    columns = of_points(points)
+    known = columns.metrics()
+    return [*known, *(name for m in known for name in MetricColumns(m).beside if name in columns)]
 
 
-def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
+def pooled(points: Points, expression: str | None = None) -> str | None:
     """What a mean over seeds would mix up: networks that were trained in different ways under the
     same labels; None if nothing.
     """
@@ -59,7 +59,7 @@ def pooled(points: xr.Dataset, expression: str | None = None) -> str | None:
 
 
 def query(
-    points: xr.Dataset,
+    points: Points,
     expression: str | None = None,
     by: Sequence[str] = (),
     metrics: Sequence[str] = (),
@@ -74,15 +74,15 @@ def query(
     Raises:
         QueryError: a name is no column or no statistic, or the expression cannot be understood.
     """
-    columns = of_points(points)
-    known, there = metric_names(points), metric_columns(points)
+    whole = of_points(points)
+    known, there = whole.metrics(), metric_columns(whole)
     for kind, requested, accepted in (
         ("metric", metrics, there),
-        ("--by", by, list(columns)),
+        ("--by", by, list(whole)),
         ("--stat", statistics, list(STATISTICS)),
     ):
         check(kind, requested, accepted)
-    columns = chosen(points, expression)
+    columns = chosen(whole, expression)
     requested_metrics = list(dict.fromkeys(metrics or known))
     if not by:
         wanted = {*requested_metrics, *(name for m in requested_metrics for name in MetricColumns(m).beside)}
@@ -93,9 +93,9 @@ def query(
     by_name = dict(groups.labels)
     for metric in requested_metrics:
         values = columns[metric]
-        if of_models(points, metric) and "cell_id" in columns:
+        if whole.of_models(metric) and "cell_id" in columns:
             values = _once(values, groups.codes, columns["cell_id"])
-        numbers = reduced(values, groups.codes, statistics, higher=higher_is_better(points, metric))
+        numbers = reduced(values, groups.codes, statistics, higher=whole.higher_is_better(metric))
         by_name |= {MetricColumns(metric).statistic(name): values for name, values in numbers.items()}
     return frame_of(by_name)
 

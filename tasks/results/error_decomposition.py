@@ -18,33 +18,66 @@ either. Where the data set has no exact denoiser there is only the floor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tasks.columns import PARTS, MetricColumns
+from tasks.texts import Coded, places
 
-_QUESTION = ("dataset", "schedule", "sampler", "grid", "steps", "seed", "samples", "start")
+QUESTION = ("dataset", "schedule", "sampler", "grid", "steps", "seed", "samples", "start")
+_MOST_PLACES = 1 << 62  # of a product of numbers of labels that fits an integer
 
 
-def split(table: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns ``<metric>_<part>`` and ``<metric>_limit`` of every metric; NaN where there is no
-    exact row to compare with.
+def exact_rows(question: Sequence[Coded], candidates: np.ndarray) -> np.ndarray:
+    """Of each row, the first candidate that was asked the same; -1 where there is none ``[row]``.
+
+    Args:
+        question: the columns of `QUESTION`.
+        candidates: which rows are of the exact denoiser and answered ``[row]``.
     """
-    split_metrics = [m for m in map(MetricColumns, metrics) if m.limit in table]
-    if not split_metrics:
-        return {}
-    import pandas as pd
+    key, size = np.zeros(len(candidates), dtype=np.int64), 1
+    for column in question:
+        codes, number = places(column)
+        if size * number > _MOST_PLACES:
+            labels, key = np.unique(key, return_inverse=True)
+            size = len(labels)
+        key, size = key * number + codes, size * number
+    of_exact = np.flatnonzero(candidates)
+    if not len(of_exact):
+        return np.full(len(key), -1)
+    known, first = np.unique(key[of_exact], return_index=True)
+    place = np.minimum(np.searchsorted(known, key), len(known) - 1)
+    return np.where(known[place] == key, of_exact[first[place]], -1)
 
-    names = [name for m in split_metrics for name in (m.name, m.limit)]
-    frame = pd.DataFrame({name: table[name] for name in (*_QUESTION, *names)})
-    exact = frame[(table["formulation"] == "exact") & (table["status"] == "ok")].drop_duplicates(list(_QUESTION))
-    paired = frame[list(_QUESTION)].merge(exact, on=list(_QUESTION), how="left")
-    columns: dict[str, np.ndarray] = {}
-    for m in split_metrics:
-        own, floor = table[m.name], table[m.floor]
-        at_steps, limit = paired[m.name].to_numpy(), paired[m.limit].to_numpy()
-        known = [own - at_steps, at_steps - limit, limit - floor]  # in the order of `PARTS`
-        found = dict(zip((*(m.parts[part] for part in PARTS), m.limit), (*known, limit), strict=True))
-        columns |= {name: np.where(np.isnan(own), np.nan, values) for name, values in found.items()}
-    return columns
+
+def parts(metric: MetricColumns, values: Mapping[str, np.ndarray], exact: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns ``<metric>_<part>`` and ``<metric>_limit`` of a metric; NaN where there is no
+    exact row to compare with.
+
+    Args:
+        metric: whose.
+        values: the metric's column, that of its floor and the stored one of its limit.
+        exact: which row each is compared with, as `exact_rows` finds it ``[row]``.
+    """
+    own, floor = values[metric.name], values[metric.floor]
+    known = exact >= 0
+    at_steps, limit = (np.where(known, values[name][exact], np.nan) for name in (metric.name, metric.limit))
+    differences = [own - at_steps, at_steps - limit, limit - floor]  # in the order of `PARTS`
+    found = dict(zip((*(metric.parts[part] for part in PARTS), metric.limit), (*differences, limit), strict=True))
+    return {name: np.where(np.isnan(own), np.nan, column) for name, column in found.items()}
+
+
+def split_metrics(names: Mapping[str, object], metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that are split: what was stored has their limit."""
+    return [name for name in metrics if MetricColumns(name).limit in names]
+
+
+def split(table: Mapping[str, np.ndarray], metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """The parts of every metric that has a limit, of a table that holds everything."""
+    requested = split_metrics(table, metrics)
+    if not requested:
+        return {}
+    candidates = (table["formulation"] == "exact") & (table["status"] == "ok")
+    exact = exact_rows([table[name] for name in QUESTION], candidates)
+    return {n: values for m in requested for n, values in parts(MetricColumns(m), table, exact).items()}

@@ -7,22 +7,24 @@ samples = open_samples("results", point_id)            # xarray.DataArray [sampl
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffusion.errors import WrongInput
-from tasks.columns import COORDINATES, FACTS, MetricColumns, metrics_among
 from tasks.plain import Spec
-from tasks.results.error_decomposition import split
+from tasks.results.points import EXACT_ROW, Layout, columns_of, dataset_of, layout_of, row_of_the_exact
 from tasks.store import (
     Derived,
     MetricFacts,
     NotStored,
+    Snapshot,
     Store,
     has_facts,
     read_cells,
+    read_coded_points,
     read_curves,
     read_metrics,
     read_places,
@@ -34,11 +36,11 @@ from tasks.store import (
     study_names,
     trained_cells,
 )
+from tasks.texts import Coded, decoded, taken
+from tasks.where.columns import Columns, PointColumns
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_HIDDEN = {"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"}
 
 
 class UnknownStudy(WrongInput, LookupError):
@@ -53,9 +55,9 @@ class Answers:
     """
 
     def __init__(self, store: Store, study: str | None = None, as_of: str | None = None) -> None:
-        self._store, self.name, self._as_of = store, study, as_of
+        self._store, self.name = store, study
         with store.reading("its studies"):
-            self._root = store.group(as_of)
+            self._root, self.snapshot = store.opened(as_of)
             names = study_names(self._root)
         if study is not None and study not in names:
             raise UnknownStudy(
@@ -72,50 +74,56 @@ class Answers:
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Where these numbers come from: snapshot, time, versions, device."""
-        snapshot = self._store.snapshot(self._as_of)
-        entry = next((e for e in self._store.history() if e["snapshot"] == snapshot), None)
-        metadata = entry["metadata"] if entry else {}
-        texts = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-        return {"snapshot": snapshot, "time": entry["time"] if entry else "", "store": self._store.uri, **texts}
+        return provenance_of(self._store.uri, self.snapshot)
 
     @cached_property
-    def _table(self) -> dict[str, np.ndarray]:
+    def coded(self) -> Mapping[str, Coded]:
+        """The stored columns of these points, not decoded."""
         with self._store.reading("its points"):
-            columns = read_points(self._root)
+            columns = read_coded_points(self._root)
             if self._derived is not None:
                 columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
             requested_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
         if self.name:
-            rows = {point: row for row, point in enumerate(columns["point_id"].tolist())}
-            requested = [rows[point] for point in requested_ids if point in rows]
-            columns = {name: values[requested] for name, values in columns.items()}
+            rows = {point: row for row, point in enumerate(decoded(columns["point_id"]).tolist())}
+            requested = np.array([rows[point] for point in requested_ids if point in rows], dtype=np.intp)
+            columns = {name: taken(column, requested) for name, column in columns.items()}
         return columns
 
-    def table(self) -> dict[str, np.ndarray]:
+    @cached_property
+    def _table(self) -> Columns:
+        coded = self.coded
+        return Columns(list(coded), len(coded["point_id"]), lambda name: decoded(coded[name]))
+
+    def table(self) -> Mapping[str, np.ndarray]:
         """The stored columns of these points, text as text; what is for the planner rather than for
         readers.
         """
         return self._table
 
     @cached_property
+    def layout(self) -> Layout:
+        """What there is in `points`."""
+        # a shared store may hold metrics that this study did not ask for
+        return layout_of(self.coded, self._asks if self.name else lambda _: True, self.metrics)
+
+    @cached_property
+    def columns(self) -> PointColumns:
+        """The columns of `points`, without xarray."""
+        return columns_of(self.layout, self.column, {**self.provenance, "study": self.name or ""})
+
+    def column(self, name: str) -> Coded:
+        """One of `Layout.stored`."""
+        return self._exact_row if name == EXACT_ROW else self.coded[name]
+
+    @cached_property
+    def _exact_row(self) -> np.ndarray:
+        return row_of_the_exact(self.coded)
+
+    @cached_property
     def points(self) -> xr.Dataset:
         """One entry per point: coordinates, metrics, floors, seconds; provenance in the attributes."""
-        import xarray as xr
-
-        columns = {n: v for n, v in self._table.items() if n not in _HIDDEN}
-        metrics = metrics_among(columns)
-        for name in metrics:
-            columns.pop(MetricColumns(name).version, None)
-        if self.name:  # a shared store may hold metrics that this study did not ask for
-            for unwanted in (m for m in metrics if not self._asks(m)):
-                for name in (unwanted, *MetricColumns(unwanted).beside):
-                    columns.pop(name, None)
-            metrics = [m for m in metrics if m in columns]
-        columns |= split(self._table, tuple(metrics))
-        labels = {name: ("point", columns.pop(name)) for name in (*COORDINATES, *FACTS, "error")}
-        said = {name: _said(self.metrics.get(m)) for m in metrics for name in (m, *MetricColumns(m).beside)}
-        data = {name: ("point", values, said.get(name, {})) for name, values in sorted(columns.items())}
-        return xr.Dataset(data, coords=labels, attrs={**self.provenance, "study": self.name or ""})
+        return dataset_of(self.columns, self.layout.types)
 
     def _asks(self, metric: str) -> bool:
         """Whether the study asks for the metric of that column, or may: of a class that is not
@@ -239,9 +247,10 @@ class Answers:
         )
 
 
-def _said(facts: MetricFacts | None) -> dict[str, str]:
-    """What a variable says of itself: which of its values are better, and what its metric looks at."""
-    return {} if facts is None else {"better": facts.better, "of": facts.of}
+def provenance_of(store: str, snapshot: Snapshot) -> dict[str, str]:
+    """Where the numbers of a snapshot come from, as the attributes of its points."""
+    texts = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in snapshot.metadata.items()}
+    return {"snapshot": snapshot.id, "time": snapshot.time.isoformat(timespec="seconds"), "store": store, **texts}
 
 
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:

@@ -31,6 +31,7 @@ from tasks.store.reading import (
     has_facts,
     point_columns,
     read_cells,
+    read_coded_points,
     read_curves,
     read_metrics,
     read_places,
@@ -44,6 +45,7 @@ from tasks.store.reading import (
 )
 from tasks.store.repository import Store
 from tasks.store.schema import FACTS, NO_ROW, SCHEMA, Derived, MetricFacts
+from tasks.store.storage import Snapshot
 from tasks.store.writing import Coordinator, Rows
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "NotStored",
     "Removed",
     "Rows",
+    "Snapshot",
     "Store",
     "StoreDamaged",
     "StoreLocked",
@@ -67,6 +70,7 @@ __all__ = [
     "has_facts",
     "point_columns",
     "read_cells",
+    "read_coded_points",
     "read_curves",
     "read_metrics",
     "read_places",

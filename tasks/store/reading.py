@@ -20,6 +20,7 @@ from tasks.store.checks import crc
 from tasks.store.errors import Damaged, NotStored
 from tasks.store.nodes import Selection, group_in, values_in
 from tasks.store.schema import CELLS, NO_ROW, POINTS, UNKNOWN, MetricFacts, key_of_study, schema_in, study_of_key
+from tasks.texts import Coded
 
 _WITH_FACTS = 3
 
@@ -52,6 +53,11 @@ def read_points(
     if _old(root):
         return schema1.read_points(root, names, rows)
     return tables.read(group_in(root, "points"), POINTS.key, names, rows)
+
+
+def read_coded_points(root: zarr.Group) -> dict[str, Coded]:
+    """All columns of the points but `spec`, as `read_points` has them, not decoded."""
+    return dict(schema1.read_points(root)) if _old(root) else tables.read_coded(group_in(root, "points"), POINTS.key)
 
 
 def read_cells(root: zarr.Group, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:

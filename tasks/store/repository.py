@@ -15,7 +15,7 @@ from tasks.store.history import YOUNGEST, Removed
 from tasks.store.lock import hold
 from tasks.store.migration import Derive, migrate
 from tasks.store.schema import SCHEMA, schema_of
-from tasks.store.storage import Conflict, Place, Repository
+from tasks.store.storage import Conflict, Place, Repository, Snapshot
 from tasks.store.writing import Coordinator, lay_out
 
 _OF_ICECHUNK = {"refs", "snapshots", "transactions", "manifests", "chunks", "attributes", "config.yaml", "repo"}
@@ -74,17 +74,26 @@ class Store:
         """The root group of a snapshot (the newest unless `as_of` names one), read-only;
         `tasks.store.reading` reads it.
         """
-        return self._opened(as_of)[0]
+        return self.opened(as_of)[0]
 
     def snapshot(self, as_of: str | None = None) -> str:
         """The id of a snapshot: of the newest, or of that which a tag, an id, the begin of an id or
         a time names.
         """
-        return self._opened(as_of)[1]
+        return self.look(as_of).id
 
-    def _opened(self, as_of: str | None) -> tuple[zarr.Group, str]:
-        with reading_stored(self.uri, f"read it{f' as of {as_of}' if as_of else ''}"):
+    def look(self, as_of: str | None = None) -> Snapshot:
+        """What is said of a snapshot; nothing of what it holds is read."""
+        with self._reading_as_of(as_of):
+            return self._repository.look(history.reference(self.uri, self._repository, as_of))
+
+    def opened(self, as_of: str | None = None) -> tuple[zarr.Group, Snapshot]:
+        """The root group of a snapshot as `group` gives it, and what is said of that snapshot."""
+        with self._reading_as_of(as_of):
             return self._repository.reading(history.reference(self.uri, self._repository, as_of))
+
+    def _reading_as_of(self, as_of: str | None) -> contextlib.AbstractContextManager[None]:
+        return reading_stored(self.uri, f"read it{f' as of {as_of}' if as_of else ''}")
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[None]:

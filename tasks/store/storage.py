@@ -152,24 +152,28 @@ class Repository:
         """A new one."""
         return cls(icechunk.Repository.create(place.storage(), config=_config()))
 
-    def reading(self, reference: Mapping[str, str]) -> tuple[zarr.Group, str]:
-        """The root group of a snapshot, read-only, and the snapshot's id."""
+    def reading(self, reference: Mapping[str, str]) -> tuple[zarr.Group, Snapshot]:
+        """The root group of a snapshot, read-only, and what is said of the snapshot."""
         session = self._raw.readonly_session(branch=reference.get("branch"), snapshot_id=reference.get("snapshot_id"))
-        return zarr.open_group(session.store, mode="r"), self._sound(session)
+        return zarr.open_group(session.store, mode="r"), self._sound(str(session.snapshot_id))
+
+    def look(self, reference: Mapping[str, str]) -> Snapshot:
+        """What is said of a snapshot."""
+        return self._sound(reference.get("snapshot_id") or self.tip())
 
     def begin(self) -> tuple[icechunk.Session, zarr.Group, str]:
         """A transaction: its session, its root group, and the snapshot that it builds on."""
         session = self._raw.writable_session(MAIN)
-        return session, zarr.open_group(session.store, mode="a"), self._sound(session)
+        return session, zarr.open_group(session.store, mode="a"), self._sound(str(session.snapshot_id)).id
 
-    def _sound(self, session: icechunk.Session) -> str:
-        """The id of a session's snapshot. Raises `Damaged` if its file holds another one, which
-        Icechunk does not mind.
+    def _sound(self, snapshot: str) -> Snapshot:
+        """What is said of the snapshot of that id. Raises `Damaged` if its file holds another one,
+        which Icechunk does not mind.
         """
-        snapshot, found = str(session.snapshot_id), str(self._raw.lookup_snapshot(session.snapshot_id).id)
-        if found != snapshot:
-            raise Damaged(f"the file of snapshot {snapshot} holds snapshot {found}")
-        return snapshot
+        found = self.information(snapshot)
+        if found.id != snapshot:
+            raise Damaged(f"the file of snapshot {snapshot} holds snapshot {found.id}")
+        return found
 
     def commit(self, session: icechunk.Session, message: str, metadata: Mapping[str, object]) -> str:
         """End a transaction; the new snapshot's id.

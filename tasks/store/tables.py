@@ -10,6 +10,8 @@ that is misplaced as another's), it is refused and never returned.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,7 @@ from tasks.store.checks import ABSENT, chained, crc, curve_checks, row_checks
 from tasks.store.errors import Damaged
 from tasks.store.nodes import WHOLE, Selection, array_in, values_in
 from tasks.store.schema import UNKNOWN, Table
+from tasks.texts import Coded, Texts, decoded
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -129,11 +132,11 @@ def columns_of(group: zarr.Group) -> dict[str, tuple[str, ...]]:
 
 def read_ids(group: zarr.Group) -> np.ndarray:
     """Ids of all rows, as text."""
-    return _as_text(values_in(group, "id"))
+    return _as_bytes(values_in(group, "id")).astype(str)
 
 
-def _as_text(ids: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(ids).view(f"S{ID_BYTES}").reshape(-1).astype(str)
+def _as_bytes(ids: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(ids).view(f"S{ID_BYTES}").reshape(-1)
 
 
 def read_texts(group: zarr.Group, name: str) -> list[str]:
@@ -163,45 +166,71 @@ def read(
         Damaged: a row is not what was written.
         KeyError: a column is not there.
     """
-    columns = columns_of(group)
-    blocks = {kind: values_in(group, kind) for kind in columns}
-    ids = values_in(group, "id")
-    _verify(group, ids, blocks)
-    known = [
-        key,
-        *(
-            name
-            for kind in columns
-            for name in columns[kind]
-            if hidden or kind != "integers" or not name.endswith("_check")
-        ),
-    ]
+    found = _verified(group)
+    known = [key, *found.names(hidden=hidden)]
     if names is not None and (strange := set(names) - {*known, "spec"}):
         raise KeyError(f"no column {', '.join(sorted(strange))} in {group.path}; there are {', '.join(known)}, spec")
     wanted = known if names is None else list(names)
     chosen = WHOLE if rows is None else rows
-    words = np.array(["", *read_texts(group, "words")], dtype=object) if set(wanted) & set(columns["labels"]) else None
-    found: dict[str, np.ndarray] = {}
-    if key in wanted:
-        found[key] = _as_text(ids[chosen])
-    for kind, of_kind in columns.items():
-        for place, name in enumerate(of_kind):
-            if name in wanted:
-                values = blocks[kind][chosen, place]
-                found[name] = values if words is None or kind != "labels" else _decoded(values, words, name)
+    columns = {name: decoded(found.column(name, key, chosen)) for name in known if name in wanted}
     if "spec" in wanted:
-        found["spec"] = _specs(group, blocks["integers"][:, columns["integers"].index("spec_check")])[chosen]
-    return found
+        columns["spec"] = _specs(group, decoded(found.column("spec_check", key, WHOLE)))[chosen]
+    return columns
 
 
-def _decoded(codes: np.ndarray, words: np.ndarray, name: str) -> np.ndarray:
-    if name in _LONG:
-        return np.asarray(words[codes + 1])
+def read_coded(group: zarr.Group, key: str) -> dict[str, Coded]:
+    """All columns but specs and checksums, not decoded. Raises as `read`."""
+    found = _verified(group)
+    return {name: found.column(name, key, WHOLE) for name in (key, *found.names())}
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A table that is what was written."""
+
+    group: zarr.Group
+    columns: Mapping[str, tuple[str, ...]]
+    ids: np.ndarray
+    blocks: Mapping[str, np.ndarray]
+
+    def names(self, *, hidden: bool = False) -> list[str]:
+        """The columns beside the ids, checksums only if they are asked for."""
+        return [
+            name
+            for kind, names in self.columns.items()
+            for name in names
+            if hidden or kind != "integers" or not name.endswith("_check")
+        ]
+
+    def column(self, name: str, key: str, rows: Selection) -> Coded:
+        """The ids under the name `key`, or the column of another name."""
+        if name == key:
+            return _as_bytes(self.ids[rows])
+        kind = next(kind for kind, names in self.columns.items() if name in names)
+        values = self.blocks[kind][rows, self.columns[kind].index(name)]
+        return values if kind != "labels" else _texts(values, self.words, name)
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """What the labels are codes of, plus one; the first is the empty text."""
+        return np.array(["", *read_texts(self.group, "words")], dtype=object)
+
+
+def _verified(group: zarr.Group) -> _Verified:
+    columns = columns_of(group)
+    blocks = {kind: values_in(group, kind) for kind in columns}
+    ids = values_in(group, "id")
+    _verify(group, ids, blocks)
+    return _Verified(group, columns, ids, blocks)
+
+
+def _texts(codes: np.ndarray, words: np.ndarray, name: str) -> Texts:
     used = np.flatnonzero(np.bincount(codes + 1, minlength=len(words)))
-    place = np.zeros(len(words), dtype=np.intp)
+    place = np.zeros(len(words), dtype=np.int32)
     place[used] = np.arange(len(used))
-    texts = np.array(words[used].tolist(), dtype=str) if len(used) else np.zeros(0, dtype="<U1")
-    return np.asarray(texts[place[codes + 1]])
+    if name in _LONG:
+        return Texts(place[codes + 1], words[used])
+    return Texts(place[codes + 1], np.array(words[used].tolist(), dtype=str) if len(used) else np.zeros(0, dtype="<U1"))
 
 
 def _specs(group: zarr.Group, checks: np.ndarray) -> np.ndarray:

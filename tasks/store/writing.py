@@ -59,7 +59,8 @@ class Coordinator:
         self.before = held.before
         self._repository, self._held = repository, held
         with reading_stored(uri, "read its tables"):
-            root, self._tip = repository.reading({"branch": "main"})
+            root, tip = repository.reading({"branch": "main"})
+            self._tip = tip.id
             self._points, self._cells = Index.of(group_in(root, "points")), Index.of(group_in(root, "cells"))
 
     def commit_study(

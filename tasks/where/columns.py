@@ -8,10 +8,11 @@ asked for. Here a column is read when its name comes up, and groups are formed f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tasks.columns import metrics_among, says_higher, says_models
 from tasks.messages import nearest, shown
 from tasks.where.conditions import listed
 from tasks.where.language import UnknownColumn
@@ -58,10 +59,59 @@ class Columns(Mapping[str, np.ndarray]):
         return Columns(list(self), len(at), lambda name: self[name][at])
 
 
-def of_points(points: xr.Dataset) -> Columns:
+class PointColumns(Columns):
+    """The columns of a dataset of points, without the dataset: what can be asked before xarray is
+    imported.
+
+    Args:
+        labels: names of its coordinates.
+        numbers: names of its other variables.
+        size: how many points.
+        read: from a name to its column ``[point]``.
+        said: the attributes of its variables, by name.
+        attrs: its own attributes.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        numbers: Sequence[str],
+        size: int,
+        read: Callable[[str], np.ndarray],
+        said: Mapping[str, Mapping[str, object]],
+        attrs: Mapping[str, object],
+    ) -> None:
+        super().__init__([*labels, *numbers], size, read)
+        self.labels, self.numbers, self.said, self.attrs = tuple(labels), tuple(numbers), said, attrs
+
+    def metrics(self) -> list[str]:
+        """The metrics among the numbers, in alphabetical order."""
+        return sorted(metrics_among(dict.fromkeys(self.numbers)))
+
+    def higher_is_better(self, name: str) -> bool:
+        """As `tasks.columns.higher_is_better`."""
+        return says_higher(self.said.get(name, {}))
+
+    def of_models(self, name: str) -> bool:
+        """As `tasks.columns.of_models`."""
+        return says_models(self.said.get(name, {}))
+
+
+Points: TypeAlias = "xr.Dataset | PointColumns"
+"""What questions are asked of."""
+
+
+def of_points(points: Points) -> PointColumns:
     """The columns of a dataset of points: every variable along ``point``, coordinates first."""
-    names = [str(name) for name in (*points.coords, *points.data_vars) if points[name].dims == ("point",)]
-    return Columns(names, points.sizes["point"], lambda name: np.asarray(points.variables[name].values))
+    if isinstance(points, PointColumns):
+        return points
+    found = points.variables
+    labels, numbers = (
+        [str(name) for name in names if found[name].dims == ("point",)] for names in (points.coords, points.data_vars)
+    )
+    said = {name: found[name].attrs for name in (*labels, *numbers)}
+    size = points.sizes["point"]
+    return PointColumns(labels, numbers, size, lambda name: np.asarray(found[name].values), said, points.attrs)
 
 
 def of_frame(frame: pd.DataFrame) -> Columns:
