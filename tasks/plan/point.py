@@ -11,16 +11,18 @@ from diffusion.datasets import Dataset
 from diffusion.guidance import Guidance
 from diffusion.inference import unanswerable, unmeasurable
 from diffusion.metrics import BaseMetric, Metric, ModelMetric, PairedMetric
+from diffusion.registry import identity_text
 from diffusion.samplers import OwnTarget, Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
 from tasks.plain import Spec
-from tasks.plan.cell import Cell
+from tasks.plan.cell import Cell, digest
 from tasks.plan.cost import POINT_SECONDS, seconds_per_evaluation
 from tasks.plan.settings import SamplingSettings
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
+_identity = remembered(4096)(identity_text)
 _unanswerable = remembered(65_536)(unanswerable)  # the same for all seeds
 
 
@@ -122,13 +124,15 @@ class Point:
         """The last level that its samples pass."""
         return self.sampler.path(self.levels())[-1]
 
-    @property
+    @cached_property
     def has_limit(self) -> bool:
         """Whether its samples are the exact denoiser's and tend to those of the probability flow as
         steps grow many.
         """
+        if not self.cell.exact or self.sampler.order is None:
+            return False
         known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
-        return self.cell.exact and known and self.target == self.data_distribution and self.sampler.order is not None
+        return known and self.target == self.data_distribution
 
     @property
     def starts_from_noise(self) -> bool:
@@ -171,12 +175,15 @@ class Point:
             settings.guidance,
         )
 
-    @property
+    @cached_property
     def flow(self) -> str:
         """What the exact denoiser's flow to its limit depends on: points that agree in it share the
-        limit.
+        limit, whatever schedule and seed their cells have besides.
         """
-        return f"{self.cell.id} {self.settings.flow}"
+        way = _identity(self.cell.dataset), _identity(self.schedule)
+        noise = self.samples, self.start, None if self.start == "quantiles" else self.cell.seed
+        guided = (self.cell.id, _identity(self.guidance)) if self.guidance else None
+        return digest((way, noise, guided))
 
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""

@@ -54,9 +54,3 @@ class SamplingSettings:
             "grid": self.grid.label(),
             "steps": self.steps,
         }
-
-    @cached_property
-    def flow(self) -> str:
-        """What the flow to the limit of many steps depends on, beside the cell."""
-        parts = ("schedule", "samples", "start", "guidance")
-        return canonical({name: self.spec[name] for name in parts if name in self.spec})

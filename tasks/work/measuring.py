@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.analysis.flow_limit import FlowLost, flow_limit
 from diffusion.metrics import (
     BaseMetric,
     Materials,
     Measurement,
-    Metric,
     ModelMaterial,
     PairMaterial,
     Profile,
     SampleMaterial,
 )
-from diffusion.models import Denoiser
 from tasks.columns import MetricColumns
 from tasks.plan import Cell, Point
 from tasks.plan.cost import metric_seconds
 from tasks.work.answers import PointAnswer, Progress, Requests, reason_of
-from tasks.work.sampling import clean_data, guided, start_noise
+from tasks.work.limits import Limits
+from tasks.work.sampling import clean_data
 from tasks.work.stacks import Models
 
 
@@ -93,9 +91,9 @@ class ModelMeasurements:
     what else is known of them, are sound.
     """
 
-    def __init__(self, models: Models, requests: Requests, progress: Progress) -> None:
+    def __init__(self, points: Sequence[Point], models: Models, requests: Requests, progress: Progress) -> None:
         self._models, self._requests, self._progress = models, requests, progress
-        self._limits: dict[str, dict[str, float]] = {}
+        self._limits = Limits(points, models, requests, progress)
         self._scores: dict[tuple[str, str], Measurement | None] = {}  # by cell and metric; None: not of models
         self.profiles: dict[str, Profile] = {}  # by cell, of the first metric that has one
         self.unanswered: list[str] = []
@@ -103,12 +101,7 @@ class ModelMeasurements:
 
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
-        found: dict[str, float] = {}
-        if point.has_limit:
-            if point.flow not in self._limits:
-                self._limits[point.flow] = self._limit(point)
-                self._progress(point.limit_work(), 0, 0)
-            found |= self._limits[point.flow]
+        found = dict(self._limits.of(point))
         for metric in self._requests.metrics:
             if point.refuses(metric) is None:
                 key = cell.id, metric.column
@@ -136,18 +129,3 @@ class ModelMeasurements:
         if self._latest is None or self._latest[0] != cell.id:
             self._latest = cell.id, self._models([cell])
         return self._latest[1]
-
-    def _limit(self, point: Point) -> dict[str, float]:
-        schedule = point.schedule
-        start = start_noise([point]) * schedule.prior_std
-        denoiser = guided([point], self._models([point.cell]))
-        assert isinstance(denoiser, Denoiser)  # noqa: S101 - asked of exact models only
-        try:
-            samples = flow_limit(denoiser, start, schedule, point.cell.dataset.std)[0]
-        except FlowLost:  # the answer itself is sound; its parts stay unknown, which the split tells as NaN
-            return {}
-        return {
-            MetricColumns(metric.column).limit: metric.evaluate(samples, point.target)
-            for metric in self._requests.metrics
-            if isinstance(metric, Metric) and point.refuses(metric) is None
-        }

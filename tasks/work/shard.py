@@ -85,7 +85,7 @@ def sweep_shard(
         question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
         together.setdefault(json.dumps(question, sort_keys=True), []).append(point)
     answers: list[PointAnswer] = []
-    measurements = ModelMeasurements(models, requests, progress)
+    measurements = ModelMeasurements(shard.questions, models, requests, progress)
     for points in together.values():
         answers.extend(_answered(points, models, requests, measurements, place))
         progress(sum(point.work() for point in points), 0, len(points))

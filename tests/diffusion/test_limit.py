@@ -5,15 +5,18 @@ of what the prior costs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from diffusion.analysis.flow_limit import flow_limit
-from diffusion.datasets import Gaussian, Uniform
+from diffusion.analysis.flow_limit import FlowLost, flow_limit, flow_limits
+from diffusion.datasets import Gaussian, GaussianMixture, Uniform
 from diffusion.metrics import Wasserstein1
-from diffusion.models import Denoiser
+from diffusion.models import Denoiser, ExactDenoiser
 from diffusion.schedules import EDM, IDDPM, DDPMLinear, Schedule, VELinear, VPLinear, schedules
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
@@ -88,3 +91,58 @@ def test_the_limit_does_not_depend_on_the_schedule_between_its_ends() -> None:
         for schedule in (EDM(**ends), VELinear(**ends))
     ]
     assert math.isclose(float((paths[0] - paths[1]).abs().max()), 0, abs_tol=1e-9)
+
+
+def stacked(target: Gaussian | Uniform, x: Tensor, schedules: Sequence[Schedule]) -> list[Tensor | None]:
+    return flow_limits(ExactDenoiser([target] * len(x)), x, schedules, [target.std] * len(x))
+
+
+def test_a_flow_in_a_stack_is_what_it_is_alone_to_the_last_bit() -> None:
+    """Members of several schedules, whose steps are their own."""
+    schedules = [EDM(), VPLinear(), IDDPM(), EDM(sigma_max=10.0), EDM()]
+    noise = torch.randn(5, 7, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    start = noise * torch.tensor([s.prior_std for s in schedules], dtype=torch.float64)[:, None, None]
+    together = stacked(Uniform(), start, schedules)
+    for m, schedule in enumerate(schedules):
+        (alone,) = stacked(Uniform(), start[m : m + 1], [schedule])
+        found = together[m]
+        assert found is not None
+        assert alone is not None
+        assert torch.equal(found, alone)
+
+
+def test_a_flow_that_cannot_be_followed_costs_no_other_one() -> None:
+    start = 80 * torch.linspace(-1, 1, 6, dtype=torch.float64).repeat(2, 1)[:, :, None]
+    lost = start.clone()
+    lost[1, 2] = torch.nan
+    found, none = stacked(Uniform(), lost, [EDM(), EDM()])
+    (alone,) = stacked(Uniform(), start[:1], [EDM()])
+    assert none is None
+    assert found is not None
+    assert alone is not None
+    assert torch.equal(found, alone)
+    with pytest.raises(FlowLost):
+        flow_limit(denoiser_of(Uniform()), lost[1:], EDM(), Uniform().std)
+
+
+@pytest.mark.parametrize("target", [Uniform(), GaussianMixture()], ids=["uniform", "gaussian_mixture"])
+def test_the_limit_is_within_ten_tolerances_of_one_with_many_more_steps(target: Uniform | GaussianMixture) -> None:
+    """And the rule is scipy's, step for step."""
+    scale = target.std
+    x = 80 * torch.randn(1, 16, target.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = ExactDenoiser([target])
+    coarse, fine = (flow_limit(exact, x, EDM(), scale, tolerance)[0] for tolerance in (1e-6, 1e-11))
+    assert float((coarse - fine).square().mean().sqrt()) < 1e-5 * scale
+
+    def slope(phi: float, flat: np.ndarray) -> np.ndarray:
+        state = torch.as_tensor(flat).reshape(x.shape)
+        level = torch.tensor([[math.cos(phi)], [math.sin(phi)]], dtype=torch.float64)
+        found = exact(state, *level)
+        return ((math.cos(phi) * state - found) / math.sin(phi)).numpy().ravel()
+
+    first, last = math.atan(80.0), math.atan(0.002)
+    z = (x / math.hypot(1.0, 80.0)).numpy().ravel()
+    scipys = solve_ivp(slope, (first, last), z, method="DOP853", rtol=1e-6, atol=1e-6 * scale)
+    end = torch.as_tensor(scipys.y[:, -1]).reshape(x.shape)
+    level = torch.tensor([[math.cos(last)], [math.sin(last)]], dtype=torch.float64)
+    torch.testing.assert_close(coarse[None], exact(end, *level), rtol=0, atol=1e-9 * scale)

@@ -121,6 +121,37 @@ def test_the_limit_of_a_cell_is_the_same_for_each_of_its_questions_on_one_schedu
     assert all(len(values) == 1 for values in limits.values())
 
 
+def test_cells_that_ask_for_one_limit_have_it_and_it_does_not_depend_on_packing() -> None:
+    """The exact cells of two schedules, sampled on a third; two seeds are two limits, and quantiles
+    one.
+    """
+    spec: Spec = {
+        "name": "limits",
+        "datasets": ["uniform"],
+        "formulations": ["exact"],
+        "schedules": ["edm", "vp-linear"],
+        "seeds": 2,
+        "samplers": ["heun", {"name": "ddim", "schedule": "vp-cosine"}],
+        "steps": [2],
+        "samples": 12,
+        "metrics": ["w1"],
+    }
+    study = Study.from_spec(spec)
+    jobs = make_plan(study, {}, ()).jobs
+    whole = answers(Shard(tuple(jobs)), study)
+    swapped = {a.point.cell.seed: set[float]() for a in whole.points}
+    for answer in whole.points:
+        if answer.point.sampling_schedule:
+            swapped[answer.point.cell.seed].add(answer.metrics["w1_limit"])
+    assert all(len(limits) == 1 for limits in swapped.values())
+    assert len(set.union(*swapped.values())) == 2
+    for job in jobs[:2]:
+        for point, said in outcomes_of(answers(Shard((job,)), study)).items():
+            assert said == outcomes_of(whole)[point]
+    quantiles = make_plan(Study.from_spec({**spec, "start": "quantiles"}), {}, ()).points
+    assert len({point.flow for point in quantiles}) == 3
+
+
 def test_an_adaptive_sampler_counts_its_own_evaluations(study: Study) -> None:
     jobs = [job for job in jobs_of(study) if job.cell.training]
     counts = {
