@@ -109,7 +109,8 @@ def _next_length(h: np.ndarray, error: np.ndarray, good: np.ndarray, rejected: n
             factors.append(min(wanted, 1.0 if again else _MOST))
         else:
             factors.append(max(_LEAST, wanted) if wanted < 1 else _LEAST)  # an error that is NaN: the shortest
-    return h * np.array(factors)
+    lengths: np.ndarray = h * np.array(factors)
+    return lengths
 
 
 def _first_length(
@@ -134,4 +135,5 @@ def _first_length(
         max(1e-6, 1e-3 * h) if most <= 1e-15 else (0.01 / most) ** -_EXPONENT
         for h, most in zip(trial.tolist(), largest.tolist(), strict=True)
     ]
-    return np.minimum(np.minimum(100 * trial, np.array(lengths)), most)
+    shortest: np.ndarray = np.minimum(np.minimum(100 * trial, np.array(lengths)), most)
+    return shortest
