@@ -32,10 +32,11 @@ from flows.events import (
     failures,
 )
 from flows.listeners import Artifacts, Committer, RunLog, Tally
+from flows.nodes import check_nodes
 from flows.progress import Display
 from flows.request import Outcome, RunRequest, default_page
 from flows.resources import claims
-from flows.services import ray_cluster
+from flows.services import ray_cluster, ray_is_ours
 from flows.workers import Workers
 from tasks.compare import compare, summary
 from tasks.plan import keeps_trajectory, points_of
@@ -48,11 +49,13 @@ from tasks.stages import Opaque, report
 from tasks.store import Store
 from tasks.study import load_study
 from tasks.work import Requests, left_to_sweep
+from tasks.work.code import code_here, own_modules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.plan import Plan, Shard
+    from tasks.work.code import Code
 
 
 WAITING_FOR_EACH = 3
@@ -73,14 +76,16 @@ def run(request: RunRequest) -> Outcome:
     with coordinate(store, request.force_unlock) as coordinator, Display(quiet=request.quiet) as display:
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
-        committer = Committer(study.name, store, coordinator, _started(), Answers(store).train_seconds(), emit)
+        code = code_here(own_modules(study))
+        started = {**_started(), "code": code.digest}
+        committer = Committer(study.name, store, coordinator, started, Answers(store).train_seconds(), emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
         emit.add(committer, tally, RunLog(), artifacts, display)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
         emit(Planned(plan))
         if plan.jobs:
             with ray_cluster(request.ray_address, request.workers, {}):
-                _compute(plan, Answers(store), request, emit)
+                _compute(plan, Answers(store), request, code, emit)
     answers = ModelledAnswers(store, study.name)
     page = Path(request.report) if request.report else default_page(study.name)
     report(study.name, Opaque(answers), Opaque(page))
@@ -98,14 +103,16 @@ def run(request: RunRequest) -> Outcome:
     )
 
 
-def _compute(plan: Plan, stored: Answers, request: RunRequest, emit: Emit) -> None:
+def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit: Emit) -> None:
     """Train and sweep what a plan lacks, on the Ray that this process is connected to."""
+    if not ray_is_ours():
+        check_nodes(code)
     asked = claims(request.device, request.resources)
     slots = asked.slots
     shards = tuple(plan.shards(slots))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards)
-    with Workers(_requests(plan), stored.weights, board, asked) as workers:
+    with Workers(_requests(plan), stored.weights, board, asked, code) as workers:
         _train_and_sweep(shards, slots, workers, board, emit)
     emit(Swept())
 

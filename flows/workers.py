@@ -37,11 +37,13 @@ from flows.resources import Claims, options
 from flows.task_runner import TellingRayTaskRunner
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
+from tasks.work.code import OtherCode
 
 if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture
 
     from tasks.plan import Shard
+    from tasks.work.code import Code
 
 WORKER_DEATHS = 2
 """How often a task is started again when its worker dies."""
@@ -57,6 +59,7 @@ class Workers:
         stored: the safetensors file of a cell that was trained before, by the cell's id.
         board: where workers report what they do.
         claims: what a task run asks of Ray, and where it computes, by the name of its stage.
+        code: what workers have to compute with.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Workers:
         stored: Callable[[str], bytes],
         board: SharedBoard,
         claims: Claims,
+        code: Code,
     ) -> None:
         self._requests, self._stored, self._board, self._claims = requests, stored, board, claims
+        self._code = Opaque(code)
         self._runner = TellingRayTaskRunner()
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
@@ -88,7 +93,7 @@ class Workers:
         cells = {data_key(job.cell): job.cell for job in shard.jobs if job.train}
         new = {key: cell for key, cell in cells.items() if key not in self._sets}
         if new:
-            generated = self._submit(generate_data, name=_names_of(new), cells=Opaque(new))
+            generated = self._submit(generate_data, name=_names_of(new), cells=Opaque(new), code=self._code)
             self._sets |= dict.fromkeys(new, generated)
         data = {id(future): future for future in map(self._sets.__getitem__, cells)}
         self._hand_over(number, shard, train, data=list(data.values()))
@@ -121,7 +126,7 @@ class Workers:
 
     def _hand_over(self, number: int, shard: Shard, stage: Task[..., Any], **parameters: Any) -> None:
         reporter = self._board.reporter((stage.name, number), f"{stage.name} {shard.name}")
-        parameters |= {"reporter": Opaque(reporter), "device": self._claims.devices[stage.name]}
+        parameters |= {"reporter": Opaque(reporter), "code": self._code, "device": self._claims.devices[stage.name]}
         future = self._submit(stage, name=shard.name, shard=Opaque(shard), **parameters)
         self._waiting[future.wrapped_future] = (number, shard, stage, future)
 
@@ -135,7 +140,10 @@ class Workers:
         try:
             with _signals_as_raised():
                 answer = future.result().content
+        except OtherCode:  # a machine's fault, and no answer of a point
+            raise
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
+            self._raise_other_code()
             reason = _reason_of(error)
             _record_crash(future.task_run_id, stage, shard, reason)
             if stage is train:
@@ -145,6 +153,16 @@ class Workers:
             self._trained[number] = future
             return ShardTrained(number, shard, answer)
         return ShardSwept(number, shard, answer)
+
+    def _raise_other_code(self) -> None:
+        """Raise what a node with other code has refused: to make data, or the training that waits for
+        them ends with another word.
+        """
+        sets = {future.wrapped_future: future for future in self._sets.values()}
+        for reference in ray.wait(list(sets), num_returns=len(sets), timeout=0)[0] if sets else []:
+            refused = sets[reference].result(raise_on_failure=False)
+            if isinstance(refused, OtherCode):
+                raise refused
 
 
 def _names_of(sets: Collection[DataKey]) -> str:

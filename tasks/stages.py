@@ -1,8 +1,9 @@
 """The stages of a run as Prefect shows them: generate data, train, sweep, commit, report.
 
 The only room here that knows Prefect, and a thin one: a task names its run and calls what does the
-work. The first three run on workers, the last two in the process that holds the store. Done means
-committed in the store: Prefect's caches and stored results play no part.
+work. The first three run on workers, which have to have the `code` of the run, the last two in the
+process that holds the store. Done means committed in the store: Prefect's caches and stored results
+play no part.
 
 What a task's function names at its top travels to the workers with it, so the last two import
 within themselves.
@@ -17,6 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.work import sweep_shard, train_shard, training_sets
+from tasks.work.code import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.plan import Cell, Shard
     from tasks.results.models import ModelledAnswers
     from tasks.work import DataAnswer, DataKey, Requests, SweepAnswer, TrainingAnswer
+    from tasks.work.code import Code
 
 T = TypeVar("T")
 
@@ -48,10 +51,15 @@ class Reporter(Protocol):
 
 
 @task(name="generate data", task_run_name="data: {name}", cache_policy=NO_CACHE, persist_result=False)
-def generate_data(name: str, cells: Opaque[Mapping[DataKey, Cell]]) -> Opaque[DataAnswer]:  # noqa: ARG001 - of the run
+def generate_data(
+    name: str,  # noqa: ARG001 - of the run
+    cells: Opaque[Mapping[DataKey, Cell]],
+    code: Opaque[Code],
+) -> Opaque[DataAnswer]:
     """The training sets ``[n, dim]`` of some targets and seeds, with a cell each that learns from
     it.
     """
+    check(code.content)
     return Opaque(training_sets(cells.content))
 
 
@@ -61,9 +69,11 @@ def train(
     shard: Opaque[Shard],
     data: list[Opaque[DataAnswer]],
     reporter: Opaque[Reporter],
+    code: Opaque[Code],
     device: str = "cpu",
 ) -> Opaque[TrainingAnswer]:
     """Train the cells of a shard; `data` hold their training sets, and maybe those of others."""
+    check(code.content)
     reporter.content.begin()
     sets = {key: found for one in data for key, found in one.content.items()}
     return Opaque(train_shard(shard.content, sets, reporter.content, device))
@@ -77,11 +87,13 @@ def sweep(
     trained: Opaque[TrainingAnswer] | None,
     requests: Opaque[Requests],
     reporter: Opaque[Reporter],
+    code: Opaque[Code],
     device: str = "cpu",
 ) -> Opaque[SweepAnswer]:
     """Ask every question of a shard: of cells whose weights are `stored`, of those that were just
     `trained`, or of exact ones.
     """
+    check(code.content)
     reporter.content.begin()
     weights = {**stored.content, **(trained.content.weights if trained else {})}
     return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content, device))

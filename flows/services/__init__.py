@@ -18,7 +18,7 @@ Neither `prefect` nor `ray` is imported with this package: both read their envir
 imported, and `quiet_environment` has to come first.
 """
 
-from flows.services.cluster import ray_cluster
+from flows.services.cluster import ray_cluster, ray_is_ours
 from flows.services.environment import quiet_environment
 from flows.services.errors import ServiceUnavailable
 from flows.services.orphans import end_orphans
@@ -32,5 +32,6 @@ __all__ = [
     "prefect_server",
     "quiet_environment",
     "ray_cluster",
+    "ray_is_ours",
     "terminate_as_interrupt",
 ]

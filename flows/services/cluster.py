@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,7 +54,7 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
             process is connected to a Ray already.
     """
     if _held:
-        yield _held[-1]
+        yield _held[-1].address
         return
     quiet_environment()
     import ray
@@ -66,15 +67,26 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     start = _local_ray(workers, variables) if target == "local" else _distant_ray(target, variables)
     with start as found:
-        _held.append(found)
+        _held.append(_Held(found, ours=target == "local"))
         try:
             yield found
         finally:
             _held.pop()
 
 
-_held: list[str] = []
-"""The address of the Ray that an open block of `ray_cluster` in this process holds."""
+@dataclass(frozen=True)
+class _Held:
+    address: str
+    ours: bool
+
+
+_held: list[_Held] = []
+"""The Ray that an open block of `ray_cluster` in this process holds."""
+
+
+def ray_is_ours() -> bool:
+    """Whether the Ray of the open block of `ray_cluster` is a local one that the block has started."""
+    return _held[-1].ours
 
 
 @contextmanager

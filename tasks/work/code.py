@@ -1,0 +1,137 @@
+"""The code that computes, wherever a worker runs: equal sources and libraries are what equal numbers
+rest on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import diffusion
+import tasks
+from diffusion.errors import Unavailable
+from tasks.study import Study
+
+_LIBRARIES = ("torch", "numpy", "scipy")
+_PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
+_NAMED = 4  # differences in a message
+_MISSING = "not there"
+
+
+class OtherCode(Unavailable, RuntimeError):
+    """A worker would compute with other code than the run was started with."""
+
+    kind = "other-code"
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the numbers of a machine rest on."""
+
+    own: tuple[str, ...]  # modules that a study names
+    versions: tuple[tuple[str, str], ...]  # of Python and of the libraries that compute
+    sources: tuple[tuple[str, str], ...]  # a file of ours or an own module, and the hash of its source
+
+    @property
+    def digest(self) -> str:
+        """20 hexadecimal digits for all of it."""
+        return hashlib.sha256(repr((self.versions, self.sources)).encode()).hexdigest()[:20]
+
+    def differences(self, other: Code) -> list[str]:
+        """What the other machine has otherwise, one phrase each: libraries, then sources."""
+        here, there = dict(self.versions), dict(other.versions)
+        found = [
+            f"{name} is {there.get(name, _MISSING)}, not {version}"
+            for name, version in here.items()
+            if there.get(name) != version
+        ]
+        mine, others = dict(self.sources), dict(other.sources)
+        different = [name for name in sorted(mine.keys() | others.keys()) if mine.get(name) != others.get(name)]
+        return found + [
+            f"{name} is {_MISSING if others.get(name, _MISSING) == _MISSING else 'another one'}" for name in different
+        ]
+
+
+def code_here(own: tuple[str, ...] = ()) -> Code:
+    """The code of this process's machine: our packages, the modules `own`, Python and libraries.
+
+    Read once in a process: what it has imported does not change with the files.
+    """
+    return _read(own)
+
+
+@cache
+def _read(own: tuple[str, ...]) -> Code:
+    ours = [
+        (f"{package.__name__}/{path.relative_to(folder).as_posix()}", _hash(path))
+        for package in (diffusion, tasks)
+        for folder in map(Path, package.__path__)
+        for path in sorted(folder.rglob("*.py"))
+    ]
+    theirs = [(f"module {name}", _hash_of_module(name)) for name in own]
+    # A build for a GPU is of the same version: what follows the plus is no difference of sources.
+    versions = [(name, importlib.metadata.version(name).partition("+")[0]) for name in _LIBRARIES]
+    return Code(own, (("python", platform.python_version()), *versions), (*ours, *theirs))
+
+
+def check(expected: Code) -> None:
+    """Refuse to compute here for a run that was started with other code.
+
+    Raises:
+        OtherCode: the sources or versions differ; the message names some that do.
+    """
+    found = expected.differences(code_here(expected.own))
+    if found:
+        raise OtherCode(f"{platform.node()} has other code than the run was started with: {told(found)}")
+
+
+def told(differences: list[str]) -> str:
+    """Differences as part of a sentence."""
+    more = f", and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+    return ", ".join(differences[:_NAMED]) + more
+
+
+def own_modules(study: Study) -> tuple[str, ...]:
+    """The modules outside of this package that a study names, by path or by entry point."""
+    groups = [group for group in importlib.metadata.entry_points().groups if group.startswith("diffatlas.")]
+    points = {point.name: point.module for group in groups for point in importlib.metadata.entry_points(group=group)}
+    found = set()
+    for text in _texts(study.spec()):
+        path = _PATH.fullmatch(text)
+        module = path.group(1) if path else points.get(text)
+        if module is not None and module.split(".")[0] not in ("diffusion", "tasks"):
+            found.add(module)
+    return tuple(sorted(found))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def _hash_of_module(name: str) -> str:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    return _MISSING if spec is None or not spec.origin else _hash(Path(spec.origin))
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # built in, or in an archive
+        return str(path.name)
