@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -122,14 +123,12 @@ class NetworkDenoiser(Networks):
         """
         level = Circle.of(alpha, sigma)
         nsr = sigma / alpha
-        each = [
-            self.objective.coefficients(member, Circle(a, b))
-            for member, a, b in zip(self.members, level.a, level.b, strict=True)
-        ]
-        c_skip = torch.stack([one.c_skip for one in each])[:, None, None]
-        c_out = torch.stack([one.c_out for one in each])[:, None, None]
-        c_in = torch.stack([one.c_in for one in each])[:, None, None]
-        c = torch.stack([m.condition(s[None]) for m, s in zip(self.members, nsr, strict=True)]).float()
+        first, alike = self._alike(alpha, sigma)
+        each = [self.objective.coefficients(self.members[m], Circle(level.a[m], level.b[m])) for m in first]
+        c_skip = torch.stack([one.c_skip for one in each])[alike, None, None]
+        c_out = torch.stack([one.c_out for one in each])[alike, None, None]
+        c_in = torch.stack([one.c_in for one in each])[alike, None, None]
+        c = torch.stack([self.members[m].condition(nsr[m : m + 1]) for m in first]).float()[alike]
         if condition is not None:
             c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
@@ -137,3 +136,23 @@ class NetworkDenoiser(Networks):
         at_once = self.points_at_once
         raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(at_once, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()
+
+    def _alike(self, alpha: Tensor, sigma: Tensor) -> tuple[list[int], Tensor | slice]:
+        """The first of each kind of members that stand at one level, and the place among these of
+        every member: seeds of one model on one grid are all of one kind.
+
+        On a device each is taken by itself: nobody waits for the levels.
+        """
+        if not alpha.is_cpu:
+            return list(range(len(self.members))), slice(None)
+        first: dict[tuple[object, ...], int] = {}
+        places = []
+        for m, kind in enumerate(zip(self._kinds, alpha.tolist(), sigma.tolist(), strict=True)):
+            places.append(first.setdefault(kind, m))
+        order = {m: k for k, m in enumerate(first.values())}
+        return list(order), torch.tensor([order[m] for m in places])
+
+    @cached_property
+    def _kinds(self) -> list[tuple[int, ...]]:
+        """Members of one data set, formulation and schedule differ in their weights alone."""
+        return [(id(one.dataset), id(one.formulation), id(one.schedule)) for one in self.members]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.devices import numbers
 from diffusion.networks import features
@@ -49,10 +50,7 @@ class Member:
             ``[..., FEATURES]``.
         """
         recipe = self.recipe
-        ends = torch.tensor([self.schedule.t_min, self.schedule.t_max], dtype=torch.float64)
-        low, high = recipe.c_noise(self.schedule.nsr(ends), self.schedule)
-        half = (high - low).abs() / 2
-        middle, unit = (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))
+        middle, unit = _label_range(self.formulation, self.schedule)
         if not nsr.is_cpu:
             middle, unit = numbers([float(middle), float(unit)], nsr.device)
         return features((recipe.c_noise(nsr, self.schedule) - middle) / unit)
@@ -60,3 +58,16 @@ class Member:
     def coefficients(self, level: Circle) -> Coefficients:
         """c_skip, c_out and c_in of the member's parametrization, shaped like the level."""
         return self.recipe.parametrization.coefficients(level, self.dataset.std)
+
+
+@remembered(4096)
+def _label_range(formulation: Component, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Middle and half length of the labels on a schedule, 1 where they are all the same; not to be
+    written to.
+    """
+    assert isinstance(formulation, Recipe)  # noqa: S101 - asked of members with a recipe
+    with torch.inference_mode(mode=False):  # whatever mode the first who asks is in
+        ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+        low, high = formulation.c_noise(schedule.nsr(ends), schedule)
+        half = (high - low).abs() / 2
+        return (low + high) / 2, torch.where(half > 0, half, torch.ones_like(half))

@@ -125,8 +125,12 @@ def level_at(schedules: Sequence[Schedule], time: Tensor) -> Level:
 
 def levels_of(schedules: Sequence[Schedule], grids: Sequence[Grid], steps: int) -> list[Level]:
     """The N + 1 levels of a stack: member m runs over its own schedule on its own grid."""
-    rows = [_row(schedule, grid.times(schedule, steps)) for schedule, grid in zip(schedules, grids, strict=True)]
-    table = torch.stack(rows, dim=1)  # [5, members, levels]
+    rows: dict[tuple[int, int], Tensor] = {}  # seeds of one model share schedule and grid
+    pairs = list(zip(schedules, grids, strict=True))
+    for schedule, grid in pairs:
+        if (id(schedule), id(grid)) not in rows:
+            rows[id(schedule), id(grid)] = _row(schedule, grid.times(schedule, steps))
+    table = torch.stack([rows[id(schedule), id(grid)] for schedule, grid in pairs], dim=1)  # [5, members, levels]
     return [_level(table[:, :, i], tuple(schedules)) for i in range(steps + 1)]
 
 

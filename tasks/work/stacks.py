@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.numpy import save  # the bytes of its sibling for torch, in a quarter of the time
+from safetensors.torch import load
 
+from diffusion.devices import HOST
 from diffusion.formulations import Trained
 from diffusion.models import ExactDenoiser
 from diffusion.networks import Network
@@ -114,5 +116,5 @@ def _program(cell: Cell) -> tuple[Objective, Network]:
 
 def to_bytes(stack: TrainedStack, m: int) -> bytes:
     """The weights of one member as a safetensors file."""
-    named = stack.network.unpack(stack.rows[m : m + 1])
-    return bytes(save({name: value[0].contiguous() for name, value in named.items()}))
+    named = stack.network.unpack(stack.rows[m : m + 1].to(HOST))
+    return bytes(save({name: value[0].contiguous().numpy() for name, value in named.items()}))
