@@ -1,8 +1,8 @@
 """A process killed at any named place leaves a store that opens, holds whole snapshots only, and is
 gone on from.
 
-Each place is passed by several commands, some many times; ten of these passages are drawn evenly,
-the first and the last among them. What the killed command should have left, and how often it passes
+Each place is passed by several commands, some many times; of more than ten passages ten are drawn
+evenly, the first and the last among them. What the killed command should have left, and how often it passes
 each place, is found by giving it undisturbed.
 """
 
@@ -57,17 +57,19 @@ def _undisturbed(name: str, folder: Path) -> Undisturbed:
     assert in_a_process(take_census, name, after, folder / "log", census) == 0
     versions: dict[str, set[Row]] = {}
     studies = set()
-    for place in (before, after):
-        for _, found in snapshots(Store.open(uri(place))) if Store.exists(uri(place)) else ():
-            for key, row in {**found.points, **found.cells}.items():
-                versions.setdefault(key, set()).add(row)
-            studies |= {(study, *expected) for study, expected in found.studies.items()}
-    final = contents(Store.open(uri(after)))
+    known = dict(snapshots(Store.open(uri(after))))
+    if Store.exists(uri(before)):  # and those that the command has collected
+        known |= snapshots(Store.open(uri(before)), known)
+    for found in known.values():
+        for key, row in {**found.points, **found.cells}.items():
+            versions.setdefault(key, set()).add(row)
+        studies |= {(study, *expected) for study, expected in found.studies.items()}
+    history = _history(before)
+    newest, final = known[history[0]] if history else None, known[_history(after)[0]]
     assert final.statuses() <= {"ok", "failed", "skipped"}
-    newest = contents(Store.open(uri(before))) if Store.exists(uri(before)) else None
     passages = json.loads(census.read_text())
     return Undisturbed(
-        before, _history(before), newest, after, final, versions, studies, passages, (_exports(before), _exports(after))
+        before, history, newest, after, final, versions, studies, passages, (_exports(before), _exports(after))
     )
 
 
@@ -75,15 +77,16 @@ def _history(folder: Path) -> list[str]:
     return [entry["snapshot"] for entry in Store.open(uri(folder)).history()] if Store.exists(uri(folder)) else []
 
 
-def _passage(undisturbed: dict[str, Undisturbed], place: str, time: int) -> tuple[str, int]:
-    """Where the process is killed for the n-th time at a place: a scenario, and how often it comes
-    there before.
+def _passages(undisturbed: dict[str, Undisturbed], place: str) -> list[tuple[str, int]]:
+    """Where processes are killed at a place: scenarios, and how often each comes there before. Ten
+    at most, and none twice.
     """
     all_of_them = [
         (name, k + 1) for name, expected in undisturbed.items() for k in range(expected.passages.get(place, 0))
     ]
     assert all_of_them, f"no scenario passes {place}: add one to tests/faults/scenarios.py"
-    return all_of_them[(time * (len(all_of_them) - 1)) // (TIMES - 1)]
+    drawn = [all_of_them[(time * (len(all_of_them) - 1)) // (TIMES - 1)] for time in range(TIMES)]
+    return list(dict.fromkeys(drawn))
 
 
 def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undisturbed: dict[str, Undisturbed]) -> None:
@@ -95,16 +98,21 @@ def test_an_undisturbed_run_gives_every_metric_of_every_point_that_is_ok(undistu
     assert all({"w1", "ks", "energy"} <= set(row) for row in measured)
 
 
-@pytest.mark.parametrize("time", range(TIMES))
 @pytest.mark.parametrize("place", FAILPOINTS)
 def test_a_killed_run_leaves_whole_snapshots_and_the_next_repeats_nothing_that_was_committed(
-    undisturbed: dict[str, Undisturbed], tmp_path: Path, place: str, time: int
+    undisturbed: dict[str, Undisturbed], tmp_path: Path, place: str
 ) -> None:
-    name, passage = _passage(undisturbed, place, time)
-    reference, folder = undisturbed[name], tmp_path / "folder"
+    for name, passage in _passages(undisturbed, place):
+        own = tmp_path / f"{name}-{passage}"
+        own.mkdir()
+        _check_kill(undisturbed[name], name, own, f"{place}:{passage}")
+
+
+def _check_kill(reference: Undisturbed, name: str, own: Path, failpoint: str) -> None:
+    place, folder = failpoint.partition(":")[0], own / "folder"
     shutil.copytree(reference.before, folder)
 
-    assert in_a_process(act, name, folder, tmp_path / "killed", f"{place}:{passage}") == -signal.SIGKILL
+    assert in_a_process(act, name, folder, own / "killed", failpoint) == -signal.SIGKILL
 
     left = _history(folder)
     assert left or (name == "new" and place in ("lock.taken", "create.before-commit"))
@@ -120,13 +128,13 @@ def test_a_killed_run_leaves_whole_snapshots_and_the_next_repeats_nothing_that_w
     if name == "exported":
         _check_exports(folder, reference)
 
-    assert in_a_process(act, name, folder, tmp_path / "again") == 0
+    assert in_a_process(act, name, folder, own / "again") == 0
 
     history = _history(folder)
     final = _check_snapshots(folder, reference, [s for s in history if s not in left]) or at_kill
     assert final is not None
     assert final == reference.final
-    _check_counts(at_kill, final, _counted(tmp_path / "again"))
+    _check_counts(at_kill, final, _counted(own / "again"))
     assert not Path(uri(folder) + ".coordinator.json").exists()
     if name == "collected":
         assert history == _history(reference.after)

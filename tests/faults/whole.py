@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,13 @@ def contents(store: Store, as_of: str | None = None) -> Contents:
     )
 
 
-def snapshots(store: Store) -> Iterator[tuple[str, Contents]]:
-    """Every snapshot of a store that holds tables, newest first, with its contents."""
+def snapshots(store: Store, known: Container[str] = ()) -> Iterator[tuple[str, Contents]]:
+    """Every snapshot of a store that holds tables and is not known yet, newest first, with its
+    contents.
+    """
     for entry in store.history()[:-1]:  # the oldest is that of the empty repository
-        yield entry["snapshot"], contents(store, entry["snapshot"])
+        if entry["snapshot"] not in known:
+            yield entry["snapshot"], contents(store, entry["snapshot"])
 
 
 def _rows(columns: dict[str, np.ndarray], key: str) -> dict[str, dict[str, Any]]:
