@@ -1,27 +1,46 @@
-"""What every test relies on: tests that share services run one after the other, and signals end
-what they are sent to.
+"""What every test relies on: tests that share services run one after the other, those of a file in
+one process, and signals end what they are sent to.
 """
 
 import signal
+from collections.abc import Generator
 
 import pytest
 
+SERVICES = "services"  # the longest group
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Heed signals: who starts the tests in the background has them, and every process they start,
-    ignore some.
+    ignore some. And begin with what is put first, not with the groups of the most tests.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    config.option.loadscopereorder = False
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse to run where pytest-xdist cannot keep a group on one worker: it would only tell by
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
+    """Keep the tests of a file together: what they share is then made once and not by each worker.
+    And begin with the long ones: no worker is left alone with them at the end.
+
+    Refuses to run where pytest-xdist cannot keep a group on one worker: it would only tell by
     failures under load.
     """
     if not getattr(config.option, "loadgroup", False):
-        return
-    loose = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
-    if loose:
+        return (yield)
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    long = {_group(item) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (_group(item) != SERVICES, _group(item) not in long))
+    result = yield
+    if loose := [item.nodeid for item in items if "@" not in item.nodeid]:
         raise pytest.UsageError(f"this pytest and pytest-xdist do not keep groups of tests together: {loose[0]}")
+    return result
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
