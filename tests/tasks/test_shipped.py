@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 
@@ -10,7 +11,7 @@ import torch
 
 from diffusion.metrics import metrics as known_metrics
 from tasks.columns import MetricColumns
-from tasks.plan import keeps_trajectory, make_plan
+from tasks.plan import Plan, keeps_trajectory, make_plan
 from tasks.study import Study
 from tasks.study.collection import CollectedStudy, load_collection
 from tasks.study.document import SHIPPED, shipped_studies
@@ -25,8 +26,15 @@ def studies_of_the_documents() -> list[str]:
     return [name for name in shipped_studies() if name.startswith("documents/")]
 
 
-def members(name: str, *overrides: str) -> tuple[CollectedStudy, ...]:
-    return load_collection(name, overrides).members
+@functools.cache
+def members(name: str) -> tuple[CollectedStudy, ...]:
+    return load_collection(name, ()).members
+
+
+@functools.cache
+def plan_of(name: str) -> Plan:
+    (member,) = members(name)
+    return make_plan(member.study, {}, ())
 
 
 @pytest.mark.parametrize("name", shipped_studies())
@@ -39,14 +47,16 @@ def test_a_shipped_study_is_valid_says_what_it_is_and_is_called_as_its_file(name
     assert comment.startswith("# ")
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
+each = pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
+
+
+@each
 def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
     """Those of the documents ask nothing that is impossible; others may cross axes of which some do
     not go together, with the reason, as long as most of it can be answered and every model is of
     some use.
     """
-    (member,) = members(name)
-    plan = make_plan(member.study, {}, ())
+    plan = plan_of(name)
     assert plan.points
     if name in studies_of_the_documents():
         assert dict(Counter(plan.impossible.values())) == {}
@@ -55,10 +65,10 @@ def test_what_a_shipped_study_asks_can_be_answered(name: str) -> None:
     assert {job.cell.id for job in plan.jobs} >= {i for i, cell in plan.cells.items() if cell.training}
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
+@each
 def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name: str) -> None:
     (member,) = members(name)
-    plan = make_plan(member.study, {}, ())
+    plan = plan_of(name)
     likelihood = known_metrics.create("nll")
     has_one = any(point.refuses(likelihood) is None for point in plan.points if point.id not in plan.impossible)
     assert has_one == ("nll" in {metric.registered_name for metric in member.study.metrics})
@@ -68,15 +78,14 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
     }  # what restores knows data and their observation
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
+@each
 def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_baseline(name: str) -> None:
     """Where models are trained whose samples are made from noise; what is steered or restored
     answers another question.
     """
-    (member,) = members(name)
     compared = [
         point
-        for point in make_plan(member.study, {}, ()).points
+        for point in plan_of(name).points
         if point.cell.training and (point.cell.dataset.dim == 2 or point.cell.dataset.registered_name == "digits")
     ]
     baselines = {point.cell.dataset.label() for point in compared if point.cell.formulation.registered_name == "vae"}
@@ -123,7 +132,7 @@ def small(study: Study) -> Study:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped_studies() if name != "documents"])
+@each
 def test_every_shipped_study_runs_when_it_is_made_small(name: str) -> None:
     """By the functions that the flow calls, in this process: every answer that is possible is
     there, with what was asked of it.
