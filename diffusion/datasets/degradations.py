@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.caches import remembered
 from diffusion.datasets.base import Dataset
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.mixtures import MixtureDataset
@@ -271,6 +272,7 @@ def _gaussian_rows(side: int, width: float) -> np.ndarray:
     return rows
 
 
+@remembered(128)
 def _least_error(degradation: Degradation, dataset: Dataset, noise: float) -> float | None:
     if degradation.refuses(dataset.dim) is not None:
         return None

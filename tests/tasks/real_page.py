@@ -1,5 +1,5 @@
 """One real study with a target of each kind: what pages are drawn from in tests. It is run once in
-a process.
+a process, and its page drawn once; files that need it say so by `together`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import tempfile
 from functools import cache
 from typing import Any
 
+import pytest
+
+from tasks.report import draw_report
 from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.tasks.tiny_store import answer
+
+together = pytest.mark.xdist_group("page of all kinds")
 
 SPEC: dict[str, Any] = {
     "name": "all-kinds",
@@ -45,3 +50,9 @@ def all_kinds() -> ModelledAnswers:
     uri = f"{folder}/store"
     answer(uri, SPEC)
     return ModelledAnswers(Store.open(uri), SPEC["name"])
+
+
+@cache
+def page_of_all_kinds() -> str:
+    """Their page."""
+    return draw_report(all_kinds())

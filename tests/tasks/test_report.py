@@ -22,8 +22,10 @@ from tasks.store import Store
 from tests.tasks import own_parts
 from tests.tasks.chosen import GivenAnswer, OfCell, answers_to, chosen
 from tests.tasks.page_reader import Page, check_with_plotly
-from tests.tasks.real_page import all_kinds
+from tests.tasks.real_page import all_kinds, page_of_all_kinds, together
 from tests.tasks.realistic import SCHEDULE_OF, STEPS, realistic, wishes
+
+pytestmark = together
 
 
 def draw(answers: ModelledAnswers) -> Page:
@@ -32,7 +34,7 @@ def draw(answers: ModelledAnswers) -> Page:
 
 @pytest.fixture(scope="module")
 def full_html() -> str:
-    return draw_report(all_kinds())
+    return page_of_all_kinds()
 
 
 @pytest.fixture(scope="module")
@@ -359,11 +361,10 @@ const watch = setInterval(() => {
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path) -> None:
-    html = draw_report(all_kinds())
+def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path, full_html: str, full: Page) -> None:
     path = tmp_path / "report.html"
     assert CHROMIUM is not None
-    path.write_text(html.replace("</body>", CLICK), encoding="utf-8")
+    path.write_text(full_html.replace("</body>", CLICK), encoding="utf-8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{path.as_uri()}#all"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     timer = threading.Timer(240, process.kill)
@@ -379,7 +380,7 @@ def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path) -> No
     assert vp > 0
     assert vp_after == 0  # one button hides vp in every panel
     assert ve == ve_after > 0
-    wanted = len(Page(html).specs)
+    wanted = len(full.specs)
     assert int(attributes["plots"]) == int(attributes["drawn"]) == wanted
     assert dom.count('class="main-svg"') >= wanted
     complaints = [line for line in log.splitlines() if "CONSOLE" in line]

@@ -11,14 +11,15 @@ import pytest
 
 from tasks.data import Digits
 from tasks.plain import Spec
-from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series, tabulate
 from tasks.report.pictures import images
 from tasks.report.pictures.kept import Kept
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import unpacked
-from tests.tasks.real_page import all_kinds
+from tests.tasks.real_page import page_of_all_kinds, together
+
+pytestmark = together
 
 TARGET = Target("digits", Digits())
 
@@ -32,7 +33,7 @@ EDM = Series(0, "edm", "edm", "edm", 0, (0,))
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return draw_report(all_kinds())
+    return page_of_all_kinds()
 
 
 def kept_of(values: np.ndarray, steps: Sequence[int] = (18,)) -> list[Kept]:

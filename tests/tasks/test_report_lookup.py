@@ -22,7 +22,9 @@ from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import tabulate
 from tests.tasks import own_parts
 from tests.tasks.chosen import GivenAnswer, answers_to, chosen
-from tests.tasks.real_page import all_kinds
+from tests.tasks.real_page import all_kinds, together
+
+pytestmark = together
 
 LABELS = {"dataset", "formulation", "schedule", "sampler", "grid", "label", "condition"}
 ROOMS = ("report", "query")
