@@ -17,6 +17,19 @@ from tasks.study import load_study
 from tests.homes import new_home
 from tests.tasks.tiny_store import answer
 
+SMALL = """
+name: small
+datasets: [uniform]
+formulations: [edm, ddpm]
+seeds: 2
+training: {steps: 120, batch: 64, width: 32, depth: 2, data: 2000}
+samplers: [heun, ancestral]
+steps: [2, 5]
+samples: 300
+metrics: [w1, ks]
+keep: {samples: true, trajectories: [heun@5]}
+"""
+
 _HOLD_A_SERVER = """
 import sys
 from flows.services import prefect_server
@@ -59,11 +72,11 @@ class Command:
     folder: Path
     url: str
 
-    def answer_here(self, study: str, store: str = "results") -> None:
+    def answer_here(self, study: str, store: str = "results", *overrides: str) -> None:
         """Compute a study in this process, without services: what it is to begin with, or to be
         compared with. The bits are those of a run.
         """
-        answer(str(self.folder / store), load_study(self.folder / study).spec())
+        answer(str(self.folder / store), load_study(self.folder / study, overrides).spec())
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
         return self._started(["-m", "flows", *arguments], environment)
@@ -106,6 +119,26 @@ class Command:
 @pytest.fixture
 def diffatlas(tmp_path: Path, prefect_url: str) -> Command:
     return Command(tmp_path, prefect_url)
+
+
+@dataclass(frozen=True)
+class Once:
+    """The small study under the name `once`, and what the command that ran it said."""
+
+    diffatlas: Command
+    said: "subprocess.CompletedProcess[str]"
+
+    @property
+    def store(self) -> Path:
+        return self.diffatlas.folder / "results"
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Once:
+    """Run by two workers, for all tests that look at what a run leaves; none may change it."""
+    command = Command(tmp_path_factory.mktemp("once"), prefect_url)
+    (command.folder / "once.yaml").write_text(SMALL.replace("name: small", "name: once"))
+    return Once(command, command("run", "once.yaml", "--workers", "2"))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

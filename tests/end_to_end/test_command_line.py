@@ -17,23 +17,10 @@ import xarray as xr
 import tasks.accessor  # noqa: F401 - points.atlas
 from tasks.results import Answers, open_results
 from tasks.store import Store
-from tests.end_to_end.conftest import Command, processes, wait_for
+from tests.end_to_end.conftest import SMALL, Command, Once, processes, wait_for
 from tests.tasks import own_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
-
-SMALL = """
-name: small
-datasets: [uniform]
-formulations: [edm, ddpm]
-seeds: 2
-training: {steps: 120, batch: 64, width: 32, depth: 2, data: 2000}
-samplers: [heun, ancestral]
-steps: [2, 5]
-samples: 300
-metrics: [w1, ks]
-keep: {samples: true, trajectories: [heun@5]}
-"""
 
 DURATIONS = ["train_seconds", "sample_seconds"]
 
@@ -72,28 +59,26 @@ def same(one: Path, other: Path) -> None:
     assert large(one) == large(other)
 
 
-def test_a_run_answers_every_point_and_a_second_run_does_nothing(diffatlas: Command) -> None:
-    (diffatlas.folder / "small.yaml").write_text(SMALL)
-    first = diffatlas("run", "small.yaml")
-    assert "report: reports/small.html" in first.stdout
-    assert "exact edm" in first.stdout
-    text = [line for line in first.stderr.splitlines() if line.strip()]
-    assert all(line.startswith(("study small:", "shard ", "32 points computed")) for line in text), first.stderr
-    assert "±" in first.stdout
-    points = open_results(str(diffatlas.folder / "results"), "small")
+def test_a_run_answers_every_point_and_a_second_run_does_nothing(once: Once) -> None:
+    assert "report: reports/once.html" in once.said.stdout
+    assert "exact edm" in once.said.stdout
+    text = [line for line in once.said.stderr.splitlines() if line.strip()]
+    assert all(line.startswith(("study once:", "shard ", "32 points computed")) for line in text), once.said.stderr
+    assert "±" in once.said.stdout
+    points = open_results(str(once.store), "once")
     # 2 formulations and 2 exact rows, 2 seeds, 2 samplers, 2 step counts
     assert points.sizes["point"] == 32
     assert set(points["status"].values) == {"ok"}
     assert np.isfinite(points["w1"]).all()
     assert np.isfinite(points["w1_floor"]).all()
-    assert (diffatlas.folder / "reports" / "small.html").stat().st_size > 1_000_000
+    assert (once.diffatlas.folder / "reports" / "once.html").stat().st_size > 1_000_000
 
-    before = Store.open(str(diffatlas.folder / "results")).history()
-    second = diffatlas(
-        "run", "small.yaml", PREFECT_API_URL="http://127.0.0.1:9/api"
+    before = Store.open(str(once.store)).history()
+    second = once.diffatlas(
+        "run", "once.yaml", PREFECT_API_URL="http://127.0.0.1:9/api"
     )  # nothing to orchestrate: not asked
     assert "nothing to compute" in second.stderr
-    assert Store.open(str(diffatlas.folder / "results")).history() == before
+    assert Store.open(str(once.store)).history() == before
 
 
 def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> None:
@@ -111,8 +96,6 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
         r"since the last run: 0 of \d+ comparisons moved, all .* same .*; 16 points appeared", more_steps.stderr
     )
 
-    new_sampler = diffatlas("run", "small.yaml", "--set", "samplers=[heun, ancestral, {name: ddim, eta: 0.5}]")
-    assert "16 points computed, 0 cells trained" in new_sampler.stderr
     # three trained formulations and three exact rows, three seeds, two samplers, two step counts;
     # 32 points are there
     both = ("--set", "seeds=3", "--set", "formulations=[edm, ddpm, ve]")
@@ -129,14 +112,14 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
     assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
 
 
-def test_numbers_do_not_depend_on_workers_or_packing(diffatlas: Command) -> None:
+def test_numbers_do_not_depend_on_workers_or_packing(diffatlas: Command, once: Once) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL)
-    diffatlas.answer_here("small.yaml", "one")  # as a single worker does
-    diffatlas("run", "small.yaml", "--store", "two", "--workers", "2")
+    diffatlas.answer_here("small.yaml", "one")  # as a single worker does; `once` had two
     # and in pieces, so that other stacks are trained
-    diffatlas("run", "small.yaml", "--store", "pieces", "--set", "formulations=[ddpm]", "--set", "seeds=[1]")
-    diffatlas("run", "small.yaml", "--store", "pieces", "--workers", "3")
-    same(diffatlas.folder / "one", diffatlas.folder / "two")
+    diffatlas.answer_here("small.yaml", "pieces", "formulations=[ddpm]", "seeds=[1]")
+    grown = diffatlas("run", "small.yaml", "--store", "pieces", "--workers", "3")
+    assert "24 points computed, 3 cells trained" in grown.stderr
+    same(diffatlas.folder / "one", once.store)
     same(diffatlas.folder / "one", diffatlas.folder / "pieces")
 
 

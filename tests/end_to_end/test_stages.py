@@ -15,8 +15,8 @@ import pytest
 
 from tasks.results import Answers, open_results
 from tasks.store import Store
-from tests.end_to_end.conftest import Command, wait_for
-from tests.end_to_end.test_command_line import SMALL, same, until_workers_run
+from tests.end_to_end.conftest import SMALL, Command, Once, wait_for
+from tests.end_to_end.test_command_line import same, until_workers_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
@@ -76,12 +76,11 @@ def study(diffatlas: Command, name: str, **changes: str) -> str:
 
 
 def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to_the_next(
-    diffatlas: Command, client: Any
+    once: Once, client: Any
 ) -> None:
-    diffatlas("run", study(diffatlas, "five"))
     # two sets of data; a stack of four networks, trained and swept; a shard of exact cells, swept;
     # each committed, after the study
-    runs = task_runs(client, "five", 1 + 1 + 2 + 4 + 1)
+    runs = task_runs(client, "once", 1 + 1 + 2 + 4 + 1)
     assert by_stage(runs) == {
         ("data", "COMPLETED"): 1,
         ("train", "COMPLETED"): 1,
@@ -94,15 +93,15 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
     swept = named["sweep: uniform: edm x2, ddpm x2"]
     assert [one.id for one in trained.task_inputs["data"]] == [named["data: uniform, 2 seeds"].id]
     assert [one.id for one in swept.task_inputs["trained"]] == [trained.id]
-    messages = [entry["message"] for entry in Store.open(str(diffatlas.folder / "results")).history()]
-    assert messages.index("study five: trained uniform: edm x2, ddpm x2") > messages.index(
-        "study five: swept uniform: edm x2, ddpm x2"
+    messages = [entry["message"] for entry in Store.open(str(once.store)).history()]
+    assert messages.index("study once: trained uniform: edm x2, ddpm x2") > messages.index(
+        "study once: swept uniform: edm x2, ddpm x2"
     )
 
 
 def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Command, client: Any) -> None:
     diffatlas.answer_here(study(diffatlas, "first"))
-    result = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, euler]"))
+    result = diffatlas("run", study(diffatlas, "more", samplers="[heun, ancestral, {name: ddim, eta: 0.5}]"))
     assert "16 points computed, 0 cells trained" in result.stderr
     stages = by_stage(task_runs(client, "more", 2 + 3 + 1))
     assert stages == {("sweep", "COMPLETED"): 2, ("commit", "COMPLETED"): 3, ("report", "COMPLETED"): 1}
