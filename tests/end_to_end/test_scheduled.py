@@ -21,6 +21,7 @@ import pytest
 
 from flows.services import end_orphans
 from tasks.store import Store
+from tests.homes import migrated
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,7 +86,7 @@ def url(folder: Path) -> Iterator[str]:
 
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
     quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with process(command, folder, log, 10, PREFECT_HOME=str(folder / "prefect"), **quiet):
+    with process(command, folder, log, 10, PREFECT_HOME=str(migrated(folder / "prefect")), **quiet):
         until(healthy, 90, log, "answer of the server")
         yield address
 
