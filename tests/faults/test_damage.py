@@ -9,9 +9,11 @@ versions) has none, so a flip there may be shown.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,20 @@ class Commands:
             "report": ["report", "--out", str(folder / "page.html")],
         }
 
+    @property
+    def files(self) -> list[Path]:
+        """Those of the store."""
+        return [file for file in sorted(Path(self.uri).rglob("*")) if file.is_file()]
+
+    def reads(self, name: str) -> frozenset[Path]:
+        """Files of the store that an answer comes from, by the times at which they were last read; all
+        of them where the file system keeps no such times.
+        """
+        for file in self.files:
+            os.utime(file, ns=(0, file.stat().st_mtime_ns))
+        self.ask(name)
+        return frozenset(file for file in self.files if file.stat().st_atime_ns) or frozenset(self.files)
+
     def ask(self, name: str) -> tuple[int, str]:
         """Exit code and answer, or its one message."""
         result = CliRunner().invoke(app, [*self.commands[name], "--store", self.uri])
@@ -75,24 +91,31 @@ class Commands:
         return 0, result.stdout
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A small store, what it answers, and from which of its files."""
+
+    commands: Commands
+    answers: dict[str, tuple[int, str]]
+    read: dict[str, frozenset[Path]]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Commands, dict[str, tuple[int, str]]]:
-    """A small store, and what it answers."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     answer(str(folder / "results"), STUDY)
     commands = Commands(folder, str(folder / "results"))
+    read = {name: commands.reads(name) for name in commands.commands}
     answers = {name: commands.ask(name) for name in commands.commands}
     assert {code for code, _ in answers.values()} == {0}
     assert answers == {name: commands.ask(name) for name in commands.commands}  # each always answers the same
-    return commands, answers
+    return Whole(commands, answers, read)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
-    whole: tuple[Commands, dict[str, tuple[int, str]]], damage: str
-) -> None:
-    commands, expected = whole
-    files = [file for file in sorted(Path(commands.uri).rglob("*")) if file.is_file()]
+def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(whole: Whole, damage: str) -> None:
+    """Commands are asked that read the file; the quick ones also without one that they do not read."""
+    commands, expected, files = whole.commands, whole.answers, whole.commands.files
     assert {"chunks", "manifests", "refs", "snapshots", "transactions"} <= {
         file.relative_to(commands.uri).parts[0] for file in files
     }
@@ -104,7 +127,8 @@ def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
             file.unlink()
         else:
             file.write_bytes(damaged)
-        for name in commands.commands if damage in THOROUGH else QUICK:
+        asked = [name for name in (commands.commands if damage in THOROUGH else QUICK) if file in whole.read[name]]
+        for name in dict.fromkeys((*QUICK, *asked)) if damaged is None else asked:
             code, found = commands.ask(name)
             clear = found.startswith(f"store {commands.uri}: ") and len(found.strip().splitlines()) == 1
             same = found == expected[name][1] or (name == "history" and kind == "snapshots")
@@ -121,11 +145,8 @@ def test_a_damaged_file_is_told_or_not_needed_and_put_back_all_is_well(
     assert {name: commands.ask(name) for name in commands.commands} == expected
 
 
-def test_a_store_that_lost_the_name_of_its_newest_snapshot_is_not_taken_for_none(
-    whole: tuple[Commands, dict[str, tuple[int, str]]], tmp_path: Path
-) -> None:
-    commands, _ = whole
-    shutil.copytree(commands.uri, tmp_path / "results")
+def test_a_store_that_lost_the_name_of_its_newest_snapshot_is_not_taken_for_none(whole: Whole, tmp_path: Path) -> None:
+    shutil.copytree(whole.commands.uri, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "refs")
     damaged = Commands(tmp_path, str(tmp_path / "results"))
     assert {name: damaged.ask(name)[0] for name in damaged.commands} == dict.fromkeys(damaged.commands, 3)
