@@ -27,7 +27,12 @@ def answers(study: Study) -> list[PointAnswer]:
 
 
 def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_and_near_its_exact_curve() -> None:
-    found = answers_of("uniform", "formulations=[edm]", "samplers=[heun]", "steps=[20, 100]")
+    """The shipped study with a third of its training.
+
+    Measured: 0.0100 in 20 steps and 0.0052 in 100, of the exact denoiser 0.0108 and 0.0041.
+    """
+    cut = ("formulations=[edm]", "samplers=[heun]", "steps=[20, 100]", "training.steps=1000")
+    found = answers_of("uniform", *cut)
     scores = {
         (trained, steps): np.mean([
             a.metrics["w1"]
@@ -77,9 +82,9 @@ def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> No
 
 
 def test_edm_samples_of_the_torus_lie_on_it_and_are_spread_as_its_area_is() -> None:
-    found = [
-        a for a in answers_of("torus", "seeds=1", "samplers=[heun]", "steps=[50]") if a.point.cell.training is not None
-    ]
+    """The shipped study with a third of its training and one seed; measured: 0.025 and 0.004."""
+    cut = ("seeds=1", "samplers=[heun]", "steps=[50]", "training.steps=2000")
+    found = [a for a in answers_of("torus", *cut) if a.point.cell.training is not None]
     assert len(found) == 1
     assert found[0].metrics["torus-distance"] <= 0.05
     assert found[0].metrics["torus-moment"] <= 0.02
