@@ -123,8 +123,22 @@ def test_numbers_do_not_depend_on_workers_or_packing(diffatlas: Command, once: O
     same(diffatlas.folder / "one", diffatlas.folder / "pieces")
 
 
-def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffatlas: Command) -> None:
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
+LONG = SMALL.replace("steps: 120", "steps: 5000")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the study of more steps has in its store if nothing goes wrong."""
+    here = Command(tmp_path_factory.mktemp("undisturbed"), "")
+    (here.folder / "small.yaml").write_text(LONG)
+    here.answer_here("small.yaml")
+    return here.folder / "results"
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(
+    diffatlas: Command, undisturbed: Path
+) -> None:
+    (diffatlas.folder / "small.yaml").write_text(LONG)
     process = diffatlas.start("run", "small.yaml", "--store", "killed")
     until_workers_run(process)
     time.sleep(2.0)  # in the middle of training
@@ -135,8 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(diffat
     assert killed.sizes["point"] < 32, "the run was killed too late to show anything"
 
     diffatlas("run", "small.yaml", "--store", "killed")
-    diffatlas.answer_here("small.yaml", "undisturbed")
-    same(diffatlas.folder / "killed", diffatlas.folder / "undisturbed")
+    same(diffatlas.folder / "killed", undisturbed)
     wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
 
 
@@ -157,8 +170,8 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     assert open_results(str(diffatlas.folder / "results"), "small").sizes["point"] > 0
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command) -> None:
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 5000"))
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command, undisturbed: Path) -> None:
+    (diffatlas.folder / "small.yaml").write_text(LONG)
     process = diffatlas.start("run", "small.yaml", "--store", "hurt")
     until_workers_run(process)
     time.sleep(1.0)
@@ -166,8 +179,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command) -> 
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
-    diffatlas.answer_here("small.yaml", "whole")
-    same(diffatlas.folder / "hurt", diffatlas.folder / "whole")
+    same(diffatlas.folder / "hurt", undisturbed)
 
 
 def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diffatlas: Command) -> None:
