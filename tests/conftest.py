@@ -1,7 +1,8 @@
 """What every test relies on: tests that share services run one after the other, those of a file in
-one process, and signals end what they are sent to.
+one process, signals end what they are sent to, and nothing is kept in the user's cache folder.
 """
 
+import os
 import signal
 from collections.abc import Generator
 
@@ -12,10 +13,12 @@ SERVICES = "services"  # the longest group
 
 def pytest_configure(config: pytest.Config) -> None:
     """Heed signals: who starts the tests in the background has them, and every process they start,
-    ignore some. And begin with what is put first, not with the groups of the most tests.
+    ignore some. Let no test write to the user's cache folder; those of the cache have one of their
+    own. And begin with what is put first, not with the groups of the most tests.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ["DIFFATLAS_CACHE_MB"] = "0"
     config.option.loadscopereorder = False
 
 

@@ -70,7 +70,7 @@ def query_command(
         from tasks.query import DEFAULT_STATISTICS, pooled, rank
         from tasks.query import pareto as front
         from tasks.query import query as ask
-        from tasks.results import open_results
+        from tasks.results.read import open_columns
 
         if form not in ("table", "csv", "json", "parquet"):
             raise WrongOption(f"--format {form!r} is unknown (there are: table, csv, json, parquet)")
@@ -87,7 +87,7 @@ def query_command(
         metrics = split(metric)
         if best and len(metrics) > 1:
             raise WrongOption(f"--best ranks by one metric; found {', '.join(metrics)}")
-        points = open_results(store, study, as_of)
+        points = open_columns(store, study, as_of)
         if best:
             frame = rank(
                 points, best, metrics[0] if metrics else None, at, split(by) or ("dataset", "formulation"), where

@@ -1,13 +1,10 @@
 """The environment variables of a run: Prefect, Ray and Icechunk offline and quiet, one thread a
-worker; and its home.
+worker.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-
-import platformdirs
 
 QUIET_ENVIRONMENT: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -62,11 +59,3 @@ def temporary_environment(updates: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def home() -> Path:
-    """Return where our temporary servers keep their databases: `DIFFATLAS_HOME`, or the user's
-    cache folder.
-    """
-    configured = os.environ.get("DIFFATLAS_HOME")
-    return Path(configured).expanduser().absolute() if configured else platformdirs.user_cache_path("diffatlas")

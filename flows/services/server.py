@@ -23,10 +23,11 @@ import filelock
 
 from flows.services import server_process
 from flows.services.database import DATABASE, TEMPLATE, begin_with, keep
-from flows.services.environment import QUIET_ENVIRONMENT, home, quiet_environment, temporary_environment
+from flows.services.environment import QUIET_ENVIRONMENT, quiet_environment, temporary_environment
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, STOP_SECONDS, end_orphans, run_folder
 from flows.services.signals import signals_deferred
+from tasks.home import home
 
 SERVER_START_SECONDS = 90.0
 """The migrations of a fresh database take 5 s on a calm machine and half a minute on a loaded one.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffusion.errors import WrongInput
 from tasks.plain import Spec
+from tasks.results import kept
 from tasks.results.points import EXACT_ROW, Layout, columns_of, dataset_of, layout_of, row_of_the_exact
 from tasks.store import (
     Derived,
@@ -140,6 +141,13 @@ class Answers:
         with self._store.reading("what is known of its metrics"):
             return read_metrics(self._root)
 
+    @property
+    def derived(self) -> bool:
+        """Whether a part of the points is not in the store, which is of an older schema, but worked
+        out.
+        """
+        return self._derived is not None
+
     @cached_property
     def _derived(self) -> Derived | None:
         """What a store of an older schema does not say itself; None of a newer one."""
@@ -253,8 +261,16 @@ def provenance_of(store: str, snapshot: Snapshot) -> dict[str, str]:
     return {"snapshot": snapshot.id, "time": snapshot.time.isoformat(timespec="seconds"), "store": store, **texts}
 
 
+def open_columns(store: str = "results", study: str | None = None, as_of: str | None = None) -> PointColumns:
+    """The columns of `open_results`, without xarray. Arguments and errors are the same."""
+    return _opened(store, study, as_of)[0]
+
+
 def open_results(store: str = "results", study: str | None = None, as_of: str | None = None) -> xr.Dataset:
-    """All points of a store, or of one study, as a labelled dataset along dimension ``point``.
+    """All points of a store, or of one study, as a labelled dataset along dimension ``point``, whose
+    variables are read when they are first looked at.
+
+    What was read of a snapshot is kept (`tasks.results.kept`): the next time it comes from there.
 
     `as_of` is a snapshot's id, a tag or a time.
 
@@ -262,7 +278,25 @@ def open_results(store: str = "results", study: str | None = None, as_of: str | 
         StoreUnavailable: there is no store, or it cannot be read.
         UnknownStudy: the store holds no study of that name.
     """
-    return Answers(Store.open(store), study, as_of).points
+    columns, layout = _opened(store, study, as_of)
+    return dataset_of(columns, layout.types)
+
+
+def _opened(uri: str, study: str | None, as_of: str | None) -> tuple[PointColumns, Layout]:
+    """The points of a snapshot: kept ones, or read from the store and kept."""
+    store = Store.found(uri)
+    snapshot = store.look(as_of)
+
+    again = cache(lambda: Answers(store, study, snapshot.id))
+    if (found := kept.find(kept.Key(store.address, snapshot, study), lambda name: again().column(name))) is not None:
+        attrs = {**provenance_of(uri, snapshot), "study": study or ""}
+        return columns_of(found.layout, found.column, attrs), found.layout
+    store.check()
+    answers = Answers(store, study, as_of)
+    layout = answers.layout
+    if not answers.derived:  # which depends on what can be imported today
+        kept.keep(kept.Key(store.address, answers.snapshot, study), layout, answers.column)
+    return answers.columns, layout
 
 
 def open_samples(store: str, point_id: str, as_of: str | None = None) -> xr.DataArray:

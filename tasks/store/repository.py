@@ -42,12 +42,36 @@ class Store:
         Raises:
             StoreUnavailable: there is no store, or its schema is not one of ours.
         """
+        store = cls.found(uri)
+        store.check()
+        return store
+
+    @classmethod
+    def found(cls, uri: str) -> Store:
+        """The store at `uri`, of which nothing is read yet: `check` has to be called before what it
+        holds is.
+
+        Raises:
+            StoreUnavailable: there is no store.
+        """
         if not cls.exists(uri):
             raise StoreMissing(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
         with reading_stored(uri, "open it"):
-            store = cls(uri, Repository.open(Place(uri)))
-            schema_of(uri, store.group())
-        return store
+            return cls(uri, Repository.open(Place(uri)))
+
+    def check(self) -> None:
+        """Whether this version can read the newest snapshot.
+
+        Raises:
+            StoreUnavailable: its schema is not one of ours.
+        """
+        with reading_stored(self.uri, "open it"):
+            schema_of(self.uri, self.group())
+
+    @property
+    def address(self) -> str:
+        """The store's address, the same from wherever it is asked."""
+        return Place(self.uri).address
 
     @classmethod
     def create(cls, uri: str) -> Store:

@@ -64,6 +64,13 @@ class Place:
         """The address of an S3 server other than Amazon's."""
         return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
+    @property
+    def address(self) -> str:
+        """The same place from wherever it is asked: the whole path of a folder, or server, bucket
+        and prefix.
+        """
+        return f"{self.endpoint or 's3:'}//{self.bucket}/{self.prefix}" if self.folder is None else str(self.folder)
+
     def storage(self) -> icechunk.Storage:
         """The same place, as Icechunk calls it."""
         if self.folder is not None:

@@ -72,7 +72,9 @@ def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
     )
     assert [(one.code, one.said) for one in listed if one.code] == []
     imported = [one.imported for one in listed]
-    assert imported == [STORE] * 3 + [TABLES] * 6 + [QUANTILES] * 3 + [QUANTILES | {"h5netcdf"}]
+    assert imported == [STORE] * 3 + [STORE | {"pandas"}] * 4 + [TABLES] * 2 + [QUANTILES] * 3 + [
+        QUANTILES | {"h5netcdf"}
+    ]
     expected = {
         3: "vp-linear",
         4: "energy_mean",
