@@ -177,21 +177,28 @@ class Answers:
             return read_weights(self._root, cell_id)
 
     @cached_property
-    def _places(self) -> dict[str, np.ndarray]:
+    def _places(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """Where the arrays of points are: the row of each point here, and the table of all."""
         with self._store.reading("its points"):
-            return read_places(self._root)
+            places = read_places(self._root)
+        here = set(self._table["point_id"].tolist())
+        return {one: row for row, one in enumerate(places["point_id"].tolist()) if one in here}, places
 
-    def _known(self, point_id: str) -> None:
-        if point_id not in self._table["point_id"]:
+    def _place(self, point_id: str) -> dict[str, np.ndarray]:
+        """The row of one point."""
+        rows, places = self._places
+        if point_id not in rows:
             raise NotStored(f"no point {point_id!r} here")
+        row = rows[point_id]
+        return {name: values[row : row + 1] for name, values in places.items()}
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         """Final samples ``[sample, coordinate]``, or None if they were not kept."""
         import xarray as xr
 
-        self._known(point_id)
+        place = self._place(point_id)
         with self._store.reading(f"the samples of point {point_id}"):
-            values = read_samples(self._root, point_id, self._places)
+            values = read_samples(self._root, point_id, place)
         return None if values is None else xr.DataArray(values, dims=("sample", "coordinate"), name=point_id)
 
     def trajectory(self, point_id: str) -> xr.DataArray | None:
@@ -200,9 +207,9 @@ class Answers:
         """
         import xarray as xr
 
-        self._known(point_id)
+        place = self._place(point_id)
         with self._store.reading(f"the trajectory of point {point_id}"):
-            found = read_trajectory(self._root, point_id, self._places)
+            found = read_trajectory(self._root, point_id, place)
         if found is None:
             return None
         states, levels = found

@@ -13,17 +13,18 @@ from tasks.report.pictures.style import Picture, axis, color, dash, escaped, lay
 from tasks.report.text import number
 
 _LOSS_POINTS = 200
+_FAINT = 100  # seeds of a series that are drawn one by one: more are a grey area and a heavy page
 
 
 def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | None:
-    """Training losses of one dataset: the mean over seeds, each seed faint behind it."""
+    """Training losses of one dataset: the mean over all seeds, up to a hundred of them faint behind it."""
     if found.size == 0 or "cell" not in found.dims:
         return None
     own = [i for i, name in enumerate(found["dataset"].values.astype(str)) if name == dataset]
     groups: dict[Series, list[int]] = {}
+    formulations, schedules = (found[name].values.astype(str) for name in ("formulation", "schedule"))
     for i in own:
-        formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
-        series = table.series_of(formulation, schedule)
+        series = table.series_of(str(formulations[i]), str(schedules[i]))
         if series is not None and not series.exact:
             groups.setdefault(series, []).append(i)
     every = max(1, math.ceil(found.sizes["progress"] / _LOSS_POINTS))
@@ -45,7 +46,7 @@ def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | No
             line = {"color": color(series.style, 0.3), "width": 1}
             traces += [
                 {**common, "x": packed(steps[i]), "y": packed(values[i]), "line": line, "hoverinfo": "skip"}
-                for i in members
+                for i in members[:_FAINT]
             ]
         members = [i for i in members if np.array_equal(steps[i], steps[members[0]], equal_nan=True)]  # noqa: PLW2901
         known = np.isfinite(values[members])
@@ -60,8 +61,10 @@ def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | No
     if (shown > 0).all():
         upwards |= log_ticks(float(np.quantile(shown, 0.001)) / 1.3, float(np.quantile(shown, 0.999)) * 1.3)
     ends = ", ".join(f"{series.label} {number(_last(values[members]))}" for series, members in groups.items())
+    most = max(map(len, groups.values()))
+    each = f"the first {_FAINT} of {most:,} seeds" if most > _FAINT else "each seed"
     caption = (
-        f"Mean training loss per bin of steps; each seed faint, their mean bold. At the end: {ends}. Each formulation "
+        f"Mean training loss per bin of steps; {each} faint, the mean bold. At the end: {ends}. Each formulation "
         "weights noise levels in its own way: compare shapes within one, never heights between two."
     )
     across = axis("training step", range=listed([0, 1.01 * float(np.nanmax(steps[own]))]))
