@@ -17,7 +17,7 @@ _FAINT = 100  # seeds of a series that are drawn one by one: more are a grey are
 
 
 def losses(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | None:
-    """Training losses of one dataset: the mean over all seeds, up to a hundred of them faint behind it."""
+    """Training losses of one dataset: the mean over all seeds, up to a hundred faint behind it."""
     if found.size == 0 or "cell" not in found.dims:
         return None
     own = [i for i, name in enumerate(found["dataset"].values.astype(str)) if name == dataset]
