@@ -27,6 +27,7 @@ from diffusion.objectives.member import Member
 from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
 from diffusion.randomness import stream
+from diffusion.training.adam import Adam
 from diffusion.training.stack import TrainedStack
 
 LOSS_BINS = 64
@@ -106,12 +107,7 @@ class _Part:
         fresh = network.initialise([stream("init", member.key) for member in members])
         self._rows = to_device(fresh, device).requires_grad_()
         self._balance = _Balance(members, objective, device)
-        self._optimiser = torch.optim.Adam(
-            [self._rows, *self._balance.rows],
-            lr=settings.learning_rate,
-            betas=(0.9, 0.99),
-            fused=device.type != "meta",  # which has shapes alone
-        )
+        self._optimiser = Adam([self._rows, *self._balance.rows], betas=(0.9, 0.99))
         self._generators = [stream("train", member.key) for member in members]
         self.average = self._rows.detach().clone()
         self.zero_loss = torch.zeros(len(members), device=device)
@@ -133,8 +129,7 @@ class _Part:
             self._optimiser.zero_grad()
             self._balance(example_losses, batch).sum().backward()
             _clip_each(rows)
-            self._optimiser.param_groups[0]["lr"] = _learning_rate(settings, step)
-            self._optimiser.step()
+            self._optimiser.step(_learning_rate(settings, step))
             with torch.no_grad():
                 self.average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
                 losses += loss.detach() / (end - first)

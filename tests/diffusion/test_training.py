@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -639,3 +641,30 @@ def test_the_work_that_is_planned_for_a_step_is_what_a_step_multiplies(name: str
     plain = multiplications(ElucidatedDM(), dataset, settings)
     found = multiplications(formulation, dataset, settings) / plain
     assert found / 2.5 < formulation.objective.passes(dataset.dim) < found * 2.5
+
+
+def test_adam_is_torchs_to_the_last_bit_and_loads_no_compiler() -> None:
+    code = """
+import sys, torch
+from diffusion.training.adam import Adam
+
+g = torch.Generator().manual_seed(0)
+own = [torch.randn(3, 40, generator=g).requires_grad_(), torch.randn(1, 8, 2, generator=g).requires_grad_()]
+known = [one.detach().clone().requires_grad_() for one in own]
+gradients = [[torch.randn(one.shape, generator=g) for one in own] for _ in range(20)]
+adam = Adam(own, betas=(0.9, 0.99))
+for step, parts in enumerate(gradients):
+    adam.zero_grad()
+    for one, part in zip(own, parts):
+        one.grad = part.clone()
+    adam.step(1e-3 * (1 + step % 5))
+assert "torch._dynamo" not in sys.modules
+torchs = torch.optim.Adam(known, betas=(0.9, 0.99), fused=True)
+for step, parts in enumerate(gradients):
+    for one, part in zip(known, parts):
+        one.grad = part.clone()
+    torchs.param_groups[0]["lr"] = 1e-3 * (1 + step % 5)
+    torchs.step()
+assert all(map(torch.equal, own, known))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
