@@ -16,11 +16,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from diffusion.errors import WrongInput
+from tasks.store import WrongReference
+from tasks.store.storage import Place
 from tasks.study import StudyError, load_study
 from tasks.study.document import shipped_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tasks.plain import Spec
 
 SHIPPED_LIST = Path(__file__).resolve().with_name("schedules.yaml")
 FORBIDDEN_IN_NAMES = "/%&<>"
@@ -51,12 +55,15 @@ class ScheduledRun(BaseModel):
     timezone: str | None = None
     overrides: Annotated[tuple[str, ...], Field(strict=False)] = ()
     name: Annotated[str, Field(min_length=1)] | None = None
+    wait: Annotated[float, Field(ge=0, le=1440, strict=False)] = 0.0
 
     @field_validator("store")
     @classmethod
     def _a_folder_or_s3(cls, value: str) -> str:
-        if "://" in value and not value.startswith("s3://"):
-            raise ValueError("expected a folder or s3://bucket/prefix")
+        try:
+            Place(value)
+        except WrongReference as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("cron")
@@ -90,7 +97,8 @@ class ScheduledRun(BaseModel):
         """
         study = shipped_name(self.study) or _absolute(self.study, folder)
         store = self.store if "://" in self.store else _absolute(self.store, folder)
-        return {"study": study, "store": store, "overrides": list(self.overrides)}
+        patience = {"wait": self.wait} if self.wait else {}
+        return {"study": study, "store": store, "overrides": list(self.overrides), **patience}
 
 
 def _prefect_takes(**schedule: str) -> None:
@@ -111,25 +119,37 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
     working directory.
 
     Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line
-    that Prefect does not take, a study that cannot be loaded, a name that is given twice.
+    that Prefect does not take, a study that cannot be loaded, a name that is given twice, two
+    entries that would by turns redefine one study of one store.
     """
     found = _plain(file)
     entries: list[ScheduledRun] = []
     problems: list[str] = []
+    asked: dict[tuple[str, str], dict[str, Spec]] = {}  # by store and study: what each entry asks for
     for number, values in enumerate(found, start=1):
         place = f"entry {number}{_called(values)}"
         try:
             entry = ScheduledRun.model_validate(values)
-            load_study(entry.parameters(folder or Path.cwd())["study"], entry.overrides)
+            given = entry.parameters(folder or Path.cwd())
+            study = load_study(given["study"], entry.overrides)
         except ValidationError as error:
             problems += [f"{place}: {_message(detail)}" for detail in error.errors(include_url=False)]
         except StudyError as error:
             problems += [f"{place}: {problem}" for problem in error.problems]
         else:
             entries.append(entry)
+            asked.setdefault((given["store"], study.name), {})[place] = study.spec()
     for title, times in Counter(entry.title for entry in entries).items():
         if times > 1:
             problems.append(f"{title!r} names {times} entries; give each a `name` of its own")
+    for (store, name), specs in asked.items():
+        first, *others = specs
+        for other in others:
+            if specs[other] != specs[first]:
+                problems.append(
+                    f"{other}: asks for another study {name!r} of store {store} than {first}, and each run would redefine "
+                    "it; give one a name of its own (overrides: [name=...]) or another store"
+                )
     if problems:
         raise ScheduleError(str(file), problems)
     return entries
@@ -166,4 +186,7 @@ def _message(detail: Any) -> str:
         return f"{where}: unknown key (there are: {', '.join(ScheduledRun.model_fields)})"
     if detail["type"] == "missing":
         return f"{where}: missing"
-    return f"{where}: found {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+    text = detail["msg"].removeprefix("Value error, ")
+    if where == "store":  # which may hold a password
+        return f"{where}: {text.removeprefix('store: ')}"
+    return f"{where}: found {detail['input']!r}: {text}"

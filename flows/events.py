@@ -89,7 +89,8 @@ class PointsFailed:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.points[0].cell}, {self.points[0].labels['sampler']}: {self.reason}"
+        first, count = self.points[0], len(self.points)
+        return f"{first.cell}, {first.labels['sampler']} ({count} point{'s' * (count > 1)}): {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from flows.events import (
     Event,
     MetricNotMeasured,
     Planned,
-    PointsFailed,
     Progressed,
     Reported,
     ShardDone,
@@ -37,7 +36,7 @@ from flows.events import (
     Swept,
 )
 from tasks.compare import table
-from tasks.query.tables import summary_records
+from tasks.query.tables import failure_lines, summary_records
 from tasks.results.provenance import provenance
 from tasks.results.rows import swept_rows, trained_rows
 from tasks.results.stored import is_recorded, record
@@ -129,10 +128,11 @@ class RunLog:
                 self._log.info("committed: %s", message)
             case ShardDone():
                 self._log.info("shard done: %s", event.shard.name)
-            case PointsFailed():
-                self._log.warning("failed: %s", event)
             case MetricNotMeasured(reason):
                 self._log.warning("not measured: %s", reason)
+            case Reported():  # all of the study: those that failed in an earlier run as well
+                for line in failure_lines(event.answers.points):
+                    self._log.warning(line.strip())
 
 
 class Artifacts:

@@ -46,7 +46,7 @@ from tasks.results.explain import matching
 from tasks.results.models import ModelledAnswers
 from tasks.results.stored import coordinate, plan_against
 from tasks.stages import Opaque, report
-from tasks.store import Store
+from tasks.store import Store, StoreLocked
 from tasks.study import load_study
 from tasks.work import Requests, left_to_sweep
 from tasks.work.code import code_here, own_modules
@@ -71,9 +71,12 @@ def run(request: RunRequest) -> Outcome:
     study = load_study(request.study, request.overrides)
     forced = matching(points_of(study), request.force) if request.force else ()
     store = Store.open(request.store) if Store.exists(request.store) else Store.create(request.store)
-    before = store.snapshot()
     emit, tally = Events(), Tally()
-    with coordinate(store, request.force_unlock) as coordinator, Display(quiet=request.quiet) as display:
+    with (
+        Display(quiet=request.quiet) as display,
+        coordinate(store, request.force_unlock, 60 * request.wait, _tell_waiting) as coordinator,
+    ):
+        before = store.snapshot()
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
         code = code_here(own_modules(study))
@@ -101,6 +104,10 @@ def run(request: RunRequest) -> Outcome:
         str(page),
         _moved(store, answers, before, emit),
     )
+
+
+def _tell_waiting(locked: StoreLocked) -> None:
+    get_run_logger().warning("waiting: %s", locked)
 
 
 def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit: Emit) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from diffusion.errors import DiffatlasError
+
 
 def default_page(study: str) -> Path:
     """Where a study's page goes by default."""
@@ -29,6 +31,7 @@ class RunRequest:
     quiet: bool = False
     resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     device: str = "cpu"
+    wait: float = 0.0
 
     def parameters(self) -> dict[str, Any]:
         """By name, as plain values that Prefect records."""
@@ -50,3 +53,16 @@ class Outcome:
     failed: Mapping[str, str]  # point id: reason, of the whole study
     report: str
     moved: str  # what changed since the study was last run, in one sentence; empty the first time
+
+
+class PointsHaveFailed(DiffatlasError):
+    """A run that has committed all it could, of a study with failed points: `outcome` says which."""
+
+    kind = "points-failed"
+
+    def __init__(self, text: str, outcome: Outcome) -> None:
+        super().__init__(text)
+        self.outcome = outcome
+
+    def __reduce__(self) -> tuple[type[PointsHaveFailed], tuple[str, Outcome]]:
+        return type(self), (str(self), self.outcome)

@@ -16,15 +16,25 @@ from flows.services import quiet_environment
 quiet_environment()
 
 from prefect import flow
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
+
+from flows.refusals import tell_in_one_line
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from flows.request import Outcome
 
+tell_in_one_line()
 
-@flow(name="run-study", flow_run_name="{study}", validate_parameters=False)
+
+def _name_of_run() -> str:
+    """That of the entry that is scheduled or deployed; of the study where there is none."""
+    return str(deployment.name or flow_run.parameters["study"])
+
+
+@flow(name="run-study", flow_run_name=_name_of_run, validate_parameters=False)
 def run_study(
     study: str,
     store: str = "results",
@@ -38,10 +48,12 @@ def run_study(
     quiet: bool = False,
     resources: dict[str, dict[str, float]] | None = None,
     device: str = "cpu",
+    wait: float = 0.0,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 
-    Ends as Failed if any point of the study has failed; the others are committed all the same.
+    Ends as Failed, with `PointsHaveFailed` as its result, if any point of the study has failed; the
+    others are committed all the same.
 
     Args:
         study: a file, or the name of a shipped study.
@@ -63,7 +75,7 @@ def run_study(
             no id.
     """
     from flows.orchestration import run
-    from flows.request import RunRequest
+    from flows.request import PointsHaveFailed, RunRequest
 
     changes, requested = tuple(overrides or ()), resources or {}
     outcome = run(
@@ -80,9 +92,11 @@ def run_study(
             quiet,
             requested,
             device,
+            wait,
         )
     )
     text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
-        return Failed(message=f"{len(outcome.failed)} points failed; {text}", data=outcome)
+        failed = f"{len(outcome.failed)} points failed; {text}"
+        return Failed(message=failed, data=PointsHaveFailed(failed, outcome))
     return Completed(message=text, data=outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.request import Outcome, RunRequest
+from flows.request import Outcome, PointsHaveFailed, RunRequest
 from flows.services import prefect_server
 
 
@@ -22,6 +22,8 @@ def start(request: RunRequest) -> Outcome:
         result = state.result(raise_on_failure=False)
         if isinstance(result, Outcome):
             return result
+        if isinstance(result, PointsHaveFailed):
+            return result.outcome
         if isinstance(result, BaseException):
             raise result
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")

@@ -15,6 +15,7 @@ from deployments.schedules import ScheduleError
 from diffusion.errors import DiffatlasError
 from diffusion.registry import UnknownName
 from flows.exit_codes import exit_code_of
+from flows.request import Outcome, PointsHaveFailed
 from tasks.study import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,7 @@ WITH_PARTS = [
     StudyError("study.yaml", ["study.yaml:1: found 1", "study.yaml:2: found 2"]),
     ScheduleError("list.yaml", ["entry 1: found 1"]),
     UnknownName("sampler", "huen", ["euler", "heun"], "(no such module)"),
+    PointsHaveFailed("1 points failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
 ]
 """One of each class that is made of something else than its message."""
 

@@ -66,6 +66,9 @@ ForceUnlockOption = Annotated[
         "--force-unlock", help="Take over a lock whose holder is sure to be gone (another host, object storage)."
     ),
 ]
+WaitOption = Annotated[
+    float, typer.Option("--wait", min=0, help="Minutes to wait for a store that another run has.", metavar="MINUTES")
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

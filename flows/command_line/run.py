@@ -21,6 +21,7 @@ from flows.command_line.options import (
     SetOption,
     StoreOption,
     StudyArgument,
+    WaitOption,
     app,
     check_device,
     clear_errors,
@@ -48,6 +49,7 @@ def run(
     force_unlock: ForceUnlockOption = False,
     report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
     device: DeviceOption = "cpu",
+    wait: WaitOption = 0.0,
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
 
@@ -79,6 +81,7 @@ def run(
                     force_unlock=force_unlock,
                     report=str(page) if page else None,
                     device=device,
+                    wait=wait,
                 )
             )
 

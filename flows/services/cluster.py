@@ -102,7 +102,7 @@ def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[st
                     num_cpus=_available_cores() if workers is None else workers,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder / "ray"),  # which Ray opens to everybody, so not the folder itself
                     _node_ip_address="127.0.0.1",
                 )
             yield found

@@ -5,7 +5,8 @@ done.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from tasks.plan import Plan, StoredPoint, make_plan, points_of
 from tasks.results.facts import derived, metric_facts
 from tasks.results.read import Answers
 from tasks.results.rows import skipped_rows
-from tasks.store import Coordinator, Store
+from tasks.store import Coordinator, Store, StoreLocked
 from tasks.study import Study, StudyError, load_study
+
+_AGAIN_SECONDS = 2.0  # until a store that another run has is asked for again
 
 
 def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPoint]:
@@ -57,11 +60,35 @@ def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forc
 
 
 @contextlib.contextmanager
-def coordinate(store: Store, force_unlock: bool = False) -> Iterator[Coordinator]:
+def coordinate(
+    store: Store,
+    force_unlock: bool = False,
+    wait: float = 0.0,
+    waiting: Callable[[StoreLocked], object] = lambda _: None,
+) -> Iterator[Coordinator]:
     """The only writer of a store, as long as the context lasts; one of an older schema is migrated
     first: see `Store.coordinate`.
+
+    Where another run has the store, `waiting` is told once, and for `wait` seconds it is tried
+    again.
+
+    Raises:
+        StoreLocked: it still has it then.
     """
-    with store.coordinate(force_unlock, derived) as coordinator:
+    deadline, told = time.monotonic() + wait, False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                coordinator = stack.enter_context(store.coordinate(force_unlock, derived))
+                break
+            except StoreLocked as locked:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                if not told:
+                    waiting(locked)
+                told = True
+                time.sleep(min(_AGAIN_SECONDS, left))
         yield coordinator
 
 

@@ -38,6 +38,12 @@ class Place:
             raise WrongReference("store: found an empty name, expected a folder or s3://bucket/prefix")
         if "\0" in self.uri:
             raise WrongReference(f"store {self.uri!r}: found a zero byte, expected a folder or s3://bucket/prefix")
+        if "@" in urlparse(self.uri).netloc:  # before anything repeats the address
+            raise WrongReference(
+                "store: found a user name or a password in the address, which would be stored and shown; expected "
+                "s3://bucket/prefix. Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), "
+                "the files in ~/.aws, or the machine's role"
+            )
         if self.uri.startswith("s3://"):
             if not self.bucket or not self.prefix:
                 raise WrongReference(f"store {self.uri}: expected s3://bucket/prefix")

@@ -32,6 +32,16 @@ pytestmark = [
 
 SERVE = Path(__file__).parents[2] / "deployments" / "serve.py"
 _STAGES = {"trained": "train", "swept": "sweep"}  # as snapshots tell it: the task run
+BOOM = """
+from dataclasses import dataclass
+from diffusion.samplers import Sampler
+
+@dataclass(frozen=True)
+class Boom(Sampler):
+    def step(self, denoiser, x, now, then, noise):
+        raise ArithmeticError("no, not this one")
+"""
+FAILURE = "uniform edm, boom:Boom, seed 0: sampling failed: ArithmeticError: no, not this one"
 TINY = ["formulations=[vp, edm]", "training.steps=20", "samples=200", "steps=[2]", "keep.trajectories=[]"]
 
 
@@ -109,6 +119,7 @@ def serving(folder: Path, url: str) -> Iterator[Any]:
     log = folder / "serve.log"
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
+    home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
     try:
         with process(command, folder, log, 40, **home) as started:
@@ -162,7 +173,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(
 
     until(stages, 150, serve_log, "snapshot")
     outcome = ended(client, scheduled, serve_log)
-    assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("COMPLETED", True, "smoke")
+    assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("COMPLETED", True, "tiny")
     assert re.fullmatch(r"\d+ points computed, \d+ cells trained, \d+ commits", outcome.state.message)
 
     def recorded() -> dict[str, str] | None:  # task runs are recorded from events, a moment later
@@ -176,7 +187,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     assert [run.name for run in client.read_flow_runs() if run.parent_task_run_id] == []
 
     made_by = Store.open(uri).history()[0]["metadata"]
-    assert (made_by["started_by"], made_by["deployment"], made_by["flow_run"]) == ("schedule", "tiny", "smoke")
+    assert (made_by["started_by"], made_by["deployment"], made_by["flow_run"]) == ("schedule", "tiny", "tiny")
 
     artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert artifacts["smoke-progress"].data == 100
@@ -203,6 +214,28 @@ def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothin
     assert f"store {store.uri}: in use by another run" in outcome.state.message
     assert f"process {os.getpid()}," in outcome.state.message
     assert store.history() == before
+    said = serve_log.read_text()
+    assert f"store-locked: store {store.uri}: in use by another run" in said
+    assert "Traceback" not in said
+
+
+def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
+    client: Any, scheduled: Any, folder: Path, serve_log: Path
+) -> None:
+    ended(client, scheduled, serve_log)
+    (folder / "boom.py").write_text(BOOM)
+    failing = [*TINY, "formulations=[edm]", 'samplers=[heun, "boom:Boom"]', "name=failing"]
+    for _ in range(2):  # the second run computes nothing, and tells the same
+        changed = {"study": "smoke", "store": str(folder / "answers"), "overrides": failing}
+        run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=changed)
+        before = len(serve_log.read_text())
+        outcome = ended(client, run, serve_log)
+        assert outcome.state_type.value == "FAILED"
+        assert re.match(r"\d+ points failed; \d+ points computed", outcome.state.message)
+        assert FAILURE in serve_log.read_text()[before:]
+    said = serve_log.read_text()
+    assert "Traceback" not in said
+    assert "TypeError" not in said
 
 
 def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(

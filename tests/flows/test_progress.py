@@ -82,7 +82,7 @@ def test_points_of_one_cell_and_sampler_that_failed_for_one_reason_are_told_once
     assert all(len(failed.points) == 2 for failed in found)
     with Display() as display:
         display(found[0])
-    assert capsys.readouterr().err == "  failed: uniform exact on edm, seed 0, euler: dead\n"
+    assert capsys.readouterr().err == "  failed: uniform exact on edm, seed 0, euler (2 points): dead\n"
 
 
 def test_a_quiet_display_says_nothing(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,14 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
     assert [entry.title for entry in found] == ["smoke", "other"]
 
 
+def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of_its_own(tmp_path: Path) -> None:
+    again = GOOD | {"name": "noon", "cron": "0 12 * * *", "wait": 30}
+    grown = GOOD | {"name": "grown", "overrides": ["seeds=2", "name=grown"]}
+    apart = GOOD | {"name": "apart", "overrides": ["seeds=2"], "store": "elsewhere"}
+    found = read_schedules(listed(tmp_path, GOOD, again, grown, apart))
+    assert [entry.parameters(tmp_path).get("wait") for entry in found] == [None, 30.0, None, None]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -51,11 +59,15 @@ def test_an_entry_is_called_after_its_study_unless_it_has_a_name(tmp_path: Path)
         ({"timezone": "Mars/Olympus"}, 'timezone: .*Invalid timezone: "Mars/Olympus"'),
         ({"store": "ftp://host/store"}, "store: .*expected a folder or s3://bucket/prefix"),
         ({"store": ""}, "store: "),
+        ({"store": "s3://bucket"}, "store s3://bucket: expected s3://bucket/prefix"),
+        ({"store": "s3://KEY:hunter2@bucket/prefix"}, "found a user name or a password in the address"),
+        ({"wait": -1}, "wait: .*greater than or equal to 0"),
+        ({"overrides": ["seeds=4"]}, "asks for another study 'smoke' of store .*answers than entry 1 .smoke., .*name="),
         ({"overrides": "seeds=2"}, "overrides: "),
         ({"overrides": [2]}, r"overrides\.0: .*valid string"),
         ({"overrides": ["training.stepz=3"]}, "did you mean 'steps'"),
         ({"name": "a/b"}, "name: .*none of the characters"),
-        ({"when": "now"}, "when: unknown key .*study, store, cron, timezone, overrides, name"),
+        ({"when": "now"}, "when: unknown key .*study, store, cron, timezone, overrides, name, wait"),
         ({"study": "smok", "name": "misspelt"}, "did you mean 'smoke'"),
         ({"study": "seeds"}, "this file names other studies, where one study is expected"),
     ],
@@ -64,6 +76,7 @@ def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], expecte
     entry = GOOD | {"name": "nightly"} | change
     message = refusal(listed(tmp_path, GOOD, entry))
     assert f"entry 2 ({entry['name']}): " in message
+    assert "hunter2" not in message
     with pytest.raises(AssertionError, match=expected):
         raise AssertionError(message)
 

@@ -105,6 +105,10 @@ def test_what_is_not_a_store_is_refused_and_left_alone(tmp_path: Path) -> None:
         Store.open(str(tmp_path))
     with pytest.raises(WrongReference, match="expected a folder or s3"):
         Store.open("ftp://host/x")
+    for scheme in ("s3", "https"):
+        with pytest.raises(WrongReference, match="a user name or a password in the address") as refused:
+            Store.open(f"{scheme}://KEY:hunter2@bucket/prefix")
+        assert "hunter2" not in str(refused.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "none").exists()
     assert not Store.exists(str(tmp_path / "none"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.results.stored import coordinate
 from tasks.store import Rows, Store, StoreLocked, StoreMoved, lock, read_points
 from tasks.store.holder import Holder
 from tests.tasks.store_kit import held_by_another_process, point, python
@@ -42,6 +43,22 @@ def test_a_store_in_use_is_refused_and_its_holder_named(uri: str) -> None:
     with Store.open(uri).coordinate() as coordinator:
         assert coordinator.before is None
     assert not note(uri).exists()
+
+
+def test_who_waits_gets_the_store_when_it_is_free_and_is_refused_when_patience_ends(uri: str) -> None:
+    told: list[StoreLocked] = []
+    with held_by_another_process(uri) as other:
+
+        def end_it(locked: StoreLocked) -> None:
+            told.append(locked)
+            other.kill()
+
+        with pytest.raises(StoreLocked), coordinate(Store.open(uri), wait=0.1, waiting=told.append):
+            pass
+        with coordinate(Store.open(uri), wait=60, waiting=end_it) as coordinator:
+            assert f"process {other.pid}" in str(coordinator.before)
+    assert len(told) == 2
+    assert all(f"process {other.pid}" in str(locked) for locked in told)
 
 
 def test_the_lock_of_a_killed_run_is_free_and_its_end_is_told(uri: str) -> None:
@@ -154,6 +171,7 @@ def test_two_that_create_a_store_at_once_make_one(tmp_path: Path) -> None:
 def test_a_run_killed_at_a_failpoint_leaves_a_store_that_the_next_one_uses(tmp_path: Path, place: str) -> None:
     code = """
 import sys
+from tasks.results.stored import coordinate
 from tasks.store import Rows, Store
 with Store.create(sys.argv[1]).coordinate() as coordinator:
     coordinator.commit(Rows(points=[{"point_id": "p", "w1": 1.0}]), "killed", {})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.services import ServiceUnavailable, ray_cluster
+from flows.services.orphans import RUN_PREFIX
 from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses, remaining
 
 pytestmark = [
@@ -70,6 +71,14 @@ def test_ray_listens_on_loopback_only(ray_address: str) -> None:
     found = listening_addresses(pids)
     assert found
     assert found <= LOOPBACK
+
+
+def test_nobody_else_gets_into_the_folder_of_a_run(ray_address: str) -> None:  # noqa: ARG001
+    import ray
+
+    session = Path(ray.get_runtime_context().worker.node.get_session_dir_path()).resolve()
+    (folder,) = [one for one in session.parents if one.name.startswith(RUN_PREFIX)]
+    assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_a_local_ray_has_no_monitors(ray_address: str) -> None:  # noqa: ARG001
