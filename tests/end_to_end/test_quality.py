@@ -51,8 +51,10 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
 
 @pytest.mark.timeout(1500)  # three networks of images are trained
 def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> None:
-    """The shipped study with half of its training and one seed: EDM in 18 steps, labels with the
-    weight 1.5, the autoencoder.
+    """The shipped study with a third of its training (but for the autoencoder) and one seed: EDM in 18
+    steps, labels with the weight 1.5, the autoencoder.
+
+    Measured: 3.1 where the floor is 1.3, and 0.989.
     """
     shipped = load_study("digits").spec()
     by_name = {block["formulations"][0]["name"]: block for block in shipped["grids"] if "formulations" in block}
@@ -62,7 +64,7 @@ def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> No
         {**by_name["class-conditional"], "samplers": by_name["class-conditional"]["samplers"][1:]},
         by_name["vae"],
     ]
-    training = {**shipped["training"], "steps": shipped["training"]["steps"] // 2}
+    training = {**shipped["training"], "steps": 900}
     cut = {
         "seeds": 1,
         "steps": [18],
