@@ -51,7 +51,7 @@ PLANE: dict[str, Any] = {
     "samplers": [
         "heun",
         "dpmpp-2m-sde",
-        "annealed-langevin",
+        {"name": "annealed-langevin", "moves": 2},
         *OF_A_KIND,
         {"name": "ddim", "guidance": {"name": "classifier-free", "labels": 1, "weight": 2.0}},
     ],
