@@ -68,7 +68,7 @@ def everything(uri: str) -> Spec:
         "trajectory": kept_trajectory(whole, IDS[1]).values.tolist(),
         "levels": kept_trajectory(whole, IDS[1])["sigma"].values.tolist(),
         "weights": {cell: whole.weights(cell) for cell in whole.trained()},
-        "cells": whole.cell_specs,
+        "cells": dict(whole.cell_specs),
         "losses": whole.losses().values.tolist(),
         "metrics": whole.metrics,
     }
