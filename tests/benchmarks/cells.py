@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from diffusion.analysis.flow_limit import flow_limits
+from diffusion.datasets import Uniform
+from diffusion.models import ExactDenoiser
+from diffusion.schedules import EDM
 from tasks.plan import make_plan
 from tasks.plan.cell import digest
 from tasks.results.rows import swept_rows, trained_rows
@@ -73,9 +79,26 @@ def cells_grow() -> Ratio:
     return _of_one(paired(lambda: _carried_through(large), lambda: _carried_through(small), 3, time.process_time), 10)
 
 
+def limits_together() -> Ratio:
+    """The limits of 32 seeds of 16 samples followed as one stack over one by one."""
+    target, schedule, seeds = Uniform(), EDM(), 32
+    generator = torch.Generator().manual_seed(1)
+    start = schedule.prior_std * torch.randn(seeds, 16, 1, generator=generator, dtype=torch.float64)
+
+    def together() -> None:
+        flow_limits(ExactDenoiser([target] * seeds), start, [schedule] * seeds, [target.std] * seeds)
+
+    def one_by_one() -> None:
+        for one in start:
+            flow_limits(ExactDenoiser([target]), one[None], [schedule], [target.std])
+
+    return paired(together, one_by_one, 3, time.process_time)
+
+
 MEASURES: tuple[tuple[str, Callable[[], Ratio]], ...] = (
     ("planning 100,000 points of 10,000 cells / hashing their specs", planning),
     ("planning a cell: among 10,000 / among 1,000", planning_grows),
     ("a trivial cell, data to store: among 2,000 / among 200", cells_grow),
+    ("limits of 32 exact cells of 16 samples: together / one by one", limits_together),
 )
 """Lines for the table of `tests.benchmarks.run`."""
