@@ -69,6 +69,7 @@ def run(
         def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
             if _finished(store, plan):
                 return None
+            err.print(f"study {plan.study.name}: getting Prefect and Ray ready", markup=False)  # seconds without a word
             return start(
                 RunRequest(
                     source,
