@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,17 @@ _LONG = 16  # coordinates from which on products of matrix and vector are quicke
 _LIKELY = 0.5  # share of one component from which on the others are a small difference
 _FAINT = 800.0  # exponents further below the largest have exponentials that are zero, whatever their last digits
 _WIDE = 1e-4  # (width / alpha R)^2 from which on it is exact enough
+
+
+class _Level(NamedTuple):
+    """What all points at the noise level (a, s) share, of components of one width."""
+
+    a: float
+    v: float  # alpha^2 width^2 + sigma^2
+    near: bool  # the components are far apart: exponents are taken relative to the nearest
+    centre: Tensor  # [d], of the noised components
+    logs: Tensor  # [1] or [K], logarithms of the weights
+    fall: Tensor  # [K], what a component's distance from the centre takes off its exponent
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ class Mixture(Components):
     def _points_denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         out = torch.empty_like(x)
         width = float(self.squares[0])
-        for i, (point, a, s) in enumerate(zip(x, alpha.tolist(), sigma.tolist(), strict=True)):
-            one = self._behind(point, a, s)
+        for i, (point, (s, level)) in enumerate(zip(x, self._levels(alpha, sigma), strict=True)):
+            a, one = level.a, self._behind(point, level)
             mean = one.reference + torch.mv(one.means.T, one.weights) / one.weights.sum()
             out[i] = (a * width / one.v) * one.point + (s * s / one.v) * mean
         return out
@@ -100,8 +111,8 @@ class Mixture(Components):
     def _points_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         out = torch.empty(len(x), dtype=torch.float64)
         width = float(self.squares[0])
-        for i, (point, a, s) in enumerate(zip(x, alpha.tolist(), sigma.tolist(), strict=True)):
-            one = self._behind(point, a, s)
+        for i, (point, (s, level)) in enumerate(zip(x, self._levels(alpha, sigma), strict=True)):
+            one = self._behind(point, level)
             share, places, squares = one.weights / one.weights.sum(), one.means, 2 * self.half_squares[:, 0]
             if one.means is not self.offsets or float(share.max()) > _LIKELY:
                 kept = (one.weights > 0).nonzero()[
@@ -114,25 +125,37 @@ class Mixture(Components):
             out[i] = x.shape[1] * width * s * s / one.v + (s * s / one.v) ** 2 * between.clamp(min=0)
         return out
 
-    def _behind(self, point: Tensor, a: float, s: float) -> _Behind:
-        """The components behind one point ``[d]`` at the noise level (a, s), by one product of a
-        matrix and a vector.
+    def _levels(self, alpha: Tensor, sigma: Tensor) -> Iterator[tuple[float, _Level]]:
+        """sigma of each point, and what it shares with those at its level, made once for points in
+        a row.
+        """
+        width, reach = float(self.squares[0]), 2 * float(self.half_squares.max())
+        latest: tuple[float, float] | None = None
+        for a, s in zip(alpha.tolist(), sigma.tolist(), strict=True):
+            if latest != (a, s):
+                v = width * a * a + s * s
+                fall = self.half_squares[:, 0] * (a * a / v)
+                level = _Level(a, v, v < _WIDE * reach * a * a, a * self.centre, self.log_weights[:, 0], fall)
+                latest = a, s
+            yield s, level
+
+    def _behind(self, point: Tensor, level: _Level) -> _Behind:
+        """The components behind one point ``[d]`` at a noise level, by one product of a matrix and a
+        vector.
 
         Exponents are taken relative to the centre or, where that would cost digits, to the nearest
         component.
         """
-        reach, logs = 2 * float(self.half_squares.max()), self.log_weights[:, 0]
+        a, v, logs = level.a, level.v, level.logs
         point = point.clone()  # an address of its own: products go by the same instructions wherever it lies
-        v = float(self.squares[0]) * a * a + s * s
-        near = point - a * self.centre
-        exponent = logs + torch.mv(self.offsets, near) * (a / v) - self.half_squares[:, 0] * (a * a / v)
+        exponent = torch.mv(self.offsets, point - level.centre).mul_(a / v).add_(logs).sub_(level.fall)
         reference, means = self.centre, self.offsets
-        if v < _WIDE * reach * a * a:
+        if level.near:
             kept = (exponent > exponent.max() - _FAINT).nonzero()[:, 0]
             reference = self.means[int(exponent.argmax())]
             means = self.means[kept] - reference
             near = point - a * reference
-            exponent = logs[kept if len(logs) > 1 else 0] + torch.mv(means, near) * (a / v)
+            exponent = torch.mv(means, near).mul_(a / v).add_(logs[kept] if len(logs) > 1 else logs)
             exponent = exponent - means.square().sum(1) * (0.5 * a * a / v)
         return _Behind(point, v, reference, means, torch.exp(exponent - exponent.max()))
 
