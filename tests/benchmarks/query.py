@@ -3,14 +3,17 @@ and to a tracking server.
 
 The question is one that people ask: mean and standard error of one metric over seeds, by
 formulation, sampler and steps, of the points with few steps. Every pair is timed alternately on one
-core, `paired`, from opening what is on the disk to the answer as a frame.
+core, `paired`, from opening what is on the disk to the answer as a frame. What is kept of a snapshot
+(`tasks.results.kept`) lies in a folder of the measure's own, or is switched off.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ import pandas as pd
 
 from tasks.query import query
 from tasks.results import open_results
+from tasks.results.kept import LIMIT
 from tasks.store import Rows, Store
 from tests.benchmarks.pairs import Ratio, paired
 
@@ -85,13 +89,34 @@ def ours(uri: str) -> pd.DataFrame:
     return query(open_results(uri), WHERE, BY, [METRIC], ["mean", "sem", "count"])
 
 
-def against_duckdb(number: int = 100_000) -> Ratio | None:
-    """Our store over duckdb on a parquet file of the same points; None if duckdb is not installed."""
+@contextmanager
+def _kept_in(folder: str, megabytes: int) -> Iterator[None]:
+    """Where tables of snapshots are kept for now, and how much of them."""
+    updates = {"DIFFATLAS_HOME": folder, LIMIT: str(megabytes)}
+    before = {name: os.environ.get(name) for name in updates}
+    os.environ.update(updates)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def against_duckdb(number: int = 100_000, megabytes: int = 1024) -> Ratio | None:
+    """Our store over duckdb on a parquet file of the same points, in processor time; None if duckdb
+    is not installed.
+
+    Opened and asked anew each time, after a first question: of what is kept of the snapshot, unless
+    `megabytes` is 0.
+    """
     try:
         import duckdb
     except ImportError:
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _kept_in(folder, megabytes):
         uri = make_store(str(Path(folder) / "store"), number)
         file = Path(folder) / "points.parquet"
         pd.DataFrame(list(rows(number))).to_parquet(file, index=False)
@@ -108,7 +133,7 @@ def against_duckdb(number: int = 100_000) -> Ratio | None:
                 return answer
 
         _same(ours(uri), theirs())
-        return paired(lambda: ours(uri), theirs)
+        return paired(lambda: ours(uri), theirs, 9, time.process_time)
 
 
 def against_mlflow(number: int = 1000) -> Ratio | None:
@@ -123,7 +148,7 @@ def against_mlflow(number: int = 1000) -> Ratio | None:
         from mlflow.tracking import MlflowClient
     except ImportError:
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _kept_in(folder, 1024):
         uri = make_store(str(Path(folder) / "store"), number)
         with _quiet(), _tracked(f"sqlite:///{folder}/runs.db") as address:
             client = MlflowClient(address)
@@ -180,7 +205,11 @@ def _same(first: pd.DataFrame, second: pd.DataFrame) -> None:
 
 
 MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
-    ("filter and group mean of 100,000 points: our store / duckdb on parquet", against_duckdb),
+    ("filter and group mean of 100,000 points, a kept snapshot / duckdb on parquet (2)", against_duckdb),
+    (
+        "filter and group mean of 100,000 points, nothing kept / duckdb on parquet",
+        lambda: against_duckdb(megabytes=0),
+    ),
     ("filter and group mean of 1,000 points: our store / MLflow on SQLite", against_mlflow),
 )
 """Lines for the table of `tests.benchmarks.run`; a measure gives None where the peer is not
