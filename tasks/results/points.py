@@ -124,7 +124,14 @@ def columns_of(layout: Layout, stored: Callable[[str], Coded], attrs: Mapping[st
             derived[metric] = parts(of, values, decoded(stored(EXACT_ROW)))
         return derived[metric][name]
 
-    return PointColumns(layout.labels, layout.numbers, layout.size, read, layout.said, attrs)
+    columns: dict[str, Coded] = {}
+
+    def coded(name: str) -> Coded:
+        if name not in columns:
+            columns[name] = read(name) if name in owners else stored(name)
+        return columns[name]
+
+    return PointColumns(layout.labels, layout.numbers, layout.size, read, layout.said, attrs, coded)
 
 
 def dataset_of(columns: PointColumns, types: Mapping[str, str]) -> xr.Dataset:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.columns import metrics_among, says_higher, says_models
 from tasks.messages import nearest, shown
+from tasks.texts import Coded, Texts, decoded, taken
 from tasks.where.conditions import listed
 from tasks.where.language import UnknownColumn
 
@@ -27,11 +28,23 @@ _MOST_PLACES = 1 << 62  # of a product of label counts that fits an integer
 class Columns(Mapping[str, np.ndarray]):
     """Named columns of one length, each read when it is first asked for; `rows` keeps some of their
     rows.
+
+    Args:
+        names: what they are called.
+        size: how many rows they have.
+        read: from a name to its column ``[row]``.
+        coded: the same before it is decoded, where that is known: texts are then grouped by codes.
     """
 
-    def __init__(self, names: Sequence[str], size: int, read: Callable[[str], np.ndarray]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        size: int,
+        read: Callable[[str], np.ndarray],
+        coded: Callable[[str], Coded] | None = None,
+    ) -> None:
         self._names = dict.fromkeys(names)
-        self._read = read
+        self._read, self._coded = read, coded
         self._kept: dict[str, np.ndarray] = {}
         self.size = size
 
@@ -56,7 +69,24 @@ class Columns(Mapping[str, np.ndarray]):
         if keep.all():
             return self
         at = np.flatnonzero(keep)
-        return Columns(list(self), len(at), lambda name: self[name][at])
+        if (coded := self._coded) is None:
+            return Columns(list(self), len(at), lambda name: self[name][at])
+        return Columns(list(self), len(at), lambda name: self[name][at], lambda name: taken(coded(name), at))
+
+    def factorized(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A column as `factorize` gives it."""
+        column = None if self._coded is None else self._coded(name)
+        if not isinstance(column, Texts):
+            return factorize(self[name])
+        order = np.argsort(column.words)
+        used = (np.bincount(column.codes, minlength=len(order)) > 0)[order]
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.cumsum(used) - 1
+        return place[column.codes], column.words[order][used]
+
+    def at(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of a column."""
+        return self[name][rows] if self._coded is None else decoded(taken(self._coded(name), rows))
 
 
 class PointColumns(Columns):
@@ -70,6 +100,7 @@ class PointColumns(Columns):
         read: from a name to its column ``[point]``.
         said: the attributes of its variables, by name.
         attrs: its own attributes.
+        coded: as for `Columns`.
     """
 
     def __init__(
@@ -80,8 +111,9 @@ class PointColumns(Columns):
         read: Callable[[str], np.ndarray],
         said: Mapping[str, Mapping[str, object]],
         attrs: Mapping[str, object],
+        coded: Callable[[str], Coded] | None = None,
     ) -> None:
-        super().__init__([*labels, *numbers], size, read)
+        super().__init__([*labels, *numbers], size, read, coded)
         self.labels, self.numbers, self.said, self.attrs = tuple(labels), tuple(numbers), said, attrs
 
     def metrics(self) -> list[str]:
@@ -146,14 +178,15 @@ class Groups:
 
     def __init__(self, columns: Mapping[str, np.ndarray], by: Sequence[str], size: int) -> None:
         key, places = np.zeros(size, dtype=np.int64), 1
+        of = columns if isinstance(columns, Columns) else Columns(list(columns), size, columns.__getitem__)
         for name in by:
-            codes, labels = factorize(columns[name])
+            codes, labels = of.factorized(name)
             if places * len(labels) > _MOST_PLACES:
                 found, key = np.unique(key, return_inverse=True)
                 places = len(found)
             key, places = key * len(labels) + codes, places * len(labels)
         _, self.first, self.codes = np.unique(key, return_index=True, return_inverse=True)
-        self.labels = {name: columns[name][self.first] for name in by}
+        self.labels = {name: of.at(name, self.first) for name in by}
 
     def __len__(self) -> int:
         return len(self.first)
