@@ -50,6 +50,7 @@ WORKERS = ["ray::train", "ray::sweep"]
 def until_workers_run(process: "subprocess.Popen[str]", study: str = "small") -> None:
     """Until this run (not the remains of one before it) has its Ray, and workers have taken shards."""
     assert process.stderr is not None
+    assert process.stderr.readline() == f"study {study}: getting Prefect and Ray ready\n"
     assert process.stderr.readline().startswith(f"study {study}: 32 points to compute")
     wait_for(lambda: len(processes(WORKERS)) > 0)
 
