@@ -89,6 +89,12 @@ class Answers:
         with self._store.reading(f"study {self.name}"):
             return read_study(self._root, self.name)[0] if self.name else {}
 
+    def asked(self, study: str) -> list[str]:
+        """The ids of all points that a study asks for, answered or not."""
+        with self._store.reading(f"study {study}"):
+            found: list[str] = read_study(self._root, study)[1].tolist()
+        return found
+
     @cached_property
     def provenance(self) -> dict[str, str]:
         """Where these numbers come from: snapshot, time, versions, device."""
@@ -101,7 +107,7 @@ class Answers:
             columns = read_coded_points(self._root)
             if self._derived is not None:
                 columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
-            requested_ids = read_study(self._root, self.name)[1].tolist() if self.name else []
+        requested_ids = self.asked(self.name) if self.name else []
         if self.name:
             rows = {point: row for row, point in enumerate(decoded(columns["point_id"]).tolist())}
             requested = np.array([rows[point] for point in requested_ids if point in rows], dtype=np.intp)

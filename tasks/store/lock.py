@@ -81,6 +81,19 @@ def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
     failpoint("lock.released")
 
 
+def holder_of(place: Place) -> Holder | None:
+    """Whose note or lease says that it holds the store; nothing is locked. Whether it still does is
+    known of processes of this host only (`Holder.gone`).
+
+    Raises:
+        StoreUnavailable: the server cannot be asked.
+    """
+    if place.folder is not None:
+        return _noted(_note(place))
+    with speaking(place.uri, "look at its lease"):
+        return Lease.of(place).read()[0]
+
+
 def _note(place: Place) -> Path:
     assert place.folder is not None  # noqa: S101 - for the type checker; callers ask for folders only
     return place.folder.with_name(place.folder.name + ".coordinator.json")

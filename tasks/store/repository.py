@@ -12,7 +12,8 @@ from tasks.failpoints import failpoint
 from tasks.store import history
 from tasks.store.errors import StoreMissing, StoreMoved, StoreUnavailable, reading_stored, speaking
 from tasks.store.history import YOUNGEST, Removed
-from tasks.store.lock import hold
+from tasks.store.holder import Holder
+from tasks.store.lock import hold, holder_of
 from tasks.store.migration import Derive, migrate
 from tasks.store.schema import SCHEMA, schema_of
 from tasks.store.storage import Conflict, Place, Repository, Snapshot
@@ -149,6 +150,10 @@ class Store:
         """
         with speaking(self.uri, f"delete tag {name}"):
             history.remove_tag(self.uri, self._repository, name)
+
+    def holder(self) -> Holder | None:
+        """Who says that it writes to this store now; see `tasks.store.lock.holder_of`."""
+        return holder_of(Place(self.uri))
 
     @contextlib.contextmanager
     def coordinate(self, force_unlock: bool = False, derive: Derive | None = None) -> Iterator[Coordinator]:

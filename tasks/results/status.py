@@ -1,0 +1,64 @@
+"""What a store holds of each study, and who writes to it now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.results.read import Answers
+from tasks.store import Store
+
+if TYPE_CHECKING:
+    from tasks.store import Snapshot
+    from tasks.store.holder import Holder
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How many points a study asks for, and what became of them."""
+
+    study: str
+    asked: int
+    ok: int
+    failed: int
+    skipped: int  # they have no answer
+
+    @property
+    def missing(self) -> int:
+        """Points that nobody has computed yet."""
+        return self.asked - self.ok - self.failed - self.skipped
+
+
+@dataclass(frozen=True)
+class Status:
+    """A store as its newest snapshot has it."""
+
+    store: str
+    snapshot: Snapshot
+    studies: tuple[StudyStatus, ...]
+    holder: Holder | None  # whose note says that it writes
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the holder is known to have ended without giving the store back."""
+        return self.holder is not None and self.holder.gone
+
+
+def status_of(uri: str) -> Status:
+    """The status of a store; nothing is locked and nothing is waited for.
+
+    Raises:
+        StoreUnavailable: there is no store, or it cannot be read.
+    """
+    store = Store.open(uri)
+    holder = store.holder()
+    answers = Answers(store)
+    table = answers.table()
+    found = dict(zip(table["point_id"].tolist(), table["status"].tolist(), strict=True))
+    studies = []
+    for name in answers.studies:
+        ids = answers.asked(name)
+        counts = Counter(found[point] for point in ids if point in found)
+        studies.append(StudyStatus(name, len(ids), *(counts[word] for word in ("ok", "failed", "skipped"))))
+    return Status(uri, answers.snapshot, tuple(studies), holder)

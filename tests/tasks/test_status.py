@@ -1,0 +1,90 @@
+"""What a store says of its studies and of who writes to it: counted from a real store, told by the
+command.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.command_line import app
+from tasks.results.status import StudyStatus, status_of
+from tasks.results.stored import coordinate, plan_against, record
+from tasks.store import Store
+from tasks.study import Study
+from tests.tasks.store_kit import held_by_another_process
+from tests.tasks.tiny_store import SPEC, answer
+
+DIVERGING = {**SPEC, "name": "diverging", "training": {**SPEC["training"], "steps": 40, "learning_rate": 1000.0}}
+IMPOSSIBLE = {
+    **SPEC,
+    "name": "impossible",
+    "formulations": ["edm", "ddpm"],
+    "samplers": ["ddim"],
+    "steps": [3, 101],
+    "keep": {},
+}
+
+
+def told(*arguments: str) -> str:
+    ended = CliRunner().invoke(app, ["status", *arguments])
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    where = str(tmp_path / "store")
+    for spec in (SPEC, DIVERGING, IMPOSSIBLE):
+        answer(where, spec)
+    return where
+
+
+def test_points_are_counted_by_what_became_of_them(uri: str) -> None:
+    found = {study.study: study for study in status_of(uri).studies}
+    # edm and its exact row, two seeds, two samplers, two step counts
+    assert found["tiny"] == StudyStatus("tiny", asked=16, ok=16, failed=0, skipped=0)
+    assert found["diverging"] == StudyStatus("diverging", asked=16, ok=8, failed=8, skipped=0)
+    assert found["impossible"] == StudyStatus("impossible", asked=16, ok=12, failed=0, skipped=4)
+    assert [study.missing for study in found.values()] == [0, 0, 0]
+
+    grown = Study.from_spec({**SPEC, "steps": [1, 3, 5]})  # asked for, and not computed yet
+    with coordinate(Store.open(uri)) as coordinator:
+        record(coordinator, plan_against(Store.open(uri), grown), {"study": "tiny"})
+    (tiny,) = [study for study in status_of(uri).studies if study.study == "tiny"]
+    assert (tiny.asked, tiny.ok, tiny.missing) == (24, 16, 8)
+
+
+def test_who_writes_is_named_and_who_was_killed_is_told_from_who_runs(uri: str) -> None:
+    assert status_of(uri).holder is None
+    assert "no run has it" in told("--store", uri)
+    with held_by_another_process(uri) as other:
+        running = status_of(uri)
+        assert running.holder is not None
+        assert (running.holder.pid, running.abandoned) == (other.pid, False)
+        assert f"process {other.pid}" in told("--store", uri)
+        other.kill()
+    killed = json.loads(told("--store", uri, "--json"))["holder"]
+    assert (killed["pid"], killed["ended"]) == (other.pid, True)
+    assert "was killed; the next run goes on" in " ".join(told("--store", uri).split())
+    with Store.open(uri).coordinate():  # to ask takes nothing from the next run
+        assert status_of(uri).holder is not None
+
+
+def test_the_document_says_the_same_as_the_table(uri: str) -> None:
+    document = json.loads(told("--store", uri, "--json"))
+    snapshot = Store.open(uri).look()
+    assert (document["store"], document["snapshot"], document["message"]) == (uri, snapshot.id, snapshot.message)
+    table = told("--store", uri)
+    for study in document["studies"]:
+        (line,) = [line for line in table.splitlines() if line.split()[1:2] == [study["study"]]]
+        counts = [int(word) for word in line.split() if word.isdigit()]
+        assert counts == [study[name] for name in ("asked", "ok", "failed", "skipped", "missing")]
+
+
+def test_no_store_is_told_with_the_exit_code_of_what_is_not_there(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, ["status", "--store", str(tmp_path / "none")])
+    assert ended.exit_code == 3
