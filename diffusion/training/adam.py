@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from diffusion.devices import HOST
+
 
 class Adam:
     """The steps of `torch.optim.Adam` for arrays that all have a gradient in every step.
@@ -27,7 +29,9 @@ class Adam:
         self._fused = all(one.device.type != "meta" for one in parameters)  # which has shapes alone
         self._means = [torch.zeros_like(one) for one in parameters]
         self._squares = [torch.zeros_like(one) for one in parameters]
-        self._steps = [torch.zeros((), dtype=torch.float32, device=one.device) for one in parameters]
+        # the plain rule reads the count, which only the fused one does where the parameters are
+        places = [one.device if self._fused else HOST for one in parameters]
+        self._steps = [torch.zeros((), dtype=torch.float32, device=place) for place in places]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
