@@ -101,6 +101,13 @@ class MetricNotMeasured:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Another run has the store."""
+
+    reason: str  # with its holder
+
+
+@dataclass(frozen=True)
 class Swept:
     """Every shard is done."""
 
@@ -134,6 +141,7 @@ Event = (
     | PointsFailed
     | MetricNotMeasured
     | Swept
+    | Waiting
     | Reported
     | Compared
 )

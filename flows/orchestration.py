@@ -8,6 +8,7 @@ committing included, is done by listeners.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from flows.events import (
     ShardTrained,
     Started,
     Swept,
+    Waiting,
     failures,
 )
 from flows.listeners import Artifacts, Committer, RunLog, Tally
@@ -74,7 +76,7 @@ def run(request: RunRequest) -> Outcome:
     emit, tally = Events(), Tally()
     with (
         Display(quiet=request.quiet) as display,
-        coordinate(store, request.force_unlock, 60 * request.wait, _tell_waiting) as coordinator,
+        coordinate(store, request.force_unlock, 60 * request.wait, partial(_tell_waiting, display)) as coordinator,
     ):
         before = store.snapshot()
         if coordinator.before:
@@ -106,7 +108,8 @@ def run(request: RunRequest) -> Outcome:
     )
 
 
-def _tell_waiting(locked: StoreLocked) -> None:
+def _tell_waiting(display: Display, locked: StoreLocked) -> None:
+    display(Waiting(str(locked)))
     get_run_logger().warning("waiting: %s", locked)
 
 

@@ -32,6 +32,7 @@ from flows.events import (
     ShardTrained,
     Started,
     Swept,
+    Waiting,
 )
 
 _NAME = 32  # characters of a task run's name beside the bar
@@ -90,6 +91,8 @@ class Display:
                 self._say(f"  failed: {event}")
             case MetricNotMeasured(reason):
                 self._say(f"  not measured: {reason}")
+            case Waiting(reason):
+                self._say(f"waiting: {reason}")
             case Swept():
                 self._bar.stop()
 

@@ -160,9 +160,12 @@ class Workers:
         """
         sets = {future.wrapped_future: future for future in self._sets.values()}
         for reference in ray.wait(list(sets), num_returns=len(sets), timeout=0)[0] if sets else []:
-            refused = sets[reference].result(raise_on_failure=False)
-            if isinstance(refused, OtherCode):
-                raise refused
+            try:
+                sets[reference].result()
+            except OtherCode:
+                raise
+            except Exception:  # noqa: BLE001, S112 - what else ended it is told of the training that waited for it
+                continue
 
 
 def _names_of(sets: Collection[DataKey]) -> str:

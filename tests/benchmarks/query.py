@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.services.environment import temporary_environment
 from tasks.query import query
 from tasks.results import open_results
 from tasks.results.kept import LIMIT
@@ -92,17 +92,8 @@ def ours(uri: str) -> pd.DataFrame:
 @contextmanager
 def _kept_in(folder: str, megabytes: int) -> Iterator[None]:
     """Where tables of snapshots are kept for now, and how much of them."""
-    updates = {"DIFFATLAS_HOME": folder, LIMIT: str(megabytes)}
-    before = {name: os.environ.get(name) for name in updates}
-    os.environ.update(updates)
-    try:
+    with temporary_environment({"DIFFATLAS_HOME": folder, LIMIT: str(megabytes)}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def against_duckdb(number: int = 100_000, megabytes: int = 1024) -> Ratio | None:
