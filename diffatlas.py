@@ -73,8 +73,9 @@ if TYPE_CHECKING:
     from tasks.results.models import open_model
     from tasks.results.read import open_results, open_samples, open_trajectory
     from tasks.results.stored import plan_for as plan
-    from tasks.study import Study, load_study
+    from tasks.study import Study
     from tasks.study.catalogue import catalogue as catalog
+    from tasks.study.typed import load_study
 
 __all__ = [
     "Architecture",
@@ -152,7 +153,7 @@ _WHERE = {
     "formulation": "tasks.models:formulation",
     "guidance": "tasks.models:guidance",
     "load": "tasks.models:load",
-    "load_study": "tasks.study:load_study",
+    "load_study": "tasks.study.typed:load_study",
     "loss_floor": "tasks.models:loss_floor",
     "metric": "tasks.models:metric",
     "model": "tasks.models:model",

@@ -6,7 +6,7 @@ that class, together with where its formula comes from. Three ways lead to an en
 
 - a registered name, ``heun``;
 - an installed entry point of the group ``diffatlas.<kind>s`` (``diffatlas.samplers``, ...);
-- a path ``package.module:Object``.
+- a path ``package.module:Object``, where `diffusion.plugins` allows the module.
 
 Nothing here reads files or validates user input beyond names: `tasks.study.components` turns a line
 of YAML into parameters.
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
+from diffusion import plugins
 from diffusion.errors import WrongInput
 
 
@@ -45,6 +46,20 @@ class UnknownName(WrongInput, LookupError):
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
         return type(self), (self.what, self.name, self.known, self.detail)
+
+
+class NotAllowed(UnknownName):
+    """A name that leads to a module which nobody has allowed: see `diffusion.plugins`."""
+
+    kind = "not-allowed"
+
+    def __init__(self, what: str, name: str, reason: str) -> None:
+        super().__init__(what, name, [])
+        self.reason = reason
+        self.args = (f"{what} {name!r}: {reason}",)
+
+    def __reduce__(self) -> tuple[type[NotAllowed], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (self.what, self.name, self.reason)
 
 
 @dataclass(frozen=True)
@@ -210,6 +225,7 @@ class Registry(Generic[C]):
 
         Raises:
             UnknownName: nothing is registered under the name; the message has the nearest name.
+            NotAllowed: the name leads to a module that must not be imported.
         """
         name = self._aliases.get(name, name)
         if name in self._entries:
@@ -227,6 +243,11 @@ class Registry(Generic[C]):
 
     def _import(self, path: str) -> type[C]:
         module, _, attribute = path.partition(":")
+        found = plugins.loaded(module, attribute)
+        if found is not None:
+            return self._adopt(found, path)
+        if reason := plugins.why_not(module):
+            raise NotAllowed(self.kind, path, reason)
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:

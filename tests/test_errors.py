@@ -13,7 +13,7 @@ import pytest
 
 from deployments.schedules import ScheduleError
 from diffusion.errors import DiffatlasError
-from diffusion.registry import UnknownName
+from diffusion.registry import NotAllowed, UnknownName
 from flows.exit_codes import exit_code_of
 from flows.request import Outcome, PointsHaveFailed
 from tasks.study import StudyError
@@ -32,6 +32,7 @@ WITH_PARTS = [
     StudyError("study.yaml", ["study.yaml:1: found 1", "study.yaml:2: found 2"]),
     ScheduleError("list.yaml", ["entry 1: found 1"]),
     UnknownName("sampler", "huen", ["euler", "heun"], "(no such module)"),
+    NotAllowed("sampler", "mine:Heun", "the module 'mine' is not imported"),
     PointsHaveFailed("1 points failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
 ]
 """One of each class that is made of something else than its message."""

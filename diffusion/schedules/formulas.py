@@ -19,6 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from diffusion import plugins
 from diffusion.arguments import as_numbers
 from diffusion.errors import WrongValue
 
@@ -60,28 +61,35 @@ class Formula(str):
     takes them.
 
     Raises:
-        WrongValue: the text is neither an expression nor the path of something callable.
+        WrongValue: the text is neither an expression nor the path of something callable, or the path
+            leads to a module that must not be imported (see `diffusion.plugins`).
     """
 
     __slots__ = ("_function",)
 
     _function: Function
 
-    def __new__(cls, text: str) -> Self:
+    def __new__(cls, text: str, function: Function | None = None) -> Self:
+        """`function` is what the path `text` leads to, if it is at hand: nothing is imported then."""
         if len(text) > _LONGEST:
             message = (
                 f"{_shown(text)} has {len(text)} characters (accepted: up to {_LONGEST}; put more into a function)"
             )
             raise WrongValue(message)
         self = super().__new__(cls, text)
-        self._function = _imported(text) if ":" in text else _compiled(text)
+        self._function = function or (_allowed(text) if ":" in text else _compiled(text))
         return self
 
     def __call__(self, t: Tensor) -> Tensor:
         return self._function(t if isinstance(t, Tensor) and t.is_floating_point() else as_numbers(str(self), t))
 
-    def __reduce__(self) -> tuple[type[Formula], tuple[str]]:  # compiled anew wherever it is sent
-        return Formula, (str(self),)
+    def __reduce__(self) -> tuple[Callable[[str], Formula], tuple[str]]:  # compiled anew wherever it is sent
+        return _sent, (str(self),)
+
+
+def _sent(text: str) -> Formula:
+    """A formula from another process, which knew that it may be imported."""
+    return Formula(text, _imported(text) if ":" in text else None)
 
 
 def path_of(function: Any) -> str | None:
@@ -96,11 +104,25 @@ def path_of(function: Any) -> str | None:
         found = _imported(path)
     except ValueError:
         return None
-    return path if found is function else None
+    if found is not function:
+        return None
+    _at_hand.add(path)
+    return path
+
+
+_at_hand: set[str] = set()
+"""Paths of functions that this process has been given as objects: their names may stand in specs."""
 
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:56] + " ...")
+
+
+def _allowed(path: str) -> Function:
+    reason = plugins.why_not(path.partition(":")[0]) if _PATH.fullmatch(path) and path not in _at_hand else None
+    if reason:
+        raise WrongValue(f"{_shown(path)}: {reason}")
+    return _imported(path)
 
 
 def _imported(path: str) -> Function:

@@ -15,7 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from diffusion.errors import DiffatlasError, WrongInput
+from diffusion import plugins
+from diffusion.errors import DiffatlasError, WrongInput, WrongValue
 from flows.exit_codes import INTERRUPTED, UNAVAILABLE, exit_code_of
 
 app = typer.Typer(
@@ -81,6 +82,26 @@ DeviceOption = Annotated[
 ByOption = Annotated[str | None, typer.Option("--by", help="Group by these columns.", metavar="A,B")]
 MetricOption = Annotated[str | None, typer.Option("--metric", help="Only these metrics.", metavar="M,...")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def _allow(given: list[str] | None) -> list[str]:
+    modules = [module for text in given or () for module in split(text)]
+    try:
+        plugins.allow(modules)
+    except WrongValue as error:
+        raise typer.BadParameter(str(error)) from None
+    return modules
+
+
+AllowPluginsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-plugins",
+        callback=_allow,
+        help="Modules that names such as mine:Sampler may import, besides those in the working folder.",
+        metavar="MODULE,...",
+    ),
+]
 
 
 class WrongOption(WrongInput, ValueError):

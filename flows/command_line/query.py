@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line.options import (
+    AllowPluginsOption,
     AsOfOption,
     ByOption,
     JsonOption,
@@ -155,6 +156,7 @@ def report_command(
     ] = None,
     as_of: AsOfOption = None,
     as_json: JsonOption = False,
+    allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - its callback has done it
 ) -> None:
     """Draw the page of a study: one HTML file that opens without a network.
 
@@ -195,12 +197,14 @@ def report_command(
 
 def _listed(study: str) -> list[str] | None:
     """The names of the studies in a file that names studies; None if `study` is not such a file."""
+    from diffusion.plugins import typed
     from tasks.study.collection import load_collection
     from tasks.study.document import shipped_name
 
     if not (shipped_name(study) or Path(study).is_file()):
         return None
-    collection = load_collection(study)
+    with typed(study):
+        collection = load_collection(study)
     return None if collection.name is None else [member.study.name for member in collection.members]
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.command_line.batch import page_of_finished, run_each, sums
 from flows.command_line.options import (
+    AllowPluginsOption,
     DeviceOption,
     ForceOption,
     ForceUnlockOption,
@@ -50,6 +51,7 @@ def run(
     report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
     device: DeviceOption = "cpu",
     wait: WaitOption = 0.0,
+    allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - its callback has done it
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
 
@@ -101,9 +103,11 @@ def run(
 
 def _collection(study: str, overrides: list[str] | None) -> tuple[Collection, list[str]]:
     """What is asked for, and the changes that each study of it takes."""
+    from diffusion.plugins import typed
     from tasks.study.collection import load_collection, of_each
 
-    collection = load_collection(study, overrides or ())
+    with typed(study):
+        collection = load_collection(study, overrides or ())
     return collection, list(overrides or ()) if collection.name is None else of_each(overrides or ())
 
 
@@ -189,6 +193,7 @@ def plan(
     force: ForceOption = None,
     explained: Annotated[bool, typer.Option("--explain", help="Why each point is to be computed.")] = False,
     as_json: JsonOption = False,
+    allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - as above
 ) -> None:
     """What would run, what is done, what is impossible and why. Nothing is written."""
     with clear_errors():

@@ -22,6 +22,7 @@ from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation, formulations
 from diffusion.guidance import Guidance, guidances
 from diffusion.metrics import BaseMetric, metrics
+from diffusion.plugins import typed
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
@@ -154,7 +155,8 @@ def refused(error: ValidationError, what: str) -> WrongValue:
 
 def _read(what: str, reading: Callable[[], T]) -> T:
     try:
-        return reading()
+        with typed():  # who calls writes the name here, or answers for it
+            return reading()
     except ValidationError as error:
         raise refused(error, what) from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion.plugins import typed
 from tasks.columns import MetricColumns, metrics_among
 from tasks.plan import Plan, StoredPoint, make_plan, points_of
 from tasks.results.facts import derived, metric_facts
@@ -139,7 +140,8 @@ def plan_for(
     """
     if isinstance(source, Study) and overrides:
         raise StudyError(source.name, [f"{source.name}: changes are made to what is loaded, found a loaded study"])
-    study = source if isinstance(source, Study) else load_study(source, overrides)
+    with typed() if isinstance(source, Study) else typed(source):
+        study = source if isinstance(source, Study) else load_study(source, overrides)
     if not points_of(study):
         raise StudyError(study.name, [f"{study.name}, at exclude: every point is excluded, nothing is asked"])
     if not Store.exists(store):

@@ -3,7 +3,8 @@
 - `document`: the text, with the place of everything in it;
 - `components`: from a line to a component; `axes`: what the axes of a study take;
 - `model`: the validated study; `collection`: a file that names other studies;
-- `catalogue`: every name that a study may use.
+- `catalogue`: every name that a study may use;
+- `typed`: a study that a person names, whose own classes are theirs.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_a_study_names_its_own_modules_wherever_it_names_them(tmp_path: Path, mo
     for name in ("steps_of_mine", "levels_of_mine"):
         (tmp_path / f"{name}.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "steps_of_mine,levels_of_mine")
     user = {"name": "user", "alpha": "levels_of_mine:alpha", "sigma": "t", "t_min": 0.001, "t_max": 0.999}
     named = {"samplers": ["euler", "steps_of_mine:Still"], "schedules": [user]}
     assert own_modules(Study.from_spec({**SPEC, "keep": {}, **named})) == ("levels_of_mine", "steps_of_mine")

@@ -1,0 +1,169 @@
+"""What a name may import: a module says so itself, by a file that it leaves when it is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from diffusion import plugins
+from diffusion.errors import WrongValue
+from diffusion.registry import NotAllowed
+from diffusion.samplers import samplers
+from tasks.study import Study, StudyError
+from tests.tasks.store_kit import ROOT
+from tests.tasks.tiny_store import SPEC
+
+OWN = """
+from dataclasses import dataclass
+from pathlib import Path
+from diffusion.samplers import Sampler
+
+Path(__file__).with_name("imported").touch()
+
+@dataclass(frozen=True)
+class Still(Sampler):
+    order = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        return x
+
+def alpha(t):
+    return 1 - t
+"""
+NAMED = {"samplers": ["heun", "MODULE:Still"]}
+CALLED = {"schedules": [{"name": "user", "alpha": "MODULE:alpha", "sigma": "t", "t_min": 0.001, "t_max": 0.999}]}
+
+COMMANDS = """
+import contextlib, io, json, sys
+from flows.command_line import app
+ended = []
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            code = app(arguments, standalone_mode=False)
+        except Exception as error:
+            code = f"{type(error).__name__}: {error}"
+    ended.append([code or 0, said.getvalue()])
+print(json.dumps(ended))
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of somebody's own, with a module in it."""
+
+    folder: Path
+    module: str
+
+    @property
+    def imported(self) -> bool:
+        return (self.folder / "imported").exists()
+
+    def study(self, given: dict[str, object]) -> dict[str, object]:
+        """A study that names the module."""
+        text = json.dumps({**SPEC, "keep": {}, **given}).replace("MODULE", self.module)
+        return dict(json.loads(text))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Place:
+    monkeypatch.setenv(plugins.VARIABLE, "")  # and put back afterwards
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    module = f"own_{abs(hash(request.node.name))}"
+    (folder / f"{module}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(tmp_path)
+    return Place(folder, module)
+
+
+def commands(place: Place, cwd: Path, *given: list[str], **environment: str) -> list[tuple[object, str]]:
+    path = f"{ROOT}:{place.folder}"
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(given)],
+        cwd=cwd,
+        env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [(code, said) for code, said in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("given", [NAMED, CALLED], ids=["class", "function"])
+def test_what_a_store_or_a_deployment_names_is_not_imported(place: Place, given: dict[str, object]) -> None:
+    with pytest.raises(StudyError) as refused:
+        Study.from_spec(place.study(given))
+    assert f"the module '{place.module}' is not imported" in str(refused.value)
+    assert f"--allow-plugins {place.module}" in str(refused.value)
+    assert place.module not in sys.modules
+    assert not place.imported
+
+
+def test_what_is_allowed_by_name_or_by_its_package_is_imported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = place.folder / "package_of_mine"
+    inner.mkdir()
+    (inner / "steps.py").write_text(OWN)
+    with pytest.raises(NotAllowed, match=r"the module .package_of_mine\.steps. is not imported"):
+        samplers.find("package_of_mine.steps:Still")
+    assert not (inner / "imported").exists()
+    monkeypatch.setenv(plugins.VARIABLE, f"other, package_of_mine, {place.module}")
+    assert samplers.find("package_of_mine.steps:Still").order == 1
+    assert Study.from_spec(place.study({**NAMED, **CALLED})).samplers
+    assert place.imported
+
+
+def test_a_permission_is_for_that_name_and_what_is_in_it(place: Place) -> None:
+    plugins.allow([place.module[:-1], f"{place.module}.inner"])
+    with pytest.raises(NotAllowed):
+        samplers.find(f"{place.module}:Still")
+    for wrong in ("os system", "../mine", "", "mine:Still"):
+        with pytest.raises(WrongValue, match="expected the name of a module"):
+            plugins.allow([wrong])
+
+
+def test_what_is_loaded_or_not_there_needs_no_permission(place: Place) -> None:
+    for name in ("os:system", "subprocess:Popen", f"{__name__}:Place"):
+        with pytest.raises(LookupError, match=r"must be a frozen dataclass|not imported"):
+            samplers.find(name)
+    with pytest.raises(LookupError, match="No module named 'nowhere_at_all'"):
+        samplers.find("nowhere_at_all:Still")
+    for name in ("os:system", "shutil:rmtree", "builtins:exec"):
+        call = {"name": "user", "alpha": name, "sigma": "t", "t_min": 0.001, "t_max": 0.999}
+        with pytest.raises(StudyError, match="is not imported, because nobody has allowed it"):
+            Study.from_spec(place.study({"schedules": [call]}))
+
+
+def test_an_installed_package_allows_its_modules_by_an_entry_point(place: Place) -> None:
+    metadata = place.folder / "mine-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[diffatlas.plugins]\nmine = {place.module}\n")
+    assert Study.from_spec(place.study(NAMED)).samplers
+    assert place.imported
+
+
+def test_at_the_terminal_what_lies_beside_the_study_is_imported_and_nothing_else(place: Place, tmp_path: Path) -> None:
+    name = "mine.yaml"
+    (tmp_path / name).write_text(json.dumps(place.study({**NAMED, **CALLED})))
+    refused, wrong, allowed = commands(
+        place,
+        tmp_path,
+        ["plan", name],
+        ["plan", name, "--allow-plugins", "a,b c"],
+        ["plan", name, "--json", "--allow-plugins", f"else,{place.module}"],
+    )
+    assert refused[0] == 2
+    assert f"--allow-plugins {place.module}" in refused[1]
+    assert "BadParameter: found 'b c', expected the name of a module" in str(wrong[0])
+    assert allowed[0] == 0, allowed[1]
+    for at, study in ((place.folder, tmp_path / name), (tmp_path, place.folder / name)):
+        study.write_text((tmp_path / name).read_text())
+        ((code, said),) = commands(place, at, ["plan", str(study), "--json"])
+        assert code == 0, said
