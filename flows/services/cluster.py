@@ -23,6 +23,7 @@ from flows.services.environment import ONE_THREAD, quiet_environment, temporary_
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, end_orphans, run_folder
 from flows.services.signals import own_signal_handlers, signals_deferred
+from flows.services.token import check_token, own_token, token_found
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shards return metrics and a few samples; Ray's default is 30 % of the machine's memory."""
@@ -92,7 +93,7 @@ def ray_is_ours() -> bool:
 @contextmanager
 def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[str]:
     end_orphans()
-    with run_folder() as folder:
+    with run_folder() as folder, own_token(folder):
         try:
             # Also read by Ray's daemons, which is why it is set although `loopback` is given.
             marked = {**variables, MARK: str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -114,12 +115,14 @@ def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[st
 def _distant_ray(address: str, variables: Mapping[str, str]) -> Iterator[str]:
     target = _resolved(address)
     _check_ray_answers(target, address)
-    try:
-        found = _connect(address=target, runtime_env={"env_vars": dict(variables)})
-        _check_reachable_from_workers(variables.get("PREFECT_API_URL"))
-        yield found
-    finally:
-        _disconnect()
+    with token_found():
+        check_token(target)
+        try:
+            found = _connect(address=target, runtime_env={"env_vars": dict(variables)})
+            _check_reachable_from_workers(variables.get("PREFECT_API_URL"))
+            yield found
+        finally:
+            _disconnect()
 
 
 def _available_cores() -> int:
@@ -180,8 +183,7 @@ def _connect(**arguments: Any) -> str:
         if where == "local":
             raise ServiceUnavailable(f"A local Ray did not start. {'; '.join(reasons)}") from error
         raise ServiceUnavailable(
-            f"The Ray cluster at {where} refused the connection. Does it want a token (RAY_AUTH_MODE=token, and "
-            f"RAY_AUTH_TOKEN or ~/.ray/auth_token), and is it of our version of Ray? {'; '.join(reasons)}"
+            f"The Ray cluster at {where} refused the connection. Is it of our version of Ray? {'; '.join(reasons)}"
         ) from error
 
 

@@ -47,15 +47,19 @@ def quiet_environment() -> None:
 
 
 @contextmanager
-def temporary_environment(updates: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the duration of a block and put back what was there."""
+def temporary_environment(updates: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables for the duration of a block, or unset them (None), and put back what was there."""
     before = {name: os.environ.get(name) for name in updates}
-    os.environ.update(updates)
+    _set(updates)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -115,19 +115,28 @@ def _deliver_logs_and_events() -> None:
 
 
 def _check_configured_server(url: str) -> None:
-    """Ask the configured server for its health, with the authentication and certificates of
-    Prefect's own client.
+    """Ask the configured server for its health, and for something that needs its authentication,
+    with that and the certificates of Prefect's own client.
     """
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, temporary_settings
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_REQUEST_TIMEOUT, temporary_settings
 
     error: Exception | None
     with temporary_settings(updates={PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS}):
         try:
             with get_client(sync_client=True) as client:
                 error = client.api_healthcheck()
+                if error is None:  # whom it answers that it is well, everybody may ask
+                    client.hello()
         except Exception as raised:  # noqa: BLE001 - whatever the client could not do, the server is not usable
             error = raised
+    if isinstance(error, PrefectHTTPStatusError) and error.response.status_code in (401, 403):
+        lacking = "does not accept ours" if PREFECT_API_AUTH_STRING.value() else "wants one, and there is none here"
+        raise ServiceUnavailable(
+            f"The Prefect server at {url} is protected by an authentication string and {lacking}. Set that of its "
+            "PREFECT_SERVER_API_AUTH_STRING here: `export PREFECT_API_AUTH_STRING=...`."
+        )
     if error is not None:
         raise ServiceUnavailable(
             f"The Prefect server at {url} does not answer ({type(error).__name__}: {error}). It is configured by "

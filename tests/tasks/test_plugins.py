@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Place:
     def imported(self) -> bool:
         return (self.folder / "imported").exists()
 
-    def study(self, given: dict[str, object]) -> dict[str, object]:
+    def study(self, given: Mapping[str, object]) -> dict[str, object]:
         """A study that names the module."""
         text = json.dumps({**SPEC, "keep": {}, **given}).replace("MODULE", self.module)
         return dict(json.loads(text))

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,20 @@ def test_nobody_else_gets_into_the_folder_of_a_run(ray_address: str) -> None:  #
     session = Path(ray.get_runtime_context().worker.node.get_session_dir_path()).resolve()
     (folder,) = [one for one in session.parents if one.name.startswith(RUN_PREFIX)]
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_local_ray_has_a_token_that_nobody_else_can_read(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.services.token import FILE, MODE, check_token
+
+    file = Path(os.environ[FILE])
+    assert os.environ[MODE] == "token"
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    check_token(ray_address)
+    stranger = "import sys; from flows.services.token import check_token; check_token(sys.argv[1])"
+    monkeypatch.delenv(FILE)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "not that one")
+    done = subprocess.run([sys.executable, "-c", stranger, ray_address], capture_output=True, text=True, check=False)
+    assert "does not accept our token" in done.stderr
 
 
 def test_a_local_ray_has_no_monitors(ray_address: str) -> None:  # noqa: ARG001
