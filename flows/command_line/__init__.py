@@ -17,10 +17,13 @@ from flows.command_line import history as _history
 
 # isort: split
 from flows.command_line import status as _status
+
+# isort: split
+from flows.command_line import backup as _backup
 from flows.command_line.options import app
 
 __all__ = ["app", "main"]
-COMMANDS = (_run, _query, _history, _status)  # their import registers the commands, in the order of --help
+COMMANDS = (_run, _query, _history, _status, _backup)  # their import registers the commands, in the order of --help
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
         ["tag", "kept", *store],
         ["gc", "--dry-run", *store],
         ["status", *store],
+        ["backup", store[1], str(tmp_path / "copy")],
         ["query", *study, "--by", "guidance,sampling_schedule", "--metric", "energy"],
         ["query", *study, "--pareto", "energy,nfe", "--by", "dataset"],
         ["query", *study, "--where", "process == 'forward' and status == 'ok'"],
@@ -73,16 +74,16 @@ def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
     )
     assert [(one.code, one.said) for one in listed if one.code] == []
     imported = [one.imported for one in listed]
-    assert imported == [STORE] * 4 + [STORE | {"pandas"}] * 4 + [TABLES] * 2 + [QUANTILES] * 3 + [
+    assert imported == [STORE] * 5 + [STORE | {"pandas"}] * 4 + [TABLES] * 2 + [QUANTILES] * 3 + [
         QUANTILES | {"h5netcdf"}
     ]
     expected = {
-        4: "vp-linear",
-        5: "energy_mean",
-        6: "forward-chain",
-        7: "gone_parts:Hits_best",
-        10: "behind",
-        12: "same to the last bit",
+        5: "vp-linear",
+        6: "energy_mean",
+        7: "forward-chain",
+        8: "gone_parts:Hits_best",
+        11: "behind",
+        13: "same to the last bit",
     }
     assert {number: text for number, text in expected.items() if text not in listed[number].said} == {}
 

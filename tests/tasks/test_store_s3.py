@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from icechunk import Session
@@ -15,10 +16,12 @@ from icechunk import Session
 from tasks.plain import Plain, Spec
 from tasks.results import Answers
 from tasks.store import Rows, Store, StoreLocked, StoreMoved, StoreUnavailable, WrongReference
+from tasks.store.backup import copy
 from tasks.store.holder import Holder
 from tasks.store.lease import Lease, LeaseError
 from tasks.store.storage import Place
-from tests.tasks.store_kit import held_by_another_process
+from tests.faults.whole import snapshots
+from tests.tasks.store_kit import held_by_another_process, small_store
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto.server")
@@ -246,3 +249,23 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
     lease = Lease.of(Place(s3))
     with pytest.raises(LeaseError, match="ignores conditional puts"):
         replace(lease, client=Careless(lease.client)).take(Holder.me())
+
+
+def test_a_store_goes_from_a_folder_to_a_bucket_and_back_bit_for_bit(s3: str, tmp_path: Path) -> None:
+    folder, back = str(tmp_path / "store"), str(tmp_path / "back")
+    store, _ = small_store(folder)
+    store.tag("before")
+    assert copy(folder, s3).held.points == 4
+    with pytest.raises(StoreUnavailable, match="something is there"):
+        copy(folder, s3)
+    bucket = Store.open(s3)
+    assert dict(snapshots(bucket)) == dict(snapshots(store))
+    with bucket.coordinate() as coordinator:
+        coordinator.commit(Rows(points=[point(9)]), "in the bucket", {})
+    assert copy(s3, back).held.points == 5
+    again = Store.open(back)
+    assert dict(snapshots(again)) == dict(snapshots(bucket))
+    assert again.snapshot("before") == store.snapshot()
+    with again.coordinate() as coordinator:
+        coordinator.commit(Rows(points=[point(8)]), "in a folder again", {})
+    assert Answers(Store.open(back)).points.sizes["point"] == 6

@@ -1,0 +1,48 @@
+"""`backup` and `restore`: a store copied whole, between folders and buckets, while others write."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flows.command_line.options import JsonOption, app, clear_errors
+
+_PLACE = "A folder, or s3://bucket/prefix"
+SourceArgument = Annotated[str, typer.Argument(help=f"{_PLACE}.", metavar="STORE")]
+TargetArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be there.", metavar="TARGET")]
+BackupArgument = Annotated[str, typer.Argument(help=f"{_PLACE} that `backup` has written.", metavar="BACKUP")]
+RestoredArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be there.", metavar="STORE")]
+
+
+@app.command()
+def backup(store: SourceArgument, target: TargetArgument, as_json: JsonOption = False) -> None:
+    """Copy a store with all its snapshots and tags, as of now, and read the copy.
+
+    A run may go on meanwhile. The copy is a store: every command takes it.
+    """
+    _copy(store, target, "backup", as_json)
+
+
+@app.command()
+def restore(backup: BackupArgument, store: RestoredArgument, as_json: JsonOption = False) -> None:
+    """Make a store of a backup, which stays as it is."""
+    _copy(backup, store, "restored", as_json)
+
+
+def _copy(source: str, target: str, word: str, as_json: bool) -> None:
+    with clear_errors():
+        from tasks.store.backup import copy
+
+        copied = copy(source, target)
+        held = copied.held
+        if as_json:
+            document = {"source": source, "target": target, "files": copied.files, "bytes": copied.bytes}
+            more = {name: getattr(held, name) for name in ("snapshot", "studies", "points", "cells")}
+            print(json.dumps({**document, **more}, indent=2))  # noqa: T201 - the document asked for
+            return
+        print(  # noqa: T201
+            f"{word}: {target}, snapshot {held.snapshot}: {held.studies} studies, {held.points} points, {held.cells} cells; "
+            f"{copied.files} files, {copied.bytes / 1e6:.1f} MB, each read again"
+        )

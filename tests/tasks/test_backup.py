@@ -1,0 +1,113 @@
+"""A store is copied whole while another process writes to it, and the copy is a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks.results import Answers
+from tasks.store import Rows, Store, StoreDamaged, StoreUnavailable
+from tasks.store.backup import copy
+from tasks.store.whole import check
+from tests.faults.whole import contents, snapshots
+from tests.tasks.store_kit import held_by_another_process, point, python, small_store
+
+_WRITE = """
+import sys
+from tasks.store import Rows, Store
+from tests.tasks.store_kit import point
+with Store.open(sys.argv[1]).coordinate() as coordinator:
+    for number in range(100, 100_000):
+        coordinator.commit(Rows([point(number)], weights={f"c{number}": bytes(50_000)}), f"number {number}", {})
+        print(number, flush=True)
+"""
+
+
+def test_a_copy_has_every_snapshot_and_tag_and_goes_on_being_written(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "store"), str(tmp_path / "elsewhere" / "copy")
+    store, _ = small_store(source)
+    store.tag("first", store.history()[1]["snapshot"])
+    copied = copy(source, target)
+    assert (copied.held.studies, copied.held.points, copied.held.cells) == (1, 4, 1)
+    there = Store.open(target)
+    assert there.history() == store.history()
+    assert dict(snapshots(there)) == dict(snapshots(store))
+    assert copied.files == sum(path.is_file() for path in Path(source).rglob("*"))
+    with there.coordinate() as coordinator:
+        coordinator.commit(Rows([point(9)]), "more", {})
+    assert Answers(Store.open(target)).points.sizes["point"] == 5
+    assert Answers(Store.open(source)).points.sizes["point"] == 4
+    assert copy(target, str(tmp_path / "again")).held.points == 5
+
+
+def test_a_copy_made_while_a_process_commits_is_one_of_its_snapshots(tmp_path: Path) -> None:
+    source = str(tmp_path / "store")
+    small_store(source)
+    with python(_WRITE, source) as writer:
+        assert writer.stdout is not None
+        for number in range(3):
+            assert writer.stdout.readline() == f"{100 + number}\n", writer.stderr and writer.stderr.read()
+            copied = copy(source, str(tmp_path / f"copy{number}"))
+            assert writer.poll() is None
+        writer.kill()
+    store = Store.open(source)
+    history = [entry["snapshot"] for entry in store.history()]
+    assert copied.held.snapshot in history
+    assert history.index(copied.held.snapshot) > 0  # it went on
+    for number in range(3):
+        there = Store.open(str(tmp_path / f"copy{number}"))
+        newest = there.snapshot()
+        assert contents(there) == contents(store, newest)
+        assert [entry["snapshot"] for entry in there.history()] == history[history.index(newest) :]
+        with there.coordinate() as coordinator:
+            coordinator.commit(Rows([point(5)]), "more", {})
+
+
+@pytest.mark.parametrize("what", ["file", "store", "itself", "missing", "locked"])
+def test_what_cannot_be_a_target_is_refused_and_stays_as_it_is(tmp_path: Path, what: str) -> None:
+    source, target = str(tmp_path / "store"), tmp_path / "target"
+    small_store(source)
+    if what == "file":
+        target.mkdir()
+        (target / "mine").write_text("mine")
+    if what == "store":
+        small_store(str(target))
+    if what == "itself":
+        target = Path(source)
+    if what == "missing":
+        source = str(tmp_path / "nowhere")
+    reason = {"itself": "this is the store itself", "missing": "there is no store here", "locked": "in use by"}
+    before = sorted(target.rglob("*"))
+    if what == "locked":
+        Store.create(str(target))
+        with held_by_another_process(str(target)), pytest.raises(StoreUnavailable, match="something is there"):
+            copy(source, str(target))
+        return
+    with pytest.raises(StoreUnavailable, match=reason.get(what, "something is there")):
+        copy(source, str(target))
+    assert sorted(target.rglob("*")) == before
+
+
+def test_a_damaged_store_is_not_copied_unseen_and_what_was_copied_is_removed(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "store"), tmp_path / "target"
+    store, _ = small_store(source)
+    chunk = max((tmp_path / "store" / "chunks").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(StoreDamaged):
+        check(store)
+    with pytest.raises(StoreDamaged):
+        copy(source, str(target))
+    assert [path for path in target.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written")
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    source = str(tmp_path / "store")
+    small_store(source)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="file"):
+        copy(source, str(tmp_path / "file" / "below"))
