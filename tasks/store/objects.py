@@ -78,8 +78,8 @@ class _Folder:
 class _Bucket:
     def __init__(self, place: Place) -> None:
         try:
-            import boto3
-            from botocore.config import Config
+            import boto3  # type: ignore[import-untyped]
+            from botocore.config import Config  # type: ignore[import-untyped]
         except ModuleNotFoundError:
             raise StoreUnavailable(
                 f"store {place.uri}: files on object storage are copied with boto3 (pip install 'diffatlas[s3]')"
@@ -98,7 +98,7 @@ class _Bucket:
             yield from (entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", ()))
 
     def read(self, name: str) -> bytes | None:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         def get() -> bytes | None:
             try:
