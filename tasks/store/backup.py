@@ -19,7 +19,7 @@ from tasks.store.lock import hold
 from tasks.store.objects import Objects, objects_of
 from tasks.store.repository import Store
 from tasks.store.storage import Place
-from tasks.store.whole import Held, check
+from tasks.store.whole import Read, check
 
 _REFERENCES = "refs/"
 _AT_ONCE = 8
@@ -31,7 +31,7 @@ class Copied:
 
     files: int
     bytes: int
-    held: Held
+    held: Read
 
 
 def copy(source: str, target: str) -> Copied:

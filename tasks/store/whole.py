@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Held:
+class Read:
     """How much of each kind a snapshot holds."""
 
     snapshot: str
@@ -34,7 +34,7 @@ class Held:
     cells: int
 
 
-def check(store: Store, as_of: str | None = None, *, tables_only: bool = False) -> Held:
+def check(store: Store, as_of: str | None = None, *, tables_only: bool = False) -> Read:
     """Read a snapshot, checksums and all.
 
     Args:
@@ -63,4 +63,4 @@ def check(store: Store, as_of: str | None = None, *, tables_only: bool = False) 
                 read_trajectory(root, point, places)
             for cell in sorted(trained_cells(root)):
                 read_weights(root, cell)
-    return Held(snapshot.id, len(studies), len(points["point_id"]), len(cells["cell_id"]))
+    return Read(snapshot.id, len(studies), len(points["point_id"]), len(cells["cell_id"]))
