@@ -26,6 +26,7 @@ from deployments.schedules import SHIPPED_LIST, ScheduledRun, read_schedules
 from diffusion.errors import DiffatlasError
 from flows.exit_codes import exit_code_of
 from flows.services import ServiceUnavailable, quiet_environment
+from flows.services.server import check_configured_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,7 @@ def running_server() -> str:
         error = client.api_healthcheck()
     if error is not None:
         raise ServiceUnavailable(f"The Prefect server at {url} does not answer ({error}). {_START_A_SERVER}")
+    check_configured_server(str(url))
     return str(url)
 
 

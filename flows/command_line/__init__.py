@@ -20,10 +20,20 @@ from flows.command_line import status as _status
 
 # isort: split
 from flows.command_line import backup as _backup
+
+# isort: split
+from flows.command_line import doctor as _doctor
 from flows.command_line.options import app
 
 __all__ = ["app", "main"]
-COMMANDS = (_run, _query, _history, _status, _backup)  # their import registers the commands, in the order of --help
+COMMANDS = (
+    _run,
+    _query,
+    _history,
+    _status,
+    _backup,
+    _doctor,
+)  # their import registers the commands, in the order of --help
 
 
 def main() -> None:

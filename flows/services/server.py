@@ -90,7 +90,7 @@ def prefect_server(meanwhile: Callable[[], object] = _nothing) -> Iterator[str]:
         if configured is None:
             stack.callback(_deliver_logs_and_events)
         else:
-            _check_configured_server(url)
+            check_configured_server(url)
         yield url
 
 
@@ -114,7 +114,7 @@ def _deliver_logs_and_events() -> None:
         APILogWorker.drain_all(timeout=STOP_SECONDS)
 
 
-def _check_configured_server(url: str) -> None:
+def check_configured_server(url: str) -> None:
     """Ask the configured server for its health, and for something that needs its authentication,
     with that and the certificates of Prefect's own client.
     """

@@ -44,9 +44,9 @@ class Ended:
     imported: set[str]
 
 
-def run(*commands: list[str]) -> list[Ended]:
+def run(*commands: list[str], **environment: str) -> list[Ended]:
     """Give one command after the other, in one process."""
-    with python(_PROGRAM, json.dumps(commands), json.dumps(sorted(LARGE))) as process:
+    with python(_PROGRAM, json.dumps(commands), json.dumps(sorted(LARGE)), env=environment) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
     return [Ended(code, said, set(imported)) for code, said, imported in json.loads(out)]

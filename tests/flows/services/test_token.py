@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.doctor import services
 from flows.services import ServiceUnavailable, prefect_server, ray_cluster
 from flows.services.token import FILE, MODE, TOKEN
+from tasks.work.code import code_here
 from tests.flows.services.processes import healthy
 from tests.homes import migrated
 
@@ -91,8 +93,10 @@ def test_a_head_that_turns_tokens_on_is_followed(head: str, tmp_path: Path, some
     assert MODE not in os.environ
     (tmp_path / ".ray" / "auth_token").unlink()
     somebody.setenv(TOKEN, OURS)
-    with ray_cluster(head.split(maxsplit=1)[0], None, {}):
-        assert ray.cluster_resources()["CPU"] == 1
+    found = list(services.ray(head.split(maxsplit=1)[0]))
+    assert [(one.of, one.level) for one in found] == [("ray", "ok"), ("ray", "ok"), ("clocks", "ok")], found
+    assert "(1 CPUs)" in found[0].text
+    assert code_here().digest in found[1].text
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["driver", "client"])
@@ -162,7 +166,11 @@ def test_prefects_authentication_is_checked_before_anything_starts(
         if reason is None:
             with prefect_server() as url:
                 assert url == protected
+            found = list(services.prefect())
+            assert [(one.of, one.level) for one in found] == [("prefect", "ok"), ("clocks", "ok")], found
             return
+        (missing,) = services.prefect()
+        assert missing.remedy == "export PREFECT_API_AUTH_STRING=..."
         begin = time.monotonic()
         with (
             pytest.raises(ServiceUnavailable, match=f"authentication string and {reason}") as refused,
