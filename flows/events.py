@@ -108,6 +108,13 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Hindered:
+    """Something that a run can do without is gone, and the run goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Swept:
     """Every shard is done."""
 
@@ -140,6 +147,7 @@ Event = (
     | Committed
     | PointsFailed
     | MetricNotMeasured
+    | Hindered
     | Swept
     | Waiting
     | Reported

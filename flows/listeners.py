@@ -25,6 +25,7 @@ from flows.events import (
     Compared,
     Emit,
     Event,
+    Hindered,
     MetricNotMeasured,
     Planned,
     Progressed,
@@ -130,6 +131,8 @@ class RunLog:
                 self._log.info("shard done: %s", event.shard.name)
             case MetricNotMeasured(reason):
                 self._log.warning("not measured: %s", reason)
+            case Hindered(reason):
+                self._log.warning(reason)
             case Reported():  # all of the study: those that failed in an earlier run as well
                 for line in failure_lines(event.answers.points):
                     self._log.warning(line.strip())

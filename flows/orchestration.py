@@ -121,7 +121,7 @@ def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit:
     slots = asked.slots
     shards = tuple(plan.shards(slots))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
-    board = SharedBoard(shards)
+    board = SharedBoard(shards, emit)
     with Workers(_requests(plan), stored.weights, board, asked, code) as workers:
         _train_and_sweep(shards, slots, workers, board, emit)
     emit(Swept())

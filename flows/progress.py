@@ -24,6 +24,7 @@ from rich.table import Column
 
 from flows.events import (
     Event,
+    Hindered,
     MetricNotMeasured,
     PointsFailed,
     Progressed,
@@ -93,6 +94,8 @@ class Display:
                 self._say(f"  not measured: {reason}")
             case Waiting(reason):
                 self._say(f"waiting: {reason}")
+            case Hindered(reason):
+                self._say(f"warning: {reason}")
             case Swept():
                 self._bar.stop()
 

@@ -33,9 +33,9 @@ def test_a_task_run_that_starts_again_counts_from_nothing() -> None:
     board.add(("sweep", 0), 1.0, 0, 2)
     board.begin(("train", 0))
     board.add(("train", 0), 2.0, 0, 4)
-    totals, latest = board.read()
-    assert totals == {("train", 0): [2.0, 0.0, 4.0], ("sweep", 0): [1.0, 0.0, 2.0]}
-    assert latest == ("train", 0)
+    heard = board.read()
+    assert heard.totals == {("train", 0): [2.0, 0.0, 4.0], ("sweep", 0): [1.0, 0.0, 2.0]}
+    assert (heard.begun, heard.latest) == (frozenset({("train", 0)}), ("train", 0))
 
 
 def test_time_left_is_told_from_the_moment_that_work_began(
