@@ -285,10 +285,11 @@ def tree_sum(terms: Tensor) -> Tensor:
     """Sum over the first axis by halves, elementwise: the same order for every column, whatever the
     columns beside it.
     """
-    while len(terms) > 1:
-        half = len(terms) // 2
+    count = terms.shape[0]
+    while count > 1:
+        half = count // 2
         summed = terms[:half] + terms[half : 2 * half]
-        if len(terms) % 2:
-            summed[0] += terms[-1]
-        terms = summed
+        if count % 2:
+            summed[0] += terms[count - 1]
+        terms, count = summed, half
     return terms[0]

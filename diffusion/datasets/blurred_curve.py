@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ _RULES = (
     (270.0, 72),
 )  # largest M, nodes
 _PAIRS = 1 << 17  # of node and point at a time: a megabyte for each temporary
+_FEW_PAIRS = 1 << 15  # the sums of so few are quicker all at once
 _CELLS, _DEPTH, _NODES = 32, 50.0, 64  # of the refinement: cells of the grid, depth below the maximum, nodes at last
 _MOST_ROUNDS = 100
 _LIMITS = torch.tensor([most for most, _ in _RULES], dtype=torch.float64)
@@ -61,6 +62,7 @@ _FRACTIONS = torch.arange(_CELLS + 1, dtype=torch.float64) / _CELLS
 Plane = tuple[Tensor, Tensor]  # the two coordinates
 
 
+@cache
 def _gauss_legendre(n: int) -> Plane:
     """Nodes and weights on [0, 1]."""
     u, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(n))
@@ -136,8 +138,10 @@ def _known(exponent: Tensor, a: Plane, within: Tensor | float, *, spread: bool) 
     """
     top = exponent.amax(0)
     r = torch.exp(exponent - top)
-    mass = tree_sum(r)
-    x, y = tree_sum(r * a[0]) / mass, tree_sum(r * a[1]) / mass
+    sums = (r, r * a[0], r * a[1])
+    few = r.numel() <= _FEW_PAIRS
+    mass, x, y = tree_sum(torch.stack(sums, dim=1)) if few else map(tree_sum, sums)
+    x, y = x / mass, y / mass
     square = tree_sum(r * ((a[0] - x) ** 2 + (a[1] - y) ** 2 + within)) / mass if spread else mass
     return _Known(top + torch.log(mass), (x, y), square)
 

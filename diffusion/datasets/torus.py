@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -51,10 +52,17 @@ Measure = Literal["area", "angle"]
 _CIRCLES = ((1.0, 24), (5.0, 32), (15.0, 40), (40.0, 56))  # trapezoidal nodes below each kappa
 _WINDOW, _THICK = 48, 128  # Gauss-Legendre nodes above; nodes of either rule for r > 0.7 R
 _REACH = 38.0  # exp(-38) = 3e-17
-_BLOCK = 1 << 14  # points at a time: the temporaries stay in the cache and below 10 MB
+_BLOCK = 1 << 14  # points at a time: what belongs to a point stays in the cache
+_PAIRS = 1 << 16  # of node and point at a time: half a megabyte for each temporary
 _ASYMPTOTIC = 40.0
 
-Rule = Iterator[tuple[Tensor, Tensor, Tensor]]  # weight, cos delta, sin delta; the mirrored node is meant as well
+
+class Rule(NamedTuple):
+    """Nodes in pairs +-delta, ``[pairs, points]`` each: weight, cos delta, sin delta."""
+
+    weight: Tensor
+    cos_delta: Tensor
+    sin_delta: Tensor
 
 
 def _asymptotic_terms(order: int) -> list[float]:
@@ -112,27 +120,31 @@ class _Place(NamedTuple):
 
 def _circle(kappa: Tensor, n: int) -> Rule:
     """Trapezoidal rule in delta on the whole circle."""
-    for i in range(n // 2):
-        delta = math.pi * (2 * i + 1) / n
-        versine = 2 * math.sin(delta / 2) ** 2
-        yield (
-            torch.exp(-versine * kappa) / n,
-            torch.full_like(kappa, 1 - versine),
-            torch.full_like(kappa, math.sin(delta)),
-        )
+    delta = [math.pi * (2 * i + 1) / n for i in range(n // 2)]
+    versine, sine = (
+        kappa.new_tensor(values)[:, None]
+        for values in ([2 * math.sin(d / 2) ** 2 for d in delta], [math.sin(d) for d in delta])
+    )
+    return Rule(torch.exp(-versine * kappa) / n, (1 - versine).expand(-1, *kappa.shape), sine.expand(-1, *kappa.shape))
+
+
+@cache
+def _gauss_legendre(n: int) -> tuple[tuple[float, ...], ...]:
+    """Of the positive nodes t on [-1, 1]: t, t^2, and what the weight is but for the point's own part."""
+    nodes, weights = (v.tolist() for v in np.polynomial.legendre.leggauss(n))
+    kept = [(t, w) for t, w in zip(nodes, weights, strict=True) if t > 0]
+    share = tuple(w * math.exp(-_REACH * t * t) / math.pi for t, w in kept)
+    return tuple(2 * t for t, _ in kept), tuple(t * t for t, _ in kept), share
 
 
 def _window(kappa: Tensor, n: int) -> Rule:
     """Gauss-Legendre rule in t, ``sin(delta / 2) = S t``."""
-    nodes, weights = np.polynomial.legendre.leggauss(n)
+    twice, squares, share = (kappa.new_tensor(values)[:, None] for values in _gauss_legendre(n))
     reach = 0.5 * _REACH / kappa  # S^2
     root = torch.sqrt(reach)
-    for t, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        if t > 0:
-            square = reach * (t * t)
-            cosine = torch.sqrt(1 - square)  # cos(delta / 2)
-            density = (weight * math.exp(-_REACH * t * t) / math.pi) * root / cosine
-            yield density, 1 - 2 * square, (2 * t) * root * cosine
+    square = reach * squares
+    cosine = torch.sqrt(1 - square)  # cos(delta / 2)
+    return Rule(share * root / cosine, 1 - 2 * square, twice * root * cosine)
 
 
 @datasets.register(
@@ -269,12 +281,11 @@ class Torus(Dataset):
         moments = torch.full((count, len(at.d)), math.nan, dtype=at.d.dtype)  # a point that is NaN belongs to no rule
         for low, high, rule, n in self._rules():
             for large in (False, True):
-                index = ((at.kappa >= low) & (at.kappa < high) & (sharp == large)).nonzero().squeeze(1)
-                if len(index):
+                own = ((at.kappa >= low) & (at.kappa < high) & (sharp == large)).nonzero().squeeze(1)
+                for index in own.split(_PAIRS // n):
                     nodes = rule(at.kappa[index], n)
-                    moments[:, index] = integrate(
-                        nodes, at.bessel[index], at.cos_psi[index], at.sin_psi[index], large=large
-                    )
+                    terms = integrate(nodes, at.bessel[index], at.cos_psi[index], at.sin_psi[index], large=large)
+                    moments[:, index] = _one_after_another(terms)
         return moments
 
     def _rules(self) -> Iterator[tuple[float, float, Callable[[Tensor, int], Rule], int]]:
@@ -287,43 +298,49 @@ class Torus(Dataset):
         yield low, math.inf, _window, _THICK if thick else _WINDOW
 
     def _integrate(self, rule: Rule, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool) -> Tensor:
-        """Integrals of 1, a I1 / I0 and r sin theta against the weight, ``[3, points]``."""
-        mass, radial, axial = (torch.zeros_like(bessel) for _ in range(3))
-        lean = self.r / self.R if self.measure == "area" else 0.0
-        for weight, cos_delta, sin_delta in rule:
-            for sine in (sin_delta, -sin_delta):
-                cos_theta = cos_psi * cos_delta - sin_psi * sine
-                sin_theta = sin_psi * cos_delta + cos_psi * sine
-                a = self.R + self.r * cos_theta
-                share = weight * (1 + lean * cos_theta)
-                zeroth, first = _bessel(bessel * a, large=large)
-                zeroth = share * zeroth
-                mass = mass + zeroth
-                radial = radial + share * a * first
-                axial = axial + zeroth * (self.r * sin_theta)
-        return torch.stack([mass, radial, axial])
+        """Terms of the integrals of 1, a I1 / I0 and r sin theta against the weight, ``[nodes, 3,
+        points]``.
+        """
+        weight, cos_theta, sin_theta = _both_sides(rule, cos_psi, sin_psi)
+        a = self.R + self.r * cos_theta
+        share = weight * (1 + self._lean * cos_theta)
+        zeroth, first = _bessel(bessel * a, large=large)
+        zeroth = share * zeroth
+        return torch.stack([zeroth, share * a * first, zeroth * (self.r * sin_theta)], dim=2).flatten(0, 1)
 
     def _integrate_squares(
         self, rule: Rule, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool
     ) -> Tensor:
-        """Integrals of 1, u, w and ``u^2 + w^2 + a^2 (1 - A^2)``, ``[4, points]``.
+        """Terms of the integrals of 1, u, w and ``u^2 + w^2 + a^2 (1 - A^2)``, ``[nodes, 4, points]``.
 
         u and w are the means of rho and z at the angle theta, less those of the tube's point on the
         side of `x`: where the posterior is narrow they are small, and nothing cancels.
         """
-        mass, radial, axial, square = (torch.zeros_like(bessel) for _ in range(4))
-        lean = self.r / self.R if self.measure == "area" else 0.0
-        for weight, cos_delta, sin_delta in rule:
-            for sine in (sin_delta, -sin_delta):
-                cos_theta = cos_psi * cos_delta - sin_psi * sine
-                sin_theta = sin_psi * cos_delta + cos_psi * sine
-                a = self.R + self.r * cos_theta
-                zeroth, short = _bessel_shortfall(bessel * a, large=large)
-                zeroth = weight * (1 + lean * cos_theta) * zeroth
-                u = self.r * (cos_theta - cos_psi) - a * short
-                w = self.r * (sin_theta - sin_psi)
-                mass = mass + zeroth
-                radial = radial + zeroth * u
-                axial = axial + zeroth * w
-                square = square + zeroth * (u * u + w * w + a * a * short * (2 - short))
-        return torch.stack([mass, radial, axial, square])
+        weight, cos_theta, sin_theta = _both_sides(rule, cos_psi, sin_psi)
+        a = self.R + self.r * cos_theta
+        zeroth, short = _bessel_shortfall(bessel * a, large=large)
+        zeroth = weight * (1 + self._lean * cos_theta) * zeroth
+        u = self.r * (cos_theta - cos_psi) - a * short
+        w = self.r * (sin_theta - sin_psi)
+        square = zeroth * (u * u + w * w + a * a * short * (2 - short))
+        return torch.stack([zeroth, zeroth * u, zeroth * w, square], dim=2).flatten(0, 1)
+
+    @property
+    def _lean(self) -> float:
+        """How the weight of an angle leans outwards."""
+        return self.r / self.R if self.measure == "area" else 0.0
+
+
+def _both_sides(rule: Rule, cos_psi: Tensor, sin_psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight, cos theta and sin theta of each node and its mirror image, ``[pairs, 2, points]``."""
+    sine = torch.stack([rule.sin_delta, -rule.sin_delta], dim=1)
+    cosine = rule.cos_delta[:, None]
+    return rule.weight[:, None], cos_psi * cosine - sin_psi * sine, sin_psi * cosine + cos_psi * sine
+
+
+def _one_after_another(terms: Tensor) -> Tensor:
+    """The sum over the first axis, elementwise and in its order."""
+    total = terms[0]
+    for term in terms[1:].unbind():
+        total = total + term
+    return total

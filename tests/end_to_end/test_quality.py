@@ -51,10 +51,11 @@ def test_edm_with_heun_in_100_steps_is_within_three_floors_of_the_uniform_law_an
 
 @pytest.mark.timeout(1500)  # three networks of images are trained
 def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> None:
-    """The shipped study with a third of its training (but for the autoencoder) and one seed: EDM in 18
-    steps, labels with the weight 1.5, the autoencoder.
+    """The shipped study with networks of half the width, a third of their steps and one seed: EDM in
+    18 steps, labels with the weight 1.5; and the autoencoder as it is.
 
-    Measured: 3.1 where the floor is 1.3, and 0.989.
+    Measured: 4.2 and 2.3 where the floor is 1.3, and 0.986; the autoencoder 38. The study itself
+    reaches more: see docs/images.md.
     """
     shipped = load_study("digits").spec()
     by_name = {block["formulations"][0]["name"]: block for block in shipped["grids"] if "formulations" in block}
@@ -64,7 +65,7 @@ def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> No
         {**by_name["class-conditional"], "samplers": by_name["class-conditional"]["samplers"][1:]},
         by_name["vae"],
     ]
-    training = {**shipped["training"], "steps": 900}
+    training = {**shipped["training"], "width": 16, "learning_rate": 0.004, "steps": 900}
     cut = {
         "seeds": 1,
         "steps": [18],
@@ -78,9 +79,11 @@ def test_digits_are_near_the_data_and_those_asked_for_are_what_was_asked() -> No
         key = answer.point.cell.formulation.registered_name, getattr(answer.point.guidance, "weight", None)
         found[key] = answer.metrics
     edm, vae = found["edm", None]["fid-digits"], found["vae", None]["fid-digits"]
+    guided, floor = found["class-conditional", 1.5], found["edm", None]["fid-digits_floor"]
     assert edm < vae
-    assert edm <= 3 * found["edm", None]["fid-digits_floor"]
-    assert found["class-conditional", 1.5]["label-accuracy"] >= 0.95
+    assert edm <= 4 * floor
+    assert guided["fid-digits"] <= 3 * floor
+    assert guided["label-accuracy"] >= 0.95
 
 
 def test_edm_samples_of_the_torus_lie_on_it_and_are_spread_as_its_area_is() -> None:
