@@ -4,16 +4,18 @@ while it waits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 
-from flows.events import Hindered, Progressed
+from flows.events import Hindered, Progressed, Running
+from flows.time_left import Heard, Run, TaskRun, TimeLeft
 
 if TYPE_CHECKING:
     from flows.events import Emit
@@ -22,8 +24,21 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 0.2
 """How long the coordinator waits for an answer; the next reading finds one that is late."""
 
-Run = tuple[str, int]
-"""A task run: its stage, and the number of its shard."""
+
+@dataclass(frozen=True)
+class Total:
+    """What a worker has reported of one task run."""
+
+    whole: bool  # whether its beginning was heard
+    heard: float = 0.0  # seconds from its start until it reported last
+    running: float = 0.0  # seconds from its start until now
+    work: float = 0.0  # planned seconds that are done
+    cells: int = 0
+    points: int = 0
+
+    def __add__(self, later: Total) -> Total:
+        parts = ("heard", "running", "work", "cells", "points")
+        return replace(self, **{name: getattr(self, name) + getattr(later, name) for name in parts})
 
 
 @dataclass(frozen=True)
@@ -31,9 +46,7 @@ class Reading:
     """What an actor has heard since it started."""
 
     actor: str  # another one after each start
-    totals: Mapping[Run, Sequence[float]]  # planned seconds, cells and points
-    begun: frozenset[Run]  # of these task runs the totals are whole
-    latest: Run | None  # the task run heard of last
+    totals: Mapping[Run, Total]
 
 
 class Board:
@@ -43,26 +56,29 @@ class Board:
 
     def __init__(self) -> None:
         self._id = uuid4().hex
-        self._totals: dict[Run, list[float]] = {}
-        self._begun: set[Run] = set()
-        self._latest: Run | None = None
+        self._begun: dict[Run, float] = {}
+        self._totals: dict[Run, Total] = {}
 
     def begin(self, run: Run) -> None:
         """A worker has taken up the task run."""
-        self._totals[run] = [0.0, 0.0, 0.0]
-        self._begun.add(run)
-        self._latest = run
+        self._begun[run] = time.monotonic()
+        self._totals[run] = Total(whole=True)
 
     def add(self, run: Run, seconds: float, cells: int, points: int) -> None:
         """A worker has done some planned seconds, cells and points of the task run."""
-        totals = self._totals.setdefault(run, [0.0, 0.0, 0.0])
-        for i, value in enumerate((seconds, cells, points)):
-            totals[i] += value
-        self._latest = run
+        now = time.monotonic()
+        total = self._totals.get(run, Total(whole=False))
+        heard = now - self._begun.setdefault(run, now)
+        self._totals[run] = Total(
+            total.whole, heard, heard, total.work + seconds, total.cells + cells, total.points + points
+        )
 
     def read(self) -> Reading:
         """What was reported until now."""
-        return Reading(self._id, self._totals, frozenset(self._begun), self._latest)
+        now = time.monotonic()
+        return Reading(
+            self._id, {run: replace(total, running=now - self._begun[run]) for run, total in self._totals.items()}
+        )
 
 
 class BoardReporter:
@@ -88,21 +104,34 @@ class SharedBoard:
 
     Ray starts an actor that dies again, also elsewhere; what was known before is added to what the
     new one hears. One that cannot be had is done without.
+
+    Args:
+        shards: in the order in which they are handed over.
+        slots: how many task runs go on at once.
+        emit: where it says that an actor was lost.
     """
 
-    def __init__(self, shards: Sequence[Shard], emit: Emit) -> None:
-        self._planned = max(sum(shard.work() for shard in shards), 1e-9)
+    def __init__(self, shards: Sequence[Shard], slots: int, emit: Emit) -> None:
+        chains = [_task_runs(number, shard) for number, shard in enumerate(shards)]
+        self._planned = {task.run: task.seconds for tasks in chains for task in tasks}
+        self._all = max(sum(self._planned.values()), 1e-9)
+        self._time_left = TimeLeft(chains, slots)
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._emit, self._told = emit, False
         self._names: dict[Run, str] = {}
+        self._ended: set[Run] = set()
         self._asked: Any = None
-        self._heard = Reading("", {}, frozenset(), None)
-        self._before: Mapping[Run, Sequence[float]] = {}  # known from actors before this one
+        self._heard = Reading("", {})
+        self._before: Mapping[Run, Total] = {}  # known from actors before this one
 
     def reporter(self, run: Run, name: str) -> BoardReporter:
         """What the worker of a task run reports with; a person knows it by its name."""
         self._names[run] = name
         return BoardReporter(self._actor, run)
+
+    def end(self, run: Run) -> None:
+        """The task run has given its answer, or has ended without one."""
+        self._ended.add(run)
 
     def read(self) -> Progressed:
         """All that is known to be reported until now; an answer that is late is not waited for."""
@@ -120,22 +149,42 @@ class SharedBoard:
                 if isinstance(error, ActorDiedError):
                     self._tell("it cannot be had again: what is shown is what was known before")
         totals = self._totals()
-        work, cells, points = (sum(values[i] for values in totals.values()) for i in range(3))
-        name = self._names.get(self._heard.latest, "") if self._heard.latest else ""
-        return Progressed(work, cells, points, min(work / self._planned, 1.0), name)
+        work = sum(total.work for total in totals.values())
+        return Progressed(
+            work,
+            sum(total.cells for total in totals.values()),
+            sum(total.points for total in totals.values()),
+            min(work / self._all, 1.0),
+            tuple(
+                Running(self._names.get(run, ""), min(total.work / max(self._planned.get(run, 0.0), 1e-9), 1.0))
+                for run, total in totals.items()
+                if run not in self._ended
+            ),
+            self._time_left(
+                {run: Heard(total.work, total.heard, total.running) for run, total in totals.items()}, self._ended
+            ),
+        )
 
-    def _totals(self) -> dict[Run, list[float]]:
+    def _totals(self) -> dict[Run, Total]:
         """Of every task run: what this actor heard, and what those before it knew, if it has not
         heard the beginning.
         """
-        heard = {run: list(values) for run, values in self._heard.totals.items()}
-        for run, values in self._before.items():
-            if run not in self._heard.begun:
-                more = heard.get(run, [0.0, 0.0, 0.0])
-                heard[run] = [a + b for a, b in zip(values, more, strict=True)]
-        return heard
+        found = dict(self._heard.totals)
+        for run, before in self._before.items():
+            if run not in found:
+                found[run] = before
+            elif not found[run].whole:
+                found[run] = before + found[run]
+        return found
 
     def _tell(self, what: str) -> None:
         if not self._told:
             self._told = True
             self._emit(Hindered(f"the actor that counts progress ended, and {what}; work goes on"))
+
+
+def _task_runs(number: int, shard: Shard) -> list[TaskRun]:
+    """Those of a shard: its training, if it has one, and its sweep."""
+    training = sum(job.training_work() for job in shard.jobs if job.train)
+    sweep = TaskRun(("sweep", number), shard.kind, shard.work() - training)
+    return [TaskRun(("train", number), shard.kind, training), sweep] if shard.trained else [sweep]

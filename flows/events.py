@@ -37,6 +37,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A task run that a worker has taken up and not ended."""
+
+    name: str  # its stage and its shard
+    fraction: float  # of its planned work
+
+
+@dataclass(frozen=True)
 class Progressed:
     """The workers have said what they did so far."""
 
@@ -44,7 +52,8 @@ class Progressed:
     cells: float
     points: float
     fraction: float  # of all planned work
-    latest: str  # the task run heard of last
+    running: tuple[Running, ...]
+    left: float | None  # seconds until all is computed; None while nothing was measured
 
 
 @dataclass(frozen=True)

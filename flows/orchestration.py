@@ -34,6 +34,7 @@ from flows.events import (
     failures,
 )
 from flows.listeners import Artifacts, Committer, RunLog, Tally
+from flows.live import LiveFile
 from flows.nodes import check_nodes
 from flows.progress import Display
 from flows.request import Outcome, RunRequest, default_page
@@ -77,6 +78,7 @@ def run(request: RunRequest) -> Outcome:
     with (
         Display(quiet=request.quiet) as display,
         coordinate(store, request.force_unlock, 60 * request.wait, partial(_tell_waiting, display)) as coordinator,
+        LiveFile(coordinator.token, study.name) as live,
     ):
         before = store.snapshot()
         if coordinator.before:
@@ -85,7 +87,7 @@ def run(request: RunRequest) -> Outcome:
         started = {**_started(), "code": code.digest}
         committer = Committer(study.name, store, coordinator, started, Answers(store).train_seconds(), emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
-        emit.add(committer, tally, RunLog(), artifacts, display)
+        emit.add(committer, tally, RunLog(), artifacts, live, display)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
         emit(Planned(plan))
         if plan.jobs:
@@ -121,7 +123,7 @@ def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit:
     slots = asked.slots
     shards = tuple(plan.shards(slots))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
-    board = SharedBoard(shards, emit)
+    board = SharedBoard(shards, slots, emit)
     with Workers(_requests(plan), stored.weights, board, asked, code) as workers:
         _train_and_sweep(shards, slots, workers, board, emit)
     emit(Swept())
@@ -139,6 +141,7 @@ def _train_and_sweep(shards: Sequence[Shard], slots: int, workers: Workers, boar
 
     hand_over()
     for ended in workers.ended(lambda: emit(board.read())):
+        board.end(("train" if isinstance(ended, ShardTrained) else "sweep", ended.number))
         left = left_to_sweep(ended.shard, ended.answer) if isinstance(ended, ShardTrained) else None
         if left:  # before the commit, which need not be waited for
             workers.sweep(ended.number, left)

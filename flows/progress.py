@@ -1,10 +1,7 @@
-"""Progress of a run as a person at the terminal sees it. Time left is estimated from planned work
-done so far.
-"""
+"""Progress of a run as a person at the terminal sees it."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from types import TracebackType
@@ -18,10 +15,10 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 
+from flows.clock import clock
 from flows.events import (
     Event,
     Hindered,
@@ -39,31 +36,25 @@ from flows.events import (
 _NAME = 32  # characters of a task run's name beside the bar
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
 class Display:
-    """A bar with time left on a terminal; elsewhere a line per finished shard. Everything goes to
-    stderr. Listens to a run.
+    """A bar with time left on a terminal, and one for each task run that goes on; elsewhere a line per
+    finished shard. Everything goes to stderr. Listens to a run.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True)),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[run]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
         )
         self._task: TaskID | None = None
-        self._fraction = 0.0
+        self._lines: list[TaskID] = []  # one for each task run that goes on
+        self._left: float | None = None
         self._cells = self._points = self._shards = self._done = 0
         self._of_shard: dict[int, Counter[str]] = {}
 
@@ -102,8 +93,8 @@ class Display:
     def _start(self, event: Started) -> None:
         plan, shards = event.plan, event.shards
         self._cells, self._points, self._shards = sum(s.trained for s in shards), plan.missing, len(shards)
-        self._begun = self._working_since = time.monotonic()
-        self._task = self._bar.add_task("starting", total=1.0, run="")
+        self._begun = time.monotonic()
+        self._task = self._bar.add_task("starting", total=1.0, left="")
         if self._console.is_terminal:
             self._bar.start()
         self._say(
@@ -115,24 +106,28 @@ class Display:
 
     def _update(self, event: Progressed) -> None:
         assert self._task is not None  # noqa: S101 - a run starts before it progresses
-        if not self._fraction:  # until now workers were starting
-            self._working_since = time.monotonic()
-        self._fraction = event.fraction
+        self._left = event.left
         text = f"cells {event.cells:.0f}/{self._cells}  points {event.points:.0f}/{self._points}"
-        run = event.latest if len(event.latest) <= _NAME else event.latest[: _NAME - 1] + "…"
-        self._bar.update(self._task, completed=event.fraction, description=text, run=run.replace("[", r"\["))
+        left = "" if event.left is None else f"about {clock(event.left)} left"
+        self._bar.update(self._task, completed=event.fraction, description=text, left=left)
+        for line in self._lines[len(event.running) :]:
+            self._bar.remove_task(line)
+        del self._lines[len(event.running) :]
+        while len(self._lines) < len(event.running):
+            self._lines.append(self._bar.add_task("", total=1.0, left=""))
+        for line, run in zip(self._lines, event.running, strict=True):
+            name = run.name if len(run.name) <= _NAME else run.name[: _NAME - 1] + "…"
+            self._bar.update(line, completed=run.fraction, description="  " + name.replace("[", r"\["))
 
     def _tell_done(self, event: ShardDone) -> None:
         self._done += 1
         elapsed = time.monotonic() - self._begun
-        working = time.monotonic() - self._working_since
-        left = working * (1 / self._fraction - 1) if self._fraction > 0 else math.nan
-        about = f", about {_clock(left)} left" if self._done < self._shards and not math.isnan(left) else ""
+        about = "" if self._left is None or self._done == self._shards else f", about {clock(self._left)} left"
         counts = self._of_shard.pop(event.number)
         trouble = f", {counts['failed']} failed" if counts["failed"] else ""
         self._say(
             f"shard {self._done}/{self._shards} committed: {event.shard.name} ({counts['points']} points{trouble}) "
-            f"after {_clock(elapsed)}{about}"
+            f"after {clock(elapsed)}{about}"
         )
 
     def _say(self, text: str) -> None:

@@ -57,7 +57,7 @@ _PAIRS = 1 << 16  # of node and point at a time: half a megabyte for each tempor
 _ASYMPTOTIC = 40.0
 
 
-class Rule(NamedTuple):
+class Nodes(NamedTuple):
     """Nodes in pairs +-delta, ``[pairs, points]`` each: weight, cos delta, sin delta."""
 
     weight: Tensor
@@ -118,33 +118,35 @@ class _Place(NamedTuple):
     bessel: Tensor  # alpha rho / sigma^2
 
 
-def _circle(kappa: Tensor, n: int) -> Rule:
+def _circle(kappa: Tensor, n: int) -> Nodes:
     """Trapezoidal rule in delta on the whole circle."""
     delta = [math.pi * (2 * i + 1) / n for i in range(n // 2)]
     versine, sine = (
         kappa.new_tensor(values)[:, None]
         for values in ([2 * math.sin(d / 2) ** 2 for d in delta], [math.sin(d) for d in delta])
     )
-    return Rule(torch.exp(-versine * kappa) / n, (1 - versine).expand(-1, *kappa.shape), sine.expand(-1, *kappa.shape))
+    return Nodes(torch.exp(-versine * kappa) / n, (1 - versine).expand(-1, *kappa.shape), sine.expand(-1, *kappa.shape))
 
 
 @cache
 def _gauss_legendre(n: int) -> tuple[tuple[float, ...], ...]:
-    """Of the positive nodes t on [-1, 1]: t, t^2, and what the weight is but for the point's own part."""
+    """Of the positive nodes t on [-1, 1]: 2 t, t^2, and the part of the weight that is the same for all
+    points.
+    """
     nodes, weights = (v.tolist() for v in np.polynomial.legendre.leggauss(n))
     kept = [(t, w) for t, w in zip(nodes, weights, strict=True) if t > 0]
     share = tuple(w * math.exp(-_REACH * t * t) / math.pi for t, w in kept)
     return tuple(2 * t for t, _ in kept), tuple(t * t for t, _ in kept), share
 
 
-def _window(kappa: Tensor, n: int) -> Rule:
+def _window(kappa: Tensor, n: int) -> Nodes:
     """Gauss-Legendre rule in t, ``sin(delta / 2) = S t``."""
     twice, squares, share = (kappa.new_tensor(values)[:, None] for values in _gauss_legendre(n))
     reach = 0.5 * _REACH / kappa  # S^2
     root = torch.sqrt(reach)
     square = reach * squares
     cosine = torch.sqrt(1 - square)  # cos(delta / 2)
-    return Rule(share * root / cosine, 1 - 2 * square, twice * root * cosine)
+    return Nodes(share * root / cosine, 1 - 2 * square, twice * root * cosine)
 
 
 @datasets.register(
@@ -288,7 +290,7 @@ class Torus(Dataset):
                     moments[:, index] = _one_after_another(terms)
         return moments
 
-    def _rules(self) -> Iterator[tuple[float, float, Callable[[Tensor, int], Rule], int]]:
+    def _rules(self) -> Iterator[tuple[float, float, Callable[[Tensor, int], Nodes], int]]:
         """(lowest kappa, upper bound of kappa, rule, nodes), together covering [0, inf]."""
         thick = self.r > 0.7 * self.R
         low = 0.0
@@ -297,7 +299,7 @@ class Torus(Dataset):
             low = high
         yield low, math.inf, _window, _THICK if thick else _WINDOW
 
-    def _integrate(self, rule: Rule, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool) -> Tensor:
+    def _integrate(self, rule: Nodes, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool) -> Tensor:
         """Terms of the integrals of 1, a I1 / I0 and r sin theta against the weight, ``[nodes, 3,
         points]``.
         """
@@ -309,7 +311,7 @@ class Torus(Dataset):
         return torch.stack([zeroth, share * a * first, zeroth * (self.r * sin_theta)], dim=2).flatten(0, 1)
 
     def _integrate_squares(
-        self, rule: Rule, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool
+        self, rule: Nodes, bessel: Tensor, cos_psi: Tensor, sin_psi: Tensor, *, large: bool
     ) -> Tensor:
         """Terms of the integrals of 1, u, w and ``u^2 + w^2 + a^2 (1 - A^2)``, ``[nodes, 4, points]``.
 
@@ -331,7 +333,7 @@ class Torus(Dataset):
         return self.r / self.R if self.measure == "area" else 0.0
 
 
-def _both_sides(rule: Rule, cos_psi: Tensor, sin_psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _both_sides(rule: Nodes, cos_psi: Tensor, sin_psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weight, cos theta and sin theta of each node and its mirror image, ``[pairs, 2, points]``."""
     sine = torch.stack([rule.sin_delta, -rule.sin_delta], dim=1)
     cosine = rule.cos_delta[:, None]

@@ -166,6 +166,16 @@ class ModelMetric(BaseMetric):
         """
         return 100_000
 
+    @property
+    def calls(self) -> int:
+        """In about how many calls it asks, which count where its points are few."""
+        return 1
+
+    @property
+    def exact_evaluations(self) -> int:
+        """About how many points it asks the exact denoiser for beside the model."""
+        return 0
+
     def refuses_schedule(self, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why the metric cannot look at denoisers on the schedule; None if it can."""
         return None

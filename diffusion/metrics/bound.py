@@ -67,6 +67,10 @@ class NegativeBound(ModelMetric):
     def evaluations(self) -> int:
         return 300 * self.batch  # the levels of a chain
 
+    @property
+    def calls(self) -> int:
+        return 300
+
     def refuses(self, dataset: Dataset) -> str | None:
         if not dataset.exact:
             return "its floor is the entropy of the target, whose density is not known"

@@ -67,6 +67,14 @@ class ScoreError(ProfileMetric):
     def evaluations(self) -> int:
         return 3 * self.count * self.batch
 
+    @property
+    def calls(self) -> int:
+        return self.count
+
+    @property
+    def exact_evaluations(self) -> int:
+        return self.count * self.batch
+
     def levels(self, schedule: Schedule) -> Tensor:
         return schedule.nsr(self._times(schedule))
 

@@ -49,6 +49,10 @@ class _Likelihood(ModelMetric):
     def evaluations(self) -> int:
         return 4000 * self.batch  # some hundred steps of the solver, each with a gradient
 
+    @property
+    def calls(self) -> int:
+        return 1000
+
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
 

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.clock import clock
 from flows.command_line.options import JsonOption, StoreOption, app, clear_errors, width
 
 if TYPE_CHECKING:
+    from tasks.results.live import Live
     from tasks.results.status import Status
 
 _COUNTS = {"asked": "asked", "ok": "ok", "failed": "failed", "skipped": "impossible", "missing": "to compute"}
 
 
+_WATCH_SECONDS = 2.0
+
+
 @app.command()
-def status(store: StoreOption = "results", as_json: JsonOption = False) -> None:
-    """Who writes to a store, and how far each study is. Nothing is locked."""
+def status(
+    store: StoreOption = "results",
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="tell again every two seconds, until the run ends")] = False,
+) -> None:
+    """Who writes to a store, how far that run is, and how far each study is. Nothing is locked."""
     with clear_errors():
         from tasks.results.status import status_of
 
-        found = status_of(store)
-        if as_json:
-            print(json.dumps(_document(found), indent=2))  # noqa: T201 - the document asked for
-            return
-        _print(found)
+        console = Console(width=width(), highlight=False)
+        while True:
+            found = status_of(store)
+            if watch and console.is_terminal:
+                console.clear()
+            if as_json:
+                print(json.dumps(_document(found), indent=None if watch else 2), flush=True)  # noqa: T201 - the document asked for
+            else:
+                _print(found, console)
+            if not watch or found.holder is None or found.abandoned:
+                return
+            time.sleep(_WATCH_SECONDS)
 
 
 def _document(found: Status) -> dict[str, Any]:
@@ -40,11 +58,16 @@ def _document(found: Status) -> dict[str, Any]:
         "message": found.snapshot.message,
         "studies": [asdict(study) | {"missing": study.missing} for study in found.studies],
         "holder": running and {**running, "ended": found.abandoned},
+        "run": found.live and _run(found.live),
     }
 
 
-def _print(found: Status) -> None:
-    console = Console(width=width(), highlight=False)
+def _run(live: Live) -> dict[str, Any]:
+    running = [{"task": name, "fraction": round(part, 3)} for name, part in live.running]
+    return {**asdict(live), "running": running}
+
+
+def _print(found: Status, console: Console) -> None:
     at = found.snapshot.time.isoformat(timespec="seconds")
     console.print(f"store {found.store}: snapshot {found.snapshot.id} of {at}: {found.snapshot.message}", markup=False)
     if found.holder is None:
@@ -53,6 +76,8 @@ def _print(found: Status) -> None:
         console.print(f"the run that had it ({found.holder}) was killed; the next run goes on", markup=False)
     else:
         console.print(f"in use by a run ({found.holder})", markup=False)
+    if found.live is not None:
+        _print_run(found.live, console)
     if not found.studies:
         return
     table = Table()
@@ -62,3 +87,15 @@ def _print(found: Status) -> None:
     for study in found.studies:
         table.add_row(study.study, *(str(getattr(study, name)) for name in _COUNTS))
     console.print(table)
+
+
+def _print_run(live: Live, console: Console) -> None:
+    failed = f", {live.points_failed} failed" if live.points_failed else ""
+    left = "" if live.seconds_left is None else f"; about {clock(live.seconds_left)} left"
+    console.print(
+        f"study {live.study}: {live.shards_done} of {live.shards} shards done, "
+        f"{live.points_done} of {live.points} points{failed}{left}",
+        markup=False,
+    )
+    for name, part in live.running:
+        console.print(f"  {name}: {100 * part:.0f} %", markup=False)

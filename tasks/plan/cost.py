@@ -17,10 +17,14 @@ _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only si
 def seconds_per_evaluation(cell: Cell) -> float:
     """For one sample, of the cell's denoiser."""
     if cell.training is None:
-        if isinstance(cell.dataset, PointSet):  # every sample is compared with every point
-            return 1e-6 + 7e-10 * cell.dataset.points.numel()
-        return 2e-7 if cell.dataset.dim == 1 else 5e-6
+        return _exact_seconds(cell.dataset)
     return _network_seconds(cell) + 2e-8 * cell.dataset.dim
+
+
+def seconds_per_call(cell: Cell) -> float:
+    """Of asking the cell's denoiser once, however few samples there are."""
+    by_quadrature = cell.training is None and cell.dataset.dim > 1 and not isinstance(cell.dataset, PointSet)
+    return 4e-3 if by_quadrature else 5e-4
 
 
 def seconds_per_example(cell: Cell) -> float:
@@ -31,7 +35,17 @@ def seconds_per_example(cell: Cell) -> float:
 
 def metric_seconds(cell: Cell, metric: BaseMetric) -> float:
     """Of a metric that looks at the cell's model; of others nothing that counts."""
-    return metric.evaluations * seconds_per_evaluation(cell) if isinstance(metric, ModelMetric) else 0.0
+    if not isinstance(metric, ModelMetric):
+        return 0.0
+    asked = metric.evaluations * seconds_per_evaluation(cell) + metric.calls * seconds_per_call(cell)
+    return asked + metric.exact_evaluations * _exact_seconds(cell.dataset)
+
+
+def _exact_seconds(dataset: Dataset) -> float:
+    """For one sample, of the exact denoiser."""
+    if isinstance(dataset, PointSet):  # every sample is compared with every point
+        return 1e-6 + 7e-10 * dataset.points.numel()
+    return 2e-7 if dataset.dim == 1 else 5e-6
 
 
 def _network_seconds(cell: Cell) -> float:

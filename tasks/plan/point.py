@@ -18,7 +18,7 @@ from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import Level, levels_of
 from tasks.plain import Spec
 from tasks.plan.cell import Cell, digest
-from tasks.plan.cost import POINT_SECONDS, seconds_per_evaluation
+from tasks.plan.cost import POINT_SECONDS, seconds_per_call, seconds_per_evaluation
 from tasks.plan.settings import SamplingSettings
 
 _LIMIT_EVALUATIONS = 200  # of the denoiser, by the adaptive solver
@@ -187,12 +187,13 @@ class Point:
 
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""
-        return _LIMIT_EVALUATIONS * self.samples * self._seconds_per_evaluation()
+        return _LIMIT_EVALUATIONS * self._seconds_per_call()
 
     def work(self) -> float:
         """Estimated seconds of one core."""
-        evaluations = self.sampler.evaluations(self.steps) * self.samples
-        return POINT_SECONDS + evaluations * self._seconds_per_evaluation()
+        return POINT_SECONDS + self.sampler.evaluations(self.steps) * self._seconds_per_call()
 
-    def _seconds_per_evaluation(self) -> float:
-        return seconds_per_evaluation(self.cell) * (self.guidance.cost if self.guidance else 1.0)
+    def _seconds_per_call(self) -> float:
+        """For all samples."""
+        seconds = self.samples * seconds_per_evaluation(self.cell) + seconds_per_call(self.cell)
+        return seconds * (self.guidance.cost if self.guidance else 1.0)

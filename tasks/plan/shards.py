@@ -96,6 +96,11 @@ class Shard:
         )
 
     @property
+    def kind(self) -> str:
+        """What its cells agree in."""
+        return stack_key(self.jobs[0].cell)
+
+    @property
     def questions(self) -> list[Point]:
         """The points of all cells."""
         return [point for job in self.jobs for point in job.points]

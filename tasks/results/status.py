@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.results.live import Live, told
 from tasks.results.read import Answers
 from tasks.store import Store
 
@@ -38,6 +39,7 @@ class Status:
     snapshot: Snapshot
     studies: tuple[StudyStatus, ...]
     holder: Holder | None  # whose note says that it writes
+    live: Live | None  # how far that run is; known on its own machine
 
     @property
     def abandoned(self) -> bool:
@@ -61,4 +63,5 @@ def status_of(uri: str) -> Status:
         ids = answers.asked(name)
         counts = Counter(found[point] for point in ids if point in found)
         studies.append(StudyStatus(name, len(ids), *(counts[word] for word in ("ok", "failed", "skipped"))))
-    return Status(uri, answers.snapshot, tuple(studies), holder)
+    live = told(holder.token) if holder is not None and not holder.gone else None
+    return Status(uri, answers.snapshot, tuple(studies), holder, live)

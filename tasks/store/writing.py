@@ -51,12 +51,13 @@ class _Study:
 class Coordinator:
     """The right to write to a store: commits rows, a transaction at a time.
 
-    `before` tells of a run that ended without giving its lock back, or is None.
+    `before` tells of a run that ended without giving its lock back, or is None; `token` tells this
+    holder from all others.
     """
 
     def __init__(self, uri: str, repository: Repository, held: Holding) -> None:
         self.uri = uri
-        self.before = held.before
+        self.before, self.token = held.before, held.me.token
         self._repository, self._held = repository, held
         with reading_stored(uri, "read its tables"):
             root, tip = repository.reading({"branch": "main"})

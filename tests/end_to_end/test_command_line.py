@@ -162,6 +162,10 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     while "committed" not in line:  # the exact rows come first
         assert line, "the run ended before it committed anything"
         line = process.stderr.readline()
+    told = json.loads(diffatlas("status", "--json").stdout)  # from another terminal
+    assert (told["holder"]["pid"], told["run"]["study"]) == (process.pid, "small")
+    assert 0 < told["run"]["shards_done"] < told["run"]["shards"]
+    assert [one["task"] for one in told["run"]["running"]] == ["train uniform: edm x2, ddpm x2"]
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err

@@ -8,7 +8,17 @@ import time
 import pytest
 
 from flows.board import Board
-from flows.events import Event, PointsFailed, Progressed, ShardDone, ShardSwept, ShardTrained, Started, failures
+from flows.events import (
+    Event,
+    PointsFailed,
+    Progressed,
+    Running,
+    ShardDone,
+    ShardSwept,
+    ShardTrained,
+    Started,
+    failures,
+)
 from flows.progress import Display
 from tasks.plan import Plan, Shard, make_plan
 from tasks.study import Study
@@ -33,12 +43,13 @@ def test_a_task_run_that_starts_again_counts_from_nothing() -> None:
     board.add(("sweep", 0), 1.0, 0, 2)
     board.begin(("train", 0))
     board.add(("train", 0), 2.0, 0, 4)
-    heard = board.read()
-    assert heard.totals == {("train", 0): [2.0, 0.0, 4.0], ("sweep", 0): [1.0, 0.0, 2.0]}
-    assert (heard.begun, heard.latest) == (frozenset({("train", 0)}), ("train", 0))
+    found = board.read().totals
+    counted = {run: (total.whole, total.work, total.cells, total.points) for run, total in found.items()}
+    assert counted == {("train", 0): (True, 2.0, 0, 4), ("sweep", 0): (False, 1.0, 0, 2)}
+    assert all(0 <= total.heard <= total.running for total in found.values())
 
 
-def test_time_left_is_told_from_the_moment_that_work_began(
+def test_a_shard_that_is_done_is_told_with_the_time_that_is_left(
     plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
@@ -47,9 +58,9 @@ def test_time_left_is_told_from_the_moment_that_work_began(
     with Display() as display:
         display(Started(plan, (trained, exact), 2, ("nobody asks for this",)))
         clock[0] = 10.0  # workers have started
-        display(Progressed(0.001, 0, 0, 1e-5, "train uniform: edm"))
-        clock[0] = 30.0  # a quarter of the work in 20 seconds: 60 are left
-        display(Progressed(25.0, 1, 5, 0.25, "sweep uniform: exact on edm"))
+        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0),), None))
+        clock[0] = 30.0
+        display(Progressed(25.0, 1, 5, 0.25, (Running("sweep uniform: exact on edm", 0.5),), 60.0))
         display(ShardSwept(1, exact, lost_sweep(exact, "dead")))
         display(ShardDone(1, exact))
     captured = capsys.readouterr()

@@ -11,6 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
+from flows.events import Progressed, Running, ShardDone, Started
+from flows.live import LiveFile
+from tasks.results.live import told as last_told
 from tasks.results.status import StudyStatus, status_of
 from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
@@ -88,3 +91,35 @@ def test_the_document_says_the_same_as_the_table(uri: str) -> None:
 def test_no_store_is_told_with_the_exit_code_of_what_is_not_there(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["status", "--store", str(tmp_path / "none")])
     assert ended.exit_code == 3
+
+
+def test_a_run_tells_how_far_it_is_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path / "home"))
+    uri = str(tmp_path / "store")
+    store = Store.create(uri)
+    plan = plan_against(store, Study.from_spec(SPEC))
+    shards = tuple(plan.shards(1))
+    with coordinate(store) as coordinator, LiveFile(coordinator.token, "tiny") as live:
+        record(coordinator, plan, {"study": "tiny"})
+        assert status_of(uri).live is None  # nothing has been told yet
+        live(Started(plan, shards, 1, ()))
+        first = json.loads(told("--store", uri, "--json"))["run"]
+        assert (first["shards"], first["shards_done"], first["points"]) == (len(shards), 0, plan.missing)
+        live(Progressed(1.0, 1, 3, 0.25, (Running("train uniform: edm x2", 0.5),), 75.0))
+        monkeypatch.setattr(live, "_written", 0.0)  # a second later
+        live(ShardDone(0, shards[0]))
+        text = told("--store", uri)
+        assert f"study tiny: 1 of {len(shards)} shards done, 3 of 16 points; about 1:15 left" in text
+        assert "train uniform: edm x2: 50 %" in text
+        with monkeypatch.context() as elsewhere:  # a home in which nothing can be written stops nothing
+            elsewhere.setenv("DIFFATLAS_HOME", "/proc/none")
+            elsewhere.setattr(live, "_written", 0.0)
+            live(ShardDone(1, shards[0]))
+    assert status_of(uri).live is None
+    assert not list((tmp_path / "home" / "running").iterdir())
+
+
+@pytest.mark.parametrize("token", ["", "../../etc/passwd", "A" * 32, "0" * 31])
+def test_a_token_is_never_a_path(token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    assert last_told(token) is None

@@ -51,17 +51,17 @@ def once(board: SharedBoard, points: float) -> Progressed:
 
 def test_work_goes_on_without_the_actor_that_counts_it(ray_of_ours: Any) -> None:
     told: list[Event] = []
-    board = SharedBoard(make_plan(Study.from_spec(SPEC), {}, ()).shards(1), told.append)
+    board = SharedBoard(make_plan(Study.from_spec(SPEC), {}, ()).shards(1), 1, told.append)
     work = ray_of_ours.remote(report)
     one, two = board.reporter(("train", 0), "first"), board.reporter(("sweep", 0), "second")
     assert ray_of_ours.get(work.remote(one, True, 3)) == 3
-    assert once(board, 3).latest == "first"
+    assert [run.name for run in once(board, 3).running] == ["first"]
 
     ray_of_ours.kill(board._actor, no_restart=False)  # as when its process dies, or its node
     assert board.read().points == 3
     assert ray_of_ours.get(work.remote(one, False, 2)) == 2
     assert ray_of_ours.get(work.remote(two, True, 4)) == 4
-    while board.read().latest != "second":
+    while board.read().running[-1].name != "second":
         ray_of_ours.get(work.remote(two, True, 4))  # what was told while there was no actor is lost
     assert board.read().points >= 7
     assert [type(event) for event in told] == [Hindered]
