@@ -130,8 +130,8 @@ def _circle(kappa: Tensor, n: int) -> Nodes:
 
 @cache
 def _gauss_legendre(n: int) -> tuple[tuple[float, ...], ...]:
-    """Of the positive nodes t on [-1, 1]: 2 t, t^2, and the part of the weight that is the same for all
-    points.
+    """Of the positive nodes t on [-1, 1]: 2 t, t^2, and the part of the weight that all points
+    share.
     """
     nodes, weights = (v.tolist() for v in np.polynomial.legendre.leggauss(n))
     kept = [(t, w) for t, w in zip(nodes, weights, strict=True) if t > 0]
