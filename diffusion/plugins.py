@@ -83,9 +83,14 @@ def loaded(module: str, attribute: str) -> Any:
     return vars(sys.modules[module]).get(attribute) if module in sys.modules else None
 
 
+def is_ours(module: str) -> bool:
+    """Whether a module, or the path of something in it, is of this package."""
+    return module.partition(":")[0].partition(".")[0] in _OURS
+
+
 def _permitted(module: str) -> bool:
     top = module.partition(".")[0]
-    if top in _OURS or _in(module, _allowed()):
+    if is_ours(module) or _in(module, _allowed()):
         return True
     if _is_beside(top):
         allow([module])

@@ -122,7 +122,10 @@ def _allowed(path: str) -> Function:
     reason = plugins.why_not(path.partition(":")[0]) if _PATH.fullmatch(path) and path not in _at_hand else None
     if reason:
         raise WrongValue(f"{_shown(path)}: {reason}")
-    return _imported(path)
+    found = _imported(path)
+    if plugins.is_ours(path) and not plugins.is_ours(getattr(found, "__module__", None) or ""):
+        raise WrongValue(f"{_shown(path)} is nothing of this package (accepted: package.module:function)")
+    return found
 
 
 def _imported(path: str) -> Function:

@@ -204,6 +204,7 @@ def test_the_sampler_that_the_guide_shows_works(tmp_path: Path, monkeypatch: pyt
     shown = next(code for code in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "class HalfEuler" in code)
     (tmp_path / "from_the_guide.py").write_text(shown)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "from_the_guide")
     own = {"name": "from_the_guide:HalfEuler", "part": 1.0}
     answer(str(tmp_path / "results"), {**SPEC, "formulations": ["exact"], "samplers": ["ddim", own], "keep": {}})
     w1 = open_results(str(tmp_path / "results")).atlas.cube("w1").squeeze()
