@@ -40,11 +40,17 @@ lint: $(VENV)/installed ## lint, types and layers
 check: lint ## lint, types, layers and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"
 
+.PHONY: audit
+audit: ## ask PyPI for known holes in what constraints.txt pins (needs the network; by hand, see SECURITY.md)
+	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	sed 's/+cpu//' constraints.txt > .audit/pinned.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .audit/pinned.txt
+
 .PHONY: bench
 bench: $(VENV)/installed ## ratios of speed, measured side by side on this machine
 	$(BIN)/python -m tests.benchmarks.run
 
 .PHONY: clean
 clean: ## remove the environment, caches, results and reports
-	rm -rf $(VENV) results results.lock reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .audit results results.lock reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

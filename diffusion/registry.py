@@ -20,6 +20,7 @@ import difflib
 import importlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -247,6 +248,8 @@ class Registry(Generic[C]):
         if found is not None:
             return self._adopt(found, path)
         if reason := plugins.why_not(module):
+            if module in sys.modules:
+                raise UnknownName(self.kind, path, self.names(), f"(module {module!r} has no attribute {attribute!r})")
             raise NotAllowed(self.kind, path, reason)
         try:
             found = getattr(importlib.import_module(module), attribute)

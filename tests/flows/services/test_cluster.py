@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from flows.services import ServiceUnavailable, ray_cluster
 from flows.services.orphans import RUN_PREFIX
 from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses, remaining
+
+ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,3 +129,23 @@ def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str) -> Non
             time.sleep(0.5)
     assert flow_run.state_type is StateType.COMPLETED
     assert states == [StateType.COMPLETED] * 10
+
+
+def test_no_socket_of_a_local_run_leads_beyond_this_machine(ray_address: str, server: str) -> None:
+    """After tasks have run: this process, the server, Ray and its workers, as SECURITY.md says."""
+    import psutil  # Ray brings it
+
+    here = psutil.Process()
+    listening, beyond = set(), []
+    for process in (here, *here.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            for one in process.net_connections("inet"):
+                ends = [end for end in (one.laddr, one.raddr) if end]
+                beyond += [
+                    (process.name(), end) for end in ends if not ip_address(end.ip.removeprefix("::ffff:")).is_loopback
+                ]
+                if one.status == psutil.CONN_LISTEN:
+                    listening.add(one.laddr.port)
+    assert beyond == []
+    assert {int(server.split(":")[2].split("/", maxsplit=1)[0]), int(ray_address.split(":")[1])} <= listening
+    assert "a port of the system's choice on 127.0.0.1" in (ROOT / "SECURITY.md").read_text(encoding="utf-8")
