@@ -203,8 +203,8 @@ def test_each_stage_may_ask_for_resources_of_its_own(diffatlas: Command) -> None
     )
     request = {"study": name, "workers": 3, "resources": {"sweep": {"num_cpus": 2.5}}}
     requested = json.dumps(request)
-    allowed = {"PYTHONPATH": f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}", "DIFFATLAS_ALLOW_PLUGINS": "own"}
-    out, _ = diffatlas.python(START, requested, **allowed)
+    path = f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}"
+    out, _ = diffatlas.python(START, requested, PYTHONPATH=path, DIFFATLAS_ALLOW_PLUGINS="own")
     assert out.strip() == "1"
     given = json.loads((diffatlas.folder / "given.json").read_text())
     assert given["CPU"] == 2.5
