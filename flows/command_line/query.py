@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from tasks.results.models import ModelledAnswers
 
 
+_FORMS = ("table", "csv", "json", "latex", "markdown", "parquet")
+
+
 @app.command("query")
 def query_command(
     store: StoreOption = "results",
@@ -61,7 +64,7 @@ def query_command(
         str | None, typer.Option("--pareto", help="What nothing beats in all of these: w1,nfe", metavar="M,...")
     ] = None,
     as_of: AsOfOption = None,
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
+    form: Annotated[str, typer.Option("--format", help="table, csv, json, latex, markdown or parquet")] = "table",
     out: Annotated[Path | None, typer.Option("--out", help="A file instead of stdout.", metavar="FILE")] = None,
 ) -> None:
     """Ask stored results: filter and group them, rank an axis (--best), or find what nothing beats
@@ -73,8 +76,8 @@ def query_command(
         from tasks.query import query as ask
         from tasks.results.read import open_columns
 
-        if form not in ("table", "csv", "json", "parquet"):
-            raise WrongOption(f"--format {form!r} is unknown (there are: table, csv, json, parquet)")
+        if form not in _FORMS:
+            raise WrongOption(f"--format {form!r} is unknown (there are: {', '.join(_FORMS)})")
         if form == "parquet" and out is None:
             raise WrongOption("--format parquet needs --out FILE")
         if best and pareto:
@@ -139,7 +142,12 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> 
         else:
             if plain:  # for eyes: ids and empty columns only make the lines long
                 frame = frame.drop(columns=list(_unseen(frame)))
-            text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
+            if form != "table":
+                from tasks.query.paper import paper_table
+
+                text = paper_table(frame, form)
+            else:
+                text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
         if out:
             out.write_text(text, encoding="utf-8")
         else:
