@@ -37,7 +37,8 @@ def points(uri: str) -> xr.Dataset:
 
 def read(text: str) -> list[list[str]]:
     """Titles and rows of a Markdown table, without what makes them bold."""
-    cells, rows = [], []
+    cells: list[str] = []
+    rows: list[list[str]] = []
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.type == "tr_open":
             cells = []
@@ -53,7 +54,7 @@ def test_a_ranking_says_what_its_rows_say_with_the_best_in_bold_and_ties_marked(
     text = paper_table(frame, "markdown")
     titles, *rows = read(text)
     assert titles[: len(titles) - 1] == [
-        name.removesuffix("_mean") for name in frame if name not in ("w1_sem", "behind", "behind_sem", "tied")
+        str(name).removesuffix("_mean") for name in frame if name not in ("w1_sem", "behind", "behind_sem", "tied")
     ]
     assert len(rows) == len(frame)
     for cells, (_, row) in zip(rows, frame.iterrows(), strict=True):
