@@ -63,6 +63,7 @@ class ShardTrained:
     number: int  # of the shard, in this run
     shard: Shard
     answer: TrainingAnswer
+    ends: tuple[str, ...] = ()  # of earlier task runs of it, which had no answer
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ class ShardSwept:
     number: int
     shard: Shard  # what was asked: without what failed in training
     answer: SweepAnswer
+    ends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TriedAgain:
+    """A task run of a shard has ended without an answer, and another one follows."""
+
+    shard: Shard
+    reason: str
+    tries: int  # with the one that follows
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """Machines have lost a shard too often: it is not computed, and nothing of it has failed."""
+
+    shard: Shard
+    reason: str
+    other_code: bool  # the machines refused themselves
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,8 @@ Event = (
     | Progressed
     | ShardTrained
     | ShardSwept
+    | TriedAgain
+    | GivenUp
     | ShardDone
     | Committed
     | PointsFailed

@@ -25,6 +25,7 @@ from flows.events import (
     Compared,
     Emit,
     Event,
+    GivenUp,
     Hindered,
     MetricNotMeasured,
     Planned,
@@ -35,6 +36,7 @@ from flows.events import (
     ShardTrained,
     Started,
     Swept,
+    TriedAgain,
 )
 from tasks.compare import table
 from tasks.query.tables import failure_lines, summary_records
@@ -46,7 +48,6 @@ from tasks.stages import Opaque, commit
 if TYPE_CHECKING:
     from tasks.plan import Plan
     from tasks.store import Coordinator, Rows, Store
-    from tasks.work import SweepAnswer, TrainingAnswer
 
 _ARTIFACT_SECONDS = 3.0
 
@@ -82,17 +83,20 @@ class Committer:
                 self._record(plan)
             case ShardTrained():
                 self._train_seconds |= {cell.cell.id: cell.seconds for cell in event.answer.cells}
-                self._commit(f"trained {event.shard.name}", trained_rows(event.answer), event.answer)
+                self._commit(f"trained {event.shard.name}", trained_rows(event.answer), event)
             case ShardSwept():
                 rows = swept_rows(event.answer, self._train_seconds)
-                self._commit(f"swept {event.shard.name}", rows, event.answer)
+                self._commit(f"swept {event.shard.name}", rows, event)
 
     def _record(self, plan: Plan) -> None:
         made = provenance(self._study, **self._started)
         self._carry_out(f"{len(plan.points)} points asked", lambda: record(self._coordinator, plan, made))
 
-    def _commit(self, what: str, rows: Rows, answer: TrainingAnswer | SweepAnswer) -> None:
-        made = provenance(self._study, device=answer.device, shard_seconds=f"{answer.seconds:.1f}", **self._started)
+    def _commit(self, what: str, rows: Rows, event: ShardTrained | ShardSwept) -> None:
+        answer, ends = event.answer, event.ends
+        tries = {"tries": str(len(ends) + 1), "earlier_tries": "; ".join(ends)} if ends else {}
+        about = {"device": answer.device, "shard_seconds": f"{answer.seconds:.1f}", **tries}
+        made = provenance(self._study, **about, **self._started)
         self._carry_out(what, lambda: self._coordinator.commit(rows, f"study {self._study}: {what}", made))
 
     def _carry_out(self, what: str, transaction: Callable[[], str]) -> None:
@@ -133,6 +137,10 @@ class RunLog:
                 self._log.warning("not measured: %s", reason)
             case Hindered(reason):
                 self._log.warning(reason)
+            case TriedAgain(shard, reason, tries):
+                self._log.warning("try %d: %s: %s", tries, shard.name, reason)
+            case GivenUp(shard, reason):
+                self._log.error("not computed: %s: %s", shard.name, reason)
             case Reported():  # all of the study: those that failed in an earlier run as well
                 for line in failure_lines(event.answers.points):
                     self._log.warning(line.strip())

@@ -11,17 +11,19 @@ from __future__ import annotations
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from prefect import get_run_logger
 from prefect.context import FlowRunContext, get_run_context
 from prefect.runtime import deployment
 
+from flows.attempts import NotComputed
 from flows.board import SharedBoard
 from flows.events import (
     Compared,
     Emit,
     Events,
+    GivenUp,
     MetricNotMeasured,
     Planned,
     Reported,
@@ -30,6 +32,7 @@ from flows.events import (
     ShardTrained,
     Started,
     Swept,
+    TriedAgain,
     Waiting,
     failures,
 )
@@ -52,7 +55,7 @@ from tasks.stages import Opaque, report
 from tasks.store import Store, StoreLocked
 from tasks.study import load_study
 from tasks.work import Requests, left_to_sweep
-from tasks.work.code import code_here, own_modules
+from tasks.work.code import OtherCode, code_here, own_modules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +95,7 @@ def run(request: RunRequest) -> Outcome:
         emit(Planned(plan))
         if plan.jobs:
             with ray_cluster(request.ray_address, request.workers, {}):
-                _compute(plan, Answers(store), request, code, emit)
+                _compute(plan, store, request, code, emit)
     answers = ModelledAnswers(store, study.name)
     page = Path(request.report) if request.report else default_page(study.name)
     report(study.name, Opaque(answers), Opaque(page))
@@ -115,7 +118,7 @@ def _tell_waiting(display: Display, locked: StoreLocked) -> None:
     get_run_logger().warning("waiting: %s", locked)
 
 
-def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit: Emit) -> None:
+def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Emit) -> None:
     """Train and sweep what a plan lacks, on the Ray that this process is connected to."""
     if not ray_is_ours():
         check_nodes(code)
@@ -124,16 +127,22 @@ def _compute(plan: Plan, stored: Answers, request: RunRequest, code: Code, emit:
     shards = tuple(plan.shards(slots))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards, slots, emit)
-    with Workers(_requests(plan), stored.weights, board, asked, code) as workers:
-        _train_and_sweep(shards, slots, workers, board, emit)
+    limit = 60 * request.shard_limit if request.shard_limit else None
+    with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit) as workers:
+        given_up = _train_and_sweep(shards, slots, workers, board, emit)
     emit(Swept())
+    if given_up:
+        _raise_not_computed(given_up)
 
 
-def _train_and_sweep(shards: Sequence[Shard], slots: int, workers: Workers, board: SharedBoard, emit: Emit) -> None:
+def _train_and_sweep(
+    shards: Sequence[Shard], slots: int, workers: Workers, board: SharedBoard, emit: Emit
+) -> list[GivenUp]:
     """Hand over what the workers have room for, and more as something ends: so the first shards are
-    committed while the last ones are not submitted yet, and workers never wait.
+    committed while the last ones are not submitted yet, and workers never wait. What was given up.
     """
     coming = iter(enumerate(shards))
+    given_up: list[GivenUp] = []
 
     def hand_over() -> None:
         for number, shard in islice(coming, max(WAITING_FOR_EACH * slots - workers.busy, 0)):
@@ -141,19 +150,36 @@ def _train_and_sweep(shards: Sequence[Shard], slots: int, workers: Workers, boar
 
     hand_over()
     for ended in workers.ended(lambda: emit(board.read())):
-        board.end(("train" if isinstance(ended, ShardTrained) else "sweep", ended.number))
+        if isinstance(ended, TriedAgain | GivenUp):
+            given_up += [ended] if isinstance(ended, GivenUp) else []
+            hand_over()
+            emit(ended)
+            continue
+        if not workers.goes_on(ended.number):
+            board.end(("train" if isinstance(ended, ShardTrained) else "sweep", ended.number))
         left = left_to_sweep(ended.shard, ended.answer) if isinstance(ended, ShardTrained) else None
         if left:  # before the commit, which need not be waited for
             workers.sweep(ended.number, left)
         hand_over()
         emit(ended)
-        if not left:
+        if not workers.goes_on(ended.number):
             emit(ShardDone(ended.number, shards[ended.number]))
         for failure in failures(ended.answer.points):
             emit(failure)
         if isinstance(ended, ShardSwept):
             for reason in ended.answer.unanswered:
                 emit(MetricNotMeasured(reason))
+    return given_up
+
+
+def _raise_not_computed(given_up: Sequence[GivenUp]) -> NoReturn:
+    """Say what machines did not compute, when all else is committed."""
+    points = sum(len(one.shard.questions) for one in given_up)
+    text = (
+        f"{points} points in {len(given_up)} shards are not computed: {given_up[0].reason}. All others are committed; "
+        "the same command computes the rest"
+    )
+    raise OtherCode(text) if all(one.other_code for one in given_up) else NotComputed(text)
 
 
 def _requests(plan: Plan) -> Requests:

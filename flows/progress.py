@@ -21,6 +21,7 @@ from rich.table import Column
 from flows.clock import clock
 from flows.events import (
     Event,
+    GivenUp,
     Hindered,
     MetricNotMeasured,
     PointsFailed,
@@ -30,6 +31,7 @@ from flows.events import (
     ShardTrained,
     Started,
     Swept,
+    TriedAgain,
     Waiting,
 )
 
@@ -81,6 +83,10 @@ class Display:
                 self._tell_done(event)
             case PointsFailed():
                 self._say(f"  failed: {event}")
+            case TriedAgain(shard, reason, tries):
+                self._say(f"  try {tries}: {shard.name}: {reason}")
+            case GivenUp(shard, reason):
+                self._say(f"  not computed: {shard.name}: {reason}")
             case MetricNotMeasured(reason):
                 self._say(f"  not measured: {reason}")
             case Waiting(reason):

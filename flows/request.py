@@ -32,6 +32,7 @@ class RunRequest:
     resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     device: str = "cpu"
     wait: float = 0.0
+    shard_limit: float | None = None
 
     def parameters(self) -> dict[str, Any]:
         """By name, as plain values that Prefect records."""

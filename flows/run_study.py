@@ -49,6 +49,7 @@ def run_study(
     resources: dict[str, dict[str, float]] | None = None,
     device: str = "cpu",
     wait: float = 0.0,
+    shard_limit: float | None = None,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 
@@ -73,6 +74,9 @@ def run_study(
         device: where training and sweeping compute: ``cpu``; ``cuda``, a GPU for each unless
             `resources` says otherwise; or ``auto``, that if a node of the cluster has one. Part of
             no id.
+        wait: minutes to wait for a store that another run has.
+        shard_limit: minutes that a shard may take, before its worker is ended and what hangs in it
+            is looked for; by default ten times what is planned, and ten at least.
     """
     from flows.orchestration import run
     from flows.request import PointsHaveFailed, RunRequest
@@ -93,6 +97,7 @@ def run_study(
             requested,
             device,
             wait,
+            shard_limit,
         )
     )
     text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"

@@ -1,15 +1,17 @@
 """The stages that run on workers: handed to Ray as Prefect task runs, and given back as events in
 the order in which they end.
 
-Data sets and weights go from task to task through Ray's object store. A worker that dies is
-replaced by Ray, which counts how often; Prefect's retries stay off. One that cannot be replaced is
-an answer too: its points have failed, with the reason.
+Data sets and weights go from task to task through Ray's object store. Ray and Prefect repeat
+nothing: what is tried again when a task run ends without an answer is said in `flows.attempts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -29,15 +31,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 from prefect_ray.context import remote_options
-from rich.text import Text
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from flows.attempts import Attempt, NothingEnded, of_a_machine, of_other_code, reason_of
 from flows.board import SharedBoard
-from flows.events import ShardSwept, ShardTrained
+from flows.events import GivenUp, ShardSwept, ShardTrained, TriedAgain
 from flows.resources import Claims, options
 from flows.task_runner import TellingRayTaskRunner
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
-from tasks.work.code import OtherCode
+from tasks.work.deadline import APART_LIMITS, limit_of
 
 if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture
@@ -45,10 +48,10 @@ if TYPE_CHECKING:
     from tasks.plan import Shard
     from tasks.work.code import Code
 
-WORKER_DEATHS = 2
-"""How often a task is started again when its worker dies."""
-
 _POLL_SECONDS = 0.5
+_TOLD_SECONDS = 5.0  # for data sets of which nobody waits any more to be told of
+_PATIENCE = 2.0  # times the longest limit of what was handed over
+_GRACE_SECONDS = 120.0
 
 
 class Workers:
@@ -56,26 +59,29 @@ class Workers:
 
     Args:
         requests: what is wanted of each point.
-        stored: the safetensors file of a cell that was trained before, by the cell's id.
+        stored: opens what the store has by now: the safetensors file of a trained cell, by its id.
         board: where workers report what they do.
         claims: what a task run asks of Ray, and where it computes, by the name of its stage.
         code: what workers have to compute with.
+        limit: seconds that a shard may take; None: as its planned work has it.
     """
 
     def __init__(
         self,
         requests: Requests,
-        stored: Callable[[str], bytes],
+        stored: Callable[[], Callable[[str], bytes]],
         board: SharedBoard,
         claims: Claims,
         code: Code,
+        limit: float | None = None,
     ) -> None:
         self._requests, self._stored, self._board, self._claims = requests, stored, board, claims
-        self._code = Opaque(code)
+        self._code, self._limit = Opaque(code), limit
         self._runner = TellingRayTaskRunner()
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
-        self._waiting: dict[Any, tuple[int, Shard, Task[..., Any], PrefectRayFuture[Any]]] = {}
+        self._waiting: dict[Any, _Handed] = {}
+        self._blamed: Counter[str] = Counter()  # nodes on which machines' faults were tried again
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
@@ -93,79 +99,145 @@ class Workers:
         cells = {data_key(job.cell): job.cell for job in shard.jobs if job.train}
         new = {key: cell for key, cell in cells.items() if key not in self._sets}
         if new:
-            generated = self._submit(generate_data, name=_names_of(new), cells=Opaque(new), code=self._code)
+            limit = self._limit or limit_of(0.0)
+            generated = self._submit(
+                generate_data, name=_names_of(new), cells=Opaque(new), code=self._code, limit=limit
+            )
             self._sets |= dict.fromkeys(new, generated)
         data = {id(future): future for future in map(self._sets.__getitem__, cells)}
-        self._hand_over(number, shard, train, data=list(data.values()))
+        self._hand_over(Attempt(number, shard), train, data=list(data.values()))
 
     def sweep(self, number: int, shard: Shard) -> None:
         """Have a shard swept: with the weights of its training, if it had one here, and stored
         ones.
         """
-        stored = {job.cell.id: self._stored(job.cell.id) for job in shard.jobs if job.cell.training and not job.train}
-        trained = self._trained.pop(number, None)
-        self._hand_over(number, shard, sweep, stored=Opaque(stored), trained=trained, requests=Opaque(self._requests))
+        self._sweep(Attempt(number, shard), self._weights(shard), self._trained.pop(number, None))
 
-    def ended(self, waiting: Callable[[], None]) -> Iterator[ShardTrained | ShardSwept]:
+    def ended(self, waiting: Callable[[], None]) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
         """What was handed over, as it ends, until nothing is left; `waiting` is called every half
         second.
         """
+        since = time.monotonic()
         while self._waiting:
             with _signals_as_raised():
                 ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_POLL_SECONDS)
                 waiting()
+            patience = _PATIENCE * max(handed.seconds for handed in self._waiting.values()) + _GRACE_SECONDS
             for reference in ready:
-                yield self._answer(*self._waiting.pop(reference))
-        for data in {id(future): future for future in self._sets.values()}.values():
-            data.wait()
+                yield from self._answer(self._waiting.pop(reference))
+                since = time.monotonic()
+            if not ready and time.monotonic() - since > patience:
+                yield from self._give_up_waiting(patience)
+                since = time.monotonic()
+        sets = [future.wrapped_future for future in {id(one): one for one in self._sets.values()}.values()]
+        if sets:
+            ray.wait(sets, num_returns=len(sets), timeout=_TOLD_SECONDS)
 
     @property
     def busy(self) -> int:
         """Task runs of shards that were handed over and have not ended."""
         return len(self._waiting)
 
-    def _hand_over(self, number: int, shard: Shard, stage: Task[..., Any], **parameters: Any) -> None:
-        reporter = self._board.reporter((stage.name, number), f"{stage.name} {shard.name}")
-        parameters |= {"reporter": Opaque(reporter), "code": self._code, "device": self._claims.devices[stage.name]}
-        future = self._submit(stage, name=shard.name, shard=Opaque(shard), **parameters)
-        self._waiting[future.wrapped_future] = (number, shard, stage, future)
+    def goes_on(self, number: int) -> bool:
+        """Whether task runs of a shard have not ended."""
+        return any(handed.attempt.number == number for handed in self._waiting.values())
 
-    def _submit(self, stage: Task[..., Any], **parameters: Any) -> PrefectRayFuture[Any]:
-        with remote_options(max_retries=WORKER_DEATHS, **options(self._claims.resources.get(stage.name, {}))):
+    def _weights(self, shard: Shard) -> dict[str, bytes]:
+        """The stored ones of the cells that are not trained here."""
+        cells = [job.cell.id for job in shard.jobs if job.cell.training and not job.train]
+        weights = self._stored() if cells else None
+        return {cell: weights(cell) for cell in cells} if weights else {}
+
+    def _sweep(
+        self, attempt: Attempt, stored: Mapping[str, bytes], trained: PrefectRayFuture[Any] | None = None
+    ) -> None:
+        self._hand_over(attempt, sweep, stored=Opaque(stored), trained=trained, requests=Opaque(self._requests))
+
+    def _hand_over(self, attempt: Attempt, stage: Task[..., Any], **parameters: Any) -> None:
+        number, name = attempt.number, attempt.shard.name
+        limit = self._limit or limit_of(attempt.shard.work())
+        reporter = self._board.reporter((stage.name, number), f"{stage.name} {name}")
+        parameters |= {"reporter": Opaque(reporter), "code": self._code, "device": self._claims.devices[stage.name]}
+        parameters |= {"shard": Opaque(attempt.shard), "limit": limit, "apart": attempt.apart}
+        node = self._another_node() if attempt.lost else None
+        future = self._submit(stage, node, name=name, **parameters)
+        seconds = limit * (APART_LIMITS if attempt.apart else 1.0)
+        self._waiting[future.wrapped_future] = _Handed(attempt, stage, future, seconds)
+
+    def _submit(self, stage: Task[..., Any], node: str | None = None, **parameters: Any) -> PrefectRayFuture[Any]:
+        place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
+        asked = options(self._claims.resources.get(stage.name, {}))
+        with remote_options(max_retries=0, **asked, **place):
             return self._runner.submit(stage, parameters)
 
-    def _answer(
-        self, number: int, shard: Shard, stage: Task[..., Any], future: PrefectRayFuture[Any]
-    ) -> ShardTrained | ShardSwept:
+    def _another_node(self) -> str | None:
+        """The living node that was asked least after a fault; None where there is only one."""
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        if len(nodes) < 2:
+            return None
+        found = min(nodes, key=lambda node: self._blamed[node])
+        self._blamed[found] += 1
+        return str(found)
+
+    def _answer(self, handed: _Handed) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
+        attempt = handed.attempt
         try:
             with _signals_as_raised():
-                answer = future.result().content
-        except OtherCode:  # a machine's fault, and no answer of a point
-            raise
+                answer = handed.future.result().content
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
-            self._raise_other_code()
-            reason = _reason_of(error)
-            _record_crash(future.task_run_id, stage, shard, reason)
-            if stage is train:
-                return ShardTrained(number, shard, lost_training(shard, reason))
-            return ShardSwept(number, shard, lost_sweep(shard, reason))
+            yield from self._unanswered(handed, error)
+            return
         if isinstance(answer, TrainingAnswer):
-            self._trained[number] = future
-            return ShardTrained(number, shard, answer)
-        return ShardSwept(number, shard, answer)
+            self._trained[attempt.number] = handed.future
+            yield ShardTrained(attempt.number, attempt.shard, answer, attempt.ends)
+        else:
+            yield ShardSwept(attempt.number, attempt.shard, answer, attempt.ends)
 
-    def _raise_other_code(self) -> None:
-        """Raise what a node with other code has refused: to make data, or the training that waits for
-        them ends with another word.
-        """
-        sets = {future.wrapped_future: future for future in self._sets.values()}
-        for reference in ray.wait(list(sets), num_returns=len(sets), timeout=0)[0] if sets else []:
-            try:
-                sets[reference].result()
-            except OtherCode:
-                raise
-            except Exception:  # noqa: BLE001, S112 - what else ended it is told of the training that waited for it
-                continue
+    def _unanswered(
+        self, handed: _Handed, error: Exception
+    ) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
+        attempt, stage, reason = handed.attempt, handed.stage, reason_of(error)
+        machine, training = of_a_machine(error), stage is train
+        _record_crash(handed.future.task_run_id, stage, attempt.shard, reason)
+        if training:
+            self._sets.clear()  # which may be lost as well
+        following = attempt.after(reason, machine=machine, training=training)
+        if following:
+            yield TriedAgain(attempt.shard, reason, len(following[0].ends) + 1)
+        elif machine:
+            yield GivenUp(attempt.shard, reason, of_other_code(error))
+        elif training:
+            yield ShardTrained(attempt.number, attempt.shard, lost_training(attempt.shard, reason), attempt.ends)
+        else:
+            yield ShardSwept(attempt.number, attempt.shard, lost_sweep(attempt.shard, reason), attempt.ends)
+        for one in following:
+            self._try_again(one, training=training)
+
+    def _try_again(self, attempt: Attempt, *, training: bool) -> None:
+        """Data sets are made anew with it, and weights are in the store by now."""
+        if training and attempt.shard.trained:
+            self._hand_over(attempt, train, data=[])
+        else:
+            asked = attempt.shard.asking(attempt.shard.questions)
+            self._sweep(replace(attempt, shard=asked), self._weights(asked))
+
+    def _give_up_waiting(self, patience: float) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
+        """Take what was handed over for lost: Ray does not run it."""
+        lost, self._waiting = self._waiting, {}
+        for reference, handed in lost.items():
+            with suppress(Exception):
+                ray.cancel(reference, force=True)
+            yield from self._unanswered(handed, NothingEnded(f"nothing ended within {patience:.0f} s"))
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """What was handed over to Ray, and has not ended."""
+
+    attempt: Attempt
+    stage: Task[..., Any]
+    future: PrefectRayFuture[Any]
+    seconds: float  # that it may take
 
 
 def _names_of(sets: Collection[DataKey]) -> str:
@@ -173,11 +245,6 @@ def _names_of(sets: Collection[DataKey]) -> str:
     targets = ", ".join(dict.fromkeys(str(key[0]) for key in sets))
     seeds = sorted({int(key[1]) for key in sets})
     return f"{targets} seed {seeds[0]}" if len(seeds) == 1 else f"{targets}, {len(seeds)} seeds"
-
-
-def _reason_of(error: Exception) -> str:
-    lines = Text.from_ansi(str(error)).plain.strip().splitlines()
-    return f"the worker ended without an answer ({type(error).__name__}: {lines[0] if lines else ''})"
 
 
 def _record_crash(task_run: UUID, stage: Task[..., Any], shard: Shard, reason: str) -> None:

@@ -19,6 +19,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.work import sweep_shard, train_shard, training_sets
 from tasks.work.code import check
+from tasks.work.deadline import APART_LIMITS, ends_after
+from tasks.work.guilty import sweep_apart, train_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,12 +57,14 @@ def generate_data(
     name: str,  # noqa: ARG001 - of the run
     cells: Opaque[Mapping[DataKey, Cell]],
     code: Opaque[Code],
+    limit: float,
 ) -> Opaque[DataAnswer]:
     """The training sets ``[n, dim]`` of some targets and seeds, with a cell each that learns from
-    it.
+    it; within `limit` seconds.
     """
     check(code.content)
-    return Opaque(training_sets(cells.content))
+    with ends_after(limit):
+        return Opaque(training_sets(cells.content))
 
 
 @task(name="train", task_run_name="train: {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -70,13 +74,21 @@ def train(
     data: list[Opaque[DataAnswer]],
     reporter: Opaque[Reporter],
     code: Opaque[Code],
-    device: str = "cpu",
+    device: str,
+    limit: float,
+    apart: bool = False,
 ) -> Opaque[TrainingAnswer]:
-    """Train the cells of a shard; `data` hold their training sets, and maybe those of others."""
+    """Train the cells of a shard within `limit` seconds; `data` hold their training sets, and maybe
+    those of others. What is trained `apart` needs none.
+    """
     check(code.content)
     reporter.content.begin()
+    if apart:
+        with ends_after(APART_LIMITS * limit):
+            return Opaque(train_apart(shard.content, limit, reporter.content, device))
     sets = {key: found for one in data for key, found in one.content.items()}
-    return Opaque(train_shard(shard.content, sets, reporter.content, device))
+    with ends_after(limit):
+        return Opaque(train_shard(shard.content, sets, reporter.content, device))
 
 
 @task(name="sweep", task_run_name="sweep: {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -88,15 +100,21 @@ def sweep(
     requests: Opaque[Requests],
     reporter: Opaque[Reporter],
     code: Opaque[Code],
-    device: str = "cpu",
+    device: str,
+    limit: float,
+    apart: bool = False,
 ) -> Opaque[SweepAnswer]:
-    """Ask every question of a shard: of cells whose weights are `stored`, of those that were just
-    `trained`, or of exact ones.
+    """Ask every question of a shard within `limit` seconds, here or `apart`: of cells whose weights
+    are `stored`, of those that were just `trained`, or of exact ones.
     """
     check(code.content)
     reporter.content.begin()
     weights = {**stored.content, **(trained.content.weights if trained else {})}
-    return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content, device))
+    if apart:
+        with ends_after(APART_LIMITS * limit):
+            return Opaque(sweep_apart(shard.content, weights, requests.content, limit, reporter.content, device))
+    with ends_after(limit):
+        return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content, device))
 
 
 @task(name="commit", task_run_name="commit: {what}", cache_policy=NO_CACHE, persist_result=False)

@@ -25,6 +25,7 @@ NOT_MET = {
     "Conflict": "the store's writing turns it into StoreMoved",
     "LeaseError": "the store's lock turns it into StoreUnavailable",
     "Terminated": "a KeyboardInterrupt",
+    "NothingEnded": "a run tries again, or ends as NotComputed",
 }
 """Exceptions of ours that no user meets, or that are no errors."""
 

@@ -70,6 +70,15 @@ ForceUnlockOption = Annotated[
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="Minutes to wait for a store that another run has.", metavar="MINUTES")
 ]
+ShardLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--shard-limit",
+        min=0.05,
+        help="Minutes that a shard may take (default: 10 times what is planned, at least 10).",
+        metavar="MINUTES",
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

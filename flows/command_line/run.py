@@ -20,6 +20,7 @@ from flows.command_line.options import (
     JsonOption,
     RetryOption,
     SetOption,
+    ShardLimitOption,
     StoreOption,
     StudyArgument,
     WaitOption,
@@ -51,6 +52,7 @@ def run(
     report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
     device: DeviceOption = "cpu",
     wait: WaitOption = 0.0,
+    shard_limit: ShardLimitOption = None,
     allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - its callback has done it
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
@@ -85,6 +87,7 @@ def run(
                     report=str(page) if page else None,
                     device=device,
                     wait=wait,
+                    shard_limit=shard_limit,
                 )
             )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from diffusion.caches import remembered
@@ -113,6 +113,23 @@ class Shard:
     def work(self) -> float:
         """Estimated seconds of one core."""
         return sum(job.work() for job in self.jobs)
+
+    def asking(self, points: Iterable[Point]) -> Shard:
+        """The part of it that asks these questions, and trains nothing."""
+        ids = {point.id for point in points}
+        asked = ((job, tuple(point for point in job.points if point.id in ids)) for job in self.jobs)
+        return Shard(tuple(replace(job, points=found, train=False) for job, found in asked if found))
+
+    def halves(self) -> tuple[Shard, ...]:
+        """Its cells in two parts, or the questions of its only cell; nothing of a cell with one
+        question.
+        """
+        if len(self.jobs) > 1:
+            middle = len(self.jobs) // 2
+            return Shard(self.jobs[:middle]), Shard(self.jobs[middle:])
+        points = self.questions
+        middle = len(points) // 2
+        return (self.asking(points[:middle]), self.asking(points[middle:])) if middle else ()
 
 
 def packed(jobs: list[Job], target: float) -> Iterator[Shard]:

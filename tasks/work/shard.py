@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -72,31 +72,57 @@ def sweep_shard(
         progress: is called with the work as it is done.
         device: `cpu`, or `cuda` for the GPU that this worker was given.
     """
+    begun = time.perf_counter()
+    return swept(shard, list(sweep_parts(shard, weights, requests, progress, device)), time.perf_counter() - begun)
+
+
+def sweep_parts(
+    shard: Shard,
+    weights: Mapping[str, bytes],
+    requests: Requests,
+    progress: Progress = _unheard,
+    device: str = "cpu",
+) -> Iterator[SweepAnswer]:
+    """The same, one question after the other, each with all cells that it is put to: those of
+    `together`.
+    """
     torch.set_num_threads(1)
     place = device_named(device)
-    begun = time.perf_counter()
     failpoint("sweep.begin")
-    cells = [job.cell for job in shard.jobs]
-    models = models_of(cells, weights, place)
-    together: dict[str, list[Point]] = {}
+    models = models_of([job.cell for job in shard.jobs], weights, place)
+    measurements = ModelMeasurements(shard.questions, models, requests, progress)
+    profiles: set[str] = set()
+    told = 0
+    for points in together(shard):
+        answers = _answered(points, models, requests, measurements, place)
+        progress(sum(point.work() for point in points), 0, len(points))
+        new = {cell: profile for cell, profile in measurements.profiles.items() if cell not in profiles}
+        yield SweepAnswer([], answers, new, _name(place), 0.0, tuple(measurements.unanswered[told:]))
+        profiles |= new.keys()
+        told = len(measurements.unanswered)
+    failpoint("sweep.end")
+
+
+def together(shard: Shard) -> list[list[Point]]:
+    """The questions of a shard, each with all points that ask it."""
+    found: dict[str, list[Point]] = {}
     for point in shard.questions:
         alone = point.cell.id if point.sampler.adaptive else None  # its steps are its own
         guidance = point.guidance.spec() if point.guidance else None
         question = [point.sampler.spec(), guidance, point.steps, point.samples, point.start, alone]
-        together.setdefault(json.dumps(question, sort_keys=True), []).append(point)
-    answers: list[PointAnswer] = []
-    measurements = ModelMeasurements(shard.questions, models, requests, progress)
-    for points in together.values():
-        answers.extend(_answered(points, models, requests, measurements, place))
-        progress(sum(point.work() for point in points), 0, len(points))
-    failpoint("sweep.end")
+        found.setdefault(json.dumps(question, sort_keys=True), []).append(point)
+    return list(found.values())
+
+
+def swept(shard: Shard, parts: Sequence[SweepAnswer], seconds: float) -> SweepAnswer:
+    """The answer that its parts make."""
     return SweepAnswer(
-        [CellAnswer(cell, None, 0.0, [], [], None) for cell in cells if cell.training is None],
-        answers,
-        measurements.profiles,
-        _name(place),
-        time.perf_counter() - begun,
-        tuple(measurements.unanswered),
+        [CellAnswer(job.cell, None, 0.0, [], [], None) for job in shard.jobs if job.cell.training is None],
+        [answer for part in parts for answer in part.points],
+        {cell: profile for part in reversed(parts) for cell, profile in part.profiles.items()},  # the first of each
+        next((part.device for part in parts if part.device), ""),
+        seconds,
+        tuple(dict.fromkeys(reason for part in parts for reason in part.unanswered)),
     )
 
 

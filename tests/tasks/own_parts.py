@@ -1,5 +1,9 @@
 """Classes of somebody's own, as a study names them: ``tests.tasks.own_parts:Name``."""
 
+import os
+import signal
+import sys
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,6 +56,38 @@ class Leaving(First):
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:  # noqa: ARG002
         raise SystemExit(3)
+
+
+@dataclass(frozen=True)
+class Exiting(First):
+    """Ends the process where alpha is below one, with a last word, and no exception that could be
+    caught.
+    """
+
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
+        if (now.alpha < 1).any():
+            sys.stderr.write("out of luck\n")
+            sys.stderr.flush()
+            os._exit(137)
+        return super().step(denoiser, x, now, then, noise)
+
+
+@dataclass(frozen=True)
+class Hanging(First):
+    """Never returns."""
+
+    def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:  # noqa: ARG002
+        time.sleep(1000.0)
+        return x
+
+
+@dataclass(frozen=True)
+class Deadly(Uniform):
+    """U[0, 1] by another name; who draws from it ends."""
+
+    def sample(self, n: int, generator: Generator) -> Tensor:  # noqa: ARG002
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""What becomes of a task run of a shard that ended without an answer: tried again, how often, and
+whose fault it was.
+
+What its own work did to it (an exit, a signal, memory) is found out by running it apart. What a
+machine did (a lost node, a missing module, other code) is no answer of a point, and is tried on
+another node.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ray import exceptions as of_ray
+from rich.text import Text
+
+from diffusion.errors import Unavailable
+from tasks.work.code import OtherCode
+
+if TYPE_CHECKING:
+    from tasks.plan import Shard
+
+TRIES = 3
+"""Task runs of a shard that machines may lose before the run does without it."""
+
+_LETTERS = 300  # of what an error says
+_OF_MACHINES = (
+    OtherCode,
+    of_ray.LocalRayletDiedError,
+    of_ray.NodeDiedError,
+    of_ray.ObjectLostError,  # its owner gone, not fetched, not reconstructed
+    of_ray.ObjectStoreFullError,
+    of_ray.OutOfDiskError,
+    of_ray.RaySystemError,  # among others what was sent cannot be read there
+    of_ray.RpcError,
+    of_ray.RuntimeEnvSetupError,
+    of_ray.TaskUnschedulableError,
+)
+_OF_SERVICES = ("httpcore", "httpx", "prefect")  # packages whose errors tell of the Prefect server
+
+
+class NotComputed(Unavailable, RuntimeError):
+    """Machines were lost so often that shards have no answer; all others are committed."""
+
+    kind = "not-computed"
+
+
+class NothingEnded(Exception):
+    """Ray has not ended any task run for longer than the longest may take."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A task run of a stage of a shard, and those that it follows."""
+
+    number: int  # of the shard, in this run
+    shard: Shard
+    apart: bool = False
+    lost: int = 0  # task runs that machines have ended
+    ends: tuple[str, ...] = ()  # why those before have ended
+
+    def after(self, reason: str, *, machine: bool, training: bool) -> list[Attempt]:
+        """What to try when this one has ended without an answer; nothing if that was all that there
+        is to try.
+        """
+        ends = (*self.ends, reason)
+        if machine:
+            tried = replace(self, apart=True, lost=self.lost + 1, ends=ends)
+            return [tried] if tried.lost < TRIES else []
+        if not self.apart:
+            return [replace(self, apart=True, ends=ends)]
+        halves = self.shard.halves() if not training or len(self.shard.jobs) > 1 else ()
+        return [replace(self, shard=half, ends=ends) for half in halves]
+
+
+def of_a_machine(error: BaseException) -> bool:
+    """Whether a machine or a service is at fault, and not what was computed there."""
+    return any(
+        isinstance(one, (*_OF_MACHINES, NothingEnded))
+        or type(one).__module__.partition(".")[0] in _OF_SERVICES
+        or (isinstance(one, ModuleNotFoundError) and _is_here(one.name))
+        for one in _causes(error)
+    )
+
+
+def of_other_code(error: BaseException) -> bool:
+    """Whether a worker refused itself."""
+    return any(isinstance(one, OtherCode) for one in _causes(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Why there is no answer, on one line; Ray's files, which go with it, are not named."""
+    lines = Text.from_ansi(str(error)).plain.strip().splitlines()
+    told = [line for line in lines[:2] if not any(word in line for word in (".log", ".out", "ray logs"))]
+    text = " ".join(told)[:_LETTERS]
+    return f"the worker ended without an answer ({type(error).__name__}{': ' if text else ''}{text})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    following: object = error
+    while isinstance(following, BaseException) and following not in seen:
+        yield following
+        seen.append(following)
+        following = getattr(following, "cause", None) or following.__cause__
+
+
+def _is_here(module: str | None) -> bool:
+    """Whether this process can import a module that another one lacks."""
+    try:
+        return module is not None and importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
