@@ -16,8 +16,9 @@ from diffusion.errors import WrongValue
 from diffusion.registry import NotAllowed
 from diffusion.samplers import samplers
 from tasks.study import Study, StudyError
+from tasks.study.typed import load_study
 from tests.tasks.store_kit import ROOT
-from tests.tasks.tiny_store import SPEC
+from tests.tasks.tiny_store import SPEC, answer
 
 OWN = """
 from dataclasses import dataclass
@@ -84,12 +85,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     return Place(folder, module)
 
 
-def commands(place: Place, cwd: Path, *given: list[str], **environment: str) -> list[tuple[object, str]]:
-    path = f"{ROOT}:{place.folder}"
+def environment(place: Place) -> dict[str, str]:
+    """Of a process that would find the module."""
+    return {"PYTHONPATH": f"{ROOT}:{place.folder}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def commands(place: Place, cwd: Path, *given: list[str]) -> list[tuple[object, str]]:
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(given)],
         cwd=cwd,
-        env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        env=environment(place),
         capture_output=True,
         text=True,
         check=True,
@@ -168,7 +173,30 @@ def test_at_the_terminal_what_lies_beside_the_study_is_imported_and_nothing_else
     assert f"--allow-plugins {place.module}" in refused[1]
     assert "BadParameter: found 'b c', expected the name of a module" in str(wrong[0])
     assert allowed[0] == 0, allowed[1]
-    for at, study in ((place.folder, tmp_path / name), (tmp_path, place.folder / name)):
-        study.write_text((tmp_path / name).read_text())
-        ((code, said),) = commands(place, at, ["plan", str(study), "--json"])
-        assert code == 0, said
+    ((code, said),) = commands(place, place.folder, ["plan", str(tmp_path / name), "--json"])
+    assert code == 0, said  # the module lies where the command was started
+    beside = place.folder / name
+    beside.write_text((tmp_path / name).read_text())
+    assert load_study(beside).samplers
+
+
+def test_commands_and_python_import_nothing_that_a_store_names(place: Place, tmp_path: Path) -> None:
+    """Wherever they are started, also beside the module; and what they answer is whole."""
+    uri = str(tmp_path / "results")
+    plugins.allow([place.module])
+    answer(uri, place.study({**NAMED, "formulations": ["exact"], "seeds": 1}))
+    (place.folder / "imported").unlink()
+    opened = "import sys, diffatlas as da; da.open_results(sys.argv[1]); da.plan('smoke', sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", opened, uri], cwd=place.folder, env=environment(place), check=False)
+    assert done.returncode == 0
+    asked, told, status = commands(
+        place,
+        place.folder,
+        ["query", "--store", uri, "--by", "sampler", "--metric", "w1"],
+        ["report", "--store", uri, "--json", "--out", str(tmp_path / "page.html")],
+        ["status", "--store", uri],
+    )
+    assert [asked[0], told[0], status[0]] == [0, 0, 0], (asked, told, status)
+    assert f"{place.module}:Still" in asked[1]
+    assert f"{place.module}:Still" in (tmp_path / "page.html").read_text()
+    assert not place.imported
