@@ -60,6 +60,7 @@ class Attempt:
     apart: bool = False
     lost: int = 0  # task runs that machines have ended
     ends: tuple[str, ...] = ()  # why those before have ended
+    nodes: tuple[str, ...] = ()  # that it was sent to after a machine's fault, the present one last
 
     def after(self, reason: str, *, machine: bool, training: bool) -> list[Attempt]:
         """What to try when this one has ended without an answer; nothing if that was all that there

@@ -81,7 +81,7 @@ class Workers:
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
         self._waiting: dict[Any, _Handed] = {}
-        self._blamed: Counter[str] = Counter()  # nodes on which machines' faults were tried again
+        self._blamed: Counter[str] = Counter()  # nodes to which something was sent in vain
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
@@ -159,8 +159,7 @@ class Workers:
         reporter = self._board.reporter((stage.name, number), f"{stage.name} {name}")
         parameters |= {"reporter": Opaque(reporter), "code": self._code, "device": self._claims.devices[stage.name]}
         parameters |= {"shard": Opaque(attempt.shard), "limit": limit, "apart": attempt.apart}
-        node = self._another_node() if attempt.lost else None
-        future = self._submit(stage, node, name=name, **parameters)
+        future = self._submit(stage, attempt.nodes[-1] if attempt.nodes else None, name=name, **parameters)
         seconds = limit * (APART_LIMITS if attempt.apart else 1.0)
         self._waiting[future.wrapped_future] = _Handed(attempt, stage, future, seconds)
 
@@ -170,14 +169,13 @@ class Workers:
         with remote_options(max_retries=0, **asked, **place):
             return self._runner.submit(stage, parameters)
 
-    def _another_node(self) -> str | None:
-        """The living node that was asked least after a fault; None where there is only one."""
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    def _elsewhere(self, attempt: Attempt) -> Attempt:
+        """Sent to a living node where it was not yet, of these to the one that has failed least."""
+        nodes = [str(node["NodeID"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        new = [node for node in nodes if node not in attempt.nodes] or nodes
         if len(nodes) < 2:
-            return None
-        found = min(nodes, key=lambda node: self._blamed[node])
-        self._blamed[found] += 1
-        return str(found)
+            return attempt
+        return replace(attempt, nodes=(*attempt.nodes, min(new, key=lambda node: self._blamed[node])))
 
     def _answer(self, handed: _Handed) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
         attempt = handed.attempt
@@ -201,6 +199,8 @@ class Workers:
         _record_crash(handed.future.task_run_id, stage, attempt.shard, reason)
         if training:
             self._sets.clear()  # which may be lost as well
+        if machine:
+            self._blamed.update(attempt.nodes[-1:])
         following = attempt.after(reason, machine=machine, training=training)
         if following:
             yield TriedAgain(attempt.shard, reason, len(following[0].ends) + 1)
@@ -211,7 +211,7 @@ class Workers:
         else:
             yield ShardSwept(attempt.number, attempt.shard, lost_sweep(attempt.shard, reason), attempt.ends)
         for one in following:
-            self._try_again(one, training=training)
+            self._try_again(self._elsewhere(one) if machine else one, training=training)
 
     def _try_again(self, attempt: Attempt, *, training: bool) -> None:
         """Data sets are made anew with it, and weights are in the store by now."""
