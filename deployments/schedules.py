@@ -32,7 +32,7 @@ FORBIDDEN_IN_NAMES = "/%&<>"
 
 
 class ScheduleError(WrongInput):
-    """A list that cannot be used. ``str()`` is the whole message; `problems` has one line for each."""
+    """A list of runs or of automations that cannot be used. ``str()`` is the whole message; `problems` has one line for each."""
 
     kind = "wrong-schedules"
 
@@ -122,7 +122,7 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
     that Prefect does not take, a study that cannot be loaded, a name that is given twice, two
     entries that would by turns redefine one study of one store.
     """
-    found = _plain(file)
+    found = plain_list(file, "`- {study: ..., store: ..., cron: ...}`")
     entries: list[ScheduledRun] = []
     problems: list[str] = []
     asked: dict[tuple[str, str], dict[str, Spec]] = {}  # by store and study: what each entry asks for
@@ -155,7 +155,11 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
     return entries
 
 
-def _plain(file: Path) -> list[Any]:
+def plain_list(file: Path, entry: str) -> list[Any]:
+    """The entries of a YAML file as plain values; `entry` is what one looks like.
+
+    Raises `ScheduleError` where there is no list.
+    """
     try:
         found = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -168,7 +172,7 @@ def _plain(file: Path) -> list[Any]:
     except (YAMLError, UnicodeDecodeError) as error:
         raise ScheduleError(str(file), [f"not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(found, list) or not found:
-        raise ScheduleError(str(file), ["expected a list of entries: `- {study: ..., store: ..., cron: ...}`"])
+        raise ScheduleError(str(file), [f"expected a list of entries: {entry}"])
     return found
 
 

@@ -43,6 +43,7 @@ from flows.progress import Display
 from flows.request import Outcome, RunRequest, default_page
 from flows.resources import claims
 from flows.services import ray_cluster, ray_is_ours
+from flows.telling import MovesTold
 from flows.workers import Workers
 from tasks.compare import compare, summary
 from tasks.plan import keeps_trajectory, points_of
@@ -90,7 +91,7 @@ def run(request: RunRequest) -> Outcome:
         started = {**_started(), "code": code.digest}
         committer = Committer(study.name, store, coordinator, started, Answers(store).train_seconds(), emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
-        emit.add(committer, tally, RunLog(), artifacts, live, display)
+        emit.add(committer, tally, RunLog(), artifacts, MovesTold(request.store), live, display)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
         emit(Planned(plan))
         if plan.jobs:

@@ -80,26 +80,28 @@ def run_study(
     """
     from flows.orchestration import run
     from flows.request import PointsHaveFailed, RunRequest
+    from flows.telling import end_told
 
     changes, requested = tuple(overrides or ()), resources or {}
-    outcome = run(
-        RunRequest(
-            study,
-            store,
-            changes,
-            ray_address,
-            workers,
-            retry_failed,
-            force,
-            force_unlock,
-            report,
-            quiet,
-            requested,
-            device,
-            wait,
-            shard_limit,
-        )
+    request = RunRequest(
+        study,
+        store,
+        changes,
+        ray_address,
+        workers,
+        retry_failed,
+        force,
+        force_unlock,
+        report,
+        quiet,
+        requested,
+        device,
+        wait,
+        shard_limit,
     )
+    with end_told(request) as tell:
+        outcome = run(request)
+        tell(outcome)
     text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
         failed = f"{len(outcome.failed)} points failed; {text}"

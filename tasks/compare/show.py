@@ -78,12 +78,12 @@ def document(comparison: Comparison) -> Spec:
         "correction": comparison.correction,
         "tests": comparison.tests,
         "verdicts": {verdict: comparison.count(verdict) for verdict in VERDICTS},
-        "groups": _records(comparison.groups),
+        "groups": plain_records(comparison.groups),
         "points": {
             **_listed(comparison.points),
             "ambiguous": comparison.ambiguous,
             "beside": comparison.beside,
-            "values": _records(comparison.values),
+            "values": plain_records(comparison.values),
         },
         "cells": _listed(comparison.cells),
     }
@@ -91,10 +91,11 @@ def document(comparison: Comparison) -> Spec:
 
 def _listed(listing: Listing) -> Spec:
     frames = {name: getattr(listing, name) for name in ("appeared", "vanished", "status", "renamed")}
-    return {"before": listing.before, "after": listing.after, **{name: _records(f) for name, f in frames.items()}}
+    return {"before": listing.before, "after": listing.after, **{name: plain_records(f) for name, f in frames.items()}}
 
 
-def _records(frame: pd.DataFrame) -> list[Spec]:
+def plain_records(frame: pd.DataFrame) -> list[Spec]:
+    """The rows as plain values; None where a number is not finite."""
     columns = {}
     for name in frame.columns:
         values = frame[name].to_numpy()

@@ -2,6 +2,7 @@
 Real processes.
 """
 
+import json
 import os
 import re
 import signal
@@ -13,15 +14,21 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from deployments.automations import SHIPPED_AUTOMATIONS
 from flows.services import end_orphans
+from flows.telling import FAILED, MOVED
 from tasks.store import Store
+from tasks.study import load_study
 from tests.homes import migrated
+from tests.tasks.tiny_store import answer
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +38,8 @@ pytestmark = [
 ]
 
 SERVE = Path(__file__).parents[2] / "deployments" / "serve.py"
+AUTOMATIONS = SERVE.with_name("automations.py")
+SECRET = "hunter2"  # noqa: S105 - part of the webhook's address
 _STAGES = {"trained": "train", "swept": "sweep"}  # as snapshots tell it: the task run
 BOOM = """
 from dataclasses import dataclass
@@ -40,6 +49,24 @@ from diffusion.samplers import Sampler
 class Boom(Sampler):
     def step(self, denoiser, x, now, then, noise):
         raise ArithmeticError("no, not this one")
+"""
+SIZE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from diffusion.metrics import Metric
+
+@dataclass(frozen=True)
+class Size(Metric):
+    version: ClassVar[int] = VERSION
+
+    def refuses(self, dataset):
+        return None
+
+    def _measure(self, samples, dataset):
+        return VALUE
+
+    def _floor(self, dataset, n):
+        return 0.0
 """
 FAILURE = "uniform edm, boom:Boom, seed 0: sampling failed: ArithmeticError: no, not this one"
 TINY = ["formulations=[vp, edm]", "training.steps=20", "samples=200", "steps=[2]", "keep.trajectories=[]"]
@@ -110,7 +137,44 @@ def client(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def serving(folder: Path, url: str) -> Iterator[Any]:
+def messages() -> Iterator[list[dict[str, Any]]]:
+    """What a webhook on this machine has received."""
+    received: list[dict[str, Any]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the name that http.server calls
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        received.append({"address": f"http://127.0.0.1:{server.server_port}/{SECRET}"})
+        yield received
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def automations(folder: Path, url: str, messages: list[dict[str, Any]]) -> Callable[..., list[str]]:
+    """Puts a file of automations on the server, and returns what was said of each."""
+    address = messages.pop()["address"]
+
+    def applied(file: Path = SHIPPED_AUTOMATIONS, **more: str) -> list[str]:
+        home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
+        command = [sys.executable, str(AUTOMATIONS), "--file", str(file)]
+        done = subprocess.run(command, env=os.environ | home | more, capture_output=True, text=True, check=True)
+        assert SECRET not in done.stdout + done.stderr
+        return done.stderr.splitlines()[:-1]
+
+    assert all(line.startswith("made: ") for line in applied(DIFFATLAS_WEBHOOK=address))
+    return applied
+
+
+@pytest.fixture(scope="module")
+def serving(folder: Path, url: str, automations: Any) -> Iterator[Any]:  # noqa: ARG001
     """The list is served; its cron line fires every minute, for the first time in about 20 seconds."""
     second = (datetime.now(UTC) + timedelta(seconds=20)).second
     overrides = "".join(f"    - {override!r}\n" for override in TINY)
@@ -120,7 +184,7 @@ def serving(folder: Path, url: str) -> Iterator[Any]:
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
     home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    home["DIFFATLAS_ALLOW_PLUGINS"] = "boom"  # a deployment names it: nothing is imported for that alone
+    home["DIFFATLAS_ALLOW_PLUGINS"] = "boom,size"  # a deployment names it: nothing is imported for that alone
     home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
     try:
         with process(command, folder, log, 40, **home) as started:
@@ -221,12 +285,26 @@ def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothin
 
 
 def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
-    client: Any, scheduled: Any, folder: Path, serve_log: Path
+    client: Any,
+    scheduled: Any,
+    folder: Path,
+    serve_log: Path,
+    messages: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And what moved reaches a webhook once: in the first of two nights a metric has another version
+    than when its values were stored, and gives others.
+    """
     ended(client, scheduled, serve_log)
     (folder / "boom.py").write_text(BOOM)
-    failing = [*TINY, "formulations=[edm]", 'samplers=[heun, "boom:Boom"]', "name=failing"]
-    for _ in range(2):  # the second run computes nothing, and tells the same
+    failing = [*TINY, "formulations=[edm]", "samplers=[heun]", 'metrics=["size:Size"]', "name=failing"]
+    (folder / "size.py").write_text(SIZE.replace("VERSION", "1").replace("VALUE", "float(samples.abs().mean())"))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "size")
+    answer(str(folder / "answers"), load_study("smoke", failing).spec())
+    (folder / "size.py").write_text(SIZE.replace("VERSION", "2").replace("VALUE", "9 * float(samples.square().mean())"))
+    failing.append('samplers=[heun, "boom:Boom"]')
+    for night in (1, 2):  # the second run computes nothing, and tells the same
         changed = {"study": "smoke", "store": str(folder / "answers"), "overrides": failing}
         run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=changed)
         before = len(serve_log.read_text())
@@ -234,14 +312,41 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
         assert outcome.state_type.value == "FAILED"
         assert re.match(r"\d+ points failed; \d+ points computed", outcome.state.message)
         assert FAILURE in serve_log.read_text()[before:]
+        until(lambda: len(about(messages, "failing", FAILED)) == night, 30, serve_log, "message")  # noqa: B023
+        assert len(about(messages, "failing", MOVED)) == 1
     said = serve_log.read_text()
     assert "Traceback" not in said
     assert "TypeError" not in said
+    failed = about(messages, "failing", FAILED)[0]
+    assert failed["subject"] == "diffatlas: failing failed"
+    assert "sampling failed: ArithmeticError: no, not this one" in failed["text"]
+    moved = about(messages, "failing", MOVED)[0]
+    assert moved["subject"] == "diffatlas: numbers of failing moved"
+    (what,) = moved["payload"]["moved"]
+    assert (what["metric"], what["at"]["sampler"], what["at"]["steps"]) == ("size:Size", "heun", 2)
+    assert 3 * what["old"] < what["new"]
+    assert (what["verdict"], moved["payload"]["more"]) == ("worse", 0)
+    assert what["p_corrected"] < 0.05
+    assert moved["payload"]["after"] in {entry["snapshot"] for entry in Store.open(str(folder / "answers")).history()}
+    assert about(messages, "smoke", MOVED) == []  # a first night moves nothing
+    (locked,) = about(messages, "smoke", FAILED)
+    assert "in use by another run" in locked["text"]
+
+
+def about(messages: list[dict[str, Any]], study: str, event: str) -> list[dict[str, Any]]:
+    return [one for one in messages if one["event"] == event and one["payload"].get("study") == study]
 
 
 def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
-    client: Any, scheduled: Any, folder: Path, serving: Any, serve_log: Path
+    client: Any,
+    scheduled: Any,
+    folder: Path,
+    serving: Any,
+    serve_log: Path,
+    automations: Callable[..., list[str]],
+    messages: list[dict[str, Any]],
 ) -> None:
+    """And the dead man's switch is heard; its window is the shortest that Prefect takes."""
     store = str(folder / "other")
     long = {"study": "smoke", "store": store, "overrides": [*TINY, "training.steps=1000000"]}
     run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=long)
@@ -251,6 +356,10 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
         return any(task.name.startswith("train: ") and task.state_type.value == "RUNNING" for task in mine)
 
     until(training, 240, serve_log, "training")
+    soon = folder / "automations.yaml"
+    soon.write_text(SHIPPED_AUTOMATIONS.read_text().replace("within: 93600", "within: 10"))
+    assert [line.split(":")[0] for line in automations(soon)] == ["unchanged", "unchanged", "changed"]
+    known = len(messages)
     serving.terminate()
     assert serving.wait(60) == 0
     assert "stopped" in serve_log.read_text()
@@ -258,3 +367,5 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     assert end_orphans() == []
     with Store.open(store).coordinate():  # its lock is free
         pass
+    until(lambda: len(messages) > known, 40, serve_log, "message of the switch")
+    assert {one["subject"] for one in messages[known:]} == {"diffatlas: no run has finished in time"}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tasks.columns import COORDINATES, metrics_among
-from tasks.compare import compare, document, summary, table
+from tasks.compare import compare, document, moves, summary, table
 from tasks.compare.changes import Comparison
 from tasks.plain import Plain, Spec
 from tasks.query import QueryError
@@ -509,3 +509,29 @@ def test_two_snapshots_of_a_store_are_compared(tmp_path: Path) -> None:
     assert "torch 2.12 -> 2.13" in shown(found)
     same = compare(open_results(uri, as_of=march), open_results(uri, as_of=march))
     assert same.count("unchanged") == len(same.groups) == 3
+
+
+# what a message says
+
+
+def test_a_message_names_what_is_sure_first_and_counts_what_has_no_room() -> None:
+    before = [*group([1.0, 1.1, 0.9], steps=2), *group([0.5], steps=5), *group([1.0, 2.0, 3.0], steps=10)]
+    after = [*group([9.1, 9.9, 8.9], steps=2), *group([0.7], steps=5), *group([1.1, 1.9, 3.0], steps=10)]
+    found = moves(compare(points(before), points(after)))
+    assert [row["at"]["steps"] for row in found["moved"]] == [2, 5]  # the third is within the noise
+    sure, unsure = found["moved"]
+    assert (sure["metric"], sure["verdict"], sure["old"], sure["seeds_after"]) == ("w1", "worse", pytest.approx(0.9967, abs=1e-4), 3)
+    assert sure["p_corrected"] < 0.05
+    assert (unsure["verdict"], unsure["p_corrected"], unsure["reason"]) == ("not testable", None, "one seed")
+    assert (found["worse"], found["better"], found["untested"], found["more"]) == (1, 0, 1, 0)
+    assert "w1 of uniform edm edm heun edm 5: 0.5 -> 0.7 (not testable: one seed)" in found["text"]
+    assert json.loads(json.dumps(found)) == found
+    short = moves(compare(points(before), points(after)), most=1)
+    assert (len(short["moved"]), short["more"]) == (1, 1)
+    assert short["text"].endswith("and 1 more")
+
+
+def test_nothing_is_said_to_have_moved_because_points_came_went_or_failed() -> None:
+    before = [*group([1.0, 1.1], steps=2), *group([0.5], steps=5), row(0, 3.0, steps=7)]
+    after = [*group([1.0, 1.1, 7.0], steps=2), *group([0.5, 9.0], steps=5), failed(0, steps=7), row(0, 4.0, steps=9)]
+    assert moves(compare(points(before), points(after)))["moved"] == []

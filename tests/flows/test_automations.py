@@ -1,0 +1,100 @@
+"""Who is told of what: the shipped file is one that Prefect takes, its messages are sound, and what
+is wrong with another is said before anything is changed. That messages arrive is shown in
+`tests/end_to_end/test_scheduled.py`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace as Object
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from ruamel.yaml import YAML
+
+from deployments.automations import SHIPPED_AUTOMATIONS, Told, read_automations
+from deployments.schedules import ScheduleError
+from flows.telling import FAILED, FINISHED, MOVED
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Prefect's, which is imported and not used
+
+GOOD = {"name": "mine", "trigger": {"type": "event", "expect": [FAILED]}, "subject": "s", "text": "t"}
+
+
+def test_the_shipped_ones_expect_what_runs_tell() -> None:
+    expected = {event for entry in read_automations() for event in entry.trigger["expect"]}
+    assert {FINISHED, FAILED, MOVED} <= expected
+    switch = next(entry for entry in read_automations() if entry.trigger["posture"] == "Proactive")
+    assert (switch.trigger["expect"], switch.trigger["within"]) == ([FINISHED], 26 * 3600)
+
+
+@pytest.mark.parametrize("entry", read_automations(), ids=lambda entry: str(entry.name))
+def test_what_a_webhook_receives_is_json_whatever_names_and_reasons_hold(entry: Told) -> None:
+    reason = 'no "such" file: {{ mine }}\n\\ <b>&amp; é'
+    payload = {"study": "mine", "store": "s", "reason": reason, "text": reason, "summary": "1 moved", "before": "A"}
+    told = rendered(entry, Object(event=FAILED, payload=payload, resource={}))
+    assert told["subject"].startswith("diffatlas: ")
+    assert told["payload"] == payload
+    if "payload" in entry.text:
+        assert reason in told["text"]
+    assert rendered(entry, None)["payload"] == {}  # a switch that has never seen an event
+
+
+def test_of_a_process_that_died_the_message_says_what_prefect_says() -> None:
+    resource = {"prefect.resource.name": "nightly", "prefect.state-message": "exited with status code -9"}
+    entry = next(one for one in read_automations() if FAILED in one.trigger["expect"])
+    told = rendered(entry, Object(event="prefect.flow-run.Crashed", payload={}, resource=resource))
+    assert (told["subject"], told["text"]) == ("diffatlas: nightly failed", "exited with status code -9")
+
+
+def rendered(entry: Told, event: Any) -> dict[str, Any]:
+    from prefect.server.utilities.user_templates import render_user_template_sync
+
+    automation = entry.automation(uuid4(), webhook=True)
+    template = automation.model_dump()["actions"][0]["payload"]
+    found: dict[str, Any] = json.loads(render_user_template_sync(template, {"automation": automation, "event": event}))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"trigger": {"type": "event", "posture": "Proactive", "within": 5}}, "entry 1 (mine): trigger.event: .*10 seconds"),
+        ({"trigger": {"type": "event", "exspect": [FAILED]}}, "trigger: unknown key exspect .there are: .*expect"),
+        ({"trigger": {"type": "never"}}, "trigger: "),
+        ({"text": "{{ event.payload"}, "text: not a template"),
+        ({"subject": ""}, "subject: "),
+        ({"url": "https://hooks.example/secret"}, "url: Extra inputs"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "automations.yaml"
+    with file.open("w") as stream:
+        YAML(typ="safe").dump([GOOD | change, GOOD, GOOD], stream)
+    with pytest.raises(ScheduleError, match=expected.replace("(mine)", ".mine.")) as raised:
+        read_automations(file)
+    assert "'mine' names 2 entries" in str(raised.value)
+
+
+def test_without_a_server_or_with_a_wrong_file_it_is_said_what_to_do(tmp_path: Path) -> None:
+    wrong = tmp_path / "automations.yaml"
+    wrong.write_text("- {name: mine}\n")
+    for file, code, expected in (
+        (SHIPPED_AUTOMATIONS, 3, "prefect server start"),
+        (wrong, 2, "trigger: Field required"),
+    ):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        outcome = subprocess.run(
+            [sys.executable, str(SHIPPED_AUTOMATIONS.with_suffix(".py")), "--file", str(file)],
+            env=environment | {"PREFECT_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert outcome.returncode == code
+        assert expected in outcome.stderr
+        assert "Traceback" not in outcome.stderr
