@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.serve import WORK_POOL, deployment_of, read_and_check
+from deployments.serve import WORK_POOL, deployment_of, parser_of, read_and_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +40,12 @@ def ensure_work_pool(name: str = WORK_POOL) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Deploy every entry."""
-    entries, url = read_and_check(__doc__, arguments)
+    entries, url = read_and_check(parser_of(__doc__).parse_args(arguments))
     made = ensure_work_pool()
     print(f"work pool {WORK_POOL} {'made' if made else 'found'} at {url}", file=sys.stderr)  # noqa: T201
     for entry in entries:
         deployment_of(entry, Path.cwd(), WORK_POOL).apply()
-        print(f"deployed run-study/{entry.title}: {entry.cron} {entry.timezone or 'UTC'}", file=sys.stderr)  # noqa: T201
+        print(f"deployed run-study/{entry.title}: {entry.when}", file=sys.stderr)  # noqa: T201
     print(f"start the runs with: prefect worker start --pool {WORK_POOL}", file=sys.stderr)  # noqa: T201
 
 

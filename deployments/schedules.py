@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -22,13 +22,15 @@ from tasks.study import StudyError, load_study
 from tasks.study.document import shipped_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tasks.plain import Spec
 
 SHIPPED_LIST = Path(__file__).resolve().with_name("schedules.yaml")
 FORBIDDEN_IN_NAMES = "/%&<>"
 """Characters that Prefect refuses in the name of a deployment."""
+
+_ONE_OF = "expected one of `cron: ...` and `after: NAME_OF_AN_ENTRY`"
 
 
 class ScheduleError(WrongInput):
@@ -51,11 +53,13 @@ class ScheduledRun(BaseModel):
 
     study: Annotated[str, Field(min_length=1)]
     store: Annotated[str, Field(min_length=1)]
-    cron: str
+    cron: str | None = None
+    after: Annotated[str, Field(min_length=1)] | None = None
     timezone: str | None = None
     overrides: Annotated[tuple[str, ...], Field(strict=False)] = ()
     name: Annotated[str, Field(min_length=1)] | None = None
     wait: Annotated[float, Field(ge=0, le=1440, strict=False)] = 0.0
+    tags: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
     @field_validator("store")
     @classmethod
@@ -68,8 +72,9 @@ class ScheduledRun(BaseModel):
 
     @field_validator("cron")
     @classmethod
-    def _as_prefect_reads_it(cls, value: str) -> str:
-        _prefect_takes(cron=value)
+    def _as_prefect_reads_it(cls, value: str | None) -> str | None:
+        if value is not None:
+            _prefect_takes(cron=value)
         return value
 
     @field_validator("timezone")
@@ -85,6 +90,17 @@ class ScheduledRun(BaseModel):
         if value and any(character in value for character in FORBIDDEN_IN_NAMES):
             raise ValueError(f"a name has none of the characters {' '.join(FORBIDDEN_IN_NAMES)}")
         return value
+
+    @model_validator(mode="after")
+    def _by_the_clock_or_after_another(self) -> ScheduledRun:
+        if (self.cron is None) == (self.after is None):
+            raise ValueError(_ONE_OF)
+        return self
+
+    @property
+    def when(self) -> str:
+        """When it runs, for people."""
+        return f"after {self.after}" if self.after else f"{self.cron} {self.timezone or 'UTC'}"
 
     @property
     def title(self) -> str:
@@ -120,7 +136,8 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
 
     Raises `ScheduleError` with every problem: what is no YAML, no list or no entry, a cron line
     that Prefect does not take, a study that cannot be loaded, a name that is given twice, two
-    entries that would by turns redefine one study of one store.
+    entries that would by turns redefine one study of one store, an entry that waits for one that is
+    not there or for itself.
     """
     found = plain_list(file, "`- {study: ..., store: ..., cron: ...}`")
     entries: list[ScheduledRun] = []
@@ -133,7 +150,10 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
             given = entry.parameters(folder or Path.cwd())
             study = load_study(given["study"], entry.overrides)
         except ValidationError as error:
-            problems += [f"{place}: {_message(detail)}" for detail in error.errors(include_url=False)]
+            told = [_message(detail) for detail in error.errors(include_url=False)]
+            if isinstance(values, dict) and (values.get("cron") is None) == (values.get("after") is None):
+                told.append(_ONE_OF)  # which pydantic asks only if all else is right
+            problems += [f"{place}: {text}" for text in dict.fromkeys(told)]
         except StudyError as error:
             problems += [f"{place}: {problem}" for problem in error.problems]
         else:
@@ -150,9 +170,24 @@ def read_schedules(file: Path = SHIPPED_LIST, folder: Path | None = None) -> lis
                     f"{other}: asks for another study {name!r} of store {store} than {first}, and each run would redefine "
                     "it; give one a name of its own (overrides: [name=...]) or another store"
                 )
+    problems += _chains(entries)
     if problems:
         raise ScheduleError(str(file), problems)
     return entries
+
+
+def _chains(entries: Sequence[ScheduledRun]) -> Iterator[str]:
+    """What is wrong with who waits for whom."""
+    before = {entry.title: entry.after for entry in entries}
+    for title, first in before.items():
+        if first is not None and first not in before:
+            yield f"{title!r}: after: no entry {first!r} (there are: {', '.join(before)})"
+        passed, next_one = {title}, first
+        while next_one in before and next_one not in passed:
+            passed.add(next_one)
+            next_one = before[next_one]
+        if next_one in passed:
+            yield f"{title!r}: after: its chain leads back to {next_one!r}, and never begins"
 
 
 def plain_list(file: Path, entry: str) -> list[Any]:
@@ -185,7 +220,8 @@ def _called(values: Any) -> str:
 def _message(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if not where:
-        return f"found {detail['input']!r}, expected `study: ...`, `store: ...`, `cron: ...`"
+        said = detail["msg"].removeprefix("Value error, ") if detail["type"] == "value_error" else ""
+        return said or f"found {detail['input']!r}, expected `study: ...`, `store: ...`, `cron: ...`"
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown key (there are: {', '.join(ScheduledRun.model_fields)})"
     if detail["type"] == "missing":

@@ -27,6 +27,7 @@ from diffusion.errors import DiffatlasError
 from flows.exit_codes import exit_code_of
 from flows.services import ServiceUnavailable, quiet_environment
 from flows.services.server import check_configured_server
+from tasks.study import load_study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,19 +66,27 @@ def running_server() -> str:
 
 def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = None) -> RunnerDeployment:
     """The deployment of an entry; relative paths are taken from `folder`, where the runs of a work
-    pool also start.
+    pool also start. Its tags: ours, the study's name, and the entry's own.
     """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
     from flows.run_study import run_study
 
+    given = entry.parameters(folder)
+    ended_well = DeploymentEventTrigger(
+        name=f"diffatlas: {entry.title} after {entry.after}",
+        expect={"prefect.flow-run.Completed"},
+        match_related={"prefect.resource.role": "deployment", "prefect.resource.name": entry.after or ""},
+    )
     found = run_study.to_deployment(
         name=entry.title,
-        schedules=[Cron(entry.cron, timezone=entry.timezone)],
-        parameters=entry.parameters(folder),
-        tags=[TAG],
+        schedules=[Cron(entry.cron, timezone=entry.timezone)] if entry.cron else [],
+        triggers=[ended_well] if entry.after else [],
+        parameters=given,
+        tags=list(dict.fromkeys([TAG, load_study(given["study"], entry.overrides).name, *entry.tags])),
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         entrypoint_type=EntrypointType.MODULE_PATH,  # workers import the flow by the name it travels under
         work_pool_name=work_pool,
@@ -86,14 +95,18 @@ def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = Non
     return cast("RunnerDeployment", found)  # the coroutine of its type is for callers with an event loop
 
 
-def read_and_check(description: str | None, arguments: Sequence[str] | None) -> tuple[list[ScheduledRun], str]:
-    """The entries that the command line leads to, and the server's address; ends the process
-    without them.
-    """
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a program that reads the list; the first paragraph describes it."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
     help_text = "the list (default: %(default)s)"
     parser.add_argument("--schedules", type=Path, default=SHIPPED_LIST, metavar="FILE", help=help_text)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def read_and_check(options: argparse.Namespace) -> tuple[list[ScheduledRun], str]:
+    """The entries that the command line leads to, and the server's address; ends the process
+    without them.
+    """
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")  # this terminal is where runs are followed
     quiet_environment()
     try:
@@ -129,12 +142,12 @@ def serve(deployments: Sequence[RunnerDeployment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve every entry until this process is stopped."""
-    entries, url = read_and_check(__doc__, arguments)
+    entries, url = read_and_check(parser_of(__doc__).parse_args(arguments))
     folder = Path.cwd()
     print(f"serving {len(entries)} schedules with the Prefect server at {url}; Ctrl-C stops", file=sys.stderr)  # noqa: T201
     for entry in entries:
         where = entry.parameters(folder)["store"]
-        print(f"  {entry.title}: {entry.cron} {entry.timezone or 'UTC'}, store {where}", file=sys.stderr)  # noqa: T201
+        print(f"  {entry.title}: {entry.when}, store {where}", file=sys.stderr)  # noqa: T201
     serve([deployment_of(entry, folder) for entry in entries])
     print("stopped; the schedules stay active, the next start goes on", file=sys.stderr)  # noqa: T201
 

@@ -4,27 +4,26 @@
 
 Which stage follows which is in `flows.orchestration`. It is imported when the flow runs: with every
 task, Prefect sends the workers the flow's function and all that its body names, and they need none
-of it.
+of it. The signature's names are there when it is imported: Prefect makes the form of a deployment of
+them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
 from flows.services import quiet_environment
 
 quiet_environment()
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from flows.refusals import tell_in_one_line
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
-    from flows.request import Outcome
+from flows.request import Outcome, PointsHaveFailed, RunRequest
 
 tell_in_one_line()
 
@@ -40,15 +39,15 @@ def run_study(
     store: str = "results",
     overrides: list[str] | None = None,
     ray_address: str | None = None,
-    workers: int | None = None,
+    workers: Annotated[int, Field(ge=1)] | None = None,
     retry_failed: bool = False,
     force: str | None = None,
     force_unlock: bool = False,
     report: str | None = None,
     quiet: bool = False,
     resources: dict[str, dict[str, float]] | None = None,
-    device: str = "cpu",
-    wait: float = 0.0,
+    device: Literal["cpu", "cuda", "auto"] = "cpu",
+    wait: Annotated[float, Field(ge=0, le=1440)] = 0.0,
     shard_limit: float | None = None,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
@@ -57,7 +56,9 @@ def run_study(
     others are committed all the same.
 
     Args:
-        study: a file, or the name of a shipped study.
+        study: a file, or the name of a shipped study: action-matching, digits,
+            digits-perceptron, digits-transformer, formulations, guidance, reference,
+            restoration, samplers, schedules, smoke, torus, uniform.
         store: a folder, or ``s3://bucket/prefix``.
         overrides: changes to the study, each ``key.path=value``.
         ray_address: of an existing cluster; without one a local Ray is started.
@@ -74,12 +75,12 @@ def run_study(
         device: where training and sweeping compute: ``cpu``; ``cuda``, a GPU for each unless
             `resources` says otherwise; or ``auto``, that if a node of the cluster has one. Part of
             no id.
-        wait: minutes to wait for a store that another run has.
+        wait: minutes to wait for a store that another run has; without them such a run fails at
+            once.
         shard_limit: minutes that a shard may take, before its worker is ended and what hangs in it
             is looked for; by default ten times what is planned, and ten at least.
     """
     from flows.orchestration import run
-    from flows.request import PointsHaveFailed, RunRequest
     from flows.telling import end_told
 
     changes, requested = tuple(overrides or ()), resources or {}

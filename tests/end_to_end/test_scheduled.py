@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 
 from deployments.automations import SHIPPED_AUTOMATIONS
 from flows.services import end_orphans
@@ -179,7 +180,8 @@ def serving(folder: Path, url: str, automations: Any) -> Iterator[Any]:  # noqa:
     second = (datetime.now(UTC) + timedelta(seconds=20)).second
     overrides = "".join(f"    - {override!r}\n" for override in TINY)
     entry = f"- study: smoke\n  store: answers\n  cron: '* * * * * {second}'\n  name: tiny\n  overrides:\n{overrides}"
-    (folder / "schedules.yaml").write_text(entry)
+    chained = f"- study: smoke\n  store: answers\n  after: tiny\n  name: chained\n  overrides:\n{overrides}"
+    (folder / "schedules.yaml").write_text(f"{entry}\n{chained}")
     log = folder / "serve.log"
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
@@ -223,6 +225,12 @@ def test_a_run_that_is_due_while_the_one_before_runs_is_cancelled(client: Any, s
     assert client.read_flow_run(scheduled.id).state_type.value == "RUNNING"
 
 
+def test_what_no_run_could_mean_is_refused_when_it_is_asked_for(client: Any, scheduled: Any) -> None:
+    for wrong in ({"device": "gpu"}, {"wait": -1}, {"workers": 0}):
+        with pytest.raises(PrefectHTTPStatusError, match=next(iter(wrong))):
+            client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=scheduled.parameters | wrong)
+
+
 def test_the_schedule_fires_and_its_pages_are_filled(
     client: Any, scheduled: Any, folder: Path, serve_log: Path
 ) -> None:
@@ -250,6 +258,13 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     assert len(stages()) == len(names)
     assert all(name.startswith(("train: uniform: ", "sweep: uniform: ")) for name in names)
     assert [run.name for run in client.read_flow_runs() if run.parent_task_run_id] == []
+
+    def chained() -> Any:
+        return next((run for run in client.read_flow_runs() if run.name == "chained" and run.state.is_final()), None)
+
+    follower = until(chained, 60, serve_log, "run after this one")  # and before the next tests use the store
+    assert (follower.state_type.value, follower.state.message.split(",")[0]) == ("COMPLETED", "0 points computed")
+    assert set(follower.tags) >= {"diffatlas", "smoke"}
 
     made_by = Store.open(uri).history()[0]["metadata"]
     assert (made_by["started_by"], made_by["deployment"], made_by["flow_run"]) == ("schedule", "tiny", "tiny")
@@ -289,6 +304,7 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     scheduled: Any,
     folder: Path,
     serve_log: Path,
+    url: str,
     messages: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,17 +316,21 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     failing = [*TINY, "formulations=[edm]", "samplers=[heun]", 'metrics=["size:Size"]', "name=failing"]
     (folder / "size.py").write_text(SIZE.replace("VERSION", "1").replace("VALUE", "float(samples.abs().mean())"))
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "size")
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "size,boom")
     answer(str(folder / "answers"), load_study("smoke", failing).spec())
     (folder / "size.py").write_text(SIZE.replace("VERSION", "2").replace("VALUE", "9 * float(samples.square().mean())"))
-    failing.append('samplers=[heun, "boom:Boom"]')
+    failing.append('samplers=[heun,"boom:Boom"]')
     for night in (1, 2):  # the second run computes nothing, and tells the same
-        changed = {"study": "smoke", "store": str(folder / "answers"), "overrides": failing}
-        run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=changed)
         before = len(serve_log.read_text())
-        outcome = ended(client, run, serve_log)
-        assert outcome.state_type.value == "FAILED"
-        assert re.match(r"\d+ points failed; \d+ points computed", outcome.state.message)
+        if night == 1:
+            message = backfilled(folder, url, failing[len(TINY) :])
+        else:
+            changed = {"study": "smoke", "store": str(folder / "answers"), "overrides": failing}
+            run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=changed)
+            outcome = ended(client, run, serve_log)
+            assert outcome.state_type.value == "FAILED"
+            message = outcome.state.message
+        assert re.match(r"\d+ points failed; \d+ points computed", message)
         assert FAILURE in serve_log.read_text()[before:]
         until(lambda: len(about(messages, "failing", FAILED)) == night, 30, serve_log, "message")  # noqa: B023
         assert len(about(messages, "failing", MOVED)) == 1
@@ -322,7 +342,7 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     assert "sampling failed: ArithmeticError: no, not this one" in failed["text"]
     moved = about(messages, "failing", MOVED)[0]
     assert moved["subject"] == "diffatlas: numbers of failing moved"
-    (what,) = moved["payload"]["moved"]
+    what = next(one for one in moved["payload"]["moved"] if one["at"]["formulation"] == "edm")
     assert (what["metric"], what["at"]["sampler"], what["at"]["steps"]) == ("size:Size", "heun", 2)
     assert 3 * what["old"] < what["new"]
     assert (what["verdict"], moved["payload"]["more"]) == ("worse", 0)
@@ -331,6 +351,22 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     assert about(messages, "smoke", MOVED) == []  # a first night moves nothing
     (locked,) = about(messages, "smoke", FAILED)
     assert "in use by another run" in locked["text"]
+
+
+def backfilled(folder: Path, url: str, changes: list[str]) -> str:
+    """What was said of the one run that was lacking, and has failed."""
+    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
+    command = [sys.executable, str(SERVE.with_name("backfill.py")), "--schedules", "schedules.yaml"]
+    for each in ("name=same formulations=[edm,vp]", " ".join(changes)):
+        command += ["--each", each]
+    command += ["--entry", "tiny"]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | home, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    first, last = (line.split(": ", 1)[1] for line in done.stderr.splitlines() if line.startswith("1/1 tiny "))
+    assert first == "8 points are lacking"
+    return last
 
 
 def about(messages: list[dict[str, Any]], study: str, event: str) -> list[dict[str, Any]]:

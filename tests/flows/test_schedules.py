@@ -2,6 +2,7 @@
 it is deployed.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from deployments.backfill import lacking
 from deployments.schedules import ScheduledRun, ScheduleError, read_schedules
+from tests.tasks.tiny_store import SPEC, answer
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 GOOD = {"study": "smoke", "store": "answers", "cron": "0 2 * * *"}
@@ -67,7 +70,10 @@ def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of
         ({"overrides": [2]}, r"overrides\.0: .*valid string"),
         ({"overrides": ["training.stepz=3"]}, "did you mean 'steps'"),
         ({"name": "a/b"}, "name: .*none of the characters"),
-        ({"when": "now"}, "when: unknown key .*study, store, cron, timezone, overrides, name, wait"),
+        ({"when": "now"}, "when: unknown key .*study, store, cron, after, timezone, overrides, name, wait, tags"),
+        ({"after": "smoke"}, "expected one of `cron: ...` and `after: NAME"),
+        ({"cron": None}, "expected one of `cron: ...` and `after: NAME"),
+        ({"tags": "mine"}, "tags: "),
         ({"study": "smok", "name": "misspelt"}, "did you mean 'smoke'"),
         ({"study": "seeds"}, "this file names other studies, where one study is expected"),
     ],
@@ -84,9 +90,61 @@ def test_what_is_wrong_is_told_with_its_entry(change: dict[str, object], expecte
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     message = refusal(listed(tmp_path, {"study": "smoke"}, "smoke", GOOD, GOOD))
     assert "entry 1 (smoke): store: missing" in message
-    assert "entry 1 (smoke): cron: missing" in message
+    assert "entry 1 (smoke): expected one of `cron: ...` and `after: " in message
     assert "entry 2: found 'smoke'" in message
     assert "'smoke' names 2 entries" in message
+
+
+def test_an_entry_may_follow_another_one_that_is_there_and_not_itself(tmp_path: Path) -> None:
+    full = {"study": "uniform", "store": "answers", "after": "smoke", "name": "full"}
+    found = read_schedules(listed(tmp_path, GOOD, full))
+    assert [entry.when for entry in found] == ["0 2 * * * UTC", "after smoke"]
+    assert "'full': after: no entry 'smoek' (there are: smoke, full)" in refusal(
+        listed(tmp_path, GOOD, full | {"after": "smoek"})
+    )
+    ring = [full | {"after": "last"}, full | {"name": "last", "after": "full"}]
+    assert "'full': after: its chain leads back to 'full', and never begins" in refusal(listed(tmp_path, *ring))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_deployment_has_the_tags_of_its_study_and_of_its_entry_and_a_form_that_explains_itself(
+    tmp_path: Path,
+) -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    from deployments.serve import deployment_of
+    from flows.run_study import run_study
+
+    entry = ScheduledRun(study="smoke", store="s", after="other", overrides=("name=mine",), tags=("team", "mine"))
+    made = deployment_of(entry, tmp_path)
+    assert made.tags == ["diffatlas", "mine", "team"]
+    (trigger,) = made.triggers
+    assert trigger.model_dump(mode="json")["match_related"] == {
+        "prefect.resource.role": "deployment",
+        "prefect.resource.name": "other",
+    }
+    form = parameter_schema(run_study.fn).properties
+    assert [name for name, field in form.items() if not field.get("description")] == []
+    assert form["device"]["enum"] == ["cpu", "cuda", "auto"]
+    shipped = {file.stem for file in (DEPLOYMENTS / "studies").glob("*.yaml") if file.stem != "documents"}
+    assert shipped == set(form["study"]["description"].partition(": ")[2].rstrip(".").replace("\n", " ").split(", "))
+
+
+def test_what_is_lacking_is_asked_of_the_store(tmp_path: Path) -> None:
+    answer(str(tmp_path / "answers"))
+    (tmp_path / "tiny.yaml").write_text(json.dumps(SPEC))
+    full = ScheduledRun(study="tiny.yaml", store="answers", cron="0 2 * * *")
+    grown = full.model_copy(update={"name": "grown", "overrides": ("name=grown", "steps=[1, 3, 5]")})
+    found = list(lacking([full, grown], tmp_path))
+    assert [(one.entry.title, one.points) for one in found] == [("grown", 8)]
+    each = list(lacking([full, grown], tmp_path, [("name=same",), ("name=more", "seeds=3")], ["tiny"]))
+    assert [(one.name, one.parameters["overrides"]) for one in each] == [
+        ("tiny name=more seeds=3", ["name=more", "seeds=3"])
+    ]
+    with pytest.raises(ScheduleError, match="would redefine study 'tiny', which tiny asks for every time; add a name"):
+        list(lacking([full], tmp_path, [("seeds=3",)]))
+    with pytest.raises(ScheduleError, match=r"no entry 'tinny' .there are: tiny, grown"):
+        list(lacking([full, grown], tmp_path, names=["tinny"]))
 
 
 @pytest.mark.parametrize(

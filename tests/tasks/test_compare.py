@@ -520,7 +520,12 @@ def test_a_message_names_what_is_sure_first_and_counts_what_has_no_room() -> Non
     found = moves(compare(points(before), points(after)))
     assert [row["at"]["steps"] for row in found["moved"]] == [2, 5]  # the third is within the noise
     sure, unsure = found["moved"]
-    assert (sure["metric"], sure["verdict"], sure["old"], sure["seeds_after"]) == ("w1", "worse", pytest.approx(0.9967, abs=1e-4), 3)
+    assert (sure["metric"], sure["verdict"], sure["old"], sure["seeds_after"]) == (
+        "w1",
+        "worse",
+        pytest.approx(0.9967, abs=1e-4),
+        3,
+    )
     assert sure["p_corrected"] < 0.05
     assert (unsure["verdict"], unsure["p_corrected"], unsure["reason"]) == ("not testable", None, "one seed")
     assert (found["worse"], found["better"], found["untested"], found["more"]) == (1, 0, 1, 0)
