@@ -1,4 +1,4 @@
-"""Runs what is lacking, now: ``python deployments/backfill.py [--schedules FILE] [--entry NAME] [--each CHANGES]``.
+"""Runs what is lacking: ``python deployments/backfill.py [--entry NAME] [--each CHANGES]``.
 
 Asks the store of every entry of the list, or of those that are named, what a run would compute, and
 where it lacks something starts a run of the entry's deployment and waits for it: after a change of

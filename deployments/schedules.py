@@ -34,7 +34,9 @@ _ONE_OF = "expected one of `cron: ...` and `after: NAME_OF_AN_ENTRY`"
 
 
 class ScheduleError(WrongInput):
-    """A list of runs or of automations that cannot be used. ``str()`` is the whole message; `problems` has one line for each."""
+    """A list of runs or of automations that cannot be used. ``str()`` is the whole message;
+    `problems` has one line for each.
+    """
 
     kind = "wrong-schedules"
 

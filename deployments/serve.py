@@ -74,11 +74,13 @@ def deployment_of(entry: ScheduledRun, folder: Path, work_pool: str | None = Non
     from prefect.types.entrypoint import EntrypointType
 
     from flows.run_study import run_study
+    from flows.telling import FINISHED, POINTS_FAILED
 
     given = entry.parameters(folder)
     ended_well = DeploymentEventTrigger(
         name=f"diffatlas: {entry.title} after {entry.after}",
-        expect={"prefect.flow-run.Completed"},
+        expect={FINISHED},  # Prefect's own event waits for those before it, which its scheduler does not send
+        match={POINTS_FAILED: "0"},
         match_related={"prefect.resource.role": "deployment", "prefect.resource.name": entry.after or ""},
     )
     found = run_study.to_deployment(

@@ -48,7 +48,7 @@ def run_study(
     resources: dict[str, dict[str, float]] | None = None,
     device: Literal["cpu", "cuda", "auto"] = "cpu",
     wait: Annotated[float, Field(ge=0, le=1440)] = 0.0,
-    shard_limit: float | None = None,
+    shard_limit: Annotated[float, Field(gt=0)] | None = None,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 

@@ -6,9 +6,10 @@ Telling never decides about a run: whatever goes wrong here is a line in its log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
@@ -33,6 +34,10 @@ FAILED = "diffatlas.study.failed"
 
 MOVED = "diffatlas.metric.moved"
 """Numbers are not what they were before the run; `tasks.compare.told` says which it names."""
+
+POINTS_FAILED = "diffatlas.points-failed"
+"""Label of the resource of `FINISHED`: how many, as text; triggers can match labels and no payload.
+"""
 
 _LONGEST = 2000  # characters of a reason
 _REASONS = 10
@@ -72,7 +77,8 @@ def end_told(request: RunRequest) -> Iterator[Callable[[Outcome], None]]:
 def _tell_end(outcome: Outcome) -> None:
     counts = {"computed": outcome.computed, "trained": outcome.trained, "committed": outcome.committed}
     about = {**counts, "failed": len(outcome.failed), "snapshot": outcome.snapshot, "report": outcome.report}
-    _emit(FINISHED, outcome.study, outcome.store, {**about, "moved": outcome.moved})
+    labels = {POINTS_FAILED: str(len(outcome.failed))}
+    _emit(FINISHED, outcome.study, outcome.store, {**about, "moved": outcome.moved}, labels)
     if outcome.failed:
         reasons = sorted(set(outcome.failed.values()))
         first = "\n".join(reason.strip().split("\n")[0] for reason in reasons[:_REASONS])
@@ -99,12 +105,13 @@ def _name(request: RunRequest) -> str:
         return Path(request.study).stem
 
 
-def _emit(event: str, study: str, store: str, payload: Spec) -> None:
+def _emit(event: str, study: str, store: str, payload: Spec, labels: Mapping[str, str] = MappingProxyType({})) -> None:
     """Hand an event over to Prefect, which sends it besides what the run does."""
     resource = {
         "prefect.resource.id": f"diffatlas.study.{study}",
         "prefect.resource.name": study,
         "diffatlas.store": store,
+        **labels,
     }
     emit_event(event, resource, payload={"study": study, "store": store, **payload})
 

@@ -356,6 +356,7 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
 def backfilled(folder: Path, url: str, changes: list[str]) -> str:
     """What was said of the one run that was lacking, and has failed."""
     home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
+    home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, str(SERVE.with_name("backfill.py")), "--schedules", "schedules.yaml"]
     for each in ("name=same formulations=[edm,vp]", " ".join(changes)):
         command += ["--each", each]

@@ -1,0 +1,175 @@
+"""The files under `deployments/` that no test can run, read by their linters, and beyond: what a
+linter does not know about us.
+
+Of KubeRay's objects the parts that we use are written down here, strictly; their pod templates are
+held against Kubernetes' own schema. KubeRay's own definitions come in no package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from ruamel.yaml import YAML
+
+DEPLOYMENTS = Path(__file__).resolve().parents[1] / "deployments"
+KUBERNETES = "1.34"
+SECRET = re.compile(r"PASSWORD|TOKEN|AUTH_STRING|CONNECTION_URL")
+NO_SECRET = {"token"}  # a mode
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [found for found in YAML(typ="safe", pure=True).load_all(text) if found]
+
+
+def containerfile(text: str) -> list[str]:
+    """hadolint, and no root at the end."""
+    program = shutil.which("hadolint") or str(Path(sys.executable).with_name("hadolint"))
+    command = [program, "--no-color", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+    users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
+    return (done.stdout + done.stderr).splitlines() + (
+        [] if users and users[-1] not in {"0", "root"} else ["runs as root"]
+    )
+
+
+def compose(text: str) -> list[str]:
+    """The specification, with variables replaced as compose does; what is open, and what is told."""
+    from compose_spec import PyCompose
+
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    replaced = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"\$\{\w+:\?[^}]*\}", "given", text))
+    (found,) = documents(replaced)
+    (plain,) = documents(text)
+    try:
+        PyCompose.from_json(json.dumps(found)).to_spec()
+    except ValueError as error:
+        return [str(error)]
+    problems = (
+        [] if required >= {"POSTGRES_PASSWORD", "PREFECT_PASSWORD", "RAY_TOKEN"} else ["a password is not asked for"]
+    )
+    for name, service in plain["services"].items():
+        problems += [
+            f"{name}: {port} is open" for port in service.get("ports", []) if not port.startswith("127.0.0.1:")
+        ]
+        problems += [f"{name}: can write its root" for _ in [0] if not service.get("read_only")]
+        problems += [f"{name}: {lacking} is not there" for lacking in _unknown(service, plain)]
+        for key, value in service.get("environment", {}).items():
+            if SECRET.search(key) and "${" not in str(value) and value not in NO_SECRET:
+                problems.append(f"{name}: {key} is written down")
+    return problems
+
+
+def _unknown(service: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
+    yield from (name for name in service.get("networks", []) if name not in whole["networks"])
+    yield from (name for name in service.get("depends_on", []) if name not in whole["services"])
+    volumes = [volume.split(":")[0] for volume in service.get("volumes", [])]
+    yield from (name for name in volumes if name not in whole["volumes"])
+
+
+def ray_cluster(text: str) -> list[str]:
+    """Ray's own schema; tokens on every node."""
+    import ray.autoscaler
+
+    schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
+    (found,) = documents(text)
+    problems = [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(found)]
+    starts = [line for key in ("head", "worker") for line in found[f"{key}_start_ray_commands"] if "ray start" in line]
+    return problems + [f"without a token: {line}" for line in starts if "RAY_AUTH_MODE=token" not in line]
+
+
+def _of(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+_TEXT, _COUNT, _ANY = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+_STARTED = {"type": "object", "additionalProperties": _TEXT}
+_GROUP = {"rayStartParams": _STARTED, "template": _ANY}
+_CLUSTER = _of(
+    rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+    authOptions={**_of(mode={"const": "token"}), "required": ["mode"]},
+    headGroupSpec={**_of(**_GROUP), "required": ["template"]},
+    workerGroupSpecs={
+        "type": "array",
+        "items": {
+            **_of(**_GROUP, groupName=_TEXT, replicas=_COUNT, minReplicas=_COUNT, maxReplicas=_COUNT),
+            "required": ["groupName", "template"],
+        },
+    },
+) | {"required": ["rayVersion", "authOptions", "headGroupSpec"]}
+_JOB = _of(
+    entrypoint=_TEXT,
+    submissionMode={"enum": ["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"]},
+    shutdownAfterJobFinishes={"type": "boolean"},
+    ttlSecondsAfterFinished=_COUNT,
+    activeDeadlineSeconds=_COUNT,
+    backoffLimit=_COUNT,
+    rayClusterSpec=_CLUSTER,
+) | {"required": ["entrypoint", "rayClusterSpec"]}
+KUBERAY = {
+    kind: _of(apiVersion={"const": "ray.io/v1"}, kind={"const": kind}, metadata=_ANY, spec=spec)
+    | {"required": ["spec"]}
+    for kind, spec in (("RayCluster", _CLUSTER), ("RayJob", _JOB))
+}
+
+
+def manifest(text: str) -> list[str]:
+    """Kubernetes' schema, made strict; every pod restricted; secrets by reference."""
+    from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
+
+    problems: list[str] = []
+    for found in documents(text):
+        kind = found.get("kind", "")
+        templates = list(pods(found))
+        if kind in KUBERAY:
+            problems += [error.message for error in jsonschema.Draft7Validator(KUBERAY[kind]).iter_errors(found)]
+            checked = [{"apiVersion": "v1", "kind": "PodTemplate", "template": template} for template in templates]
+        else:
+            checked = [found]
+        for one in checked:
+            try:
+                validate(one, KUBERNETES, strict=True)
+            except (ValidationError, SchemaNotFoundError) as error:
+                problems.append(f"{kind}: {error.message}")
+        problems += [f"{kind}: {problem}" for template in templates for problem in _open(template["spec"])]
+        problems += ["a secret is written down"] * (kind == "Secret")
+    return problems
+
+
+def pods(found: Any) -> Iterator[dict[str, Any]]:
+    """Templates of pods, wherever they stand."""
+    if isinstance(found, dict):
+        if "containers" in found.get("spec", {} if isinstance(found.get("spec"), dict) else ()):
+            yield found
+        for value in found.values():
+            yield from pods(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from pods(value)
+
+
+def _open(pod: dict[str, Any]) -> Iterator[str]:
+    """What a restricted pod may not."""
+    context = pod.get("securityContext", {})
+    if not context.get("runAsNonRoot") or context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        yield "a pod may run as root, or without seccomp"
+    volumes = {volume["name"] for volume in pod.get("volumes", [])}
+    for container in pod["containers"]:
+        wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        if container.get("securityContext") != wanted:
+            yield f"{container['name']}: expected {wanted}"
+        if "memory" not in container.get("resources", {}).get("limits", {}):
+            yield f"{container['name']}: no limit of memory"
+        for one in container.get("env", []):
+            if SECRET.search(one["name"]) and "valueFrom" not in one and "$(" not in one["value"]:
+                yield f"{container['name']}: {one['name']} is written down"
+        for mount in container.get("volumeMounts", []):
+            if mount["name"] not in volumes | {"data"}:  # a claim of a StatefulSet
+                yield f"{container['name']}: no volume {mount['name']}"
