@@ -156,7 +156,7 @@ class SharedBoard:
             sum(total.points for total in totals.values()),
             min(work / self._all, 1.0),
             tuple(
-                Running(self._names.get(run, ""), min(total.work / max(self._planned.get(run, 0.0), 1e-9), 1.0))
+                Running(self._names.get(run, ""), self._fraction(run, total), total.running)
                 for run, total in totals.items()
                 if run not in self._ended
             ),
@@ -164,6 +164,9 @@ class SharedBoard:
                 {run: Heard(total.work, total.heard, total.running) for run, total in totals.items()}, self._ended
             ),
         )
+
+    def _fraction(self, run: Run, total: Total) -> float:
+        return min(total.work / max(self._planned.get(run, 0.0), 1e-9), 1.0)
 
     def _totals(self) -> dict[Run, Total]:
         """Of every task run: what this actor heard, and what those before it knew, if it has not

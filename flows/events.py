@@ -42,6 +42,7 @@ class Running:
 
     name: str  # its stage and its shard
     fraction: float  # of its planned work
+    seconds: float  # since it was taken up
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from rich.progress import (
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
 )
 from rich.table import Column
 
@@ -49,7 +48,7 @@ class Display:
             TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True)),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TimeElapsedColumn(),
+            TextColumn("{task.fields[elapsed]}"),
             TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
@@ -100,7 +99,7 @@ class Display:
         plan, shards = event.plan, event.shards
         self._cells, self._points, self._shards = sum(s.trained for s in shards), plan.missing, len(shards)
         self._begun = time.monotonic()
-        self._task = self._bar.add_task("starting", total=1.0, left="")
+        self._task = self._bar.add_task("starting", total=1.0, elapsed="", left="")
         if self._console.is_terminal:
             self._bar.start()
         self._say(
@@ -115,15 +114,17 @@ class Display:
         self._left = event.left
         text = f"cells {event.cells:.0f}/{self._cells}  points {event.points:.0f}/{self._points}"
         left = "" if event.left is None else f"about {clock(event.left)} left"
-        self._bar.update(self._task, completed=event.fraction, description=text, left=left)
+        elapsed = clock(time.monotonic() - self._begun)
+        self._bar.update(self._task, completed=event.fraction, description=text, elapsed=elapsed, left=left)
         for line in self._lines[len(event.running) :]:
             self._bar.remove_task(line)
         del self._lines[len(event.running) :]
         while len(self._lines) < len(event.running):
-            self._lines.append(self._bar.add_task("", total=1.0, left=""))
+            self._lines.append(self._bar.add_task("", total=1.0, elapsed="", left=""))
         for line, run in zip(self._lines, event.running, strict=True):
             name = run.name if len(run.name) <= _NAME else run.name[: _NAME - 1] + "…"
-            self._bar.update(line, completed=run.fraction, description="  " + name.replace("[", r"\["))
+            text = "  " + name.replace("[", r"\[")
+            self._bar.update(line, completed=run.fraction, description=text, elapsed=clock(run.seconds))
 
     def _tell_done(self, event: ShardDone) -> None:
         self._done += 1

@@ -58,9 +58,9 @@ def test_a_shard_that_is_done_is_told_with_the_time_that_is_left(
     with Display() as display:
         display(Started(plan, (trained, exact), 2, ("nobody asks for this",)))
         clock[0] = 10.0  # workers have started
-        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0),), None))
+        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0, 1.0),), None))
         clock[0] = 30.0
-        display(Progressed(25.0, 1, 5, 0.25, (Running("sweep uniform: exact on edm", 0.5),), 60.0))
+        display(Progressed(25.0, 1, 5, 0.25, (Running("sweep uniform: exact on edm", 0.5, 2.0),), 60.0))
         display(ShardSwept(1, exact, lost_sweep(exact, "dead")))
         display(ShardDone(1, exact))
     captured = capsys.readouterr()

@@ -105,7 +105,7 @@ def test_a_run_tells_how_far_it_is_while_it_goes_on(tmp_path: Path, monkeypatch:
         live(Started(plan, shards, 1, ()))
         first = json.loads(told("--store", uri, "--json"))["run"]
         assert (first["shards"], first["shards_done"], first["points"]) == (len(shards), 0, plan.missing)
-        live(Progressed(1.0, 1, 3, 0.25, (Running("train uniform: edm x2", 0.5),), 75.0))
+        live(Progressed(1.0, 1, 3, 0.25, (Running("train uniform: edm x2", 0.5, 2.0),), 75.0))
         monkeypatch.setattr(live, "_written", 0.0)  # a second later
         live(ShardDone(0, shards[0]))
         text = told("--store", uri)
