@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import (
@@ -46,6 +46,7 @@ from tasks.results.stored import is_recorded, record
 from tasks.stages import Opaque, commit
 
 if TYPE_CHECKING:
+    from flows.pages import Pages
     from tasks.plan import Plan
     from tasks.store import Coordinator, Rows, Store
 
@@ -149,41 +150,43 @@ class RunLog:
 class Artifacts:
     """Progress, summary, address of the report and what moved, in Prefect's pages."""
 
-    def __init__(self, study: str, metrics: list[str]) -> None:
-        self._study, self._metrics = study, metrics
-        self._progress: UUID | None = None
+    def __init__(self, study: str, metrics: list[str], pages: Pages) -> None:
+        self._study, self._metrics, self._pages = study, metrics, pages
+        self._about: dict[str, Any] = {"description": f"study {study}"}
+        self._progress: Any = None  # the artifact's id
         self._last_update = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        about: dict[str, Any] = {"description": f"study {self._study}"}
         match event:
             case Started():
-                created: Any = create_progress_artifact(0.0, key=self._key("progress"), **about)
-                self._progress = created
+                self._update(0.0)
             case Progressed() if time.monotonic() - self._last_update > _ARTIFACT_SECONDS:
                 self._update(100 * event.fraction)
             case Swept():
                 self._update(100.0)
             case Reported():
                 records = summary_records(event.answers.points, self._metrics)
-                create_table_artifact(records, key=self._key("summary"), **about)
-                create_link_artifact(
-                    event.page.resolve().as_uri(),
-                    link_text=str(event.page),
-                    key=self._key("report"),
-                    description="the report",
-                )
+                self._tell("summary", partial(create_table_artifact, records, **self._about))
+                page = event.page.resolve().as_uri()
+                link = partial(create_link_artifact, page, link_text=str(event.page), description="the report")
+                self._tell("report", link)
             case Compared():
-                create_markdown_artifact(
-                    f"{event.summary}\n\n```\n{_as_text(event)}\n```\n",
-                    key=self._key("moved"),
-                    description=f"study {self._study}: what moved since snapshot {event.since}",
-                )
+                about = f"study {self._study}: what moved since snapshot {event.since}"
+                text = f"{event.summary}\n\n```\n{_as_text(event)}\n```\n"
+                self._tell("moved", partial(create_markdown_artifact, text, description=about))
 
     def _update(self, percent: float) -> None:
-        assert self._progress is not None  # noqa: S101 - a run starts before it progresses
         self._last_update = time.monotonic()
-        update_progress_artifact(self._progress, round(percent, 1))
+        self._pages.tell("progress", partial(self._tell_progress, round(percent, 1)))
+
+    def _tell_progress(self, percent: float) -> None:
+        if self._progress is None:
+            self._progress = create_progress_artifact(percent, key=self._key("progress"), **self._about)
+        else:
+            update_progress_artifact(self._progress, percent)
+
+    def _tell(self, what: str, create: Callable[..., object]) -> None:
+        self._pages.tell(what, partial(create, key=self._key(what)))
 
     def _key(self, what: str) -> str:
         safe = "".join(c if c.isalnum() else "-" for c in self._study.lower()).strip("-")

@@ -61,6 +61,7 @@ from tasks.work.code import OtherCode, code_here, own_modules
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flows.pages import Pages
     from tasks.plan import Plan, Shard
     from tasks.work.code import Code
 
@@ -71,7 +72,7 @@ ends, also while a commit goes on.
 """
 
 
-def run(request: RunRequest) -> Outcome:
+def run(request: RunRequest, pages: Pages) -> Outcome:
     """Plan, compute what is missing, draw the page, and compare with the last run. Called in a
     flow.
     """
@@ -90,8 +91,9 @@ def run(request: RunRequest) -> Outcome:
         code = code_here(own_modules(study))
         started = {**_started(), "code": code.digest}
         committer = Committer(study.name, store, coordinator, started, Answers(store).train_seconds(), emit)
-        artifacts = Artifacts(study.name, [metric.column for metric in study.metrics])
-        emit.add(committer, tally, RunLog(), artifacts, MovesTold(request.store), live, display)
+        artifacts = Artifacts(study.name, [metric.column for metric in study.metrics], pages)
+        emit.add(committer, tally, RunLog(), MovesTold(request.store), live, display, artifacts)
+        pages.warn_with(emit)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
         emit(Planned(plan))
         if plan.jobs:
@@ -101,6 +103,8 @@ def run(request: RunRequest) -> Outcome:
     page = Path(request.report) if request.report else default_page(study.name)
     report(study.name, Opaque(answers), Opaque(page))
     emit(Reported(answers, page))
+    moved = _moved(store, answers, before, emit)
+    pages.close()
     return Outcome(
         study.name,
         request.store,
@@ -110,7 +114,8 @@ def run(request: RunRequest) -> Outcome:
         tally.committed,
         _failed(answers),
         str(page),
-        _moved(store, answers, before, emit),
+        moved,
+        pages.untold,
     )
 
 

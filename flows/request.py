@@ -54,6 +54,7 @@ class Outcome:
     failed: Mapping[str, str]  # point id: reason, of the whole study
     report: str
     moved: str  # what changed since the study was last run, in one sentence; empty the first time
+    untold: str = ""  # what Prefect's pages lack, in one sentence
 
 
 class PointsHaveFailed(DiffatlasError):

@@ -81,8 +81,10 @@ def run_study(
             is looked for; by default ten times what is planned, and ten at least.
     """
     from flows.orchestration import run
+    from flows.pages import Pages
     from flows.telling import end_told
 
+    pages = Pages()
     changes, requested = tuple(overrides or ()), resources or {}
     request = RunRequest(
         study,
@@ -100,9 +102,14 @@ def run_study(
         wait,
         shard_limit,
     )
-    with end_told(request) as tell:
-        outcome = run(request)
-        tell(outcome)
+    try:
+        with end_told(request) as tell:
+            outcome = run(request, pages)
+            tell(outcome)
+    except BaseException as error:
+        pages.end_with(error)
+        raise
+    pages.end_with(outcome)
     text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
     if outcome.failed:
         failed = f"{len(outcome.failed)} points failed; {text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flows.request import Outcome, PointsHaveFailed, RunRequest
@@ -15,10 +16,18 @@ def start(request: RunRequest) -> Outcome:
         DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that
             ended it as it is.
     """
-    with prefect_server(_import_the_flow):
+    with prefect_server(_import_the_flow) as url:
+        from flows.pages import ServerGone, lacking
         from flows.run_study import run_study
 
-        state: Any = run_study(**request.parameters(), return_state=True)
+        try:
+            state: Any = run_study(**request.parameters(), return_state=True)
+        except ServerGone as gone:  # the engine could not tell how the flow ended
+            if isinstance(gone.ended, BaseException):
+                raise gone.ended from None
+            if gone.ended is None:
+                raise
+            return replace(gone.ended, untold=lacking(url))
         result = state.result(raise_on_failure=False)
         if isinstance(result, Outcome):
             return result

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect_ray import RayTaskRunner
+
+from flows.services.queues import deliver
 
 TOLD_SECONDS = 5.0
 """How long a worker tries to tell Prefect what became of a task run, before it gives its answer all
 the same.
 """
+
+TOLD_AGAIN_SECONDS = 0.5
+"""The same for a worker whose last attempt was in vain: work does not wait for a server that is
+gone.
+"""
+
+
+_patience = TOLD_SECONDS
 
 
 class TellingRayTaskRunner(RayTaskRunner):  # type: ignore[misc] # prefect-ray has no types
@@ -24,6 +32,6 @@ class TellingRayTaskRunner(RayTaskRunner):  # type: ignore[misc] # prefect-ray h
     @staticmethod
     def _run_prefect_task(*upstream_ray_obj_refs: Any, **arguments: Any) -> Any:
         state = RayTaskRunner._run_prefect_task(*upstream_ray_obj_refs, **arguments)  # noqa: SLF001 - what is extended
-        EventsWorker.drain_all(timeout=TOLD_SECONDS)
-        APILogWorker.drain_all(timeout=TOLD_SECONDS)
+        global _patience  # noqa: PLW0603 - of this worker's process, whatever task it runs
+        _patience = TOLD_SECONDS if deliver(_patience) else TOLD_AGAIN_SECONDS
         return state

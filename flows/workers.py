@@ -36,7 +36,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from flows.attempts import Attempt, NothingEnded, of_a_machine, of_other_code, reason_of
 from flows.board import SharedBoard
 from flows.events import GivenUp, ShardSwept, ShardTrained, TriedAgain
+from flows.pages import briefly
 from flows.resources import Claims, options
+from flows.services import check_ray
 from flows.task_runner import TellingRayTaskRunner
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
@@ -122,6 +124,8 @@ class Workers:
             with _signals_as_raised():
                 ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_POLL_SECONDS)
                 waiting()
+            if not ready:
+                check_ray()
             patience = _PATIENCE * max(handed.seconds for handed in self._waiting.values()) + _GRACE_SECONDS
             for reference in ready:
                 yield from self._answer(self._waiting.pop(reference))
@@ -183,6 +187,7 @@ class Workers:
             with _signals_as_raised():
                 answer = handed.future.result().content
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
+            check_ray()
             yield from self._unanswered(handed, error)
             return
         if isinstance(answer, TrainingAnswer):
@@ -256,7 +261,7 @@ def _record_crash(task_run: UUID, stage: Task[..., Any], shard: Shard, reason: s
     """
     name = f"{stage.name}: {shard.name}"
     try:
-        with get_client(sync_client=True) as client:
+        with briefly(), get_client(sync_client=True) as client:
             try:
                 client.read_task_run(task_run)
             except ObjectNotFound:
@@ -273,7 +278,7 @@ def _record_end(reason: str) -> None:
     """
     unfinished = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     try:
-        with get_client(sync_client=True) as client:
+        with briefly(), get_client(sync_client=True) as client:
             for run in client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)])),
                 task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unfinished)),

@@ -92,6 +92,8 @@ def _ended(member: CollectedStudy, store: str, outcome: Outcome | None, page: Pa
     else:
         path = Path(outcome.report)
         message = f"{outcome.computed} points computed, {outcome.trained} cells trained"
+        if outcome.untold:
+            err.print(outcome.untold, markup=False)
     for line in failure_lines(points, 5):
         err.print(line, markup=False)
     return Ended(member.study.name, FAILED if counts["failed"] else 0, message, dict(counts), page=str(path))

@@ -180,6 +180,8 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
         )
         if outcome.moved:
             err.print(f"since the last run: {outcome.moved}", markup=False)
+        if outcome.untold:
+            err.print(outcome.untold, markup=False)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     if failed := failure_lines(points):
         for line in failed:

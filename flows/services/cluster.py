@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ from flows.services.token import check_token, own_token, token_found
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shards return metrics and a few samples; Ray's default is 30 % of the machine's memory."""
+
+HEAD_SECONDS = 20.0
+"""How long a distant head may be away; Ray ends this process after a minute."""
+
+_LOOK_SECONDS, _PROBE_SECONDS = 5.0, 2.0
 
 
 @contextmanager
@@ -75,10 +81,12 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
             _held.pop()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Held:
     address: str
     ours: bool
+    looked: float = 0.0
+    missing_since: float | None = None
 
 
 _held: list[_Held] = []
@@ -88,6 +96,65 @@ _held: list[_Held] = []
 def ray_is_ours() -> bool:
     """Whether the Ray of the open block of `ray_cluster` is a local one that the block has started."""
     return _held[-1].ours
+
+
+def check_ray() -> None:
+    """Look whether the head of the Ray of the open block still lives, and the daemon through which
+    this process reaches it.
+
+    Asked for while a run waits for its workers: Ray itself says nothing for a minute, and then ends
+    this process. One of our own is known to be dead at once; a distant one that does not answer may
+    be started again for `HEAD_SECONDS`.
+
+    Raises:
+        ServiceUnavailable: it is gone.
+    """
+    held = _held[-1]
+    now = time.monotonic()
+    if held.ours:
+        dead = _dead_daemons()
+    elif now - held.looked < _LOOK_SECONDS:
+        return
+    else:
+        dead = _silent_daemons(held.address)
+    held.looked = now
+    if not dead:
+        held.missing_since = None
+        return
+    held.missing_since = now if held.missing_since is None else held.missing_since
+    if held.ours or now - held.missing_since >= HEAD_SECONDS:
+        waited = "" if held.ours else f" for {now - held.missing_since:.0f} s"
+        raise ServiceUnavailable(
+            f"The head of the Ray cluster at {held.address} is gone ({dead}{waited}). What is committed stays; run the same "
+            "command again to go on" + ("." if held.ours else ", when the cluster is there again.")
+        )
+
+
+def _dead_daemons() -> str:
+    from ray._private.worker import global_worker
+
+    node: Any = global_worker.node
+    return ", ".join(f"{name} ended" for name, _ in node.dead_processes() if name in {"gcs_server", "raylet"})
+
+
+def _silent_daemons(address: str) -> str:
+    from ray._private.worker import global_worker
+
+    host, _, port = address.rpartition(":")
+    node: Any = global_worker.node  # None for a client (ray://), whose server looks after the rest
+    places: dict[str, Any] = {f"{address} does not answer": (host.strip("[]"), int(port))} if node is not None else {}
+    if node is not None:
+        places["the raylet of this machine does not answer"] = node.raylet_socket_name.removeprefix("unix://")
+    found = []
+    for what, place in places.items():
+        family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+            probe.settimeout(_PROBE_SECONDS)
+            try:
+                probe.connect(place)
+            except OSError:
+                found.append(what)
+    return ", ".join(found)
 
 
 @contextmanager

@@ -26,8 +26,12 @@ from flows.services.database import DATABASE, TEMPLATE, begin_with, keep
 from flows.services.environment import QUIET_ENVIRONMENT, quiet_environment, temporary_environment
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, STOP_SECONDS, end_orphans, run_folder
+from flows.services.queues import delivered
 from flows.services.signals import signals_deferred
 from tasks.home import home
+
+DELIVERY_SECONDS = 15.0
+"""How long a run waits at its end for a configured server to take what is queued for it."""
 
 SERVER_START_SECONDS = 90.0
 """The migrations of a fresh database take 5 s on a calm machine and half a minute on a loaded one.
@@ -87,9 +91,8 @@ def prefect_server(meanwhile: Callable[[], object] = _nothing) -> Iterator[str]:
         stack.enter_context(
             temporary_settings(updates={PREFECT_API_URL: url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False})
         )
-        if configured is None:
-            stack.callback(_deliver_logs_and_events)
-        else:
+        stack.enter_context(delivered(STOP_SECONDS if configured is None else DELIVERY_SECONDS))
+        if configured is not None:
             check_configured_server(url)
         yield url
 
@@ -98,20 +101,6 @@ def _without_proxy(host: str) -> dict[str, str]:
     """Return the variables that keep requests to `host` from going through a configured proxy."""
     names = ("no_proxy", "NO_PROXY")
     return {name: ",".join(filter(None, (os.environ.get(name), host))) for name in names}
-
-
-def _deliver_logs_and_events() -> None:
-    """Send what Prefect has queued while its server is still there.
-
-    Prefect would do so when the interpreter ends, when our server is gone: the last lines and
-    states would be lost, with a complaint on stderr, after more than a minute of attempts.
-    """
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    with signals_deferred():
-        EventsWorker.drain_all(timeout=STOP_SECONDS)
-        APILogWorker.drain_all(timeout=STOP_SECONDS)
 
 
 def check_configured_server(url: str) -> None:
