@@ -37,7 +37,7 @@ def delivered(seconds: float) -> Iterator[None]:
 
     active: Any = services._active_services  # noqa: SLF001 - there is no other way to give up
     logging.raiseExceptions, before = False, logging.raiseExceptions
-    for name in ("EventsWorker", "APILogWorker"):
+    for name in ("EventsWorker", "APILogWorker", "prefect._internal.concurrency"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
