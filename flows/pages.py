@@ -44,6 +44,8 @@ class ServerGone(ServiceUnavailable):
     `ended` is what the flow had come to by then: its outcome, the error that ended it, or None.
     """
 
+    kind = "server-gone"
+
     def __init__(self, text: str, ended: Outcome | BaseException | None) -> None:
         super().__init__(text)
         self.ended = ended

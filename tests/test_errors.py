@@ -15,6 +15,7 @@ from deployments.schedules import ScheduleError
 from diffusion.errors import DiffatlasError
 from diffusion.registry import NotAllowed, UnknownName
 from flows.exit_codes import exit_code_of
+from flows.pages import ServerGone
 from flows.request import Outcome, PointsHaveFailed
 from tasks.study import StudyError
 
@@ -35,6 +36,7 @@ WITH_PARTS = [
     UnknownName("sampler", "huen", ["euler", "heun"], "(no such module)"),
     NotAllowed("sampler", "mine:Heun", "the module 'mine' is not imported"),
     PointsHaveFailed("1 points failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
+    ServerGone("gone", None),
 ]
 """One of each class that is made of something else than its message."""
 

@@ -11,8 +11,8 @@ started, both on 127.0.0.1 only, and they end with us, whatever ends us:
 | SIGKILL, out of memory  | sees a pipe close and ends within 2 s    | the next start ends what is left of it        |
 
 `server` and `cluster` hold the two services, `token` says whom Ray lets in, `server_process` is the
-program of the temporary server, `database` what that begins with, `orphans` what ends the rest of a
-killed run, `signals` and `environment` what both services need.
+program of the temporary server, `database` what that begins with, `queues` what is queued for it,
+`orphans` what ends the rest of a killed run, `signals` and `environment` what both services need.
 
 Neither `prefect` nor `ray` is imported with this package: both read their environment when
 imported, and `quiet_environment` has to come first.

@@ -67,9 +67,12 @@ _NOT_OURS = (icechunk.IcechunkError, icechunk.ConflictError, OSError, zarr.error
 _CODECS = (RuntimeError, ValueError, KeyError, TypeError, OverflowError, IndexError)  # on bytes that are not theirs
 
 _REMEDIES = (
-    (("No space left", "os error 28", "StorageFull"), "make room on that disk and run the same command again"),
     (
-        ("Permission denied", "os error 13", "Read-only file system", "os error 30"),
+        ("No space left", "os error 28", "StorageFull", "Disk quota exceeded", "os error 122"),
+        "make room on that disk and run the same command again",
+    ),
+    (
+        ("Permission denied", "os error 13", "Read-only file system", "os error 30", "not permitted", "os error 1)"),
         "make it writable, or use another store",
     ),
     (("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"), "look at the credentials (AWS_* or ~/.aws)"),

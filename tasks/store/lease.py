@@ -8,8 +8,9 @@ no clock ends it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
+from uuid import uuid4
 
 from tasks.plain import Spec
 from tasks.store.errors import StoreUnavailable
@@ -84,6 +85,43 @@ class Lease:
         now, _ = self.read()
         if now is not None and now.token == me.token:
             self._ask("delete_object")
+
+    def probe(self, prefix: str) -> Lease:
+        """An object under `prefix` that nobody else knows of."""
+        return replace(self, key=f"{prefix}/probe-{uuid4().hex}")
+
+    def broken_promises(self) -> list[str]:
+        """Which conditions of a put the server ignores, found with this object, which is taken away
+        again.
+
+        What it holds after each put is looked at, not what the server says: an answer may be lost
+        and the put be sent twice.
+        """
+        try:
+            self._put(b"1", IfNoneMatch="*")
+            body, version = self._look()
+            if body != b"1":
+                raise LeaseError("the server takes no conditional put of a new object")
+            ignored = []
+            self._put(b"2", IfNoneMatch="*")
+            if self._look()[0] != b"1":
+                ignored.append("If-None-Match")
+                self._put(b"1")
+                version = self._look()[1]
+            self._put(b"3", IfMatch=version)
+            if self._look()[0] != b"3":
+                raise LeaseError("the server refuses a put whose condition (If-Match) is met")
+            self._put(b"4", IfMatch=version)
+            return ignored if self._look()[0] == b"3" else [*ignored, "If-Match"]
+        finally:
+            self._ask("delete_object")
+
+    def _put(self, body: bytes, **condition: object) -> None:
+        self._ask("put_object", Body=body, **condition)
+
+    def _look(self) -> tuple[bytes | None, str | None]:
+        answer = self._ask("get_object")
+        return (None, None) if answer is None else (answer["Body"].read(), answer["ETag"])
 
     def _ask(self, what: Literal["put_object", "get_object", "delete_object"], **more: object) -> Spec | None:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.failpoints import failpoint
-from tasks.store.errors import StoreLocked, speaking
+from tasks.store.errors import StoreLocked, StoreUnavailable, speaking
 from tasks.store.holder import Holder
 from tasks.store.lease import Lease
 from tasks.store.storage import Place
@@ -74,6 +74,8 @@ def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
 
     Raises:
         StoreLocked: another coordinator has the lock.
+        StoreUnavailable: the place cannot be locked, or its server does not keep what a store rests
+            on.
     """
     with (_hold_folder if place.folder is not None else _hold_lease)(place, Holder.me(), force=force) as held:
         failpoint("lock.taken")
@@ -169,6 +171,11 @@ def shared_between_hosts(folder: Path, mounts: Path = Path("/proc/self/mounts"))
 def _hold_lease(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
     with speaking(place.uri, "take its lease"):
         lease = Lease.of(place)
+        if ignored := lease.probe(place.prefix).broken_promises():
+            raise StoreUnavailable(
+                f"store {place.uri}: its server ignores {' and '.join(ignored)} of a put, without which a commit can be lost "
+                "without a word; use a server that honours conditional puts"
+            )
         before = None
         if not lease.take(me):
             before, version = lease.read()

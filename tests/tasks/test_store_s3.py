@@ -1,5 +1,9 @@
 """A store on object storage: a real S3 server over HTTP, in a process of its own."""
 
+import contextlib
+import http.client
+import http.server
+import itertools
 import os
 import socket
 import subprocess
@@ -9,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from icechunk import Session
@@ -226,6 +231,88 @@ def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
             monkeypatch.setenv(name, value)
     with pytest.raises(StoreUnavailable, match=expected):
         Store.create(s3)
+
+
+class _Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to the S3 server, without the headers of `strips`, and answers every
+    `fails`-th with 503.
+    """
+
+    protocol_version = "HTTP/1.1"
+    target, strips, fails, seen = "", (), 0, itertools.count(1)
+
+    def pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.fails and next(_Proxy.seen) % self.fails == 0:
+            status, headers, answer, length = 503, [], b"", "0"
+        else:
+            sent = {name: value for name, value in self.headers.items() if name.lower() not in self.strips}
+            connection = http.client.HTTPConnection(urlsplit(self.target).netloc, timeout=30)
+            connection.request(self.command, self.path, body, sent)
+            got = connection.getresponse()
+            answer, status = got.read(), got.status
+            headers = [(n, v) for n, v in got.getheaders() if n.lower() not in ("transfer-encoding", "content-length")]
+            length = got.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(answer))
+            connection.close()
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on  # noqa: N815 - as the base class finds them
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def proxy(server: str, strips: tuple[str, ...] = (), fails: int = 0) -> Iterator[str]:
+    handler = type("Handler", (_Proxy,), {"target": server, "strips": strips, "fails": fails})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as between:
+        threading.Thread(target=between.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{between.server_address[1]}"
+        finally:
+            between.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("strips", "named"),
+    [
+        (("if-match",), "If-Match"),
+        (("if-none-match",), "If-None-Match"),
+        (("if-match", "if-none-match"), "and If-Match"),
+    ],
+)
+def test_a_server_that_ignores_a_condition_is_refused_before_anything_is_written(
+    s3: str, server: str, monkeypatch: pytest.MonkeyPatch, strips: tuple[str, ...], named: str
+) -> None:
+    with proxy(server, strips) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        with pytest.raises(StoreUnavailable, match=f"its server ignores .*{named}"):
+            Store.create(s3)
+    found = (
+        boto3.session.Session()
+        .client("s3", endpoint_url=server)
+        .list_objects_v2(Bucket=BUCKET, Prefix=Place(s3).prefix)
+    )
+    assert found["KeyCount"] == 0
+
+
+def test_commits_survive_a_server_that_fails_every_tenth_time(
+    s3: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxy(server, fails=10) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        store = Store.create(s3)
+        with store.coordinate() as coordinator:
+            made = [coordinator.commit(Rows(points=[point(i)]), f"number {i}", {}) for i in range(5)]
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
+    store = Store.open(s3)
+    assert Answers(store).points["w1"].values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [entry["snapshot"] for entry in store.history()][:5] == made[::-1]
 
 
 def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
