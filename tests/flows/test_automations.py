@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from deployments.automations import SHIPPED_AUTOMATIONS, Told, read_automations
 from deployments.schedules import ScheduleError
-from flows.telling import FAILED, FINISHED, MOVED
+from flows.request import RunRequest
+from flows.telling import FAILED, FINISHED, MOVED, end_told
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Prefect's, which is imported and not used
 
@@ -95,3 +96,11 @@ def test_without_a_server_it_is_said_how_to_start_one(tmp_path: Path) -> None:
     assert outcome.returncode == 3
     assert "prefect server start" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_what_cannot_be_told_fails_no_run() -> None:
+    from prefect.logging import disable_run_logger
+
+    no_outcome: Any = object()
+    with disable_run_logger(), end_told(RunRequest("smoke")) as tell:
+        tell(no_outcome)
