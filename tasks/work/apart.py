@@ -33,7 +33,10 @@ class Apart:
     """Does one part after the other, each in a process of its own. A context."""
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="diffatlas-apart-"))
+        run = os.environ.get("DIFFATLAS_RUN", "")  # the folder of a run on this machine: what lies in it goes with it
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="diffatlas-apart-", dir=run if run and Path(run).is_dir() else None)
+        )
         self._parts = 0
         path = os.pathsep.join(entry for entry in sys.path if entry)  # own modules are found as they are here
         self._server = subprocess.Popen(

@@ -228,6 +228,7 @@ def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas: Command) -> N
 
 DEADLY = '''
 import os
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -245,6 +246,16 @@ class Deadly(Sampler):
             print("no alpha below one", flush=True)
             os._exit(137)
         return x * 0.0
+
+
+@dataclass(frozen=True)
+class Hanging(Sampler):
+    """Never returns."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        time.sleep(10000)
 
 
 @dataclass(frozen=True)
@@ -323,3 +334,20 @@ metrics: [w1, "own:Hundredfold"]
     np.testing.assert_allclose(points["own:Hundredfold"][~failed], 100 * points["w1"][~failed], rtol=1e-12)
     again = diffatlas("plan", "own.yaml", "--json", PYTHONPATH=str(diffatlas.folder))
     assert json.loads(again.stdout)["points"]["missing"] == 0
+
+
+def test_a_shard_that_hangs_is_ended_at_its_limit_and_the_question_that_hangs_has_failed(diffatlas: Command) -> None:
+    (diffatlas.folder / "mine.py").write_text(DEADLY)
+    (diffatlas.folder / "hung.yaml").write_text(
+        "name: hung\ndatasets: [uniform]\nformulations: [{name: exact, schedule: edm}]\nseeds: 1\n"
+        'samplers: [heun, "mine:Hanging"]\nsteps: [2]\nsamples: 50\nmetrics: [w1]\n'
+    )
+    path = f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}"
+    result = diffatlas("run", "hung.yaml", "--shard-limit", "0.3", "--workers", "1", code=1, PYTHONPATH=path)
+    assert "  try 2: " in result.stderr
+    points = open_results(str(diffatlas.folder / "results"), "hung")
+    errors = dict(zip(points["sampler"].values.tolist(), points["error"].values.tolist(), strict=True))
+    assert errors["heun"] == ""
+    assert "no answer within" in errors["mine:Hanging"]
+    assert "in step" in errors["mine:Hanging"]
+    wait_for(lambda: not processes(["tasks.work.child"]))
