@@ -1,0 +1,67 @@
+"""What a flow does when Prefect's server goes for good: a real one, killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("services"),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
+]
+ROOT = Path(__file__).parents[3]
+
+FLOW = """
+import os, signal, sys, time
+sys.path.insert(0, {root!r})
+from flows.services import prefect_server, quiet_environment
+quiet_environment()
+with prefect_server() as url:
+    from prefect import flow
+    from prefect.artifacts import create_markdown_artifact
+    from flows import pages as room
+    room.PATIENCE_SECONDS = room.AGAIN_SECONDS = 3.0
+    warned = []
+    @flow
+    def works():
+        pages = room.Pages()
+        pages.warn_with(lambda event: warned.append(event.reason))
+        tell = lambda name: pages.tell(name, lambda: create_markdown_artifact("text", key=name))
+        tell("one")
+        assert not pages._pending
+        for entry in os.listdir("/proc"):  # the server
+            if entry.isdigit() and b"server_process.py" in open(f"/proc/{{entry}}/cmdline", "rb").read():
+                if open(f"/proc/{{entry}}/stat").read().rpartition(")")[2].split()[1] == str(os.getpid()):
+                    os.kill(int(entry), signal.SIGKILL)
+        for number in range(3):
+            tell(f"more-{{number}}")
+        pages.close()
+        print(len(warned), len(pages._pending), bool(pages.untold))
+        pages.end_with("outcome")
+    try:
+        works()
+    except room.ServerGone as gone:
+        print(gone.ended)
+"""
+
+
+def test_a_flow_goes_on_without_its_server_and_says_what_it_came_to(home: Path) -> None:
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", FLOW.format(root=str(ROOT))],
+        env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"DIFFATLAS_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["1 3 True", "outcome"]
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - begun < 150
