@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, UnfinishedRun
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 from prefect_ray.context import remote_options
@@ -83,6 +83,7 @@ class Workers:
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
         self._waiting: dict[Any, _Handed] = {}
+        self._no_data: Exception | None = None  # what has ended the making of some data set
         self._blamed: Counter[str] = Counter()  # nodes to which something was sent in vain
 
     def __enter__(self) -> Self:
@@ -199,8 +200,11 @@ class Workers:
     def _unanswered(
         self, handed: _Handed, error: Exception
     ) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
-        attempt, stage, reason = handed.attempt, handed.stage, reason_of(error)
-        machine, training = of_a_machine(error), stage is train
+        attempt, stage = handed.attempt, handed.stage
+        training = stage is train
+        if training and isinstance(error, UnfinishedRun):
+            error = self._why_no_data() or error
+        reason, machine = reason_of(error), of_a_machine(error)
         _record_crash(handed.future.task_run_id, stage, attempt.shard, reason)
         if training:
             self._sets.clear()  # which may be lost as well
@@ -217,6 +221,18 @@ class Workers:
             yield ShardSwept(attempt.number, attempt.shard, lost_sweep(attempt.shard, reason), attempt.ends)
         for one in following:
             self._try_again(self._elsewhere(one) if machine else one, training=training)
+
+    def _why_no_data(self) -> Exception | None:
+        """What has ended the making of data sets: a training that waits for them only says that it could
+        not start.
+        """
+        sets = {future.wrapped_future: future for future in self._sets.values()}
+        for reference in ray.wait(list(sets), num_returns=len(sets), timeout=0)[0] if sets else []:
+            try:
+                sets[reference].result()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what happened
+                self._no_data = error
+        return self._no_data
 
     def _try_again(self, attempt: Attempt, *, training: bool) -> None:
         """Data sets are made anew with it, and weights are in the store by now."""

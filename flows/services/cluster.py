@@ -182,7 +182,7 @@ def _local_ray(workers: int | None, variables: Mapping[str, str]) -> Iterator[st
 def _distant_ray(address: str, variables: Mapping[str, str]) -> Iterator[str]:
     target = _resolved(address)
     _check_ray_answers(target, address)
-    with token_found():
+    with token_found(target):
         check_token(target)
         try:
             found = _connect(address=target, runtime_env={"env_vars": dict(variables)})

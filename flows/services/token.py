@@ -2,7 +2,9 @@
 is found where Ray looks for it.
 
 Ray turns tokens on by itself for a head that finds one, and not for who connects to an address: so
-a token that is here is always used, which a cluster without tokens does not mind.
+the cluster is asked whether it wants one, and a token that is here is used if it does. With one
+that does not, a token would do harm: this process would refuse what its workers ask of it without
+one, and their actors and objects would end at once.
 
 `ray` is not imported with this module: it reads its environment when imported.
 """
@@ -36,9 +38,11 @@ def own_token(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def token_found() -> Iterator[None]:
-    """Use the token that is here, if there is one and `RAY_AUTH_MODE` does not say otherwise."""
-    mode = os.environ.get(MODE) or ("token" if _place() else "disabled")
+def token_found(address: str) -> Iterator[None]:
+    """Use the token that is here if the cluster at the address wants one and `RAY_AUTH_MODE` does not
+    say otherwise.
+    """
+    mode = os.environ.get(MODE) or ("token" if _place() and _wants_token(address) else "disabled")
     with temporary_environment({MODE: mode}), _read_anew():
         yield
 
@@ -47,7 +51,7 @@ def check_token(address: str) -> None:
     """Ask a cluster whether it accepts our token, or none; Ray's own attempt takes long and is loud.
 
     Raises:
-        ServiceUnavailable: it wants one, or another one; the message says how to give it.
+        ServiceUnavailable: it wants one, or another one, or none; the message says what to do.
     """
     place = _place()
     if os.environ.get(MODE, "").lower() == "token" and not place:
@@ -55,8 +59,12 @@ def check_token(address: str) -> None:
             f"{MODE}=token, and there is no Ray token here. Put the cluster's (on its head: `cat ~/.ray/auth_token`) "
             f"into {TOKEN} or ~/.ray/auth_token, or unset {MODE}."
         )
-    refused = _client_is_refused if address.startswith("ray://") else _driver_is_refused
-    if not refused(address):
+    if not _is_refused(address):
+        if place and os.environ.get(MODE, "").lower() == "token" and not _wants_token(address):
+            raise ServiceUnavailable(
+                f"The Ray cluster at {address} uses no token, and {MODE}=token has this process want one of its "
+                f"workers. Unset it: `unset {MODE}`."
+            )
         return
     remedy = f"On its head `cat ~/.ray/auth_token` shows it; here: `export {TOKEN}=...`."
     if not place:
@@ -67,6 +75,19 @@ def check_token(address: str) -> None:
     else:
         lacking = f"does not accept our token ({place})"
     raise ServiceUnavailable(f"The Ray cluster at {address} {lacking}. {remedy}")
+
+
+def _is_refused(address: str) -> bool:
+    """Whether the cluster refuses who has what the environment says."""
+    return (_client_is_refused if address.startswith("ray://") else _driver_is_refused)(address)
+
+
+def _wants_token(address: str) -> bool:
+    """Whether the cluster refuses who has no token."""
+    with temporary_environment({MODE: "disabled"}), _read_anew():
+        refused = _is_refused(address)
+    _refresh()
+    return refused
 
 
 def _place() -> str | None:

@@ -71,7 +71,7 @@ def test_query_without_groups_gives_a_record_per_point_in_every_format(store: st
         (["--by", "formulatoin"], "did you mean 'formulation'"),
         (["--metric", "w2"], "did you mean 'w1'"),
         (["--stat", "meen", "--by", "steps"], "did you mean 'mean'"),
-        (["--format", "xml"], "table, csv, json, parquet"),
+        (["--format", "xml"], "table, csv, json, latex, markdown, parquet"),
         (["--study", "nope"], "no study 'nope'"),
     ],
 )

@@ -1,5 +1,5 @@
-"""Nodes of a cluster that would compute otherwise are refused. A real cluster of two nodes, one of
-which has other sources.
+"""Nodes of a cluster that would compute otherwise, that come later or that are lost: real clusters, one
+node of which has other sources.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
+from flows.services.token import FILE, MODE, TOKEN
 from tasks.results import open_results
 from tasks.study import load_study
 from tests.tasks.test_code import copied
@@ -20,19 +22,22 @@ from tests.tasks.tiny_store import answer
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
 CLUSTER = """
-import os, sys
+import sys
 from flows.services import quiet_environment
 quiet_environment()
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path}) for path in sys.argv[1:]]
+head, *paths = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(head), "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path}) for path in paths]
 print(cluster.address, flush=True)
-if sys.stdin.read(1):  # another node comes, and the one that was added first is killed
-    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": os.environ["LATER"]})
-    cluster.remove_node(nodes[0], allow_graceful=False)
-    sys.stdin.read()
+for line in sys.stdin:  # a path: a node with this code comes; an empty line: the first node is killed
+    if line.strip():
+        nodes.append(cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": line.strip()}))
+    else:
+        cluster.remove_node(nodes.pop(0), allow_graceful=False)
 cluster.shutdown()
 """
+ROOT = str(Path(__file__).parents[3])
 STUDY = """
 name: small
 datasets: [gaussian]
@@ -50,7 +55,7 @@ def test_the_node_with_other_sources_is_named_and_nothing_is_computed(tmp_path: 
     changed.write_text(changed.read_text() + "\n# another line\n")
     (tmp_path / "small.yaml").write_text(STUDY)
     with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER, str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CLUSTER, "1", str(other)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as cluster:
         assert cluster.stdin is not None
         assert cluster.stdout is not None
@@ -75,7 +80,9 @@ def test_the_node_with_other_sources_is_named_and_nothing_is_computed(tmp_path: 
 LONGER = """
 name: longer
 datasets: [uniform]
-formulations: [edm, ddpm]
+grids:
+  - {formulations: [edm]}
+  - {formulations: [ddpm], training: {width: 16}}
 seeds: 3
 training: {steps: 3000, batch: 64, width: 32, depth: 2, data: 2000}
 samplers: [heun]
@@ -85,47 +92,70 @@ metrics: [w1]
 """
 
 
-def test_a_lost_node_and_one_that_comes_later_with_other_code_cost_nothing(tmp_path: Path, server: str) -> None:
-    """The one takes a training with it; what is given to the other refuses itself. All is tried elsewhere."""
-    other = copied(tmp_path / "other")
-    changed = other / "diffusion" / "samplers" / "ode.py"
-    changed.write_text(changed.read_text() + "\n# another line\n")
-    (tmp_path / "longer.yaml").write_text(LONGER)
-    answer(str(tmp_path / "undisturbed"), load_study(tmp_path / "longer.yaml").spec())
-    root = str(Path(__file__).parents[3])
-    environment = os.environ | {"PREFECT_API_URL": server, "LATER": str(other)}
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """The answers of one process, by point."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "longer.yaml").write_text(LONGER)
+    answer(str(folder / "results"), load_study(folder / "longer.yaml").spec())
+    return open_results(str(folder / "results"), "longer").sortby("point_id")
+
+
+def told_by_a_run(folder: Path, server: str, moment: str, then: str, **variables: str) -> str:
+    """What a run says on a cluster of one node that computes, which is told something once the run has
+    said a word.
+    """
+    (folder / "longer.yaml").write_text(LONGER)
+    environment = os.environ | {"PREFECT_API_URL": server}
+    told = ""
     with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER, root],
-        env=environment,
+        [sys.executable, "-c", CLUSTER, "0", ROOT],
+        env=environment | {MODE: "disabled"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as cluster:
         assert cluster.stdin is not None
         assert cluster.stdout is not None
+        command = [sys.executable, "-m", "flows", "run", "longer.yaml", "--ray", cluster.stdout.readline().strip()]
         with subprocess.Popen(
-            [sys.executable, "-m", "flows", "run", "longer.yaml", "--ray", cluster.stdout.readline().strip()],
-            cwd=tmp_path,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, cwd=folder, env=environment | variables, stderr=subprocess.PIPE, text=True
         ) as run:
             assert run.stderr is not None
-            told = ""
-            while "points to compute" not in told:
-                line = run.stderr.readline()
-                assert line, told
+            for line in run.stderr:
+                if moment in line and moment not in told:
+                    cluster.stdin.write(then)
+                    cluster.stdin.flush()
                 told += line
-            cluster.stdin.write("\n")
-            cluster.stdin.flush()
-            told += run.stderr.read()
         cluster.stdin.close()
     assert run.returncode == 0, told
-    assert "try 2" in told, told
-    assert "OtherCode" in told, told
-    points, undisturbed = (
-        open_results(str(tmp_path / store), "longer").sortby("point_id") for store in ("results", "undisturbed")
-    )
+    return told
+
+
+def same(folder: Path, undisturbed: xr.Dataset) -> None:
+    points = open_results(str(folder / "results"), "longer").sortby("point_id")
     assert set(points["status"].values) == {"ok"}
     for column in ("point_id", "w1"):
         assert points[column].values.tolist() == undisturbed[column].values.tolist()
+
+
+def test_what_a_late_node_with_other_code_refuses_is_computed_elsewhere(
+    tmp_path: Path, server: str, undisturbed: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a token in our home does not matter to a cluster that wants none."""
+    other = copied(tmp_path / "other")
+    changed = other / "diffusion" / "samplers" / "ode.py"
+    changed.write_text(changed.read_text() + "\n# another line\n")
+    for name in (MODE, TOKEN, FILE):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "token").write_text("4f" * 32)
+    told = told_by_a_run(tmp_path, server, "points to compute", f"{other}\n", **{FILE: str(tmp_path / "token")})
+    assert any("try 2" in line and "OtherCode" in line for line in told.splitlines()), told
+    assert "counts progress" not in told
+    same(tmp_path, undisturbed)
+
+
+def test_what_is_lost_with_a_node_is_computed_on_the_next(tmp_path: Path, server: str, undisturbed: xr.Dataset) -> None:
+    told = told_by_a_run(tmp_path, server, "shard 1/3 committed", f"\n{ROOT}\n")  # the exact rows; now it trains
+    assert "try 2" in told, told
+    same(tmp_path, undisturbed)
