@@ -223,8 +223,8 @@ class Workers:
             self._try_again(self._elsewhere(one) if machine else one, training=training)
 
     def _why_no_data(self) -> Exception | None:
-        """What has ended the making of data sets: a training that waits for them only says that it could
-        not start.
+        """What has ended the making of data sets: a training that waits for them only says that it
+        could not start.
         """
         sets = {future.wrapped_future: future for future in self._sets.values()}
         for reference in ray.wait(list(sets), num_returns=len(sets), timeout=0)[0] if sets else []:
