@@ -40,10 +40,21 @@ def own_token(folder: Path) -> Iterator[None]:
 @contextmanager
 def token_found(address: str) -> Iterator[None]:
     """Use the token that is here if the cluster at the address wants one and `RAY_AUTH_MODE` does not
-    say otherwise.
+    say otherwise. Before this process is connected to it.
+
+    Raises:
+        ServiceUnavailable: the variable says so, and the cluster uses none.
     """
-    mode = os.environ.get(MODE) or ("token" if _place() and _wants_token(address) else "disabled")
-    with temporary_environment({MODE: mode}), _read_anew():
+    mode = os.environ.get(MODE, "").lower()
+    if mode in {"", "token"} and _place():
+        wanted = _wants_token(address)
+        if mode and not wanted:
+            raise ServiceUnavailable(
+                f"The Ray cluster at {address} uses no token, and {MODE}=token has this process want one of its "
+                f"workers. Unset it: `unset {MODE}`."
+            )
+        mode = "token" if wanted else "disabled"
+    with temporary_environment({MODE: mode or "disabled"}), _read_anew():
         yield
 
 
@@ -51,7 +62,7 @@ def check_token(address: str) -> None:
     """Ask a cluster whether it accepts our token, or none; Ray's own attempt takes long and is loud.
 
     Raises:
-        ServiceUnavailable: it wants one, or another one, or none; the message says what to do.
+        ServiceUnavailable: it wants one, or another one; the message says how to give it.
     """
     place = _place()
     if os.environ.get(MODE, "").lower() == "token" and not place:
@@ -60,11 +71,6 @@ def check_token(address: str) -> None:
             f"into {TOKEN} or ~/.ray/auth_token, or unset {MODE}."
         )
     if not _is_refused(address):
-        if place and os.environ.get(MODE, "").lower() == "token" and not _wants_token(address):
-            raise ServiceUnavailable(
-                f"The Ray cluster at {address} uses no token, and {MODE}=token has this process want one of its "
-                f"workers. Unset it: `unset {MODE}`."
-            )
         return
     remedy = f"On its head `cat ~/.ray/auth_token` shows it; here: `export {TOKEN}=...`."
     if not place:
@@ -85,9 +91,7 @@ def _is_refused(address: str) -> bool:
 def _wants_token(address: str) -> bool:
     """Whether the cluster refuses who has no token."""
     with temporary_environment({MODE: "disabled"}), _read_anew():
-        refused = _is_refused(address)
-    _refresh()
-    return refused
+        return _is_refused(address)
 
 
 def _place() -> str | None:
