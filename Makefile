@@ -36,6 +36,11 @@ lint: $(VENV)/installed ## lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: docs
+docs: $(VENV)/installed ## build the guide, strictly and without a network: build/docs/index.html
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
 .PHONY: check
 check: lint ## lint, types, layers and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow"

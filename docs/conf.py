@@ -1,0 +1,32 @@
+"""The guide, built by Sphinx: strictly (`make docs`), and without a network."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extension")]
+
+project = "diffatlas"
+author = "the diffatlas authors"
+project_copyright = author
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "guide_links"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+exclude_patterns: list[str] = ["extension"]
+nitpicky = True
+
+html_theme = "furo"
+html_title = "diffatlas"
+html_show_sphinx = False
+html_show_copyright = False
+html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["guide.css"]
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks keep what they showed; the tests run them
+
+default_role = "literal"  # `name` in a docstring
+autodoc_typehints = "none"  # signatures have them
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
