@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -33,13 +34,20 @@ from flows.events import (
     TriedAgain,
     Waiting,
 )
+from flows.rows_so_far import RowsSoFar
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.work import PointAnswer
+
+_MOST_ROWS = 12  # below the bars
 _NAME = 32  # characters of a task run's name beside the bar
 
 
 class Display:
-    """A bar with time left on a terminal, and one for each task run that goes on; elsewhere a line per
-    finished shard. Everything goes to stderr. Listens to a run.
+    """A bar with time left on a terminal, one for each task run that goes on, and the numbers so far;
+    elsewhere a line per finished shard. Everything goes to stderr. Listens to a run.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -51,13 +59,14 @@ class Display:
             TextColumn("{task.fields[elapsed]}"),
             TextColumn("{task.fields[left]}"),
             console=self._console,
-            transient=True,
         )
+        self._rows: RowsSoFar | None = None
         self._task: TaskID | None = None
         self._lines: list[TaskID] = []  # one for each task run that goes on
         self._left: float | None = None
         self._cells = self._points = self._shards = self._done = 0
         self._of_shard: dict[int, Counter[str]] = {}
+        self._live = Live(get_renderable=self._shown, console=self._console, transient=True)
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +74,7 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar.live.is_started:
-            self._bar.stop()
+        self._live.stop()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -75,9 +83,7 @@ class Display:
             case Progressed():
                 self._update(event)
             case ShardTrained() | ShardSwept():
-                counts = self._of_shard.setdefault(event.number, Counter())
-                counts["points"] += len(event.answer.points)
-                counts["failed"] += sum(point.error is not None for point in event.answer.points)
+                self._take_up(event.number, event.answer.points)
             case ShardDone():
                 self._tell_done(event)
             case PointsFailed():
@@ -93,21 +99,27 @@ class Display:
             case Hindered(reason):
                 self._say(f"warning: {reason}")
             case Swept():
-                self._bar.stop()
+                self._live.stop()
 
     def _start(self, event: Started) -> None:
         plan, shards = event.plan, event.shards
         self._cells, self._points, self._shards = sum(s.trained for s in shards), plan.missing, len(shards)
         self._begun = time.monotonic()
         self._task = self._bar.add_task("starting", total=1.0, elapsed="", left="")
+        self._rows = RowsSoFar(plan.study)
         if self._console.is_terminal:
-            self._bar.start()
+            self._live.start()
         self._say(
             f"study {plan.study.name}: {plan.missing} points to compute, {self._cells} cells to train, "
             f"{len(plan.done)} points done; {self._shards} shards on {event.slots} workers"
         )
         for warning in event.warnings:
             self._say(f"warning: {warning}")
+
+    def _shown(self) -> RenderableType:
+        room = min(self._console.height - len(self._lines) - 6, _MOST_ROWS)
+        table = self._rows.table(self._console.width, room) if self._rows is not None else None
+        return self._bar if table is None else Group(self._bar, table)
 
     def _update(self, event: Progressed) -> None:
         assert self._task is not None  # noqa: S101 - a run starts before it progresses
@@ -125,6 +137,13 @@ class Display:
             name = run.name if len(run.name) <= _NAME else run.name[: _NAME - 1] + "…"
             text = "  " + name.replace("[", r"\[")
             self._bar.update(line, completed=run.fraction, description=text, elapsed=clock(run.seconds))
+
+    def _take_up(self, number: int, points: Sequence[PointAnswer]) -> None:
+        if self._rows is not None:
+            self._rows.add(points)
+        counts = self._of_shard.setdefault(number, Counter())
+        counts["points"] += len(points)
+        counts["failed"] += sum(point.error is not None for point in points)
 
     def _tell_done(self, event: ShardDone) -> None:
         self._done += 1

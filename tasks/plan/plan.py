@@ -49,14 +49,17 @@ class Plan:
         return {point.cell.id: point.cell for point in self.points}
 
     def shards(self, workers: int) -> list[Shard]:
-        """The jobs packed for a number of workers, longest first. Packing changes no number."""
+        """The jobs packed for a number of workers: the shortest first, so that there is something to
+        look at soon, then the longest first. Packing changes no number.
+        """
         groups: dict[str, list[Job]] = {}
         for job in self.jobs:
             groups.setdefault(stack_key(job.cell), []).append(job)
         total = sum(job.work() for job in self.jobs)
         target = max(min(SHARD_SECONDS, total / max(workers, 1)), LEAST_SECONDS)
         shards = [shard for group in groups.values() for shard in packed(group, target)]
-        return sorted(shards, key=lambda shard: -shard.work())
+        shards.sort(key=lambda shard: -shard.work())
+        return shards[-1:] + shards[:-1]
 
 
 NEW, FORCED, FAILED_BEFORE = "new", "forced", "failed before"

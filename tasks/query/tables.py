@@ -76,11 +76,11 @@ def tables(points: xr.Dataset, metric: str, width: int) -> list[Group]:
     beside = {str(dataset): _in_one_step(part) for dataset, part in rows[alone].groupby("dataset", sort=False)}
     made = []
     for (dataset, sampler, grid), part in rows[~alone].groupby(["dataset", "sampler", "panel"], sort=False):
-        part = part.assign(row=[_row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
+        part = part.assign(row=[row_name(f, s) for f, s in zip(part["formulation"], part["schedule"], strict=True)])  # noqa: PLW2901
         steps = sorted(part["steps"].unique())
         floors = distinct(part["floor"])
         apart = len(floors) > 1
-        shown = _spread(steps, max(2, (width - 24) // 17 - apart))
+        shown = spread(steps, max(2, (width - 24) // 17 - apart))
         floor_text = "the sampling floor of each row beside it" if apart else f"sampling floor {_listed(floors)}"
         title = Text(
             f"\n{metric} of {dataset}, {sampler}{grid}: mean ± standard error over seeds; {floor_text}", "bold"
@@ -181,7 +181,8 @@ def _grids_apart(rows: pd.DataFrame) -> list[str]:
     return [f" on {grid}" if s in several else "" for s, grid in zip(rows["sampler"], rows["grid"], strict=True)]
 
 
-def _row_name(formulation: str, schedule: str) -> str:
+def row_name(formulation: str, schedule: str) -> str:
+    """What a row is called: an exact one by the schedule that it is exact on."""
     return f"exact {schedule}" if formulation == "exact" else formulation
 
 
@@ -190,7 +191,8 @@ def _ordered(part: pd.DataFrame) -> list[str]:
     return [n for n in names if not n.startswith("exact")] + [n for n in names if n.startswith("exact")]
 
 
-def _spread(values: list[int], room: int) -> list[int]:
+def spread(values: list[int], room: int) -> list[int]:
+    """As many of them as there is room for, the first and the last included."""
     if len(values) <= room:
         return values
     chosen = {round(i * (len(values) - 1) / (room - 1)) for i in range(room)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from flows.board import Board
 from flows.events import (
@@ -17,12 +19,16 @@ from flows.events import (
     ShardSwept,
     ShardTrained,
     Started,
+    Swept,
     failures,
 )
 from flows.progress import Display
-from tasks.plan import Plan, Shard, make_plan
+from flows.rows_so_far import RowsSoFar
+from tasks.plan import Plan, Point, Shard, make_plan
+from tasks.query.tables import brief, row_name
 from tasks.study import Study
-from tasks.work import lost_sweep, lost_training
+from tasks.work import Requests, SweepAnswer, data_key, lost_sweep, lost_training, training_set
+from tests.tasks.in_one_process import run_shard
 from tests.tasks.tiny_store import SPEC
 
 
@@ -103,3 +109,64 @@ def test_a_quiet_display_says_nothing(plan: Plan, capsys: pytest.CaptureFixture[
         for event in found:
             display(event)
     assert capsys.readouterr() == ("", "")
+
+
+def swept(shard: Shard) -> SweepAnswer:
+    """What a worker really answers."""
+    requests = Requests(Study.from_spec(SPEC).metrics, False, frozenset())
+    data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs if job.train}
+    answer = run_shard(shard, data, {}, requests).swept
+    assert answer is not None
+    return answer
+
+
+def shown(table: object) -> str:
+    file = StringIO()
+    Console(width=100, file=file).print(table)
+    return file.getvalue()
+
+
+def named(point: Point) -> str:
+    labels = {name: str(value) for name, value in point.labels.items()}
+    return f"{row_name(labels['formulation'], labels['schedule'])}, {labels['sampler']}"
+
+
+def test_the_numbers_so_far_are_the_means_of_what_is_committed_and_the_latest_stand_first(plan: Plan) -> None:
+    rows, answers = RowsSoFar(plan.study), []
+    assert rows.table(100, 10) is None
+    for shard in plan.shards(1):
+        answer = swept(shard).points
+        rows.add(answer)
+        answers.append(answer)
+        text = shown(rows.table(100, 10))
+        last = answer[-1].point
+        (line,) = (line for line in text.splitlines() if line.startswith(named(last)))
+        mine = [a for a in answer if named(a.point) == named(last)]
+        for steps in {a.point.steps for a in mine}:
+            values = [a.metrics["w1"] for a in mine if a.point.steps == steps]
+            assert len(values) > 1  # seeds
+            assert brief(sum(values) / len(values)) in line.split()
+        assert text.splitlines()[3].startswith(named(last))
+    every = {named(a.point) for answer in answers for a in answer}
+    lines = shown(rows.table(100, 10)).splitlines()[3:]
+    assert len(lines) == len(every) == sum(any(line.startswith(name) for name in every) for line in lines)
+    assert f"(and {len(every) - 1} rows before)" in shown(rows.table(100, 1))
+    assert rows.table(100, 0) is None
+
+
+def test_on_a_terminal_they_stand_below_the_bars_and_are_gone_at_the_end(
+    plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "40")
+    shards = tuple(plan.shards(1))
+    with Display() as display:
+        display(Started(plan, shards, 2, ()))
+        display(ShardSwept(0, shards[0], swept(shards[0])))
+        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0, 1.0),), None))
+        display._live.refresh()
+        told = capsys.readouterr().err
+        assert "w1 so far, mean over seeds" in told
+        display(Swept())
+    assert "so far" not in capsys.readouterr().err.rpartition("\x1b[2K")[2]
