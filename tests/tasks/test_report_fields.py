@@ -21,6 +21,7 @@ from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VELinear, VPLin
 from tasks.models import Model
 from tasks.plan import Cell
 from tasks.report import draw_report
+from tasks.report.numbers import flows
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures import fields
 from tasks.report.pictures.style import Picture
@@ -54,8 +55,8 @@ def drawn(answers: ModelledAnswers) -> tuple[list[Picture], list[Picture], int]:
 def test_the_velocity_is_the_derivative_of_the_flow(schedule: Schedule) -> None:
     """f x - g^2/2 s with the exact score, at every level."""
     model = exact(schedule)
-    levels, paths = fields._paths(model)
-    requested = fields.FieldOfFlow(None, model, levels, paths)  # type: ignore[arg-type]
+    levels, paths = flows.paths_of(model)
+    requested = flows.FieldOfFlow(None, model, levels, paths)  # type: ignore[arg-type]
     x = np.linspace(-1.5, 2.5, 9)
     for i in (0, len(levels) // 2, len(levels) - 2):
         now = levels[i]
@@ -67,7 +68,7 @@ def test_the_velocity_is_the_derivative_of_the_flow(schedule: Schedule) -> None:
 def test_the_field_has_the_figure_of_the_worked_example() -> None:
     """At x = .7, t = .3 on vp: -.291136248."""
     model, schedule = exact(VPLinear()), VPLinear()
-    levels, paths = fields._paths(model)
+    levels, paths = flows.paths_of(model)
     at = dataclasses.replace(
         levels[0],
         **{
@@ -75,7 +76,7 @@ def test_the_field_has_the_figure_of_the_worked_example() -> None:
             for name in ("alpha", "sigma", "alpha_dot", "sigma_dot")
         },
     )
-    requested = fields.FieldOfFlow(None, model, [at], paths)  # type: ignore[arg-type]
+    requested = flows.FieldOfFlow(None, model, [at], paths)  # type: ignore[arg-type]
     assert requested.velocity(0, np.array([0.7]))[0] == pytest.approx(-0.291136248, abs=1e-9)
 
 
@@ -139,11 +140,11 @@ def test_a_denoiser_that_gives_no_numbers_is_left_out(value: float, tmp_path: Pa
 
 
 def test_a_restoration_that_begins_with_an_observation_has_no_flow_from_noise() -> None:
-    assert not fields._begins_with_noise(exact(Flow(), InDI()))
-    assert fields._begins_with_noise(
+    assert not flows.begins_with_noise(exact(Flow(), InDI()))
+    assert flows.begins_with_noise(
         exact(Flow(), InDI(GaussianNoise(1.0, alone=True)))
     )  # the observation is the start noise
-    assert fields._begins_with_noise(exact(Flow()))
+    assert flows.begins_with_noise(exact(Flow()))
 
 
 def test_without_stored_denoisers_there_is_no_such_section() -> None:

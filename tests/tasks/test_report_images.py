@@ -13,8 +13,9 @@ from tasks.data import Digits
 from tasks.plain import Spec
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series, tabulate
+from tasks.report.numbers.kept import Kept
+from tasks.report.numbers.sheets import SIDE, sheets_of
 from tasks.report.pictures import images
-from tasks.report.pictures.kept import Kept
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import unpacked
 from tests.tasks.real_page import page_of_all_kinds, together
@@ -42,11 +43,11 @@ def kept_of(values: np.ndarray, steps: Sequence[int] = (18,)) -> list[Kept]:
 
 def test_every_pixel_is_where_it_belongs() -> None:
     values = Digits().points.numpy()[:40]
-    sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
+    sheets = sheets_of(TARGET, kept_of(values), (1, 8, 8))
     assert (sheets.low, sheets.high) == (-1, 1)
     (picture,) = images.pictures(kept_of(values), sheets)
     sheet = sheet_of(picture.spec["data"][0])
-    side = images.SIDE
+    side = SIDE
     assert sheet.shape == (side * 9 - 1, side * 9 - 1)
     for place in range(side**2):
         row, column = 9 * (place // side), 9 * (place % side)
@@ -59,14 +60,14 @@ def test_every_pixel_is_where_it_belongs() -> None:
 def test_what_lies_outside_the_range_of_the_data_is_drawn_at_its_end_and_what_is_no_number_as_a_gap() -> None:
     values = np.full((4, 64), 7.0)
     values[1], values[2] = -7.0, np.nan
-    sheets = images.sheets_of(TARGET, kept_of(values), (1, 8, 8))
+    sheets = sheets_of(TARGET, kept_of(values), (1, 8, 8))
     sheet = sheet_of(images.pictures(kept_of(values), sheets)[0].spec["data"][0])
     assert [int(sheet[0, 9 * k]) for k in range(4)] == [255, 0, 31, 255]
 
 
 def test_channels_are_averaged_and_large_images_shown_in_smaller_numbers() -> None:
     values = np.random.default_rng(0).normal(size=(9, 3 * 96 * 96))
-    sheets = images.sheets_of(Target("mine", None), kept_of(values), (3, 96, 96))
+    sheets = sheets_of(Target("mine", None), kept_of(values), (3, 96, 96))
     assert sheets.across == 1
     assert images.data_picture(sheets) is None
     expected = values[0].reshape(3, 96, 96).mean(0)
@@ -98,7 +99,7 @@ def test_the_last_level_on_the_way_is_the_image_and_the_first_is_noise_of_the_sa
     row = {"dataset": "digits", "steps": 2, "mode-coverage": 0.1, "trajectory": path}
     answers = answers_to([{**row, "samples": states[-1].astype(np.float32)}])
     table = tabulate(answers)
-    sheets = images.sheets_of(TARGET, kept_of(points), (1, 8, 8))
+    sheets = sheets_of(TARGET, kept_of(points), (1, 8, 8))
     (((_, (picture,)),), more) = images.trajectories(answers, table, "digits", TARGET, sheets)
     assert more == 0
     sheet = sheet_of(picture.spec["data"][0])

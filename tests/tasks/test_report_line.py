@@ -13,9 +13,10 @@ from diffusion.schedules import schedules
 from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
+from tasks.report.numbers.by_steps import window
 from tasks.report.numbers.curves import Panel, Series, tabulate
-from tasks.report.pictures.distributions import against_steps, window
-from tasks.report.pictures.kept import Kept, kept_samples
+from tasks.report.numbers.kept import Kept, kept_samples
+from tasks.report.pictures.distributions import against_steps
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import Picture
 from tasks.results.models import ModelledAnswers

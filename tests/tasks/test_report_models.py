@@ -11,11 +11,11 @@ import pytest
 
 from tasks.plain import Plain, Spec
 from tasks.report import draw_report
+from tasks.report.numbers.clouds import clouds
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, not_numbers, verdicts
 from tasks.report.numbers.models import of_models
 from tasks.report.pictures.quality import quality
-from tasks.report.pictures.space import clouds
 from tasks.report.pictures.style import log_ticks
 from tasks.results.models import ModelledAnswers
 from tests.tasks.chosen import answers_to

@@ -12,8 +12,9 @@ from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers.curves import Panel, Series
+from tasks.report.numbers.kept import Kept
+from tasks.report.numbers.outlook import BINS, outlook_on, principal_axes
 from tasks.report.pictures import plane
-from tasks.report.pictures.kept import Kept
 from tasks.report.pictures.style import one_byte
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import sections_of, unpacked
@@ -27,7 +28,7 @@ def test_the_target_and_its_own_samples_look_alike() -> None:
     target = Target("eight_gaussians", EightGaussians())
     samples = target.sample(5000)
     assert samples is not None
-    seen = plane.outlook_on(target, kept_of(samples), 2)
+    seen = outlook_on(target, kept_of(samples), 2)
     of_target = plane.target_picture(seen)
     assert of_target is not None
     pictured, drawn = (
@@ -36,13 +37,13 @@ def test_the_target_and_its_own_samples_look_alike() -> None:
     )
     assert np.corrcoef(pictured.ravel(), drawn.ravel())[0, 1] > 0.95
     # rows are y, columns x: the modes on the axes are where they are
-    middle = plane.BINS // 2
+    middle = BINS // 2
     assert drawn[:, middle - 3 : middle + 3].sum() == pytest.approx(drawn[middle - 3 : middle + 3, :].sum(), rel=0.2)
 
 
 def test_the_picture_is_the_right_way_round() -> None:
     values = np.random.default_rng(0).normal([3.0, 0.0], [1.0, 0.1], (4000, 2))
-    seen = plane.outlook_on(Target("mine", None), kept_of(values), 2)
+    seen = outlook_on(Target("mine", None), kept_of(values), 2)
     (picture,) = plane.pictures(kept_of(values), seen)
     counts = unpacked(picture.spec["data"][0]["z"]).astype(float)
     across, upwards = counts.sum(axis=0), counts.sum(axis=1)
@@ -53,7 +54,7 @@ def test_the_picture_is_the_right_way_round() -> None:
 def test_what_lies_outside_is_counted() -> None:
     target = Target("checkerboard", Checkerboard())
     samples = np.concatenate([target.sample(900), np.full((50, 2), 1e5), np.full((50, 2), np.nan)])
-    seen = plane.outlook_on(target, kept_of(samples), 2)
+    seen = outlook_on(target, kept_of(samples), 2)
     assert seen.density(samples)[1] == pytest.approx(0.1, abs=0.01)
     assert "Outside the picture: up to 10 %" in plane.pictures(kept_of(samples), seen)[0].caption
 
@@ -64,10 +65,10 @@ def test_in_many_dimensions_the_plane_of_largest_variance_is_drawn(dim: int) -> 
     rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     scales = np.array([3.0, 2.0] + [0.1] * (dim - 2))
     values = (rng.standard_normal((20_000, dim)) * scales) @ rotation.T
-    axes, share = plane.principal_axes(values, dim)
+    axes, share = principal_axes(values, dim)
     assert np.abs(axes @ rotation[:, :2]) == pytest.approx(np.eye(2), abs=0.03)
     assert share == pytest.approx(13 / (13 + 0.01 * (dim - 2)), rel=1e-3)
-    seen = plane.outlook_on(Target("mine", None), kept_of(values), dim)
+    seen = outlook_on(Target("mine", None), kept_of(values), dim)
     assert f"Of {dim} dimensions" in seen.note
     assert seen.density(values)[1] < 0.03
 

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.report import draw_report
 from tasks.report.lookup.labels import Part, short_labels
-from tasks.report.pictures.quality import _Scale
+from tasks.report.numbers.window import Window
 from tasks.report.text import counted, listing, some
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import pictures_of
@@ -18,7 +18,7 @@ from tests.tasks.realistic import realistic
 
 
 def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it() -> None:
-    scale = _Scale(0.01, 1.0, logarithmic=True)
+    scale = Window(0.01, 1.0, logarithmic=True)
     x, y = scale.line([1, 2, 4, 8, 16, 32, 64], [0.1, 10.0, 1000.0, 100.0, 0.1, 1e-5, 0.1])
     gaps = [i for i, value in enumerate(y) if math.isnan(value)]
     assert len(gaps) == 2
@@ -33,7 +33,7 @@ def test_lines_end_at_the_edge_of_the_picture_and_none_runs_along_it() -> None:
 
 
 def test_a_line_that_crosses_the_whole_picture_is_drawn() -> None:
-    x, y = _Scale(0.0, 1.0, logarithmic=False).line([1, math.e**4], [-1.0, 3.0])
+    x, y = Window(0.0, 1.0, logarithmic=False).line([1, math.e**4], [-1.0, 3.0])
     assert x == pytest.approx([math.e, math.e**2])
     assert y == pytest.approx([0, 1])
 

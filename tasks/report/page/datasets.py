@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers import decomposition as parts
 from tasks.report.numbers.curves import Tabulation
+from tasks.report.numbers.kept import default_panel
 from tasks.report.numbers.models import OfModels, of_models
 from tasks.report.page.sections import Pane, Section, pane_with_exact
 from tasks.report.page.tables import Measured, measured
@@ -15,7 +16,6 @@ from tasks.report.page.views import shown_of
 from tasks.report.page.views.panes import FEW_SERIES, MOST_PICTURES, MOST_SELECTABLE
 from tasks.report.pictures import decomposition
 from tasks.report.pictures.fields import fields
-from tasks.report.pictures.kept import default_panel
 from tasks.report.pictures.losses import losses
 from tasks.report.pictures.score import score_errors
 from tasks.report.pictures.style import Picture

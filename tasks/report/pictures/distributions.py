@@ -12,27 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.plain import Spec
-from tasks.report.pictures.kept import Kept, values_in
+from tasks.report.numbers.by_steps import columns_by_steps
+from tasks.report.numbers.kept import Kept, values_in
 from tasks.report.pictures.style import Picture, axis, heat, layout, listed, midpoints, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tasks.report.lookup.targets import Target
-
-_BINS = 80
-
-
-def window(kept: Sequence[Kept], target: Target) -> tuple[float, float]:
-    """The values shown: the support of the target and half of its width on either side."""
-    low_high = target.support()
-    if low_high is None:
-        last = np.concatenate([np.zeros(0), *(one.values[max(one.values)] for one in kept)])
-        last = last[np.isfinite(last)]
-        low_high = (float(np.quantile(last, 0.01)), float(np.quantile(last, 0.99))) if last.size else (0.0, 1.0)
-    low, high = low_high
-    width = (high - low) or 1.0
-    return low - width / 2, high + width / 2
 
 
 def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_panel: bool = False) -> Picture:
@@ -43,18 +28,15 @@ def against_steps(kept: Kept, target: Target, shown: tuple[float, float], *, by_
     set stand beside that one.
     """
     target = kept.target or target
-    # a hair lower, so that an atom at an edge is in the same bin for samples and target
-    edges = np.linspace(*shown, _BINS + 1) - 1e-7 * (shown[1] - shown[0])
-    steps = sorted(kept.values)
-    columns, outside = [], []
-    for n in steps:
-        values = kept.values[n]
-        counts = np.histogram(values[np.isfinite(values)], edges)[0]
-        columns.append(counts / max(values.size, 1) / np.diff(edges))
-        outside.append(1 - counts.sum() / max(values.size, 1))
-    clean = target.density(edges, 1.0, 0.0)
-    top = 2 * float(np.quantile(clean[clean > 0], 0.95)) if clean is not None and (clean > 0).any() else 0.0
-    top = top or 1.5 * float(columns[-1].max()) or 1.0
+    found = columns_by_steps(kept, target, shown)
+    edges, steps, columns, outside, clean, top = (
+        found.edges,
+        found.steps,
+        found.densities,
+        found.outside,
+        found.target,
+        found.top,
+    )
     names = [str(n) for n in steps]
     last = [] if clean is None else ["target"]
     hover = "N = %{x}<br>x = %{y:.3f}<br>density %{z:.3f}<extra></extra>"

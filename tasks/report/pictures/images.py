@@ -1,17 +1,15 @@
 """Samples that are images, as images: a sheet of them for each step count beside the data, and a
 few on their way from noise.
 
-All sheets of a data set share one range of values, that of the data: what lies outside is drawn at
-its end, as a viewer would, and so pictures can be compared by eye. The first samples of a run are
+All sheets of a data set are laid out alike (`numbers.sheets`). The first samples of a run are
 shown, whatever they look like; since start noise belongs to the data set and the seed, the same
-place on two sheets is the same noise. Channels are averaged. A pixel travels as one byte.
+place on two sheets is the same noise. A pixel travels as one byte.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 
 from tasks.plain import Spec
 from tasks.report.numbers.findings import thin
-from tasks.report.pictures.kept import Kept, Trajectories, kept_trajectories, question_of
-from tasks.report.pictures.style import Picture, one_byte, small_multiples
+from tasks.report.numbers.kept import Kept, kept_trajectories, question_of
+from tasks.report.numbers.sheets import Sheets
+from tasks.report.pictures.style import Picture, Trajectories, one_byte, small_multiples
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -32,56 +31,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 MOST_STEPS = 4
-SIDE = 5  # images of a sheet across and down: of ten labels asked for in turn, each has its column
 LEVELS = 10
 FOLLOWED = 5  # images on their way
-_MOST_PIXELS = 192  # of a sheet across: larger images are shown in smaller numbers
-_FROM_TARGET = 512
 _BETWEEN = 0.12  # the shade of the lines between images
-
-
-@dataclass(frozen=True)
-class Sheets:
-    """How the images of a data set are laid out: their shape, how many across, and the values that
-    are darkest and lightest.
-    """
-
-    shape: tuple[int, int, int]
-    across: int
-    low: float
-    high: float
-    data: Array | None  # the target's own, [n, dim]
-
-    def tiled(self, values: Array, across: int) -> Array:
-        """Images ``[n, dim]`` side by side, `across` in a row, one pixel apart: shares of the
-        range, NaN between.
-        """
-        channels, height, width = self.shape
-        images = values.reshape(-1, channels, height, width).mean(1)
-        down = -(-len(images) // across)
-        with np.errstate(all="ignore"):
-            shares = np.clip((images - self.low) / (self.high - self.low), 0, 1)
-        sheet = np.full((down, height + 1, across, width + 1), np.nan)
-        places = np.arange(len(images))
-        sheet[places // across, :height, places % across, :width] = shares
-        found: Array = sheet.reshape(down * (height + 1), across * (width + 1))[:-1, :-1]
-        return found
-
-    def first(self, values: Array) -> Array:
-        """The sheet of the first images of a run."""
-        return self.tiled(values[: self.across**2], self.across)
-
-
-def sheets_of(target: Target, kept: Sequence[Kept], shape: tuple[int, int, int]) -> Sheets:
-    """The layout for a data set: of its own images, or of the samples of the largest step counts
-    where they are not known.
-    """
-    data = target.sample(_FROM_TARGET)
-    shown = data if data is not None else np.concatenate([one.values[max(one.values)] for one in kept])
-    shown = shown[np.isfinite(shown)]
-    low, high = np.quantile(shown, [0.001, 0.999]).tolist() if len(shown) else (0.0, 1.0)
-    across = min(SIDE, max(1, _MOST_PIXELS // (max(shape[1:]) + 1)))
-    return Sheets(shape, across, low, high if high > low else low + 1.0, data)
 
 
 def data_picture(sheets: Sheets) -> Picture | None:

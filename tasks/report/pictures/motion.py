@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.plain import Spec
-from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
+from tasks.report.numbers.marginals import marginals_along
 from tasks.report.pictures.style import Picture, axis, color, layout, listed, midpoints, packed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
 
     from tasks.report.lookup.targets import Target
     from tasks.report.numbers.curves import Series
 
 Array = NDArray[np.float64]
-_BINS = 80
-
 
 _MOST_FRAMES = 60
 
@@ -28,15 +28,10 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     """The histogram level after level, with a slider and a button that plays it; the exact density
     moves with it.
     """
-    chosen, values, alphas, sigmas = levels_of(kept, _MOST_FRAMES)
-    scales, standard = scales_of(target, alphas, sigmas)
-    scaled = values / scales[:, None]
-    edges = edges_around(scaled, _BINS)
-    widths = np.diff(edges)
-    densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / widths for row in scaled]
-    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
-    curves = [None if curve is None else curve * s for curve, s in zip(exact, scales, strict=True)]
-    known = all(curve is not None for curve in curves)
+    found = marginals_along(kept, target, _MOST_FRAMES)
+    chosen, edges, densities = found.levels, found.edges, found.densities
+    known = found.exact is not None
+    curves: Sequence[Array | None] = [None] * len(densities) if found.exact is None else list(found.exact)
     x = packed(midpoints(edges))
     step = {"color": color(series.style), "width": 1, "shape": "hvh"}
     fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
@@ -59,9 +54,9 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     at_once = {"mode": "immediate", "transition": {"duration": 0}}
     plays: Spec = {**at_once, "fromcurrent": True, "frame": {"duration": 80, "redraw": False}}
     button: Spec = {"method": "animate"}
-    passed = "move" if stays(sigmas) else "level"
+    passed = "move" if found.fixed else "level"
     axes: Spec = {
-        "xaxis": axis("x / standard deviation of pₜ" if standard else "x", range=listed([edges[0], edges[-1]])),
+        "xaxis": axis("x / standard deviation of pₜ" if found.standard else "x", range=listed([edges[0], edges[-1]])),
         "yaxis": axis("density", range=listed([0, top])),
         "margin": {"l": 52, "r": 12, "t": 10, "b": 100},
         "sliders": [

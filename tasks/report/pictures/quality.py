@@ -15,11 +15,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tasks.columns import distinct
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Curve, Mean, Tabulation
+from tasks.report.numbers.window import Window
 from tasks.report.pictures.style import (
     Picture,
     axis,
@@ -35,7 +34,6 @@ from tasks.report.text import counted, number, plus_minus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DECADES_ABOVE_MEDIAN = 3.3
 MOST_BANDS = 8  # curves in one picture; the bands of more cover each other
 MOST_TALL = 4
 
@@ -47,11 +45,11 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
         return []
     baselines = table.baselines(dataset, metric)
     floors = {panel: table.floors_of(dataset, metric, panel.sampler) for panel in table.panels[dataset]}
-    scale = _Scale.around(curves, distinct(floor for own in floors.values() for floor in own))
+    scale = Window.around(curves, distinct(floor for own in floors.values() for floor in own))
     compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
     across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2, nfe))
-    upwards = axis(escaped(metric), **scale.axis())
+    upwards = axis(escaped(metric), **_upright(scale))
     crowded = len({curve.series for curve in curves if not compared or not curve.series.exact}) > MOST_BANDS
     pictures = []
     for panel in table.panels[dataset]:
@@ -80,83 +78,12 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
     return pictures
 
 
-class _Scale:
-    """The shared vertical axis of a group of panels."""
-
-    def __init__(self, low: float, high: float, *, logarithmic: bool) -> None:
-        self.low, self.high, self.logarithmic = low, high, logarithmic
-
-    @classmethod
-    def around(cls, curves: Sequence[Curve], floors: Sequence[float]) -> _Scale:
-        values = np.concatenate([mean.values for curve in curves for mean in curve.at])
-        if (values < 0).any():
-            means = np.array([mean.mean for curve in curves for mean in curve.at])
-            middle, reach = float(np.median(means)), float(np.median(np.abs(means - np.median(means)))) or 1.0
-            low, high = max(means.min(), middle - 30 * reach), min(means.max(), middle + 30 * reach)
-            margin = 0.06 * (high - low) or 1.0
-            return cls(low - margin, high + margin, logarithmic=False)
-        means = np.array([mean.geometric_mean for curve in curves for mean in curve.at])
-        positive = means[means > 0]
-        positive = np.append(positive, [floor for floor in floors if floor > 0])
-        if not positive.size:
-            return cls(0.1, 10.0, logarithmic=True)
-        top = float(np.median(positive)) * 10**_DECADES_ABOVE_MEDIAN
-        bottom = float(np.median(positive)) / 10 ** (2 * _DECADES_ABOVE_MEDIAN)
-        inside = positive[(positive <= top) & (positive >= bottom)]
-        return cls(float(inside.min()) / 2.2, float(inside.max()) * 1.8, logarithmic=True)
-
-    def mean(self, at: Mean) -> float:
-        """What is drawn of the seeds: the geometric mean on a logarithmic axis."""
-        return at.geometric_mean if self.logarithmic else at.mean
-
-    def interval(self, at: Mean) -> tuple[float, float] | None:
-        """The 95 % interval of what is drawn."""
-        return at.geometric_interval if self.logarithmic else at.interval
-
-    def axis(self) -> Spec:
-        return log_ticks(self.low, self.high) if self.logarithmic else {"range": listed([self.low, self.high])}
-
-    def clip(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
-
-    def line(self, across: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-        """The polygon through the values (logarithmic across) as far as it lies in the picture; NaN
-        where it does not.
-        """
-        low, high = self._height(self.low), self._height(self.high)
-        places = [(math.log(max(x, 1e-300)), self._height(value)) for x, value in zip(across, values, strict=True)]
-        drawn: list[tuple[float, float]] = []
-        for k, (a, b) in enumerate(zip(places, places[1:] or places, strict=False)):
-            inside = [_crossing(a, b, edge) for edge in (low, high) if (a[1] - edge) * (b[1] - edge) < 0]
-            part = sorted([p for p in (a, b) if low <= p[1] <= high] + inside)
-            if not part:
-                continue
-            joined = k and drawn and drawn[-1] == part[0]
-            drawn += part[1:] if joined else ([(math.nan, math.nan)] if drawn else []) + part
-        return [math.exp(x) for x, _ in drawn], [self._value(y) for _, y in drawn]
-
-    def _height(self, value: float) -> float:
-        return math.log(min(max(value, 1e-300), 1e300)) if self.logarithmic else value
-
-    def _value(self, height: float) -> float:
-        return math.exp(height) if self.logarithmic else height
-
-    def edges(self) -> tuple[float, float]:
-        """Just inside the picture, where a mark is still drawn."""
-        if self.logarithmic:
-            inset = (self.high / self.low) ** 0.015
-            return self.low * inset, self.high / inset
-        inset = 0.015 * (self.high - self.low)
-        return self.low + inset, self.high - inset
+def _upright(scale: Window) -> Spec:
+    low, high = scale.low, scale.high
+    return log_ticks(low, high) if scale.logarithmic else {"range": listed([low, high])}
 
 
-def _crossing(a: tuple[float, float], b: tuple[float, float], height: float) -> tuple[float, float]:
-    """Where the straight line from a to b reaches a height."""
-    share = (height - a[1]) / (b[1] - a[1])
-    return a[0] + share * (b[0] - a[0]), height
-
-
-def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
+def _traces(curve: Curve, scale: Window, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
     """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained
     ones: without a band.
     """
@@ -215,13 +142,13 @@ def _traces(curve: Curve, scale: _Scale, beside: bool, *, banded: bool, by_steps
     return traces
 
 
-def _as_drawn(mean: Mean, scale: _Scale) -> str:
+def _as_drawn(mean: Mean, scale: Window) -> str:
     """The geometric mean, where that is drawn and another number than the mean."""
     apart = scale.logarithmic and len(set(mean.values)) > 1
     return f"<br>geometric mean {number(scale.mean(mean))}" if apart else ""
 
 
-def _level_trace(curve: Curve, scale: _Scale, first: int, last: int) -> Spec:
+def _level_trace(curve: Curve, scale: Window, first: int, last: int) -> Spec:
     """A baseline: what a model scores that samples in its own way, at one cost."""
     (at,) = curve.at
     series = curve.series

@@ -8,19 +8,18 @@ and are left out.
 
 from __future__ import annotations
 
-import math
-
 import xarray as xr
 
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Mean, Series, Tabulation
+from tasks.report.numbers.score_errors import errors_by_level
 from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks, symbol
 from tasks.report.text import counted, number
 
 
 def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | None:
     """One curve per trained series of a data set, or None where nothing of the kind was measured."""
-    curves = _curves(found, table, dataset)
+    curves = errors_by_level(found, table, dataset)
     if not curves:
         return None
     traces = [trace for series, levels in curves.items() for trace in _traces(series, levels)]
@@ -43,27 +42,6 @@ def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Pictur
         for series, (nsr, mean) in zip(curves, worst, strict=True)
     )
     return Picture(f"Error of the learned score, {dataset}", f"Each curve at its highest: {peaks}.", spec, shape="tall")
-
-
-def _curves(found: xr.DataArray, table: Tabulation, dataset: str) -> dict[Series, list[tuple[float, Mean]]]:
-    """By series its noise levels, ascending, each with the errors of its seeds."""
-    if found.size == 0 or "cell" not in found.dims:
-        return {}
-    values = found.transpose("cell", "level").values.astype(float)
-    levels = found["nsr"].broadcast_like(found).transpose("cell", "level").values.astype(float)
-    groups: dict[Series, dict[float, list[float]]] = {}
-    for i, owner in enumerate(found["dataset"].values.astype(str)):
-        formulation, schedule = (str(found[name].values[i]) for name in ("formulation", "schedule"))
-        series = table.series_of(formulation, schedule)
-        if owner != dataset or series is None or series.exact:
-            continue
-        for nsr, value in zip(levels[i].tolist(), values[i].tolist(), strict=True):
-            if math.isfinite(nsr) and nsr > 0 and math.isfinite(value) and value > 0:
-                groups.setdefault(series, {}).setdefault(float(f"{nsr:.9g}"), []).append(value)
-    return {
-        series: [(nsr, Mean(0, 0, tuple(errors))) for nsr, errors in sorted(own.items())]
-        for series, own in sorted(groups.items(), key=lambda item: item[0].key)
-    }
 
 
 def _traces(series: Series, levels: list[tuple[float, Mean]]) -> list[Spec]:

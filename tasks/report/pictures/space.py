@@ -9,63 +9,24 @@ have none), which is why the moments are in the tables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.plain import Spec
-from tasks.report.lookup.targets import followed
-from tasks.report.pictures.kept import answered, default_panel
+from tasks.report.numbers.clouds import Cloud, box_of, finite, surface_distance
 from tasks.report.pictures.style import Picture, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.report.lookup.points import Row
     from tasks.report.lookup.targets import Target
-    from tasks.report.numbers.curves import Panel, Series, Tabulation
-    from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
 MOST_POINTS = 3000
 _MOST_CLOUDS = 8  # a browser gives a page sixteen WebGL contexts
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Kept samples ``[sample, dim]`` of one series at its largest step count."""
-
-    series: Series
-    panel: Panel
-    point: Row
-    values: Array
-
-
-def clouds(answers: ModelledAnswers, table: Tabulation, target: Target, dim: int) -> list[Cloud]:
-    """One cloud per series, of the favourite sampler that has kept samples, at the largest step
-    count.
-
-    Without samples that should follow another law than the data: beside the surface they would look
-    wrong.
-    """
-    dataset = target.name
-    found: dict[tuple[Panel, Series], Cloud] = {}
-    for panel, series, _, points in answered(table, dataset):
-        if (panel, series) in found:
-            continue
-        if followed(target, points[0]) is not target:
-            continue
-        for point in points:
-            kept = answers.samples(point.point_id)
-            if kept is not None and kept.sizes.get("coordinate") == dim:
-                values = kept.transpose("sample", "coordinate").values.astype(float)
-                found[panel, series] = Cloud(series, panel, point, values)
-                break
-    shown = default_panel([panel for panel in table.panels[dataset] if any(panel == key[0] for key in found)])
-    return [cloud for (panel, _), cloud in found.items() if panel == shown]
 
 
 def in_space(found: Sequence[Cloud], target: Target) -> list[Picture]:
@@ -77,10 +38,10 @@ def in_space(found: Sequence[Cloud], target: Target) -> list[Picture]:
 
 
 def _scatter(cloud: Cloud, target: Target) -> Picture:
-    values = _finite(cloud.values)
+    values = finite(cloud.values)
     few = values[:: max(1, int(np.ceil(len(values) / MOST_POINTS)))]
     radii = target.torus_radii
-    box = _box(values, target)
+    box = box_of(values, target)
     inside = few[(np.abs(few) <= box).all(axis=1)]
     marker: Spec = {"size": 2.2, "color": color(cloud.series.style), "opacity": 0.85}
     more, extra = "", ""
@@ -136,22 +97,6 @@ def _scatter(cloud: Cloud, target: Target) -> Picture:
     return Picture(cloud.series.label, caption, spec, "square", cloud.series.shown_with)
 
 
-def _box(values: Array, target: Target) -> Array:
-    """Half-widths of the box that is drawn: the torus with a margin, or nearly all samples."""
-    if target.torus_radii:
-        R, r = target.torus_radii
-        return np.array([1.15 * (R + r), 1.15 * (R + r), 1.8 * r])
-    half: Array = 1.15 * np.quantile(np.abs(values), 0.99, axis=0) if len(values) else np.ones(3)
-    return np.where(half > 0, half, 1.0)
-
-
-def surface_distance(values: Array, R: float, r: float) -> Array:
-    """Distance of points ``[n, 3]`` to the torus around the z axis with radii R > r."""
-    rho = np.hypot(values[:, 0], values[:, 1])
-    found: Array = np.abs(np.hypot(rho - R, values[:, 2]) - r)
-    return found
-
-
 def _torus_surface(R: float, r: float) -> Spec:
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 49), np.linspace(0, 2 * np.pi, 25))
     rho = R + r * np.cos(v)
@@ -187,7 +132,7 @@ def cross_sections(found: Sequence[Cloud], target: Target) -> list[Picture]:
     }
     pictures = []
     for cloud in found:
-        values = _finite(cloud.values)
+        values = finite(cloud.values)
         rho = np.hypot(values[:, 0], values[:, 1])
         counts: Array = np.histogram2d(rho, values[:, 2], [across, upwards])[0]
         z = np.log10(counts.T + 1)
@@ -208,10 +153,6 @@ def cross_sections(found: Sequence[Cloud], target: Target) -> list[Picture]:
         spec = {"data": [trace], "layout": layout(shapes=[circle], **axes)}
         pictures.append(Picture(cloud.series.label, caption, spec, "short", cloud.series.shown_with))
     return pictures
-
-
-def _finite(values: Array) -> Array:
-    return values[np.isfinite(values).all(axis=1)]
 
 
 def _median(values: Array) -> float:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from tasks.report.numbers.curves import Series
+
 PALETTE = 8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 DASHES = ("solid", "dot", "dash", "longdash", "dashdot", "longdashdot", "4px,2px", "1px,3px")
@@ -46,6 +48,10 @@ class Picture:
     spec: Spec
     shape: str = "short"
     families: tuple[int, ...] = ()
+
+
+Trajectories = list[tuple["Series", list[Picture]]]
+"""Pictures of one kept trajectory of each series."""
 
 
 def color(style: int, opacity: float | None = None) -> str:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.plain import Spec
-from tasks.report.lookup.targets import solved
-from tasks.report.pictures.kept import Trajectories, kept_trajectories, question_of
-from tasks.report.pictures.levels import edges_around, levels_of, scales_of, stays
+from tasks.report.numbers.kept import kept_trajectories, question_of
+from tasks.report.numbers.levels import stays
+from tasks.report.numbers.marginals import marginals_along, marginals_at
 from tasks.report.pictures.motion import motion
-from tasks.report.pictures.style import Picture, axis, color, heat, layout, listed, midpoints, packed
+from tasks.report.pictures.style import Picture, Trajectories, axis, color, heat, layout, listed, midpoints, packed
 from tasks.report.text import number
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from tasks.results.models import ModelledAnswers
 
 Array = NDArray[np.float64]
-_BINS = 80
-
-
 _MOST_LEVELS = 80
 
 
@@ -69,49 +66,37 @@ def trajectories(answers: ModelledAnswers, table: Tabulation, dataset: str, targ
 def _multiples(
     series: Series, sampled: str, kept: xr.DataArray, target: Target, schedule: Schedule | None = None
 ) -> Picture:
-    chosen, values, alphas, sigmas = levels_of(kept, _MULTIPLES)
-    times = np.broadcast_to(kept["time"].values.astype(float), kept.sizes["level"])[chosen]
-    forward = sigmas[0] < sigmas[-1]
+    found = marginals_at(kept, target, schedule, _MULTIPLES)
+    forward = found[0].sigma < found[-1].sigma
     traces: list[Spec] = []
     axes: Spec = {}
     notes = []
-    fixed = stays(sigmas)
-    for k, (level, row, alpha, sigma) in enumerate(zip(chosen, values, alphas, sigmas, strict=True)):
-        finite = row[np.isfinite(row)]
-        low, high = (np.quantile(finite, [0.001, 0.999]) if finite.size else np.array([0.0, 1.0])).tolist()
-        margin = 0.15 * (high - low) or 0.5
-        edges = np.linspace(low - margin, high + margin, 61)
-        density = np.histogram(finite, edges)[0] / max(row.size, 1) / np.diff(edges)
+    fixed = stays(np.array([one.sigma for one in found]))
+    for k, one in enumerate(found):
         number_of = "" if k == 0 else str(k + 1)
         where = {"xaxis": f"x{number_of}", "yaxis": f"y{number_of}", "type": "scatter", "mode": "lines"}
-        x = packed(midpoints(edges))
+        x = packed(midpoints(one.edges))
         fill = {"fill": "tozeroy", "fillcolor": color(series.style, 0.35)}
         line = {"color": color(series.style), "width": 1, "shape": "hvh"}
         hover = "x = %{x:.3g}<br>samples %{y:.3g}<extra></extra>"
-        traces.append({**where, "x": x, "y": packed(density), **fill, "line": line, "hovertemplate": hover})
-        exact = target.density(edges, float(alpha), float(sigma))
-        if exact is not None:
+        traces.append({**where, "x": x, "y": packed(one.density), **fill, "line": line, "hovertemplate": hover})
+        if one.exact is not None:
             line = {"color": "@ink", "width": 1.5, "dash": "dash"}
             hover = "x = %{x:.3g}<br>exact %{y:.3g}<extra></extra>"
-            traces.append({**where, "x": x, "y": packed(exact), "line": line, "hovertemplate": hover})
-        by_equation = (
-            solved(target.distribution, schedule, float(times[k]), edges)
-            if target.distribution is not None and schedule is not None and sigma > 0 and (forward or exact is None)
-            else None
-        )
-        if by_equation is not None:
+            traces.append({**where, "x": x, "y": packed(one.exact), "line": line, "hovertemplate": hover})
+        if one.by_equation is not None:
             line = {"color": "@accent", "width": 2, "dash": "dot"}
             hover = "x = %{x:.3g}<br>Fokker-Planck %{y:.3g}<extra></extra>"
-            traces.append({**where, "x": x, "y": packed(by_equation), "line": line, "hovertemplate": hover})
+            traces.append({**where, "x": x, "y": packed(one.by_equation), "line": line, "hovertemplate": hover})
         column, line_of = k % 2, k // 2
         left, top = 0.56 * column, 1 - 0.36 * line_of
-        place = f"move {level}" if fixed else f"level {level}"
-        name = f"{place}, σ = {number(float(sigma), 2)}"
+        place = f"move {one.level}" if fixed else f"level {one.level}"
+        name = f"{place}, σ = {number(one.sigma, 2)}"
         axes[f"xaxis{number_of}"] = axis(name, domain=[left, left + 0.44], anchor=f"y{number_of}", nticks=4)
         axes[f"yaxis{number_of}"] = axis(
             "", domain=[max(top - 0.22, 0), top], anchor=f"x{number_of}", nticks=3, rangemode="tozero"
         )
-        notes.append(f"{place}: mean {number(float(np.mean(finite)), 2) if finite.size else '–'}")
+        notes.append(f"{place}: mean {number(one.mean, 2)}")
     first = "level 0 is the data, level k has been through k moves" if forward else "level 0 is noise"
     first = "move 0 is the start" if fixed else first
     caption = (
@@ -148,43 +133,32 @@ def _along(fixed: bool, forward: bool) -> str:
 
 
 def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
-    chosen, values, alphas, sigmas = levels_of(kept, _MOST_LEVELS)
-    scales, standard = scales_of(target, alphas, sigmas)
-    scaled = values / scales[:, None]
-    edges = edges_around(scaled, _BINS)
-    densities = [np.histogram(row[np.isfinite(row)], edges)[0] / max(row.size, 1) / np.diff(edges) for row in scaled]
-    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
-    curves = [density * s for density, s in zip(exact, scales, strict=True) if density is not None]
-    top = 1.3 * float(np.quantile(np.array(curves or densities), 0.99)) or 1.0
+    found = marginals_along(kept, target, _MOST_LEVELS)
+    chosen, edges, scaled, exact = found.levels, found.edges, found.values, found.exact
+    top = 1.3 * float(np.quantile(found.known if len(found.known) else found.densities, 0.99)) or 1.0
     y = packed(midpoints(edges))
     hover = "level %{x}<br>%{y:.3g}<br>density %{z:.3g}<extra></extra>"
-    traces = [heat(listed(chosen), y, np.array(densities).T, top, hovertemplate=hover)]
-    known = len(curves) == len(scaled)
-    fixed = stays(sigmas)
+    traces = [heat(listed(chosen), y, found.densities.T, top, hovertemplate=hover)]
+    fixed = found.fixed
     if fixed:
         traces += [_wanderer(chosen, scaled[:, i]) for i in range(min(_WANDERERS, scaled.shape[1]))]
     passed = "move" if fixed else "level"
-    name = "x / standard deviation of pₜ" if standard else "x"
+    name = "x / standard deviation of pₜ" if found.standard else "x"
     axes: Spec = {
-        "xaxis": axis(f"sampled: {passed}", showgrid=False, nticks=5, domain=[0, 0.48 if known else 1]),
+        "xaxis": axis(f"sampled: {passed}", showgrid=False, nticks=5, domain=[0, 0.48 if exact is not None else 1]),
         "yaxis": axis(name, showgrid=False, range=listed([edges[0], edges[-1]])),
     }
-    if known:
-        picture = np.array(curves).T
+    if exact is not None:
+        picture = exact.T
         picture = np.where(picture > 0.004 * top, picture, 0.0)  # as empty as a histogram would be there
         traces.append(heat(listed(chosen), y, picture, top, hovertemplate=hover, xaxis="x2"))
         axes["xaxis2"] = axis(f"exact: {passed}", showgrid=False, nticks=5, domain=[0.52, 1])
-    far = 0.0
-    if known:
-        far = max(
-            float(np.abs(s - e).sum() * np.diff(edges)[0]) for s, e in zip(densities[1:], curves[1:], strict=True)
-        )
-    forward = sigmas[0] < sigmas[-1]
+    known, far, forward = exact is not None, found.farthest(), found.forward
     at_the_end = "noise" if forward else "data"
     caption = (
         f"{series.label} with {sampled}: {_along(fixed, forward)}"
         f"{'; beside it the exact pₜ(x)' if known else '' if fixed else f', {at_the_end} on the right'}."
         f"{f' Largest L1 distance between the two: {number(far, 2)} (2 would be no overlap).' if known else ''}"
-        f"{' Each level is divided by its exact standard deviation.' if standard else ''}"
+        f"{' Each level is divided by its exact standard deviation.' if found.standard else ''}"
     )
     return Picture(f"{series.label}: pₜ(x)", caption, {"data": traces, "layout": layout(**axes)}, "tall")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tasks.report.numbers.sheets import sheets_of
 from tasks.report.page.sections import Section, pane_with_exact
 from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import kept_of, notes_of_trajectories, panes_of
@@ -16,7 +17,7 @@ def image_view(subject: DatasetAnswers) -> Shown:
     shape = subject.target.image_shape
     if not kept.runs or shape is None or math.prod(shape) != subject.dim:
         return Shown(notes=kept.notes + notes_of_trajectories(0, 0))
-    sheets = images.sheets_of(subject.target, kept.runs, shape)
+    sheets = sheets_of(subject.target, kept.runs, shape)
     lead = (
         "The first samples drawn in N steps, beside the data; the same place on two sheets started from the same noise. "
         "Light is the lowest value of the data and dark the highest (the other way round on a dark page)."

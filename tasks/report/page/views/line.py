@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tasks.report.numbers.by_steps import window
+from tasks.report.numbers.kept import Kept
 from tasks.report.page.sections import EXACT_TOO, Pane, Section
 from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import KeptSamples, kept_of, notes_of_trajectories, panes_of
-from tasks.report.pictures.distributions import against_steps, window
-from tasks.report.pictures.kept import Kept
+from tasks.report.pictures.distributions import against_steps
 from tasks.report.pictures.style import Picture
 from tasks.report.pictures.trajectories import trajectories
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.report.numbers.curves import Panel
+from tasks.report.numbers.kept import Kept, default_panel, kept_samples
 from tasks.report.page.sections import EXACT_TOO, Pane
 from tasks.report.page.views.contract import DatasetAnswers
-from tasks.report.pictures.kept import Kept, default_panel, kept_samples
 from tasks.report.pictures.style import Picture
 from tasks.report.text import counted, some
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.report.numbers.outlook import outlook_on
 from tasks.report.page.sections import Section, pane_with_exact
 from tasks.report.page.views.contract import DatasetAnswers, Shown
 from tasks.report.page.views.panes import kept_of, notes_of_trajectories, panes_of
@@ -13,7 +14,7 @@ def plane_view(subject: DatasetAnswers) -> Shown:
     kept = kept_of(subject)
     if not kept.runs:
         return Shown(notes=kept.notes + notes_of_trajectories(0, 0))
-    seen = plane.outlook_on(subject.target, kept.runs, subject.dim)
+    seen = outlook_on(subject.target, kept.runs, subject.dim)
     first = plane.target_picture(seen)
     lead = (
         "Density of the samples drawn in N steps, on one scale of colours for all"

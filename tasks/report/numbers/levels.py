@@ -48,3 +48,10 @@ def edges_around(values: Array, bins: int) -> Array:
     low, high = (np.quantile(finite, [0.002, 0.998]) if finite.size else np.array([0.0, 1.0])).tolist()
     margin = 0.1 * (high - low) or 0.5
     return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def histogram(values: Array, edges: Array) -> Array:
+    """The density of values in each bin; those that are not finite, or outside, count among all."""
+    counts = np.histogram(values[np.isfinite(values)], edges)[0]
+    found: Array = counts / max(values.size, 1) / np.diff(edges)
+    return found

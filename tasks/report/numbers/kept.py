@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.lookup.targets import Target, followed
-from tasks.report.pictures.style import Picture
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,9 +102,6 @@ def values_in(kept: Kept) -> str:
 def question_of(panel: Panel, point: Row) -> str:
     """Sampler and step count."""
     return f"{panel.title}, N = {point.steps}"
-
-
-Trajectories = list[tuple["Series", list[Picture]]]
 
 
 def kept_trajectories(
