@@ -27,7 +27,7 @@ _BINS_OF_ONE = 60
 
 
 @dataclass(frozen=True)
-class Marginals:
+class StoredMarginals:
     """Histograms of a trajectory at some levels, all in the same bins.
 
     Args:
@@ -71,7 +71,7 @@ class Marginals:
         return max((float(total * np.diff(self.edges)[0]) for total in apart), default=0.0)
 
 
-def marginals_along(kept: xr.DataArray, target: Target, most: int) -> Marginals:
+def marginals_along(kept: xr.DataArray, target: Target, most: int) -> StoredMarginals:
     """The histograms of a kept trajectory at up to `most` levels."""
     chosen, values, alphas, sigmas = levels_of(kept, most)
     scales, standard = scales_of(target, alphas, sigmas)
@@ -81,7 +81,7 @@ def marginals_along(kept: xr.DataArray, target: Target, most: int) -> Marginals:
     known = np.array([density * s for density, s in zip(exact, scales, strict=True) if density is not None])
     densities = np.array([histogram(row, edges) for row in scaled])
     whole = known if len(known) == len(scaled) else None
-    return Marginals(chosen, scaled, sigmas, scales, standard, edges, densities, whole, known)
+    return StoredMarginals(chosen, scaled, sigmas, scales, standard, edges, densities, whole, known)
 
 
 @dataclass(frozen=True)
