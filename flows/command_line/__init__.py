@@ -13,6 +13,9 @@ from flows.command_line import run as _run
 from flows.command_line import query as _query
 
 # isort: split
+from flows.command_line import explore as _explore
+
+# isort: split
 from flows.command_line import history as _history
 
 # isort: split
@@ -29,6 +32,7 @@ __all__ = ["app", "main"]
 COMMANDS = (
     _run,
     _query,
+    _explore,
     _history,
     _status,
     _backup,

@@ -1,0 +1,80 @@
+"""What there is to choose from: studies, columns with their values, metrics, and where a first look
+begins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from tasks.explorer.copies import condition
+from tasks.explorer.opened import OpenedStore
+from tasks.explorer.parts import plain
+from tasks.explorer.question import BANDS, CENTRES, VIEWS, Question, configuration
+from tasks.plain import Spec
+from tasks.query.records import metric_columns
+from tasks.where.columns import PointColumns
+
+_MOST_VALUES = 60
+_NO_GROUPS = ("cell_id", "point_id", "error")
+_COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
+
+
+def choices(store: OpenedStore, question: Question) -> Spec:
+    """What the page offers.
+
+    Args:
+        store: which is looked through.
+        question: of which only the study and the snapshot count.
+
+    Returns:
+        `studies`, `columns` (each with its kind and its values), `metrics`, and `first`: the question
+        of somebody who has asked nothing yet, as an address.
+    """
+    points = store.points(question.study, question.as_of)
+    metrics = points.metrics()
+    return {
+        "store": store.uri,
+        "study": question.study,
+        "snapshot": points.attrs["snapshot"],
+        "time": points.attrs["time"],
+        "size": points.size,
+        "studies": store.answers(None, question.as_of).studies,
+        "columns": [_column(points, name) for name in points.labels if name not in _NO_GROUPS],
+        "numbers": [*_COSTS, *metric_columns(points)],
+        "metrics": [
+            {"name": name, "higher": points.higher_is_better(name), "models": points.of_models(name)}
+            for name in metrics
+        ],
+        "beside": [name for name in metric_columns(points) if name not in metrics],
+        "configuration": list(configuration(points)),
+        "views": list(VIEWS),
+        "statistics": list(CENTRES),
+        "bands": list(BANDS),
+        "first": first(points, question).value(),
+    }
+
+
+def first(points: PointColumns, question: Question) -> Question:
+    """Where a look begins: at one data set, since numbers of several do not compare."""
+    if not points.size:
+        return question
+    codes, words = points.factorized("dataset")
+    if len(words) < 2:
+        return question
+    most = Counter(codes.tolist()).most_common(1)[0][0]
+    return replace(question, where=condition([("dataset", str(words[most]))]))
+
+
+def _column(points: PointColumns, name: str) -> Spec:
+    _, values = points.factorized(name)
+    numbers = np.asarray(values).dtype.kind not in "OUT"
+    return {
+        "name": name,
+        "kind": "number" if numbers else "text",
+        "count": len(values),
+        "values": [plain(value) for value in values[:_MOST_VALUES].tolist()],
+        "conditions": [condition([(name, value)]) for value in values[:_MOST_VALUES].tolist()],
+    }

@@ -1,0 +1,171 @@
+// The page: what is asked stands in its address; every change asks again, and what comes back is drawn.
+import { fill, taken, show } from "./controls.js";
+import { draw, legend, redraw } from "./pictures.js";
+import { table, asked, copyText } from "./tables.js";
+import { close, compare, open } from "./details.js";
+
+const byId = (id) => document.getElementById(id);
+const root = document.documentElement;
+const problems = [];
+const note = (text) => { problems.push(String(text)); root.dataset.problems = problems.join(" | "); };
+addEventListener("error", (event) => note(event.message));
+addEventListener("unhandledrejection", (event) => note(event.reason));
+document.addEventListener("securitypolicyviolation", (event) => note(`${event.violatedDirective} ${event.blockedURI}`));
+
+let state = new URLSearchParams(location.search);
+let choices = null;
+let shown = null;
+let asking = null;
+
+export class Refused extends Error {}
+
+// What the server says, or the sentence by which it refuses.
+const get = async (what, parameters, signal) => {
+  let answer;
+  try {
+    answer = await fetch(`/api/${what}?${parameters}`, { signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused("The server has ended: start diffatlas explore again, and load this page anew.");
+  }
+  const found = await answer.json();
+  if (found.error) throw new Refused(found.error.message);
+  return found;
+};
+
+const refuse = (error) => {
+  if (error.name === "AbortError") return;
+  if (!(error instanceof Refused)) { note(error); throw error; }
+  byId("refusal").textContent = error.message;
+  byId("refusal").hidden = false;
+};
+
+const place = () => `${location.pathname}${state.size ? `?${state}` : ""}`;
+
+const render = () => {
+  show(state, choices, shown);
+  byId("refusal").hidden = true;
+  draw(byId("plot"), shown, state, (condition) => openRow(condition));
+  legend(byId("legend"), byId("plot"), shown, state, (condition) => change({ base: condition }));
+  byId("notes").replaceChildren(...(shown.notes || []).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  table(byId("table"), shown.table, state, tick, openRow);
+  ticks();
+  asked(byId("asked"), shown.asked, copied);
+  root.dataset.shown = shown.view;
+};
+
+const ask = async () => {
+  asking?.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  byId("plot").classList.add("waiting");
+  delete root.dataset.shown;
+  try {
+    const parameters = new URLSearchParams(state);
+    parameters.delete("point");
+    shown = await get("view", parameters, signal);
+    render();
+    await again();
+  } catch (error) { refuse(error); }
+  finally { if (!signal.aborted) byId("plot").classList.remove("waiting"); }
+};
+
+// What stood open beside the picture, when the address says so.
+const again = async () => {
+  const point = state.get("point");
+  if (point) await open(byId("details"), { point }, state, get, refuse, closed); else close(byId("details"));
+  if (state.getAll("tick").length > 1 && !byId("comparison").hidden) await compare(byId("comparison"), state, get, refuse);
+  if (!state.getAll("tick").length) close(byId("comparison"));
+};
+
+const change = (changes, { push = true, anew = true } = {}) => {
+  for (const [name, value] of Object.entries(changes)) {
+    state.delete(name);
+    for (const one of [value].flat()) if (one !== null && one !== undefined && (one !== "" || name === "by")) state.append(name, one);
+  }
+  history[push ? "pushState" : "replaceState"](null, "", place());
+  return anew ? ask() : undefined;
+};
+
+const offer = async () => {
+  const parameters = new URLSearchParams([...state].filter(([name]) => name === "study" || name === "at"));
+  choices = await get("choices", parameters);
+  byId("store").textContent = choices.store;
+  byId("snapshot").textContent = `${choices.snapshot} of ${choices.time}`;
+  byId("size").textContent = `${choices.size.toLocaleString("en")} points`;
+  fill(choices, state);
+};
+
+const openRow = async (condition) => {
+  await open(byId("details"), { row: condition, choose: (id) => change({ point: id }, { push: false, anew: false }) }, state, get, refuse, closed);
+};
+const closed = () => { close(byId("details")); change({ point: null }, { push: false, anew: false }); };
+
+const tick = (condition, wanted) => {
+  const now = state.getAll("tick").filter((one) => one !== condition);
+  change({ tick: wanted ? [...now, condition] : now }, { push: false, anew: false });
+  ticks();
+};
+const ticks = () => {
+  const count = state.getAll("tick").length;
+  byId("compare").disabled = count < 2;
+  byId("untick").disabled = count < 1;
+  byId("ticked").textContent = count ? `${count} ticked${count < 2 ? ": tick another one" : ""}` : "tick rows to compare them";
+  if (!count) close(byId("comparison"));
+};
+
+const copied = (text) => copyText(text).then(
+  () => { byId("copied").textContent = "copied"; },
+  () => { byId("copied").textContent = "the browser does not let this page copy: select the text instead"; },
+);
+
+byId("controls").addEventListener("change", async (event) => {
+  const changes = taken(event.target, choices, state);
+  if (!changes) return;
+  if ("study" in changes || "at" in changes) {
+    change(changes, { anew: false });
+    try { await offer(); } catch (error) { refuse(error); return; }
+    return ask();
+  }
+  return change(changes);
+});
+byId("controls").addEventListener("submit", (event) => { event.preventDefault(); change({ where: byId("where").value.trim() }); });
+byId("where").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("controls").requestSubmit(); }
+});
+byId("clear").addEventListener("click", () => change({ where: null }));
+const add = (negated) => {
+  const text = byId("value").value;
+  if (!text) return;
+  const now = (state.get("where") || "").trim();
+  const one = negated ? `not ${text}` : text;
+  change({ where: now ? `${/\bor\b/.test(now) ? `(${now})` : now} and ${one}` : one });
+};
+byId("is").addEventListener("click", () => add(false));
+byId("is-not").addEventListener("click", () => add(true));
+byId("all-but-seed").addEventListener("click", () => change({ by: null }));
+byId("compare").addEventListener("click", () => compare(byId("comparison"), state, get, refuse));
+byId("untick").addEventListener("click", () => {
+  change({ tick: [] }, { push: false, anew: false });
+  for (const box of document.querySelectorAll("#table input:checked")) { box.checked = false; box.closest("tr").classList.remove("ticked"); }
+  ticks();
+});
+byId("copy-link").addEventListener("click", () => copied(location.href));
+addEventListener("popstate", async () => {
+  state = new URLSearchParams(location.search);
+  try { await offer(); } catch (error) { refuse(error); return; }
+  await ask();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (shown) render(); redraw(); });
+
+const begin = async () => {
+  if (matchMedia("(max-width: 900px)").matches) byId("fold").open = false;
+  const fresh = !state.size;
+  try {
+    await offer();
+    if (fresh) for (const [name, value] of Object.entries(choices.first)) for (const one of [value].flat()) state.append(name, one);
+    history.replaceState(null, "", place());
+  } catch (error) { refuse(error); byId("title").textContent = "Nothing to show"; return; }
+  await ask();
+};
+begin();

@@ -1,0 +1,303 @@
+"""Curves, heat maps and scatter: each a pure function of points and a question. Every number is one
+that `tasks.query` gives, by the question that the view hands on as a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from tasks.columns import CONFIGURATION, MetricColumns
+from tasks.explorer.copies import Asked, both
+from tasks.explorer.parts import MOST_SERIES, Grouped, column, conditions, grouped, plain, remarks, table
+from tasks.explorer.question import Question, settled
+from tasks.plain import Spec
+from tasks.query import pareto, query
+from tasks.query.records import metric_columns
+from tasks.where.columns import PointColumns
+from tasks.where.language import QueryError
+
+_BESIDE = 4000  # markers of one picture, for which conditions and rows are sent
+
+
+def view(points: PointColumns, question: Question) -> Spec:
+    """What a view shows, as plain values.
+
+    Args:
+        points: of a snapshot, as `tasks.results.read.open_columns` gives them.
+        question: what is asked of them.
+
+    Returns:
+        `series` with their values and conditions, `table`, `notes`, and `asked`: the questions whose
+        answers these numbers are, each as a command and as Python.
+
+    Raises:
+        QueryError: a name is no column, or the filter cannot be understood.
+    """
+    question = settled(question, points)
+    found = {"curves": curves, "heat": heat, "scatter": scatter}[question.view](points, question)
+    common = {"view": question.view, "metric": question.metric, "size": points.size}
+    attrs = points.attrs
+    return {**common, "snapshot": attrs["snapshot"], "time": attrs["time"], **found}
+
+
+def ask(points: PointColumns, asked: Asked) -> pd.DataFrame:
+    """The answer to a question as `diffatlas query` gives it."""
+    where = asked.where or None
+    if asked.by and not asked.statistics:
+        return pareto(points, asked.metrics, asked.by, where)
+    return query(points, where, asked.by, asked.metrics, asked.statistics or ("mean",))
+
+
+def curves(points: PointColumns, question: Question) -> Spec:
+    """One line for each group, along `x`: a statistic of the seeds with a band, or every seed."""
+    x, metric = question.x, str(question.metric)
+    keys = tuple(name for name in question.by or () if name not in (x, "seed" if question.each else ""))
+    by = (*keys, *(("seed",) if question.each and x != "seed" else ()), x)
+    asked = Asked("the numbers of this picture", question.where, by, (metric,), _statistics(question))
+    frame = ask(points, asked)
+    every = [asked]
+    notes = remarks(points, question.where, by)
+    if question.baseline:
+        same = tuple(name for name in by if name not in keys)
+        base = replace(asked, what="those of the baseline", where=both(question.where, question.baseline), by=same)
+        every.append(base)
+        frame, note = _against(frame, ask(points, base), same, metric, question)
+        notes += note
+    rows = grouped(frame, by[:-1], by)
+    lines = grouped(frame, keys, by)
+    return {
+        "x": _axis(points, x),
+        "y": {"name": _named(metric, question), "log": _spans(frame, metric, question)},
+        "shared": lines.shared,
+        "series": _series(rows, lines, x, metric, question),
+        "lines": min(len(rows), MOST_SERIES),
+        "of": len(rows),
+        "table": table(frame, by, lines.shared, only=question.only),
+        "notes": notes + _too_many(len(rows)),
+        "asked": [one.document(points) for one in every],
+        "higher": points.higher_is_better(metric),
+    }
+
+
+def _statistics(question: Question) -> tuple[str, ...]:
+    wanted = (question.statistic, *(() if question.each or question.band == "none" else (question.band,)), "count")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _against(
+    frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, question: Question
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with their ratio to the baseline's row at the same place."""
+    value = MetricColumns(metric).statistic(question.statistic)
+    if base.empty:
+        return frame, [f"the baseline ({question.baseline}) has no point among these"]
+    beside = base[[*same, value]].rename(columns={value: "baseline"})
+    frame = frame.merge(beside, on=list(same), how="left")
+    with np.errstate(all="ignore"):
+        frame["ratio"] = frame[value].to_numpy(dtype=float) / frame["baseline"].to_numpy(dtype=float)
+    without = int((frame["ratio"].isna() & frame[value].notna()).sum())
+    return frame, [f"{without} rows lie where the baseline has no value"] if without else []
+
+
+def _named(metric: str, question: Question) -> str:
+    what = metric if question.each else f"{metric}, {question.statistic}"
+    return f"{what}: ratio to the baseline" if question.baseline else what
+
+
+def _values(frame: pd.DataFrame, metric: str, question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is drawn of each row, and half of its band; of a ratio the band of the numerator alone."""
+    of = MetricColumns(metric)
+    values = frame[of.statistic(question.statistic)].to_numpy(dtype=float)
+    wide = (
+        None if question.each or question.band == "none" else frame[of.statistic(question.band)].to_numpy(dtype=float)
+    )
+    if "ratio" not in frame:
+        return values, wide
+    with np.errstate(all="ignore"):
+        wide = None if wide is None else wide / np.abs(frame["baseline"].to_numpy(dtype=float))
+    return frame["ratio"].to_numpy(dtype=float), wide
+
+
+def _series(rows: Grouped, lines: Grouped, x: str, metric: str, question: Question) -> list[Spec]:
+    """The lines of the picture; `style` is that of the group, which the seeds of it share."""
+    values, wide = _values(rows.frame, metric, question)
+    counts = rows.frame[MetricColumns(metric).statistic("count")].to_numpy()
+    order = np.argsort(rows.codes, kind="stable")
+    ends = np.searchsorted(rows.codes[order], np.arange(len(rows) + 1))
+    found = []
+    for i in range(min(len(rows), MOST_SERIES)):
+        at = order[ends[i] : ends[i + 1]]
+        style = int(lines.codes[rows.first[i]])
+        part = rows.frame.iloc[at]
+        found.append(
+            {
+                "label": rows.label(i),
+                "line": lines.label(style),
+                "style": style,
+                "condition": lines.condition(style),
+                "x": column(part[x]),
+                "y": column(values[at]),
+                "band": None if wide is None else column(wide[at]),
+                "count": column(counts[at]),
+                "conditions": conditions(part, [*rows.keys, x]),
+            }
+        )
+    return found
+
+
+def _too_many(lines: int) -> list[str]:
+    if lines <= MOST_SERIES:
+        return []
+    return [f"the first {MOST_SERIES} of {lines} lines are drawn: narrow them by a filter, or group by fewer columns"]
+
+
+def _axis(points: PointColumns, name: str) -> Spec:
+    values = points[name]
+    numbers = values.dtype.kind not in "OUT"
+    positive = values[np.isfinite(values) & (values > 0)] if numbers else values[:0]
+    wide = bool(numbers and len(positive) == len(values) > 0 and positive.max() / positive.min() >= 8)
+    return {"name": name, "kind": "number" if numbers else "text", "log": wide}
+
+
+def _spans(frame: pd.DataFrame, metric: str, question: Question) -> bool:
+    """Whether the values are best told apart on a logarithmic axis."""
+    values = _values(frame, metric, question)[0]
+    values = values[np.isfinite(values)]
+    return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
+
+
+def heat(points: PointColumns, question: Question) -> Spec:
+    """A statistic of the points at each place of two columns."""
+    metric = str(question.metric)
+    y = question.y or next(name for name in (*(question.by or ()), "sampler", "dataset") if name != question.x)
+    if y == question.x:
+        raise QueryError(f"a heat map has two different axes, found {y} twice")
+    by = (y, question.x)
+    asked = Asked(
+        "the numbers of this picture", question.where, by, (metric,), _statistics(replace(question, each=False))
+    )
+    frame = ask(points, asked)
+    of = MetricColumns(metric)
+    across, down = (list(dict.fromkeys(sorted(frame[name].tolist()))) for name in (question.x, y))
+    places = [
+        (down.index(b), across.index(a)) for b, a in zip(frame[y].tolist(), frame[question.x].tolist(), strict=True)
+    ]
+    values = frame[of.statistic(question.statistic)].to_numpy(dtype=float)
+    cells: list[list[Spec | None]] = [[None] * len(across) for _ in down]
+    for (row, at), value, count, text in zip(
+        places, values, frame[of.statistic("count")], conditions(frame, by), strict=True
+    ):
+        cells[row][at] = {"value": plain(value), "count": int(count), "condition": text}
+    rows = grouped(frame, (), by)
+    return {
+        "x": {"name": question.x, "values": [plain(v) for v in across]},
+        "y": {"name": y, "values": [plain(v) for v in down]},
+        "z": {
+            "name": _named(metric, replace(question, baseline="", each=False)),
+            "log": _spans(frame, metric, replace(question, baseline="")),
+        },
+        "cells": cells,
+        "shared": {},
+        "table": table(frame, by, rows.shared, only=question.only),
+        "notes": remarks(points, question.where, by),
+        "asked": [asked.document(points)],
+        "higher": points.higher_is_better(metric),
+    }
+
+
+def scatter(points: PointColumns, question: Question) -> Spec:
+    """One number against another, a marker for each configuration (or for each point), with the
+    configurations that nothing beats in both.
+    """
+    metric, x = str(question.metric), question.x
+    if x == metric:
+        raise QueryError(f"a scatter has two different axes, found {x} twice")
+    front = Asked("the front: what nothing beats in both", question.where, ("dataset",), (metric, x))
+    best = ask(points, front)
+    if question.each:
+        shown = tuple(name for name in (metric, x) if name in metric_columns(points))
+        asked = Asked("all points", question.where, (), shown)
+        frame = ask(points, asked)
+        frame = frame[(frame["status"] == "ok")].reset_index(drop=True)
+        labels: tuple[str, ...] = ("point_id",)
+        across, up, wide = frame[x].to_numpy(dtype=float), frame[metric].to_numpy(dtype=float), None
+    else:
+        asked = Asked("all configurations", question.where, CONFIGURATION, (metric, x))
+        frame, labels = ask(points, asked), CONFIGURATION
+        across, up = _of(frame, x), _of(frame, metric)
+        wide = frame[MetricColumns(metric).statistic("sem")].to_numpy(dtype=float)
+    keys = _colours(question, frame)
+    lines = grouped(frame, keys, (*keys, *(name for name in CONFIGURATION if name not in keys)))
+    fronts = [
+        {
+            "dataset": str(name),
+            "x": column(_of(part, x)),
+            "y": column(_of(part, metric)),
+            "conditions": conditions(part, CONFIGURATION),
+        }
+        for name, part in best.groupby("dataset", sort=False)
+    ]
+    names = [str(name) for name in frame.columns if name not in ("cell_id", "error")]
+    return {
+        "x": {"name": x, "kind": "number", "log": _wide(across)},
+        "y": {"name": metric, "log": _wide(up)},
+        "shared": lines.shared,
+        "series": _markers(lines, labels, across, up, wide),
+        "fronts": fronts,
+        "table": table(frame[names], labels, lines.shared, only=question.only),
+        "notes": [*remarks(points, question.where, ()), *_left_out(best), *_too_many(len(lines))],
+        "asked": [asked.document(points), front.document(points)],
+        "higher": points.higher_is_better(metric),
+    }
+
+
+def _of(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """The values of an objective of `pareto`: a mean of a metric, or a cost under its own name."""
+    mean = MetricColumns(name).statistic("mean")
+    return frame[mean if mean in frame else name].to_numpy(dtype=float)
+
+
+def _wide(values: np.ndarray) -> bool:
+    values = values[np.isfinite(values)]
+    return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
+
+
+def _colours(question: Question, frame: pd.DataFrame) -> tuple[str, ...]:
+    """What markers are coloured by: the groups that are asked for, as long as they are few."""
+    wanted = [name for name in question.by or () if name in frame and name not in (question.x, "steps", "grid")]
+    return tuple(name for name in wanted if frame[name].nunique() > 1) or tuple(wanted[:1])
+
+
+def _markers(
+    lines: Grouped, labels: Sequence[str], x: np.ndarray, y: np.ndarray, wide: np.ndarray | None
+) -> list[Spec]:
+    found, left = [], _BESIDE
+    for i in range(min(len(lines), MOST_SERIES)):
+        at = np.flatnonzero((lines.codes == i) & np.isfinite(x) & np.isfinite(y))[: max(left, 0)]
+        left -= len(at)
+        found.append(
+            {
+                "label": lines.label(i),
+                "line": lines.label(i),
+                "style": i,
+                "condition": lines.condition(i),
+                "x": column(x[at]),
+                "y": column(y[at]),
+                "band": None if wide is None else column(wide[at]),
+                "conditions": conditions(lines.frame.iloc[at], labels),
+                "text": [
+                    ", ".join(str(v) for v in row)
+                    for row in lines.frame.iloc[at][list(CONFIGURATION)].itertuples(index=False)
+                ],
+            }
+        )
+    return found
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    left = frame.attrs.get("left_out")
+    return [f"the front is without {', '.join(left)}, which do not make samples of the data from noise"] if left else []

@@ -1,0 +1,215 @@
+"""What the explorer shows are the numbers of `diffatlas query`: the copied command prints them, and
+so does the copied Python.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.command_line import app
+from tasks.explorer.columns import choices
+from tasks.explorer.copies import condition
+from tasks.explorer.opened import OpenedStore
+from tasks.explorer.question import BANDS, CENTRES, Question, read
+from tasks.explorer.views import view
+from tasks.plain import Spec
+from tasks.query import QueryError
+from tasks.query.records import chosen
+from tests.tasks.tiny_store import SPEC, answer
+
+BASE = "formulation == 'exact' and schedule == 'edm' and sampler == 'heun'"
+QUESTIONS = {
+    "curves": Question(),
+    "curves of one sampler": Question(where="sampler == 'heun' or steps < 2", by=("formulation", "sampler")),
+    "every seed": Question(each=True),
+    "every statistic": Question(statistic="median", band="ci95", metric="ks"),
+    "no band, by a column of texts": Question(x="sampler", band="none", by=("formulation",)),
+    "beside a baseline": Question(baseline=BASE, by=("formulation", "schedule", "sampler")),
+    "a heat map": Question(view="heat", y="sampler"),
+    "cost and quality": Question(view="scatter", x="nfe"),
+    "two metrics": Question(view="scatter", x="ks"),
+    "every point": Question(view="scatter", x="sample_seconds", each=True),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> OpenedStore:
+    uri = str(tmp_path_factory.mktemp("explorer") / "store")
+    answer(uri, SPEC | {"formulations": ["edm", "vp"]})
+    return OpenedStore(uri)
+
+
+def printed(command: str, capsys: pytest.CaptureFixture[str]) -> list[Spec]:
+    """The records that a copied command prints."""
+    capsys.readouterr()
+    words = shlex.split(command)
+    assert words[:2] == ["diffatlas", "query"]
+    assert not app([*words[1:], "--format", "json"], standalone_mode=False)
+    found: list[Spec] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_copied_command_prints_the_numbers_of_its_view(
+    name: str, store: OpenedStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = QUESTIONS[name]
+    shown = view(store.points(), question)
+    records = printed(shown["asked"][0]["command"], capsys)
+    records = [record for record in records if record.get("status", "ok") == "ok"]
+    columns = shown["table"]["columns"]
+    rows = [dict(zip(columns, row, strict=True)) for row in shown["table"]["rows"]]
+    assert len(rows) == len(records) == shown["table"]["total"] > 0
+    for row, record in zip(rows, records, strict=True):
+        assert {key: row[key] for key in row if key not in ("baseline", "ratio")}.items() <= record.items()
+    drawn = sorted(value for value in values_of(shown) if value is not None)
+    wanted = "ratio" if question.baseline else "w1" if question.each and question.view == "scatter" else None
+    column = wanted or f"{shown['metric']}_{question.statistic}"
+    assert drawn == sorted(row[column] for row in rows if row[column] is not None)
+
+
+def values_of(shown: Spec) -> list[float | None]:
+    """What is drawn."""
+    if shown["view"] == "heat":
+        return [cell["value"] for row in shown["cells"] for cell in row if cell]
+    return [value for series in shown["series"] for value in series["y"]]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_copied_python_gives_the_numbers_of_its_view(name: str, store: OpenedStore) -> None:
+    shown = view(store.points(), QUESTIONS[name])
+    names: dict[str, Any] = {}
+    exec(shown["asked"][0]["python"], names)  # noqa: S102 - what a reader would run
+    frame = names["frame"]
+    frame = frame[frame["status"] == "ok"] if "status" in frame else frame
+    for at, column in enumerate(shown["table"]["columns"]):
+        if column in frame:
+            given = [row[at] for row in shown["table"]["rows"]]
+            assert [v for v in frame[column].tolist() if v == v] == [v for v in given if v is not None]
+
+
+def test_a_ratio_is_the_value_over_that_of_the_baseline_at_the_same_place(
+    store: OpenedStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = view(store.points(), QUESTIONS["beside a baseline"])
+    base = {row["steps"]: row["w1_mean"] for row in printed(shown["asked"][1]["command"], capsys)}
+    columns = shown["table"]["columns"]
+    for values in shown["table"]["rows"]:
+        row = dict(zip(columns, values, strict=True))
+        assert row["ratio"] == row["w1_mean"] / base[row["steps"]]
+    (own,) = [series for series in shown["series"] if series["condition"] == BASE]
+    assert own["y"] == [1.0] * 2
+
+
+def test_the_front_is_that_of_query(store: OpenedStore, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = view(store.points(), QUESTIONS["cost and quality"])
+    records = printed(shown["asked"][1]["command"], capsys)
+    (front,) = shown["fronts"]
+    assert list(zip(front["x"], front["y"], strict=True)) == [(row["nfe"], row["w1_mean"]) for row in records]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_the_condition_of_a_marker_is_satisfied_by_its_points_alone(name: str, store: OpenedStore) -> None:
+    points = store.points()
+    shown = view(points, QUESTIONS[name])
+    for text, row in zip(shown["table"]["conditions"], shown["table"]["rows"], strict=True):
+        found = chosen(points, text)
+        record = dict(zip(shown["table"]["columns"], row, strict=True))
+        count = record.get(f"{shown['metric']}_count", 1)
+        assert found.size == count
+        for label in shown["table"]["labels"]:
+            assert set(found[label].tolist()) == {record[label]}
+
+
+@pytest.mark.parametrize("value", ["it's", 'a "b" \\ c', "", 7, 0.1, -1e-300, math.inf, -math.inf, math.nan])
+def test_a_condition_says_any_value_in_the_language(value: Any) -> None:
+    from tasks.where.columns import of_frame
+    from tasks.where.conditions import satisfied
+
+    pd = pytest.importorskip("pandas")
+    others = ["x"] if isinstance(value, str) else [1.5]
+    columns = of_frame(pd.DataFrame({"odd name(a=1)": [value, *others]}))
+    assert satisfied(condition([("odd name(a=1)", value)]), columns, 2).tolist() == [True, False]
+
+
+def test_an_address_says_a_question_and_the_other_way_round() -> None:
+    question = Question(
+        "s", "tag", None, "heat", "ks", "seed", "sampler", "steps < 3", ("formulation", "f(a=1,b=2)"), "max", "none",
+        each=True, only=False, baseline=BASE, ticked=("seed == 1", "seed == 2"),
+    )  # fmt: skip
+    given = {name: value if isinstance(value, list) else [value] for name, value in question.value().items()}
+    assert read(given) == question
+    assert read({}) == Question()
+    assert Question().value() == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"where": "smapler == 'heun'"}, "no column 'smapler'; did you mean 'sampler'?"),
+        ({"where": "steps = 3"}, "write '=='"),
+        ({"metric": "w2"}, "metric 'w2' is unknown; did you mean 'w1'?"),
+        ({"by": "sampler,colour"}, "--by 'colour' is unknown"),
+        ({"x": "step"}, "axis 'step' is unknown; did you mean 'steps'?"),
+        ({"view": "pie"}, "view 'pie' is unknown"),
+        ({"stat": "mode"}, "stat 'mode' is unknown"),
+        ({"band": "range"}, "band 'range' is unknown"),
+        ({"wher": "x"}, "parameter 'wher' is unknown; did you mean 'where'?"),
+        ({"view": "heat", "y": "steps"}, "two different axes"),
+        ({"view": "scatter", "x": "w1"}, "two different axes"),
+        ({"view": "scatter", "x": "seed"}, "--pareto 'seed' is unknown"),
+        ({"where": "w1 > 0 " * 2000}, "longer than 10000 characters"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_sentence(given: dict[str, str], words: str, store: OpenedStore) -> None:
+    with pytest.raises(QueryError) as refusal:
+        view(store.points(), read({name: [value] for name, value in given.items()}))
+    assert words in str(refusal.value)
+
+
+def test_what_matches_nothing_is_an_empty_view(store: OpenedStore) -> None:
+    for kind in ("curves", "heat", "scatter"):
+        shown = view(store.points(), Question(view=kind, x="nfe", where="steps > 100"))
+        assert shown["table"]["total"] == 0
+        json.dumps(shown, allow_nan=False)
+
+
+def test_what_can_be_chosen_are_the_columns_with_their_values(store: OpenedStore) -> None:
+    offered = choices(store, Question())
+    assert (offered["studies"], offered["size"]) == (["tiny"], store.points().size)
+    columns = {column["name"]: column for column in offered["columns"]}
+    assert columns["steps"]["values"] == [1, 3]
+    assert columns["formulation"]["values"] == ["edm", "exact", "vp"]
+    points = store.points()
+    for column in columns.values():
+        for text, value in zip(column["conditions"], column["values"], strict=True):
+            assert set(chosen(points, text)[column["name"]].tolist()) == {value}
+    assert set(offered["statistics"]) == set(CENTRES)
+    assert set(offered["bands"]) == set(BANDS)
+    assert offered["first"] == {}
+
+
+def test_a_snapshot_is_read_once(store: OpenedStore) -> None:
+    assert store.points() is store.points()
+    assert store.points() is store.points(as_of=store.snapshot())
+    decoded = store.points()["w1"]
+    view(store.points(), Question())
+    assert store.points()["w1"] is decoded
+    assert np.isfinite(decoded).all()
+
+
+def test_nothing_of_a_store_is_written(tmp_path: Path) -> None:
+    uri = str(tmp_path / "store")
+    answer(uri, SPEC | {"samplers": ["euler"], "steps": [1]})
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    opened = OpenedStore(uri)
+    choices(opened, Question())
+    view(opened.points(), Question())
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
