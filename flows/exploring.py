@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from diffusion.errors import DiffatlasError, WrongInput
 from flows.services.errors import ServiceUnavailable
-from tasks.explorer.question import Question, read
+from tasks.explorer.question import Look, read
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,7 +57,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Answer: TypeAlias = "Callable[[OpenedStore, Question, Mapping[str, str]], Spec]"
+Answer: TypeAlias = "Callable[[OpenedStore, Look, Mapping[str, str]], Spec]"
 
 
 def application(store: OpenedStore) -> Starlette:
@@ -154,13 +154,13 @@ _MORE = ("row", "id")
 """Parameters of an answer that are no part of a view."""
 
 
-def _choices(store: OpenedStore, question: Question, _: Mapping[str, str]) -> Spec:
+def _choices(store: OpenedStore, question: Look, _: Mapping[str, str]) -> Spec:
     from tasks.explorer.columns import choices
 
     return choices(store, question)
 
 
-def _view(store: OpenedStore, question: Question, _: Mapping[str, str]) -> Spec:
+def _view(store: OpenedStore, question: Look, _: Mapping[str, str]) -> Spec:
     from tasks.explorer.views import view
 
     return view(store.points(question.study, question.as_of), question)

@@ -12,7 +12,7 @@ import numpy as np
 from tasks.explorer.copies import condition
 from tasks.explorer.opened import OpenedStore
 from tasks.explorer.parts import plain
-from tasks.explorer.question import BANDS, CENTRES, VIEWS, Question, configuration
+from tasks.explorer.question import BANDS, CENTRES, VIEWS, Look, configuration
 from tasks.plain import Spec
 from tasks.query.records import metric_columns
 from tasks.where.columns import PointColumns
@@ -22,7 +22,7 @@ _NO_GROUPS = ("cell_id", "point_id", "error")
 _COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
 
 
-def choices(store: OpenedStore, question: Question) -> Spec:
+def choices(store: OpenedStore, question: Look) -> Spec:
     """What the page offers.
 
     Args:
@@ -57,7 +57,7 @@ def choices(store: OpenedStore, question: Question) -> Spec:
     }
 
 
-def first(points: PointColumns, question: Question) -> Question:
+def first(points: PointColumns, question: Look) -> Look:
     """Where a look begins: at one data set, since numbers of several do not compare."""
     if not points.size:
         return question

@@ -23,7 +23,7 @@ _PREFERRED = "w1"
 
 
 @dataclass(frozen=True)
-class Question:
+class Look:
     """A view that is asked for.
 
     Args:
@@ -63,7 +63,7 @@ class Question:
 
     def value(self) -> dict[str, str | list[str]]:
         """As the page's address says it; what is as usual is left out."""
-        usual = Question()
+        usual = Look()
         texts = {
             "study": self.study,
             "at": self.as_of,
@@ -83,8 +83,8 @@ class Question:
         return found
 
 
-def read(given: Mapping[str, Sequence[str]]) -> Question:
-    """What an address asks; the opposite of `Question.value`.
+def read(given: Mapping[str, Sequence[str]]) -> Look:
+    """What an address asks; the opposite of `Look.value`.
 
     Args:
         given: the values of each parameter.
@@ -98,7 +98,7 @@ def read(given: Mapping[str, Sequence[str]]) -> Question:
     known = ("study", "at", "before", "view", "metric", "x", "y", "where", "by", "stat", "band", "each", "all", "base")
     check("parameter", list(given), [*known, "tick", "point", "logx", "logy"])
     last = {name: values[-1] for name, values in given.items() if values and values[-1]}
-    found = Question(
+    found = Look(
         study=last.get("study"),
         as_of=last.get("at"),
         before=last.get("before"),
@@ -136,7 +136,7 @@ def configuration(points: PointColumns) -> tuple[str, ...]:
     return (*CONFIGURATION, *(name for name in OF_SAMPLER if name in points))
 
 
-def settled(question: Question, points: PointColumns) -> Question:
+def settled(question: Look, points: PointColumns) -> Look:
     """The question with what it leaves open: metric and groups.
 
     Raises:

@@ -13,7 +13,7 @@ import pandas as pd
 from tasks.columns import CONFIGURATION, MetricColumns
 from tasks.explorer.copies import Asked, both
 from tasks.explorer.parts import MOST_SERIES, Grouped, column, conditions, grouped, plain, remarks, table
-from tasks.explorer.question import Question, settled
+from tasks.explorer.question import Look, settled
 from tasks.plain import Spec
 from tasks.query import pareto, query
 from tasks.query.records import metric_columns
@@ -23,7 +23,7 @@ from tasks.where.language import QueryError
 _BESIDE = 4000  # markers of one picture, for which conditions and rows are sent
 
 
-def view(points: PointColumns, question: Question) -> Spec:
+def view(points: PointColumns, question: Look) -> Spec:
     """What a view shows, as plain values.
 
     Args:
@@ -52,7 +52,7 @@ def ask(points: PointColumns, asked: Asked) -> pd.DataFrame:
     return query(points, where, asked.by, asked.metrics, asked.statistics or ("mean",))
 
 
-def curves(points: PointColumns, question: Question) -> Spec:
+def curves(points: PointColumns, question: Look) -> Spec:
     """One line for each group, along `x`: a statistic of the seeds with a band, or every seed."""
     x, metric = question.x, str(question.metric)
     keys = tuple(name for name in question.by or () if name not in (x, "seed" if question.each else ""))
@@ -83,13 +83,13 @@ def curves(points: PointColumns, question: Question) -> Spec:
     }
 
 
-def _statistics(question: Question) -> tuple[str, ...]:
+def _statistics(question: Look) -> tuple[str, ...]:
     wanted = (question.statistic, *(() if question.each or question.band == "none" else (question.band,)), "count")
     return tuple(dict.fromkeys(wanted))
 
 
 def _against(
-    frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, question: Question
+    frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, question: Look
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows with their ratio to the baseline's row at the same place."""
     value = MetricColumns(metric).statistic(question.statistic)
@@ -103,12 +103,12 @@ def _against(
     return frame, [f"{without} rows lie where the baseline has no value"] if without else []
 
 
-def _named(metric: str, question: Question) -> str:
+def _named(metric: str, question: Look) -> str:
     what = metric if question.each else f"{metric}, {question.statistic}"
     return f"{what}: ratio to the baseline" if question.baseline else what
 
 
-def _values(frame: pd.DataFrame, metric: str, question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+def _values(frame: pd.DataFrame, metric: str, question: Look) -> tuple[np.ndarray, np.ndarray | None]:
     """What is drawn of each row, and half of its band; of a ratio the band of the numerator alone."""
     of = MetricColumns(metric)
     values = frame[of.statistic(question.statistic)].to_numpy(dtype=float)
@@ -122,7 +122,7 @@ def _values(frame: pd.DataFrame, metric: str, question: Question) -> tuple[np.nd
     return frame["ratio"].to_numpy(dtype=float), wide
 
 
-def _series(rows: Grouped, lines: Grouped, x: str, metric: str, question: Question) -> list[Spec]:
+def _series(rows: Grouped, lines: Grouped, x: str, metric: str, question: Look) -> list[Spec]:
     """The lines of the picture; `style` is that of the group, which the seeds of it share."""
     values, wide = _values(rows.frame, metric, question)
     counts = rows.frame[MetricColumns(metric).statistic("count")].to_numpy()
@@ -163,14 +163,14 @@ def _axis(points: PointColumns, name: str) -> Spec:
     return {"name": name, "kind": "number" if numbers else "text", "log": wide}
 
 
-def _spans(frame: pd.DataFrame, metric: str, question: Question) -> bool:
+def _spans(frame: pd.DataFrame, metric: str, question: Look) -> bool:
     """Whether the values are best told apart on a logarithmic axis."""
     values = _values(frame, metric, question)[0]
     values = values[np.isfinite(values)]
     return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
 
 
-def heat(points: PointColumns, question: Question) -> Spec:
+def heat(points: PointColumns, question: Look) -> Spec:
     """A statistic of the points at each place of two columns."""
     metric = str(question.metric)
     y = question.y or next(name for name in (*(question.by or ()), "sampler", "dataset") if name != question.x)
@@ -209,7 +209,7 @@ def heat(points: PointColumns, question: Question) -> Spec:
     }
 
 
-def scatter(points: PointColumns, question: Question) -> Spec:
+def scatter(points: PointColumns, question: Look) -> Spec:
     """One number against another, a marker for each configuration (or for each point), with the
     configurations that nothing beats in both.
     """
@@ -266,7 +266,7 @@ def _wide(values: np.ndarray) -> bool:
     return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
 
 
-def _colours(question: Question, frame: pd.DataFrame) -> tuple[str, ...]:
+def _colours(question: Look, frame: pd.DataFrame) -> tuple[str, ...]:
     """What markers are coloured by: the groups that are asked for, as long as they are few."""
     wanted = [name for name in question.by or () if name in frame and name not in (question.x, "steps", "grid")]
     return tuple(name for name in wanted if frame[name].nunique() > 1) or tuple(wanted[:1])

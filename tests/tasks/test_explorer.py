@@ -17,7 +17,7 @@ from flows.command_line import app
 from tasks.explorer.columns import choices
 from tasks.explorer.copies import condition
 from tasks.explorer.opened import OpenedStore
-from tasks.explorer.question import BANDS, CENTRES, Question, read
+from tasks.explorer.question import BANDS, CENTRES, Look, read
 from tasks.explorer.views import view
 from tasks.plain import Spec
 from tasks.query import QueryError
@@ -26,16 +26,16 @@ from tests.tasks.tiny_store import SPEC, answer
 
 BASE = "formulation == 'exact' and schedule == 'edm' and sampler == 'heun'"
 QUESTIONS = {
-    "curves": Question(),
-    "curves of one sampler": Question(where="sampler == 'heun' or steps < 2", by=("formulation", "sampler")),
-    "every seed": Question(each=True),
-    "every statistic": Question(statistic="median", band="ci95", metric="ks"),
-    "no band, by a column of texts": Question(x="sampler", band="none", by=("formulation",)),
-    "beside a baseline": Question(baseline=BASE, by=("formulation", "schedule", "sampler")),
-    "a heat map": Question(view="heat", y="sampler"),
-    "cost and quality": Question(view="scatter", x="nfe"),
-    "two metrics": Question(view="scatter", x="ks"),
-    "every point": Question(view="scatter", x="sample_seconds", each=True),
+    "curves": Look(),
+    "curves of one sampler": Look(where="sampler == 'heun' or steps < 2", by=("formulation", "sampler")),
+    "every seed": Look(each=True),
+    "every statistic": Look(statistic="median", band="ci95", metric="ks"),
+    "no band, by a column of texts": Look(x="sampler", band="none", by=("formulation",)),
+    "beside a baseline": Look(baseline=BASE, by=("formulation", "schedule", "sampler")),
+    "a heat map": Look(view="heat", y="sampler"),
+    "cost and quality": Look(view="scatter", x="nfe"),
+    "two metrics": Look(view="scatter", x="ks"),
+    "every point": Look(view="scatter", x="sample_seconds", each=True),
 }
 
 
@@ -140,14 +140,14 @@ def test_a_condition_says_any_value_in_the_language(value: Any) -> None:
 
 
 def test_an_address_says_a_question_and_the_other_way_round() -> None:
-    question = Question(
+    question = Look(
         "s", "tag", None, "heat", "ks", "seed", "sampler", "steps < 3", ("formulation", "f(a=1,b=2)"), "max", "none",
         each=True, only=False, baseline=BASE, ticked=("seed == 1", "seed == 2"),
     )  # fmt: skip
     given = {name: value if isinstance(value, list) else [value] for name, value in question.value().items()}
     assert read(given) == question
-    assert read({}) == Question()
-    assert Question().value() == {}
+    assert read({}) == Look()
+    assert Look().value() == {}
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,13 @@ def test_what_makes_no_sense_is_refused_by_its_sentence(given: dict[str, str], w
 
 def test_what_matches_nothing_is_an_empty_view(store: OpenedStore) -> None:
     for kind in ("curves", "heat", "scatter"):
-        shown = view(store.points(), Question(view=kind, x="nfe", where="steps > 100"))
+        shown = view(store.points(), Look(view=kind, x="nfe", where="steps > 100"))
         assert shown["table"]["total"] == 0
         json.dumps(shown, allow_nan=False)
 
 
 def test_what_can_be_chosen_are_the_columns_with_their_values(store: OpenedStore) -> None:
-    offered = choices(store, Question())
+    offered = choices(store, Look())
     assert (offered["studies"], offered["size"]) == (["tiny"], store.points().size)
     columns = {column["name"]: column for column in offered["columns"]}
     assert columns["steps"]["values"] == [1, 3]
@@ -200,7 +200,7 @@ def test_a_snapshot_is_read_once(store: OpenedStore) -> None:
     assert store.points() is store.points()
     assert store.points() is store.points(as_of=store.snapshot())
     decoded = store.points()["w1"]
-    view(store.points(), Question())
+    view(store.points(), Look())
     assert store.points()["w1"] is decoded
     assert np.isfinite(decoded).all()
 
@@ -210,6 +210,6 @@ def test_nothing_of_a_store_is_written(tmp_path: Path) -> None:
     answer(uri, SPEC | {"samplers": ["euler"], "steps": [1]})
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     opened = OpenedStore(uri)
-    choices(opened, Question())
-    view(opened.points(), Question())
+    choices(opened, Look())
+    view(opened.points(), Look())
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
