@@ -1,5 +1,5 @@
 """A schedule fires on a real Prefect server, and what a person then sees in its pages is there.
-Real processes.
+Real processes: PostgreSQL below the server where it is installed, and an authentication string.
 """
 
 import json
@@ -29,6 +29,7 @@ from flows.telling import FAILED, MOVED
 from tasks.store import Store
 from tasks.study import load_study
 from tests.homes import migrated
+from tests.postgres import ask, postgres, why_not
 from tests.tasks.tiny_store import answer
 
 pytestmark = [
@@ -40,6 +41,7 @@ pytestmark = [
 
 SERVE = Path(__file__).parents[2] / "deployments" / "serve.py"
 AUTOMATIONS = SERVE.with_name("automations.py")
+ACCESS = {"PREFECT_API_AUTH_STRING": "atlas:correct-horse"}
 SECRET = "hunter2"  # noqa: S105 - part of the webhook's address
 _STAGES = {"trained": "train", "swept": "sweep"}  # as snapshots tell it: the task run
 BOOM = """
@@ -110,11 +112,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scheduled")
 
 
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
+def free_port() -> int:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str | None]:
+    """A PostgreSQL server, if there can be one: else Prefect has its file."""
+    if why_not():
+        yield None
+    else:
+        with postgres(free_port()) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, database: str | None) -> Iterator[str]:
+    port = free_port()
     address, log = f"http://127.0.0.1:{port}/api", folder / "server.log"
 
     def healthy() -> bool:
@@ -123,8 +139,11 @@ def url(folder: Path) -> Iterator[str]:
         return False
 
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
-    quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with process(command, folder, log, 10, PREFECT_HOME=str(migrated(folder / "prefect")), **quiet):
+    more = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    more |= {"PREFECT_SERVER_API_AUTH_STRING": ACCESS["PREFECT_API_AUTH_STRING"], **ACCESS}
+    if database:
+        more["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"postgresql+asyncpg://{database}"
+    with process(command, folder, log, 10, PREFECT_HOME=str(migrated(folder / "prefect")), **more):
         until(healthy, 90, log, "answer of the server")
         yield address
 
@@ -133,7 +152,7 @@ def url(folder: Path) -> Iterator[str]:
 def client(url: str) -> Iterator[Any]:
     from prefect.client.orchestration import SyncPrefectClient
 
-    with SyncPrefectClient(url) as found:
+    with SyncPrefectClient(url, auth_string=ACCESS["PREFECT_API_AUTH_STRING"]) as found:
         yield found
 
 
@@ -164,7 +183,7 @@ def automations(folder: Path, url: str, messages: list[dict[str, Any]]) -> Calla
     address = messages.pop()["address"]
 
     def applied(file: Path = SHIPPED_AUTOMATIONS, **more: str) -> list[str]:
-        home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
+        home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url, **ACCESS}
         command = [sys.executable, str(AUTOMATIONS), "--file", str(file)]
         done = subprocess.run(command, env=os.environ | home | more, capture_output=True, text=True, check=True)
         assert SECRET not in done.stdout + done.stderr
@@ -184,7 +203,7 @@ def serving(folder: Path, url: str, automations: Any) -> Iterator[Any]:  # noqa:
     (folder / "schedules.yaml").write_text(f"{entry}\n{chained}")
     log = folder / "serve.log"
     command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
-    home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url}
+    home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url, **ACCESS}
     home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     home["DIFFATLAS_ALLOW_PLUGINS"] = "boom,size"  # a deployment names it: nothing is imported for that alone
     home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
@@ -280,6 +299,13 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     assert page.stat().st_size > 10_000
 
 
+def test_what_was_scheduled_lies_in_postgresql(database: str | None, client: Any, scheduled: Any) -> None:
+    if database is None:
+        pytest.skip(str(why_not()))
+    assert ask(database, f"select name from flow_run where id = '{scheduled.id}'") == scheduled.name  # noqa: S608
+    assert int(ask(database, "select count(*) from flow_run")) >= len(client.read_flow_runs())
+
+
 def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothing(
     client: Any, scheduled: Any, folder: Path, serve_log: Path
 ) -> None:
@@ -355,7 +381,7 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
 
 def backfilled(folder: Path, url: str, changes: list[str]) -> str:
     """What was said of the one run that was lacking, and has failed."""
-    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
+    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url, **ACCESS}
     home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, str(SERVE.with_name("backfill.py")), "--schedules", "schedules.yaml"]
     for each in ("name=same formulations=[edm,vp]", " ".join(changes)):
@@ -406,3 +432,29 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
         pass
     until(lambda: len(messages) > known, 40, serve_log, "message of the switch")
     assert {one["subject"] for one in messages[known:]} == {"diffatlas: no run has finished in time"}
+
+
+def test_the_list_is_deployed_to_a_pool_and_a_worker_runs_it(
+    client: Any, folder: Path, url: str, automations: Any
+) -> None:
+    """An entry that is finished: the worker's process finds the flow, and there is nothing to compute."""
+    del automations  # as the tests before: whatever listens is told
+    home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url, **ACCESS}
+    answer(str(folder / "deployed"), load_study("smoke", TINY).spec())
+    entry = (folder / "schedules.yaml").read_text().partition("\n- ")[0].replace("name: tiny", "name: pooled")
+    (folder / "pool.yaml").write_text(entry.replace("store: answers", "store: deployed"))
+    command = [sys.executable, str(SERVE.with_name("deploy.py")), "--schedules", "pool.yaml"]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | home, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert f"work pool diffatlas made at {url}" in done.stderr
+    (deployment,) = (found for found in client.read_deployments() if found.name == "pooled")
+    client.pause_deployment(deployment.id)
+    run = client.create_flow_run_from_deployment(deployment.id)
+    log = folder / "worker.log"
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "diffatlas", "--run-once"]
+    with process(worker, folder, log, 60, **home):
+        outcome = ended(client, run, log)
+    assert (outcome.state_type.value, outcome.name) == ("COMPLETED", "pooled")
+    assert outcome.state.message == "0 points computed, 0 cells trained, 0 commits"
+    assert "Traceback" not in log.read_text()
