@@ -198,6 +198,10 @@ class Registry(Generic[C]):
             raise ValueError(f"{other!r} cannot be an alias of the {self.kind} {name!r}")
         self._aliases[other] = name
 
+    def aliases(self, name: str | None = None) -> list[str]:
+        """The other words for the registered `name`, or for any."""
+        return [other for other, meant in self._aliases.items() if name in (None, meant)]
+
     def register(self, name: str, *, formula: str, source: str, document: str = "") -> Callable[[type[C]], type[C]]:
         """Class decorator. `formula` is one line, `source` the paper or text, `document` the source
         document it occurs in.

@@ -276,3 +276,13 @@ def catalog(
                 )
                 table.add_row(entry["name"], parameters, entry["formula"], entry["source"])
             console.print(table, markup=False)
+
+
+@app.command()
+def schema() -> None:
+    """The keys of a study as a JSON schema, for an editor that completes and checks while one
+    types.
+    """
+    from tasks.study.schema import study_schema
+
+    print(json.dumps(study_schema(), indent=1))  # noqa: T201
