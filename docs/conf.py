@@ -9,10 +9,21 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extension")]
 project = "diffatlas"
 author = "the diffatlas authors"
 project_copyright = author
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "guide_links"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "guide_docstrings",
+    "guide_links",
+    "guide_reference",
+]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns: list[str] = ["extension"]
 nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures: most have no page of their own
+    ("py:.*", r"(torch|collections|numpy|xarray|pandas|pathlib)\..*")
+]  # others' own pages need a network
 
 html_theme = "furo"
 html_title = "diffatlas"
@@ -26,7 +37,9 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks keep what they showed; the tests run them
 
+smartquotes = False  # --option stays --option
 default_role = "literal"  # `name` in a docstring
-autodoc_typehints = "none"  # signatures have them
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

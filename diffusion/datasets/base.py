@@ -95,7 +95,7 @@ class Dataset(Component):
     @property
     @abstractmethod
     def std(self) -> float:
-        """Root of the variance averaged over coordinates: the `sigma_data` of the literature."""
+        """Root of the variance averaged over coordinates, the `sigma_data` of the literature."""
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
@@ -123,7 +123,7 @@ class Dataset(Component):
         return (a * self.denoise(x, alpha, sigma) - x) / s**2
 
     def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
-        """E[|x_0 - D(x)|^2 | x], summed over coordinates, ``[..., batch]``."""
+        """``E[|x_0 - D(x)|^2 | x]``, summed over coordinates, ``[..., batch]``."""
         raise NoExactAnswer(f"dataset {self.registered_name!r} has no exact posterior variance")
 
     def cdf(self, x: Tensor) -> Tensor:  # noqa: ARG002

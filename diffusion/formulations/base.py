@@ -32,7 +32,7 @@ class Formulation(Component):
     @property
     @abstractmethod
     def gives(self) -> type:
-        """The class of its models: what they can be asked (see `diffusion.models.capabilities`)."""
+        """The class of its models, what they can be asked (see `diffusion.models.capabilities`)."""
 
     @abstractmethod
     def own_schedule(self) -> Schedule:
@@ -63,7 +63,7 @@ class Formulation(Component):
 
     @property
     def observation(self) -> str:
-        """What that observation is, in a label: answers to different ones do not compare. Empty
+        """What that observation is, in a label; answers to different ones do not compare. Empty
         where there is none.
         """
         return ""

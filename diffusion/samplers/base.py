@@ -119,7 +119,7 @@ class Sampler(Component):
 
     @property
     def from_data(self) -> bool:
-        """Whether it sets out from data, drawn from the target itself: its samples are then no work
+        """Whether it sets out from data, drawn from the target itself; its samples are then no work
         of a model's alone.
         """
         return False

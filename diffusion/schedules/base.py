@@ -160,7 +160,7 @@ class Schedule(Component):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the start noise: 1, the stationary law, if variance is preserved;
+        """Standard deviation of the start noise, 1 (the stationary law) if variance is preserved,
         else sigma(t_max).
         """
         return 1.0 if self.variance_preserving else float(self.sigma(torch.tensor([self.t_max], dtype=torch.float64)))

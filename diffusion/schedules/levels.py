@@ -67,7 +67,7 @@ class Level:
 
     @property
     def host(self) -> Level:
-        """The same level where its numbers can be looked at: itself on the host; elsewhere what it
+        """The same level where its numbers can be looked at, itself on the host; elsewhere what it
         was copied from, or, if it was computed there, a copy that is waited for.
         """
         if self.sigma.is_cpu:

@@ -78,7 +78,7 @@ class Model(Inference):
 
     @property
     def cell(self) -> Cell:
-        """What a study would call it: its id names the random streams of its training."""
+        """What a study would call it; its id names the random streams of its training."""
         return Cell(self.dataset, self.formulation, self.schedule, self.seed, self.training)
 
     def sample(
