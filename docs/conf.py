@@ -22,8 +22,6 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns: list[str] = ["extension"]
 nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures: most have no page of their own
-    ("py:.*", r"(torch|collections|numpy|xarray|pandas|pathlib)\..*")
-]  # others' own pages need a network
 
 html_theme = "furo"
 html_title = "diffatlas"
