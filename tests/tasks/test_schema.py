@@ -44,7 +44,7 @@ def test_every_shipped_study_is_accepted(path: Path) -> None:
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
 def test_every_registered_name_is_accepted_with_all_its_parameters_written_out(registry: Any) -> None:
-    of_kind = schema().evolve(schema={"$ref": f"#/$defs/{registry.kind}", "$defs": schema().schema["$defs"]})
+    of_kind = schema().evolve(schema={"$ref": f"#/$defs/{registry.kind}", "$defs": study_schema()["$defs"]})
     for entry in registry:
         if entry.has_defaults:
             of_kind.validate(entry.name)
