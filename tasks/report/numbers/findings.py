@@ -23,6 +23,7 @@ import numpy as np
 
 from tasks.columns import FORWARD
 from tasks.report.numbers.curves import values_by_seed
+from tasks.report.numbers.leads import Lead, lead
 from tasks.report.numbers.nearness import FACTOR, Nearness, Ratio, within
 from tasks.report.text import counted, number, plus_minus, some
 from tasks.statistics import decision
@@ -51,7 +52,7 @@ class Best:
     """The best answer that costs at most `budget` network evaluations.
 
     `ties` are those that are not told apart from it, `undecided` those of whom the seeds cannot
-    say.
+    say; `lead` is that over the best of the others.
     """
 
     budget: int
@@ -59,6 +60,7 @@ class Best:
     at: Mean
     ties: tuple[str, ...]
     undecided: tuple[str, ...] = ()
+    lead: Lead | None = None
 
     @property
     def who(self) -> str:
@@ -296,7 +298,14 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
             tuple(name for i, name in enumerate(names) if i != first and which[i])
             for which in (found.tied, found.unknown)
         )
-        yield Best(budget, *champions[first], ties, undecided)
+        behind = [i for i in np.flatnonzero(found.apart).tolist() if i != first]
+        nearest = min(behind, key=lambda i: sign * champions[i][1].mean, default=None)
+        ahead = (
+            None
+            if nearest is None
+            else lead(names[nearest], values[first], values[nearest], fixed=bool(fixed[first] and fixed[nearest]))
+        )
+        yield Best(budget, *champions[first], ties, undecided, ahead)
 
 
 def thin(values: Sequence[int], most: int) -> list[int]:

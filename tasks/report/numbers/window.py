@@ -7,6 +7,7 @@ else: what lies far above the rest is outside.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 _DECADES_ABOVE_MEDIAN = 3.3
 
 
+@dataclass(frozen=True)
 class Window:
     """The shared vertical axis of a group of panels."""
 
-    def __init__(self, low: float, high: float, *, logarithmic: bool) -> None:
-        self.low, self.high, self.logarithmic = low, high, logarithmic
+    low: float
+    high: float
+    logarithmic: bool
 
     @classmethod
     def around(cls, curves: Sequence[Curve], floors: Sequence[float]) -> Window:
@@ -70,6 +73,16 @@ class Window:
             joined = k and drawn and drawn[-1] == part[0]
             drawn += part[1:] if joined else ([(math.nan, math.nan)] if drawn else []) + part
         return [math.exp(x) for x, _ in drawn], [self._value(y) for _, y in drawn]
+
+    def share(self, value: float) -> float:
+        """How high a value stands, from 0 at the lower edge to 1 at the upper one."""
+        low, high = self._height(self.low), self._height(self.high)
+        return (self._height(value) - low) / (high - low)
+
+    def at_share(self, share: float) -> float:
+        """The value that stands so high; outside the picture, too."""
+        low, high = self._height(self.low), self._height(self.high)
+        return self._value(low + share * (high - low))
 
     def _height(self, value: float) -> float:
         return math.log(min(max(value, 1e-300), 1e300)) if self.logarithmic else value

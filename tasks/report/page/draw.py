@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from tasks.plain import Spec
 from tasks.report.numbers import claims, evidence
+from tasks.report.numbers.answer import answer_of
 from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, failures, not_numbers
 from tasks.report.numbers.nearness import FACTOR
+from tasks.report.page.bundle import plotly_for
 from tasks.report.page.datasets import of_dataset
-from tasks.report.page.frame import commands, legend, summary, warnings
+from tasks.report.page.frame import commands, legend, missing_points, summary, warnings
 from tasks.report.page.tables import matrix
+from tasks.report.pictures.answer import answer_picture
 from tasks.report.pictures.decomposition import WORDS
 from tasks.report.pictures.quality import MOST_BANDS
 from tasks.report.pictures.style import DASHES, PALETTE, SYMBOLS
@@ -35,6 +37,7 @@ from tasks.statistics.decision import LEVEL
 if TYPE_CHECKING:
     from tasks.results.models import ModelledAnswers
 
+_PLOTLY = "/* plotly.js */"
 _SIGNS = {evidence.HOLDS: "✓", evidence.PART: "◐", evidence.FAILS: "✗", evidence.OPEN: "?"}
 _FIELDS = ("point_id", "dataset", "formulation", "schedule", "sampler", "grid", "steps", "seed")
 
@@ -48,6 +51,9 @@ def draw_report(answers: ModelledAnswers) -> str:
     table = tabulate(answers)
     data = [of_dataset(answers, table, name) for name in table.datasets]
     weighed = claims.weigh(table)
+    missing = missing_points(answers, table)
+    found = next((part.measured[0].verdicts for part in data if part.measured), None)
+    answer = answer_of(table, found, missing)
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -60,12 +66,15 @@ def draw_report(answers: ModelledAnswers) -> str:
         "markup": Markup,
     }
     template = environment.get_template("page.html.j2")
-    return template.render(
+    page = template.render(
         study_text=json.dumps(answers.study, indent=2, ensure_ascii=False, default=str),
         name=str(answers.study.get("name", "study")),
         description=str(answers.study.get("description") or ""),
         provenance={str(key): str(value) for key, value in answers.provenance.items()},
         summary=summary(answers, table),
+        missing=missing,
+        answer=answer,
+        first_picture=None if found is None else answer_picture(table, found.best, found.metric),
         table=table,
         legend=legend(table),
         most_bands=MOST_BANDS,
@@ -88,9 +97,11 @@ def draw_report(answers: ModelledAnswers) -> str:
         notes=[note for part in data for note in part.notes],
         style=Markup(_text("page.css")),  # noqa: S704  # our own files
         script=Markup(_text("page.js")),  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        dark=Markup(_text("dark.css")),  # noqa: S704
         **_plate(),
     )
+    before, _, after = page.rpartition(_PLOTLY)
+    return before + plotly_for(page) + after
 
 
 def _text(name: str) -> str:

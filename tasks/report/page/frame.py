@@ -72,6 +72,13 @@ def summary(answers: Answers, table: Tabulation) -> str:
     )
 
 
+def missing_points(answers: Answers, table: Tabulation) -> int:
+    """How many points the study asks that are not answered, skipped or failed yet."""
+    studies = [answers.name] if answers.name is not None else answers.studies
+    known = {row.point_id for row in table.points}
+    return len({point for study in studies for point in answers.asked(study)} - known)
+
+
 def warnings(table: Tabulation) -> list[str]:
     """What is wrong with a schedule for one of the data sets that were sampled on it, from its
     start noise.

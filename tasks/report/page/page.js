@@ -1,5 +1,5 @@
 "use strict";
-// Draws each picture when it comes into sight, in the colours of the reader's scheme; the legend shows and hides.
+// Draws each picture when it comes into sight, in the colours of the reader's scheme; the legend makes curves stand out.
 (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -12,9 +12,8 @@
   const plots = [...document.querySelectorAll(".plot")];
   const specs = new Map(plots.map((place) => [place, place.querySelector("script").textContent]));
   const drawn = new Set();
-  const hidden = new Set();
 
-  const isDark = () => dark.matches && root.dataset.scheme !== "light";
+  const isDark = () => (root.dataset.scheme || (dark.matches ? "dark" : "light")) === "dark";
   const ramps = {
     light: {
       density: ["#f2f6fb", "#9ecae1", "#4292c6", "#08519c", "#08203f"],
@@ -50,11 +49,28 @@
     return value;
   };
 
-  const shows = (families) => !families || !families.length || families.some((key) => !hidden.has(String(key)));
-  const visible = (trace) => {
-    const meta = trace.meta;
-    return !meta || (shows(meta.families) && !(meta.exact && hidden.has("exact")));
+  // What stands out: names that were pressed, and the one that is pointed at.
+  const pressed = new Set();
+  let pointed = null;
+  const chosen = () => (pointed === null ? pressed : new Set([...pressed, pointed]));
+  const stands = (meta, keys) =>
+    !keys.size || meta.families.some((key) => keys.has(String(key))) || (meta.exact && keys.has("exact"));
+  const light = (place, keys) => {
+    (place._fullData || []).forEach((trace, i) => {
+      const meta = place.data[i] && place.data[i].meta;
+      const drawing = meta && meta.families && place.querySelector(`.trace${trace.uid}`);
+      if (drawing) drawing.style.opacity = stands(meta, keys) ? "" : "0.12";
+    });
   };
+  const lightAll = () => {
+    const keys = chosen();
+    for (const place of drawn) light(place, keys);
+    for (const figure of document.querySelectorAll("figure[data-families]")) {
+      const meta = { families: figure.dataset.families.split(" "), exact: figure.dataset.exact === "true" };
+      figure.classList.toggle("dim", !stands(meta, keys));
+    }
+  };
+
   const coarse = matchMedia("(pointer: coarse)").matches;
   const buttons = {
     flat: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
@@ -69,12 +85,13 @@
 
   const draw = async (place) => {
     const spec = paint(JSON.parse(specs.get(place)), "", getComputedStyle(root));
-    for (const trace of spec.data) trace.visible = visible(trace);
     // Two fingers scroll the page on a phone; a swipe over a picture must not be caught by it.
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
     await Plotly.react(place, spec.data, spec.layout, config(spec));
     if (spec.frames) await Plotly.addFrames(place, spec.frames);
+    if (!drawn.has(place)) place.on("plotly_afterplot", () => light(place, chosen()));
     drawn.add(place);
+    light(place, chosen());
     root.dataset.drawn = drawn.size;
   };
   const drawMany = async (places) => { for (const place of places) await draw(place).catch((error) => note(error)); };
@@ -91,27 +108,72 @@
   for (const place of plots) watcher.observe(place);
 
   for (const button of document.querySelectorAll(".legend button")) {
+    const key = button.dataset.key;
+    const point = (to) => { pointed = to; lightAll(); };
     button.addEventListener("click", () => {
-      const key = button.dataset.key;
-      if (!hidden.delete(key)) hidden.add(key);
-      for (const twin of document.querySelectorAll(".legend button")) {
-        if (twin.dataset.key === key) twin.setAttribute("aria-pressed", String(!hidden.has(key)));
-      }
-      for (const figure of document.querySelectorAll("figure[data-families]")) {
-        figure.hidden = !shows(figure.dataset.families.split(" "));
-      }
-      for (const place of drawn) {
-        if (place.data.some((trace) => trace.meta)) Plotly.restyle(place, { visible: place.data.map(visible) });
-      }
+      if (!pressed.delete(key)) pressed.add(key);
+      button.setAttribute("aria-pressed", String(pressed.has(key)));
+      point(null);
     });
+    button.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") point(key); });
+    button.addEventListener("pointerleave", () => point(null));
   }
+  // On a narrow screen contents and curves unfold from one bar.
+  const bar = [...document.querySelectorAll(".rail-bar button")];
+  const unfold = (which) => {
+    for (const button of bar) {
+      const open = button === which && button.getAttribute("aria-expanded") !== "true";
+      button.setAttribute("aria-expanded", String(open));
+      document.getElementById(button.getAttribute("aria-controls")).classList.toggle("open", open);
+    }
+  };
+  for (const button of bar) button.addEventListener("click", () => unfold(button));
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    unfold(null);
+    pressed.clear();
+    pointed = null;
+    for (const button of document.querySelectorAll(".legend button")) button.setAttribute("aria-pressed", "false");
+    lightAll();
+  });
+  // Contents: a fold that is jumped to opens, and the section in sight is marked.
+  const links = [...document.querySelectorAll("#contents a")];
+  const unfoldTarget = (hash) => {
+    const target = hash.length > 1 && document.getElementById(hash.slice(1));
+    const folds = target ? target.querySelectorAll(":scope > details") : [];
+    if (folds.length === 1) folds[0].open = true;
+  };
+  for (const link of links) link.addEventListener("click", () => { unfold(null); unfoldTarget(link.hash); });
+  const inSight = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links) {
+        if (link.hash === `#${entry.target.id}`) link.setAttribute("aria-current", "true");
+        else link.removeAttribute("aria-current");
+      }
+    }
+  }, { rootMargin: "-20% 0px -70% 0px" });
+  for (const link of links) inSight.observe(document.getElementById(link.hash.slice(1)));
+
   for (const select of document.querySelectorAll("select[data-panes]")) {
     select.addEventListener("change", () => {
       document.querySelectorAll(`[data-of="${select.dataset.panes}"]`).forEach((pane, i) => { pane.hidden = i !== Number(select.value); });
     });
   }
 
-  dark.addEventListener("change", () => drawMany(drawn));
+  const kept = (value) => {
+    try {
+      return value === undefined ? localStorage.getItem("diffatlas-scheme") : localStorage.setItem("diffatlas-scheme", value);
+    } catch { return null; }  // a page from a file may have no storage
+  };
+  const scheme = document.getElementById("scheme");
+  const name = () => { scheme.textContent = isDark() ? "Light colours" : "Dark colours"; };
+  const turn = (to) => { root.dataset.scheme = to; name(); return drawMany(drawn); };
+  scheme.hidden = false;
+  scheme.addEventListener("click", () => { const to = isDark() ? "light" : "dark"; kept(to); turn(to); });
+  if (["light", "dark"].includes(kept())) root.dataset.scheme = kept();
+  name();
+  dark.addEventListener("change", () => { name(); drawMany(drawn); });
   const everything = async () => {
     root.dataset.all = "drawing";
     for (const fold of document.querySelectorAll("details")) fold.open = true;
@@ -120,12 +182,20 @@
     root.dataset.all = "drawn";
   };
   if (location.hash === "#all") everything();
+  let before;
   addEventListener("beforeprint", () => {
+    before = root.dataset.scheme;
     root.dataset.scheme = "light";
+    root.dataset.print = "yes";
     for (const fold of document.querySelectorAll("details")) fold.open = true;
     drawMany(plots.filter((place) => place.offsetParent !== null));
   });
-  addEventListener("afterprint", () => { delete root.dataset.scheme; drawMany(drawn); });
+  addEventListener("afterprint", () => {
+    delete root.dataset.print;
+    if (before) root.dataset.scheme = before;
+    else delete root.dataset.scheme;
+    drawMany(drawn);
+  });
   root.dataset.plots = plots.length;
   root.dataset.drawn = 0;
 })();

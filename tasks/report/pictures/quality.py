@@ -49,7 +49,7 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
     compared = any(not curve.series.exact for curve in curves)
     nfe = [mean.nfe for curve in curves for mean in curve.at if mean.nfe > 0] or [1]
     across = axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2, nfe))
-    upwards = axis(escaped(metric), **_upright(scale))
+    upwards = axis(escaped(metric), **upright(scale))
     crowded = len({curve.series for curve in curves if not compared or not curve.series.exact}) > MOST_BANDS
     pictures = []
     for panel in table.panels[dataset]:
@@ -62,10 +62,10 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
         traces = [
             trace
             for curve in own
-            for trace in _traces(curve, scale, compared and curve.series.exact, banded=not crowded, by_steps=free)
+            for trace in curve_traces(curve, scale, compared and curve.series.exact, banded=not crowded, by_steps=free)
         ]
         traces += [_level_trace(curve, scale, first, last) for curve in baselines]
-        traces += [_floor_trace(floor, first, last) for floor in floors[panel] if floor > 0 or not scale.logarithmic]
+        traces += [floor_trace(floor, first, last) for floor in floors[panel] if floor > 0 or not scale.logarithmic]
         moves = axis("steps N (no network is asked)", **log_ticks(first / 1.2, last * 1.2, steps))
         pictures.append(
             Picture(
@@ -78,12 +78,13 @@ def quality(table: Tabulation, dataset: str, metric: str) -> list[Picture]:
     return pictures
 
 
-def _upright(scale: Window) -> Spec:
+def upright(scale: Window) -> Spec:
+    """What plotly is told of the vertical axis."""
     low, high = scale.low, scale.high
     return log_ticks(low, high) if scale.logarithmic else {"range": listed([low, high])}
 
 
-def _traces(curve: Curve, scale: Window, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
+def curve_traces(curve: Curve, scale: Window, beside: bool, *, banded: bool, by_steps: bool = False) -> list[Spec]:
     """One curve, against its cost or `by_steps`; `beside` is the exact denoiser's beside trained
     ones: without a band.
     """
@@ -170,7 +171,8 @@ def _level_trace(curve: Curve, scale: Window, first: int, last: int) -> Spec:
     }
 
 
-def _floor_trace(floor: float, first: int, last: int) -> Spec:
+def floor_trace(floor: float, first: int, last: int) -> Spec:
+    """What as many perfect samples would score."""
     return {
         "type": "scatter",
         "name": "sampling floor",

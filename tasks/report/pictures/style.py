@@ -40,7 +40,8 @@ class Picture:
     """A figure of the page: what plotly draws and, as text, what is to be seen in it.
 
     `shape` is its height on the page (``short``, ``tall``, ``square`` or, three beside each other,
-    ``triple``). `families` are the legend keys that show it as a whole; empty: it is always shown.
+    ``triple``; ``opening`` is that of the first one). `families` are the legend keys that it as a
+    whole belongs to; empty: it belongs to all.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Picture:
     spec: Spec
     shape: str = "short"
     families: tuple[int, ...] = ()
+    exact: bool = False
 
 
 Trajectories = list[tuple["Series", list[Picture]]]

@@ -1,0 +1,180 @@
+"""The picture that the page opens with: quality against network evaluations, of all samplers at
+once, with the best curves named on themselves.
+
+Best are those that lead at some budget. They are drawn as in the panels of `quality`, each with the
+exact denoiser's curve beside it; all others are thin. A name stands where its curve leads, on the
+side where nothing of the same kind is better, so that it covers little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tasks.columns import FORWARD
+from tasks.plain import Spec
+from tasks.report.numbers.curves import Curve, Mean, Tabulation
+from tasks.report.numbers.findings import Best
+from tasks.report.numbers.window import Window
+from tasks.report.pictures.quality import curve_traces, floor_trace, upright
+from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks
+from tasks.report.text import counted, listing, plus_minus
+
+MOST_NAMED = 4
+_WIDTH, _HEIGHT = 300, 300  # pixels of a small picture, in which names must not cover each other
+_LETTER, _LINE = 6.4, 17
+
+
+def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Picture | None:
+    """The opening picture of a data set and metric; None where nothing is ranked.
+
+    Args:
+        table: The answers as curves.
+        best: The leaders by budget, ascending.
+        metric: What they were ranked by.
+    """
+    if not best:
+        return None
+    dataset, higher = best[0].curve.dataset, metric in table.higher_is_better
+    named = list(dict.fromkeys(one.curve for one in reversed(best)))[:MOST_NAMED]
+    drawn = table.select(dataset, metric)
+    trained = [curve for curve in drawn if not curve.series.exact] or drawn
+    others = [curve for curve in trained if _compared(curve, named[0]) and curve not in named]
+    beside = [curve for curve in drawn if curve.series.exact and _beside(curve, named)]
+    learned = any(not curve.series.exact for curve in named)
+    floors = sorted({f for one in named for f in table.floors_of(dataset, metric, one.panel.sampler) if f > 0})
+    scale = Window.around([*named, *others, *(beside if learned else ())], floors)
+    places = _placed(named, best, scale, higher=higher)
+    scale = _with_room(scale, [height for *_, height in places])
+    nfe = [mean.nfe for curve in (*named, *others) for mean in curve.at if mean.nfe > 0] or [1]
+    traces = [_thin(own, scale) for own in _by_series(others)]
+    traces += [floor_trace(floor, min(nfe), max(nfe)) for floor in floors]
+    traces += [t for curve in beside if learned for t in curve_traces(curve, scale, beside=True, banded=False)]
+    traces += [t for curve in named for t in curve_traces(curve, scale, beside=False, banded=True)]
+    traces += [_name(curve, *place) for curve, place in zip(named, places, strict=True)]
+    better = "higher" if higher else "lower"
+    spec = {
+        "data": traces,
+        "layout": layout(
+            xaxis=axis("network evaluations (NFE)", **log_ticks(min(nfe) / 1.2, max(nfe) * 1.2, nfe)),
+            yaxis=axis(f"{escaped(metric)} ({better} is better)", **upright(scale)),
+        ),
+    }
+    title = f"{table.short(dataset)}: {metric} against network evaluations"
+    return Picture(title, _words(best, others, named, learned=learned, beside=bool(beside)), spec, "opening")
+
+
+def _compared(curve: Curve, with_: Curve) -> bool:
+    """Whether a curve is ranked with another one."""
+    own, other = (one.start if not one.from_noise else "" for one in (curve, with_))
+    return curve.process != FORWARD and own == other and any(mean.nfe > 0 for mean in curve.at)
+
+
+def _beside(exact: Curve, named: Sequence[Curve]) -> bool:
+    return any((exact.panel, exact.series.schedule) == (one.panel, one.series.schedule) for one in named)
+
+
+def _by_series(curves: Sequence[Curve]) -> list[list[Curve]]:
+    found: dict[int, list[Curve]] = {}
+    for curve in curves:
+        found.setdefault(curve.series.key, []).append(curve)
+    return list(found.values())
+
+
+def _thin(curves: Sequence[Curve], scale: Window) -> Spec:
+    """The curves of one series that never lead, as one trace."""
+    x: list[float] = []
+    y: list[float] = []
+    words: list[str] = []
+    for curve in curves:
+        along, height = scale.line([m.nfe for m in curve.at], [scale.mean(m) for m in curve.at])
+        x += [*along, math.nan]
+        y += [*height, math.nan]
+        words += [f"{escaped(curve.series.label)} with {escaped(curve.panel.title)}"] * len(along) + [""]
+    series = curves[0].series
+    return {
+        "type": "scatter",
+        "name": escaped(series.label),
+        "meta": {"families": list(series.shown_with), "exact": False},
+        "x": listed(x),
+        "y": listed(y),
+        "mode": "lines",
+        "line": {"color": color(series.style, 0.45), "width": 1},
+        "text": words,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _placed(
+    named: Sequence[Curve], best: Sequence[Best], scale: Window, *, higher: bool
+) -> list[tuple[float, str, float]]:
+    """Of each curve where its name stands: NFE, on which side of that, and how high."""
+    known = [mean.nfe for one in named for mean in one.at if mean.nfe > 0]
+    low, high = math.log(min(known)), math.log(max(known) + 1e-9)
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for curve in named:
+        at = _leading(curve, best)
+        across = (math.log(max(at.nfe, 1)) - low) / (high - low or 1.0)
+        wide = _LETTER * len(_text(curve)) / _WIDTH
+        side = "right" if across < 0.34 else "left" if across > 0.66 else "center"
+        left = across - {"right": 0.0, "center": wide / 2, "left": wide}[side]
+        height, step = scale.share(scale.clip(scale.mean(at))), (1 if higher else -1) * _LINE / _HEIGHT
+        height += step
+        while any(left < r and low_end < left + wide and abs(height - h) < 0.99 * abs(step) for low_end, r, h in taken):
+            height += step
+        taken.append((left, left + wide, height))
+        found.append((float(at.nfe), side, scale.at_share(height)))
+    return found
+
+
+def _leading(curve: Curve, best: Sequence[Best]) -> Mean:
+    """The mean in the middle of the budgets at which a curve leads."""
+    own = list(dict.fromkeys(one.at for one in best if one.curve == curve))
+    return own[len(own) // 2]
+
+
+def _with_room(scale: Window, heights: Sequence[float]) -> Window:
+    """The scale with room for names at these heights."""
+    shares = [scale.share(height) for height in heights]
+    low, high = (
+        scale.at_share(min(0.0, *(s - 0.05 for s in shares))),
+        scale.at_share(max(1.0, *(s + 0.05 for s in shares))),
+    )
+    return replace(scale, low=low, high=high)
+
+
+def _text(curve: Curve) -> str:
+    return f"{curve.series.label}, {curve.panel.title}"
+
+
+def _name(curve: Curve, nfe: float, side: str, height: float) -> Spec:
+    return {
+        "type": "scatter",
+        "name": escaped(curve.series.label),
+        "meta": {"families": list(curve.series.shown_with), "exact": False},
+        "x": [nfe],
+        "y": listed([height]),
+        "mode": "text",
+        "text": [f"<b>{escaped(_text(curve))}</b>"],
+        "textposition": f"middle {side}",
+        "textfont": {"color": color(curve.series.style), "size": 12},
+        "cliponaxis": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _words(
+    best: Sequence[Best], others: Sequence[Curve], named: Sequence[Curve], *, learned: bool, beside: bool
+) -> str:
+    last = best[-1]
+    text = f"Best at the largest budget: {last.who}, {last.curve.metric} {plus_minus(last.at.mean, last.at.sem)} at {last.at.nfe} NFE."
+    kinds = [
+        f"thick: the {counted(len(named), 'curve')} that lead at some budget, with the 95 % band over seeds (from three seeds on)"
+    ]
+    if others:
+        kinds.append(f"thin: {counted(len(others), 'other')}")
+    if beside and learned:
+        kinds.append("dashed: the exact denoiser in their place")
+    return f"{text} {listing(kinds).capitalize()}; dotted: the sampling floor."
