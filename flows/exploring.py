@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from diffusion.errors import DiffatlasError, WrongInput
 from flows.services.errors import ServiceUnavailable
-from tasks.explorer.question import Look, read
+from tasks.explorer.look import Look, read
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -154,19 +154,61 @@ _MORE = ("row", "id")
 """Parameters of an answer that are no part of a view."""
 
 
-def _choices(store: OpenedStore, question: Look, _: Mapping[str, str]) -> Spec:
+def _choices(store: OpenedStore, look: Look, _: Mapping[str, str]) -> Spec:
     from tasks.explorer.columns import choices
 
-    return choices(store, question)
+    return choices(store, look)
 
 
-def _view(store: OpenedStore, question: Look, _: Mapping[str, str]) -> Spec:
+def _view(store: OpenedStore, look: Look, _: Mapping[str, str]) -> Spec:
+    if look.view == "moved":
+        from tasks.explorer.comparing import moved
+
+        return moved(store, look)
     from tasks.explorer.views import view
 
-    return view(store.points(question.study, question.as_of), question)
+    return view(store.points(look.study, look.as_of), look)
 
 
-_ANSWERS: dict[str, Answer] = {"choices": _choices, "view": _view}
+def _row(store: OpenedStore, look: Look, more: Mapping[str, str]) -> Spec:
+    from tasks.explorer.details import points_behind
+
+    return points_behind(store.points(look.study, look.as_of), look, more.get("row", ""))
+
+
+def _point(store: OpenedStore, look: Look, more: Mapping[str, str]) -> Spec:
+    from tasks.explorer.details import point
+
+    return point(store, look, more.get("id", ""))
+
+
+def _compared(store: OpenedStore, look: Look, _: Mapping[str, str]) -> Spec:
+    from tasks.explorer.comparing import compare_rows
+
+    return compare_rows(store, look)
+
+
+def _history(store: OpenedStore, _: Look, __: Mapping[str, str]) -> Spec:
+    entries = store.history()[:_MOST_SNAPSHOTS]
+    return {"snapshots": [{name: value for name, value in entry.items() if name != "metadata"} for entry in entries]}
+
+
+def _now(store: OpenedStore, _: Look, __: Mapping[str, str]) -> Spec:
+    from tasks.explorer.now import now
+
+    return now(store)
+
+
+_MOST_SNAPSHOTS = 300
+_ANSWERS: dict[str, Answer] = {
+    "choices": _choices,
+    "view": _view,
+    "row": _row,
+    "point": _point,
+    "compare": _compared,
+    "history": _history,
+    "now": _now,
+}
 
 
 @contextlib.contextmanager

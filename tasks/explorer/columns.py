@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.explorer.copies import condition
+from tasks.explorer.look import BANDS, CENTRES, VIEWS, Look, configuration
 from tasks.explorer.opened import OpenedStore
 from tasks.explorer.parts import plain
-from tasks.explorer.question import BANDS, CENTRES, VIEWS, Look, configuration
 from tasks.plain import Spec
 from tasks.query.records import metric_columns
 from tasks.where.columns import PointColumns
@@ -22,26 +22,26 @@ _NO_GROUPS = ("cell_id", "point_id", "error")
 _COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
 
 
-def choices(store: OpenedStore, question: Look) -> Spec:
+def choices(store: OpenedStore, look: Look) -> Spec:
     """What the page offers.
 
     Args:
         store: which is looked through.
-        question: of which only the study and the snapshot count.
+        look: of which only the study and the snapshot count.
 
     Returns:
         `studies`, `columns` (each with its kind and its values), `metrics`, and `first`: the question
         of somebody who has asked nothing yet, as an address.
     """
-    points = store.points(question.study, question.as_of)
+    points = store.points(look.study, look.as_of)
     metrics = points.metrics()
     return {
         "store": store.uri,
-        "study": question.study,
+        "study": look.study,
         "snapshot": points.attrs["snapshot"],
         "time": points.attrs["time"],
         "size": points.size,
-        "studies": store.answers(None, question.as_of).studies,
+        "studies": store.answers(None, look.as_of).studies,
         "columns": [_column(points, name) for name in points.labels if name not in _NO_GROUPS],
         "numbers": [*_COSTS, *metric_columns(points)],
         "metrics": [
@@ -53,19 +53,19 @@ def choices(store: OpenedStore, question: Look) -> Spec:
         "views": list(VIEWS),
         "statistics": list(CENTRES),
         "bands": list(BANDS),
-        "first": first(points, question).value(),
+        "first": first(points, look).value(),
     }
 
 
-def first(points: PointColumns, question: Look) -> Look:
+def first(points: PointColumns, look: Look) -> Look:
     """Where a look begins: at one data set, since numbers of several do not compare."""
     if not points.size:
-        return question
+        return look
     codes, words = points.factorized("dataset")
     if len(words) < 2:
-        return question
+        return look
     most = Counter(codes.tolist()).most_common(1)[0][0]
-    return replace(question, where=condition([("dataset", str(words[most]))]))
+    return replace(look, where=condition([("dataset", str(words[most]))]))
 
 
 def _column(points: PointColumns, name: str) -> Spec:

@@ -54,7 +54,7 @@ class Asked:
         attrs = points.attrs
         named = {"study": attrs.get("study") or None, "as_of": attrs.get("snapshot")}
         more = "".join(f", {name}={value!r}" for name, value in named.items() if value)
-        opened = f"points = da.open_results({_absolute(str(attrs['store']))!r}{more})"
+        opened = f"points = da.open_results({address_of(str(attrs['store']))!r}{more})"
         where, by = self.where or None, list(self.by)
         if self.by and not self.statistics:
             asked = f"points.atlas.pareto({self.metrics!r}, by={by!r}, where={where!r})"
@@ -68,7 +68,7 @@ class Asked:
 def source(points: PointColumns) -> list[str]:
     """The options that name what was opened."""
     attrs = points.attrs
-    words = ["--store", _absolute(str(attrs["store"]))]
+    words = ["--store", address_of(str(attrs["store"]))]
     words += ["--study", str(attrs["study"])] if attrs.get("study") else []
     return [*words, "--as-of", str(attrs["snapshot"])]
 
@@ -79,7 +79,7 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if plain else shlex.quote(word)
 
 
-def _absolute(store: str) -> str:
+def address_of(store: str) -> str:
     """A store's address from whichever folder it is asked."""
     return store if "://" in store else str(Path(store).absolute())
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tasks.results.read import Answers, open_columns
+from tasks.results.read import Answers, open_columns, open_results
 from tasks.store import Store
 from tasks.where.columns import PointColumns
 
-_MOST = 4
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tasks.store.history import HistoryEntry
+
+_MOST = 8
 
 Found = TypeVar("Found")
 
@@ -54,6 +59,25 @@ class OpenedStore:
         """The same, with all that is kept of a point besides its row. Raises the same."""
         snapshot = self.snapshot(as_of)
         return self._once(("answers", study, snapshot), lambda: Answers(Store.open(self.uri), study, snapshot))
+
+    def dataset(self, study: str | None = None, as_of: str | None = None) -> xr.Dataset:
+        """The points as `open_results` gives them. Raises the same."""
+        snapshot = self.snapshot(as_of)
+        return self._once(("dataset", study, snapshot), lambda: open_results(self.uri, study, snapshot))
+
+    def curves(self, study: str | None = None, as_of: str | None = None) -> tuple[xr.DataArray, xr.DataArray]:
+        """Losses, and errors of the score, of all cells. Raises the same."""
+        answers = self.answers(study, as_of)
+        key = ("curves", study, answers.snapshot.id)
+        return self._once(key, lambda: (answers.losses(), answers.score_errors()))
+
+    def history(self) -> list[HistoryEntry]:
+        """The snapshots, newest first.
+
+        Raises:
+            StoreUnavailable: there is no store, or it cannot be read.
+        """
+        return Store.found(self.uri).history()
 
     def _once(self, key: Hashable, make: Callable[[], Found]) -> Found:
         if key in self._kept:

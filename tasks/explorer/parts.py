@@ -4,12 +4,14 @@ what has to be said beside the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from tasks.columns import CONFIGURATION
 from tasks.explorer.copies import condition
 from tasks.plain import Plain, Spec
 from tasks.query import pooled
@@ -30,11 +32,13 @@ class Grouped:
         frame: what `tasks.query` has given.
         keys: columns that make a series.
         shared: the columns that all rows share, each with its value.
+        columns: the columns that are labels, `keys` among them.
         codes: which series each row is of ``[row]``, in the order of their first rows.
         first: the first row of each series ``[series]``.
     """
 
     frame: pd.DataFrame
+    columns: Mapping[str, np.ndarray]
     keys: tuple[str, ...]
     shared: dict[str, Plain]
     codes: np.ndarray
@@ -45,45 +49,77 @@ class Grouped:
 
     def label(self, series: int) -> str:
         """What tells a series from the others, in one line."""
-        row = self.frame.iloc[int(self.first[series])]
-        own = [f"{row[name]}" if isinstance(row[name], str) else f"{name} {row[name]:g}" for name in self._telling()]
+        own = (_word(name, self._heads[name][series]) for name in self._telling)
         return ", ".join(text for text in dict.fromkeys(own) if text) or "all points"
 
     def condition(self, series: int) -> str:
         """The condition that the points of a series satisfy."""
-        row = int(self.first[series])
-        return condition([(name, self.frame[name].iloc[row]) for name in self.keys])
+        return condition([(name, self._heads[name][series]) for name in self.keys])
 
+    @cached_property
+    def _heads(self) -> dict[str, list[Plain]]:
+        """Of each key, its value in each series."""
+        return {name: self.columns[name][self.first].tolist() for name in self.keys}
+
+    @cached_property
     def _telling(self) -> list[str]:
-        """The keys that differ, without those that repeat what another one says already."""
-        differ = [name for name in self.keys if name not in self.shared]
+        """The keys that differ, without those that repeat what others say already."""
         found: list[str] = []
-        for name in differ:
-            codes = self._places(found)
-            if len(np.unique(self._places([*found, name]))) > len(np.unique(codes)):
+        told = 1
+        for name in (name for name in self.keys if name not in self.shared):
+            more = len(set(zip(*(self._heads[key] for key in (*found, name)), strict=True)))
+            if more > told:
                 found.append(name)
+                told = more
         return found
 
-    def _places(self, by: Sequence[str]) -> np.ndarray:
-        rows = {name: self.frame[name].to_numpy()[self.first] for name in by}
-        return Groups(rows, by, len(self.first)).codes
+
+def _word(name: str, value: Plain) -> str:
+    return value if isinstance(value, str) else f"{name} {value:g}"
 
 
-def grouped(frame: pd.DataFrame, keys: Sequence[str], labels: Sequence[str]) -> Grouped:
+def labels_of(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of an answer that are labels."""
+    return {name: frame[name].to_numpy() for name in names}
+
+
+def grouped(frame: pd.DataFrame, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> Grouped:
     """The rows of an answer as series.
 
     Args:
         frame: what `tasks.query` has given.
         keys: columns that make a series.
-        labels: all columns of the frame that are labels, `keys` among them.
+        columns: the frame's labels, as `labels_of` gives them.
     """
-    columns = {name: frame[name].to_numpy() for name in labels}
     groups = Groups(columns, keys, len(frame))
     order = np.argsort(groups.first, kind="stable")
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    shared = {name: plain(column[0]) for name, column in columns.items() if len(column) and (column == column[0]).all()}
-    return Grouped(frame, tuple(keys), shared, place[groups.codes], groups.first[order])
+    return Grouped(frame, columns, tuple(keys), _shared(columns), place[groups.codes], groups.first[order])
+
+
+def in_runs(frame: pd.DataFrame, keys: Sequence[str], columns: Mapping[str, np.ndarray]) -> Grouped:
+    """The same of an answer whose rows are sorted by `keys`: of 100,000 rows in a tenth of the
+    time.
+    """
+    begins = np.zeros(len(frame), dtype=bool)
+    begins[:1] = True
+    for name in keys:
+        values = columns[name]
+        differ = values[1:] != values[:-1]
+        if values.dtype.kind == "f":
+            differ &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
+        begins[1:] |= differ
+    return Grouped(frame, columns, tuple(keys), _shared(columns), np.cumsum(begins) - 1, np.flatnonzero(begins))
+
+
+def _shared(columns: Mapping[str, np.ndarray]) -> dict[str, Plain]:
+    """The columns that have one value."""
+    return {
+        name: plain(values[0])
+        for name, values in columns.items()
+        if len(values) and values[-1] == values[0] and (values == values[0]).all()
+    }
 
 
 def plain(value: object) -> Plain:
@@ -105,12 +141,12 @@ def column(values: pd.Series | np.ndarray) -> list[Plain]:
     return [plain(value) for value in array.tolist()]
 
 
-def table(frame: pd.DataFrame, labels: Sequence[str], shared: dict[str, Plain], *, only: bool) -> Spec:
+def table(frame: pd.DataFrame, columns: Mapping[str, np.ndarray], shared: Mapping[str, Plain], *, only: bool) -> Spec:
     """The first rows of an answer, each with its condition.
 
     Args:
         frame: what `tasks.query` has given.
-        labels: the columns that tell its rows apart.
+        columns: the labels that tell its rows apart.
         shared: columns that all rows share.
         only: whether these are left out.
     """
@@ -118,17 +154,18 @@ def table(frame: pd.DataFrame, labels: Sequence[str], shared: dict[str, Plain], 
     some = frame.head(MOST_ROWS)
     return {
         "columns": names,
-        "labels": [name for name in names if name in labels],
+        "labels": [name for name in names if name in columns],
         "rows": [list(row) for row in zip(*(column(some[name]) for name in names), strict=True)] if names else [],
-        "conditions": conditions(some, labels),
+        "conditions": conditions(columns, slice(MOST_ROWS)),
         "total": len(frame),
     }
 
 
-def conditions(frame: pd.DataFrame, labels: Sequence[str]) -> list[str]:
-    """The condition of each row."""
-    columns = [frame[name].tolist() for name in labels]
-    return [condition(list(zip(labels, values, strict=True))) for values in zip(*columns, strict=True)]
+def conditions(columns: Mapping[str, np.ndarray], at: np.ndarray | slice) -> list[str]:
+    """The condition of some rows."""
+    names = list(columns)
+    values = [columns[name][at].tolist() for name in names]
+    return [condition(list(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
 
 
 def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
@@ -136,8 +173,10 @@ def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
     columns = chosen(points, where or None)
     counts = _statuses(columns)
     found = [f"{counts['failed']} points failed and have no value"] if counts.get("failed") else []
-    if by and "cell_id" not in by and (mixed := pooled(points, where or None)):
-        found.append(mixed)
+    if by and (mixed := [name for name in CONFIGURATION if name not in by and len(columns.factorized(name)[1]) > 1]):
+        found.append(f"what is said of a group is over different {', '.join(mixed)}: group by them to see them apart")
+    if by and "cell_id" not in by and (several := pooled(points, where or None)):
+        found.append(several)
     return found
 
 

@@ -4,7 +4,7 @@ that `tasks.query` gives, by the question that the view hands on as a command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,23 +12,34 @@ import pandas as pd
 
 from tasks.columns import CONFIGURATION, MetricColumns
 from tasks.explorer.copies import Asked, both
-from tasks.explorer.parts import MOST_SERIES, Grouped, column, conditions, grouped, plain, remarks, table
-from tasks.explorer.question import Look, settled
+from tasks.explorer.look import Look, settled
+from tasks.explorer.parts import (
+    MOST_SERIES,
+    Grouped,
+    column,
+    conditions,
+    grouped,
+    in_runs,
+    labels_of,
+    plain,
+    remarks,
+    table,
+)
 from tasks.plain import Spec
 from tasks.query import pareto, query
 from tasks.query.records import metric_columns
-from tasks.where.columns import PointColumns
+from tasks.where.columns import PointColumns, check
 from tasks.where.language import QueryError
 
 _BESIDE = 4000  # markers of one picture, for which conditions and rows are sent
 
 
-def view(points: PointColumns, question: Look) -> Spec:
+def view(points: PointColumns, look: Look) -> Spec:
     """What a view shows, as plain values.
 
     Args:
         points: of a snapshot, as `tasks.results.read.open_columns` gives them.
-        question: what is asked of them.
+        look: what is asked of them.
 
     Returns:
         `series` with their values and conditions, `table`, `notes`, and `asked`: the questions whose
@@ -37,9 +48,10 @@ def view(points: PointColumns, question: Look) -> Spec:
     Raises:
         QueryError: a name is no column, or the filter cannot be understood.
     """
-    question = settled(question, points)
-    found = {"curves": curves, "heat": heat, "scatter": scatter}[question.view](points, question)
-    common = {"view": question.view, "metric": question.metric, "size": points.size}
+    check("picture", [look.view], list(_PICTURES))
+    look = settled(look, points)
+    found = _PICTURES[look.view](points, look)
+    common = {"view": look.view, "metric": look.metric, "size": points.size}
     attrs = points.attrs
     return {**common, "snapshot": attrs["snapshot"], "time": attrs["time"], **found}
 
@@ -52,49 +64,50 @@ def ask(points: PointColumns, asked: Asked) -> pd.DataFrame:
     return query(points, where, asked.by, asked.metrics, asked.statistics or ("mean",))
 
 
-def curves(points: PointColumns, question: Look) -> Spec:
+def curves(points: PointColumns, look: Look) -> Spec:
     """One line for each group, along `x`: a statistic of the seeds with a band, or every seed."""
-    x, metric = question.x, str(question.metric)
-    keys = tuple(name for name in question.by or () if name not in (x, "seed" if question.each else ""))
-    by = (*keys, *(("seed",) if question.each and x != "seed" else ()), x)
-    asked = Asked("the numbers of this picture", question.where, by, (metric,), _statistics(question))
+    x, metric = look.x, str(look.metric)
+    keys = tuple(name for name in look.by or () if name not in (x, "seed" if look.each else ""))
+    by = (*keys, *(("seed",) if look.each and x != "seed" else ()), x)
+    asked = Asked("the numbers of this picture", look.where, by, (metric,), _statistics(look))
     frame = ask(points, asked)
     every = [asked]
-    notes = remarks(points, question.where, by)
-    if question.baseline:
+    notes = remarks(points, look.where, by)
+    if look.baseline:
         same = tuple(name for name in by if name not in keys)
-        base = replace(asked, what="those of the baseline", where=both(question.where, question.baseline), by=same)
+        base = replace(asked, what="those of the baseline", where=both(look.where, look.baseline), by=same)
         every.append(base)
-        frame, note = _against(frame, ask(points, base), same, metric, question)
+        frame, note = _against(frame, ask(points, base), same, metric, look)
         notes += note
-    rows = grouped(frame, by[:-1], by)
-    lines = grouped(frame, keys, by)
+    labels = labels_of(frame, by)
+    rows = in_runs(frame, by[:-1], labels)
+    lines = in_runs(frame, keys, labels)
     return {
         "x": _axis(points, x),
-        "y": {"name": _named(metric, question), "log": _spans(frame, metric, question)},
+        "y": {"name": _named(metric, look), "log": _spans(frame, metric, look)},
         "shared": lines.shared,
-        "series": _series(rows, lines, x, metric, question),
+        "series": _series(rows, lines, x, metric, look),
         "lines": min(len(rows), MOST_SERIES),
         "of": len(rows),
-        "table": table(frame, by, lines.shared, only=question.only),
+        "table": table(frame, labels, lines.shared, only=look.only),
         "notes": notes + _too_many(len(rows)),
         "asked": [one.document(points) for one in every],
         "higher": points.higher_is_better(metric),
     }
 
 
-def _statistics(question: Look) -> tuple[str, ...]:
-    wanted = (question.statistic, *(() if question.each or question.band == "none" else (question.band,)), "count")
+def _statistics(look: Look) -> tuple[str, ...]:
+    wanted = (look.statistic, *(() if look.each or look.band == "none" else (look.band,)), "count")
     return tuple(dict.fromkeys(wanted))
 
 
 def _against(
-    frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, question: Look
+    frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, look: Look
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows with their ratio to the baseline's row at the same place."""
-    value = MetricColumns(metric).statistic(question.statistic)
+    value = MetricColumns(metric).statistic(look.statistic)
     if base.empty:
-        return frame, [f"the baseline ({question.baseline}) has no point among these"]
+        return frame, [f"the baseline ({look.baseline}) has no point among these"]
     beside = base[[*same, value]].rename(columns={value: "baseline"})
     frame = frame.merge(beside, on=list(same), how="left")
     with np.errstate(all="ignore"):
@@ -103,18 +116,16 @@ def _against(
     return frame, [f"{without} rows lie where the baseline has no value"] if without else []
 
 
-def _named(metric: str, question: Look) -> str:
-    what = metric if question.each else f"{metric}, {question.statistic}"
-    return f"{what}: ratio to the baseline" if question.baseline else what
+def _named(metric: str, look: Look) -> str:
+    what = metric if look.each else f"{metric}, {look.statistic}"
+    return f"{what}: ratio to the baseline" if look.baseline else what
 
 
-def _values(frame: pd.DataFrame, metric: str, question: Look) -> tuple[np.ndarray, np.ndarray | None]:
+def _values(frame: pd.DataFrame, metric: str, look: Look) -> tuple[np.ndarray, np.ndarray | None]:
     """What is drawn of each row, and half of its band; of a ratio the band of the numerator alone."""
     of = MetricColumns(metric)
-    values = frame[of.statistic(question.statistic)].to_numpy(dtype=float)
-    wide = (
-        None if question.each or question.band == "none" else frame[of.statistic(question.band)].to_numpy(dtype=float)
-    )
+    values = frame[of.statistic(look.statistic)].to_numpy(dtype=float)
+    wide = None if look.each or look.band == "none" else frame[of.statistic(look.band)].to_numpy(dtype=float)
     if "ratio" not in frame:
         return values, wide
     with np.errstate(all="ignore"):
@@ -122,28 +133,27 @@ def _values(frame: pd.DataFrame, metric: str, question: Look) -> tuple[np.ndarra
     return frame["ratio"].to_numpy(dtype=float), wide
 
 
-def _series(rows: Grouped, lines: Grouped, x: str, metric: str, question: Look) -> list[Spec]:
+def _series(rows: Grouped, lines: Grouped, x: str, metric: str, look: Look) -> list[Spec]:
     """The lines of the picture; `style` is that of the group, which the seeds of it share."""
-    values, wide = _values(rows.frame, metric, question)
+    values, wide = _values(rows.frame, metric, look)
     counts = rows.frame[MetricColumns(metric).statistic("count")].to_numpy()
-    order = np.argsort(rows.codes, kind="stable")
-    ends = np.searchsorted(rows.codes[order], np.arange(len(rows) + 1))
+    ends = [*rows.first.tolist(), len(rows.frame)]
+    labels = {name: rows.columns[name] for name in [*rows.keys, x]}
     found = []
     for i in range(min(len(rows), MOST_SERIES)):
-        at = order[ends[i] : ends[i + 1]]
+        at = slice(ends[i], ends[i + 1])
         style = int(lines.codes[rows.first[i]])
-        part = rows.frame.iloc[at]
         found.append(
             {
                 "label": rows.label(i),
                 "line": lines.label(style),
                 "style": style,
                 "condition": lines.condition(style),
-                "x": column(part[x]),
+                "x": column(labels[x][at]),
                 "y": column(values[at]),
                 "band": None if wide is None else column(wide[at]),
                 "count": column(counts[at]),
-                "conditions": conditions(part, [*rows.keys, x]),
+                "conditions": conditions(labels, at),
             }
         )
     return found
@@ -163,81 +173,78 @@ def _axis(points: PointColumns, name: str) -> Spec:
     return {"name": name, "kind": "number" if numbers else "text", "log": wide}
 
 
-def _spans(frame: pd.DataFrame, metric: str, question: Look) -> bool:
+def _spans(frame: pd.DataFrame, metric: str, look: Look) -> bool:
     """Whether the values are best told apart on a logarithmic axis."""
-    values = _values(frame, metric, question)[0]
+    values = _values(frame, metric, look)[0]
     values = values[np.isfinite(values)]
     return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
 
 
-def heat(points: PointColumns, question: Look) -> Spec:
+def heat(points: PointColumns, look: Look) -> Spec:
     """A statistic of the points at each place of two columns."""
-    metric = str(question.metric)
-    y = question.y or next(name for name in (*(question.by or ()), "sampler", "dataset") if name != question.x)
-    if y == question.x:
+    metric = str(look.metric)
+    y = look.y or next(name for name in (*(look.by or ()), "sampler", "dataset") if name != look.x)
+    if y == look.x:
         raise QueryError(f"a heat map has two different axes, found {y} twice")
-    by = (y, question.x)
-    asked = Asked(
-        "the numbers of this picture", question.where, by, (metric,), _statistics(replace(question, each=False))
-    )
+    by = (y, look.x)
+    asked = Asked("the numbers of this picture", look.where, by, (metric,), _statistics(replace(look, each=False)))
     frame = ask(points, asked)
-    of = MetricColumns(metric)
-    across, down = (list(dict.fromkeys(sorted(frame[name].tolist()))) for name in (question.x, y))
-    places = [
-        (down.index(b), across.index(a)) for b, a in zip(frame[y].tolist(), frame[question.x].tolist(), strict=True)
-    ]
-    values = frame[of.statistic(question.statistic)].to_numpy(dtype=float)
+    labels, of = labels_of(frame, by), MetricColumns(metric)
+    across, down = (list(dict.fromkeys(sorted(frame[name].tolist()))) for name in (look.x, y))
+    places = [(down.index(b), across.index(a)) for b, a in zip(frame[y].tolist(), frame[look.x].tolist(), strict=True)]
+    values = frame[of.statistic(look.statistic)].to_numpy(dtype=float)
     cells: list[list[Spec | None]] = [[None] * len(across) for _ in down]
     for (row, at), value, count, text in zip(
-        places, values, frame[of.statistic("count")], conditions(frame, by), strict=True
+        places, values, frame[of.statistic("count")], conditions(labels, slice(None)), strict=True
     ):
         cells[row][at] = {"value": plain(value), "count": int(count), "condition": text}
-    rows = grouped(frame, (), by)
     return {
-        "x": {"name": question.x, "values": [plain(v) for v in across]},
+        "x": {"name": look.x, "values": [plain(v) for v in across]},
         "y": {"name": y, "values": [plain(v) for v in down]},
         "z": {
-            "name": _named(metric, replace(question, baseline="", each=False)),
-            "log": _spans(frame, metric, replace(question, baseline="")),
+            "name": _named(metric, replace(look, baseline="", each=False)),
+            "log": _spans(frame, metric, replace(look, baseline="")),
         },
         "cells": cells,
         "shared": {},
-        "table": table(frame, by, rows.shared, only=question.only),
-        "notes": remarks(points, question.where, by),
+        "table": table(frame, labels, {}, only=look.only),
+        "notes": remarks(points, look.where, by),
         "asked": [asked.document(points)],
         "higher": points.higher_is_better(metric),
     }
 
 
-def scatter(points: PointColumns, question: Look) -> Spec:
+def scatter(points: PointColumns, look: Look) -> Spec:
     """One number against another, a marker for each configuration (or for each point), with the
     configurations that nothing beats in both.
     """
-    metric, x = str(question.metric), question.x
+    metric, x = str(look.metric), look.x
     if x == metric:
         raise QueryError(f"a scatter has two different axes, found {x} twice")
-    front = Asked("the front: what nothing beats in both", question.where, ("dataset",), (metric, x))
+    front = Asked("the front: what nothing beats in both", look.where, ("dataset",), (metric, x))
     best = ask(points, front)
-    if question.each:
+    if look.each:
         shown = tuple(name for name in (metric, x) if name in metric_columns(points))
-        asked = Asked("all points", question.where, (), shown)
+        asked = Asked("all points", look.where, (), shown)
         frame = ask(points, asked)
-        frame = frame[(frame["status"] == "ok")].reset_index(drop=True)
-        labels: tuple[str, ...] = ("point_id",)
+        answered = (frame["status"] == "ok").to_numpy(dtype=bool)
+        frame = frame if answered.all() else frame[answered].reset_index(drop=True)
+        own: tuple[str, ...] = ("point_id",)
         across, up, wide = frame[x].to_numpy(dtype=float), frame[metric].to_numpy(dtype=float), None
     else:
-        asked = Asked("all configurations", question.where, CONFIGURATION, (metric, x))
-        frame, labels = ask(points, asked), CONFIGURATION
+        asked = Asked("all configurations", look.where, CONFIGURATION, (metric, x))
+        frame, own = ask(points, asked), CONFIGURATION
         across, up = _of(frame, x), _of(frame, metric)
         wide = frame[MetricColumns(metric).statistic("sem")].to_numpy(dtype=float)
-    keys = _colours(question, frame)
-    lines = grouped(frame, keys, (*keys, *(name for name in CONFIGURATION if name not in keys)))
+    keys = _colours(look, frame)
+    lines = grouped(frame, keys, labels_of(frame, [*dict.fromkeys((*keys, *CONFIGURATION))]))
+    labels = labels_of(frame, own)
     fronts = [
         {
             "dataset": str(name),
             "x": column(_of(part, x)),
             "y": column(_of(part, metric)),
-            "conditions": conditions(part, CONFIGURATION),
+            "conditions": conditions(labels_of(part, CONFIGURATION), slice(None)),
         }
         for name, part in best.groupby("dataset", sort=False)
     ]
@@ -248,8 +255,8 @@ def scatter(points: PointColumns, question: Look) -> Spec:
         "shared": lines.shared,
         "series": _markers(lines, labels, across, up, wide),
         "fronts": fronts,
-        "table": table(frame[names], labels, lines.shared, only=question.only),
-        "notes": [*remarks(points, question.where, ()), *_left_out(best), *_too_many(len(lines))],
+        "table": table(frame[names], labels, lines.shared, only=look.only),
+        "notes": [*remarks(points, look.where, ()), *_left_out(best), *_too_many(len(lines))],
         "asked": [asked.document(points), front.document(points)],
         "higher": points.higher_is_better(metric),
     }
@@ -266,16 +273,17 @@ def _wide(values: np.ndarray) -> bool:
     return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
 
 
-def _colours(question: Look, frame: pd.DataFrame) -> tuple[str, ...]:
+def _colours(look: Look, frame: pd.DataFrame) -> tuple[str, ...]:
     """What markers are coloured by: the groups that are asked for, as long as they are few."""
-    wanted = [name for name in question.by or () if name in frame and name not in (question.x, "steps", "grid")]
+    wanted = [name for name in look.by or () if name in frame and name not in (look.x, "steps", "grid")]
     return tuple(name for name in wanted if frame[name].nunique() > 1) or tuple(wanted[:1])
 
 
 def _markers(
-    lines: Grouped, labels: Sequence[str], x: np.ndarray, y: np.ndarray, wide: np.ndarray | None
+    lines: Grouped, labels: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, wide: np.ndarray | None
 ) -> list[Spec]:
     found, left = [], _BESIDE
+    told = [lines.columns[name] for name in CONFIGURATION]
     for i in range(min(len(lines), MOST_SERIES)):
         at = np.flatnonzero((lines.codes == i) & np.isfinite(x) & np.isfinite(y))[: max(left, 0)]
         left -= len(at)
@@ -288,11 +296,8 @@ def _markers(
                 "x": column(x[at]),
                 "y": column(y[at]),
                 "band": None if wide is None else column(wide[at]),
-                "conditions": conditions(lines.frame.iloc[at], labels),
-                "text": [
-                    ", ".join(str(v) for v in row)
-                    for row in lines.frame.iloc[at][list(CONFIGURATION)].itertuples(index=False)
-                ],
+                "conditions": conditions(labels, at),
+                "text": [", ".join(map(str, row)) for row in zip(*(values[at] for values in told), strict=True)],
             }
         )
     return found
@@ -301,3 +306,6 @@ def _markers(
 def _left_out(frame: pd.DataFrame) -> list[str]:
     left = frame.attrs.get("left_out")
     return [f"the front is without {', '.join(left)}, which do not make samples of the data from noise"] if left else []
+
+
+_PICTURES = {"curves": curves, "heat": heat, "scatter": scatter}

@@ -277,7 +277,7 @@ def _fronts(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
     there = np.flatnonzero(~np.isnan(costs).any(axis=1))
     there = there[np.argsort(groups[there], kind="stable")]
     cuts = np.flatnonzero(np.diff(groups[there])) + 1
-    kept = [part[_front(costs[part])] for part in np.split(there, cuts) if len(part)]
+    kept = [part[_front(costs[part])] if len(part) > 1 else part for part in np.split(there, cuts) if len(part)]
     return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
 
 

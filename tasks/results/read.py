@@ -7,7 +7,7 @@ samples = open_samples("results", point_id)            # xarray.DataArray [sampl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -244,6 +244,21 @@ class Answers:
         with self._store.reading("the specs of its points"):
             columns = read_points(self._root, ["point_id", "spec"])
         return dict(zip(columns["point_id"].tolist(), columns["spec"].tolist(), strict=True))
+
+    def specs_of(self, point_ids: Collection[str]) -> dict[str, Spec]:
+        """The canonical specs of some points, by id; of no others is anything read.
+
+        Raises:
+            NotStored: a point is not here.
+        """
+        rows, _ = self._places
+        if absent := [one for one in point_ids if one not in rows]:
+            raise NotStored(f"no point {absent[0]!r} here")
+        at = np.array(sorted(rows[one] for one in point_ids), dtype=np.int64)
+        with self._store.reading("the specs of its points"):
+            columns = read_points(self._root, ["point_id", "spec"], at)
+        found = zip(columns["point_id"].tolist(), columns["spec"].tolist(), strict=True)
+        return {str(one): json.loads(text or "{}") for one, text in found}
 
     @cached_property
     def cell_specs(self) -> Mapping[str, Spec]:

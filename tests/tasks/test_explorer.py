@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,23 @@ import pytest
 
 from flows.command_line import app
 from tasks.explorer.columns import choices
+from tasks.explorer.comparing import compare_rows, moved
 from tasks.explorer.copies import condition
+from tasks.explorer.details import point, points_behind
+from tasks.explorer.look import BANDS, CENTRES, Look, read
+from tasks.explorer.now import now
 from tasks.explorer.opened import OpenedStore
-from tasks.explorer.question import BANDS, CENTRES, Look, read
 from tasks.explorer.views import view
 from tasks.plain import Spec
-from tasks.query import QueryError
+from tasks.query import QueryError, pareto, pooled, query
 from tasks.query.records import chosen
+from tasks.results.live import Live, tell
+from tasks.results.status import status_of
+from tasks.results.stored import coordinate
+from tasks.statistics.decision import by_seed, decided
+from tasks.store import NotStored, Store, WrongReference
+from tasks.texts import Texts, decoded
+from tasks.where.columns import PointColumns
 from tests.tasks.tiny_store import SPEC, answer
 
 BASE = "formulation == 'exact' and schedule == 'edm' and sampler == 'heun'"
@@ -213,3 +225,155 @@ def test_nothing_of_a_store_is_written(tmp_path: Path) -> None:
     choices(opened, Look())
     view(opened.points(), Look())
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
+
+
+def test_behind_a_marker_are_its_points_and_behind_a_point_is_what_the_store_keeps(store: OpenedStore) -> None:
+    points = store.points()
+    marker = view(points, Look())["series"][0]["conditions"][1]
+    behind = points_behind(points, Look(), marker)
+    rows = chosen(points, marker)
+    assert behind["ids"] == rows["point_id"].tolist()
+    assert [row[0] for row in behind["rows"]] == rows["seed"].tolist() == [0, 1]
+    for point_id in behind["ids"]:
+        answers = store.answers()
+        found = point(store, Look(), point_id)
+        samples = answers.samples(point_id)
+        assert samples is not None
+        assert found["samples"]["count"] == samples.sizes["sample"] == 400
+        assert found["samples"]["columns"][0] == pytest.approx(samples.values[:, 0].tolist(), rel=1e-4)
+        assert found["spec"]["sampler"]["name"] == found["labels"]["sampler"]
+        assert found["cell"] == answers.cell_specs[found["labels"]["cell_id"]]
+        assert found["provenance"]["snapshot"] == store.snapshot()
+        assert {one["name"]: one["value"] for one in found["metrics"]} == {
+            name: float(points[name][points["point_id"] == point_id][0]) for name in ("ks", "w1")
+        }
+        json.dumps(found, allow_nan=False)
+
+
+def test_a_trajectory_and_the_losses_of_its_cell_come_with_a_point_that_has_them(store: OpenedStore) -> None:
+    points = store.points()
+    kept = chosen(points, "sampler == 'heun' and steps == 3 and formulation == 'edm' and seed == 1")
+    found = point(store, Look(), str(kept["point_id"][0]))
+    path = store.answers().trajectory(found["id"])
+    assert path is not None
+    assert found["trajectory"]["levels"] == path.sizes["level"] == 4
+    assert found["trajectory"]["paths"][5][0] == pytest.approx(path.values[:, 5, 0].tolist(), rel=1e-4)
+    assert found["losses"]["x"][-1] == 10
+    exact = chosen(points, "sampler == 'euler' and steps == 3 and formulation == 'exact'")
+    without = point(store, Look(), str(exact["point_id"][0]))
+    assert (without["trajectory"], without["losses"]) == (None, None)
+    with pytest.raises(NotStored):
+        point(store, Look(), "0" * 20)
+
+
+def test_ticked_rows_are_told_apart_by_the_one_rule_and_their_settings_beside_each_other(store: OpenedStore) -> None:
+    common = "formulation == 'edm' and seed >= 0 and "
+    ticked = (common + "sampler == 'heun' and steps == 3", common + "sampler == 'euler' and steps == 1")
+    found = compare_rows(store, Look(where="dataset == 'uniform'", ticked=ticked))
+    values = np.array([chosen(store.points(), row)["w1"] for row in ticked])
+    rule = decided(by_seed(values[:1], values[1:]))
+    assert found["tests"][0]["p_corrected"] == rule.p[0]
+    assert found["tests"][0]["change"] == pytest.approx(float((values[1] - values[0]).mean()))
+    settings = {one["name"]: one["values"] for one in found["settings"]}
+    assert settings["sampler.name"] == ["heun", "euler"]
+    assert settings["steps"] == ["3", "1"]
+    assert "cell.seed" not in settings
+    assert found["notes"] == []
+    pooled = compare_rows(store, Look(ticked=(ticked[0], "formulation == 'vp'")))
+    assert "row 2 pools 4 configurations" in pooled["notes"][0]
+    for wrong, words in ((ticked[:1], "tick two rows"), ((ticked[0], "steps == 7"), "no answered point")):
+        with pytest.raises(QueryError, match=words):
+            compare_rows(store, Look(ticked=wrong))
+
+
+def test_what_moved_is_what_diff_says(store: OpenedStore, capsys: pytest.CaptureFixture[str]) -> None:
+    first = store.history()[-3]["snapshot"]
+    shown = moved(store, Look(view="moved", before=first, by=("formulation", "sampler")))
+    capsys.readouterr()
+    words = shlex.split(shown["asked"][0]["command"])
+    assert not app([*words[1:], "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert told["summary"] == shown["summary"]
+    assert [group["after"] for group in told["groups"]] == shown["groups"]["after"]
+    assert shown["after"]["snapshot"] == store.snapshot()
+    assert moved(store, Look(view="moved"))["before"]["snapshot"] == store.history()[1]["snapshot"]
+    with pytest.raises(WrongReference):
+        moved(store, Look(view="moved", before="never"))
+
+
+def test_a_run_is_as_far_as_status_says(store: OpenedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    assert now(store) == {"snapshot": store.snapshot(), "running": False}
+    with coordinate(Store.open(store.uri)):
+        assert now(store) == {"snapshot": store.snapshot(), "running": True, "missing": 0}
+        status = status_of(store.uri)
+        assert status.holder is not None
+        tell(status.holder.token, Live("tiny", 4, 1, 20, 5, 0, (), 61.0, 0.0))
+        assert now(store)["shards_done"] == 1
+        assert now(store)["seconds_left"] == 61.0
+    assert not now(store)["running"]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [Look(), Look(where="steps <= 50", each=True), Look(view="scatter", x="nfe")],
+    ids=["curves", "every seed", "scatter"],
+)
+def test_a_hundred_thousand_points_take_little_more_than_the_question_itself(look: Look) -> None:
+    """In processor time, alternately in this process: a view is its question, what is said beside
+    it, and a picture that stays small.
+    """
+    points = many_points(100_000)
+    configuration = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
+
+    def alone() -> None:
+        pooled(points, look.where or None)
+        if look.view == "scatter":
+            pareto(points, ("w1", "nfe"), configuration)
+            pareto(points, ("w1", "nfe"), ("dataset",))
+        else:
+            by = (*configuration, "seed") if look.each else configuration
+            query(points, look.where or None, by, ["w1"], ("mean", "sem", "count"))
+
+    def seconds(work: Callable[[], object]) -> float:
+        begun = time.process_time()
+        work()
+        return time.process_time() - begun
+
+    assert len(json.dumps(view(points, look))) < 1_000_000
+    alone()
+    pairs = [(seconds(lambda: view(points, look)), seconds(alone)) for _ in range(3)]
+    assert min(shown / asked for shown, asked in pairs) < 3, pairs
+
+
+def many_points(count: int) -> PointColumns:
+    """Columns of so many points with numbers from a fixed stream, as a store of them has."""
+    axes: dict[str, list[Any]] = {
+        "dataset": [f"d{i}" for i in range(5)],
+        "formulation": ["edm", "exact", "iddpm", "ve", "vp"],
+        "sampler": [f"ddim(eta={i / 10})" for i in range(10)],
+        "steps": list(range(1, 101, 5)),
+        "seed": list(range(20)),
+    }
+    sizes = [len(values) for values in axes.values()]
+    places = np.unravel_index(np.arange(count), sizes)
+    coded: dict[str, Any] = {}
+    for (name, values), at in zip(axes.items(), places, strict=True):
+        array = np.array(values)
+        coded[name] = Texts(at.astype(np.int32), array.astype(str)) if array.dtype.kind == "U" else array[at]
+    for name, word in (("schedule", "edm"), ("grid", "edm"), ("status", "ok"), ("error", "")):
+        coded[name] = Texts(np.zeros(count, dtype=np.int32), np.array([word]))
+    ids = np.array([f"{i:020d}" for i in range(count)], dtype="S20")
+    coded |= {"point_id": ids, "cell_id": ids, "nfe": coded["steps"] * 2}
+    numbers = {name: np.random.default_rng(0).lognormal(size=count) for name in ("w1", "w1_floor")}
+    columns = coded | numbers
+    attrs = {"store": "s", "snapshot": "A", "time": "", "study": ""}
+    return PointColumns(
+        list(coded),
+        list(numbers),
+        count,
+        lambda name: decoded(columns[name]),
+        {},
+        attrs,
+        columns.__getitem__,
+    )

@@ -37,6 +37,13 @@ export const fill = (choices, state) => {
   values(choices);
 };
 
+// Snapshots are listed when somebody looks for one: a long history takes a while.
+export const fillSnapshots = (snapshots, state) => {
+  const named = snapshots.map((one) => [one.snapshot, `${one.time.slice(0, 16).replace("T", " ")} ${one.message}${one.tags.length ? ` (${one.tags.join(", ")})` : ""}`]);
+  options(byId("at"), [["", "the newest"], ...named], state.get("at") || "");
+  options(byId("before"), [["", "the one before"], ...named], state.get("before") || "");
+};
+
 const values = (choices) => {
   const column = choices.columns.find((one) => one.name === byId("column").value);
   options(byId("value"), column.values.map((value, i) => [column.conditions[i], value === "" ? "(nothing)" : String(value)]));
@@ -53,8 +60,9 @@ export const show = (state, choices, shown) => {
   else x.replaceChildren(...columns.map((name) => option(name)));
   x.value = state.get("x") || "steps";
   byId("metric").value = shown.metric;
+  if (shown.before) byId("before").value = state.get("before") || "";
   if (shown.y) byId("y").value = shown.y.name;
-  byId("where").value = state.get("where") || "";
+  if (document.activeElement !== byId("where") || !state.has("where")) byId("where").value = state.get("where") || "";
   byId("stat").value = state.get("stat") || "mean";
   byId("band").value = state.get("band") || "sem";
   byId("each").checked = state.get("each") === "1";

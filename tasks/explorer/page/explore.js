@@ -1,5 +1,5 @@
 // The page: what is asked stands in its address; every change asks again, and what comes back is drawn.
-import { fill, taken, show } from "./controls.js";
+import { fill, fillSnapshots, taken, show } from "./controls.js";
 import { draw, legend, redraw } from "./pictures.js";
 import { table, asked, copyText } from "./tables.js";
 import { close, compare, open } from "./details.js";
@@ -96,6 +96,21 @@ const offer = async () => {
   fill(choices, state);
 };
 
+// A run that goes on shows its numbers as it commits them.
+let polling = false;
+const poll = async () => {
+  if (polling || document.hidden) return;
+  polling = true;
+  try {
+    const now = await get("now", "");
+    byId("now").textContent = !now.running ? "" : now.shards === undefined ? `a run writes to this store: ${now.missing} points to compute`
+      : `a run of ${now.study}: ${now.shards_done} of ${now.shards} shards, ${now.points_done} of ${now.points} points${now.points_failed ? `, ${now.points_failed} failed` : ""}${now.seconds_left === null ? "" : `; about ${Math.max(1, Math.round(now.seconds_left / 60))} min left`}`;
+    if (!state.get("at") && choices && now.snapshot !== choices.snapshot) { await offer(); await ask(); await snapshots(); }
+  } catch (error) { refuse(error); }
+  finally { polling = false; }
+};
+const snapshots = async () => fillSnapshots((await get("history", "")).snapshots, state);
+
 const openRow = async (condition) => {
   await open(byId("details"), { row: condition, choose: (id) => change({ point: id }, { push: false, anew: false }) }, state, get, refuse, closed);
 };
@@ -167,5 +182,8 @@ const begin = async () => {
     history.replaceState(null, "", place());
   } catch (error) { refuse(error); byId("title").textContent = "Nothing to show"; return; }
   await ask();
+  try { await snapshots(); } catch (error) { refuse(error); }
+  await poll();
+  setInterval(poll, 3000);
 };
 begin();

@@ -124,16 +124,35 @@ const scatter = (shown, state) => {
   return [traces, layout({ xaxis: along(shown.x.name, "number", logX, xs), yaxis: upwards(shown.y.name, logY, Math.min(...ys), Math.max(...ys)) })];
 };
 
-const kinds = { curves, heat, scatter };
+const VERDICTS = { better: ["good", "circle"], worse: ["bad", "square"], "within noise": ["series-6", "diamond"], unchanged: ["muted", "cross"], "not testable": ["series-5", "x"] };
+const moved = (shown, state) => {
+  const { label, before, after, verdict, conditions } = shown.groups;
+  const values = [...before, ...after].filter((value) => value !== null);
+  const isLog = log(state.get("logx"), values.length && values.every((value) => value > 0) && Math.max(...values) / Math.min(...values) >= 8);
+  const ends = [Math.min(...values), Math.max(...values)];
+  const traces = Object.entries(VERDICTS).map(([name, [token, mark]]) => {
+    const at = verdict.flatMap((one, i) => (one === name && before[i] !== null && after[i] !== null ? [i] : []));
+    return {
+      type: "scatter", mode: "markers", name, meta: name, x: at.map((i) => before[i]), y: at.map((i) => after[i]), customdata: at.map((i) => conditions[i]),
+      marker: { color: colour(token), symbol: mark, size: 9 }, text: at.map((i) => `${escaped(label[i])}<br>${brief(before[i])} → ${brief(after[i])}<br>${name}`), hovertemplate: "%{text}<extra></extra>",
+    };
+  });
+  traces.unshift({ type: "scatter", mode: "lines", x: ends, y: ends, line: { color: colour("axis"), width: 1, dash: "dot" }, hoverinfo: "skip" });
+  const side = (one) => `${shown.metric} in ${one.snapshot.slice(0, 6)}, ${one.time.slice(0, 16).replace("T", " ")}`;
+  return [traces, layout({ xaxis: upwards(side(shown.before), isLog, ...ends), yaxis: upwards(side(shown.after), isLog, ...ends) })];
+};
+
+const kinds = { curves, heat, scatter, moved };
 const titles = {
   curves: (shown) => `${shown.y.name} along ${shown.x.name}`,
   heat: (shown) => `${shown.z.name} by ${shown.y.name} and ${shown.x.name}`,
   scatter: (shown) => `${shown.y.name} against ${shown.x.name}, and the front that nothing beats`,
+  moved: (shown) => `What moved in ${shown.metric}: ${shown.summary}`,
 };
 
 export const draw = (place, shown, state, chosen) => {
-  const empty = !(shown.series ? shown.series.length : shown.cells.length);
-  document.getElementById("title").textContent = empty ? "No point matches" : titles[shown.view](shown);
+  const empty = !(shown.series || shown.cells || shown.groups.label).length;
+  document.getElementById("title").textContent = empty && shown.view !== "moved" ? "No point matches" : titles[shown.view](shown);
   const shared = Object.entries(shown.shared).filter(([, value]) => value !== "");
   document.getElementById("shared").textContent = shared.length ? `all of ${shared.map(([name, value]) => `${name} ${value}`).join(", ")}` : "";
   place.hidden = empty;
@@ -146,12 +165,12 @@ export const draw = (place, shown, state, chosen) => {
   place.on("plotly_click", (event) => { const found = event.points.find((point) => point.customdata); if (found) chosen(found.customdata); });
 };
 
-const swatch = (style, marksOnly) => {
+const swatch = (style, marksOnly, ink = series(style), mark = symbol(style)) => {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   for (const [name, value] of Object.entries({ width: 40, height: 16, viewBox: "0 0 40 16", "aria-hidden": "true" })) svg.setAttribute(name, value);
   const drawn = document.createElementNS(svg.namespaceURI, "path");
-  drawn.setAttribute("d", OUTLINES[symbol(style)]);
-  drawn.setAttribute("fill", series(style));
+  drawn.setAttribute("d", OUTLINES[mark]);
+  drawn.setAttribute("fill", ink);
   if (!marksOnly) {
     const path = document.createElementNS(svg.namespaceURI, "path");
     const dashes = { solid: "", dot: "2 3", dash: "6 4", longdash: "9 4", dashdot: "6 3 2 3", longdashdot: "9 3 2 3", "4px,2px": "4 2", "1px,3px": "1 3" };
@@ -185,7 +204,11 @@ export const legend = (place, plot, shown, state, pin) => {
     }
     return item;
   }));
-  if (!lines.size) hidden.clear();
+  if (shown.view === "moved") place.replaceChildren(...Object.entries(VERDICTS).filter(([name]) => shown.groups.verdict.includes(name)).map(([name, [token, mark]]) => {
+    const item = document.createElement("li");
+    item.append(swatch(0, true, colour(token), mark), `${name}: ${shown.groups.verdict.filter((one) => one === name).length}`);
+    return item;
+  }));
 };
 
 // Smaller pictures, drawn again when the scheme changes.

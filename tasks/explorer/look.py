@@ -136,13 +136,13 @@ def configuration(points: PointColumns) -> tuple[str, ...]:
     return (*CONFIGURATION, *(name for name in OF_SAMPLER if name in points))
 
 
-def settled(question: Look, points: PointColumns) -> Look:
+def settled(look: Look, points: PointColumns) -> Look:
     """The question with what it leaves open: metric and groups.
 
     Raises:
         QueryError: nothing was measured yet, or a name is no column.
     """
-    metric = question.metric
+    metric = look.metric
     there = metric_columns(points)
     if metric is None:
         plain = points.metrics() or metrics_among(there)
@@ -150,8 +150,8 @@ def settled(question: Look, points: PointColumns) -> Look:
             raise QueryError("nothing is measured yet: no point here has a metric")
         metric = _PREFERRED if _PREFERRED in plain else plain[0]
     check("metric", [metric], there)
-    by = configuration(points) if question.by is None else question.by
+    by = configuration(points) if look.by is None else look.by
     check("--by", by, list(points))
-    axes = [question.x, *([question.y] if question.y else [])]
+    axes = [look.x, *([look.y] if look.y else [])]
     check("axis", axes, list(points))
-    return replace(question, metric=metric, by=tuple(dict.fromkeys(by)))
+    return replace(look, metric=metric, by=tuple(dict.fromkeys(by)))
