@@ -16,7 +16,7 @@ from tasks.store import Store
 from tests.tasks.tiny_store import SPEC, answer
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ALLOWED = {"diffatlas", "torch", "numpy", "xarray", "zarr", "icechunk", "dataclasses", "typing", "math"}
 INSIDE = {"CONTRIBUTING.md": {"diffusion"}}  # who adds a component to the package itself
 
@@ -24,6 +24,17 @@ STUDIES: list[dict[str, Any]] = [  # what the documents open, small
     {**SPEC, "name": "uniform", "steps": [5, 100], "samples": 100, "keep": {"samples": True}},
     {**SPEC, "name": "nightly", "formulations": ["edm", "vp"], "samples": 100, "keep": {}},
     {**SPEC, "name": "line", "steps": [2, 5], "samples": 100, "keep": {}},
+    {
+        **SPEC,
+        "name": "first",
+        "datasets": ["moons"],
+        "formulations": ["edm", "flow"],
+        "samplers": ["heun", "dpmpp-2m"],
+        "steps": [3, 12],
+        "samples": 100,
+        "metrics": ["energy"],
+        "keep": {"samples": True},
+    },
     {
         **SPEC,
         "name": "digits",
@@ -40,6 +51,10 @@ STUDIES: list[dict[str, Any]] = [  # what the documents open, small
 
 def blocks(document: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def of_root(document: Path) -> str:
+    return str(document.relative_to(ROOT))
 
 
 WITH_CODE = [document for document in DOCUMENTS if blocks(document)]
@@ -74,7 +89,7 @@ def test_the_documents_with_code_are_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "comparing.md", "errors.md", "query.md", "store.md"} <= names
 
 
-@pytest.mark.parametrize("document", WITH_CODE, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", WITH_CODE, ids=of_root)
 def test_documents_import_the_public_face_alone(document: Path) -> None:
     for code in blocks(document):
         tree = ast.parse(code)
@@ -83,7 +98,7 @@ def test_documents_import_the_public_face_alone(document: Path) -> None:
         assert {name.split(".")[0] for name in modules} <= ALLOWED | INSIDE.get(document.name, set())
 
 
-@pytest.mark.parametrize("document", [d for d in WITH_CODE if d.name not in INSIDE], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [d for d in WITH_CODE if d.name not in INSIDE], ids=of_root)
 def test_the_code_of_a_document_runs_block_after_block(document: Path, module: types.ModuleType) -> None:
     for number, code in enumerate(blocks(document)):
         exec(compile(code, f"{document.name}, block {number + 1}", "exec"), vars(module))  # noqa: S102 - it is ours
