@@ -28,6 +28,7 @@ html_title = "diffatlas"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
+html_show_search_summary = False  # a page opened from a file may not read others
 html_static_path = ["static"]
 html_css_files = ["guide.css"]
 
