@@ -21,7 +21,7 @@ extensions = [
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns: list[str] = ["extension"]
 nitpicky = True
-nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures: most have no page of their own
+nitpick_ignore_regex = [("py:class", ".*")]  # types: most have no page of their own
 
 html_theme = "furo"
 html_title = "diffatlas"
@@ -36,9 +36,9 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks keep what they showed; the tests run them
 
-smartquotes = False  # --option stays --option
+smartquotes_action = "D"  # dashes alone
 default_role = "literal"  # `name` in a docstring
-autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"  # what is accepted is said in words, with shapes and units
+python_maximum_signature_line_length = 90
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

@@ -5,14 +5,17 @@ of its own.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from sphinx.util import logging
 
+if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 PAGES = {"SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md", "examples/": "examples.md"}
+FETCHED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc=["'](https?:[^"']*)|<link[^>]*\shref=["'](https?:[^"']*)""")
+logger = logging.getLogger(__name__)
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -48,8 +51,18 @@ def _included(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
         content[0] = inside(LINK.sub(lambda m: m[0].replace(f"({m[2]}", f"(../{m[2]}", 1), content[0]), "")
 
 
+def _nothing_from_elsewhere(app: Sphinx, error: Exception | None) -> None:
+    """Whoever opens a page asks no other machine for anything."""
+    if error is not None or app.builder.name != "html":
+        return
+    for page in sorted(Path(app.outdir).rglob("*.html")):
+        for found in FETCHED.findall(page.read_text(encoding="utf-8")):
+            logger.warning("%s fetches %s", page.relative_to(app.outdir), "".join(found))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("source-read", _page)
     app.connect("include-read", _included)
+    app.connect("build-finished", _nothing_from_elsewhere)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -144,12 +144,16 @@ class Commands(Generated):
             options = [p for p in command.params if _is_option(p)]
             words = [_word(p) if p.required else f"[{_word(p)}]" for p in arguments]
             yield f"```text\ndiffatlas {' '.join([name, *words, *(['[OPTIONS]'] if options else [])])}\n```\n"
-            yield f"{inspect.cleandoc(command.help or '')}\n"
+            yield f"{_options_as_code(inspect.cleandoc(command.help or ''))}\n"
             rows = [*arguments, *options]
             if rows:
                 yield "| | | default |\n|---|---|---|"
             yield from (_option(parameter) for parameter in rows)
             yield ""
+
+
+def _options_as_code(text: str) -> str:
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
 
 
 def _word(parameter: Any) -> str:
@@ -163,7 +167,7 @@ def _is_option(parameter: Any) -> bool:
 def _option(parameter: Any) -> str:
     metavar = "" if getattr(parameter, "is_flag", False) else f" {_word(parameter)}"
     name = f"{parameter.opts[0]}{metavar}" if _is_option(parameter) else metavar.strip()
-    text = _plain(getattr(parameter, "help", None) or "").replace("|", "\\|")
+    text = _options_as_code(_plain(getattr(parameter, "help", None) or "").replace("|", "\\|"))
     if getattr(parameter, "envvar", None):
         text += f" (or the variable `{parameter.envvar}`)"
     default = parameter.default
