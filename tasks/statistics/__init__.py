@@ -2,6 +2,7 @@
 comparison.
 
 - `decision`: the one rule for "cannot be told apart", its level and its false-alarm rates;
+- `sequential`: the rule by which seeds are added until who is best is decided;
 - `corrections`: what to make of many tests;
 - `intervals`: Student's interval of a mean, on the line and on a logarithmic axis.
 """
