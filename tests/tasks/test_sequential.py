@@ -17,10 +17,10 @@ from scipy import stats
 from tasks.statistics.decision import LEVEL
 from tasks.statistics.sequential import (
     NOT_YET,
+    AfterLook,
     Design,
     Margin,
     Pairs,
-    AfterLook,
     all_pairs,
     looks_up_to,
     seeds_of,
