@@ -31,6 +31,7 @@ html_copy_source = False
 html_show_search_summary = False  # a page opened from a file may not read others
 html_static_path = ["static"]
 html_css_files = ["guide.css"]
+html_js_files = ["guide.js"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -39,6 +40,7 @@ nb_execution_mode = "off"  # notebooks keep what they showed; the tests run them
 smartquotes_action = "D"  # dashes alone
 default_role = "literal"  # `name` in a docstring
 autodoc_typehints = "none"  # what is accepted is said in words, with shapes and units
+autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 90
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

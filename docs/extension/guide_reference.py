@@ -147,7 +147,7 @@ class Commands(Generated):
             yield f"{_options_as_code(inspect.cleandoc(command.help or ''))}\n"
             rows = [*arguments, *options]
             if rows:
-                yield "| | | default |\n|---|---|---|"
+                yield "| option | what it does | default |\n|---|---|---|"
             yield from (_option(parameter) for parameter in rows)
             yield ""
 
@@ -219,7 +219,7 @@ def _accepted(schema: dict[str, Any]) -> str:
         high = schema["maximum"]
         return f"integer from {schema['minimum']}" + (f" to {high:,}" if high < 2**62 else "")
     words = {"object": "mapping", "string": "text", "boolean": "`true` or `false`", "null": "`null`"}
-    return words.get(schema["type"], schema["type"])
+    return words.get(schema["type"], str(schema["type"]))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

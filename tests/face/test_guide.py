@@ -47,7 +47,7 @@ def commands(document: Path) -> list[list[str]]:
         for line in block.replace("\\\n", " ").splitlines()
     ]
     typed = [line for line in lines if line.startswith("diffatlas ") and not SYNOPSIS.search(line)]
-    return [shlex.split(re.split(r" [|>] ", line)[0], comments=True)[1:] for line in typed]
+    return [shlex.split(re.split(r" [|>] | {3,}", line)[0], comments=True)[1:] for line in typed]
 
 
 def names(documents: list[Path]) -> list[str]:
