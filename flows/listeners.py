@@ -44,6 +44,7 @@ from tasks.results.provenance import provenance
 from tasks.results.rows import swept_rows, trained_rows
 from tasks.results.stored import is_recorded, record
 from tasks.stages import Opaque, commit
+from tasks.store import StoreUnavailable
 
 if TYPE_CHECKING:
     from flows.pages import Pages
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
     from tasks.store import Coordinator, Rows, Store
 
 _ARTIFACT_SECONDS = 3.0
+AWAY_SECONDS = 180.0
+"""How long a commit is tried again while object storage does not answer; workers go on meanwhile."""
+
+_AGAIN_SECONDS = 5.0
 
 
 class Committer:
@@ -101,8 +106,27 @@ class Committer:
         self._carry_out(what, lambda: self._coordinator.commit(rows, f"study {self._study}: {what}", made))
 
     def _carry_out(self, what: str, transaction: Callable[[], str]) -> None:
-        snapshot = commit(what, Opaque(transaction)).content
+        snapshot = commit(what, Opaque(partial(self.patiently, transaction))).content
         self._emit(Committed(what, snapshot))
+
+    def patiently(self, transaction: Callable[[], str]) -> str:
+        """Carry out a transaction, again and again while object storage does not answer.
+
+        Raises:
+            StoreUnavailable: it did not for `AWAY_SECONDS`, or a folder cannot be written.
+        """
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                return transaction()
+            except StoreUnavailable as error:
+                lasting = type(error) is not StoreUnavailable  # locked, moved, damaged, missing
+                if lasting or not self._store.distant or time.monotonic() - began > AWAY_SECONDS:
+                    raise
+                if not told:
+                    self._emit(Hindered(f"{error}; the commit is tried again for {AWAY_SECONDS / 60:g} minutes"))
+                    told = True
+            time.sleep(_AGAIN_SECONDS)
 
 
 class Tally:

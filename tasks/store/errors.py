@@ -78,7 +78,7 @@ _REMEDIES = (
     (("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"), "look at the credentials (AWS_* or ~/.aws)"),
     (("NoSuchBucket",), "make the bucket first"),
     (
-        ("dispatch failure", "Connection refused", "timed out", "error sending request"),
+        ("dispatch failure", "Connection refused", "timed out", "error sending request", "endpoint URL"),
         "look whether the server answers",
     ),
 )

@@ -74,6 +74,11 @@ class Store:
         """The store's address, the same from wherever it is asked."""
         return Place(self.uri).address
 
+    @property
+    def distant(self) -> bool:
+        """Whether it lies on object storage, which may not answer for a while."""
+        return Place(self.uri).folder is None
+
     @classmethod
     def create(cls, uri: str) -> Store:
         """A new, empty store.

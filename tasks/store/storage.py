@@ -162,8 +162,17 @@ class Repository:
 
     @classmethod
     def create(cls, place: Place) -> Repository:
-        """A new one."""
-        return cls(icechunk.Repository.create(place.storage(), config=_config()))
+        """A new one.
+
+        A server may take what is sent, lose its answer, and refuse when it is sent again: then there
+        is one, and it is opened. Who creates has the lock: nobody else makes one meanwhile.
+        """
+        try:
+            return cls(icechunk.Repository.create(place.storage(), config=_config()))
+        except icechunk.IcechunkError:
+            if not cls.exists(place):
+                raise
+            return cls.open(place)
 
     def reading(self, reference: Mapping[str, str]) -> tuple[zarr.Group, Snapshot]:
         """The root group of a snapshot, read-only, and what is said of the snapshot."""
@@ -194,10 +203,21 @@ class Repository:
         Raises:
             Conflict: the branch has moved since it began.
         """
+        base = str(session.snapshot_id)
         try:
             return str(session.commit(message, metadata=dict(metadata)))
         except icechunk.ConflictError as error:
+            if (arrived := self._arrived(base, message, metadata)) is not None:
+                return arrived
             raise Conflict(str(error).splitlines()[0]) from error
+
+    def _arrived(self, base: str, message: str, metadata: Mapping[str, object]) -> str | None:
+        """The id of a commit that was refused and is there all the same: a server took it, lost its
+        answer, and refused when it was sent again.
+        """
+        tip = self._raw.lookup_snapshot(self.tip())
+        ours = (tip.parent_id, tip.message, tip.metadata or {}) == (base, message, dict(metadata))
+        return str(tip.id) if ours else None
 
     def tip(self) -> str:
         """The id of the newest snapshot."""
@@ -230,7 +250,11 @@ class Repository:
 
     def add_tag(self, name: str, snapshot: str) -> None:
         """Name a snapshot. A name is used once: also a removed one stays taken."""
-        self._raw.create_tag(name, snapshot)
+        try:
+            self._raw.create_tag(name, snapshot)
+        except icechunk.IcechunkError:
+            if self.tags().get(name) != snapshot:  # else it was taken, and sent again as its answer was lost
+                raise
 
     def remove_tag(self, name: str) -> None:
         """Take a name away; the snapshot stays."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,8 +25,9 @@ from tasks.store.backup import copy
 from tasks.store.holder import Holder
 from tasks.store.lease import Lease, LeaseError
 from tasks.store.storage import Place
-from tests.faults.whole import snapshots
+from tests.faults.whole import contents, snapshots
 from tests.tasks.store_kit import held_by_another_process, small_store
+from tests.tasks.tiny_store import SPEC, answer
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto.server")
@@ -234,16 +235,24 @@ def test_a_server_or_bucket_that_is_not_there_is_told_with_what_to_do(
 
 
 class _Proxy(http.server.BaseHTTPRequestHandler):
-    """Passes requests on to the S3 server, without the headers of `strips`, and answers every
-    `fails`-th with 503.
+    """Passes requests on to the S3 server, without the headers of `strips`. Every `fails`-th
+    (of the puts to `where`, if it is named) is answered with 503, or the connection ends before or
+    after it was passed on.
     """
 
     protocol_version = "HTTP/1.1"
-    target, strips, fails, seen = "", (), 0, itertools.count(1)
+    target, strips, fails, how = "", (), 0, "503"
+    where = ""  # part of the path of those that it may hit
+    seen = itertools.count(1)
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.fails and next(_Proxy.seen) % self.fails == 0:
+        aimed = self.fails and self.where in self.path and (not self.where or self.command == "PUT")
+        hit = bool(aimed) and next(self.seen) % self.fails == 0
+        if hit and self.how == "dropped":
+            self.close_connection = True
+            return
+        if hit and self.how == "503":
             status, headers, answer, length = 503, [], b"", "0"
         else:
             sent = {name: value for name, value in self.headers.items() if name.lower() not in self.strips}
@@ -254,6 +263,9 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             headers = [(n, v) for n, v in got.getheaders() if n.lower() not in ("transfer-encoding", "content-length")]
             length = got.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(answer))
             connection.close()
+        if hit and self.how == "answer lost":
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -268,14 +280,30 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def proxy(server: str, strips: tuple[str, ...] = (), fails: int = 0) -> Iterator[str]:
-    handler = type("Handler", (_Proxy,), {"target": server, "strips": strips, "fails": fails})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as between:
-        threading.Thread(target=between.serve_forever, daemon=True).start()
+def cut_off(server: str) -> Iterator[tuple[str, Callable[[bool], None]]]:
+    """A proxy's address, and what cuts the server off or lets it answer again."""
+    handler = type("Handler", (_Proxy,), {"target": server, "how": "dropped"})
+    with _serving(handler) as address:
+        yield address, lambda away: setattr(handler, "fails", int(away))
+
+
+@contextlib.contextmanager
+def proxy(
+    server: str, strips: tuple[str, ...] = (), fails: int = 0, how: str = "503", where: str = ""
+) -> Iterator[str]:
+    does = {"target": server, "strips": strips, "fails": fails, "how": how, "where": where}
+    with _serving(type("Handler", (_Proxy,), {**does, "seen": itertools.count(1)})) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _serving(handler: type[_Proxy]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as passing:
+        threading.Thread(target=passing.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{between.server_address[1]}"
+            yield f"http://127.0.0.1:{passing.server_address[1]}"
         finally:
-            between.shutdown()
+            passing.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -301,18 +329,29 @@ def test_a_server_that_ignores_a_condition_is_refused_before_anything_is_written
     assert found["KeyCount"] == 0
 
 
-def test_commits_survive_a_server_that_fails_every_tenth_time(
-    s3: str, server: str, monkeypatch: pytest.MonkeyPatch
+BRANCH = "/refs/branch.main/"
+STUDY = {**SPEC, "seeds": 1, "samplers": ["heun"], "samples": 40, "keep": {"samples": True, "trajectories": []}}
+
+
+@pytest.mark.parametrize(
+    ("how", "fails", "where"),
+    [("503", 10, ""), ("dropped", 10, ""), ("answer lost", 10, ""), ("answer lost", 2, BRANCH), ("dropped", 2, BRANCH)],
+    ids=["503", "dropped", "answer-lost", "answer-of-the-branch-lost", "branch-dropped"],
+)
+def test_a_study_survives_a_server_that_fails_now_and_then(
+    s3: str, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, fails: int, where: str
 ) -> None:
-    with proxy(server, fails=10) as address:
+    """A put whose answer is lost has taken place: sent again, its own condition refuses it."""
+    with proxy(server, fails=fails, how=how, where=where) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-        store = Store.create(s3)
-        with store.coordinate() as coordinator:
-            made = [coordinator.commit(Rows(points=[point(i)]), f"number {i}", {}) for i in range(5)]
+        answer(s3, STUDY)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
-    store = Store.open(s3)
-    assert Answers(store).points["w1"].values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert [entry["snapshot"] for entry in store.history()][:5] == made[::-1]
+    undisturbed = str(tmp_path / "store")
+    answer(undisturbed, STUDY)
+    found, expected = Store.open(s3), Store.open(undisturbed)
+    assert contents(found, found.snapshot()) == contents(expected, expected.snapshot())
+    assert [e["message"] for e in found.history()] == [e["message"] for e in expected.history()]
+    assert Lease.of(Place(s3)).read() == (None, None)
 
 
 def test_a_server_that_ignores_conditions_is_found_out(s3: str) -> None:
