@@ -173,8 +173,8 @@ def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
     columns = chosen(points, where or None)
     counts = _statuses(columns)
     found = [f"{counts['failed']} points failed and have no value"] if counts.get("failed") else []
-    if by and (mixed := [name for name in CONFIGURATION if name not in by and len(columns.factorized(name)[1]) > 1]):
-        found.append(f"what is said of a group is over different {', '.join(mixed)}: group by them to see them apart")
+    if mixed := _mixed(columns, by):
+        found.append(f"rows pool different values of {', '.join(mixed)}: group by that as well to see them apart")
     if by and "cell_id" not in by and (several := pooled(points, where or None)):
         found.append(several)
     return found
@@ -183,3 +183,14 @@ def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
 def _statuses(columns: Columns) -> dict[str, int]:
     codes, words = columns.factorized("status")
     return dict(zip(map(str, words), np.bincount(codes, minlength=len(words)).tolist(), strict=True))
+
+
+def _mixed(columns: Columns, by: Sequence[str]) -> list[str]:
+    """The labels of a configuration that differ within groups of `by`, which does not name them."""
+    absent = [name for name in CONFIGURATION if name not in by] if by else []
+    if not absent:
+        return []
+    groups = len(Groups(columns, by, columns.size))
+    if len(Groups(columns, [*by, *absent], columns.size)) == groups:
+        return []
+    return [name for name in absent if len(Groups(columns, [*by, name], columns.size)) > groups]

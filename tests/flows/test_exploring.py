@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
+from flows.command_line import app
 from flows.exploring import LOOPBACK, application, listening
 from tasks.explorer.opened import OpenedStore
 from tests.tasks.golden_stores import unpacked
@@ -125,20 +126,22 @@ def command(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_port_that_is_taken_is_named_with_what_to_do(address: str, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named_with_what_to_do(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = address.rpartition(":")[2]
-    process = command("--store", unpacked("run-3", tmp_path), "--no-browser", "--port", port)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 3
+    store = unpacked("run-3", tmp_path)
+    assert app(["explore", "--store", store, "--no-browser", "--port", port], standalone_mode=False) == 3
+    said = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1 cannot be had (Address already in use)" in said
     assert "--port 0" in said
 
 
-def test_no_store_is_told_before_a_page_is_served(tmp_path: Path) -> None:
-    process = command("--store", str(tmp_path / "none"), "--no-browser", "--port", "0")
-    out, said = process.communicate(timeout=60)
-    assert (process.returncode, out) == (3, "")
-    assert "there is no store here" in said
+def test_no_store_is_told_before_a_page_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(["explore", "--store", str(tmp_path / "none"), "--port", "0"], standalone_mode=False) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "there is no store here" in said.err
 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(tmp_path: Path) -> None:

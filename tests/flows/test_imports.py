@@ -109,3 +109,52 @@ def test_a_mistake_a_plan_and_a_finished_study_start_no_service_and_draw_no_page
     assert (idle.code, idle.imported) == (0, NETWORKS | TABLES)
     assert "nothing to compute" in idle.said
     assert Path("reports/tiny.html").read_text() == "the page of before"
+
+
+_EXPLORE = """
+import contextlib, io, json, os, signal, sys, threading, urllib.request
+from flows.command_line import app
+imported = {}
+def ask(address):
+    try:
+        for path in ["", *json.loads(sys.argv[2])]:
+            with urllib.request.urlopen(address + path) as answer:
+                answer.read()
+            imported[path.partition("?")[0]] = sorted(set(json.loads(sys.argv[3])) & sys.modules.keys())
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+class Said(io.StringIO):
+    def write(self, text):
+        if "http" in text:
+            threading.Thread(target=ask, args=[text.split()[2]]).start()
+        return super().write(text)
+with contextlib.redirect_stdout(Said()):
+    imported["code"] = app(["explore", "--store", sys.argv[1], "--no-browser", "--port", "0"], standalone_mode=False)
+print(json.dumps(imported))
+"""
+
+
+def test_the_explorer_imports_what_a_click_needs(tmp_path: Path) -> None:
+    asked = [
+        "api/now",
+        "api/choices",
+        "api/view?metric=energy",
+        "api/row?metric=energy&row=seed%20==%200",
+        "api/compare?metric=energy&tick=seed%20>=%200&tick=nfe%20>%200",
+        "plotly.js",
+    ]
+    store = unpacked("run-3", tmp_path)
+    with python(_EXPLORE, store, json.dumps(asked), json.dumps(sorted(LARGE)), env={}) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    found = {name: value if name == "code" else set(value) for name, value in json.loads(out).items()}
+    assert found == {
+        "": STORE | {"pandas"},
+        "api/now": STORE | {"pandas"},
+        "api/choices": STORE | {"pandas"},
+        "api/view": STORE | {"pandas"},
+        "api/row": STORE | {"pandas"},
+        "api/compare": STORE | {"pandas", "scipy"},
+        "plotly.js": STORE | {"pandas", "scipy", "plotly"},
+        "code": 130,
+    }

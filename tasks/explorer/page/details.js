@@ -1,5 +1,5 @@
 // What is behind a row or a point, and ticked rows beside each other: opened below the picture.
-import { axis, brief, colour, layout, ramp, series, small } from "./pictures.js";
+import { axis, brief, colour, layout, ramp, series, small, upwards } from "./pictures.js";
 import { asked, copyText, make, plainTable } from "./tables.js";
 
 export const close = (place) => { place.hidden = true; place.replaceChildren(); };
@@ -74,7 +74,7 @@ const openPoint = async (place, id, state, get) => {
   place.dataset.point = point.id;
   for (const [title, text, painted] of pictures(point)) {
     const plot = make("div", { className: "plot" });
-    plot.setAttribute("role", "img");
+    plot.setAttribute("role", "group");
     plot.setAttribute("aria-label", `${title}: ${text}`);
     plots.append(make("figure", {}, make("h3", { textContent: title }), plot, make("figcaption", { className: "small", textContent: text })));
     small(plot, painted, { responsive: true, displaylogo: false, displayModeBar: false });
@@ -87,12 +87,12 @@ const pictures = (point) => {
   const { samples, trajectory } = point;
   if (samples) found.push(["Samples", samples.images ? `${samples.images.length} of ${samples.count} samples, ${samples.side} × ${samples.side} each` : `${samples.shown} of ${samples.count} samples, ${samples.dim === 1 ? "their histogram" : samples.dim > 3 ? `the first two of ${samples.dim} coordinates` : "a dot each"}`, () => ofSamples(samples)]);
   if (trajectory) found.push(["Trajectory", trajectory.images ? `${trajectory.images.length} samples from noise to data` : `${trajectory.paths.length} of ${trajectory.count} samples from noise to data, ${trajectory.dim === 1 ? "level by level" : "in the first two coordinates"}`, () => ofTrajectory(trajectory)]);
-  if (point.losses) found.push(["Training loss", "mean over members of a batch, along the steps of training", () => line(point.losses, "step", "loss", "linear")]);
+  if (point.losses) found.push(["Training loss", "the mean loss along the steps of training", () => line(point.losses, "step", "loss", "linear")]);
   if (point.score_errors) found.push(["Error of the score", "by noise-to-signal ratio", () => line(point.score_errors, "sigma / alpha", "error", "log")]);
   return found;
 };
 
-const line = (curve, x, y, type) => [[{ type: "scatter", mode: "lines", x: curve.x, y: curve.y, line: { color: series(0), width: 1.8 } }], layout({ xaxis: axis(x, { type, ...(type === "log" ? { exponentformat: "power", dtick: 1 } : {}) }), yaxis: axis(y, { type: curve.y.every((v) => v > 0) ? "log" : "linear", exponentformat: "power", nticks: 6 }) })];
+const line = (curve, x, y, type) => [[{ type: "scatter", mode: "lines", x: curve.x, y: curve.y, line: { color: series(0), width: 1.8 } }], layout({ xaxis: type === "log" ? upwards(x, true, curve.x) : axis(x), yaxis: curve.y.every((v) => v > 0) ? upwards(y, true, curve.y) : axis(y) })];
 
 const ofSamples = (samples) => {
   if (samples.images) return images([samples.images.slice(0, 6), samples.images.slice(6, 12), samples.images.slice(12, 18), samples.images.slice(18, 24)].filter((row) => row.length), samples.side);
@@ -145,6 +145,7 @@ export const compare = async (place, state, get, refuse) => {
     const settings = found.settings.length
       ? plainTable("Settings that differ, table", ["setting", ...names], found.settings.map((one) => [one.name, ...one.values]))
       : make("p", { className: "small", textContent: "Their specs do not differ." });
+    settings.classList.add("wrapped");
     place.replaceChildren(
       heading("comparison-title", `${found.rows.length} rows beside each other`, () => close(place)), list,
       make("h3", { textContent: "Can they be told apart?" }), numbers,

@@ -16,6 +16,7 @@ let state = new URLSearchParams(location.search);
 let choices = null;
 let shown = null;
 let asking = null;
+let first = true; // a link with ticked rows is a comparison
 
 export class Refused extends Error {}
 
@@ -74,8 +75,9 @@ const ask = async () => {
 const again = async () => {
   const point = state.get("point");
   if (point) await open(byId("details"), { point }, state, get, refuse, closed); else close(byId("details"));
-  if (state.getAll("tick").length > 1 && !byId("comparison").hidden) await compare(byId("comparison"), state, get, refuse);
+  if (state.getAll("tick").length > 1 && (first || !byId("comparison").hidden)) await compare(byId("comparison"), state, get, refuse);
   if (!state.getAll("tick").length) close(byId("comparison"));
+  first = false;
 };
 
 const change = (changes, { push = true, anew = true } = {}) => {
@@ -91,7 +93,7 @@ const offer = async () => {
   const parameters = new URLSearchParams([...state].filter(([name]) => name === "study" || name === "at"));
   choices = await get("choices", parameters);
   byId("store").textContent = choices.store;
-  byId("snapshot").textContent = `${choices.snapshot} of ${choices.time}`;
+  byId("snapshot").textContent = `${choices.snapshot} of ${choices.time.slice(0, 16).replace("T", " ")} UTC`;
   byId("size").textContent = `${choices.size.toLocaleString("en")} points`;
   fill(choices, state);
 };

@@ -41,14 +41,35 @@ export const ramp = () => [1, 2, 3, 4, 5].map((i) => [(i - 1) / 4, colour(`ramp-
 export const config = { responsive: true, displaylogo: false, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
 
 const log = (wanted, suggested) => (wanted === "1" ? true : wanted === "0" ? false : Boolean(suggested));
-// Ticks at the values that there are, where these are few.
-const along = (name, kind, isLog, values) => {
-  if (kind === "text") return axis(name, { type: "category" });
-  const there = [...new Set(values.filter((value) => value !== null && (!isLog || value > 0)))].sort((a, b) => a - b);
-  const known = there.length && there.length <= 12 && there.every(Number.isInteger) ? { tickmode: "array", tickvals: there, ticktext: there.map(String) } : {};
-  return axis(name, { type: isLog ? "log" : "linear", ...(isLog && there.length > 1 ? known : {}), ...(isLog ? { exponentformat: "power", dtick: known.tickvals ? undefined : 1 } : {}) });
+// Ticks of a logarithmic axis: decades, and what stands between them where there is room.
+const logTicks = (low, high) => {
+  const decades = Math.log10(high / low);
+  const factors = decades < 1 ? [1, 2, 3, 5, 7] : decades < 2.2 ? [1, 2, 5] : decades < 4 ? [1, 3] : [1];
+  const every = Math.max(1, Math.ceil(decades / 8));
+  const values = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+    if (power % every === 0) for (const factor of factors) if (factor * 10 ** power >= low * 0.8 && factor * 10 ** power <= high * 1.25) values.push(factor * 10 ** power);
+  }
+  return { tickmode: "array", tickvals: values, ticktext: values.map(tickText) };
 };
-const upwards = (name, isLog, low, high) => axis(name, isLog ? { type: "log", exponentformat: "power", ...(high / low < 300 ? { dtick: "D2" } : { dtick: Math.max(1, Math.ceil(Math.log10(high / low) / 8)) }) } : { type: "linear" });
+const tickText = (value) => {
+  if (value >= 0.999e-3 && value < 1e4) return String(Number(value.toPrecision(6)));
+  const [factor, power] = value.toExponential(0).split("e");
+  return `${factor === "1" ? "" : `${factor}×`}10<sup>${power.replace("+", "").replace("-", "−")}</sup>`;
+};
+const many = (values, isLog) => [...new Set(values.filter((value) => value !== null && (!isLog || value > 0)))].sort((a, b) => a - b);
+// Ticks at the values that there are, where these are few.
+const numbers = (name, isLog, values) => {
+  const there = many(values, isLog);
+  if (!isLog || there.length < 2) return axis(name, there.length === 1 ? { tickvals: there, ticktext: there.map(brief) } : {});
+  const whole = there.length <= 12 && there.every(Number.isInteger);
+  return axis(name, { type: "log", ...(whole ? { tickmode: "array", tickvals: there, ticktext: there.map(String) } : logTicks(there[0], there.at(-1))) });
+};
+const along = (name, kind, isLog, values) => (kind === "text" ? axis(name, { type: "category" }) : numbers(name, isLog, values));
+export const upwards = (name, isLog, values) => {
+  const there = many(values, isLog);
+  return axis(name, isLog && there.length ? { type: "log", ...logTicks(there[0], there.at(-1)) } : {});
+};
 
 const band = (one, isLog) => {
   const xs = [], top = [], bottom = [];
@@ -77,8 +98,8 @@ const curves = (shown, state) => {
     });
   }
   if (state.get("base")) traces.push(line(shown.series.flatMap((one) => one.x), 1));
-  const ys = shown.series.flatMap((one) => one.y.filter((y) => y !== null && y > 0));
-  return [traces, layout({ xaxis: along(shown.x.name, shown.x.kind, logX, shown.series.flatMap((one) => one.x)), yaxis: upwards(shown.y.name, logY, Math.min(...ys), Math.max(...ys)) })];
+  const xs = shown.series.flatMap((one) => one.x), ys = shown.series.flatMap((one) => one.y);
+  return [traces, layout({ xaxis: along(shown.x.name, shown.x.kind, logX, xs), yaxis: upwards(shown.y.name, logY, ys) })];
 };
 const line = (xs, y) => ({ type: "scatter", mode: "lines", x: [...new Set(xs)].sort((a, b) => a - b), y: [...new Set(xs)].map(() => y), line: { color: colour("ink"), width: 1, dash: "dot" }, hoverinfo: "skip" });
 
@@ -118,10 +139,10 @@ const scatter = (shown, state) => {
   }));
   for (const front of shown.fronts) {
     const order = front.x.map((_, i) => i).sort((a, b) => front.x[a] - front.x[b]);
-    traces.push({ type: "scatter", mode: "lines", x: order.map((i) => front.x[i]), y: order.map((i) => front.y[i]), line: { color: colour("ink"), width: 1.4, dash: "dot", shape: shown.higher ? "hv" : "hv" }, hoverinfo: "skip" });
+    traces.push({ type: "scatter", mode: "lines", x: order.map((i) => front.x[i]), y: order.map((i) => front.y[i]), line: { color: colour("ink"), width: 1.4, dash: "dot", shape: "hv" }, hoverinfo: "skip" });
   }
-  const xs = shown.series.flatMap((one) => one.x), ys = shown.series.flatMap((one) => one.y.filter((y) => y > 0));
-  return [traces, layout({ xaxis: along(shown.x.name, "number", logX, xs), yaxis: upwards(shown.y.name, logY, Math.min(...ys), Math.max(...ys)) })];
+  const xs = shown.series.flatMap((one) => one.x), ys = shown.series.flatMap((one) => one.y);
+  return [traces, layout({ xaxis: numbers(shown.x.name, logX, xs), yaxis: upwards(shown.y.name, logY, ys) })];
 };
 
 const VERDICTS = { better: ["good", "circle"], worse: ["bad", "square"], "within noise": ["series-6", "diamond"], unchanged: ["muted", "cross"], "not testable": ["series-5", "x"] };
@@ -139,7 +160,7 @@ const moved = (shown, state) => {
   });
   traces.unshift({ type: "scatter", mode: "lines", x: ends, y: ends, line: { color: colour("axis"), width: 1, dash: "dot" }, hoverinfo: "skip" });
   const side = (one) => `${shown.metric} in ${one.snapshot.slice(0, 6)}, ${one.time.slice(0, 16).replace("T", " ")}`;
-  return [traces, layout({ xaxis: upwards(side(shown.before), isLog, ...ends), yaxis: upwards(side(shown.after), isLog, ...ends) })];
+  return [traces, layout({ xaxis: upwards(side(shown.before), isLog, values), yaxis: upwards(side(shown.after), isLog, values) })];
 };
 
 const kinds = { curves, heat, scatter, moved };

@@ -46,11 +46,15 @@ export const copyText = async (text) => navigator.clipboard.writeText(text);
 export const asked = (place, list, copied) => {
   place.replaceChildren(...list.map((one) => {
     const found = make("div", { className: "copy" }, make("p", { className: "small", textContent: one.what }));
-    for (const [kind, word] of [["command", "command"], ["python", "Python"]]) {
+    for (const [kind, word] of [["command", "a command"], ["python", "Python"]]) {
       if (!one[kind]) continue;
-      const text = make("pre", { textContent: one[kind], tabIndex: 0, className: kind });
-      const button = make("button", { type: "button", textContent: `Copy the ${word}` });
+      const text = make("pre", { tabIndex: 0, className: kind });
+      if (kind === "command") text.append(...one[kind].split(" ").flatMap((part) => [make("span", { textContent: part }), " "]).slice(0, -1));
+      else text.textContent = one[kind];
+      const button = make("button", { type: "button", textContent: `As ${word}` });
       button.addEventListener("click", () => copied(one[kind]));
+      text.setAttribute("aria-label", `${one.what}, as ${word}`);
+      text.setAttribute("role", "region");
       found.append(text, button);
     }
     return found;

@@ -1,0 +1,166 @@
+"""The page of `diffatlas explore` in a real browser, with a real store, a real server and the real
+command: what one does with it, and what it must never do.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, sync_playwright
+
+from tests.tasks.tiny_store import SPEC, answer
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = "/usr/bin/chromium"
+needs_browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no browser on this machine")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the page, which the command itself serves."""
+    uri = str(tmp_path_factory.mktemp("page") / "store")
+    answer(uri, SPEC)
+    command = [sys.executable, "-m", "flows", "explore", "--store", uri, "--no-browser", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[2]
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Page]:
+    """The page, drawn; nothing may be asked of any other machine, and nothing may go wrong in it."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1300, "height": 1000})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        opened = context.new_page()
+        opened.set_default_timeout(20_000)
+        wrong: list[str] = []
+        refusal = "the server responded with a status of 400"  # a filter that makes no sense, which the page tells
+        opened.on(
+            "console",
+            lambda said: wrong.append(said.text) if said.type == "error" and refusal not in said.text else None,
+        )
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on(
+            "request",
+            lambda one: wrong.append(one.url) if not one.url.startswith((address, "data:", "blob:")) else None,
+        )
+        opened.goto(address)
+        drawn(opened)
+        yield opened
+        assert opened.evaluate("document.documentElement.dataset.problems") is None
+        assert wrong == []
+        browser.close()
+
+
+def drawn(page: Page) -> None:
+    page.wait_for_selector("html[data-shown]")
+
+
+def rows(page: Page) -> list[list[str]]:
+    """The cells of the page's table, numbers in full."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        "#table tbody tr", "all => all.map(row => [...row.cells].slice(2).map(cell => cell.title || cell.textContent))"
+    )
+    return found
+
+
+def copied(page: Page, name: str) -> str:
+    page.get_by_role("button", name=name).first.click()
+    page.get_by_text("copied", exact=True).wait_for()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def run(command: str) -> list[dict[str, Any]]:
+    """What a copied command prints, in full."""
+    words = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *words[1:], "--format", "json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@needs_browser
+def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page) -> None:
+    lines = page.locator("#plot .scatterlayer .trace .lines path")
+    assert lines.count() >= 4
+    everything = rows(page)
+
+    page.get_by_label("Filter").fill("sampler == 'heun'")
+    page.get_by_label("Filter").press("Enter")
+    page.wait_for_url("**where=sampler**")
+    drawn(page)
+    assert len(rows(page)) < len(everything)
+
+    page.get_by_label("Filter").fill("smapler == 'heun'")
+    page.get_by_role("button", name="Apply").click()
+    page.get_by_role("alert").wait_for()
+    assert "no column 'smapler'; did you mean 'sampler'?" in page.get_by_role("alert").inner_text()
+    page.go_back()
+    drawn(page)
+    assert page.get_by_role("alert").count() == 0
+    assert page.get_by_label("Filter").input_value() == "sampler == 'heun'"
+
+    place = page.locator("#plot .scatterlayer .trace .points path").last.bounding_box()
+    assert place is not None
+    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.get_by_role("heading", name="Samples").wait_for()
+    page.locator("#details .barlayer path").first.wait_for()
+    assert "point=" in page.url
+    assert page.get_by_text("400 of 400 samples").count() == 1
+    page.get_by_text("Spec of its cell").click()
+    assert '"engine"' in page.locator("#details details[open] pre").inner_text()
+
+    boxes = page.locator("#table tbody input")
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.get_by_role("button", name="Compare the ticked rows").click()
+    page.get_by_role("heading", name="Can they be told apart?").wait_for()
+    assert page.locator("#comparison td", has_text="steps").count() >= 1
+
+    shown = rows(page)
+    records = run(copied(page, "As a command"))
+    assert [float(row[-3]) for row in shown] == [record["w1_mean"] for record in records]
+
+    link = copied(page, "As a link")
+    page.goto("about:blank")
+    page.goto(link)
+    drawn(page)
+    page.get_by_role("heading", name="Can they be told apart?").wait_for()
+    assert rows(page) == shown
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("view", "scheme"),
+    [("curves", "light"), ("curves", "dark"), ("heat", "dark"), ("scatter", "light"), ("moved", "dark")],
+)
+def test_every_view_can_be_read_by_anyone_on_any_screen(page: Page, address: str, view: str, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{address}?view={view}" + ("&x=nfe" if view == "scatter" else ""))
+    drawn(page)
+    page.locator("#fold summary").click()
+    if view == "curves":
+        page.get_by_role("button", name="open").first.click()
+        page.get_by_role("heading", name="Training loss").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    found = Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious] == []
