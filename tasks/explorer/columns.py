@@ -4,7 +4,6 @@ begins.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +14,10 @@ from tasks.explorer.opened import OpenedStore
 from tasks.explorer.parts import plain
 from tasks.plain import Spec
 from tasks.query.records import metric_columns
-from tasks.where.columns import PointColumns
+from tasks.where.columns import Columns, Groups, PointColumns
 
 _MOST_VALUES = 60
+_LEGIBLE = 12  # lines of a picture that one can tell apart without looking for them
 _NO_GROUPS = ("cell_id", "point_id", "error")
 _COSTS = ("nfe", "steps", "train_seconds", "sample_seconds")
 
@@ -58,14 +58,21 @@ def choices(store: OpenedStore, look: Look) -> Spec:
 
 
 def first(points: PointColumns, look: Look) -> Look:
-    """Where a look begins: at one data set, since numbers of several do not compare."""
-    if not points.size:
-        return look
-    codes, words = points.factorized("dataset")
-    if len(words) < 2:
-        return look
-    most = Counter(codes.tolist()).most_common(1)[0][0]
-    return replace(look, where=condition([("dataset", str(words[most]))]))
+    """Where a look begins: at one data set, since numbers of several do not compare; and at one
+    sampler, where one picture could not hold the lines of all.
+    """
+    chosen: list[tuple[str, object]] = []
+    if points.size:
+        rows: Columns = points
+        keys = [name for name in configuration(points) if name != look.x]
+        for name in ("dataset", "sampler"):
+            codes, words = rows.factorized(name)
+            crowded = name == "dataset" or len(Groups(rows, keys, rows.size)) > _LEGIBLE
+            if len(words) > 1 and crowded:
+                most = max(np.flatnonzero(np.bincount(codes) == np.bincount(codes).max()))
+                chosen.append((name, str(words[most])))
+                rows = rows.rows(codes == most)
+    return replace(look, where=condition(chosen)) if chosen else look
 
 
 def _column(points: PointColumns, name: str) -> Spec:

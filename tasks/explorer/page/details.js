@@ -136,7 +136,9 @@ export const compare = async (place, state, get, refuse) => {
     for (const one of state.getAll("tick")) parameters.append("tick", one);
     const found = await get("compare", parameters);
     const names = found.rows.map((_, i) => `row ${i + 1}`);
-    const list = make("ol", { className: "notes" }, ...found.rows.map((row) => make("li", {}, make("code", { textContent: row.condition }))));
+    const parts = found.rows.map((row) => row.condition.split(" and "));
+    const telling = (condition) => condition.split(" and ").filter((part) => !parts.every((all) => all.includes(part))).join(" and ") || condition;
+    const list = make("ol", { className: "notes" }, ...found.rows.map((row) => make("li", {}, make("code", { textContent: telling(row.condition), title: row.condition }))));
     const rows = found.rows.map((row, i) => {
       const test = found.tests[i - 1];
       return [names[i], row.mean, row.seeds, row.points, ...(test ? [test.change, test.factor, test.verdict, test.p_corrected, test.paired ? "paired" : "Welch"] : [null, null, "the first", null, ""])];

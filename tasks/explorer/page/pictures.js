@@ -57,13 +57,19 @@ const tickText = (value) => {
   const [factor, power] = value.toExponential(0).split("e");
   return `${factor === "1" ? "" : `${factor}×`}10<sup>${power.replace("+", "").replace("-", "−")}</sup>`;
 };
+// A label that would run into the one before it is left out; its line stays.
+const apart = (values) => {
+  const room = 0.035 * Math.log10(values.at(-1) / values[0]);
+  let last = -Infinity;
+  return values.map((value) => { if (Math.log10(value) - last < room) return ""; last = Math.log10(value); return value; });
+};
 const many = (values, isLog) => [...new Set(values.filter((value) => value !== null && (!isLog || value > 0)))].sort((a, b) => a - b);
 // Ticks at the values that there are, where these are few.
 const numbers = (name, isLog, values) => {
   const there = many(values, isLog);
   if (!isLog || there.length < 2) return axis(name, there.length === 1 ? { tickvals: there, ticktext: there.map(brief) } : {});
   const whole = there.length <= 12 && there.every(Number.isInteger);
-  return axis(name, { type: "log", ...(whole ? { tickmode: "array", tickvals: there, ticktext: there.map(String) } : logTicks(there[0], there.at(-1))) });
+  return axis(name, { type: "log", ...(whole ? { tickmode: "array", tickvals: there, ticktext: apart(there).map(String) } : logTicks(there[0], there.at(-1))) });
 };
 const along = (name, kind, isLog, values) => (kind === "text" ? axis(name, { type: "category" }) : numbers(name, isLog, values));
 export const upwards = (name, isLog, values) => {
@@ -115,7 +121,7 @@ const heat = (shown) => {
   return [[{
     type: "heatmap", z, colorscale: ramp(), xgap: 1, ygap: 1, hoverongaps: false, customdata: shown.cells.map((row) => row.map((cell) => cell && cell.condition)),
     text: shown.cells.map((row, j) => row.map((cell, i) => (cell ? `${escaped(shown.y.name)} ${escaped(names(shown.y.values)[j])}<br>${escaped(shown.x.name)} ${escaped(names(shown.x.values)[i])}<br>${escaped(shown.z.name)} ${brief(cell.value)}<br>${cell.count} values` : ""))),
-    hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0, title: { text: escaped(shown.z.name), side: "right" }, ...ticks },
+    hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0, title: { text: escaped(shown.z.name), side: "right", font: { size: 13 } }, ...ticks },
   }], layout({
     annotations, margin: { l: 60, r: 14, t: 12, b: 48 },
     xaxis: axis(shown.x.name, { tickvals: shown.x.values.map((_, i) => i), ticktext: names(shown.x.values).map(escaped), showgrid: false }),
@@ -124,8 +130,8 @@ const heat = (shown) => {
 };
 // Ink that can be read on a colour of the ramp.
 const onRamp = (share) => {
-  const at = Math.min(4, Math.max(0, Math.round(share * 4)));
-  const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour(`ramp-${at + 1}`).slice(i, i + 2), 16));
+  const at = Math.min(3, Math.max(0, Math.floor(share * 4))), part = share * 4 - at;
+  const [r, g, b] = [1, 3, 5].map((i) => [at + 1, at + 2].map((k) => parseInt(colour(`ramp-${k}`).slice(i, i + 2), 16))).map(([from, to]) => from + part * (to - from));
   return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#10151b" : "#ffffff";
 };
 
