@@ -174,7 +174,9 @@ def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
     counts = _statuses(columns)
     found = [f"{counts['failed']} points failed and have no value"] if counts.get("failed") else []
     if mixed := _mixed(columns, by):
-        found.append(f"rows pool different values of {', '.join(mixed)}: group by them as well, or choose one by a filter")
+        found.append(
+            f"rows pool different values of {', '.join(mixed)}: group by them as well, or choose one by a filter"
+        )
     if by and "cell_id" not in by and (several := pooled(points, where or None)):
         found.append(several)
     return found
