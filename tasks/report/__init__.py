@@ -7,14 +7,14 @@ business of `page.files`. The rooms, each of which knows those before it:
 - `lookup`: what is found in the store: `requested` (what every row asks, as components), `points`
   (rows as plain values), `metrics`, `targets` (the exact law), `labels`;
 - `numbers`: `curves` (means and intervals over seeds), `findings` (what they say, in sentences),
-  `answer` (the three that the page opens with; `leads`), `decomposition` (where an error comes
-  from), `models` (what models answer by themselves); what is drawn, here or by `tasks.figures`:
-  `kept`, `levels`, `marginals`, `by_steps`, `outlook`, `clouds`, `sheets`, `flows`, `score_errors`,
-  `window`; and the literature, weighed on them: `comparisons`, `evidence`, `claims`
-  (`claims.claims` gives verdicts as plain values);
-- `pictures`, in the style of `style`: `answer` (the first one), `quality`, `decomposition`,
-  `losses`, `score`; of samples `distributions`, `trajectories`, `plane`, `space`, `images`; and
-  `fields`;
+  `answer` (the three that the page opens with; `leads`), `across` (wins and ranks over all data
+  sets), `decomposition` (where an error comes from), `models` (what models answer by themselves);
+  what is drawn, here or by `tasks.figures`: `kept`, `levels`, `marginals`, `by_steps`, `outlook`,
+  `clouds`, `sheets`, `flows`, `score_errors`, `window`; and the literature, weighed on them:
+  `comparisons`, `evidence`, `claims` (`claims.claims` gives verdicts as plain values);
+- `pictures`, in the style of `style`: `answer` (the first one), `ranks`, `quality`,
+  `decomposition`, `losses`, `score`; of samples `distributions`, `trajectories`, `plane`, `space`,
+  `images`; and `fields`;
 - `page`: `views` (samples by the kind of their target), `datasets` (everything about one data set),
   `tables`, `frame`, the templates, and `draw`.
 """

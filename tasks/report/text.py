@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+ROUNDING = 1e-12
+"""So much of a number is rounding where it is a difference of others."""
+NOTHING = 1e-15
+"""A number of the size of one is not known to be more than nothing below this."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -27,13 +31,23 @@ def number(value: float, digits: int = 3) -> str:
     return f"{mantissa}×10{str(power).translate(_RAISED)}".replace("-", "−")
 
 
-def plus_minus(mean: float, sem: float) -> str:
-    """``mean ± standard error``; the mean alone where a single seed gives no error.
+def error(mean: float, sem: float) -> str:
+    """``± standard error``; empty where there is none, or none beyond rounding.
 
-    >>> plus_minus(0.0123, 0.00042)
-    '0.0123 ± 0.00042'
+    >>> error(0.0123, 0.00042), error(0.0123, 2.5e-18)
+    ('± 0.00042', '')
     """
-    return number(mean) if math.isnan(sem) else f"{number(mean)} ± {number(sem, 2)}"
+    return f"± {number(sem, 2)}" if sem > max(ROUNDING * abs(mean), NOTHING) else ""
+
+
+def plus_minus(mean: float, sem: float) -> str:
+    """``mean ± standard error``; the mean alone where a single seed gives no error, or where seeds
+    differ by no more than rounding does.
+
+    >>> plus_minus(0.0123, 0.00042), plus_minus(1.2e-17, 2.5e-18)
+    ('0.0123 ± 0.00042', '0')
+    """
+    return f"{number(0.0 if abs(mean) <= NOTHING else mean)} {error(mean, sem)}".rstrip()
 
 
 def counted(n: int, noun: str, nouns: str = "") -> str:

@@ -56,20 +56,41 @@ def origin_of(rows: Sequence[Spec]) -> Origin:
     return origin
 
 
-def test_shares_are_of_the_sum_of_magnitudes_and_keep_their_signs() -> None:
-    rows = split_rows(steps=(1, 2), network=(0.3, -0.02), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
-    spec = picture_of_parts(origin_of(rows), "w1", "edm").spec
-    bars = {trace["name"]: trace["y"] for trace in spec["data"] if trace["type"] == "bar"}
-    assert bars == {
-        "network": pytest.approx([0.3, -0.2]),
-        "discretisation": pytest.approx([0.6, 0.6]),
-        "prior": pytest.approx([0.09, 0.1]),
-        "sampling floor": pytest.approx([0.01, 0.1]),
-    }
-    assert spec["layout"]["barmode"] == "relative"  # plotly's word for: negative ones hang below the line
-    low, high = spec["layout"]["yaxis"]["range"]
-    assert low < -0.2
-    assert high > 1
+def values_of(picture: Picture) -> dict[str, list[tuple[float, float, float]]]:
+    """The bars of a picture in the units of the metric, with the ends of their intervals."""
+    axis = picture.spec["layout"]["yaxis"]
+    unit = float(axis["ticktext"][-1]) / math.sinh(axis["tickvals"][-1])
+    found = {}
+    for trace in picture.spec["data"]:
+        if trace["type"] == "bar":
+            heights = np.array(trace["y"])
+            up, down = (
+                np.array(trace.get("error_y", {}).get(end, [0.0] * len(heights))) for end in ("array", "arrayminus")
+            )
+            ends = (unit * np.sinh(at) for at in (heights, heights - down, heights + up))
+            found[trace["name"]] = list(zip(*(one.tolist() for one in ends), strict=True))
+    return found
+
+
+def test_parts_are_drawn_as_they_are_with_their_intervals() -> None:
+    laws: Spec = {"network": (0.3, -0.02), "discretisation": (0.6, 0.06), "prior": (0.09, 0.01)}
+    bars = values_of(picture_of_parts(origin_of(split_rows(steps=(1, 2), noise=0.1, **laws)), "w1", "edm"))
+    half = 4.302653 * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom
+    for part, name in (("network", "network"), ("discretisation", "discretisation"), ("prior", "prior")):
+        for value, (mean, low, high) in zip(laws[part], bars[name], strict=True):
+            assert mean == pytest.approx(value, rel=1e-3)
+            assert (low, high) == pytest.approx((value - abs(value) * half, value + abs(value) * half), rel=2e-3)
+    assert bars["sampling floor"] == [pytest.approx((0.01, 0.01, 0.01), rel=1e-3)] * 2
+
+
+def test_a_part_that_chance_made_negative_has_an_interval_that_reaches_across_nothing() -> None:
+    rows = split_rows(steps=(1, 2), network=(0.3, -0.001), discretisation=(0.6, 0.06), prior=(0.09, 0.01))
+    for row in rows:
+        row["w1"] += 0.01 * (row["seed"] - 1) if row["formulation"] == "edm" else 0.0
+    picture = picture_of_parts(origin_of(rows), "w1", "edm")
+    (_, (mean, low, high)) = values_of(picture)["network"]
+    assert low < mean < 0 < high
+    assert "%" not in picture.caption + repr(picture.spec["layout"])
 
 
 def test_the_hover_gives_every_part_with_its_standard_error() -> None:
@@ -132,7 +153,7 @@ def test_an_exact_denoiser_has_no_network_to_blame() -> None:
     rows = split_rows(formulation="exact", steps=(1, 10), network=(0, 0), discretisation=(0.9, 0.01), prior=(0, 0))
     html = draw_report(answers_to(rows))
     assert "Where the error comes from" in sections_of(html)
-    (spec,) = (s for title in pictures_of(html).values() for s in title if s["layout"].get("barmode") == "relative")
+    (spec,) = (s for title in pictures_of(html).values() for s in title if s["layout"].get("barmode") == "group")
     assert [trace["name"] for trace in spec["data"][:-1]] == ["discretisation", "prior", "sampling floor"]
     assert "network’s error" not in html
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +79,7 @@ class Panel:
         return name if self.grid is None else f"{name}, grid {self.grid}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mean:
     """The seeds at one step count, with a value each; `lost` is how many failed to answer."""
 
@@ -88,28 +89,28 @@ class Mean:
     seeds: tuple[int, ...] = ()
     lost: int = 0
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return float(np.mean(self.values))
 
-    @property
+    @cached_property
     def sem(self) -> float:
         """Standard error of the mean; NaN for a single seed."""
         n = len(self.values)
         return float(np.std(self.values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean; None for fewer than three seeds."""
         return mean_interval(self.values)
 
-    @property
+    @cached_property
     def geometric_mean(self) -> float:
         """``exp(mean log x)``; 0 if one of the values is 0, NaN if one is negative."""
         least = min(self.values)
         return math.exp(float(np.log(self.values).mean())) if least > 0 else 0.0 if least == 0 else math.nan
 
-    @property
+    @cached_property
     def geometric_interval(self) -> tuple[float, float] | None:
         """``exp`` of the 95 % interval of the mean of ``log x``; None for fewer than three seeds,
         and if one is not positive.

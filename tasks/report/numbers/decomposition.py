@@ -20,7 +20,7 @@ import numpy as np
 from tasks.columns import PARTS, MetricColumns
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Mean, Panel, Series, Tabulation, values_by_seed
-from tasks.report.text import listing, some
+from tasks.report.text import ROUNDING, listing, some
 from tasks.statistics import decision
 
 FLOOR = "floor"
@@ -44,11 +44,6 @@ class Split:
     def largest(self) -> str:
         """The largest part."""
         return max(SHOWN, key=lambda part: self.parts[part].mean)
-
-    def shares(self) -> dict[str, float]:
-        """Each part over the sum of their magnitudes, with its sign."""
-        whole = math.fsum(abs(mean.mean) for mean in self.parts.values())
-        return {part: mean.mean / whole if whole else 0.0 for part, mean in self.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,8 @@ def _parts(point: Row, metric: str) -> dict[str, float]:
     columns = MetricColumns(metric)
     shown = {**columns.parts, FLOOR: columns.floor}
     found = {part: point.beside.get(shown[part], math.nan) for part in SHOWN}
+    size = max(map(abs, (point.values[metric], *found.values())))
+    found = {part: 0.0 if abs(value) <= ROUNDING * size else value for part, value in found.items()}
     return found if all(math.isfinite(value) for value in found.values()) else {}
 
 

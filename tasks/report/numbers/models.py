@@ -18,7 +18,7 @@ import torch
 
 from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Mean, Series, Tabulation
-from tasks.report.text import number, plus_minus
+from tasks.report.text import ROUNDING, number, plus_minus
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ModelMeans:
         if self.floor is None:
             return None
         pairs = zip(self.value.values, self.floor.values, strict=True)
-        return Mean(0, 0, tuple(value - floor for value, floor in pairs))
+        return Mean(0, 0, tuple(0.0 if abs(v - f) <= ROUNDING * max(abs(v), abs(f)) else v - f for v, f in pairs))
 
     def lines(self) -> tuple[str, str]:
         """The value; and, where it has a floor, what it is above that."""

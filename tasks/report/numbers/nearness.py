@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.report.text import number
+from tasks.report.text import NOTHING, ROUNDING, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,11 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """x / e; NaN where a ratio makes no sense (e = 0, or signs differ)."""
-        if self.exact.mean == 0 or self.trained.mean / self.exact.mean < 0:
+        """x / e; NaN where a ratio makes no sense (e = 0 but for rounding, or signs differ)."""
+        if (
+            abs(self.exact.mean) <= max(NOTHING, ROUNDING * abs(self.trained.mean))
+            or self.trained.mean / self.exact.mean < 0
+        ):
             return math.nan
         return self.trained.mean / self.exact.mean
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from tasks.plain import Spec
 from tasks.report.numbers import claims, evidence
+from tasks.report.numbers.across import across
 from tasks.report.numbers.answer import answer_of
 from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
@@ -30,6 +31,7 @@ from tasks.report.page.tables import matrix
 from tasks.report.pictures.answer import answer_picture
 from tasks.report.pictures.decomposition import WORDS
 from tasks.report.pictures.quality import MOST_BANDS
+from tasks.report.pictures.ranks import ranks
 from tasks.report.pictures.style import DASHES, PALETTE, SYMBOLS
 from tasks.report.text import counted, number, plus_minus
 from tasks.statistics.decision import LEVEL
@@ -54,10 +56,11 @@ def draw_report(answers: ModelledAnswers) -> str:
     missing = missing_points(answers, table)
     found = next((part.measured[0].verdicts for part in data if part.measured), None)
     answer = answer_of(table, found, missing)
+    over_all = across(table)
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["numbers"] = _as_json
+    environment.filters |= {"numbers": _as_json, "short_name": table.short}
     environment.globals |= {
         "number": number,
         "plus_minus": plus_minus,
@@ -74,6 +77,8 @@ def draw_report(answers: ModelledAnswers) -> str:
         summary=summary(answers, table),
         missing=missing,
         answer=answer,
+        across=over_all,
+        across_pictures=[ranks(one) for one in over_all],
         first_picture=None if found is None else answer_picture(table, found.best, found.metric),
         table=table,
         legend=legend(table),

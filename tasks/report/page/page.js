@@ -71,6 +71,30 @@
     }
   };
 
+  // What all pictures have in common: no title and no legend, the page has them as text.
+  const common = {
+    font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: "@ink" },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 52, r: 12, t: 10, b: 44 },
+    showlegend: false,
+    hovermode: "closest",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: "@axis", activecolor: "@ink" },
+    hoverlabel: { bgcolor: "@card", bordercolor: "@axis", font: { color: "@ink" }, align: "left" },
+    autosize: true,
+  };
+  const axis = {
+    gridcolor: "@grid", linecolor: "@axis", zeroline: false, showline: true,
+    ticks: "outside", ticklen: 4, tickcolor: "@axis", automargin: true,
+  };
+  const title = { font: { size: 12 }, standoff: 6 };
+  const complete = (layout) => {
+    const found = { ...common, ...layout };
+    for (const [key, own] of Object.entries(layout)) {
+      if (/^[xy]axis/.test(key)) found[key] = { ...axis, ...own, title: { ...title, ...own.title } };
+    }
+    return found;
+  };
   const coarse = matchMedia("(pointer: coarse)").matches;
   const buttons = {
     flat: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
@@ -84,7 +108,9 @@
   });
 
   const draw = async (place) => {
-    const spec = paint(JSON.parse(specs.get(place)), "", getComputedStyle(root));
+    const read = JSON.parse(specs.get(place));
+    read.layout = complete(read.layout);
+    const spec = paint(read, "", getComputedStyle(root));
     // Two fingers scroll the page on a phone; a swipe over a picture must not be caught by it.
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
     await Plotly.react(place, spec.data, spec.layout, config(spec));

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from tasks.report.numbers.claims import Weighed
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation
@@ -14,7 +13,7 @@ from tasks.report.numbers.findings import Verdicts, panels_of, verdicts
 from tasks.report.numbers.nearness import Nearness, Ratio
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import Picture
-from tasks.report.text import counted, number
+from tasks.report.text import counted, error, number, plus_minus
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,8 @@ def _cell(mean: Mean | None, usual: int) -> tuple[str, str]:
     """
     if mean is None:
         return "", ""
-    error = "" if np.isnan(mean.sem) else f"± {number(mean.sem, 2)}"
     few = counted(len(mean.values), "seed") if len(mean.values) < usual else ""
-    return number(mean.mean), ", ".join(part for part in (error, few) if part)
+    return plus_minus(mean.mean, math.nan), ", ".join(part for part in (error(mean.mean, mean.sem), few) if part)
 
 
 def _near(

@@ -130,9 +130,11 @@ def _placed(
 
 
 def _leading(curve: Curve, best: Sequence[Best]) -> Mean:
-    """The mean in the middle of the budgets at which a curve leads."""
+    """The mean in the middle of the budgets at which a curve leads; of the winner of the largest
+    budget, that one.
+    """
     own = list(dict.fromkeys(one.at for one in best if one.curve == curve))
-    return own[len(own) // 2]
+    return own[-1] if best[-1].curve == curve else own[len(own) // 2]
 
 
 def _with_room(scale: Window, heights: Sequence[float]) -> Window:

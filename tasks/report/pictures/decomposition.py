@@ -1,13 +1,10 @@
 """Where an error comes from, as two pictures above each other.
 
-The parts of a metric span decades as N grows, and some are negative: a logarithmic axis cannot
-stack them, and a linear one shows the first columns only. So the metric itself stands above on a
-logarithmic axis, and below it its parts as *shares* of
-
-    |network| + |discretisation| + |prior| + floor,
-
-stacked upwards if positive and downwards if negative: every column is as tall as every other,
-whatever its size, and nothing is left out. Parts are means over seeds; the hover gives all of a
+The metric itself stands above on a logarithmic axis, with the interval of its geometric mean; below
+it are its parts as they are, in the metric's units: a bar each, with the 95 % interval of its mean
+over seeds. Parts span decades as N grows, and a part that is nothing is negative by chance every
+other time: their axis is linear within one floor of zero, where noise is, and logarithmic far away
+(asinh). A bar whose interval reaches across the line may be nothing. The hover gives all of a
 column with their standard errors.
 """
 
@@ -15,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Mean
 from tasks.report.numbers.decomposition import FLOOR, Origin, Split
-from tasks.report.pictures.style import Picture, axis, escaped, layout, listed, log_ticks
+from tasks.report.pictures.style import Picture, axis, escaped, layout, listed, log_ticks, tick_text
 from tasks.report.text import number, plus_minus
 
 WORDS = {"network": "network", "discretisation": "discretisation", "prior": "prior", FLOOR: "sampling floor"}
@@ -31,36 +29,12 @@ HATCHES = {"network": "", "discretisation": "/", "prior": "x", FLOOR: "."}
 
 
 def picture(origin: Origin, metric: str, title: str) -> Picture:
-    """The metric above, the shares of its parts below."""
+    """The metric above, its parts below."""
     steps = [str(split.steps) for split in origin.at]
-    shares = [split.shares() for split in origin.at]
-    traces: list[Spec] = [
-        {
-            "type": "bar",
-            "name": WORDS[part],
-            "x": steps,
-            "y": listed([share[part] for share in shares]),
-            "text": [f"{WORDS[part]} {_in_numbers(split.parts[part])}" for split in origin.at],
-            "textposition": "none",
-            "hovertemplate": "%{text}<extra></extra>",
-            "marker": {
-                "color": f"@part-{part}",
-                "line": {"color": "@page", "width": 0.5},
-                "pattern": {
-                    "shape": HATCHES[part],
-                    "fillmode": "overlay",
-                    "fgcolor": "@page",
-                    "fgopacity": 0.9,
-                    "size": 6,
-                    "solidity": 0.22,
-                },
-            },
-            "xaxis": "x",
-            "yaxis": "y",
-        }
-        for part in origin.shown
-    ]
-    totals = [split.total.mean for split in origin.at]
+    ruler = Ruler.of(origin)
+    traces: list[Spec] = [_bars(origin, part, steps, ruler) for part in origin.shown]
+    whole = all(split.total.geometric_mean > 0 for split in origin.at)
+    totals = [split.total.geometric_mean if whole else split.total.mean for split in origin.at]
     positive = [value for value in totals if value > 0]
     scale = axis(escaped(metric), domain=[0.7, 1], anchor="x2", nticks=4)
     if len(positive) == len(totals) and max(positive) < 1e6 * min(positive):
@@ -73,6 +47,9 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
             "mode": "lines+markers",
             "x": steps,
             "y": listed(totals),
+            **_error_bars(
+                [(value, split.total.geometric_interval) for value, split in zip(totals, origin.at, strict=True)]
+            ),
             "text": [f"NFE = {split.total.nfe}: {escaped(metric)} {_in_numbers(split.total)}" for split in origin.at],
             "hovertemplate": "%{text}<extra></extra>",
             "line": {"color": "@ink", "width": 1.5},
@@ -90,19 +67,16 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
         "y1": 0,
         "line": {"color": "@ink", "width": 1},
     }
-    lowest = min(sum(min(value, 0.0) for value in share.values()) for share in shares)
-    highest = max(sum(max(value, 0.0) for value in share.values()) for share in shares)
     spec = {
         "data": traces,
         "layout": layout(
-            barmode="relative",
+            barmode="group",
+            bargroupgap=0.04,
             hovermode="x unified",
-            bargap=0.12,
+            bargap=0.18,
             xaxis=axis("steps N", type="category", showgrid=False, tickangle=0, tickfont={"size": 10}),
             xaxis2=axis("", type="category", matches="x", anchor="y2", showticklabels=False, ticks="", showgrid=False),
-            yaxis=axis(
-                "share", domain=[0, 0.62], range=listed([lowest - 0.02, highest + 0.02]), tickformat=".0%", nticks=5
-            ),
+            yaxis=axis("parts", domain=[0, 0.62], **ruler.axis()),
             yaxis2=scale,
             shapes=[zero],
         ),
@@ -114,6 +88,88 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
     return Picture(title, caption, spec, families=origin.series.shown_with)
 
 
+@dataclass(frozen=True)
+class Ruler:
+    """The axis of the parts: ``asinh(value / unit)``, of which the ends are given."""
+
+    unit: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, origin: Origin) -> Ruler:
+        """The axis on which all parts with their intervals are seen; its unit is the floor."""
+        means = [split.parts[part] for split in origin.at for part in origin.shown]
+        ends = [end for mean in means for end in (mean.mean, *(mean.interval or ()))]
+        largest = max(map(abs, ends)) or 1.0
+        floor = max(split.parts[FLOOR].mean for split in origin.at)
+        unit = floor if floor > 1e-6 * largest else largest / 100
+        return cls(unit, min(0.0, *ends), max(0.0, *ends))
+
+    def at(self, value: float) -> float:
+        """How high a value stands."""
+        return math.asinh(value / self.unit)
+
+    def axis(self) -> Spec:
+        """Ticks at nothing and at few powers of ten on either side of it."""
+        first = math.ceil(math.log10(self.unit) - 1e-9)
+        last = math.floor(math.log10(max(self.high, -self.low, self.unit * 1.001)) + 1e-9)
+        every = max(1, math.ceil((last - first + 1) / 4))
+        factors = (1, 3) if every == 1 and last - first < 2 else (1,)
+        powers = sorted({f * 10.0**power for power in range(last, first - 2, -every) for f in factors}, reverse=True)
+        powers = [power for power in powers if power >= self.unit * 0.999] or [self.unit]
+        low, high = self.at(self.low), self.at(self.high)
+        margin = 0.04 * (high - low)
+        values = [value for value in (*(-p for p in powers), 0.0, *powers[::-1]) if self.low <= value <= self.high]
+        return {
+            "range": listed([low - margin, high + margin]),
+            "tickmode": "array",
+            "tickvals": listed([self.at(value) for value in values]),
+            "ticktext": [("−" if value < 0 else "") + (tick_text(abs(value)) if value else "0") for value in values],
+        }
+
+
+def _bars(origin: Origin, part: str, steps: Sequence[str], ruler: Ruler) -> Spec:
+    means = [split.parts[part] for split in origin.at]
+    heights = [ruler.at(mean.mean) for mean in means]
+    intervals = [
+        None if mean.interval is None else (ruler.at(mean.interval[0]), ruler.at(mean.interval[1])) for mean in means
+    ]
+    pattern = {
+        "shape": HATCHES[part],
+        "fillmode": "overlay",
+        "fgcolor": "@page",
+        "fgopacity": 0.9,
+        "size": 6,
+        "solidity": 0.22,
+    }
+    return {
+        "type": "bar",
+        "name": WORDS[part],
+        "x": list(steps),
+        "y": listed(heights),
+        **_error_bars(list(zip(heights, intervals, strict=True))),
+        "text": [f"{WORDS[part]} {_in_numbers(mean)}" for mean in means],
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": f"@part-{part}", "line": {"color": "@page", "width": 0.5}, "pattern": pattern},
+        "xaxis": "x",
+        "yaxis": "y",
+    }
+
+
+def _error_bars(drawn: Sequence[tuple[float, tuple[float, float] | None]]) -> Spec:
+    """Intervals around what is drawn, where there is one that is wider than a line."""
+    if not any(interval is not None and interval[1] > interval[0] for _, interval in drawn):
+        return {}
+    above = [0.0 if interval is None else interval[1] - value for value, interval in drawn]
+    below = [0.0 if interval is None else value - interval[0] for value, interval in drawn]
+    line = {"color": "@ink", "thickness": 1.2, "width": 2}
+    return {
+        "error_y": {"type": "data", "symmetric": False, "array": listed(above), "arrayminus": listed(below), **line}
+    }
+
+
 def _in_numbers(mean: Mean) -> str:
     """Mean and standard error; the mean alone where all seeds have the same, as of the floor."""
     return plus_minus(mean.mean, mean.sem if np.ptp(mean.values) > 0 else math.nan)
@@ -122,7 +178,7 @@ def _in_numbers(mean: Mean) -> str:
 def _few_ticks(ticks: Spec) -> Spec:
     """At most four of the ticks, decades first: the upper picture is low."""
     keep = [i for i, v in enumerate(ticks["tickvals"]) if abs(math.log10(v) - round(math.log10(v))) < 1e-9]
-    keep = keep or list(range(len(ticks["tickvals"])))
+    keep = keep if len(keep) > 1 else list(range(len(ticks["tickvals"])))
     keep = keep[:: max(1, math.ceil(len(keep) / 4))]
     return {**ticks, **{name: [ticks[name][i] for i in keep] for name in ("tickvals", "ticktext")}}
 

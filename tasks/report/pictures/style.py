@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PALETTE = 8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 DASHES = ("solid", "dot", "dash", "longdash", "dashdot", "longdashdot", "4px,2px", "1px,3px")
-FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "@ink"}
 
 
 @dataclass(frozen=True)
@@ -107,35 +106,15 @@ def listed(values: ArrayLike) -> list[float | None]:
 
 
 def axis(title: str, **more: Plain) -> Spec:
-    """An axis in the page's style."""
-    return {
-        "title": {"text": title, "font": {"size": 12}, "standoff": 6},
-        "gridcolor": "@grid",
-        "linecolor": "@axis",
-        "zeroline": False,
-        "showline": True,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "@axis",
-        "automargin": True,
-        **more,
-    }
+    """An axis; what all have in common is in ``page.js``."""
+    return {"title": {"text": title}, **more}
 
 
 def layout(**more: Plain) -> Spec:
-    """A layout in the page's style: no title and no legend, the page has them as text."""
-    return {
-        "font": FONT,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 52, "r": 12, "t": 10, "b": 44},
-        "showlegend": False,
-        "hovermode": "closest",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@axis", "activecolor": "@ink"},
-        "hoverlabel": {"bgcolor": "@card", "bordercolor": "@axis", "font": {"color": "@ink"}, "align": "left"},
-        "autosize": True,
-        **more,
-    }
+    """A layout; what all have in common is in ``page.js``: no title and no legend, the page has them
+    as text.
+    """
+    return more
 
 
 def log_ticks(low: float, high: float, known: Sequence[float] = ()) -> Spec:
