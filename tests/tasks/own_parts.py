@@ -104,3 +104,10 @@ class Hundredfold(Wasserstein1):
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         return 100 * super()._measure(samples, dataset)
+
+
+@dataclass(frozen=True)
+class Praised(Wasserstein1):
+    """W1, called better the higher it is."""
+
+    higher_is_better = True

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -324,68 +321,3 @@ def test_the_distribution_figure_marks_the_support_and_counts_what_lies_outside(
     assert [shape["y0"] for shape in sweep["layout"]["shapes"]] == [0, 1]
     assert sweep["data"][0]["x"] == [*(str(n) for n in STEPS), "target"]
     assert "100" in sweep["data"][1]["text"]
-
-
-# --- in a real browser ----------------------------------------------------------------------------
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=60000",
-    "--window-size=1280,2000",
-]
-CLICK = """<script>
-const root = document.documentElement;
-const standing = (n) => [...document.querySelectorAll(".plot")].flatMap((place) => place._fullData.filter((trace, i) => {
-  const meta = place.data[i] && place.data[i].meta;
-  const drawing = meta && meta.families.includes(n) && !meta.exact && place.querySelector(`.trace${trace.uid}`);
-  return drawing && drawing.style.opacity === "";
-})).length;
-const watch = setInterval(() => {
-  if (root.dataset.all !== "drawn") return;
-  clearInterval(watch);
-  root.dataset.before = `${standing(0)} ${standing(1)}`;
-  document.querySelector('.legend button[data-key="0"]').click();
-  root.dataset.after = `${standing(0)} ${standing(1)}`;
-}, 100);
-</script></body>"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-def test_a_browser_draws_every_picture_without_a_complaint(tmp_path: Path, full_html: str, full: Page) -> None:
-    path = tmp_path / "report.html"
-    assert CHROMIUM is not None
-    path.write_text(full_html.replace("</body>", CLICK), encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{path.as_uri()}#all"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    timer = threading.Timer(240, process.kill)
-    timer.start()
-    dom, log = process.communicate()
-    timer.cancel()
-    opening = re.search(r"<html[^>]*>", dom)
-    assert opening is not None
-    attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', opening.group()))
-    assert attributes.get("problems") is None
-    assert attributes["all"] == "drawn"
-    (one, other), (one_after, other_after) = (map(int, attributes[when].split()) for when in ("before", "after"))
-    assert one == one_after > 0
-    assert other > 0
-    assert other_after == 0  # one button makes its curves stand out in every panel
-    wanted = len(full.specs)
-    assert int(attributes["plots"]) == int(attributes["drawn"]) == wanted
-    assert dom.count('class="main-svg"') >= wanted
-    complaints = [line for line in log.splitlines() if "CONSOLE" in line]
-    innocent = ("GL Driver Message", "willReadFrequently")  # swiftshader's speed, and plotly's own canvas
-    assert not [line for line in complaints if not any(word in line for word in innocent)]

@@ -115,9 +115,14 @@
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
     await Plotly.react(place, spec.data, spec.layout, config(spec));
     if (spec.frames) await Plotly.addFrames(place, spec.frames);
-    if (!drawn.has(place)) place.on("plotly_afterplot", () => light(place, chosen()));
+    const after = () => {
+      light(place, chosen());
+      // The picture's words are its label and caption; its buttons stay within reach.
+      for (const drawing of place.querySelectorAll(".main-svg")) drawing.setAttribute("aria-hidden", "true");
+    };
+    if (!drawn.has(place)) place.on("plotly_afterplot", after);
     drawn.add(place);
-    light(place, chosen());
+    after();
     root.dataset.drawn = drawn.size;
   };
   const drawMany = async (places) => { for (const place of places) await draw(place).catch((error) => note(error)); };

@@ -35,9 +35,10 @@ def picture(origin: Origin, metric: str, title: str) -> Picture:
     traces: list[Spec] = [_bars(origin, part, steps, ruler) for part in origin.shown]
     whole = all(split.total.geometric_mean > 0 for split in origin.at)
     totals = [split.total.geometric_mean if whole else split.total.mean for split in origin.at]
-    positive = [value for value in totals if value > 0]
+    ends = [end for split in origin.at for end in (split.total.geometric_interval or ())] if whole else []
+    positive = [value for value in (*totals, *ends) if value > 0]
     scale = axis(escaped(metric), domain=[0.7, 1], anchor="x2", nticks=4)
-    if len(positive) == len(totals) and max(positive) < 1e6 * min(positive):
+    if len(positive) == len(totals) + len(ends) and max(positive) < 1e6 * min(positive):
         scale |= _few_ticks(log_ticks(min(positive) / 1.5, max(positive) * 1.5))
     elif positive:
         scale |= _few_ticks(log_ticks(max(min(positive), max(positive) / 1e10) / 1.5, max(positive) * 1.5))

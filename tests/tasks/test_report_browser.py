@@ -1,0 +1,206 @@
+"""The page in a real browser: every picture is drawn with its data and nothing is asked of the
+network; it fits a telephone, can be used by the keyboard alone, and axe-core finds nothing serious.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.report import draw_report
+from tests.tasks.page_reader import Page
+from tests.tasks.real_page import page_of_all_kinds, together
+from tests.tasks.realistic import realistic
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+WIDE, NARROW = (1200, 800), (400, 800)
+
+pytestmark = [
+    together,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of curves, tables and findings, without samples."""
+    path: Path = tmp_path_factory.mktemp("page") / "curves.html"
+    answers = realistic(samplers=("heun", "ddim"), steps=(1, 10, 50), formulations=("edm", "vp"))
+    path.write_text(draw_report(answers), encoding="utf-8")
+    return path
+
+
+class Watched:
+    """A page that is open, with what it complained of and what it asked for."""
+
+    def __init__(self, browser: Any, path: Path, size: tuple[int, int], scheme: str = "light", at: str = "") -> None:
+        self.context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda asked: self.requests.append(asked.url))
+        self.page.set_default_timeout(180_000)
+        self.page.goto(path.as_uri() + at, wait_until="commit")
+        until(self.page, "document.documentElement.dataset.drawn > 0")
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+        assert self.complaints == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def colours_of(png: bytes) -> int:
+    """How many different colours a picture has."""
+    from matplotlib.image import imread
+
+    pixels = imread(io.BytesIO(png), format="png")[..., :3]
+    return len(np.unique((pixels.reshape(-1, 3) * 255).astype(int) @ [1 << 16, 1 << 8, 1]))
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until it is true; not by the driver's own way, which the page's policy forbids."""
+    deadline = time.monotonic() + 240
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
+
+
+# What is on the page of each trace: its kind, whether it has numbers, and whether something stands for it.
+DRAWN = """() => [...document.querySelectorAll(".plot")].map((place) => ({
+  title: place.closest("figure").querySelector("h5").textContent,
+  asked: place.data.length,
+  traces: place._fullData.map((trace, i) => ({
+    kind: trace.type,
+    numbers: trace.type !== "scatter" || place.calcdata[i].some((one) => Number.isFinite(one.x) && Number.isFinite(one.y)),
+    marks: trace.type === "scatter" ? place.querySelectorAll(`.trace${trace.uid} path, .trace${trace.uid} text`).length
+      : trace.type === "bar" ? place.querySelectorAll(".barlayer .trace path").length
+      : trace.type === "heatmap" ? place.querySelectorAll(".heatmaplayer image").length
+      : place.querySelectorAll("canvas").length,
+  })),
+}))"""
+
+
+def test_every_picture_is_drawn_with_its_data(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_of_all_kinds(), encoding="utf-8")
+    wanted = [len(spec["data"]) for spec in Page(page_of_all_kinds()).specs]
+    with Watched(browser, path, WIDE, at="#all") as page:
+        until(page, "document.documentElement.dataset.all === 'drawn'")
+        assert page.evaluate("document.documentElement.dataset.problems") is None
+        assert page.evaluate("Number(document.documentElement.dataset.drawn)") == len(wanted)
+        found = page.evaluate(DRAWN)
+        assert [one["asked"] for one in found] == [len(one["traces"]) for one in found] == wanted
+        lacking = [
+            (one["title"], trace)
+            for one in found
+            for trace in one["traces"]
+            if not (trace["numbers"] and trace["marks"])
+        ]
+        assert lacking == []
+        kinds = [{trace["kind"] for trace in one["traces"]} for one in found]
+        for kind in ("scatter", "bar", "heatmap", "scatter3d"):
+            place = page.locator(".plot").nth(next(i for i, own in enumerate(kinds) if kind in own))
+            assert colours_of(place.screenshot()) > 20, kind
+
+
+def test_the_first_picture_is_in_sight_and_the_rest_is_drawn_when_it_comes(browser: Any, curves: Path) -> None:
+    for size, lowest in ((WIDE, 700), (NARROW, 1600)):
+        with Watched(browser, curves, size) as page:
+            box = page.locator(".plot").first.bounding_box()
+            assert box["y"] + box["height"] <= lowest
+            assert page.locator(".sentences p").first.bounding_box()["y"] < 2 * size[1]
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            drawn, plots = page.evaluate(
+                "[document.documentElement.dataset.drawn, document.documentElement.dataset.plots].map(Number)"
+            )
+            assert 0 < drawn < plots
+            page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+def test_names_contents_and_folds_are_used_by_the_keyboard_alone(browser: Any, curves: Path) -> None:
+    dim = """(key) => [...document.querySelectorAll(".plot")].flatMap((place) => (place._fullData || []).map((trace, i) => {
+      const meta = place.data[i].meta;
+      const drawing = meta && !meta.exact && meta.families.includes(key) && place.querySelector(`.trace${trace.uid}`);
+      return drawing ? drawing.style.opacity : null;
+    })).filter((opacity) => opacity !== null)"""
+    focused = "document.activeElement.outerHTML"
+    with Watched(browser, curves, WIDE) as page:
+        seen = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            seen.append(page.evaluate(focused))
+            if 'data-key="1"' in seen[-1]:
+                break
+        assert 'href="#answer"' in seen[0]  # the way past everything
+        assert any('id="scheme"' in one for one in seen)
+        assert any('href="#tables"' in one for one in seen)
+        page.keyboard.press("Space")
+        assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        assert set(page.evaluate(dim, 1)) == {""}
+        assert set(page.evaluate(dim, 0)) == {"0.12"}
+        page.keyboard.press("Escape")
+        assert set(page.evaluate(dim, 0)) == {""}
+        link = page.locator('#contents a[href="#tables"]')
+        link.focus()
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('#tables').getBoundingClientRect().top < innerHeight")
+        assert link.bounding_box()["y"] >= 0  # the contents are still in sight
+        summary = page.locator("#tables summary").first
+        summary.focus()
+        before = page.evaluate("document.querySelector('#tables details').open")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.querySelector('#tables details').open") is not before
+
+
+def test_the_switch_turns_the_colours_of_page_and_pictures(browser: Any, curves: Path) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    line = "document.querySelector('.plot')._fullLayout.font.color"
+    with Watched(browser, curves, WIDE) as page:
+        light = page.evaluate(ground), page.evaluate(line)
+        page.locator("#scheme").click()
+        until(page, f"{line} !== '{light[1]}'")
+        dark = page.evaluate(ground), page.evaluate(line)
+        assert dark[0] != light[0]
+    with Watched(browser, curves, WIDE, "dark") as page:
+        assert (page.evaluate(ground), page.evaluate(line)) == dark
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", NARROW), ("dark", WIDE)])
+def test_nothing_serious_keeps_anybody_from_reading_it(
+    browser: Any, curves: Path, scheme: str, size: tuple[int, int]
+) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    ).Axe
+    with Watched(browser, curves, size, scheme) as page:
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        found = axe().run(page).response["violations"]
+    assert [
+        (one["id"], [node["html"][:120] for node in one["nodes"]][:3])
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+    ] == []
