@@ -177,7 +177,8 @@ def _ranked(
         if interval is not None:  # no rank is beyond these
             interval = max(interval[0], 1.0), min(interval[1], float(len(keys)))
         verdict = "first" if place == 0 else verdict
-        standings.append(Standing(*keys[i], int(wins[i]), float(by_seed[place].mean()), interval, verdict))
+        series, panel = keys[i]
+        standings.append(Standing(series, panel, int(wins[i]), float(by_seed[place].mean()), interval, verdict))
     return Across(budget, tuple(names), left_out, len(seeds), tuple(standings))
 
 
