@@ -23,7 +23,7 @@ no Ray and no store.
 
 | | |
 |---|---|
-| stored answers | `open_results`, `open_samples`, `open_trajectory`, `open_model`, `query`, `compare`, `summary`, `export` |
+| stored answers | `open_results`, `open_samples`, `open_trajectory`, `open_model`, `query`, `compare`, `summary`, `figure`, `export` |
 | running | `load_study`, `plan`, `run` |
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from diffusion.schedules import Schedule
     from flows.direct import run
     from tasks.compare import Comparison, compare, summary
+    from tasks.figures import figure
     from tasks.models import (
         Model,
         dataset,
@@ -103,6 +104,7 @@ __all__ = [
     "evaluate",
     "exact",
     "export",
+    "figure",
     "formulation",
     "guidance",
     "load",
@@ -150,6 +152,7 @@ _WHERE = {
     "evaluate": "tasks.models:evaluate",
     "exact": "tasks.models:exact",
     "export": "tasks.results.export:export_store",
+    "figure": "tasks.figures:figure",
     "formulation": "tasks.models:formulation",
     "guidance": "tasks.models:guidance",
     "load": "tasks.models:load",

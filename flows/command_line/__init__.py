@@ -16,6 +16,9 @@ from flows.command_line import query as _query
 from flows.command_line import explore as _explore
 
 # isort: split
+from flows.command_line import figure as _figure
+
+# isort: split
 from flows.command_line import history as _history
 
 # isort: split
@@ -33,6 +36,7 @@ COMMANDS = (
     _run,
     _query,
     _explore,
+    _figure,
     _history,
     _status,
     _backup,

@@ -33,6 +33,8 @@ Array = NDArray[np.float64]
 STEPS = 40
 PATHS = 9
 _BINS = 90
+_COLUMNS, _ROWS = 17, 19  # of arrows
+_LENGTH = 0.8  # of an arrow, in spacings
 
 
 class _Silence:
@@ -178,3 +180,31 @@ def density_of(flow: FieldOfFlow, target: Target, scale: Height) -> tuple[Array,
         columns.append(density * stretch)
     values = np.array(columns)
     return edges, np.where(values > 0.01 * values.max(), values, 0.0)
+
+
+@dataclass(frozen=True)
+class Arrows:
+    """Where arrows begin as drawn (level, height), and how far they lead; all ``[arrow]``."""
+
+    x: Array
+    y: Array
+    run: Array
+    rise: Array
+
+
+def arrows(flow: FieldOfFlow, scale: Height) -> Arrows:
+    """Arrows along the flow, of one length in a picture that is as high as it is wide."""
+    steps = len(flow.levels) - 1
+    columns = range(0, steps, -(-steps // _COLUMNS))
+    heights = (np.arange(_ROWS) + 0.5) / _ROWS * 2 * scale.reach - scale.reach
+    wide, high = (steps + 1) / len(columns), 2 * scale.reach / _ROWS
+    x, y = scale.value(heights), heights
+    found = []
+    for level in columns:
+        now, then = flow.levels[level], flow.levels[level + 1]
+        velocity = flow.velocity(level, x) * float(then.time - now.time)  # in steps of the grid
+        rise = velocity * scale.slope(x) / high
+        run = np.full_like(rise, 1.0 / wide)
+        length = np.hypot(run, rise)
+        found.append((np.full_like(y, level), y, _LENGTH * wide * run / length, _LENGTH * high * rise / length))
+    return Arrows(*(np.concatenate(part) for part in zip(*found, strict=True)))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Tabulation
-from tasks.report.numbers.flows import PATHS, FieldOfFlow, Height, density_of, flows_of
+from tasks.report.numbers.flows import PATHS, FieldOfFlow, Height, arrows, density_of, flows_of
 from tasks.report.pictures.style import Picture, axis, color, escaped, heat, layout, listed, packed
 from tasks.report.text import number
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MOST = 16  # pictures of a data set
-_COLUMNS, _ROWS = 17, 19  # of arrows
-_LENGTH = 0.8  # of an arrow, in spacings
 
 
 def fields(answers: ModelledAnswers, table: Tabulation, target: Target) -> tuple[list[Picture], list[Picture], int]:
@@ -74,7 +72,7 @@ def _picture(flow: FieldOfFlow, target: Target, scale: Height) -> Picture:
         middle = (edges[1:] + edges[:-1]) / 2
         top = 1.1 * float(np.quantile(values[values > 0], 0.97))
         traces.append(heat(list(range(steps)), packed(middle), values.T, top, hoverinfo="skip", opacity=0.55))
-    traces.append(_arrows(flow, scale, steps))
+    traces.append(_arrows(flow, scale))
     line = {"color": color(flow.series.style), "width": 1.6}
     along = listed(np.tile([*range(steps + 1), math.nan], PATHS))
     heights = np.vstack([scale.drawn(flow.paths), np.full(PATHS, math.nan)]).T.ravel()
@@ -98,34 +96,21 @@ def _picture(flow: FieldOfFlow, target: Target, scale: Height) -> Picture:
     return Picture(escaped(flow.series.label), caption, spec, "tall", flow.series.shown_with)
 
 
-def _arrows(flow: FieldOfFlow, scale: Height, steps: int) -> Spec:
-    """Arrows of one length in the picture, which is as high as it is wide in their units."""
-    columns = range(0, steps, -(-steps // _COLUMNS))
-    heights = (np.arange(_ROWS) + 0.5) / _ROWS * 2 * scale.reach - scale.reach
-    wide, high = (steps + 1) / len(columns), 2 * scale.reach / _ROWS
-    x, y = scale.value(heights), heights
-    along: list[Array] = []
-    upwards: list[Array] = []
-    for level in columns:
-        now, then = flow.levels[level], flow.levels[level + 1]
-        velocity = flow.velocity(level, x) * float(then.time - now.time)  # in steps of the grid
-        rise = velocity * scale.slope(x) / high
-        run = np.full_like(rise, 1.0 / wide)
-        length = np.hypot(run, rise)
-        along.append(
-            np.stack([np.full_like(y, level), level + _LENGTH * wide * run / length, np.full_like(y, math.nan)])
-        )
-        upwards.append(np.stack([y, y + _LENGTH * high * rise / length, np.full_like(y, math.nan)]))
+def _arrows(flow: FieldOfFlow, scale: Height) -> Spec:
+    found = arrows(flow, scale)
+    gap = np.full_like(found.x, math.nan)
+    along = np.stack([found.x, found.x + found.run, gap])
+    upwards = np.stack([found.y, found.y + found.rise, gap])
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": packed(np.concatenate([part.T.ravel() for part in along])),
-        "y": packed(np.concatenate([part.T.ravel() for part in upwards])),
+        "x": packed(along.T.ravel()),
+        "y": packed(upwards.T.ravel()),
         "line": {"color": "@ink", "width": 0.7},
         "marker": {
             "symbol": "arrow",
             "angleref": "previous",
-            "size": [0, 7, 0] * (_ROWS * len(columns)),
+            "size": [0, 7, 0] * len(found.x),
             "color": "@ink",
         },
         "opacity": 0.55,

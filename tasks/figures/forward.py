@@ -1,0 +1,198 @@
+"""From the data to noise: paths, marginals, and the law of a mixture on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tasks.figures.movie import Movie, settled
+from tasks.figures.panels import curve, density_map, histogram
+from tasks.figures.registry import register
+from tasks.figures.source import KeptTrajectory, Source, first
+from tasks.figures.style import FigureStyle
+from tasks.report.numbers.marginals import MarginalAtLevel, StoredMarginals, marginals_along, marginals_at
+from tasks.report.text import number
+
+Array = NDArray[np.float64]
+_MARGINALS = 5
+_FAINT = 80
+_FRAMES = 60
+_MOST = 200
+_PATHS = 8
+
+
+@dataclass(frozen=True)
+class ForwardProcess:
+    """A kept way from the data to noise, on the line.
+
+    Args:
+        kept: The trajectory.
+        states: Its states ``[level, sample]``.
+        mean: Of the exact q_k at each level.
+        std: The same.
+        marginals: At a few levels, the data and the noise among them.
+    """
+
+    kept: KeptTrajectory
+    states: Array
+    mean: Array
+    std: Array
+    marginals: list[MarginalAtLevel]
+
+
+def _forward(source: Source) -> KeptTrajectory:
+    return first(
+        (kept for kept in source.trajectories(1) if kept.forward),
+        "a kept trajectory from the data to noise on the line",
+    )
+
+
+def process(source: Source) -> ForwardProcess:
+    """The first way from the data to noise that a study has kept."""
+    kept = _forward(source)
+    n = kept.states.sizes["level"]
+    states = kept.states.transpose("level", "sample", ...).values.astype(float).reshape(n, -1)
+    alpha, sigma = (np.broadcast_to(kept.states[name].values.astype(float), n) for name in ("alpha", "sigma"))
+    known = kept.target.distribution
+    mean = alpha * (known.mean[0] if known else float(states[0].mean()))
+    std = np.hypot(alpha * (known.std if known else float(states[0].std())), sigma)
+    return ForwardProcess(kept, states, mean, std, marginals_at(kept.states, kept.target, None, _MARGINALS))
+
+
+@register(
+    "forward",
+    shows="Samples of the data dissolved into noise move by move, their mean ± 3 standard deviations, and the exact marginals",
+    study="documents/notebook-fixed",
+    document="notebook: all particles, two particles and the marginals q_t",
+    find=process,
+)
+def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
+    """Paths on the left, marginals lying on the right, on one axis of x."""
+    figure = style.sheet(height=0.42)
+    panels = figure.subplots(
+        1, 1 + len(found.marginals), sharey=True, gridspec_kw={"width_ratios": [3.2, *[1] * len(found.marginals)]}
+    )
+    paths, beside = panels[0], panels[1:]
+    moves = np.arange(len(found.states))
+    faint = min(_FAINT, found.states.shape[1])
+    paths.plot(
+        moves, found.states[:, 2:faint], color=style.color(0), alpha=0.13, linewidth=0.35 * style.line, rasterized=True
+    )
+    for k in range(min(2, found.states.shape[1])):
+        paths.plot(
+            moves, found.states[:, k], color=style.color(2 + k), linewidth=0.9 * style.line, label=f"sample {k + 1}"
+        )
+    paths.plot(
+        moves,
+        found.mean,
+        color=style.accent,
+        linestyle="--",
+        linewidth=1.3 * style.line,
+        label=r"$\mu$, $\mu \pm 3\sigma$",
+    )
+    for sign in (-3, 3):
+        paths.plot(moves, found.mean + sign * found.std, color=style.accent, linestyle="--", linewidth=0.8 * style.line)
+    reach = 1.12 * float(np.max(np.abs(found.mean) + 3 * found.std))
+    paths.set(xlabel="moves $k$", ylabel="$x_k$", xlim=(0, moves[-1]), ylim=(-reach, 1.3 * reach))
+    paths.legend(loc="upper center", ncols=3, columnspacing=0.9, handlelength=1.2, handletextpad=0.4, borderpad=0.1)
+    for ax, one in zip(beside, found.marginals, strict=True):
+        histogram(ax, one.density, one.edges, style.color(0), upright=False)
+        if one.exact is not None:
+            curve(ax, one.exact, one.edges, style, upright=False)
+        highest = max(float(one.density.max()), 0.0 if one.exact is None else float(one.exact.max()))
+        ax.set(xlim=(0, 1.08 * highest), xticks=[], title=f"$k = {one.level}$")
+        ax.tick_params(left=False)
+    beside[len(beside) // 2].set_xlabel("density of $x_k$: samples filled, exact dashed")
+    return figure
+
+
+def moving(source: Source) -> StoredMarginals:
+    """The marginals of the first way from the data to noise, frame by frame."""
+    kept = _forward(source)
+    return marginals_along(kept.states, kept.target, _FRAMES)
+
+
+@register(
+    "forward-moving",
+    shows="The histogram of the samples and the exact marginal beside it, move after move from the data to noise",
+    study="documents/notebook-fixed",
+    document="notebook: the animated histogram of simulated particles and q_t",
+    find=moving,
+    moves=True,
+)
+def forward_moving(marginals: StoredMarginals, style: FigureStyle) -> Movie:
+    """One panel, whose histogram and curve move."""
+    figure = style.sheet(height=0.72, wide=False)
+    ax = figure.subplots()
+    frames = len(marginals.levels)
+    last = frames - 1
+    # the data may be atoms, as high as their bins are narrow: they leave the picture at its top
+    later = marginals.densities[min(2, last) :]
+    top = 1.15 * float(later.max())
+
+    filled, outline = histogram(ax, marginals.densities[last], marginals.edges, style.color(0), label="samples")
+    exact = None
+    if marginals.exact is not None:
+        exact = curve(ax, marginals.exact[last], marginals.edges, style, label="exact $q_k$")
+    ax.set(xlim=marginals.edges[[0, -1]], ylim=(0, top), ylabel="density")
+    ax.set_xlabel("$x_k$ / standard deviation of $q_k$" if marginals.standard else "$x_k$")
+    ax.legend(loc="upper right")
+
+    def show(frame: int) -> None:
+        for part in (filled, outline):
+            part.set_data(marginals.densities[frame])
+        if exact is not None and marginals.exact is not None:
+            exact.set_ydata(marginals.exact[frame])
+        ax.set_title(
+            f"after {marginals.levels[frame]} of {marginals.levels[-1]} moves, σ = {marginals.sigmas[frame]:.2f}"
+        )
+
+    with settled(figure):
+        show(last)
+    return Movie(figure, frames, show, style)
+
+
+def mixture(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
+    """The first way from the data to noise with an exact law at each level."""
+    found = (
+        (kept, marginals_along(kept.states, kept.target, _MOST)) for kept in source.trajectories(1) if kept.forward
+    )
+    for kept, marginals in found:
+        if marginals.exact is not None:
+            return kept, marginals
+    return _forward(source), marginals_along(_forward(source).states, _forward(source).target, _MOST)
+
+
+@register(
+    "mixture-paths",
+    shows="The law of a mixture on its way to a normal one, as colours, and the paths of some of its samples",
+    study="documents/talk-forward",
+    document="tutorial, figure 12: trajectories of a Gaussian mixture; talk: the forward process",
+    find=mixture,
+)
+def mixture_paths(found: tuple[KeptTrajectory, StoredMarginals], style: FigureStyle) -> Figure:
+    """The map with paths; at its sides the law at the start and at the end."""
+    kept, marginals = found
+    shown = marginals.densities if marginals.exact is None else marginals.exact
+    edges, levels = marginals.edges, marginals.levels
+    figure = style.sheet(height=0.42)
+    before, ax, after = figure.subplots(1, 3, sharey=True, gridspec_kw={"width_ratios": [1, 5, 1]})
+    top = 1.2 * float(np.quantile(shown, 0.985))
+    box = (float(levels[0]), float(levels[-1]), float(edges[0]), float(edges[-1]))
+    density_map(ax, shown.T, box, style, top)
+    for i in range(min(_PATHS, marginals.values.shape[1])):
+        ax.plot(levels, marginals.values[:, i], color=style.color(1 + i % 2), linewidth=0.6 * style.line)
+    ax.set_xlabel("moves $k$")
+    ax.set_title(f"law of $x_k$ ({kept.panel.title}), paths of {min(_PATHS, marginals.values.shape[1])} samples")
+    for side, row, name in ((before, 0, "data"), (after, -1, f"σ = {number(float(marginals.sigmas[-1]), 2)}")):
+        histogram(side, marginals.densities[row], edges, style.color(0), upright=False)
+        if marginals.exact is not None:
+            curve(side, marginals.exact[row], edges, style, upright=False)
+        side.set(xticks=[], title=name)
+        side.set_xlim(left=0)
+    before.invert_xaxis()
+    before.set_ylabel("$x_k$ / standard deviation" if marginals.standard else "$x_k$")
+    return figure

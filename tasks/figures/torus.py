@@ -1,0 +1,109 @@
+"""Samples on a torus, turning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mpl_toolkits.mplot3d import Axes3D
+from numpy.typing import NDArray
+
+from tasks.figures.movie import Movie, settled
+from tasks.figures.registry import Lacking, register
+from tasks.figures.source import Source
+from tasks.figures.style import FigureStyle
+from tasks.report.numbers.clouds import Cloud, clouds, finite, surface_distance
+from tasks.report.text import number
+
+Array = NDArray[np.float64]
+_POINTS = 2000
+_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class OnTorus:
+    """Samples that should lie on a torus.
+
+    Args:
+        cloud: The samples.
+        radii: R and r.
+        distance: Of each finite sample to the surface.
+        moment: The mean of x^2 + y^2 over them.
+        exact_moment: What it is on the torus.
+    """
+
+    cloud: Cloud
+    radii: tuple[float, float]
+    distance: Array
+    moment: float
+    exact_moment: float
+
+
+def on_torus(source: Source) -> OnTorus:
+    """The samples of the most steps, of a trained model where there is one."""
+    for target in source.datasets(3):
+        found = clouds(source.answers, source.table, target, 3) if target.torus_radii else []
+        for cloud in sorted(found, key=lambda cloud: cloud.series.exact):
+            values = finite(cloud.values)
+            if target.torus_radii and len(values):
+                moment = float((values[:, :2] ** 2).sum(axis=1).mean())
+                return OnTorus(
+                    cloud,
+                    target.torus_radii,
+                    surface_distance(values, *target.torus_radii),
+                    moment,
+                    target.torus_moment,
+                )
+    raise Lacking("kept samples of a torus")
+
+
+@register(
+    "torus",
+    shows="Samples in space that should lie on a torus, coloured by their distance to it, turning once",
+    study="documents/slides-torus",
+    document="slides, level 4: from Gaussian noise in three dimensions to points on a torus",
+    find=on_torus,
+    moves=True,
+)
+def torus(found: OnTorus, style: FigureStyle) -> Movie:
+    """The cloud around the ghost of the surface."""
+    R, r = found.radii
+    values = finite(found.cloud.values)[:_POINTS]
+    distance = found.distance[:_POINTS]
+    figure = style.sheet(height=0.78, wide=False)
+    ax = figure.add_subplot(projection="3d")
+    assert isinstance(ax, Axes3D)  # noqa: S101 - which mypy is not told
+    reach = 1.05 * (R + r)
+    inside = (np.abs(values) <= [reach, reach, 2.2 * r]).all(axis=1)
+    u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 61), np.linspace(0, 2 * np.pi, 21))
+    rho = R + r * np.cos(v)
+    ax.plot_surface(rho * np.cos(u), rho * np.sin(u), r * np.sin(v), color=style.muted, alpha=0.09, linewidth=0)
+    shown = ax.scatter(
+        *values[inside].T,
+        c=np.log10(np.maximum(distance[inside], 1e-6)),
+        cmap="cividis",
+        vmin=-3,
+        vmax=-0.5,
+        s=0.9 * style.line**2,
+        linewidths=0,
+        depthshade=False,
+        rasterized=True,
+    )
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-2.2 * r, 2.2 * r))
+    ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.75)
+    ax.set_axis_off()
+    bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.7, aspect=30, pad=0.0)
+    bar.set_ticks([-3, -2, -1], labels=["0.001", "0.01", "0.1"])
+    bar.set_label("distance to the surface")
+    who = "exact score" if found.cloud.series.exact else found.cloud.series.label
+    figure.suptitle(
+        f"{who}, {found.cloud.panel.title}, N = {found.cloud.point.steps}\n"
+        f"E($x^2 + y^2$) = {number(found.moment)}, exact {number(found.exact_moment)}"
+    )
+
+    def show(frame: int) -> None:
+        ax.view_init(elev=34, azim=360 * frame / _FRAMES + 36)
+
+    with settled(figure):
+        show(0)
+    return Movie(figure, _FRAMES, show, style)
