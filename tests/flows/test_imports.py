@@ -88,6 +88,13 @@ def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
     assert {number: text for number, text in expected.items() if text not in listed[number].said} == {}
 
 
+def test_the_list_of_figures_draws_no_page_and_starts_no_service() -> None:
+    (listed,) = run(["figure", "--list"])
+    assert listed.code == 0, listed.said
+    assert "flow-fields" in listed.said
+    assert not listed.imported & {"plotly", "jinja2", "prefect", "ray", "sklearn"}
+
+
 def test_a_mistake_a_plan_and_a_finished_study_start_no_service_and_draw_no_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
