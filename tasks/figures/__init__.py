@@ -12,10 +12,20 @@ dark screens.
 
 from __future__ import annotations
 
-from tasks.figures.files import save
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.make import figure
-from tasks.figures.movie import Movie
-from tasks.figures.registry import FIGURES, FigureEntry, Lacking, figure_named
+from tasks.figures.movie import Movie, save
+from tasks.figures.registry import FIGURES, FigureEntry, figure_named
 from tasks.figures.style import STYLES, style_named
 
-__all__ = ["FIGURES", "STYLES", "FigureEntry", "Lacking", "Movie", "figure", "figure_named", "save", "style_named"]
+__all__ = [
+    "FIGURES",
+    "STYLES",
+    "FigureEntry",
+    "FigureLacksData",
+    "Movie",
+    "figure",
+    "figure_named",
+    "save",
+    "style_named",
+]

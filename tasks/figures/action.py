@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from diffusion.models import ActionModel
 from diffusion.schedules.levels import Level
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import density_map
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.report.lookup.targets import Target
@@ -81,7 +82,7 @@ def velocities(source: Source) -> Velocities:
         levels = [level for level in flows[0].levels if float(level.sigma) > 0]
         chosen = [levels[round(share * (len(levels) - 1))] for share in (0.35, 0.7, 0.93)][:_LEVELS]
         return Velocities(target, flows, [_at(target, flows, level) for level in chosen])
-    raise Lacking("a model of an action on the line, and another one of the same path")
+    raise FigureLacksData("a model of an action on the line, and another one of the same path")
 
 
 def _at(target: Target, flows: list[FieldOfFlow], level: Level) -> VelocityAt:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffusion.guidance.coordinates import KnownCoordinates
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import bare, tight
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source
 from tasks.figures.style import FigureStyle
 from tasks.report.lookup.targets import Target
@@ -28,7 +29,7 @@ _STRIPS = 5
 def _images(source: Source) -> list[Target]:
     found = [target for target in source.datasets() if target.image_shape is not None]
     if not found:
-        raise Lacking("a data set of images")
+        raise FigureLacksData("a data set of images")
     return found
 
 
@@ -62,7 +63,7 @@ def two_models(source: Source) -> TwoModels:
                     diffusion = diffusion or one
         if autoencoder and diffusion and target.image_shape:
             return TwoModels(sheets_of(target, [autoencoder, diffusion], target.image_shape), autoencoder, diffusion)
-    raise Lacking("kept samples of an autoencoder and of a diffusion model of images")
+    raise FigureLacksData("kept samples of an autoencoder and of a diffusion model of images")
 
 
 @register(
@@ -138,7 +139,7 @@ def completions(source: Source) -> Completions:
             wide = [whole.std / np.hypot(a * whole.std, s) for a, s in zip(alphas, sigmas, strict=True)]
             states = np.stack([middle + (x - a * middle) * w for x, a, w in zip(values, alphas, wide, strict=True)])
             return Completions(kept, sheets, known, given, states, sigmas.tolist())
-    raise Lacking("a kept trajectory of images of which a part is known (guidance inpainting)")
+    raise FigureLacksData("a kept trajectory of images of which a part is known (guidance inpainting)")
 
 
 @register(

@@ -10,9 +10,10 @@ import matplotlib as mpl
 from matplotlib.animation import FFMpegWriter, PillowWriter
 
 from diffusion.errors import Unavailable, WrongValue
-from tasks.figures.movie import Movie
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.animation import AbstractMovieWriter
     from matplotlib.figure import Figure
 
@@ -39,48 +40,27 @@ def ending_of(path: str | Path, *, moves: bool) -> str:
     return ending
 
 
-def save(drawn: Figure | Movie, path: str | Path, *, frame: int = -1) -> Path:
-    """Write a figure.
-
-    Args:
-        drawn: A figure, or one in motion.
-        path: The file, whose ending says what it is; folders on its way are made.
-        frame: Which frame of one in motion is written as ``svg``, ``pdf`` or ``png``: the last one,
-            unless another is named.
-
-    Returns:
-        The path.
-
-    Raises:
-        WrongValue: Another ending, or no such frame.
-        Unavailable: mp4, and no ffmpeg.
-        OSError: The file cannot be written.
-    """
-    path = Path(path)
-    ending = ending_of(path, moves=isinstance(drawn, Movie))
+def write_still(figure: Figure, path: Path, ending: str) -> None:
+    """Write one picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if ending in MOVING and isinstance(drawn, Movie):
-        _film(drawn, path, ending)
-        return path
-    still = drawn.still(frame) if isinstance(drawn, Movie) else drawn
     with mpl.rc_context({"svg.hashsalt": "diffatlas", "svg.fonttype": "path", "pdf.fonttype": 42}):
-        still.savefig(path, format=ending, metadata=_UNDATED[ending])
-    return path
+        figure.savefig(path, format=ending, metadata=_UNDATED[ending])
 
 
-def _film(movie: Movie, path: Path, ending: str) -> None:
+def write_film(figure: Figure, shown: Iterable[object], path: Path, ending: str, per_second: int) -> None:
+    """Write a picture as often as `shown` has changed it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer: AbstractMovieWriter
     with mpl.rc_context():
         if ending == "mp4":
             mpl.rcParams["animation.ffmpeg_path"] = _ffmpeg()
             # an even number of pixels, which players ask for
             even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-fflags", "+bitexact"]
-            writer = FFMpegWriter(fps=movie.per_second, codec="libx264", extra_args=even, metadata={})
+            writer = FFMpegWriter(fps=per_second, codec="libx264", extra_args=even, metadata={})
         else:
-            writer = PillowWriter(fps=movie.per_second)
-        with writer.saving(movie.figure, str(path), _DOTS):
-            for frame in range(movie.frames):
-                movie.still(frame)
+            writer = PillowWriter(fps=per_second)
+        with writer.saving(figure, str(path), _DOTS):
+            for _ in shown:
                 writer.grab_frame()
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import density_map
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.report.lookup.targets import Target
@@ -35,7 +36,7 @@ def fields(source: Source) -> Flows:
         if chosen:
             scale = Height.around(chosen, target)
             return Flows(target, scale, [(one, arrows(one, scale)) for one in chosen])
-    raise Lacking("a denoiser of data on the line")
+    raise FigureLacksData("a denoiser of data on the line")
 
 
 @register(

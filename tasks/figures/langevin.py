@@ -9,8 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import curve, density_map, grid_of, histogram
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source
 from tasks.figures.style import FigureStyle
 from tasks.report.lookup.targets import Target
@@ -71,7 +72,7 @@ def walks(source: Source) -> Walks:
             continue
         found = {rule: _walk(rules[rule], flat[rule], edges, exact) for rule in ("gradient-ascent", "langevin")}
         return Walks(target, edges, exact, found["gradient-ascent"], found["langevin"])
-    raise Lacking("kept trajectories of gradient ascent and of Langevin dynamics on the line")
+    raise FigureLacksData("kept trajectories of gradient ascent and of Langevin dynamics on the line")
 
 
 def _walk(kept: KeptTrajectory, states: Array, edges: Array, exact: Array) -> Walk:
@@ -146,7 +147,7 @@ def ladder(source: Source) -> Ladder:
                 density_on_grid(target, float(a), float(s), r) for a, s, r in zip(alpha, levels, reach, strict=True)
             ]
             return Ladder(kept, levels.tolist(), values, reach, exact)
-    raise Lacking("a kept trajectory of annealed Langevin dynamics in the plane")
+    raise FigureLacksData("a kept trajectory of annealed Langevin dynamics in the plane")
 
 
 def density_on_grid(target: Target, alpha: float, sigma: float, reach: float) -> Array:

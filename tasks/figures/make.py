@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.figures import action, digits, flow, forward, langevin, quality, reverse, scores, steps, torus
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.movie import Movie
-from tasks.figures.registry import FigureEntry, Lacking, figure_named
+from tasks.figures.registry import FigureEntry, figure_named
 from tasks.figures.source import Source
 from tasks.figures.style import style_named
 from tasks.results.models import ModelledAnswers
@@ -52,7 +53,8 @@ def figure(
         UnknownName: No figure or style has that name.
         StoreUnavailable: There is no store, or it cannot be read.
         UnknownStudy: The store holds no study of that name.
-        Lacking: The store has not what the figure shows; the text says which study computes it.
+        FigureLacksData: The store has not what the figure shows; the text says which study computes
+            it.
     """
     entry, look = figure_named(name), style_named(style)
     return picture(entry, look_up(entry, study, store, as_of), look)
@@ -75,10 +77,10 @@ def look_up(entry: FigureEntry, study: str | None, store: str, as_of: str | None
     for name in names:
         try:
             return entry.find(Source(ModelledAnswers(opened, name, as_of)))
-        except Lacking as lacking:
+        except FigureLacksData as lacking:
             needed = needed or str(lacking)
     where = f"study {study} of store {store} has not" if study else f"store {store} has not"
     address = "" if store == "results" else f" --store {store}"
-    raise Lacking(
+    raise FigureLacksData(
         f"figure {entry.name!r} shows {needed or 'the answers of a study'}, which {where}: diffatlas run {entry.study}{address} computes it"
     )

@@ -12,6 +12,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from diffusion.errors import WrongValue
+from tasks.figures.files import MOVING, ending_of, write_film, write_still
 
 if TYPE_CHECKING:
     from tasks.figures.style import FigureStyle
@@ -51,7 +52,7 @@ class Movie:
         return self.figure
 
     def animation(self) -> FuncAnimation:
-        """The same as matplotlib's animation, for a notebook: ``HTML(movie.animation().to_jshtml())``."""
+        """The same as an animation of matplotlib, which has ``to_jshtml()`` for a notebook."""
 
         def update(frame: int) -> list[object]:
             self.still(frame)
@@ -66,8 +67,6 @@ class Movie:
             WrongValue: Another ending, or no such frame.
             Unavailable: mp4, and no ffmpeg.
         """
-        from tasks.figures.files import save
-
         return save(self, path, frame=frame)
 
 
@@ -79,3 +78,29 @@ def settled(figure: Figure) -> Iterator[None]:
     yield
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+
+
+def save(drawn: Figure | Movie, path: str | Path, *, frame: int = -1) -> Path:
+    """Write a figure.
+
+    Args:
+        drawn: A figure, or one in motion.
+        path: The file, whose ending says what it is; folders on its way are made.
+        frame: Which frame of one in motion is written as ``svg``, ``pdf`` or ``png``: the last one,
+            unless another is named.
+
+    Returns:
+        The path.
+
+    Raises:
+        WrongValue: Another ending, or no such frame.
+        Unavailable: mp4, and no ffmpeg.
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    ending = ending_of(path, moves=isinstance(drawn, Movie))
+    if isinstance(drawn, Movie) and ending in MOVING:
+        write_film(drawn.figure, map(drawn.still, range(drawn.frames)), path, ending, drawn.per_second)
+    else:
+        write_still(drawn.still(frame) if isinstance(drawn, Movie) else drawn, path, ending)
+    return path

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import grid_of
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.report.numbers.curves import Curve, Panel, Series
@@ -58,7 +59,7 @@ def quality_by_cost(source: Source) -> QualityByCost:
             curves = [curve for panel in asked for curve in swept[panel]]
             window = Window.around(curves, [floor for own in floors.values() for floor in own])
             return QualityByCost(target.name, metric, window, [(panel, swept[panel]) for panel in asked], floors)
-    raise Lacking("a metric at several numbers of steps")
+    raise FigureLacksData("a metric at several numbers of steps")
 
 
 @register(

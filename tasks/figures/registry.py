@@ -2,7 +2,7 @@
 and the tests are made.
 
 A figure is two functions: `find` looks up its numbers in the answers of a study, and refuses by
-`Lacking` what has none for it; `draw` makes a picture of them and looks up nothing.
+`FigureLacksData` what has none for it; `draw` makes a picture of them and looks up nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from diffusion.errors import WrongInput
 from diffusion.registry import UnknownName
 
 if TYPE_CHECKING:
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
     from tasks.figures.style import FigureStyle
 
 D = TypeVar("D")
-
-
-class Lacking(WrongInput, LookupError):
-    """A store that has not what a figure shows."""
-
-    kind = "figure-lacks-data"
 
 
 @dataclass(frozen=True)

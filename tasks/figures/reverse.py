@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import curve, density_map, grid_of, histogram
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source, first
 from tasks.figures.style import FigureStyle
 from tasks.report.numbers.levels import stays
@@ -79,7 +80,7 @@ def as_map(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
         if marginals.exact is not None:
             return kept, marginals
     if not found:
-        raise Lacking("a kept trajectory from noise to data on the line")
+        raise FigureLacksData("a kept trajectory from noise to data on the line")
     return found[0]
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import levels_of
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.langevin import density_on_grid
 from tasks.figures.panels import density_map
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.models import Model
@@ -88,7 +89,7 @@ def _learned(source: Source, shares: tuple[float, ...]) -> LearnedScores:
             model = source.answers.model(row.cell_id)
             if model is not None and begins_with_noise(model):
                 return LearnedScores(target, series, [_field(target, model, share) for share in shares])
-    raise Lacking("a trained denoiser of data in the plane whose exact law is known")
+    raise FigureLacksData("a trained denoiser of data in the plane whose exact law is known")
 
 
 def _field(target: Target, model: Model, share: float) -> ScoreField:
@@ -218,7 +219,7 @@ def score_errors(source: Source) -> ScoreErrors:
         curves = errors_by_level(found, source.table, target.name)
         if curves:
             return ScoreErrors(target, curves)
-    raise Lacking("errors of learned scores (metric score-error)")
+    raise FigureLacksData("errors of learned scores (metric score-error)")
 
 
 @register(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tasks.figures.registry import Lacking
+from tasks.figures.lacking import FigureLacksData
 from tasks.report.numbers.curves import Panel, Series, Tabulation, tabulate
 from tasks.report.numbers.kept import answered, kept_trajectories, preference
 
@@ -58,7 +58,7 @@ class Source:
         targets = [self.table.targets[name] for name in self.table.datasets]
         found = [target for target in targets if dim is None or target.dim == dim]
         if not found:
-            raise Lacking(f"a data set in {dim} dimensions" if dim else "a data set")
+            raise FigureLacksData(f"a data set in {dim} dimensions" if dim else "a data set")
         return found
 
     def trajectories(self, dim: int) -> Iterator[KeptTrajectory]:
@@ -85,8 +85,8 @@ def first(found: Iterable[KeptTrajectory], needed: str) -> KeptTrajectory:
     """The first of several.
 
     Raises:
-        Lacking: There is none.
+        FigureLacksData: There is none.
     """
     for one in found:
         return one
-    raise Lacking(needed)
+    raise FigureLacksData(needed)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import density_map, grid_of
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.report.lookup.targets import Target
@@ -37,7 +38,7 @@ def sweep(source: Source) -> Sweep:
             if chosen:
                 shown = window(chosen, target)
                 return Sweep(target, panel.title, [(one, columns_by_steps(one, target, shown)) for one in chosen])
-    raise Lacking("kept samples on the line at several numbers of steps")
+    raise FigureLacksData("kept samples on the line at several numbers of steps")
 
 
 @register(

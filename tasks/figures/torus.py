@@ -8,8 +8,9 @@ import numpy as np
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
+from tasks.figures.lacking import FigureLacksData
 from tasks.figures.movie import Movie, settled
-from tasks.figures.registry import Lacking, register
+from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
 from tasks.report.numbers.clouds import Cloud, clouds, finite, surface_distance
@@ -54,7 +55,7 @@ def on_torus(source: Source) -> OnTorus:
                     moment,
                     target.torus_moment,
                 )
-    raise Lacking("kept samples of a torus")
+    raise FigureLacksData("kept samples of a torus")
 
 
 @register(

@@ -26,7 +26,7 @@ from PIL import Image
 import diffatlas as da
 from diffusion.errors import Unavailable, WrongValue
 from diffusion.registry import UnknownName
-from tasks.figures import FIGURES, STYLES, Lacking, Movie, figure, figure_named, files, save
+from tasks.figures import FIGURES, STYLES, FigureLacksData, Movie, figure, figure_named, files, save
 from tasks.figures.make import look_up, picture
 from tasks.study.document import shipped_name
 from tests.tasks.figure_store import figure_store, together
@@ -306,12 +306,12 @@ def test_what_a_store_lacks_is_named_with_the_command_that_computes_it(tmp_path:
     answer(uri, {**SPEC, "samples": 20, "seeds": 1, "steps": [1], "keep": {}})
     entries = [entry for entry in FIGURES.values() if entry.name != "flow-fields"]
     for entry in entries:
-        with pytest.raises(Lacking) as refused:
+        with pytest.raises(FigureLacksData) as refused:
             figure(entry.name, store=uri)
         text = str(refused.value)
         assert f"diffatlas run {entry.study} --store {uri}" in text
         assert "\n" not in text
-    with pytest.raises(Lacking, match=r"which study tiny of store .* has not"):
+    with pytest.raises(FigureLacksData, match=r"which study tiny of store .* has not"):
         figure("forward", store=uri, study="tiny")
 
 
