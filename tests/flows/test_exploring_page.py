@@ -16,18 +16,26 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
+from flows.command_line import app
 from tests.tasks.tiny_store import SPEC, answer
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = "/usr/bin/chromium"
+pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no browser on this machine")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of a real study."""
+    found = str(tmp_path_factory.mktemp("page") / "store")
+    answer(found, SPEC)
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(uri: str) -> Iterator[str]:
     """The address of the page, which the command itself serves."""
-    uri = str(tmp_path_factory.mktemp("page") / "store")
-    answer(uri, SPEC)
     command = [sys.executable, "-m", "flows", "explore", "--store", uri, "--no-browser", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -82,22 +90,16 @@ def copied(page: Page, name: str) -> str:
     return text
 
 
-def run(command: str) -> list[dict[str, Any]]:
+def printed(command: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """What a copied command prints, in full."""
-    words = shlex.split(command)
-    done = subprocess.run(
-        [sys.executable, "-m", "flows", *words[1:], "--format", "json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    capsys.readouterr()
+    assert not app([*shlex.split(command)[1:], "--format", "json"], standalone_mode=False)
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return found
 
 
 @needs_browser
-def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page) -> None:
+def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     lines = page.locator("#plot .scatterlayer .trace .lines path")
     assert lines.count() >= 4
     everything = rows(page)
@@ -135,7 +137,7 @@ def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page) -> None:
     assert page.locator("#comparison td", has_text="steps").count() >= 1
 
     shown = rows(page)
-    records = run(copied(page, "As a command"))
+    records = printed(copied(page, "As a command"), capsys)
     assert [float(row[-3]) for row in shown] == [record["w1_mean"] for record in records]
 
     link = copied(page, "As a link")
@@ -148,8 +150,7 @@ def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page) -> None:
 
 @needs_browser
 @pytest.mark.parametrize(
-    ("view", "scheme"),
-    [("curves", "light"), ("curves", "dark"), ("heat", "dark"), ("scatter", "light"), ("moved", "dark")],
+    ("view", "scheme"), [("curves", "dark"), ("heat", "light"), ("scatter", "dark"), ("moved", "light")]
 )
 def test_every_view_can_be_read_by_anyone_on_any_screen(page: Page, address: str, view: str, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
@@ -164,3 +165,14 @@ def test_every_view_can_be_read_by_anyone_on_any_screen(page: Page, address: str
     found = Axe().run(page).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious] == []
+
+
+@needs_browser
+def test_the_page_follows_a_store_as_shards_are_committed(page: Page, address: str, uri: str) -> None:
+    page.goto(address)
+    drawn(page)
+    before, lines = page.locator("#snapshot").inner_text(), len(rows(page))
+    answer(uri, SPEC | {"steps": [1, 2, 3]})
+    page.get_by_text(before, exact=True).wait_for(state="detached")
+    page.locator("html[data-shown] #table tbody tr").nth(lines).wait_for()
+    assert "2" in {row[-4] for row in rows(page)}
