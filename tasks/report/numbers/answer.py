@@ -100,9 +100,8 @@ def who_wins(table: Tabulation, found: Verdicts, runs: Sequence[Sequence[Best]])
     ]
     if others:
         shown = others if len(others) <= 2 else [others[0], others[-1]]
-        more = (
-            f", and between them {counted(len(others) - 2, 'other is', 'others are')} best" if len(others) > 2 else ""
-        )
+        between = list(dict.fromkeys(run[-1].who for run in runs[1:-2])) if len(others) > 2 else []
+        more = f"; between them others lead: {some(between, 2)}" if between else ""
         text += f" {_capital('; '.join(shown))}{more}."
     return text
 
