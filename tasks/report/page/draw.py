@@ -24,9 +24,9 @@ from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, failures, not_numbers
 from tasks.report.numbers.nearness import FACTOR
-from tasks.report.page.bundle import plotly_for
 from tasks.report.page.datasets import of_dataset
 from tasks.report.page.frame import commands, legend, missing_points, summary, warnings
+from tasks.report.page.library import packed_plotly
 from tasks.report.page.tables import matrix
 from tasks.report.pictures.answer import answer_picture
 from tasks.report.pictures.decomposition import WORDS
@@ -106,7 +106,7 @@ def draw_report(answers: ModelledAnswers) -> str:
         **_plate(),
     )
     before, _, after = page.rpartition(_PLOTLY)
-    return before + plotly_for(page) + after
+    return before + packed_plotly() + after
 
 
 def _text(name: str) -> str:
