@@ -24,7 +24,7 @@ no Ray and no store.
 | | |
 |---|---|
 | stored answers | `open_results`, `open_samples`, `open_trajectory`, `open_model`, `query`, `compare`, `summary`, `figure`, `export` |
-| running | `load_study`, `plan`, `run` |
+| running | `load_study`, `plan`, `run`, `grow` |
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
 | bases of one's own classes | `Dataset`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from diffusion.samplers import Level, Noise, PathSampler, Sampler
     from diffusion.schedules import Schedule
     from flows.direct import run
+    from flows.growing import grow
     from tasks.compare import Comparison, compare, summary
     from tasks.figures import figure
     from tasks.models import (
@@ -106,6 +107,7 @@ __all__ = [
     "export",
     "figure",
     "formulation",
+    "grow",
     "guidance",
     "load",
     "load_study",
@@ -154,6 +156,7 @@ _WHERE = {
     "export": "tasks.results.export:export_store",
     "figure": "tasks.figures:figure",
     "formulation": "tasks.models:formulation",
+    "grow": "flows.growing:grow",
     "guidance": "tasks.models:guidance",
     "load": "tasks.models:load",
     "load_study": "tasks.study.typed:load_study",

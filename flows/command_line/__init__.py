@@ -10,6 +10,9 @@ import gc
 from flows.command_line import run as _run
 
 # isort: split
+from flows.command_line import grow as _grow
+
+# isort: split
 from flows.command_line import query as _query
 
 # isort: split
@@ -34,6 +37,7 @@ from flows.command_line.options import app
 __all__ = ["app", "main"]
 COMMANDS = (
     _run,
+    _grow,
     _query,
     _explore,
     _figure,

@@ -115,7 +115,8 @@ def _refuse_pooled_points(found: Configurations) -> None:
         )
 
 
-def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: str) -> None:
+def refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: str) -> None:
+    """Raises `QueryError` where values of different data sets would be compared."""
     names = sorted(set(map(str, found.labels["dataset"])))
     if "dataset" not in apart and len(names) > 1:
         some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
@@ -124,11 +125,13 @@ def _refuse_mixed_data_sets(found: Configurations, apart: Sequence[str], value: 
         )
 
 
-def _axes(points: PointColumns) -> list[str]:
+def axes_of(points: PointColumns) -> list[str]:
+    """What can be ranked, or make a group."""
     return [*CONFIGURATION, *(name for name in OF_SAMPLER if name in points)]
 
 
-def _metric(points: PointColumns, metric: str | None) -> str:
+def metric_of(points: PointColumns, metric: str | None) -> str:
+    """By what is ranked: `metric`, or `w1`, or the only one there is."""
     there = metric_columns(points)
     if metric is None:
         plain = metrics_among(there)
@@ -170,12 +173,12 @@ def rank(
             with each other, or several points for one configuration and seed.
     """
     points = of_points(points)
-    metric = _metric(points, metric)
-    check("--best", [of], _axes(points))
-    check("--by", by, _axes(points))
+    metric = metric_of(points, metric)
+    check("--best", [of], axes_of(points))
+    check("--by", by, axes_of(points))
     by = [name for name in dict.fromkeys(by) if name != of]
     found = configurations(points, at, where, by)
-    _refuse_mixed_data_sets(found, (of, *by), metric)
+    refuse_mixed_data_sets(found, (of, *by), metric)
     statistics = reduced(found.columns[metric], found.codes, ["mean", "sem", "count"])
     sign = -1.0 if points.higher_is_better(metric) else 1.0
     table = frame_of({**found.labels, "nfe": found.mean("nfe")}).assign(**statistics, place=np.arange(len(found)))
@@ -249,10 +252,10 @@ def pareto(
     if not objectives:
         raise QueryError("--pareto needs objectives, such as w1,nfe")
     check("--pareto", objectives, [*metrics, *_COSTS])
-    check("--by", by, _axes(points))
+    check("--by", by, axes_of(points))
     by = list(dict.fromkeys(by))
     found = configurations(points, None, where, by)
-    _refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
+    refuse_mixed_data_sets(found, by, shown(", ".join(objectives)))
     names = [*by, *(name for name in CONFIGURATION if name not in by)]
     by_name = {name: found.labels[name] for name in names} | {"nfe": found.mean("nfe")}
     costs = np.empty((len(found), len(objectives)))

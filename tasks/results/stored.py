@@ -18,7 +18,7 @@ from tasks.plan import Plan, StoredPoint, make_plan, points_of
 from tasks.results.facts import derived, metric_facts
 from tasks.results.read import Answers
 from tasks.results.rows import skipped_rows
-from tasks.store import Coordinator, Store, StoreLocked
+from tasks.store import Coordinator, Rows, Store, StoreLocked
 from tasks.study import Study, StudyError, load_study
 
 _AGAIN_SECONDS = 2.0  # until a store that another run has is asked for again
@@ -103,6 +103,31 @@ def record(coordinator: Coordinator, plan: Plan, metadata: Mapping[str, str]) ->
     rows = replace(impossible, metrics=metric_facts(plan.study.metrics))
     ids = [point.id for point in plan.points]
     return coordinator.commit_study(plan.study.name, plan.study.spec(), ids, rows, metadata)
+
+
+LOOK = "look"
+"""Under which the metadata of a commit hold what a look at a growing study decided, as JSON."""
+
+
+def record_look(store: Store, study: str, decision: str, metadata: Mapping[str, str]) -> bool:
+    """Record beside a study what a look at its numbers decided; whether that was new.
+
+    Raises:
+        StoreLocked: another run has the store.
+    """
+    said = {**metadata, LOOK: decision}
+    if any(known == decision for known in looks_recorded(store, study)):
+        return False
+    with coordinate(store) as coordinator:
+        answers = Answers(store, study)
+        coordinator.commit_study(study, answers.study, answers.asked(study), Rows(), said)
+    return True
+
+
+def looks_recorded(store: Store, study: str) -> list[str]:
+    """What looks at a study decided, as `record_look` was given it, the oldest first."""
+    found = [entry["metadata"] for entry in reversed(store.history())]
+    return [str(said[LOOK]) for said in found if LOOK in said and said.get("study") == study]
 
 
 def is_recorded(store: Store, plan: Plan) -> bool:

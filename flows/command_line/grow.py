@@ -1,0 +1,151 @@
+"""`grow`: seeds are added to a study until it is decided who is best."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command_line.options import (
+    AllowPluginsOption,
+    ByOption,
+    DeviceOption,
+    ForceUnlockOption,
+    JsonOption,
+    MetricOption,
+    RetryOption,
+    SetOption,
+    ShardLimitOption,
+    StoreOption,
+    StudyArgument,
+    WaitOption,
+    app,
+    check_device,
+    clear_errors,
+    err,
+    split,
+    width,
+)
+from flows.exit_codes import FAILED
+
+if TYPE_CHECKING:
+    from flows.growing import Growth
+    from flows.request import RunRequest
+    from tasks.plain import Spec
+    from tasks.query.growing import Look
+
+
+@app.command()
+def grow(
+    study: StudyArgument,
+    until: Annotated[
+        str, typer.Option("--until", help="The question: best(AXIS), or best(AXIS) at nfe<=20.", metavar="QUESTION")
+    ] = "best(sampler)",
+    margin: Annotated[
+        str, typer.Option("--margin", help="What counts as no difference: 2%, or a number in the metric's units.")
+    ] = "2%",
+    max_seeds: Annotated[int, typer.Option("--max-seeds", help="Seeds at the last look.")] = 40,
+    by: ByOption = None,
+    metric: MetricOption = None,
+    store: StoreOption = "results",
+    ray: Annotated[str | None, typer.Option("--ray", help="An existing Ray cluster.", metavar="ADDRESS")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Local workers (default: the cores).")] = None,
+    overrides: SetOption = None,
+    retry_failed: RetryOption = False,
+    force_unlock: ForceUnlockOption = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
+    device: DeviceOption = "cpu",
+    wait: WaitOption = 0.0,
+    shard_limit: ShardLimitOption = None,
+    as_json: JsonOption = False,
+    allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - its callback has done it
+) -> None:
+    """Add seeds to a study until every rival of the best is told apart from it or equivalent to it.
+
+    Seeds are added in looks that are announced (5, 10, 20, 40), at a level of 5 % in all.
+    """
+    with clear_errors():
+        from flows.command_line.options import WrongOption
+        from flows.growing import design_of, grown
+        from flows.request import RunRequest
+        from flows.services import quiet_environment, terminate_as_interrupt
+        from tasks.query.growing import read_margin, read_question
+        from tasks.query.ranking import BY
+
+        check_device(device)
+        metrics = split(metric)
+        if len(metrics) > 1:
+            raise WrongOption(f"grow decides by one metric; found {', '.join(metrics)}")
+        question = read_question(until, split(by) or BY, metrics[0] if metrics else None)
+        design = design_of(read_margin(margin), max_seeds)
+        err.print(f"looks at {', '.join(map(str, design.looks))} seeds; margin {design.margin}", markup=False)
+        request = RunRequest(
+            study,
+            store,
+            tuple(overrides or ()),
+            ray_address=ray,
+            workers=workers,
+            retry_failed=retry_failed,
+            force_unlock=force_unlock,
+            report=str(report) if report else None,
+            quiet=as_json,
+            device=device,
+            wait=wait,
+            shard_limit=shard_limit,
+        )
+        quiet_environment()
+        with terminate_as_interrupt():
+            found = grown(request, question, design, _run, _tell)
+        if as_json:
+            print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
+        else:
+            _show(found)
+        if found.failed:
+            err.print(f"{found.failed} points failed (diffatlas query --where \"status == 'failed'\")", markup=False)
+            raise typer.Exit(FAILED)
+
+
+def _run(request: RunRequest) -> None:
+    from flows.start import start
+
+    err.print("getting Prefect and Ray ready", markup=False)  # seconds without a word
+    outcome = start(request)
+    err.print(f"{outcome.computed} points computed, {outcome.trained} cells trained", markup=False)
+
+
+def _tell(look: Look) -> None:
+    left = sum(row["verdict"] == "open" for row in look.rows)
+    err.print(f"{look.seeds} seeds: {len(look.rows) - left} of {len(look.rows)} rivals decided", markup=False)
+
+
+def _show(found: Growth) -> None:
+    """The table of looks, and how it ended."""
+    console = Console(width=width(), highlight=False)
+    table = Table(title=escape(f"{found.question} by {found.looks[0].metric}"), title_justify="left")
+    table.add_column("seeds", justify="right")
+    for name in (*found.question.by, "best", "rival"):
+        table.add_column(name, overflow="fold")
+    table.add_column("difference, interval", no_wrap=True)
+    table.add_column("verdict")
+    for look in found.looks:
+        for row in look.rows:
+            since = f" (at {row['since']})" if row["since"] not in (None, look.seeds) else ""
+            cells = (*(row[name] for name in found.question.by), row["best"], row["rival"], _interval(row))
+            table.add_row(str(look.seeds), *(escape(str(cell)) for cell in cells), row["verdict"] + since)
+        table.add_section()
+    console.print(table)
+    left = sum(row["verdict"] == "open" for row in found.looks[-1].rows)
+    said = "decided" if found.decided else f"the seeds are spent and {left} rivals are open"
+    console.print(f"{said} with {found.looks[-1].seeds} seeds", markup=False)
+
+
+def _interval(row: Spec) -> str:
+    """The paired difference to the best, or the factor, with its interval."""
+    times = "x " if row["scale"] == "logarithmic" else ""
+    middle, low, high = ("-" if row[name] is None else f"{row[name]:.3g}" for name in ("difference", "low", "high"))
+    return f"{times}{middle} [{low}, {high}]"

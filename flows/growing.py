@@ -1,0 +1,226 @@
+"""A study that grows: seeds are added in announced looks until it is decided who is best.
+
+    run with n_l seeds -> look -> record what it decided -> decided, or the last look? -> go on
+
+What a look decides is a function of the study, the rule and the numbers of its seeds, all of which are
+committed by then: the same for any number of workers, and after a run that was killed. So nothing is
+remembered but in the store, and a second call only looks.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffusion.plugins import typed
+from tasks.query.growing import Look, Question, look_at, read_margin, read_question
+from tasks.query.ranking import BY
+from tasks.results.provenance import provenance
+from tasks.results.read import Answers, open_results
+from tasks.results.stored import plan_for, record_look
+from tasks.statistics.sequential import MOST_SEEDS, RULE, Design, Margin, looks_up_to, seeds_of
+from tasks.store import Store
+from tasks.study import Study, load_study
+from tasks.study.axes import MOST_SEEDS as LARGEST
+from tasks.where.language import QueryError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flows.request import RunRequest
+    from tasks.plain import Spec
+    from tasks.plan import Plan
+
+Run = Callable[["RunRequest"], object]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a study grew: its looks, and how many of its points have failed."""
+
+    study: str
+    store: str
+    question: Question
+    design: Design
+    looks: tuple[Look, ...]
+    failed: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether every rival is told apart from the best, or equivalent to it."""
+        return self.looks[-1].decided
+
+    def value(self) -> Spec:
+        """As plain values: the same whenever the numbers are."""
+        return {
+            **_announced(self.study, self.question, self.design),
+            "store": self.store,
+            "looks": [look.value() for look in self.looks],
+            "decided": self.decided,
+            "failed": self.failed,
+        }
+
+
+def design_of(margin: Margin, max_seeds: int) -> Design:
+    """What is announced.
+
+    Raises:
+        QueryError: of fewer than two seeds nothing can be said.
+    """
+    if not 2 <= max_seeds <= LARGEST:
+        raise QueryError(f"--max-seeds: found {max_seeds}, expected 2 to {LARGEST}")
+    return Design(looks_up_to(max_seeds), margin)
+
+
+def grown(
+    request: RunRequest,
+    question: Question,
+    design: Design,
+    run: Run,
+    tell: Callable[[Look], object] = lambda _: None,
+    loaded: Study | None = None,
+) -> Growth:
+    """Run, look, record, and go on until it is decided or the seeds are spent.
+
+    Args:
+        request: the run of the study that is to grow.
+        question: what is to be decided.
+        design: the announced looks.
+        run: computes what a request lacks; called where a look's points are not all in the store.
+        tell: is given each look.
+        loaded: the study, where it is none that the request's `study` names.
+
+    Returns:
+        All looks that were made.
+
+    Raises:
+        QueryError: the question cannot be answered.
+        StudyError: the study cannot be used.
+    """
+    if loaded is None:
+        with typed(request.study):
+            loaded = load_study(request.study, request.overrides)
+    order = seeds_of(design.looks, loaded.seeds)
+    looks: list[Look] = []
+    failed = 0
+    for number, n in enumerate(design.looks):
+        seeds = tuple(dict.fromkeys((*order[:n], *loaded.seeds)))
+        study = loaded.model_copy(update={"seeds": seeds})
+        plan = plan_for(study, request.store, retry_failed=request.retry_failed)
+        if plan.jobs or not _asked(request.store, plan):
+            with tempfile.TemporaryDirectory() as folder:
+                run(_with_seeds(request, study, seeds, Path(folder)))
+        points = open_results(request.store, study.name)
+        points = points.isel(point=np.isin(points["point_id"].values.astype(str), [point.id for point in plan.points]))
+        failed = int((points["status"].values == "failed").sum())
+        looks.append(look_at(points, question, design, order, number))
+        decision = json.dumps({**_announced(study.name, question, design), **looks[-1].value()}, sort_keys=True)
+        record_look(Store.open(request.store), study.name, decision, provenance(study.name))
+        tell(looks[-1])
+        if looks[-1].decided:
+            break
+    return Growth(loaded.name, request.store, question, design, tuple(looks), failed)
+
+
+def grow(
+    study: Study | str | Path,
+    store: str = "results",
+    until: str = "best(sampler)",
+    *,
+    margin: str = "2%",
+    max_seeds: int = MOST_SEEDS,
+    by: Sequence[str] = BY,
+    metric: str | None = None,
+    overrides: Sequence[str] = (),
+    ray: str | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    report: str | Path | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Add seeds to a study until it is decided who is best, as the command `diffatlas grow` does.
+
+    Args:
+        study: a file, the name of a shipped study, or a study that was loaded.
+        store: a folder, or ``s3://bucket/prefix``; made if it is not there.
+        until: the question: ``best(AXIS)``, or ``best(AXIS) at CONDITION``.
+        margin: what counts as no difference: a share such as ``2%``, or a number in the metric's units.
+        max_seeds: at the last look.
+        by: labels within whose values the question is asked.
+        metric: by which; `w1` if it is measured, otherwise the only one.
+        overrides: changes to what is loaded.
+        ray: as for `run`.
+        workers: as for `run`.
+        retry_failed: as for `run`.
+        report: as for `run`.
+        device: as for `run`.
+
+    Returns:
+        A row for each look and rival: seeds, the labels of `by`, `best`, `rival`, their means, the
+        `difference` with its interval (`low`, `high`), and the `verdict`: apart, equivalent or open.
+        ``attrs["decided"]`` says whether none is open at the last look, ``attrs["failed"]`` how many
+        points failed.
+
+    Raises:
+        QueryError: the question or the margin cannot be read, or there is nothing to compare.
+        StudyError: the study cannot be used.
+        StoreUnavailable: the store cannot be written, or another run has it.
+    """
+    import pandas as pd
+
+    from flows.request import RunRequest
+    from flows.start import start
+
+    question, design = read_question(until, by, metric), design_of(read_margin(margin), max_seeds)
+    request = RunRequest(
+        str(study) if not isinstance(study, Study) else study.name,
+        store,
+        tuple(overrides),
+        ray_address=ray,
+        workers=workers,
+        retry_failed=retry_failed,
+        report=None if report is None else str(report),
+        device=device,
+    )
+    found = grown(request, question, design, start, loaded=study if isinstance(study, Study) else None)
+    frame = pd.DataFrame(
+        [{"look": i, "seeds": look.seeds, **row} for i, look in enumerate(found.looks, 1) for row in look.rows]
+    )
+    frame.attrs.update(decided=found.decided, failed=found.failed)
+    return frame
+
+
+def _asked(store: str, plan: Plan) -> bool:
+    """Whether the study is recorded with all points of a plan; it may have more seeds by now."""
+    if plan.unrecorded or not Store.exists(store):
+        return False
+    answers = Answers(Store.open(store))
+    name = plan.study.name
+    return name in answers.studies and {point.id for point in plan.points} <= set(answers.asked(name))
+
+
+def _with_seeds(request: RunRequest, study: Study, seeds: Sequence[int], folder: Path) -> RunRequest:
+    """The run of a look; a study that has no file gets one."""
+    if request.study != study.name or Path(request.study).is_file():
+        return replace(request, overrides=(*request.overrides, f"seeds={list(seeds)}"))
+    source = folder / f"{study.name}.yaml"
+    source.write_text(json.dumps(study.spec()))  # JSON is YAML
+    return replace(request, study=str(source), overrides=())
+
+
+def _announced(study: str, question: Question, design: Design) -> Spec:
+    return {
+        "study": study,
+        "until": str(question),
+        "by": list(question.by),
+        "margin": str(design.margin),
+        "level": design.level,
+        "announced": list(design.looks),
+        "rule": RULE,
+    }

@@ -1,0 +1,210 @@
+"""What is asked while a study grows, and what a look at its numbers answers.
+
+A question reads ``best(sampler) at nfe<=20``: which value of an axis has the best configuration, among
+those whose points satisfy a condition of the language of `--where`. Each value stands with its best
+configuration, as in `tasks.query.ranking`; who is told from the best is decided by
+`tasks.statistics.sequential` over all pairs of configurations with different values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.columns import CONFIGURATION
+from tasks.messages import shown
+from tasks.plain import Plain, Spec
+from tasks.query.ranking import BY, Configurations, axes_of, configurations, metric_of, refuse_mixed_data_sets
+from tasks.statistics.sequential import NOT_YET, AfterLook, Design, Margin, all_pairs, verdicts
+from tasks.where.columns import Groups, Points, check, factorize, of_points
+from tasks.where.language import QueryError, parse
+
+APART, EQUIVALENT, OPEN = "apart", "equivalent", "open"
+
+_QUESTION = re.compile(r"\s*best\s*\(\s*([\w-]+)\s*\)\s*(?:at\s+(\S.*))?", re.DOTALL)
+_MARGIN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which value of the axis `of` is best, within each group of `by`."""
+
+    of: str
+    at: str | None = None
+    by: tuple[str, ...] = BY
+    metric: str | None = None
+
+    def __str__(self) -> str:
+        return f"best({self.of})" + (f" at {self.at}" if self.at else "")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look found: a row for each rival of each group's best.
+
+    A row has the group's labels, `best` and `rival`, where each stands (`best_at`, `rival_at`) and
+    its mean, the paired `difference` to the best with the ends of its interval (`low`, `high`; of the
+    factor, where `scale` is logarithmic), the `verdict`, and `since` how many seeds it stands.
+    """
+
+    seeds: int
+    metric: str
+    rows: tuple[Spec, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether no rival is open."""
+        return all(row["verdict"] != OPEN for row in self.rows)
+
+    def value(self) -> Spec:
+        """As plain values."""
+        return {"seeds": self.seeds, "metric": self.metric, "verdicts": [dict(row) for row in self.rows]}
+
+
+def read_question(text: str, by: Sequence[str] = BY, metric: str | None = None) -> Question:
+    """The question that a text asks.
+
+    Raises:
+        QueryError: it cannot be read.
+    """
+    found = _QUESTION.fullmatch(text)
+    if found is None:
+        raise QueryError(f"--until {shown(text)}: found no question; try: best(sampler) at nfe<=20")
+    of, at = found.groups()
+    if at is not None:
+        try:
+            parse(at)
+        except QueryError as error:
+            raise type(error)(f"--until {shown(at)}: {error}") from None
+    return Question(of, at.strip() if at else None, tuple(name for name in dict.fromkeys(by) if name != of), metric)
+
+
+def read_margin(text: str) -> Margin:
+    """A margin: ``2%`` of the smaller mean, or a number in the metric's units.
+
+    Raises:
+        QueryError: it is neither.
+    """
+    found = _MARGIN.fullmatch(text)
+    if found is None or float(found[1]) > (100 if found[2] else np.inf):
+        raise QueryError(f"--margin {shown(text)}: expected a share such as 2%, or a number in the metric's units")
+    return Margin(float(found[1]) / 100, True) if found[2] else Margin(float(found[1]), False)
+
+
+def look_at(points: Points, question: Question, design: Design, seeds: Sequence[int], look: int) -> Look:
+    """What the rule says at a look: a function of the numbers of its seeds alone.
+
+    Args:
+        points: those of a study, with at least the seeds of this look.
+        question: what is asked.
+        design: what was announced.
+        seeds: in the order in which they are added.
+        look: from 0.
+
+    Returns:
+        The best of each group and its rivals. Configurations with a failed point, or without a value
+        for some seed, do not take part.
+
+    Raises:
+        QueryError: an unknown name, or nothing to compare.
+    """
+    columns = of_points(points)
+    metric = metric_of(columns, question.metric)
+    check("--until best", [question.of], axes_of(columns))
+    check("--by", question.by, axes_of(columns))
+    n = design.looks[look]
+    chosen = ", ".join(str(seed) for seed in seeds[:n])
+    found = configurations(columns, question.at, f"seed in [{chosen}]", question.by)
+    refuse_mixed_data_sets(found, (question.of, *question.by), metric)
+    values = _in_order(found, metric, seeds[:n])
+    known = np.isfinite(values).all(axis=1)
+    group = Groups(found.labels, question.by, len(found)).codes
+    label = factorize(found.labels[question.of])[0]
+    rows = np.flatnonzero(known)
+    pairs = all_pairs(label[rows], group[rows])
+    if not len(pairs.first):
+        raise QueryError(
+            f"--until {shown(str(question))}: nothing to compare: no group has two values of {question.of} with all seeds"
+        )
+    after = verdicts(values[rows], pairs, design, look + 1)
+    cost = (-values if columns.higher_is_better(metric) else values)[rows].mean(axis=1)
+    nfe = found.mean("nfe")[rows]
+    place = {key: i for i, key in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))}
+    told: list[Spec] = []
+    for member in np.unique(group[rows]):
+        mine = np.flatnonzero(group[rows] == member)
+        order = mine[np.lexsort((mine, nfe[mine], cost[mine]))]
+        _, firsts = np.unique(label[rows][order], return_index=True)
+        lead, *rivals = order[np.sort(firsts)].tolist()
+        for rival in rivals:
+            pair = place[min(lead, rival), max(lead, rival)]
+            compared = _compared(after, pair, lead < rival, design, more_is_better=columns.higher_is_better(metric))
+            told.append(
+                {
+                    **{name: str(found.labels[name][rows[lead]]) for name in question.by},
+                    "best": _plain(found.labels[question.of][rows[lead]]),
+                    "rival": _plain(found.labels[question.of][rows[rival]]),
+                    "best_at": _where(found, int(rows[lead]), question),
+                    "rival_at": _where(found, int(rows[rival]), question),
+                    "best_mean": float(values[rows[lead]].mean()),
+                    "rival_mean": float(values[rows[rival]].mean()),
+                    **compared,
+                }
+            )
+    return Look(n, metric, tuple(told))
+
+
+def _in_order(found: Configurations, metric: str, seeds: Sequence[int]) -> np.ndarray:
+    """Values ``[configuration, seed]`` in the order of the seeds, NaN where there is none."""
+    place = {seed: i for i, seed in enumerate(seeds)}
+    at = np.array([place[int(seed)] for seed in found.columns["seed"]], dtype=np.int64)
+    values = np.full((len(found), len(seeds)), np.nan)
+    values[found.codes, at] = found.columns[metric]
+    return values
+
+
+def _compared(after: AfterLook, pair: int, forward: bool, design: Design, *, more_is_better: bool) -> Spec:
+    """The verdict on a pair, told as the rival against the best; forward where the best is the
+    pair's first.
+    """
+    tests = after.contrasts
+    logarithmic = bool(tests.logarithmic[pair])
+    middle = float((tests.factor if logarithmic else tests.change)[pair])
+    low, high = float(after.low[pair]), float(after.high[pair])
+    if not forward:
+        middle, low, high = (
+            (1 / middle, 1 / high, 1 / low if low > 0 else np.inf) if logarithmic else (-middle, -high, -low)
+        )
+    sign = float(tests.sign[pair]) * (1 if forward else -1) * (-1 if more_is_better else 1)
+    apart, equivalent = int(after.apart[pair]), int(after.equivalent[pair])
+    if apart != NOT_YET and sign > 0:
+        verdict, since = APART, apart
+    elif equivalent != NOT_YET:
+        verdict, since = EQUIVALENT, equivalent
+    else:
+        verdict, since = OPEN, NOT_YET
+    return {
+        "scale": "logarithmic" if logarithmic else "linear",
+        "difference": _number(middle),
+        "low": _number(low),
+        "high": _number(high),
+        "verdict": verdict,
+        "since": None if since == NOT_YET else design.looks[since],
+    }
+
+
+def _where(found: Configurations, row: int, question: Question) -> str:
+    """The rest of a configuration."""
+    names = [name for name in CONFIGURATION if name not in (question.of, *question.by)]
+    return ", ".join(f"{name} {found.labels[name][row]}" for name in names)
+
+
+def _plain(label: object) -> Plain:
+    return int(label) if isinstance(label, int | np.integer) else str(label)
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
