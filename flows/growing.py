@@ -2,9 +2,9 @@
 
     run with n_l seeds -> look -> record what it decided -> decided, or the last look? -> go on
 
-What a look decides is a function of the study, the rule and the numbers of its seeds, all of which are
-committed by then: the same for any number of workers, and after a run that was killed. So nothing is
-remembered but in the store, and a second call only looks.
+What a look decides is a function of the study, the rule and the numbers of its seeds, all of which
+are committed by then: the same for any number of workers, and after a run that was killed. So
+nothing is remembered but in the store, and a second call only looks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusion.plugins import typed
-from tasks.query.growing import Look, Question, look_at, read_margin, read_question
+from tasks.query.growing import BestOf, LookTaken, look_at, read_margin, read_question
 from tasks.query.ranking import BY
 from tasks.results.provenance import provenance
 from tasks.results.read import Answers, open_results
@@ -46,9 +46,9 @@ class Growth:
 
     study: str
     store: str
-    question: Question
+    question: BestOf
     design: Design
-    looks: tuple[Look, ...]
+    looks: tuple[LookTaken, ...]
     failed: int
 
     @property
@@ -80,10 +80,10 @@ def design_of(margin: Margin, max_seeds: int) -> Design:
 
 def grown(
     request: RunRequest,
-    question: Question,
+    question: BestOf,
     design: Design,
     run: Run,
-    tell: Callable[[Look], object] = lambda _: None,
+    tell: Callable[[LookTaken], object] = lambda _: None,
     loaded: Study | None = None,
 ) -> Growth:
     """Run, look, record, and go on until it is decided or the seeds are spent.
@@ -107,7 +107,7 @@ def grown(
         with typed(request.study):
             loaded = load_study(request.study, request.overrides)
     order = seeds_of(design.looks, loaded.seeds)
-    looks: list[Look] = []
+    looks: list[LookTaken] = []
     failed = 0
     for number, n in enumerate(design.looks):
         seeds = tuple(dict.fromkeys((*order[:n], *loaded.seeds)))
@@ -150,7 +150,8 @@ def grow(
         study: a file, the name of a shipped study, or a study that was loaded.
         store: a folder, or ``s3://bucket/prefix``; made if it is not there.
         until: the question: ``best(AXIS)``, or ``best(AXIS) at CONDITION``.
-        margin: what counts as no difference: a share such as ``2%``, or a number in the metric's units.
+        margin: what counts as no difference: a share such as ``2%``, or a number in the metric's
+            units.
         max_seeds: at the last look.
         by: labels within whose values the question is asked.
         metric: by which; `w1` if it is measured, otherwise the only one.
@@ -214,7 +215,7 @@ def _with_seeds(request: RunRequest, study: Study, seeds: Sequence[int], folder:
     return replace(request, study=str(source), overrides=())
 
 
-def _announced(study: str, question: Question, design: Design) -> Spec:
+def _announced(study: str, question: BestOf, design: Design) -> Spec:
     return {
         "study": study,
         "until": str(question),

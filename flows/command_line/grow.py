@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flows.growing import Growth
     from flows.request import RunRequest
     from tasks.plain import Spec
-    from tasks.query.growing import Look
+    from tasks.query.growing import LookTaken
 
 
 @app.command()
@@ -118,7 +118,7 @@ def _run(request: RunRequest) -> None:
     err.print(f"{outcome.computed} points computed, {outcome.trained} cells trained", markup=False)
 
 
-def _tell(look: Look) -> None:
+def _tell(look: LookTaken) -> None:
     left = sum(row["verdict"] == "open" for row in look.rows)
     err.print(f"{look.seeds} seeds: {len(look.rows) - left} of {len(look.rows)} rivals decided", markup=False)
 

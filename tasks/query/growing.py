@@ -29,7 +29,7 @@ _MARGIN = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*")
 
 
 @dataclass(frozen=True)
-class Question:
+class BestOf:
     """Which value of the axis `of` is best, within each group of `by`."""
 
     of: str
@@ -42,7 +42,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Look:
+class LookTaken:
     """What a look found: a row for each rival of each group's best.
 
     A row has the group's labels, `best` and `rival`, where each stands (`best_at`, `rival_at`) and
@@ -64,7 +64,7 @@ class Look:
         return {"seeds": self.seeds, "metric": self.metric, "verdicts": [dict(row) for row in self.rows]}
 
 
-def read_question(text: str, by: Sequence[str] = BY, metric: str | None = None) -> Question:
+def read_question(text: str, by: Sequence[str] = BY, metric: str | None = None) -> BestOf:
     """The question that a text asks.
 
     Raises:
@@ -79,7 +79,7 @@ def read_question(text: str, by: Sequence[str] = BY, metric: str | None = None) 
             parse(at)
         except QueryError as error:
             raise type(error)(f"--until {shown(at)}: {error}") from None
-    return Question(of, at.strip() if at else None, tuple(name for name in dict.fromkeys(by) if name != of), metric)
+    return BestOf(of, at.strip() if at else None, tuple(name for name in dict.fromkeys(by) if name != of), metric)
 
 
 def read_margin(text: str) -> Margin:
@@ -94,7 +94,7 @@ def read_margin(text: str) -> Margin:
     return Margin(float(found[1]) / 100, True) if found[2] else Margin(float(found[1]), False)
 
 
-def look_at(points: Points, question: Question, design: Design, seeds: Sequence[int], look: int) -> Look:
+def look_at(points: Points, question: BestOf, design: Design, seeds: Sequence[int], look: int) -> LookTaken:
     """What the rule says at a look: a function of the numbers of its seeds alone.
 
     Args:
@@ -154,7 +154,7 @@ def look_at(points: Points, question: Question, design: Design, seeds: Sequence[
                     **compared,
                 }
             )
-    return Look(n, metric, tuple(told))
+    return LookTaken(n, metric, tuple(told))
 
 
 def _in_order(found: Configurations, metric: str, seeds: Sequence[int]) -> np.ndarray:
@@ -196,7 +196,7 @@ def _compared(after: AfterLook, pair: int, forward: bool, design: Design, *, mor
     }
 
 
-def _where(found: Configurations, row: int, question: Question) -> str:
+def _where(found: Configurations, row: int, question: BestOf) -> str:
     """The rest of a configuration."""
     names = [name for name in CONFIGURATION if name not in (question.of, *question.by)]
     return ", ".join(f"{name} {found.labels[name][row]}" for name in names)
