@@ -72,14 +72,16 @@ class Command:
     folder: Path
     url: str
 
-    def answer_here(self, study: str, store: str = "results", *overrides: str) -> None:
+    def answer_here(self, study: str, store: str = "results", *overrides: str, retry_failed: bool = False) -> None:
         """Compute a study in this process, without services: what it is to begin with, or to be
         compared with. The bits are those of a run.
         """
-        answer(str(self.folder / store), load_study(self.folder / study, overrides).spec())
+        answer(str(self.folder / store), load_study(self.folder / study, overrides).spec(), retry_failed=retry_failed)
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        return self._started(["-m", "flows", *arguments], environment)
+        """One worker, if nothing is said of them: a second one costs its imports."""
+        alone = ["--workers", "1"] if arguments[0] == "run" and "--workers" not in arguments else []
+        return self._started(["-m", "flows", *arguments, *alone], environment)
 
     def python(self, program: str, *arguments: str, code: int = 0, **environment: str) -> "tuple[str, str]":
         """What a program of a few lines says on stdout and stderr, in the same folder and with the

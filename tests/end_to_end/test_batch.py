@@ -60,7 +60,7 @@ def test_every_study_of_a_list_is_run_and_the_worst_decides_the_exit_code(diffat
         text = STUDY.format(name=name, formulation=formulation, sampler=sampler, steps=20)
         (folder / f"{name}.yaml").write_text(text)
     (folder / "all.yaml").write_text("name: all\nstudies: [first.yaml, second.yaml, third.yaml]\n")
-    result = diffatlas("run", "all.yaml", "--workers", "1", code=1, PYTHONPATH=f"{folder}{os.pathsep}{ROOT}")
+    result = diffatlas("run", "all.yaml", code=1, PYTHONPATH=f"{folder}{os.pathsep}{ROOT}")
     assert "all: 3 studies" in result.stdout
     assert "not today" in result.stderr
     for name, status in (("first", "failed"), ("second", "ok"), ("third", "ok")):
@@ -72,5 +72,5 @@ def test_every_study_of_a_list_is_run_and_the_worst_decides_the_exit_code(diffat
     (folder / "all.yaml").write_text("name: all\nstudies: [second.yaml, third.yaml]\n")
     again = diffatlas("run", "all.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")  # nothing to orchestrate: not asked
     assert again.stdout.count("finished, nothing") == 2
-    changed = diffatlas("run", "all.yaml", "--workers", "1", "--set", "steps=[2,3]")
+    changed = diffatlas("run", "all.yaml", "--set", "steps=[2,3]")
     assert changed.stderr.count("2 points computed, 0 cells trained") == 2

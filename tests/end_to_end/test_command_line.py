@@ -18,6 +18,7 @@ import tasks.accessor  # noqa: F401 - points.atlas
 from tasks.results import Answers, open_results
 from tasks.store import Store
 from tests.end_to_end.conftest import SMALL, Command, Once, processes, wait_for
+from tests.flows.services.processes import descendants, remaining
 from tests.tasks import own_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
@@ -91,11 +92,6 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
     planned = json.loads(diffatlas("plan", "small.yaml", "--set", "steps=[2,5,9]", "--json").stdout)
     assert planned["points"] == {"asked": 48, "done": 32, "missing": 16, "failed": 0, "impossible": 0}
     assert planned["cells_to_train"] == 0
-    more_steps = diffatlas("run", "small.yaml", "--set", "steps=[2,5,9]")
-    assert "16 points computed, 0 cells trained" in more_steps.stderr
-    assert re.search(
-        r"since the last run: 0 of \d+ comparisons moved, all .* same .*; 16 points appeared", more_steps.stderr
-    )
 
     # three trained formulations and three exact rows, three seeds, two samplers, two step counts;
     # 32 points are there
@@ -104,6 +100,9 @@ def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> Non
     assert (planned["points"]["missing"], planned["cells_to_train"]) == (6 * 3 * 4 - 32, 3 * 3 - 4)
     grown = diffatlas("run", "small.yaml", *both)
     assert "40 points computed, 5 cells trained" in grown.stderr
+    assert re.search(
+        r"since the last run: 0 of \d+ comparisons moved, all .* same .*; 40 points appeared", grown.stderr
+    )
 
     now = numbers(store)
     kept = now.isel(point=np.isin(now["point_id"].values, old["point_id"].values))
@@ -166,13 +165,37 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     assert (told["holder"]["pid"], told["run"]["study"]) == (process.pid, "small")
     assert 0 < told["run"]["shards_done"] < told["run"]["shards"]
     assert [one["task"] for one in told["run"]["running"]] == ["train uniform: edm x2, ddpm x2"]
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "interrupted" in err
     assert "Traceback" not in err
     wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
     assert open_results(str(diffatlas.folder / "results"), "small").sizes["point"] > 0
+
+
+def test_when_rays_head_is_killed_what_is_committed_stays_and_the_reason_is_said(
+    diffatlas: Command, undisturbed: Path
+) -> None:
+    (diffatlas.folder / "small.yaml").write_text(LONG)
+    process = diffatlas.start("run", "small.yaml")
+    until_workers_run(process)
+    store = str(diffatlas.folder / "results")
+    wait_for(lambda: open_results(store, "small").sizes["point"] > 0)  # the exact rows
+    mine = descendants(process.pid)
+    (head,) = {pid for pid, _ in mine} & set(processes(["gcs_server"]))
+    os.kill(head, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, out + err
+    assert "The head of the Ray cluster at" in err
+    assert "What is committed stays" in err
+    assert "Traceback" not in err
+    assert remaining(mine, 20) == set()
+    with Store.open(store).coordinate():  # its lock is free
+        pass
+    assert set(open_results(store, "small")["formulation"].values) == {"exact"}
+    diffatlas.answer_here("small.yaml")
+    same(diffatlas.folder / "results", undisturbed)
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command, undisturbed: Path) -> None:
@@ -187,10 +210,12 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(diffatlas: Command, und
     same(diffatlas.folder / "hurt", undisturbed)
 
 
-def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diffatlas: Command) -> None:
+def test_what_diverges_or_cannot_be_is_recorded_with_its_reason_and_the_others_finish(diffatlas: Command) -> None:
     (diffatlas.folder / "wild.yaml").write_text(
         SMALL.replace("name: small", "name: wild").replace("formulations: [edm, ddpm]", "")
         + "grids:\n  - {formulations: [edm]}\n  - {formulations: [ddpm], training: {learning_rate: 1.0e+6}}\n"
+        + "  - formulations: [{name: exact, schedule: edm}, {name: exact, schedule: ddpm-linear}]\n"
+        + "    samplers: [heun]\n    seeds: [0]\n    steps: [2, 200]\n"
     )
     result = diffatlas("run", "wild.yaml", code=1)
     assert "training diverged" in result.stderr
@@ -200,21 +225,14 @@ def test_a_diverging_cell_is_recorded_with_its_reason_and_the_others_finish(diff
     assert failed.sum() == 8
     assert all("training diverged" in text for text in points["error"].values[failed])
     assert np.isnan(points["w1"].values[failed]).all()
-    assert np.isfinite(points["w1"].values[~failed]).all()
+    skipped = points.isel(point=points["status"].values == "skipped")
+    assert set(zip(skipped["schedule"].values, skipped["steps"].values, strict=True)) == {("ddpm-linear", 200)}
+    assert "has 100 levels, fewer than 200 steps" in str(skipped["error"].values[0])
+    assert np.isfinite(points["w1"].values[points["status"].values == "ok"]).all()
     assert "training diverged" in (diffatlas.folder / "reports" / "wild.html").read_text()
     # a finished study with failures stays failed; nothing runs again unless asked to
     again = diffatlas("run", "wild.yaml", code=1)
     assert "nothing to compute" in again.stderr
-
-
-def test_impossible_points_are_recorded_as_skipped_with_the_reason(diffatlas: Command) -> None:
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: [2, 5]", "steps: [2, 5, 200]"))
-    diffatlas("run", "small.yaml", "--set", "seeds=1", "--set", "samplers=[heun]")
-    points = open_results(str(diffatlas.folder / "results"), "small")
-    skipped = points.isel(point=points["status"].values == "skipped")
-    assert set(skipped["schedule"].values) == {"ddpm-linear"}
-    assert set(skipped["steps"].values) == {200}
-    assert "has 100 levels, fewer than 200 steps" in str(skipped["error"].values[0])
 
 
 def test_a_store_in_use_is_refused_and_its_holder_named(diffatlas: Command) -> None:
