@@ -25,6 +25,7 @@ no Ray and no store.
 |---|---|
 | stored answers | `open_results`, `open_samples`, `open_trajectory`, `open_model`, `query`, `compare`, `summary`, `figure`, `export` |
 | running | `load_study`, `plan`, `run`, `grow` |
+| claims | `check` |
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
 | bases of one's own classes | `Dataset`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from tasks.compare import Comparison, compare, summary
     from tasks.figures import figure
     from tasks.models import (
+        Checked,
         Model,
+        check,
         dataset,
         evaluate,
         exact,
@@ -81,6 +84,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "Checked",
     "Comparison",
     "Dataset",
     "Denoiser",
@@ -100,6 +104,7 @@ __all__ = [
     "WrongValue",
     "analysis",
     "catalog",
+    "check",
     "compare",
     "dataset",
     "evaluate",
@@ -131,6 +136,7 @@ __all__ = [
 _WHERE = {
     "analysis": "diffusion.analysis",
     "Architecture": "diffusion.networks:Architecture",
+    "Checked": "tasks.models:Checked",
     "Comparison": "tasks.compare:Comparison",
     "Dataset": "diffusion.datasets:Dataset",
     "Denoiser": "diffusion.models:Denoiser",
@@ -149,6 +155,7 @@ _WHERE = {
     "Study": "tasks.study:Study",
     "WrongValue": "diffusion.errors:WrongValue",
     "catalog": "tasks.study.catalogue:catalogue",
+    "check": "tasks.models:check",
     "compare": "tasks.compare:compare",
     "dataset": "tasks.models:dataset",
     "evaluate": "tasks.models:evaluate",

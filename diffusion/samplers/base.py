@@ -124,6 +124,12 @@ class Sampler(Component):
         """
         return False
 
+    def showing_order(self) -> Sampler:
+        """The same rule with parameters at which its `order` shows within a few hundred steps, where
+        its own need more: what `diffatlas check` measures it with.
+        """
+        return self
+
     def path(self, levels: Sequence[Level]) -> Sequence[Level]:
         """The levels in the order in which they are passed, the start's first and as many as
         `levels`, the grid's, noisiest first.

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -167,6 +167,10 @@ class Churn(PathSampler):
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
+    def showing_order(self) -> Churn:
+        """With little churn: 40 lifts by tens of per cent until N exceeds it many times over."""
+        return replace(self, s_churn=min(self.s_churn, 5.0))
+
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
         gamma = min(self.s_churn / (len(levels) - 1), math.sqrt(2) - 1)
         for now, then in itertools.pairwise(levels):
@@ -227,6 +231,10 @@ class PredictorCorrector(Sampler):
 
     def evaluations(self, steps: int) -> int:
         return (1 + self.corrector_steps) * steps - self.corrector_steps
+
+    def showing_order(self) -> PredictorCorrector:
+        """With short corrections, whose bias no number of steps removes."""
+        return replace(self, snr=min(self.snr, 1e-4))
 
     def step(self, denoiser: Denoiser, x: Tensor, now: Level, then: Level, noise: Noise) -> Tensor:
         x = Ancestral().step(denoiser, x, now, then, noise)

@@ -22,6 +22,9 @@ from flows.command_line import explore as _explore
 from flows.command_line import figure as _figure
 
 # isort: split
+from flows.command_line import check as _check
+
+# isort: split
 from flows.command_line import history as _history
 
 # isort: split
@@ -41,6 +44,7 @@ COMMANDS = (
     _query,
     _explore,
     _figure,
+    _check,
     _history,
     _status,
     _backup,

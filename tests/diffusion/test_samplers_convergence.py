@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.checks.samplers import MEAN, STD, STEPS, measured_on_a_mixture, measured_on_a_normal_law
 from diffusion.datasets import Uniform
 from diffusion.samplers import (
     DDIM,
@@ -47,9 +48,6 @@ affine, marginal, slope, gaussian, uniform, standard = (
     getattr(kit, name) for name in ("affine", "marginal", "slope", "gaussian", "uniform", "standard")
 )
 
-STEPS = (64, 128, 256)
-MEAN, STD = 0.7, 0.5
-
 # Two defaults do not converge within a few hundred steps, as they say: churn with s_churn = 40
 # lifts by tens of per cent until N exceeds it many times over, and Langevin steps of finite length
 # have a bias that no number of steps removes.
@@ -67,12 +65,6 @@ def chosen_for(sampler: Sampler) -> tuple[Schedule, ...]:
     return tuple(served(sampler))
 
 
-def orders(chosen: tuple[Schedule, ...], errors: list[Tensor]) -> dict[str, float]:
-    """The measured order on each schedule; errors ``[members]`` for each number of steps."""
-    table = torch.stack(errors, dim=1).tolist()
-    return {schedule.label(): slope(STEPS, row) for schedule, row in zip(chosen, table, strict=True)}
-
-
 # --- the flow -------------------------------------------------------------------------------------
 
 
@@ -81,17 +73,7 @@ def test_error_on_gaussian_data_falls_with_the_declared_order(sampler: Sampler) 
     """On every schedule at least; symmetric cases, such as the midpoint rule where noise is time,
     may do better.
     """
-    chosen = chosen_for(sampler)
-    z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    errors = []
-    for steps in STEPS:
-        levels = smooth_levels(chosen, steps)
-        ends = []
-        for level in (levels[0], levels[-1]):
-            mean, variance = marginal(level, MEAN, STD)
-            ends.append(mean[:, None, None] + torch.sqrt(variance)[:, None, None] * z)
-        errors.append((run(sampler, gaussian(MEAN, STD), ends[0], levels) - ends[1]).abs().amax((1, 2)))
-    measured = orders(chosen, errors)
+    measured = measured_on_a_normal_law(sampler)
     assert sampler.order is not None
     assert min(measured.values()) == pytest.approx(sampler.order, abs=0.16 if sampler.order > 2 else 0.08), measured
 
@@ -99,16 +81,7 @@ def test_error_on_gaussian_data_falls_with_the_declared_order(sampler: Sampler) 
 @every_deterministic
 def test_error_on_a_two_component_mixture_falls_with_the_declared_order(sampler: Sampler) -> None:
     """Against the exact flow: the quantile of every particle stays what it was (A20)."""
-    chosen = chosen_for(sampler)
-    z = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
-    errors = []
-    for steps in STEPS:
-        levels = smooth_levels(chosen, steps)
-        start = z * torch.sqrt(levels[0].sigma ** 2 + levels[0].alpha ** 2)[:, None, None]
-        u = BIMODAL.cdf(start, levels[0])
-        end = run(sampler, BIMODAL, start, levels)
-        errors.append((BIMODAL.cdf(end, levels[-1]) - u).abs().amax((1, 2)))
-    measured, declared = orders(chosen, errors), sampler.order
+    measured, declared = measured_on_a_mixture(sampler), sampler.order
     assert declared is not None
     assert max(abs(order - declared) for order in measured.values()) < 0.1, measured
 
@@ -198,9 +171,7 @@ def errors_of_the_law(sampler: Sampler, levels: list[Level]) -> Tensor:
 
 @every_converging
 def test_mean_and_variance_converge_with_the_declared_weak_order_on_every_schedule(sampler: Sampler) -> None:
-    chosen = chosen_for(sampler)
-    errors = [errors_of_the_law(sampler, smooth_levels(chosen, steps)) for steps in STEPS]
-    measured = orders(chosen, errors)
+    measured = measured_on_a_normal_law(sampler)
     assert sampler.order is not None
     assert min(measured.values()) == pytest.approx(sampler.order, abs=0.1), measured
 
@@ -263,7 +234,7 @@ def test_second_weak_order_holds_for_a_mixture_too(sampler: Sampler) -> None:
     n, schedule = 8000, VPLinear()
     levels = {steps: smooth_levels((schedule,), steps) for steps in (8, 16, 32, 128)}
     first = levels[8][0]
-    start = first.alpha * BIMODAL.sample(n, "weak") + first.sigma * standard((n,), "weak, noise")
+    start = first.alpha * kit.drawn_from(BIMODAL, n, "weak") + first.sigma * standard((n,), "weak, noise")
     moments = {
         steps: run(sampler, BIMODAL, start[None, :, None], levels[steps], NoiseStreams([("weak",)], n, 1)).square()
         for steps in levels

@@ -1,0 +1,76 @@
+"""`diffatlas check`: names of all kinds, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import diffatlas as da
+from diffusion.registry import UnknownName
+from flows.command_line import app
+
+MINE = """
+from dataclasses import dataclass
+from diffusion.samplers import Decode, samplers
+
+@dataclass(frozen=True)
+class Ralston(Decode):
+    shift: float = 0.0
+    def evaluations(self, steps):
+        return 1 + int(self.shift)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_to_check.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_rows_from_python() -> None:
+    rows = da.check("decode")
+    assert {(row.kind, row.name) for row in rows} == {("sampler", "decode")}
+    assert all(row.holds for row in rows)
+    broken = [row for row in da.check("mine_to_check:Ralston", shift=1.0) if not row.holds]
+    assert [(row.name, row.claim) for row in broken] == [("mine_to_check:Ralston(shift=1.0)", "evaluations")]
+    assert broken[0].found == "1 in 1 steps, declared 2; 1 in 2 steps, declared 2; 1 in 3 steps, declared 2 and 1 more"
+
+
+@pytest.mark.parametrize("given", ["mine_to_check:Ralston", "{name: mine_to_check:Ralston, shift: 1}"])
+def test_the_command_tells_each_claim_and_ends_by_whether_all_hold(given: str) -> None:
+    found = CliRunner().invoke(app, ["check", given, "--json"])
+    told = json.loads(found.stdout)
+    right = "shift" not in given
+    assert found.exit_code == (0 if right else 1)
+    assert told["holds"] is right
+    assert [row["claim"] for row in told["claims"] if not row["holds"]] == ([] if right else ["evaluations"])
+    table = CliRunner().invoke(app, ["check", given])
+    assert ("FAILS" in table.stdout) is not right
+    assert ("claims hold" if right else "1 of 9 claims fail") in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("ddin", "unknown component 'ddin'; did you mean 'ddim'?"),
+        ("mine_to_check:Heun", "unknown component 'mine_to_check:Heun'"),
+        ("no_such_module:Heun", "unknown component 'no_such_module:Heun'"),
+        ("{name: decode, eta: 1}", "eta"),
+        ("{nam: decode}", "accepted: a name, or a mapping"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_wrong_input(given: str, said: str) -> None:
+    found = CliRunner().invoke(app, ["check", given])
+    assert found.exit_code == 2
+    assert said in found.stderr
+
+
+def test_a_kind_is_one_of_ours_and_chooses_among_those_of_one_name() -> None:
+    with pytest.raises(da.WrongValue, match="kind: found 'sampeler'; accepted: dataset"):
+        da.check("decode", kind="sampeler")
+    with pytest.raises(UnknownName, match="unknown metric 'decode'"):
+        da.check("decode", kind="metric")
