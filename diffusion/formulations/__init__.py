@@ -8,7 +8,8 @@
   noise-conditional score networks;
 - `variational`: a lower bound of the likelihood, of an autoencoder or of a chain;
 - `class_conditional`: any of the first kind, conditioned on the label;
-- `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature.
+- `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature;
+- `given`: a network that somebody has already, asked like the others.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ from diffusion.formulations.variational import ChainElbo, VariationalAutoencoder
 # isort: split
 from diffusion.formulations.exact import Exact
 
+# isort: split
+from diffusion.formulations.given import Given
+
 __all__ = [
     "DDPM",
     "VE",
@@ -61,6 +65,7 @@ __all__ = [
     "ElucidatedDM2",
     "Exact",
     "Formulation",
+    "Given",
     "ImplicitScoreMatching",
     "ImprovedDDPM",
     "InDI",

@@ -75,7 +75,7 @@ class OwnDenoiser:
     sigma_shape: SigmaShape = "scalar"
 
     def __post_init__(self) -> None:
-        _check_function(self.function)
+        check_function(self.function, "denoiser")
         if self.predicts not in get_args(Predicts):
             raise WrongValue(f"predicts: found {self.predicts!r}; accepted: {', '.join(get_args(Predicts))}")
         if self.sigma_shape not in get_args(SigmaShape):
@@ -90,7 +90,7 @@ class OwnDenoiser:
         signal = torch.maximum(alpha, sigma / _MOST_NOISE)
         dtype, device = self._place
         device = device or x.device
-        with torch.set_grad_enabled(x.requires_grad), _evaluating(self.function):
+        with torch.set_grad_enabled(x.requires_grad), evaluating(self.function):
             return torch.stack(
                 [self._one(x[m] / signal[m], sigma[m] / signal[m], dtype, device) for m in range(len(x))]
             )
@@ -129,7 +129,7 @@ class OwnDenoiser:
             raise
         if not (isinstance(found, Tensor) and found.shape == y.shape and found.is_floating_point()):
             raise WrongValue(
-                f"the denoiser returned {_described(found)} for x of shape {list(y.shape)}; accepted: a tensor of real numbers of the "
+                f"the denoiser returned {described(found)} for x of shape {list(y.shape)}; accepted: a tensor of real numbers of the "
                 "shape of x"
             )
         f = found.to(y.device, y.dtype)
@@ -146,15 +146,16 @@ class OwnDenoiser:
                 return (y - sigma * f) / (1 + sigma)
 
 
-def _check_function(function: Any) -> None:
+def check_function(function: Any, what: str) -> None:
+    """Raise WrongValue unless it can be called with points and a level; `what` it is called."""
     if isinstance(getattr(function, "__self__", None), Dataset):
         raise WrongValue(
-            f"denoiser: found a method of data set {function.__self__.label()!r}, which takes alpha too; accepted: the data set itself, "
+            f"{what}: found a method of data set {function.__self__.label()!r}, which takes alpha too; accepted: the data set itself, "
             "whose ideal denoiser is then asked, or a function of x [n, dim] and sigma"
         )
     if isinstance(function, type) or not callable(function):
         raise WrongValue(
-            f"denoiser: found {_described(function)}; accepted: a function or a torch.nn.Module of x [n, dim] and sigma"
+            f"{what}: found {described(function)}; accepted: a function or a torch.nn.Module of x [n, dim] and sigma"
         )
     called = function.forward if isinstance(function, torch.nn.Module) else function
     try:
@@ -164,10 +165,11 @@ def _check_function(function: Any) -> None:
     try:
         signature.bind(None, None)
     except TypeError:
-        raise WrongValue(f"denoiser: found a function of {signature}; accepted: one of x [n, dim] and sigma") from None
+        raise WrongValue(f"{what}: found a function of {signature}; accepted: one of x [n, dim] and sigma") from None
 
 
-def _described(found: Any) -> str:
+def described(found: Any) -> str:
+    """What was found, in a few words."""
     if isinstance(found, Tensor):
         return f"a tensor of {str(found.dtype).removeprefix('torch.')} of shape {list(found.shape)}"
     if isinstance(found, type):
@@ -176,7 +178,7 @@ def _described(found: Any) -> str:
 
 
 @contextmanager
-def _evaluating(function: Any) -> Iterator[None]:
+def evaluating(function: Any) -> Iterator[None]:
     """A module in evaluation mode for a while, and afterwards in the mode that each of its parts
     was in.
     """

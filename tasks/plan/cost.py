@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, PointSet
-from diffusion.formulations import Trained
+from diffusion.formulations import Given, Trained
 from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
@@ -16,6 +16,8 @@ _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only si
 
 def seconds_per_evaluation(cell: Cell) -> float:
     """For one sample, of the cell's denoiser."""
+    if isinstance(cell.formulation, Given):
+        return 2 * cell.formulation.parameters_held / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
     if cell.training is None:
         return _exact_seconds(cell.dataset)
     return _network_seconds(cell) + 2e-8 * cell.dataset.dim

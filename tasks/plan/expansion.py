@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from diffusion.datasets import Dataset
-from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.formulations import Exact, Formulation, Given, Trained
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from tasks.plan.cell import Cell, digest
@@ -48,11 +48,11 @@ def _questions(study: Study, block: Block, cell: Cell) -> Iterator[SamplingSetti
 
 
 def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> Iterator[tuple[Formulation, Schedule]]:
-    """The pairs of a block that are trained, and the exact answer on each of their schedules;
+    """The pairs of a block that have a network, and the exact answer on each of their schedules;
     schedules as the data set has them.
     """
     fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
-    yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained))
+    yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained | Given))
     if dataset.exact:
         sampled = [schedule for f, schedule in fitted if f.from_noise]
         schedules = {digest(schedule.spec()): schedule for schedule in sampled}

@@ -13,7 +13,7 @@ from safetensors.numpy import save  # the bytes of its sibling for torch, in a q
 from safetensors.torch import load
 
 from diffusion.devices import HOST
-from diffusion.formulations import Trained
+from diffusion.formulations import Given, Trained
 from diffusion.models import ExactDenoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
@@ -30,9 +30,12 @@ type.
 
 
 def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.device) -> Models:
-    """The models, on a device, of cells that are all exact, or all networks of one shape with
+    """The models, on a device, of cells that are all exact, all of one given network, or all networks of one shape with
     safetensors files by cell id.
     """
+    given = cells[0].formulation
+    if isinstance(given, Given):
+        return lambda _: given.model
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells]).to(place)

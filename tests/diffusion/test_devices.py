@@ -221,7 +221,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Parameters with which a name is quick, and does the same."""
 
-TRAINED = [name for name in formulations.names() if isinstance(formulations.create(name), Trained)]
+TRAINED = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
 
 
 def formulation_of(name: str) -> Formulation:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from diffusion.datasets import datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.formulations import Denoising, Formulation, Trained, formulations
+from diffusion.formulations.own import OwnModel
 from diffusion.guidance import guidances
 from diffusion.metrics import ModelMetric, PairedMetric, metrics
 from diffusion.models import ExactDenoiser
@@ -23,7 +26,7 @@ from diffusion.objectives import noise_distributions, weightings
 from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Registry
 from diffusion.samplers import samplers
-from diffusion.schedules import Schedule, VPLinear, schedules
+from diffusion.schedules import DDPMLinear, Schedule, VPLinear, schedules
 from diffusion.schedules.grids import grids
 from tasks.models import cell_of
 from tasks.results import Answers, open_results
@@ -51,6 +54,27 @@ PARTS: dict[str, Registry[Any]] = {
     "weighting": weightings,
     "noise_levels": noise_distributions,
 }
+GIVEN = {
+    "name": "given",
+    "module": "somebody_s_network:load",
+    "predicts": "epsilon",
+    "schedule": "ddpm-linear",
+    "weights": "half.safetensors",
+}
+NETWORK = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, t):
+        return self.scale * x
+
+def load():
+    return Net()
+"""
 V = {"name": "denoising", "parametrization": "v", "noise_levels": "uniform-t", "noise_label": "angle"}
 
 
@@ -94,6 +118,7 @@ def every_name() -> dict[str, Any]:
             {"datasets": [ONE_DIGIT if n == "digits" else dataset(n) for n in datasets.names()], "samplers": ["heun"]},
             {"formulations": [name for name in plain if name not in ("denoising", "class-conditional")]},
             {"formulations": [*parts, {"name": "denoising", "noise_levels": "single"}]},
+            {"formulations": [GIVEN], "samplers": ["heun", "ancestral"]},
             {"formulations": [V], "schedules": schedules.names()},
             {
                 "formulations": [V],
@@ -135,6 +160,8 @@ def answered(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tupl
     folder = tmp_path_factory.mktemp("every-name")
     np.save(folder / OWN_FILES["from_file"], np.random.default_rng(0).normal(size=(50, 2)))
     np.save(folder / OWN_FILES["images"], np.random.default_rng(0).normal(size=(50, 4, 4)))
+    (folder / "somebody_s_network.py").write_text(NETWORK)
+    save_file({"scale": torch.full((1,), 0.5)}, folder / "half.safetensors")
     (folder / "every.yaml").write_text(json.dumps(every_name()))
     command = Command(folder, prefect_url)
     command("run", "every.yaml", "--workers", "2", seconds=540)
@@ -221,6 +248,8 @@ def made_of(spec: dict[str, Any]) -> tuple[Formulation, Schedule]:
     """Formulation and schedule of a stored cell; its data may lie in a file that is named from
     elsewhere.
     """
+    if spec["formulation"]["name"] == "given":  # whose module lies beside the study, and its weights do
+        return OwnModel(), DDPMLinear()
     made = cell_of({**spec, "dataset": {"name": "uniform"}})
     return made.formulation, made.schedule
 

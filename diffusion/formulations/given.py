@@ -1,0 +1,186 @@
+"""A network that somebody has already: asked like the others, and not trained."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffusion import plugins
+from diffusion.datasets import Dataset
+from diffusion.errors import WrongValue
+from diffusion.formulations.base import Formulation, formulations
+from diffusion.models import Denoiser
+from diffusion.models.given import Takes, given_denoiser
+from diffusion.models.own import OwnDenoiser, Predicts
+from diffusion.schedules import Schedule
+
+_SHOWN = 8  # digits of the digest in a label
+
+
+@formulations.register(
+    "given",
+    formula="E[x_0 | x_t] from what somebody's own network says of x_t",
+    source="the identities of Karras et al. 2022, section 2, and Salimans & Ho, ICLR 2022, appendix D",
+)
+@dataclass(frozen=True)
+class Given(Formulation):
+    """A network that is brought along, with its weights, asked as it was trained.
+
+    `module` names a factory, ``package.module:load``: called without arguments it returns a
+    `torch.nn.Module` or any function ``f(x [n, dim], t [n])``. `predicts` says what that returns
+    and `schedule` which x_t and t it knows (`diffusion.models.given`); `takes` is `time`, or
+    `timestep` for the number of a discrete level from 0 on, or `sigma` for the noise-to-signal
+    ratio beside ``x_t / alpha``. `weights`, a safetensors file, is loaded into the module.
+
+    What it is goes into its ids as `digest`: the SHA-256 of the source of its module and of all
+    weights. Leave it out to take them as they are; a spec that was stored has it.
+
+    Raises:
+        WrongValue: there is no such module or factory, or nobody has allowed the module; it returns
+            no function of two arguments; the weights are missing or those of another network; or
+            the digest is another one than that given.
+    """
+
+    module: str
+    predicts: Predicts
+    schedule: Schedule
+    weights: str | None = None
+    takes: Takes = "time"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.takes == "timestep" and self.schedule.max_steps is None:
+            raise WrongValue(
+                f"takes: timestep counts the levels of a discrete schedule, and {self.schedule.label()} has none"
+            )
+        factory, source = _factory(self.module)
+        network = _made(self.module, factory)
+        if self.weights is not None:
+            _fill(self.module, network, self.weights)
+        found = _digest(source, network)
+        if self.digest not in ("", found):
+            raise WrongValue(
+                f"{self.module!r} or its weights have changed since, or they stand in a file that weights does not name: "
+                f"their digest is {found[:12]}..., expected {self.digest[:12]!r}..."
+            )
+        object.__setattr__(self, "digest", found)
+        self.__dict__["_model"] = given_denoiser(network, self.predicts, self.takes, self.schedule)
+
+    @property
+    def model(self) -> OwnDenoiser:
+        """The network as a denoiser."""
+        model: OwnDenoiser = self.__dict__["_model"]
+        return model
+
+    @property
+    def parameters_held(self) -> int:
+        """How many numbers the network holds, for estimates of time."""
+        network = self.model.function.network  # type: ignore[attr-defined]
+        return sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else 0
+
+    @property
+    def gives(self) -> type[Denoiser]:
+        return Denoiser
+
+    def own_schedule(self) -> Schedule:
+        return self.schedule
+
+    def schedules_among(self, offered: object) -> tuple[Schedule]:  # noqa: ARG002
+        """Its own: it was trained on no other."""
+        return (self.schedule,)
+
+    def noise_range(self, schedule: Schedule) -> tuple[float, float] | None:  # noqa: ARG002
+        own = self.schedule
+        low, high = own.nsr(torch.tensor([own.t_min, own.t_max], dtype=torch.float64)).tolist()
+        return low, high
+
+    def refuses_dataset(self, dataset: Dataset) -> str | None:
+        """Why it says nothing of the target's points, told by asking it for two of them."""
+        x, own = torch.zeros(1, 2, dataset.dim, dtype=torch.float64), self.schedule
+        t = own.level_times[:1] if own.max_steps else torch.tensor([own.t_min], dtype=torch.float64)
+        try:
+            found = self.model(x, own.alpha(t), own.sigma(t))
+        except Exception as error:  # noqa: BLE001 - somebody's own code may raise anything
+            text = " ".join(str(error).split()) or type(error).__name__
+            return f"{self.module!r} cannot be asked for points of {dataset.dim} coordinates: {text}"
+        if not bool(torch.isfinite(found).all()):
+            return f"{self.module!r} gives numbers that are not finite for points of {dataset.dim} coordinates"
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """Without the place of the weights, which are in the digest."""
+        return {key: value for key, value in super().identity().items() if key != "weights"}
+
+    def label(self) -> str:
+        """The factory, the beginning of the digest and what it predicts:
+        ``given(mine:load@1f2e3d4c,epsilon)``.
+        """
+        told = "" if self.takes == "time" else f",{self.takes}"
+        return f"given({self.module}@{self.digest[:_SHOWN]},{self.predicts}{told})"
+
+
+def _factory(path: str) -> tuple[Any, bytes]:
+    """What a path names, and the source of the module that it lies in."""
+    name, _, attribute = path.partition(":")
+    if not name or not attribute:
+        raise WrongValue(f"module: found {path!r}; accepted: package.module:factory, such as mine:load")
+    if name not in sys.modules and (reason := plugins.why_not(name)):
+        raise WrongValue(f"module: {path!r}: {reason}")
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise WrongValue(f"module: {path!r} could not be imported: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        near = ", ".join(one for one, value in vars(module).items() if callable(value) and not one.startswith("_"))
+        raise WrongValue(f"module: {name!r} has no {attribute!r}; it has: {near or 'nothing that can be called'}")
+    try:
+        source = Path(inspect.getsourcefile(module) or "").read_bytes()
+    except (OSError, TypeError) as error:
+        raise WrongValue(f"module: {name!r} has no source that its ids could follow from ({error})") from error
+    return getattr(module, attribute), source
+
+
+def _made(path: str, factory: Any) -> Any:
+    """What the factory returns."""
+    if not callable(factory):
+        raise WrongValue(f"module: {path!r} is no function; accepted: one without arguments that returns the network")
+    try:
+        return factory()
+    except Exception as error:
+        raise WrongValue(
+            f"module: {path!r}, called without arguments, ended with {type(error).__name__}: {error}"
+        ) from error
+
+
+def _fill(path: str, network: Any, weights: str) -> None:
+    """Load the weights into the network."""
+    if not isinstance(network, torch.nn.Module):
+        raise WrongValue(f"weights: {path!r} returned {type(network).__name__}; only a torch.nn.Module takes weights")
+    try:
+        network.load_state_dict(load_file(weights))
+    except FileNotFoundError:
+        raise WrongValue(f"weights: there is no file {weights!r} (here is {Path.cwd()})") from None
+    except (OSError, SafetensorError) as error:
+        raise WrongValue(f"weights: {weights!r} is no safetensors file that can be read: {error}") from error
+    except RuntimeError as error:
+        raise WrongValue(f"weights: {weights!r} are not those of {path!r}: {' '.join(str(error).split())}") from error
+
+
+def _digest(source: bytes, network: Any) -> str:
+    """SHA-256 of a module's source and of all that the network holds."""
+    found = hashlib.sha256(source.replace(b"\r\n", b"\n"))
+    if isinstance(network, torch.nn.Module):
+        for name, value in sorted(network.state_dict().items()):
+            held = value.detach().cpu().contiguous()
+            found.update(f"{name} {held.dtype} {list(held.shape)}".encode())
+            found.update(held.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

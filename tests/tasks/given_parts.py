@@ -1,0 +1,81 @@
+"""Networks that somebody has: what a study's `given` names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion.datasets import GaussianMixture
+from diffusion.schedules import DDPMLinear, Schedule, VPLinear
+
+LAW = GaussianMixture((0.3, 0.7), (-1.0, 1.0), (0.5, 0.4))
+
+
+def _parts(x: Tensor, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+    """The ideal denoiser, alpha and sigma."""
+    t = t.double()
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    return LAW.denoise(x.double(), alpha, sigma), alpha[:, None], sigma[:, None]
+
+
+class Exact(torch.nn.Module):
+    """The ideal network of `LAW`, if its scale is 1."""
+
+    def __init__(self, predicts: str, schedule: Schedule, shift: int = 0) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+        self.predicts, self.schedule, self.shift = predicts, schedule, shift
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        d, alpha, sigma = _parts(x, t + self.shift, self.schedule)
+        noise = (x - alpha * d) / sigma
+        found = {
+            "x0": d,
+            "epsilon": noise,
+            "score": -noise / sigma,
+            "v": alpha * noise - sigma * d,
+            "flow-velocity": noise - d,
+        }[self.predicts]
+        return self.scale * found
+
+
+def x0() -> Exact:
+    return Exact("x0", VPLinear())
+
+
+def epsilon() -> Exact:
+    return Exact("epsilon", VPLinear())
+
+
+def score() -> Exact:
+    return Exact("score", VPLinear())
+
+
+def v() -> Exact:
+    return Exact("v", VPLinear())
+
+
+def velocity() -> Exact:
+    return Exact("flow-velocity", VPLinear())
+
+
+def counted() -> Exact:
+    """Told the number of a chain's level from 0 on."""
+    return Exact("epsilon", DDPMLinear(levels=100), shift=1)
+
+
+def short() -> object:
+    """Forgets an axis."""
+    return lambda x, t: x[:, 0]  # noqa: ARG005
+
+
+def raising() -> object:
+    raise RuntimeError("no such luck")
+
+
+def lonely() -> object:
+    """Takes no time."""
+    return lambda x: x
+
+
+NUMBER = 3

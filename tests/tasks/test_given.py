@@ -1,0 +1,178 @@
+"""Networks that somebody has already, as a formulation: asked like the others, known by what they
+are.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from diffusion import plugins
+from diffusion.errors import WrongValue
+from diffusion.formulations import Given
+from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear
+from flows.command_line import app
+from tasks.models import cell_of
+from tasks.plan import make_plan
+from tasks.plan.cell import Cell
+from tasks.results import Answers, open_results
+from tasks.store import Store
+from tasks.study import Study, StudyError
+from tests.tasks import given_parts
+from tests.tasks.tiny_store import answer
+
+PARTS = "tests.tasks.given_parts"
+LAW = {"name": "gaussian_mixture", "weights": [0.3, 0.7], "means": [-1.0, 1.0], "stds": [0.5, 0.4]}
+EPSILON = {"name": "given", "module": f"{PARTS}:epsilon", "predicts": "epsilon", "schedule": "vp-linear"}
+PREDICTS = {"x0": "x0", "epsilon": "epsilon", "score": "score", "v": "v", "velocity": "flow-velocity"}
+
+
+def study_of(*formulations: dict[str, Any] | str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "given",
+        "datasets": [LAW],
+        "formulations": list(formulations),
+        "samplers": ["heun", "ancestral", {"name": "ddim", "schedule": {"name": "edm", "sigma_min": 0.02}}],
+        "steps": [3],
+        "samples": 60,
+        "metrics": ["w1"],
+        "keep": {"samples": True},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(("factory", "predicts"), PREDICTS.items())
+@pytest.mark.parametrize("asked_on", [VPLinear(), EDM(), Flow(t_max=0.99)], ids=lambda s: s.label())
+def test_whatever_a_network_predicts_its_denoiser_is_the_ideal_one(
+    factory: str, predicts: Any, asked_on: Schedule
+) -> None:
+    model = Given(f"{PARTS}:{factory}", predicts, VPLinear()).model
+    t = asked_on.time_of(torch.tensor([0.01, 0.5, 20.0], dtype=torch.float64))
+    alpha, sigma = asked_on.alpha(t), asked_on.sigma(t)
+    x = (alpha + 0.3)[:, None, None] * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    expected = given_parts.LAW.denoise(x, alpha[:, None], sigma[:, None])
+    torch.testing.assert_close(model(x, alpha, sigma), expected, rtol=0, atol=1e-8)
+
+
+def test_a_network_that_counts_levels_is_told_the_number_from_zero_on() -> None:
+    chain = DDPMLinear(levels=100)
+    model = Given(f"{PARTS}:counted", "epsilon", chain, takes="timestep").model
+    t = chain.level_times[::30]
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None].expand(len(t), 9, 1)
+    expected = given_parts.LAW.denoise(x, chain.alpha(t)[:, None], chain.sigma(t)[:, None])
+    torch.testing.assert_close(model(x, chain.alpha(t), chain.sigma(t)), expected, rtol=0, atol=1e-9)
+    with pytest.raises(WrongValue, match="timestep counts the levels of a discrete schedule, and vp-linear has none"):
+        Given(f"{PARTS}:epsilon", "epsilon", VPLinear(), takes="timestep")
+
+
+def test_a_study_asks_it_like_the_others(tmp_path: Path) -> None:
+    """The ideal network gives the samples of the ideal denoiser, beside a network that is trained."""
+    uri = str(tmp_path / "store")
+    tiny = {"steps": 4, "batch": 8, "width": 8, "depth": 1, "data": 50}
+    answer(uri, study_of(EPSILON, "vp", training=tiny, seeds=2))
+    points = open_results(uri, study="given")
+    assert set(points["status"].values.tolist()) == {"ok"}
+    labels = sorted(set(points["formulation"].values.tolist()))
+    assert labels[0] == "exact"
+    assert labels[1].startswith(f"given({PARTS}:epsilon@")
+    assert labels[2:] == ["vp"]
+    frame = points[["formulation", "sampler", "seed", "w1"]].to_dataframe().reset_index()
+    both = frame[frame.formulation != "vp"].pivot_table(index=["sampler", "seed"], columns="formulation", values="w1")
+    assert both[labels[0]].tolist() == pytest.approx(both[labels[1]].tolist(), abs=1e-9)
+    assert len(both) == 6
+    specs = Answers(Store.open(uri)).cell_specs.values()
+    remade = [cell_of(spec) for spec in specs if spec["formulation"]["name"] == "given"]
+    assert {cell.id for cell in remade} <= {*Answers(Store.open(uri)).cell_specs}
+    assert len(remade) == 2
+    assert make_plan(Study.from_spec(study_of(EPSILON)), {}, ()).points
+
+
+def given_of(weights: Path | None, module: str = f"{PARTS}:epsilon") -> Given:
+    return Given(module, "epsilon", VPLinear(), None if weights is None else str(weights))
+
+
+def id_of(given: Given) -> str:
+    return Cell(given_parts.LAW, given, VPLinear(), 0, None).id
+
+
+def test_its_id_follows_from_its_weights_and_from_the_source_of_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in ("a.safetensors", "b.safetensors", "moved.safetensors")]
+    for file, scale in zip(files, (0.5, 0.6, 0.5), strict=True):
+        save_file({"scale": torch.full((1,), scale, dtype=torch.float64)}, file)
+    ids = [id_of(given_of(file)) for file in (None, *files)]
+    assert ids[1] == ids[3]
+    assert len(set(ids)) == 3
+    monkeypatch.setenv(plugins.VARIABLE, "a_network_of_mine")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "a_network_of_mine.py"
+    source.write_text("def load():\n    return lambda x, t: 0 * x\n")
+    first = given_of(None, "a_network_of_mine:load")
+    source.write_text("def load():\n    return lambda x, t: 1 * x\n")
+    assert id_of(given_of(None, "a_network_of_mine:load")) != id_of(first)
+    with pytest.raises(WrongValue, match="or its weights have changed since, or they stand"):
+        Given("a_network_of_mine:load", "epsilon", VPLinear(), digest=first.digest)
+
+
+def test_it_travels_with_its_weights(tmp_path: Path) -> None:
+    file = tmp_path / "half.safetensors"
+    save_file({"scale": torch.full((1,), 0.5, dtype=torch.float64)}, file)
+    given = given_of(file)
+    sent = pickle.dumps(given)
+    file.unlink()
+    arrived = pickle.loads(sent)  # noqa: S301 - what was pickled here
+    at = torch.ones(1, 3, 1).double(), torch.full((1,), 0.8).double(), torch.full((1,), 0.6).double()
+    assert arrived == given
+    assert torch.equal(arrived.model(*at), given.model(*at))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"module": f"{PARTS}:nothing"}, f"'{PARTS}' has no 'nothing'; it has: "),
+        ({"module": "no_such_module:load"}, "'no_such_module:load' could not be imported: ModuleNotFoundError"),
+        ({"module": PARTS}, "accepted: package.module:factory, such as mine:load"),
+        ({"module": f"{PARTS}:NUMBER"}, "is no function; accepted: one without arguments"),
+        ({"module": f"{PARTS}:raising"}, "called without arguments, ended with RuntimeError: no such luck"),
+        ({"module": f"{PARTS}:lonely"}, "the network: found a function of (x); accepted: one of x"),
+        ({"module": f"{PARTS}:short"}, "the network returned a tensor of float64 of shape [2] for x of shape [2, 1]"),
+        ({"weights": "nowhere.safetensors"}, "there is no file 'nowhere.safetensors'"),
+        ({"weights": "other.safetensors"}, f"are not those of '{PARTS}:epsilon'"),
+        ({"weights": "text.safetensors"}, "is no safetensors file that can be read"),
+        ({"module": f"{PARTS}:short", "weights": "other.safetensors"}, "only a torch.nn.Module takes weights"),
+        ({"predicts": "noise"}, "x0"),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_right_is_refused_with_the_sentence_that_helps(
+    change: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"other": torch.ones(2)}, "other.safetensors")
+    Path("text.safetensors").write_text("no weights")
+    with pytest.raises(StudyError) as refused:
+        Study.from_spec(study_of(EPSILON | change))
+    assert said in str(refused.value)
+
+
+def test_a_module_that_nobody_has_allowed_is_not_imported_and_the_command_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a_stranger.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.syspath_prepend(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(json.dumps(study_of(EPSILON | {"module": "a_stranger:load"})))
+    found = CliRunner().invoke(app, ["plan", "study.yaml"])
+    assert found.exit_code == 2
+    assert "the module 'a_stranger' is not imported, because nobody has allowed it" in found.stderr
