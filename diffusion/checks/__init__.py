@@ -17,7 +17,7 @@ import pickle
 from collections.abc import Iterator
 
 from diffusion.checks.datasets import check_dataset
-from diffusion.checks.findings import Finding, findings_of
+from diffusion.checks.findings import ClaimFound, findings_of
 from diffusion.checks.metrics import check_metric
 from diffusion.checks.samplers import check_sampler
 from diffusion.checks.schedules import check_grid, check_schedule
@@ -28,10 +28,10 @@ from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 
-__all__ = ["Finding", "check_component"]
+__all__ = ["ClaimFound", "check_component"]
 
 
-def check_component(component: Component) -> Iterator[Finding]:
+def check_component(component: Component) -> Iterator[ClaimFound]:
     """Each claim of a component of any kind, held against what it does.
 
     What every component promises is looked at first: parameters that a study can hold, and that it
@@ -51,18 +51,18 @@ def check_component(component: Component) -> Iterator[Finding]:
             yield from check_metric(component)
 
 
-def _parameters(component: Component) -> Finding:
+def _parameters(component: Component) -> ClaimFound:
     """Parameters that JSON can hold: ids are made of them."""
     text = json.dumps(component.spec(), sort_keys=True, default=_not_plain)
-    return Finding("parameters", True, "plain values", text)
+    return ClaimFound("parameters", True, "plain values", text)
 
 
 def _not_plain(value: object) -> object:
     raise TypeError(f"{value!r} is neither a number nor a text, nor a list or a mapping of those")
 
 
-def _travels(component: Component) -> Finding:
+def _travels(component: Component) -> ClaimFound:
     """Equal to what arrives at a worker, and of the same name."""
     arrived = pickle.loads(pickle.dumps(component))  # noqa: S301 - what was pickled here
     same = arrived == component and copy.deepcopy(component) == component
-    return Finding("travels", same, "an equal object", "so it is" if same else f"another one: {arrived!r}")
+    return ClaimFound("travels", same, "an equal object", "so it is" if same else f"another one: {arrived!r}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from diffusion.checks.findings import Finding, findings_of, none_of, within
+from diffusion.checks.findings import ClaimFound, findings_of, none_of, within
 from diffusion.datasets import Dataset
 from diffusion.randomness import stream
 
@@ -23,7 +23,7 @@ _COORDINATES = 4  # of more, so many are looked at
 _SMALL = 3
 
 
-def check_dataset(dataset: Dataset) -> Iterator[Finding]:
+def check_dataset(dataset: Dataset) -> Iterator[ClaimFound]:
     """Each claim of a data set, held against what it does."""
     yield from findings_of(
         dataset,
@@ -47,7 +47,7 @@ def check_dataset(dataset: Dataset) -> Iterator[Finding]:
 # --- draws ----------------------------------------------------------------------------------------
 
 
-def draws(dataset: Dataset) -> Finding:
+def draws(dataset: Dataset) -> ClaimFound:
     """Of the stated shape, finite, and repeated by their generator."""
     first, again = (dataset.sample(17, stream("checks", "draws")) for _ in range(2))
     bad = []
@@ -62,7 +62,7 @@ def draws(dataset: Dataset) -> Finding:
     return none_of("draws", f"float64 [n, {dataset.dim}], repeated by their generator", bad)
 
 
-def moments(dataset: Dataset) -> Finding:
+def moments(dataset: Dataset) -> ClaimFound:
     """Within five standard errors."""
     n = 8000 if dataset.dim <= _SMALL else 1000
     x = dataset.sample(n, stream("checks", "moments"))
@@ -75,7 +75,7 @@ def moments(dataset: Dataset) -> Finding:
     return none_of("mean and std", "those of the draws", bad)
 
 
-def distribution_function(dataset: Dataset) -> Finding | None:
+def distribution_function(dataset: Dataset) -> ClaimFound | None:
     """The largest difference from that of the draws, by Kolmogorov's law."""
     if not dataset.has_cdf:
         return None
@@ -88,7 +88,7 @@ def distribution_function(dataset: Dataset) -> Finding | None:
     return within("distribution function", "that of the draws", distance, 2.4 / math.sqrt(n))
 
 
-def quantiles(dataset: Dataset) -> Finding | None:
+def quantiles(dataset: Dataset) -> ClaimFound | None:
     """The smallest points where the distribution function reaches its argument."""
     if not dataset.has_cdf:
         return None
@@ -101,7 +101,7 @@ def quantiles(dataset: Dataset) -> Finding | None:
 # --- the law of noised draws ----------------------------------------------------------------------
 
 
-def score(dataset: Dataset) -> Finding | None:
+def score(dataset: Dataset) -> ClaimFound | None:
     """The gradient of the log-density, in units of 1 / sigma."""
     if not dataset.exact:
         return None
@@ -112,7 +112,7 @@ def score(dataset: Dataset) -> Finding | None:
     return within("score", "the gradient of the log-density", error, 1e-6)
 
 
-def denoiser(dataset: Dataset) -> Finding | None:
+def denoiser(dataset: Dataset) -> ClaimFound | None:
     """Tweedie's formula, ``D = (x + sigma^2 grad log p) / alpha``, relative to the noise."""
     if not dataset.exact:
         return None
@@ -124,7 +124,7 @@ def denoiser(dataset: Dataset) -> Finding | None:
     return within("denoiser", "Tweedie's formula", error, 1e-6)
 
 
-def posterior_variance(dataset: Dataset) -> Finding | None:
+def posterior_variance(dataset: Dataset) -> ClaimFound | None:
     """``sigma^2 / alpha  div D``, in units of the least that is known beforehand."""
     if not dataset.exact or dataset.dim > _COORDINATES:
         return None
@@ -141,7 +141,7 @@ def posterior_variance(dataset: Dataset) -> Finding | None:
     return within("posterior variance", "sigma^2 / alpha div D", error, 1e-6)
 
 
-def draws_follow_the_density(dataset: Dataset) -> Finding | None:
+def draws_follow_the_density(dataset: Dataset) -> ClaimFound | None:
     """Stein's identity for f = 1, x and sin x, within five standard errors."""
     if not dataset.exact:
         return None
@@ -153,10 +153,10 @@ def draws_follow_the_density(dataset: Dataset) -> Finding | None:
         for terms in (s, s * y + 1, s * torch.sin(2 * y) + 2 * torch.cos(2 * y)):
             worst = max(worst, _largest(terms.mean(0) / (terms.std(0) / math.sqrt(n))))
     found = f"off by {worst:.1f} standard errors"
-    return Finding("draws follow the density", worst <= _ERRORS, "Stein's identity, to 5 standard errors", found)
+    return ClaimFound("draws follow the density", worst <= _ERRORS, "Stein's identity, to 5 standard errors", found)
 
 
-def density_is_one(dataset: Dataset) -> Finding | None:
+def density_is_one(dataset: Dataset) -> ClaimFound | None:
     """The trapezoidal rule on a lattice as wide as the law, spacing 0.6 sigma."""
     if not dataset.exact or dataset.dim >= _SMALL:
         return None
@@ -169,7 +169,7 @@ def density_is_one(dataset: Dataset) -> Finding | None:
     return within("the density is one", "its integral", abs(float(p.sum()) * (reach / steps) ** dataset.dim - 1), 1e-6)
 
 
-def batch_may_grow(dataset: Dataset) -> Finding | None:
+def batch_may_grow(dataset: Dataset) -> ClaimFound | None:
     """A point's numbers are the same to the last bit whatever points are beside it."""
     if not dataset.exact:
         return None
@@ -186,7 +186,7 @@ def batch_may_grow(dataset: Dataset) -> Finding | None:
 # --- modes and labels -----------------------------------------------------------------------------
 
 
-def modes(dataset: Dataset) -> Finding | None:
+def modes(dataset: Dataset) -> ClaimFound | None:
     """As many draws in each as stated, within five standard errors."""
     if dataset.mode_weights is None:
         return None
@@ -194,26 +194,26 @@ def modes(dataset: Dataset) -> Finding | None:
     return _shares("modes", dataset.mode_weights, dataset.mode_of(x))
 
 
-def labels(dataset: Dataset) -> Finding | None:
+def labels(dataset: Dataset) -> ClaimFound | None:
     """The draws of `sample`, with each label as often as stated."""
     if dataset.classes == 0:
         return None
     n = 2000
     x, given = dataset.sample_labelled(n, stream("checks", "labels"))
     if not torch.equal(x, dataset.sample(n, stream("checks", "labels"))):
-        return Finding("labels", False, "the draws of sample", "others")
+        return ClaimFound("labels", False, "the draws of sample", "others")
     if not bool(((given >= 0) & (given < dataset.classes)).all()):
-        return Finding("labels", False, f"0 to {dataset.classes - 1}", f"{int(given.min())} to {int(given.max())}")
+        return ClaimFound("labels", False, f"0 to {dataset.classes - 1}", f"{int(given.min())} to {int(given.max())}")
     return None if dataset.class_weights is None else _shares("labels", dataset.class_weights, given)
 
 
-def _shares(claim: str, weights: tuple[float, ...], found: Tensor) -> Finding:
+def _shares(claim: str, weights: tuple[float, ...], found: Tensor) -> ClaimFound:
     n, stated = len(found), torch.tensor(weights, dtype=torch.float64)
     share = torch.bincount(found, minlength=len(weights)).double() / n
     error = (stated * (1 - stated) / n).sqrt().clamp(min=1e-12)
     worst = float(((share - stated).abs() / error).max()) if len(share) == len(stated) else math.inf
     holds = worst <= _ERRORS and abs(sum(weights) - 1) < 1e-9
-    return Finding(claim, holds, "the stated weights", f"off by {worst:.1f} standard errors")
+    return ClaimFound(claim, holds, "the stated weights", f"off by {worst:.1f} standard errors")
 
 
 # --- terms ----------------------------------------------------------------------------------------

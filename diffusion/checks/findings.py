@@ -12,7 +12,7 @@ _NAMED = 3  # of what fails, so many are named
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimFound:
     """One claim of a component, held against what it does.
 
     Args:
@@ -28,11 +28,11 @@ class Finding:
     found: str
 
 
-Check = Callable[[C], Finding | None]
+Check = Callable[[C], ClaimFound | None]
 """A claim looked at; None where a component makes no such claim."""
 
 
-def findings_of(component: C, checks: Iterable[tuple[str, Check[C]]]) -> Iterator[Finding]:
+def findings_of(component: C, checks: Iterable[tuple[str, Check[C]]]) -> Iterator[ClaimFound]:
     """What each of the checks says of a component, in their order; a check that ends in an error is
     a claim that fails.
 
@@ -44,17 +44,17 @@ def findings_of(component: C, checks: Iterable[tuple[str, Check[C]]]) -> Iterato
         try:
             found = check(component)
         except Exception as error:  # noqa: BLE001 - whatever somebody's own code raises is what was found
-            found = Finding(claim, False, "an answer", f"{type(error).__name__}: {error}")
+            found = ClaimFound(claim, False, "an answer", f"{type(error).__name__}: {error}")
         if found is not None:
             yield found
 
 
-def none_of(claim: str, expected: str, bad: Sequence[str]) -> Finding:
+def none_of(claim: str, expected: str, bad: Sequence[str]) -> ClaimFound:
     """A claim that holds if nothing was found against it."""
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return Finding(claim, not bad, expected, "; ".join(bad[:_NAMED]) + more if bad else "so it is")
+    return ClaimFound(claim, not bad, expected, "; ".join(bad[:_NAMED]) + more if bad else "so it is")
 
 
-def within(claim: str, expected: str, error: float, allowed: float) -> Finding:
+def within(claim: str, expected: str, error: float, allowed: float) -> ClaimFound:
     """A claim that holds if an error is small enough; one that is NaN is not."""
-    return Finding(claim, error <= allowed, f"{expected}, to {allowed:.1g}", f"off by {error:.2g}")
+    return ClaimFound(claim, error <= allowed, f"{expected}, to {allowed:.1g}", f"off by {error:.2g}")

@@ -99,7 +99,7 @@ class Rough:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class NormalMixture:
     """Denoiser and distribution function of data that are a mixture of normal laws."""
 
     weights: tuple[float, ...]
@@ -131,12 +131,12 @@ class Mixture:
         return torch.stack([w * torch.special.ndtr((x - m) / total) for w, m, total, _ in parts]).sum(0)
 
 
-def gaussian(mean: float = 0.0, std: float = 1.0) -> Mixture:
+def gaussian(mean: float = 0.0, std: float = 1.0) -> NormalMixture:
     """A normal law."""
-    return Mixture((1.0,), (mean,), (std,))
+    return NormalMixture((1.0,), (mean,), (std,))
 
 
-BIMODAL = Mixture((0.3, 0.7), (-1.0, 1.0), (0.5, 0.4))
+BIMODAL = NormalMixture((0.3, 0.7), (-1.0, 1.0), (0.5, 0.4))
 
 
 def marginal(level: Level, mean: float, std: float) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from diffusion.checks.findings import Finding, findings_of, none_of
+from diffusion.checks.findings import ClaimFound, findings_of, none_of
 from diffusion.datasets import Dataset, datasets
 from diffusion.datasets.classes import given_labels
 from diffusion.errors import WrongValue
@@ -23,15 +23,15 @@ _N, _REPEATS = 100, 40
 _SPREADS, _LEADING = 5.0, 0.03  # standard errors; a floor may be the leading term in n
 
 
-def check_metric(metric: BaseMetric) -> Iterator[Finding]:
+def check_metric(metric: BaseMetric) -> Iterator[ClaimFound]:
     """Each claim of a metric, held against what it does on the first registered data set that it
     serves.
     """
     target = next((one for one in _targets() if metric.refuses(one) is None), None)
     if target is None:
-        yield Finding("serves a registered data set", False, "at least one", "none")
+        yield ClaimFound("serves a registered data set", False, "at least one", "none")
         return
-    checks: Sequence[tuple[str, Callable[[BaseMetric], Finding | None]]] = ()
+    checks: Sequence[tuple[str, Callable[[BaseMetric], ClaimFound | None]]] = ()
     if isinstance(metric, Metric):
         of_samples = metric
         checks = (
@@ -49,7 +49,7 @@ def check_metric(metric: BaseMetric) -> Iterator[Finding]:
     yield from findings_of(metric, checks)
 
 
-def floor_is_the_mean(metric: Metric, target: Dataset) -> Finding:
+def floor_is_the_mean(metric: Metric, target: Dataset) -> ClaimFound:
     """Of a hundred perfect samples, measured forty times."""
     generator = stream("checks", "floor")
     values = torch.tensor(
@@ -61,10 +61,10 @@ def floor_is_the_mean(metric: Metric, target: Dataset) -> Finding:
         variance += 1 / metric._repeats(target, metric._used(target, _N))  # noqa: SLF001
     allowed = _SPREADS * float(values.std()) * math.sqrt(variance) + _LEADING * abs(floor) + 1e-14
     holds = abs(mean - floor) <= allowed
-    return Finding("floor", holds, f"{mean:.4g}, the mean of perfect samples", f"{floor:.4g} on {target.label()}")
+    return ClaimFound("floor", holds, f"{mean:.4g}, the mean of perfect samples", f"{floor:.4g} on {target.label()}")
 
 
-def repeats(metric: Metric, target: Dataset) -> Finding:
+def repeats(metric: Metric, target: Dataset) -> ClaimFound:
     """The same samples have the same number, and so has their floor, whatever the global generator."""
     x = target.sample(_N, stream("checks", "repeat"))
     kept = x.clone()
@@ -75,13 +75,13 @@ def repeats(metric: Metric, target: Dataset) -> Finding:
     return none_of("the same again", "the same numbers, finite", bad)
 
 
-def wrong_samples_are_worse(metric: Metric, target: Dataset) -> Finding:
+def wrong_samples_are_worse(metric: Metric, target: Dataset) -> ClaimFound:
     """Half of them far away, and a number that is still finite."""
     x = target.sample(_N, stream("checks", "wrong"))
     x[::2] += 1e4 * max(target.std, 1.0)
     value, floor = metric.evaluate(x, target), metric.floor(target, _N)
     worse = value < floor if metric.higher_is_better else value > floor
-    return Finding(
+    return ClaimFound(
         "wrong samples",
         worse and math.isfinite(value),
         f"{'below' if metric.higher_is_better else 'above'} the floor {floor:.3g}",
@@ -89,27 +89,27 @@ def wrong_samples_are_worse(metric: Metric, target: Dataset) -> Finding:
     )
 
 
-def refuses_nan(metric: Metric, target: Dataset) -> Finding:
+def refuses_nan(metric: Metric, target: Dataset) -> ClaimFound:
     """Samples that are no numbers have no distance."""
     x = target.sample(3, stream("checks", "nan"))
     x[1] = math.nan
     try:
         found = f"{metric.evaluate(x, target):g}"
     except WrongValue:
-        return Finding("NaN is refused", True, "WrongValue", "so it is")
-    return Finding("NaN is refused", False, "WrongValue", found)
+        return ClaimFound("NaN is refused", True, "WrongValue", "so it is")
+    return ClaimFound("NaN is refused", False, "WrongValue", found)
 
 
-def finite_of_the_ideal_model(metric: ModelMetric, target: Dataset) -> Finding:
+def finite_of_the_ideal_model(metric: ModelMetric, target: Dataset) -> ClaimFound:
     """The ideal model can be measured, and has a floor."""
     schedule = DDPMLinear()
     value = metric.evaluate(ExactDenoiser([target]), target, schedule)
     floor = metric.floor(target, schedule)
     holds = math.isfinite(value) and not math.isinf(floor)
-    return Finding("of the ideal model", holds, f"a finite number, floor {floor:.3g}", f"{value:.4g}")
+    return ClaimFound("of the ideal model", holds, f"a finite number, floor {floor:.3g}", f"{value:.4g}")
 
 
-def pairs(metric: PairedMetric, target: Dataset) -> Finding:
+def pairs(metric: PairedMetric, target: Dataset) -> ClaimFound:
     """The originals themselves are best, and what is not known has no floor."""
     clean = target.sample(_N, stream("checks", "pairs"))
     same, moved = (metric.evaluate(clean + by, clean) for by in (0.0, 0.5))

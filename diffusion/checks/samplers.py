@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion.checks.findings import Finding, findings_of, none_of
+from diffusion.checks.findings import ClaimFound, findings_of, none_of
 from diffusion.checks.known import (
     BIMODAL,
     SCHEDULES,
@@ -48,10 +48,10 @@ _COUNTED = (1, 2, 3, 10)
 _ADAPTIVE_STEPS, _ADAPTIVE_ERROR = 5, 1e-2
 
 
-def check_sampler(sampler: Sampler) -> Iterator[Finding]:
+def check_sampler(sampler: Sampler) -> Iterator[ClaimFound]:
     """Each claim of a sampler, held against what it does."""
     if not served(sampler):
-        yield Finding("serves a registered schedule", False, "at least one", f"none: {_reasons(sampler)}")
+        yield ClaimFound("serves a registered schedule", False, "at least one", f"none: {_reasons(sampler)}")
         return
     yield from findings_of(
         sampler,
@@ -73,7 +73,8 @@ def check_sampler(sampler: Sampler) -> Iterator[Finding]:
 
 
 def measured_on_a_normal_law(sampler: Sampler, every: int = 1) -> dict[str, float]:
-    """The order on each schedule that a sampler serves, or on every so many of them, for data N(0.7, 0.25).
+    """The order on each schedule that a sampler serves, or on every so many of them, for data
+    N(0.7, 0.25).
 
     Of a deterministic sampler that of the largest error of nine trajectories; of a stochastic one
     the weak order, that of mean and standard deviation, which are exact numbers.
@@ -97,7 +98,7 @@ def measured_on_a_mixture(sampler: Sampler, every: int = 1) -> dict[str, float]:
     return _orders(chosen, errors)
 
 
-def order_on_a_normal_law(sampler: Sampler) -> Finding | None:
+def order_on_a_normal_law(sampler: Sampler) -> ClaimFound | None:
     """Whether the least order on any schedule is the declared one; symmetric cases may do better."""
     if not _of_the_flow(sampler):
         return None
@@ -109,7 +110,7 @@ def order_on_a_normal_law(sampler: Sampler) -> Finding | None:
     )
 
 
-def order_on_a_mixture(sampler: Sampler) -> Finding | None:
+def order_on_a_mixture(sampler: Sampler) -> ClaimFound | None:
     """The same on a mixture, where nothing is linear; of a deterministic sampler."""
     if not _of_the_flow(sampler) or sampler.adaptive or sampler.stochastic:
         return None
@@ -132,7 +133,7 @@ def _error_on_a_normal_law(sampler: Sampler, levels: list[Level]) -> Tensor:
     return (_end(sampler, model, start, levels) - end).abs().amax((1, 2))
 
 
-def _adaptive_error(sampler: Sampler) -> Finding:
+def _adaptive_error(sampler: Sampler) -> ClaimFound:
     """A sampler that chooses its own steps has an accuracy of its own: it must be near the flow."""
     errors = {}
     for schedule in served(sampler)[::5]:
@@ -140,12 +141,12 @@ def _adaptive_error(sampler: Sampler) -> Finding:
         errors[schedule.label()] = float(_error_on_a_normal_law(sampler, levels).max())
     worst = max(errors, key=errors.__getitem__)
     holds = errors[worst] < _ADAPTIVE_ERROR
-    return Finding("follows the flow", holds, f"error < {_ADAPTIVE_ERROR:g}", f"{errors[worst]:.2g} on {worst}")
+    return ClaimFound("follows the flow", holds, f"error < {_ADAPTIVE_ERROR:g}", f"{errors[worst]:.2g} on {worst}")
 
 
 def _every(sampler: Sampler) -> int:
-    """A third of the schedules is enough where each step looks up levels of its own, which is slow."""
-    return 3 if sampler.between_levels else 1
+    """A quarter of the schedules will do where each step looks up levels of its own, slowly."""
+    return 4 if sampler.between_levels else 1
 
 
 def _tolerance(sampler: Sampler) -> float:
@@ -158,11 +159,11 @@ def _orders(chosen: Sequence[Schedule], errors: Sequence[Tensor]) -> dict[str, f
     return {schedule.label(): slope(STEPS, row) for schedule, row in zip(chosen, table, strict=True)}
 
 
-def _order(claim: str, sampler: Sampler, measured: dict[str, float], tolerance: float) -> Finding:
+def _order(claim: str, sampler: Sampler, measured: dict[str, float], tolerance: float) -> ClaimFound:
     declared = float(sampler.order or 0)
     least = min(measured, key=measured.__getitem__)
     holds = abs(measured[least] - declared) < tolerance  # false where it is NaN
-    return Finding(
+    return ClaimFound(
         claim,
         holds,
         f"{declared:g}",
@@ -193,7 +194,7 @@ def servable(sampler: Sampler, steps: int) -> tuple[tuple[Schedule, Grid], ...]:
     return tuple(pair for pair in able if pair[1].registered_name == pair[0].own_grid)[::8]
 
 
-def finite_in_few_steps(sampler: Sampler) -> Finding:
+def finite_in_few_steps(sampler: Sampler) -> ClaimFound:
     """No infinity and no NaN, with an exact model and with a rough one."""
     bad = []
     models = (True, False) if sampler.needs in (Denoiser, DensityModel) else (True,)
@@ -215,7 +216,7 @@ def finite_in_few_steps(sampler: Sampler) -> Finding:
     return none_of("finite in 1, 2 and 3 steps", "on every schedule and grid", bad)
 
 
-def evaluations(sampler: Sampler) -> Finding:
+def evaluations(sampler: Sampler) -> ClaimFound:
     """As many as declared; of a sampler that chooses its own steps, within a factor of five."""
     chosen = _stack(sampler)
     bad = []
@@ -229,7 +230,7 @@ def evaluations(sampler: Sampler) -> Finding:
     return none_of("evaluations", "as declared", bad)
 
 
-def noise(sampler: Sampler) -> Finding:
+def noise(sampler: Sampler) -> ClaimFound:
     """Drawn if and only if the sampler calls itself stochastic, and from the streams that it is
     given.
     """
@@ -247,7 +248,7 @@ def noise(sampler: Sampler) -> Finding:
     return none_of("noise", "drawn from its streams" if sampler.stochastic else "none is drawn", bad)
 
 
-def one_state_a_step(sampler: Sampler) -> Finding:
+def one_state_a_step(sampler: Sampler) -> ClaimFound:
     """As many states as steps, each of the shape of the start, which is left as it was."""
     chosen = _stack(sampler)
     steps = _steps(chosen, 5)
@@ -260,7 +261,7 @@ def one_state_a_step(sampler: Sampler) -> Finding:
     return none_of("states", f"one a step, float64 {list(x.shape)}", bad)
 
 
-def levels_asked(sampler: Sampler) -> Finding | None:
+def levels_asked(sampler: Sampler) -> ClaimFound | None:
     """Between the levels of a grid only a sampler that says so asks."""
     if sampler.between_levels:
         return None
@@ -283,7 +284,7 @@ def levels_asked(sampler: Sampler) -> Finding | None:
     return none_of("levels", "the grid's alone (or between_levels = True)", [f"others on {name}" for name in bad])
 
 
-def batch_may_grow(sampler: Sampler) -> Finding:
+def batch_may_grow(sampler: Sampler) -> ClaimFound:
     """A sample is the same to the last bit whatever samples are beside it."""
     chosen = _stack(sampler)[: 1 if sampler.adaptive else None]
     levels = own_stack(chosen, _steps(chosen, 4))
@@ -306,7 +307,7 @@ def batch_may_grow(sampler: Sampler) -> Finding:
     return none_of("the batch may grow", "the same numbers", bad)
 
 
-def members_may_join(sampler: Sampler) -> Finding:
+def members_may_join(sampler: Sampler) -> ClaimFound:
     """A member of a stack is the same to the last bit whatever members are beside it: one alone,
     and every second one of the stack.
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from diffusion.checks.findings import Finding, findings_of, none_of, within
+from diffusion.checks.findings import ClaimFound, findings_of, none_of, within
 from diffusion.checks.known import SCHEDULES
 from diffusion.schedules import Chain, Schedule
 from diffusion.schedules.grids import Grid
@@ -19,7 +19,7 @@ _STEPS = (1, 2, 3, 10)
 _DIFFERENCES = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 
 
-def check_schedule(schedule: Schedule) -> Iterator[Finding]:
+def check_schedule(schedule: Schedule) -> Iterator[ClaimFound]:
     """Each claim of a schedule, held against what it does."""
     yield from findings_of(
         schedule,
@@ -35,10 +35,10 @@ def check_schedule(schedule: Schedule) -> Iterator[Finding]:
     )
 
 
-def check_grid(grid: Grid) -> Iterator[Finding]:
+def check_grid(grid: Grid) -> Iterator[ClaimFound]:
     """Each claim of a grid, held against what it does on the schedules that it serves."""
     if all(grid.refuses(schedule) for schedule in SCHEDULES):
-        yield Finding("serves a registered schedule", False, "at least one", f"none: {grid.refuses(SCHEDULES[0])}")
+        yield ClaimFound("serves a registered schedule", False, "at least one", f"none: {grid.refuses(SCHEDULES[0])}")
         return
     yield from findings_of(grid, (("levels", falling_levels), ("from the start noise", from_the_start)))
 
@@ -46,16 +46,16 @@ def check_grid(grid: Grid) -> Iterator[Finding]:
 # --- schedules ------------------------------------------------------------------------------------
 
 
-def no_noise_at_zero(schedule: Schedule) -> Finding:
+def no_noise_at_zero(schedule: Schedule) -> ClaimFound:
     """The data at time 0, and an order of the two ends."""
     zero = torch.zeros(1, dtype=torch.float64)
     alpha, sigma = float(schedule.alpha(zero)), float(schedule.sigma(zero))
     holds = abs(alpha - 1) <= 1e-12 and sigma == 0 and 0 < schedule.t_min < schedule.t_max < math.inf
     found = f"alpha = {alpha:.15g}, sigma = {sigma:.3g}, {schedule.t_min:g}, {schedule.t_max:g}"
-    return Finding("no noise at time 0", holds, "alpha = 1, sigma = 0, 0 < t_min < t_max", found)
+    return ClaimFound("no noise at time 0", holds, "alpha = 1, sigma = 0, 0 < t_min < t_max", found)
 
 
-def finite(schedule: Schedule) -> Finding:
+def finite(schedule: Schedule) -> ClaimFound:
     """Numbers in float64 of the shape of the times, from t_min to t_max."""
     t = torch.linspace(schedule.t_min, schedule.t_max, 12, dtype=torch.float64).reshape(3, 4)
     bad = []
@@ -68,7 +68,7 @@ def finite(schedule: Schedule) -> Finding:
     return none_of("finite", "float64 of the shape of the times", bad)
 
 
-def rises(schedule: Schedule) -> Finding:
+def rises(schedule: Schedule) -> ClaimFound:
     """The noise-to-signal ratio is sigma / alpha, and rises strictly."""
     t = _times(schedule, 300)
     nsr = schedule.nsr(t)
@@ -79,7 +79,7 @@ def rises(schedule: Schedule) -> Finding:
     return none_of("more noise with time", "sigma / alpha rises", bad)
 
 
-def derivative(schedule: Schedule, part: str) -> Finding:
+def derivative(schedule: Schedule, part: str) -> ClaimFound:
     """The stated derivative against differences of the eighth order, relative to the amplitude."""
     t = torch.logspace(math.log10(schedule.t_min), math.log10(0.98 * schedule.t_max), 40, dtype=torch.float64)
     if isinstance(schedule, Chain):
@@ -90,7 +90,7 @@ def derivative(schedule: Schedule, part: str) -> Finding:
     return within(f"derivative of {part}", f"{part}_dot", worst, 1e-8)
 
 
-def inverse(schedule: Schedule) -> Finding:
+def inverse(schedule: Schedule) -> ClaimFound:
     """The time of a ratio is the time that had it, as far as its last digits tell."""
     t = _times(schedule, 200)
     nsr = schedule.nsr(t)
@@ -99,13 +99,13 @@ def inverse(schedule: Schedule) -> Finding:
     return within("inverse", "time_of(nsr(t)) = t", error, 1e-9)
 
 
-def preserves_variance(schedule: Schedule) -> Finding:
+def preserves_variance(schedule: Schedule) -> ClaimFound:
     """alpha^2 + sigma^2 = 1 if and only if it says so."""
     t = torch.linspace(schedule.t_min, schedule.t_max, 100, dtype=torch.float64)
     off = float((schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 - 1).abs().max())
     holds = (off <= 1e-12) is bool(schedule.variance_preserving)
     expected = "alpha^2 + sigma^2 = 1" if schedule.variance_preserving else "not (variance_preserving = False)"
-    return Finding("variance preserving", holds, expected, f"alpha^2 + sigma^2 off 1 by {off:.2g}")
+    return ClaimFound("variance preserving", holds, expected, f"alpha^2 + sigma^2 off 1 by {off:.2g}")
 
 
 def _times(schedule: Schedule, count: int) -> Tensor:
@@ -130,7 +130,7 @@ def _slope(function: Callable[[Tensor], Tensor], t: Tensor, last: float) -> Tens
 # --- grids ----------------------------------------------------------------------------------------
 
 
-def falling_levels(grid: Grid) -> Finding:
+def falling_levels(grid: Grid) -> ClaimFound:
     """N steps are N + 1 falling times that end at 0."""
     bad = []
     for schedule, steps in _served(grid):
@@ -140,7 +140,7 @@ def falling_levels(grid: Grid) -> Finding:
     return none_of("levels", "N + 1 falling times, the last 0", bad)
 
 
-def from_the_start(grid: Grid) -> Finding:
+def from_the_start(grid: Grid) -> ClaimFound:
     """No level is noisier than the start noise, and a discrete schedule is asked at its own levels."""
     bad = []
     for schedule, steps in _served(grid):

@@ -30,8 +30,8 @@ type.
 
 
 def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.device) -> Models:
-    """The models, on a device, of cells that are all exact, all of one given network, or all networks of one shape with
-    safetensors files by cell id.
+    """The models, on a device, of cells that are all exact, all of one given network, or all
+    networks of one shape with safetensors files by cell id.
     """
     given = cells[0].formulation
     if isinstance(given, Given):

@@ -18,7 +18,7 @@ from diffusion.checks.known import (
     Affine,
     Drawn,
     Known,
-    Mixture,
+    NormalMixture,
     Recorded,
     Rough,
     Smooth,
@@ -69,7 +69,7 @@ __all__ = [
     "Affine",
     "Drawn",
     "Known",
-    "Mixture",
+    "NormalMixture",
     "Recorded",
     "Rough",
     "Smooth",
@@ -143,7 +143,7 @@ uniform = Known(Uniform())
 rough = Rough()
 
 
-def drawn_from(mixture: Mixture, n: int, *name: object) -> Tensor:
+def drawn_from(mixture: NormalMixture, n: int, *name: object) -> Tensor:
     """Reproducible draws ``[n]``."""
     generator = stream("test-samplers", "mixture", *name)
     which = torch.multinomial(
