@@ -85,13 +85,13 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
         cmap="cividis",
         vmin=-3,
         vmax=-0.5,
-        s=0.9 * style.line**2,
+        s=1.6 * style.line**2,
         linewidths=0,
         depthshade=False,
         rasterized=True,
     )
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-2.2 * r, 2.2 * r))
-    ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.75)
+    ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.35)
     ax.set_axis_off()
     bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.7, aspect=30, pad=0.0)
     bar.set_ticks([-3, -2, -1], labels=["0.001", "0.01", "0.1"])
