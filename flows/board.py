@@ -35,10 +35,12 @@ class Total:
     work: float = 0.0  # planned seconds that are done
     cells: int = 0
     points: int = 0
+    doing: str = ""
 
     def __add__(self, later: Total) -> Total:
         parts = ("heard", "running", "work", "cells", "points")
-        return replace(self, **{name: getattr(self, name) + getattr(later, name) for name in parts})
+        sums = {name: getattr(self, name) + getattr(later, name) for name in parts}
+        return replace(self, **sums, doing=later.doing or self.doing)
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,21 @@ class Board:
         self._begun[run] = time.monotonic()
         self._totals[run] = Total(whole=True)
 
-    def add(self, run: Run, seconds: float, cells: int, points: int) -> None:
-        """A worker has done some planned seconds, cells and points of the task run."""
+    def add(self, run: Run, seconds: float, cells: int, points: int, doing: str = "") -> None:
+        """A worker has done some planned seconds, cells and points of the task run, and says what it
+        does.
+        """
         now = time.monotonic()
         total = self._totals.get(run, Total(whole=False))
         heard = now - self._begun.setdefault(run, now)
         self._totals[run] = Total(
-            total.whole, heard, heard, total.work + seconds, total.cells + cells, total.points + points
+            total.whole,
+            heard,
+            heard,
+            total.work + seconds,
+            total.cells + cells,
+            total.points + points,
+            doing or total.doing,
         )
 
     def read(self) -> Reading:
@@ -94,9 +104,9 @@ class BoardReporter:
         with suppress(RayError):
             self._board.begin.remote(self._run)
 
-    def __call__(self, seconds: float, cells: int, points: int) -> None:
+    def __call__(self, seconds: float, cells: int, points: int, doing: str = "", /) -> None:
         with suppress(RayError):
-            self._board.add.remote(self._run, seconds, cells, points)
+            self._board.add.remote(self._run, seconds, cells, points, doing)
 
 
 class SharedBoard:
@@ -156,7 +166,7 @@ class SharedBoard:
             sum(total.points for total in totals.values()),
             min(work / self._all, 1.0),
             tuple(
-                Running(self._names.get(run, ""), self._fraction(run, total), total.running)
+                Running(self._names.get(run, ""), self._fraction(run, total), total.running, total.doing)
                 for run, total in totals.items()
                 if run not in self._ended
             ),

@@ -43,6 +43,7 @@ class Running:
     name: str  # its stage and its shard
     fraction: float  # of its planned work
     seconds: float  # since it was taken up
+    doing: str = ""  # its step and loss, or its sampler, and the device
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,8 @@ class Committer:
             try:
                 return transaction()
             except StoreUnavailable as error:
-                lasting = type(error) is not StoreUnavailable  # locked, moved, damaged, missing
-                if lasting or not self._store.distant or time.monotonic() - began > AWAY_SECONDS:
+                waits = error.may_pass and self._store.distant
+                if not waits or time.monotonic() - began > AWAY_SECONDS:
                     raise
                 if not told:
                     self._emit(Hindered(f"{error}; the commit is tried again for {AWAY_SECONDS / 60:g} minutes"))

@@ -53,7 +53,7 @@ class LiveFile:
     def _write(self) -> None:
         self._written = time.monotonic()
         progress = self._progress
-        running = tuple((run.name, run.fraction) for run in progress.running)
+        running = tuple((run.name, run.fraction, run.doing) for run in progress.running)
         tell(
             self._token,
             Live(

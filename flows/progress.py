@@ -136,7 +136,13 @@ class Display:
         for line, run in zip(self._lines, event.running, strict=True):
             name = run.name if len(run.name) <= _NAME else run.name[: _NAME - 1] + "…"
             text = "  " + name.replace("[", r"\[")
-            self._bar.update(line, completed=run.fraction, description=text, elapsed=clock(run.seconds))
+            self._bar.update(
+                line,
+                completed=run.fraction,
+                description=text,
+                elapsed=clock(run.seconds),
+                left=run.doing.replace("[", r"\["),
+            )
 
     def _take_up(self, number: int, points: Sequence[PointAnswer]) -> None:
         if self._rows is not None:

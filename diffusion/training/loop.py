@@ -45,14 +45,15 @@ def train(
     members: Sequence[Member],
     data: Sequence[Tensor],
     settings: Training,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int, Tensor], None] = lambda _, __: None,
     device: torch.device = HOST,
 ) -> TrainedStack:
     """Train all members together; ``data[m]`` is member m's training set ``[n, dim]`` float64.
 
-    `progress` is called with the number of finished steps, about `LOSS_BINS` times. A member whose
-    loss is not finite, or ends ten times above that of a network that answers zero, is reported in
-    `TrainedStack.errors`; the others are unharmed.
+    `progress` is called about `LOSS_BINS` times, with the number of finished steps and the mean loss
+    of each member since the last call `[members]`, on the device (to read it is to wait for it). A
+    member whose loss is not finite, or ends ten times above that of a network that answers zero, is
+    reported in `TrainedStack.errors`; the others are unharmed.
 
     Everything random is drawn on the host, whatever the `device` on which the networks are trained
     and stay.
@@ -71,7 +72,7 @@ def train(
     found = []
     for first, end in itertools.pairwise(edges):
         found.append(torch.cat([part.advance(first, end) for part in parts]))
-        progress(end)
+        progress(end, found[-1])
     losses = torch.stack(found, 1).to(HOST)
     zero_loss = torch.cat([part.zero_loss for part in parts]).to(HOST)
     return TrainedStack(

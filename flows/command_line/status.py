@@ -63,7 +63,7 @@ def _document(found: Status) -> dict[str, Any]:
 
 
 def _run(live: Live) -> dict[str, Any]:
-    running = [{"task": name, "fraction": round(part, 3)} for name, part in live.running]
+    running = [{"task": name, "fraction": round(part, 3), "doing": doing} for name, part, doing in live.running]
     return {**asdict(live), "running": running}
 
 
@@ -97,5 +97,5 @@ def _print_run(live: Live, console: Console) -> None:
         f"{live.points_done} of {live.points} points{failed}{left}",
         markup=False,
     )
-    for name, part in live.running:
-        console.print(f"  {name}: {100 * part:.0f} %", markup=False)
+    for name, part, doing in live.running:
+        console.print(f"  {name}: {100 * part:.0f} %{f' ({doing})' if doing else ''}", markup=False)

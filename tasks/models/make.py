@@ -92,7 +92,7 @@ def train(
     cell = _possible(Cell(own, chosen, on, _whole(seed), training))
     for line in end_warnings([(own, on)]):
         warnings.warn(line, stacklevel=2)
-    stack = train_together([member_of(cell)], [_data(cell)], training, progress, place)
+    stack = train_together([member_of(cell)], [_data(cell)], training, lambda step, _: progress(step), place)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])
     return trained_model(cell, stack)

@@ -32,7 +32,7 @@ class Live:
     points: int  # to compute in this run
     points_done: int
     points_failed: int
-    running: tuple[tuple[str, float], ...]  # each task run, and which part of its work is done
+    running: tuple[tuple[str, float, str], ...]  # each task run, which part of its work is done, and what it does
     seconds_left: float | None  # None before anything was measured
     time: float  # when this was written, in seconds since 1970
 
@@ -53,7 +53,7 @@ def told(token: str) -> Live | None:
         return None
     try:
         found = json.loads(_path(token).read_text())
-        running = tuple((str(name), float(part)) for name, part in found.pop("running"))
+        running = tuple((str(name), float(part), str(doing)) for name, part, doing in found.pop("running"))
         return Live(running=running, **found)
     except (OSError, ValueError, TypeError, KeyError):
         return None

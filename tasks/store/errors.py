@@ -14,9 +14,15 @@ from diffusion.errors import DiffatlasError, Unavailable, WrongInput
 
 
 class StoreUnavailable(Unavailable):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    Attributes:
+        may_pass: whether nothing says that somebody has to mend something first: a server that does
+            not answer may do so again.
+    """
 
     kind = "store-unavailable"
+    may_pass = False
 
 
 class StoreMissing(StoreUnavailable):
@@ -79,7 +85,7 @@ _REMEDIES = (
     (("NoSuchBucket",), "make the bucket first"),
     (
         ("dispatch failure", "Connection refused", "timed out", "error sending request", "endpoint URL"),
-        "look whether the server answers",
+        (_SILENT := "look whether the server answers"),
     ),
 )
 _REPAIR = (
@@ -111,7 +117,9 @@ def _unavailable(uri: str, doing: str, error: BaseException, *, damaged: bool) -
     message, known = f"store {uri}: cannot {doing}: {in_brief(error)}", remedy(error)
     if damaged and known is None:
         return StoreDamaged(f"{message} ({_REPAIR})")
-    return StoreUnavailable(message if known is None else f"{message} ({known})")
+    found = StoreUnavailable(message if known is None else f"{message} ({known})")
+    found.may_pass = known in (None, _SILENT)
+    return found
 
 
 @contextlib.contextmanager

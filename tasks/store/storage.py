@@ -207,11 +207,11 @@ class Repository:
         try:
             return str(session.commit(message, metadata=dict(metadata)))
         except icechunk.ConflictError as error:
-            if (arrived := self._arrived(base, message, metadata)) is not None:
+            if (arrived := self.arrived(base, message, metadata)) is not None:
                 return arrived
             raise Conflict(str(error).splitlines()[0]) from error
 
-    def _arrived(self, base: str, message: str, metadata: Mapping[str, object]) -> str | None:
+    def arrived(self, base: str, message: str, metadata: Mapping[str, object]) -> str | None:
         """The id of a commit that was refused and is there all the same: a server took it, lost its
         answer, and refused when it was sent again.
         """

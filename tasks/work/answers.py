@@ -5,13 +5,22 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from diffusion.metrics import BaseMetric, Profile
 from tasks.plan import Cell, Point
 
-Progress = Callable[[float, int, int], None]
+
+class Progress(Protocol):
+    """Whoever follows the work: planned seconds, cells and points that were done since the last call,
+    and what is being done, for a person; empty if nothing new is to be said.
+    """
+
+    def __call__(self, seconds: float, cells: int, points: int, doing: str = "", /) -> object: ...
+
+
 """Told of work done since the last call: estimated seconds, cells trained, points answered."""
 
 Models = Callable[[Sequence[Cell]], object]

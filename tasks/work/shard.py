@@ -28,7 +28,7 @@ from tasks.work.stacks import Models, models_of, train_jobs
 TRAJECTORY_SAMPLES = 2000  # of a kept trajectory: enough for its histograms
 
 
-def _unheard(_seconds: float, _cells: int, _points: int) -> None:
+def _unheard(_seconds: float, _cells: int, _points: int, _doing: str = "") -> None:
     """Nobody follows the work."""
 
 
@@ -94,6 +94,8 @@ def sweep_parts(
     profiles: set[str] = set()
     told = 0
     for points in together(shard):
+        first = points[0]
+        progress(0.0, 0, 0, f"{first.labels['sampler']}, {first.steps} steps, on {place.type}")
         answers = _answered(points, models, requests, measurements, place)
         progress(sum(point.work() for point in points), 0, len(points))
         new = {cell: profile for cell, profile in measurements.profiles.items() if cell not in profiles}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save  # the bytes of its sibling for torch, in a quarter of the time
 from safetensors.torch import load
+from torch import Tensor
 
 from diffusion.devices import HOST
 from diffusion.formulations import Given, Trained
@@ -66,9 +67,11 @@ def _trained(given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place:
     seconds = sum(job.training_work() for job in jobs)
     done = 0
 
-    def tell(step: int) -> None:
+    def tell(step: int, losses: Tensor) -> None:
         nonlocal done
-        progress(seconds * (step - done) / settings.steps, 0, 0)
+        loss = f", loss {float(losses.mean()):.2g}" if place == HOST else ""  # elsewhere to look is to wait
+        doing = f"step {step} of {settings.steps}{loss}, on {place.type}"
+        progress(seconds * (step - done) / settings.steps, 0, 0, doing)
         if done < settings.steps / 2 <= step:
             failpoint("train.middle")
         done = step

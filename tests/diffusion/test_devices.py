@@ -265,7 +265,7 @@ def test_every_formulation_trains_every_network_that_serves_it_on_the_device(nam
         data = torch.cat([x, labels[:, None].double()], 1)
     taken: list[int] = []
     with pytest.raises(NotImplementedError, match="out of meta"):
-        train([member_of(formulation, law)] * 2, [data] * 2, settings, taken.append, META)
+        train([member_of(formulation, law)] * 2, [data] * 2, settings, lambda step, _: taken.append(step), META)
     assert taken == [1]
 
 
@@ -277,7 +277,13 @@ def test_every_kind_of_action_trains_and_is_followed_on_the_device(parameters: d
     settings = Training(steps=1, batch=4, width=4, depth=1, data=20)
     taken: list[int] = []
     with pytest.raises(NotImplementedError, match="out of meta"):
-        train([member_of(formulation, law)], [law.sample(20, stream("data"))], settings, taken.append, META)
+        train(
+            [member_of(formulation, law)],
+            [law.sample(20, stream("data"))],
+            settings,
+            lambda step, _: taken.append(step),
+            META,
+        )
     assert taken == [1]
     subjects, question = (
         [subject(formulation, law, formulation.own_schedule())],
@@ -290,7 +296,7 @@ def test_the_exact_trace_of_implicit_score_matching_is_found_on_the_device() -> 
     formulation, law = formulations.create("implicit-score-matching"), Gaussian(dim=2)
     settings = Training(steps=1, batch=4, width=4, depth=1, data=20)
     with pytest.raises(NotImplementedError, match="out of meta"):
-        train([member_of(formulation, law)], [law.sample(20, stream("data"))], settings, lambda _: None, META)
+        train([member_of(formulation, law)], [law.sample(20, stream("data"))], settings, device=META)
 
 
 def model_of(formulation: Formulation, law: Dataset, members: int = 2) -> Any:

@@ -154,6 +154,29 @@ def test_the_numbers_so_far_are_the_means_of_what_is_committed_and_the_latest_st
     assert rows.table(100, 0) is None
 
 
+def test_schedules_and_grids_are_not_pooled_and_are_named_where_there_are_several() -> None:
+    grids = [{"name": "heun", "grid": "uniform-t"}, "heun"]
+    spec = {**SPEC, "schedules": ["edm", "ve-geometric"], "samplers": grids, "steps": [3], "metrics": ["w1"]}
+    plan = make_plan(Study.from_spec(spec), {}, ())
+    rows = RowsSoFar(plan.study)
+    found: dict[tuple[str, ...], list[float]] = {}
+    for shard in plan.shards(1):
+        answers = swept(shard).points
+        rows.add(answers)
+        for answer in answers:
+            key = tuple(str(answer.point.labels[axis]) for axis in ("formulation", "schedule", "grid"))
+            found.setdefault(key, []).append(answer.metrics["w1"])
+    assert len({grid for _, schedule, grid in found if schedule == "edm"}) == 2
+    lines = shown(rows.table(100, 20)).splitlines()[3:]
+    assert len(lines) == len(found)
+    for (formulation, schedule, grid), values in found.items():
+        name = f"exact {schedule}" if formulation == "exact" else f"edm on {schedule}"
+        several = sum((formulation, schedule) == other[:2] for other in found) > 1
+        name = f"{name}, heun, {grid}" if several else f"{name}, heun "
+        (line,) = (line for line in lines if line.startswith(name))
+        assert line.split()[-1] == brief(sum(values) / len(values))
+
+
 def test_on_a_terminal_they_stand_below_the_bars_and_are_gone_at_the_end(
     plan: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,9 +187,11 @@ def test_on_a_terminal_they_stand_below_the_bars_and_are_gone_at_the_end(
     with Display() as display:
         display(Started(plan, shards, 2, ()))
         display(ShardSwept(0, shards[0], swept(shards[0])))
-        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0, 1.0),), None))
+        doing = "step 20 of 400, loss 0.31, on cpu"
+        display(Progressed(0.001, 0, 0, 1e-5, (Running("train uniform: edm", 0.0, 1.0, doing),), None))
         display._live.refresh()
         told = capsys.readouterr().err
+        assert doing in told
         assert "w1 so far, mean over seeds" in told
         display(Swept())
     assert "so far" not in capsys.readouterr().err.rpartition("\x1b[2K")[2]

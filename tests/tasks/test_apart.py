@@ -45,7 +45,7 @@ def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", OWN)
 
 
-def unheard(_seconds: float, _cells: int, _points: int) -> None:
+def unheard(_seconds: float, _cells: int, _points: int, _doing: str = "", /) -> None:
     pass
 
 
@@ -55,7 +55,11 @@ def test_only_the_points_that_end_their_process_have_failed_with_status_and_last
     healthy = shard.asking([point for point in shard.questions if "Exiting" not in str(point.labels["sampler"])])
     requests = Requests(study.metrics, True, frozenset())
     done: list[int] = []
-    answer = sweep_apart(shard, {}, requests, 600.0, lambda _s, _c, points: done.append(points), "cpu")
+
+    def heard(_seconds: float, _cells: int, points: int, _doing: str = "", /) -> None:
+        done.append(points)
+
+    answer = sweep_apart(shard, {}, requests, 600.0, heard, "cpu")
 
     errors = {(a.point.labels["schedule"], a.point.labels["sampler"]): a.error for a in answer.points if a.error}
     ended = errors.pop(("ddpm-linear", f"{OWN}:Exiting"))

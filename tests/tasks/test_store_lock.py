@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from icechunk import Session
 
 from tasks.results.stored import coordinate
-from tasks.store import Rows, Store, StoreLocked, StoreMoved, lock, read_points
+from tasks.store import Rows, Store, StoreLocked, StoreMoved, StoreUnavailable, lock, read_points
 from tasks.store.holder import Holder
 from tests.tasks.store_kit import held_by_another_process, point, python
 
@@ -156,6 +157,29 @@ def test_somebody_who_wrote_without_the_lock_is_noticed_before_anything_is_overw
         with pytest.raises(StoreMoved, match=r"somebody else has committed.*nothing is lost"):
             coordinator.commit(Rows(points=[point(1)]), "too late", {})
     assert Store.open(uri).history()[0]["message"] == "theirs"
+
+
+def test_a_commit_of_which_nobody_heard_is_recognised_when_it_is_tried_again(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a server that took it and fell silent."""
+    with Store.open(uri).coordinate() as coordinator:
+        real = coordinator._repository.commit
+
+        def unheard(session: Session, message: str, metadata: dict[str, object]) -> str:
+            real(session, message, metadata)
+            raise OSError("timed out")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(coordinator._repository, "commit", unheard)
+            with pytest.raises(StoreUnavailable, match="look whether the server answers"):
+                coordinator.commit(Rows(points=[point(0)]), "mine", {"try": "any"})
+        made = coordinator.commit(Rows(points=[point(0)]), "mine", {"try": "any"})
+        coordinator.commit(Rows(points=[point(1)]), "the next", {})
+    store = Store.open(uri)
+    assert [entry["message"] for entry in store.history()][:2] == ["the next", "mine"]
+    assert store.history()[1]["snapshot"] == made
+    assert len(read_points(store.group())["point_id"]) == 2
 
 
 def test_two_that_create_a_store_at_once_make_one(tmp_path: Path) -> None:
