@@ -12,12 +12,18 @@ not read what is named there. So a module is imported only if one of these says 
 - the name was typed by the person who started this process (`typed`), and the module lies in the
   folder where they work or beside the study that they typed.
 
-What travels to workers are objects, made where the permission is known.
+To call a function only because a name leads to it takes more (`why_not_call`): that its module is
+ours or imported already is no permission then.
+
+What was typed is found where it lies: its folder joins Python's path, behind all that is installed,
+once a name leads there and nowhere else. What travels to workers are objects, made where the
+permission is known; processes that this one starts are told of the folders (`FOLDERS`).
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -32,8 +38,11 @@ from typing import Any
 from diffusion.errors import WrongValue
 
 VARIABLE = "DIFFATLAS_ALLOW_PLUGINS"
+FOLDERS = "DIFFATLAS_PLUGIN_FOLDERS"
+"""Set by this process for those that it starts: where typed modules were found."""
 GROUP = "diffatlas.plugins"
 _OURS = frozenset({"diffusion", "tasks"})
+_NOT_BESIDE = _OURS | {"flows", "deployments", "diffatlas"}  # who works in a checkout did not write these for a study
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 _folders: ContextVar[tuple[Path, ...]] = ContextVar("folders", default=())
@@ -51,6 +60,8 @@ def allow(modules: Iterable[str]) -> None:
         if not _MODULE.fullmatch(module):
             raise WrongValue(f"found {module!r}, expected the name of a module, such as mine or package.module")
     os.environ[VARIABLE] = ",".join(dict.fromkeys([*_allowed(), *new]))
+    for module in new:
+        _reach(module.partition(".")[0])
 
 
 @contextmanager
@@ -68,12 +79,20 @@ def typed(*sources: str | Path) -> Iterator[None]:
 
 def why_not(module: str) -> str | None:
     """Why a name must not lead to a module, in one sentence; None if it may."""
-    if _permitted(module) or not _found(module):  # the import then says that it is not there
+    _reach(module.partition(".")[0])
+    if is_ours(module) or _permitted(module) or not _found(module):  # the import then says that it is not there
         return None
-    return (
-        f"the module {module!r} is not imported, because nobody has allowed it (if you trust it: --allow-plugins "
-        f"{module}, or {VARIABLE}={module})"
-    )
+    return f"the module {module!r} is not imported, {_not_allowed(module)}"
+
+
+def why_not_call(module: str) -> str | None:
+    """Why nothing in a module may be called because a name leads there, in one sentence; None if
+    it may. Only a permission counts: any module that is loaded has functions that end the process.
+    """
+    _reach(module.partition(".")[0])
+    if _permitted(module) or not _found(module):
+        return None
+    return f"nothing in the module {module!r} is called, {_not_allowed(module)}"
 
 
 def loaded(module: str, attribute: str) -> Any:
@@ -88,9 +107,14 @@ def is_ours(module: str) -> bool:
     return module.partition(":")[0].partition(".")[0] in _OURS
 
 
+def _not_allowed(module: str) -> str:
+    return f"because nobody has allowed it (if you trust it: --allow-plugins {module}, or {VARIABLE}={module})"
+
+
 def _permitted(module: str) -> bool:
+    """Whether somebody has allowed a module, which a typed name does."""
     top = module.partition(".")[0]
-    if is_ours(module) or _in(module, _allowed()):
+    if _in(module, _allowed()):
         return True
     if _is_beside(top):
         allow([module])
@@ -111,7 +135,7 @@ def _is_beside(top: str) -> bool:
     somebody else's.
     """
     folders = _folders.get()
-    spec = _spec(top) if folders else None
+    spec = _spec(top) if folders and top not in _NOT_BESIDE else None
     if spec is None:
         return False
     if spec.submodule_search_locations is not None:
@@ -121,8 +145,32 @@ def _is_beside(top: str) -> bool:
     return bool(places) and all(place.resolve().parent in folders for place in places)
 
 
+def _reach(top: str) -> None:
+    """Have a module that lies in a typed folder and nowhere else be found there: the installed
+    command has neither that of the study nor the working one on its path.
+    """
+    folders = [str(folder) for folder in _folders.get()]
+    if not folders or not top or _found(top):
+        return
+    importlib.invalidate_caches()
+    for folder in folders:
+        if importlib.machinery.PathFinder.find_spec(top, [folder]) is not None:
+            os.environ[FOLDERS] = os.pathsep.join(dict.fromkeys([*_told_folders(), folder]))
+            _join_path()
+            return
+
+
+def _told_folders() -> list[str]:
+    return [folder for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+
+
+def _join_path() -> None:
+    sys.path += [folder for folder in _told_folders() if folder not in sys.path]
+
+
 def _found(module: str) -> bool:
-    return _spec(module.partition(".")[0]) is not None
+    top = module.partition(".")[0]
+    return top in sys.modules or _spec(top) is not None
 
 
 def _spec(top: str) -> Any:
@@ -138,3 +186,6 @@ def _is_file(source: str | Path) -> bool:
         return Path(source).is_file()
     except (OSError, ValueError):  # a name that no file system takes
         return False
+
+
+_join_path()  # of who started this process

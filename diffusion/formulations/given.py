@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def _factory(path: str) -> tuple[Any, bytes]:
     name, _, attribute = path.partition(":")
     if not name or not attribute:
         raise WrongValue(f"module: found {path!r}; accepted: package.module:factory, such as mine:load")
-    if name not in sys.modules and (reason := plugins.why_not(name)):
+    if reason := plugins.why_not_call(name):
         raise WrongValue(f"module: {path!r}: {reason}")
     try:
         module = importlib.import_module(name)

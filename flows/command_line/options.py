@@ -96,7 +96,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 def _allow(given: list[str] | None) -> list[str]:
     modules = [module for text in given or () for module in split(text)]
     try:
-        plugins.allow(modules)
+        with plugins.typed():  # those that lie in the working folder are found there
+            plugins.allow(modules)
     except WrongValue as error:
         raise typer.BadParameter(str(error)) from None
     return modules

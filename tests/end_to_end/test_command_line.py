@@ -318,8 +318,13 @@ def test_a_users_samplers_that_raise_or_end_their_worker_fail_their_own_points_o
 
 
 def test_classes_of_ones_own_are_themselves_on_the_workers_too(diffatlas: Command) -> None:
-    (diffatlas.folder / "own.py").write_text(Path(own_parts.__file__).read_text())
-    (diffatlas.folder / "own.yaml").write_text("""
+    """They lie beside the study, which is not where the installed command is started: its path leads to neither."""
+    installed = (
+        "import sys; sys.path.remove(''); sys.argv[0] = 'diffatlas'; from flows.command_line import main; main()"
+    )
+    (diffatlas.folder / "beside").mkdir()
+    (diffatlas.folder / "beside" / "own.py").write_text(Path(own_parts.__file__).read_text())
+    (diffatlas.folder / "beside" / "own.yaml").write_text("""
 name: own
 datasets: [uniform, "own:Wide"]
 formulations: [edm]
@@ -330,9 +335,9 @@ steps: [3]
 samples: 300
 metrics: [w1, "own:Hundredfold"]
 """)
-    result = diffatlas("run", "own.yaml", code=1, PYTHONPATH=str(diffatlas.folder))
-    assert "SystemExit: 3" in result.stderr
-    assert "gave samples of shape [1, 300], expected [1, 300, 1]" in result.stderr
+    _, told = diffatlas.python(installed, "run", "beside/own.yaml", "--workers", "1", code=1)
+    assert "SystemExit: 3" in told
+    assert "gave samples of shape [1, 300], expected [1, 300, 1]" in told
     points = open_results(str(diffatlas.folder / "results"))
     failed = points["status"].values == "failed"
     assert set(points["sampler"].values[failed]) == {"own:Leaving", "own:Flat"}
@@ -350,8 +355,8 @@ metrics: [w1, "own:Hundredfold"]
     assert w1["uniform", "edm", "heun"] != w1["own:Wide", "edm", "heun"]  # trained on what each is
     assert w1["uniform", "exact", "heun"] != w1["own:Wide", "exact", "heun"]  # from noise of its own
     np.testing.assert_allclose(points["own:Hundredfold"][~failed], 100 * points["w1"][~failed], rtol=1e-12)
-    again = diffatlas("plan", "own.yaml", "--json", PYTHONPATH=str(diffatlas.folder))
-    assert json.loads(again.stdout)["points"]["missing"] == 0
+    again, _ = diffatlas.python(installed, "plan", "beside/own.yaml", "--json")
+    assert json.loads(again)["points"]["missing"] == 0
 
 
 def test_a_shard_that_hangs_is_ended_at_its_limit_and_the_question_that_hangs_has_failed(diffatlas: Command) -> None:

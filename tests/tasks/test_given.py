@@ -34,6 +34,11 @@ EPSILON = {"name": "given", "module": f"{PARTS}:epsilon", "predicts": "epsilon",
 PREDICTS = {"x0": "x0", "epsilon": "epsilon", "score": "score", "v": "v", "velocity": "flow-velocity"}
 
 
+@pytest.fixture(autouse=True)
+def parts_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, PARTS)
+
+
 def study_of(*formulations: dict[str, Any] | str, **more: Any) -> dict[str, Any]:
     return {
         "name": "given",
@@ -111,7 +116,7 @@ def test_its_id_follows_from_its_weights_and_from_the_source_of_its_module(
     ids = [id_of(given_of(file)) for file in (None, *files)]
     assert ids[1] == ids[3]
     assert len(set(ids)) == 3
-    monkeypatch.setenv(plugins.VARIABLE, "a_network_of_mine")
+    plugins.allow(["a_network_of_mine"])
     monkeypatch.syspath_prepend(tmp_path)
     source = tmp_path / "a_network_of_mine.py"
     source.write_text("def load():\n    return lambda x, t: 0 * x\n")
@@ -175,4 +180,4 @@ def test_a_module_that_nobody_has_allowed_is_not_imported_and_the_command_ends_w
     Path("study.yaml").write_text(json.dumps(study_of(EPSILON | {"module": "a_stranger:load"})))
     found = CliRunner().invoke(app, ["plan", "study.yaml"])
     assert found.exit_code == 2
-    assert "the module 'a_stranger' is not imported, because nobody has allowed it" in found.stderr
+    assert "nothing in the module 'a_stranger' is called, because nobody has allowed it" in found.stderr

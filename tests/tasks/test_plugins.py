@@ -15,6 +15,11 @@ from diffusion import plugins
 from diffusion.errors import WrongValue
 from diffusion.registry import NotAllowed
 from diffusion.samplers import samplers
+from tasks.models import CannotBeMade
+from tasks.report.lookup.requested import requested_in
+from tasks.results import Answers, open_results
+from tasks.results.models import model_of
+from tasks.store import Store
 from tasks.study import Study, StudyError
 from tasks.study.typed import load_study
 from tests.tasks.store_kit import ROOT
@@ -36,7 +41,15 @@ class Still(Sampler):
 
 def alpha(t):
     return 1 - t
+
+def load():
+    Path(__file__).with_name("called").touch()
+    return denoised
+
+def denoised(x, t):
+    return 0 * x
 """
+GIVEN = {"name": "given", "module": "MODULE:load", "predicts": "x0", "schedule": "edm"}
 NAMED = {"samplers": ["heun", "MODULE:Still"]}
 CALLED = {"schedules": [{"name": "user", "alpha": "MODULE:alpha", "sigma": "t", "t_min": 0.001, "t_max": 0.999}]}
 
@@ -67,6 +80,10 @@ class Place:
     def imported(self) -> bool:
         return (self.folder / "imported").exists()
 
+    @property
+    def called(self) -> bool:
+        return (self.folder / "called").exists()
+
     def study(self, given: Mapping[str, object]) -> dict[str, object]:
         """A study that names the module."""
         text = json.dumps({**SPEC, "keep": {}, **given}).replace("MODULE", self.module)
@@ -90,11 +107,11 @@ def environment(place: Place) -> dict[str, str]:
     return {"PYTHONPATH": f"{ROOT}:{place.folder}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def commands(place: Place, cwd: Path, *given: list[str]) -> list[tuple[object, str]]:
+def commands(place: Place, cwd: Path, *given: list[str], **variables: str) -> list[tuple[object, str]]:
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(given)],
         cwd=cwd,
-        env=environment(place),
+        env={**environment(place), **variables},
         capture_output=True,
         text=True,
         check=True,
@@ -148,6 +165,81 @@ def test_what_is_loaded_or_not_there_needs_no_permission(place: Place) -> None:
             StudyError, match=r"is not imported, because nobody has allowed it|is nothing of this package"
         ):
             Study.from_spec(place.study({"schedules": [call]}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:getpid",
+        "tasks.store.errors:StoreUnavailable",
+        "diffusion.plugins:typed",
+        "__main__:main",
+        f"{__name__}:Place",
+    ],
+)
+def test_that_a_module_is_loaded_or_ours_lets_nobody_call_what_is_in_it(place: Place, name: str) -> None:
+    """As ``os:abort`` would be, by a page of a store that names it."""
+    with pytest.raises(StudyError) as refused:
+        Study.from_spec(place.study({"formulations": [GIVEN | {"module": name}]}))
+    assert f"nothing in the module {name.partition(':')[0]!r} is called, because nobody has allowed it" in str(
+        refused.value
+    )
+    call = {"name": "user", "alpha": "__main__:main", "sigma": "t", "t_min": 0.001, "t_max": 0.999}
+    with pytest.raises(StudyError, match="is not imported, because nobody has allowed it"):
+        Study.from_spec(place.study({"schedules": [call]}))
+
+
+def test_who_reads_a_store_calls_no_network_that_it_names(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its module is imported already; and what is read is whole."""
+    uri = str(place.folder / "results")
+    plugins.allow([place.module])
+    answer(uri, place.study({"formulations": [GIVEN], "samplers": ["euler"], "seeds": 1, "training": {}}))
+    assert place.called
+    (place.folder / "called").unlink()
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    answers = Answers(Store.open(uri))
+    models = {requested.formulation.name: requested.formulation for requested in requested_in(answers)}
+    assert "nobody has allowed it" in models["given"].missing
+    (cell_id,) = (cell_id for cell_id, spec in answers.cell_specs.items() if spec["formulation"]["name"] == "given")
+    with pytest.raises(CannotBeMade, match="nobody has allowed it"):
+        model_of(answers, cell_id)
+    assert len(open_results(uri)["w1"]) == 4
+    assert not place.called
+
+
+def test_the_installed_command_finds_what_lies_where_it_is_started_and_beside_the_study(
+    place: Place, tmp_path: Path
+) -> None:
+    """Neither folder is on its path; the one that is used comes last and is told to its children."""
+    (place.folder / "mine.yaml").write_text(json.dumps(place.study({**NAMED, **CALLED})))
+    begin = "import sys; sys.argv[0] = 'diffatlas'; from flows.command_line import main; main()"
+    checked = subprocess.run(
+        [sys.executable, "-P", "-c", begin, "check", f"{place.module}:Still", "--kind", "grid"],
+        cwd=place.folder,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "which is none of these: grid" in checked.stderr  # so it was found
+    safe = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    far, beside = commands(
+        place, tmp_path, ["check", f"{place.module}:Still"], ["plan", "modules/mine.yaml", "--json"], **safe
+    )
+    assert (far[0], "No module named" in far[1]) == (2, True)
+    assert beside[0] == 0, beside[1]
+    near = f"""
+import os, subprocess, sys
+from diffusion import plugins
+last = sys.path[-1]
+with plugins.typed({str(place.folder / "mine.yaml")!r}):
+    assert plugins.why_not("json") and plugins.why_not({place.module!r}) is None
+assert sys.path[-2:] == [last, {str(place.folder)!r}]
+import {place.module}
+end = "import diffusion.plugins, sys; assert sys.path[-1] == {str(place.folder)!r}"
+subprocess.run([sys.executable, "-P", "-c", end], check=True)
+"""
+    subprocess.run([sys.executable, "-P", "-c", near], cwd=tmp_path, env=safe, check=True)
 
 
 def test_an_installed_package_allows_its_modules_by_an_entry_point(place: Place) -> None:
