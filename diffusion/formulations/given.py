@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,14 @@ from diffusion.errors import WrongValue
 from diffusion.formulations.base import Formulation, formulations
 from diffusion.models import Denoiser
 from diffusion.models.given import Takes, given_denoiser
-from diffusion.models.own import OwnDenoiser, Predicts
+from diffusion.models.own import OwnDenoiser, Predicts, described
 from diffusion.schedules import Schedule
 
 _SHOWN = 8  # digits of the digest in a label
+_DEEPEST = 4  # of what holds what, where networks are looked for
+
+_at_import: dict[str, tuple[object, bytes]] = {}
+"""By module, the spec that it was first seen with, which a reload replaces, and its source then."""
 
 
 @formulations.register(
@@ -40,13 +46,15 @@ class Given(Formulation):
     `timestep` for the number of a discrete level from 0 on, or `sigma` for the noise-to-signal
     ratio beside ``x_t / alpha``. `weights`, a safetensors file, is loaded into the module.
 
-    What it is goes into its ids as `digest`: the SHA-256 of the source of its module and of all
-    weights. Leave it out to take them as they are; a spec that was stored has it.
+    What it is goes into its ids as `digest`: the SHA-256 of the source of its module and of what
+    its `state_dict` holds. Modules that it imports are not in it, nor is what a function holds that
+    is no module. Leave it out to take them as they are; a spec that was stored has it.
 
     Raises:
-        WrongValue: there is no such module or factory, or nobody has allowed the module; it returns
-            no function of two arguments; the weights are missing or those of another network; or
-            the digest is another one than that given.
+        WrongValue: there is no such module or factory, nobody has allowed the module, or its file
+            has changed since it was imported; it returns no function of two arguments, or one that
+            is no module and holds one; the weights are missing or those of another network; or the
+            digest is another one than that given.
     """
 
     module: str
@@ -65,10 +73,14 @@ class Given(Formulation):
         network = _made(self.module, factory)
         if self.weights is not None:
             _fill(self.module, network, self.weights)
-        found = _digest(source, network)
+        found = _digest(self.module, source, network)
         if self.digest not in ("", found):
+            unnamed = (
+                ", or they stood in a file: a store does not hold which, so what needs one cannot be made from a store "
+                "(plan or run the study that names the file, or let the factory load its weights itself)"
+            )
             raise WrongValue(
-                f"{self.module!r} or its weights have changed since, or they stand in a file that weights does not name: "
+                f"{self.module!r} or its weights have changed since{'' if self.weights else unnamed}: "
                 f"their digest is {found[:12]}..., expected {self.digest[:12]!r}..."
             )
         object.__setattr__(self, "digest", found)
@@ -141,11 +153,24 @@ def _factory(path: str) -> tuple[Any, bytes]:
     if not hasattr(module, attribute):
         near = ", ".join(one for one, value in vars(module).items() if callable(value) and not one.startswith("_"))
         raise WrongValue(f"module: {name!r} has no {attribute!r}; it has: {near or 'nothing that can be called'}")
+    return getattr(module, attribute), _source(name, module)
+
+
+def _source(name: str, module: Any) -> bytes:
+    """The source that a module was imported from, as far as can be told."""
     try:
         source = Path(inspect.getsourcefile(module) or "").read_bytes()
     except (OSError, TypeError) as error:
         raise WrongValue(f"module: {name!r} has no source that its ids could follow from ({error})") from error
-    return getattr(module, attribute), source
+    spec, first = _at_import.get(name, (None, b""))
+    if spec is None or spec is not module.__spec__:
+        _at_import[name] = module.__spec__, source
+    elif source != first:
+        raise WrongValue(
+            f"module: the file of {name!r} has changed since it was imported, and this process has what it was (start it "
+            "again, or importlib.reload the module)"
+        )
+    return source
 
 
 def _made(path: str, factory: Any) -> Any:
@@ -153,11 +178,49 @@ def _made(path: str, factory: Any) -> Any:
     if not callable(factory):
         raise WrongValue(f"module: {path!r} is no function; accepted: one without arguments that returns the network")
     try:
-        return factory()
+        found = factory()
     except Exception as error:
         raise WrongValue(
             f"module: {path!r}, called without arguments, ended with {type(error).__name__}: {error}"
         ) from error
+    held = None if isinstance(found, torch.nn.Module) else next(_networks(found), None)
+    if held is not None:
+        raise WrongValue(
+            f"module: {path!r} returned {described(found)} that holds a torch.nn.Module ({described(held)}), whose weights "
+            "would not be in its ids; accepted: a module, whose forward may do the same"
+        )
+    return found
+
+
+def _networks(found: Any, depth: int = 0) -> Iterator[torch.nn.Module]:
+    """The networks that something holds: in its closure, its attributes, what it is bound to, or the
+    globals that it names.
+    """
+    if isinstance(found, torch.nn.Module):
+        if found.state_dict():  # an activation has no weights
+            yield found
+    elif depth < _DEEPEST and not isinstance(found, type):
+        for one in _held(found):
+            yield from _networks(one, depth + 1)
+
+
+def _held(found: Any) -> Iterator[Any]:
+    if isinstance(found, Mapping):
+        yield from found.values()
+    elif isinstance(found, list | tuple | set | frozenset):
+        yield from found
+    elif isinstance(found, functools.partial):
+        yield from (found.func, *found.args, *found.keywords.values())
+    elif inspect.ismethod(found):
+        yield from (found.__self__, found.__func__)
+    elif inspect.isfunction(found):
+        seen = inspect.getclosurevars(found)
+        yield from (*seen.nonlocals.values(), *(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values())
+        yield from (one for one in seen.globals.values() if not inspect.ismodule(one))
+    elif hasattr(found, "__dict__") and not inspect.ismodule(found):
+        yield from vars(found).values()
+        if inspect.isfunction(call := inspect.getattr_static(type(found), "__call__", None)):
+            yield call
 
 
 def _fill(path: str, network: Any, weights: str) -> None:
@@ -174,12 +237,19 @@ def _fill(path: str, network: Any, weights: str) -> None:
         raise WrongValue(f"weights: {weights!r} are not those of {path!r}: {' '.join(str(error).split())}") from error
 
 
-def _digest(source: bytes, network: Any) -> str:
+def _digest(path: str, source: bytes, network: Any) -> str:
     """SHA-256 of a module's source and of all that the network holds."""
     found = hashlib.sha256(source.replace(b"\r\n", b"\n"))
     if isinstance(network, torch.nn.Module):
         for name, value in sorted(network.state_dict().items()):
-            held = value.detach().cpu().contiguous()
+            try:
+                held = value.detach().cpu().contiguous()
+                content = held.flatten().view(torch.uint8).numpy().tobytes()
+            except (AttributeError, RuntimeError, TypeError):
+                raise WrongValue(
+                    f"module: the state_dict of {path!r} holds {described(value)} at {name!r}; accepted: dense tensors, which "
+                    "its ids can follow from"
+                ) from None
             found.update(f"{name} {held.dtype} {list(held.shape)}".encode())
-            found.update(held.flatten().view(torch.uint8).numpy().tobytes())
+            found.update(content)
     return found.hexdigest()

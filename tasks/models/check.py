@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from diffusion.checks import check_component
@@ -44,7 +44,7 @@ def check(given: object, *, kind: str | None = None, **parameters: Plain) -> lis
         given: a registered name or ``package.module:Class``, a mapping
             ``{"name": ..., parameter: ...}``, an object, or a class of one's own.
         kind: ``sampler``, ``schedule``, ...: the only kind that is meant where several have the
-            name; by default all of them are looked at.
+            name; by default all of them are looked at that have the parameters.
         **parameters: of a name or a class.
 
     Returns:
@@ -59,8 +59,9 @@ def check(given: object, *, kind: str | None = None, **parameters: Plain) -> lis
 
 def checked(given: object, *, kind: str | None = None, **parameters: Plain) -> Iterator[Checked]:
     """The rows of `check`, each as soon as it is known."""
-    meant = [component(registry, registry.base, given, **parameters) for registry in _registries(given, kind)]
-    for registry, one in zip(_registries(given, kind), meant, strict=True):
+    among = _taking(_registries(given, kind), given, parameters)
+    meant = [component(registry, registry.base, given, **parameters) for registry in among]
+    for registry, one in zip(among, meant, strict=True):
         for finding in check_component(one):
             yield Checked(registry.kind, one.label(), finding.claim, finding.holds, finding.expected, finding.found)
 
@@ -82,6 +83,20 @@ def _registries(given: object, kind: str | None) -> list[Registry[Any]]:
         kinds = ", ".join(registry.kind for registry in among)
         raise WrongValue(f"check: found {shown(given)}, which is none of these: {kinds}")
     return found
+
+
+def _taking(among: list[Registry[Any]], given: object, parameters: Mapping[str, Plain]) -> list[Registry[Any]]:
+    """Those of the kinds whose component of the name has all parameters; all kinds if none has, for
+    the refusal to come.
+    """
+    named = (
+        {str(key) for key in (*given, *parameters) if key != "name"} if isinstance(given, Mapping) else {*parameters}
+    )
+    name = given.get("name") if isinstance(given, Mapping) else given
+    if not named or len(among) == 1 or not isinstance(name, str):
+        return among
+    taking = [one for one in among if named <= {field.name for field in fields(one.find(name))}]
+    return taking or among
 
 
 def _class_of(path: str, what: str) -> type[Component]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -78,4 +80,53 @@ def lonely() -> object:
     return lambda x: x
 
 
+class Extra(Exact):
+    """Has more to remember than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"trained": 3}
+
+
+def extra() -> Exact:
+    return Extra("epsilon", VPLinear())
+
+
+def closed() -> object:
+    network = epsilon()
+    return lambda x, t: -network(x, t)
+
+
+def bound() -> object:
+    return epsilon().forward
+
+
+def partly() -> object:
+    return functools.partial(_asked, {"ema": [epsilon()]})
+
+
+def _asked(networks: dict[str, list[Exact]], x: Tensor, t: Tensor) -> Tensor:
+    found: Tensor = networks["ema"][0](x, t)
+    return found
+
+
+class Holder:
+    """A class of somebody's own that is called."""
+
+    def __init__(self) -> None:
+        self.network = epsilon()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        found: Tensor = self.network(x, t)
+        return found
+
+
+def held() -> object:
+    return Holder()
+
+
+def named() -> object:
+    return lambda x, t: -NETWORK(x, t)
+
+
+NETWORK = epsilon()
 NUMBER = 3

@@ -74,3 +74,10 @@ def test_a_kind_is_one_of_ours_and_chooses_among_those_of_one_name() -> None:
         da.check("decode", kind="sampeler")
     with pytest.raises(UnknownName, match="unknown metric 'decode'"):
         da.check("decode", kind="metric")
+
+
+def test_of_one_name_the_kinds_that_lack_a_parameter_are_passed_over() -> None:
+    assert {row.kind for row in da.check("edm")} > {"schedule"}
+    assert {row.kind for row in da.check({"name": "edm", "sigma_max": 50.0})} == {"schedule"}
+    with pytest.raises(da.WrongValue, match="sigma_mux"):
+        da.check("edm", sigma_mux=50.0)

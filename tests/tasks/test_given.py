@@ -4,8 +4,10 @@ are.
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from diffusion.errors import WrongValue
 from diffusion.formulations import Given
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear
 from flows.command_line import app
-from tasks.models import cell_of
+from tasks.models import CannotBeMade, cell_of
 from tasks.plan import make_plan
 from tasks.plan.cell import Cell
 from tasks.results import Answers, open_results
@@ -121,10 +123,30 @@ def test_its_id_follows_from_its_weights_and_from_the_source_of_its_module(
     source = tmp_path / "a_network_of_mine.py"
     source.write_text("def load():\n    return lambda x, t: 0 * x\n")
     first = given_of(None, "a_network_of_mine:load")
-    source.write_text("def load():\n    return lambda x, t: 1 * x\n")
+    assert given_of(None, "a_network_of_mine:load").digest == first.digest
+    source.write_text("def load():\n    return lambda x, t: 1.5 * x\n")
+    with pytest.raises(WrongValue, match="the file of 'a_network_of_mine' has changed since it was imported"):
+        given_of(None, "a_network_of_mine:load")
+    importlib.reload(sys.modules["a_network_of_mine"])
     assert id_of(given_of(None, "a_network_of_mine:load")) != id_of(first)
-    with pytest.raises(WrongValue, match="or its weights have changed since, or they stand"):
+    with pytest.raises(
+        WrongValue, match="or its weights have changed since, or they stood in a file: a store does not"
+    ):
         Given("a_network_of_mine:load", "epsilon", VPLinear(), digest=first.digest)
+
+
+def test_a_stored_one_whose_weights_are_in_a_file_is_not_made_again_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "half.safetensors"
+    save_file({"scale": torch.full((1,), 0.5, dtype=torch.float64)}, file)
+    stored = json.loads(json.dumps(Cell(given_parts.LAW, given_of(file), VPLinear(), 0, None).spec))
+    with pytest.raises(CannotBeMade, match="so what needs one cannot be made from a store"):
+        cell_of(stored)
+
+
+@pytest.mark.parametrize("name", ["closed", "bound", "partly", "held", "named"])
+def test_a_function_that_holds_a_network_is_refused_for_its_weights_would_not_count(name: str) -> None:
+    with pytest.raises(WrongValue, match=r"that holds a torch.nn.Module \(Exact\), whose weights"):
+        Given(f"{PARTS}:{name}", "epsilon", VPLinear())
 
 
 def test_it_travels_with_its_weights(tmp_path: Path) -> None:
@@ -149,6 +171,7 @@ def test_it_travels_with_its_weights(tmp_path: Path) -> None:
         ({"module": f"{PARTS}:raising"}, "called without arguments, ended with RuntimeError: no such luck"),
         ({"module": f"{PARTS}:lonely"}, "the network: found a function of (x); accepted: one of x"),
         ({"module": f"{PARTS}:short"}, "the network returned a tensor of float64 of shape [2] for x of shape [2, 1]"),
+        ({"module": f"{PARTS}:extra"}, "holds dict at '_extra_state'; accepted: dense tensors"),
         ({"weights": "nowhere.safetensors"}, "there is no file 'nowhere.safetensors'"),
         ({"weights": "other.safetensors"}, f"are not those of '{PARTS}:epsilon'"),
         ({"weights": "text.safetensors"}, "is no safetensors file that can be read"),
