@@ -33,7 +33,7 @@ class VelocityAt:
         alpha: The amplitude of the data.
         sigma: The noise.
         x: The places, within three standard deviations.
-        density: The exact density there.
+        density: The exact density there, zeros where it is not known.
         velocities: Of each model, in the order of `Velocities.flows`.
     """
 
@@ -110,7 +110,7 @@ def action_velocity(found: Velocities, style: FigureStyle) -> Figure:
     figure = style.sheet(height=0.44)
     panels = figure.subplots(1, len(found.at))
     for ax, one in zip(panels, found.at, strict=True):
-        fastest = max(float(np.abs(v[one.density > 0.02 * one.density.max()]).max()) for v in one.velocities)
+        fastest = max(float(np.abs(v[one.density >= 0.02 * one.density.max()]).max()) for v in one.velocities)
         top = float(one.density.max()) or 1.0
         density_map(ax, one.density[None], (one.x[0], one.x[-1], -1.25 * fastest, 1.25 * fastest), style, 3.0 * top)
         for flow, speed in zip(found.flows, one.velocities, strict=True):

@@ -88,17 +88,30 @@ def _learned(source: Source, shares: tuple[float, ...]) -> LearnedScores:
                 continue
             model = source.answers.model(row.cell_id)
             if model is not None and begins_with_noise(model):
-                return LearnedScores(target, series, [_field(target, model, share) for share in shares])
+                return LearnedScores(target, series, [score_field(target, model, share) for share in shares])
     raise FigureLacksData("a trained denoiser of data in the plane whose exact law is known")
 
 
-def _field(target: Target, model: Model, share: float) -> ScoreField:
+def score_field(target: Target, model: Model, share: float) -> ScoreField:
+    """The scores of a model at the level of its own grid whose ``sigma / alpha`` is nearest to
+    `share` of the data's width.
+
+    Args:
+        target: An exact law in the plane.
+        model: A denoiser of it.
+        share: The noise asked for, in standard deviations of the data.
+
+    Raises:
+        FigureLacksData: The schedule has no level that holds both data and noise.
+    """
     law = target.distribution
     assert law is not None  # noqa: S101 - `_learned` has asked
     schedule = model.cell.schedule
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], min(_STEPS, schedule.max_steps or _STEPS))
-    noisy = [(float(one.alpha), float(one.sigma)) for one in levels if float(one.sigma) > 0]
-    alpha, sigma = min(noisy, key=lambda level: abs(np.log(level[1] / level[0] / (share * law.std))))
+    both = [(float(one.alpha), float(one.sigma)) for one in levels if float(one.alpha) > 0 and float(one.sigma) > 0]
+    if not both:
+        raise FigureLacksData("a schedule with a level that holds both data and noise")
+    alpha, sigma = min(both, key=lambda level: abs(np.log(level[1] / level[0] / (share * law.std))))
     reach = 2.4 * target.standard_deviation(alpha, sigma)
     density = density_on_grid(target, alpha, sigma, reach)
     middle = (np.arange(_ARROWS) + 0.5) / _ARROWS * 2 * reach - reach

@@ -73,5 +73,8 @@ def against_steps(found: Sweep, style: FigureStyle) -> Figure:
             ax.set_xlabel("number of steps $N$")
     for ax in panels[len(found.columns) :]:
         ax.set_visible(False)
-    figure.suptitle(f"samples of {found.sampler}; dashed: ends of the target")
+    dashed = ""
+    if found.target.support() is not None:
+        dashed = f"; dashed: {'ends' if found.target.has_ends() else '0.5 % and 99.5 % quantiles'} of the target"
+    figure.suptitle(f"samples of {found.sampler}{dashed}")
     return figure

@@ -27,8 +27,14 @@ import diffatlas as da
 from diffusion.errors import Unavailable, WrongValue
 from diffusion.registry import UnknownName
 from tasks.figures import FIGURES, STYLES, FigureLacksData, Movie, figure, figure_named, files, save
+from tasks.figures.action import action_velocity
 from tasks.figures.make import look_up, picture
+from tasks.figures.scores import score_field
+from tasks.figures.source import Source
+from tasks.figures.steps import against_steps, sweep
+from tasks.report.lookup.targets import Target
 from tasks.study.document import shipped_name
+from tests.tasks.chosen import answers_to
 from tests.tasks.figure_store import figure_store, together
 from tests.tasks.tiny_store import SPEC, answer
 
@@ -194,6 +200,20 @@ def test_columns_hold_all_samples_that_they_do_not_count_as_outside() -> None:
         assert mass(columns.target, columns.edges) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("uniform", "dashed: ends of the target"),
+        ("gaussian_mixture", "dashed: 0.5 % and 99.5 % quantiles of the target"),
+    ],
+)
+def test_dashed_lines_are_called_what_they_are(dataset: str, words: str) -> None:
+    drawn_of = np.random.default_rng(0).random((100, 1)).astype(np.float32)
+    told = [{"dataset": dataset, "formulation": "edm", "steps": n, "w1": 0.1, "samples": drawn_of} for n in (1, 4)]
+    shown = against_steps(sweep(Source(answers_to(told))), STYLES["paper"])
+    assert shown.get_suptitle() == f"samples of heun; {words}"
+
+
 def test_distances_to_the_torus_are_those_of_its_metric() -> None:
     shown = found("torus")
     R, r = shown.radii
@@ -230,6 +250,16 @@ def test_exact_scores_are_the_gradients_of_the_log_density(name: str) -> None:
             aside[k] = step
             slope = (law.log_density(points + aside, a, s) - law.log_density(points - aside, a, s)) / (2 * step)
             np.testing.assert_allclose(one.exact[:, k], slope.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_scores_are_compared_where_there_are_data_in_the_noise() -> None:
+    """A schedule that begins with noise alone has a level without data."""
+    model = da.exact("eight_gaussians", "flow")
+    target = Target("eight_gaussians", model.cell.dataset)
+    one = score_field(target, model, 1.2)
+    assert one.alpha > 0
+    assert one.sigma / one.alpha == pytest.approx(1.2 * model.cell.dataset.std, rel=0.2)
+    np.testing.assert_allclose(one.learned, one.exact, rtol=1e-6, atol=1e-6)
 
 
 def test_one_in_twenty_of_the_law_lies_where_the_density_is_called_low() -> None:
@@ -272,6 +302,13 @@ def test_velocities_of_one_path_are_compared_with_the_exact_one() -> None:
         assert shown.error(exact, level) == 0
         assert all(shown.error(k, level) > 0 for k in range(len(kinds)) if k != exact)
         assert (one.density >= 0).all()
+
+
+def test_velocities_are_drawn_where_the_density_is_not_known() -> None:
+    shown = found("action-velocity")
+    unknown = replace(shown, at=[replace(one, density=np.zeros_like(one.density)) for one in shown.at])
+    for ax, one in zip(action_velocity(unknown, STYLES["paper"]).axes, shown.at, strict=True):
+        assert ax.get_ylim()[1] == pytest.approx(1.25 * max(np.abs(v).max() for v in one.velocities))
 
 
 def test_curves_of_quality_are_means_over_the_stored_seeds() -> None:

@@ -101,6 +101,12 @@ class Target:
         low, high = ends[:2] if np.isfinite(ends[:2]).all() else ends[2:]
         return float(low), float(high)
 
+    def has_ends(self) -> bool:
+        """Whether a target on the line has two finite ends; `support` gives quantiles otherwise."""
+        if self.distribution is None or not self.distribution.has_cdf:
+            return False
+        return bool(self.distribution.quantile(torch.tensor([0.0, 1.0], dtype=torch.float64)).isfinite().all())
+
     def standard_deviation(self, alpha: float, sigma: float) -> float:
         """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is
         unknown).
