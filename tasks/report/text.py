@@ -50,6 +50,11 @@ def plus_minus(mean: float, sem: float) -> str:
     return f"{number(0.0 if abs(mean) <= NOTHING else mean)} {error(mean, sem)}".rstrip()
 
 
+def capital(text: str) -> str:
+    """With its first letter as a sentence begins; the rest stays."""
+    return text[:1].upper() + text[1:]
+
+
 def counted(n: int, noun: str, nouns: str = "") -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"

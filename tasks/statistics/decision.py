@@ -197,14 +197,29 @@ def by_seed(first: Array, second: Array, *, margin: Array | None = None, scale: 
     infinite = np.isinf(first).any(axis=1) | np.isinf(second).any(axis=1)
     there = np.isfinite(first), np.isfinite(second)
     shared = there[0] & there[1]
-    count, fewest = shared.sum(axis=1), np.minimum(there[0].sum(axis=1), there[1].sum(axis=1))
-    paired = (count >= FEWEST) | ((count == 1) & (fewest == 1))
+    paired = in_pairs(first, second)
     sides = []
     for values, known in zip((first, second), there, strict=True):
         pair, seed = np.nonzero(np.where(paired[:, None], shared, known))
         sides.append(Values(pair, seed, values[pair, seed]))
     found = contrasts_of(sides[0], sides[1], size, paired, margin=margin, scale=scale)
     return replace(found, p=np.where(infinite, np.nan, found.p), change=np.where(infinite, np.nan, found.change))
+
+
+def in_pairs(first: Array, second: Array) -> Mask:
+    """Which pairs are compared by seed: those that share two seeds or more, or the only seed of one
+    of them.
+
+    Args:
+        first: by pair and seed ``[pair, seed]``, NaN where a seed has none.
+        second: the same.
+
+    Returns:
+        For each pair ``[pair]``; of the others all seeds are compared, by Welch's test.
+    """
+    there = np.isfinite(first), np.isfinite(second)
+    count, fewest = (there[0] & there[1]).sum(axis=1), np.minimum(there[0].sum(axis=1), there[1].sum(axis=1))
+    return np.asarray((count >= FEWEST) | ((count == 1) & (fewest == 1)))
 
 
 def extremes(groups: Codes, values: Array, size: int) -> tuple[Array, Array]:

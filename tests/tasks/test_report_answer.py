@@ -63,12 +63,12 @@ def test_the_winner_is_named_with_how_far_ahead_it_is_and_how_surely() -> None:
     )
     text = said(answers_to(told), "Who wins")
     assert text.startswith("On uniform, edm with heun has the lowest w1 at every budget asked: 0.0100 ")
-    found = re.search(r"vp with heun has (\S+) times as much \(95 % interval (\S+) to (\S+)\)", text)
+    found = re.search(r"vp with heun, has (\S+) times as much \(95 % interval (\S+) to (\S+)\)", text)
     assert found is not None
     times, low, high = map(float, found.groups())
     assert times == pytest.approx(2, rel=0.01)
     assert 1.85 < low < times < high < 2.15
-    assert "told apart from it" in text
+    assert "; at the largest budget every other one is told apart from it; the nearest, vp with heun, has" in text
     assert "cannot" not in text
 
 
@@ -131,6 +131,48 @@ def test_what_is_not_computed_yet_is_counted() -> None:
     assert said(everything, "What failed") == "Nothing failed: all 8 points have an answer."
 
 
+def one_after_the_other() -> ModelledAnswers:
+    """Six curves that lead at a budget each, of one seed; the last one leads in between as well."""
+    curves = [(formulation, sampler) for sampler in ("ddim", "euler") for formulation in ("edm", "vp", "iddpm")]
+    leaders = [curves[i] for i in (0, 1, 5, 2, 3, 4, 5)]
+    return answers_to(
+        {"formulation": formulation, "sampler": sampler, "steps": n, "w1": 1 / n}
+        for n, (formulation, sampler) in enumerate(leaders, start=1)
+    )
+
+
+def test_leaders_of_smaller_budgets_are_others_and_one_seed_does_not_decide_for_them() -> None:
+    text = said(one_after_the_other(), "Who wins")
+    assert text.startswith("On uniform, iddpm with euler has the lowest w1 from 7 evaluations on: 0.143 ")
+    assert text.endswith(
+        "Within 1 evaluation it is edm with ddim (1.00); within 6 it is vp with euler (0.167, not decided against others); "
+        "between them others lead: vp with ddim, iddpm with ddim and 1 more."
+    )
+
+
+def test_of_many_budgets_some_are_looked_at_and_the_sentences_say_so() -> None:
+    told = [
+        {"formulation": name, "sampler": "ddim", "steps": n, "w1": value / n}
+        for name, value in (("edm", 1.0), ("vp", 2.0))
+        for n in range(1, 21)
+    ]
+    answers = answers_to(told)
+    found = verdicts(tabulate(answers), "uniform", "w1")
+    text = said(answers, "Who wins")
+    assert "the lowest w1 at every budget looked at: 0.0500 in 20 evaluations; at the largest budget whether" in text
+    assert text.endswith(f" {len(found.best)} of the 20 budgets were looked at.")
+
+
+def test_where_nothing_makes_samples_from_noise_nothing_is_ranked() -> None:
+    text = said(answers_to([{"sampler": "forward-chain", "schedule": "vp-constant", "w1": 0.1}]), "Who wins")
+    assert text == "On uniform nothing is ranked: nothing there makes samples from noise."
+    half = [{"w1": 0.1, "seed": 0}, {"error": "Diverged at step 3", "seed": 1}]
+    assert (
+        said(answers_to(half), "Who wins")
+        == "On uniform nothing can be ranked yet: no point has an answer that every seed gave."
+    )
+
+
 # --- what limits it -------------------------------------------------------------------------------
 
 
@@ -186,6 +228,21 @@ def test_the_opening_picture_names_the_winners_and_draws_the_others_as_one_trace
     dashed = [trace for trace in picture.spec["data"] if trace.get("line", {}).get("dash") == "dash"]
     assert len(dashed) == len(names)
     assert [t["text"][1] for t in picture.spec["data"] if t["name"] == "sampling floor"] == ["floor"]
+
+
+def caption(answers: ModelledAnswers) -> str:
+    table = tabulate(answers)
+    picture = answer_picture(table, verdicts(table, "uniform", "w1").best, "w1")
+    assert picture is not None
+    return picture.caption
+
+
+def test_the_caption_counts_the_leaders_and_explains_what_is_drawn() -> None:
+    band = "with the 95 % band over seeds (from three seeds on)"
+    many = caption(one_after_the_other())
+    assert many.endswith(f"Thick: 4 of the 6 curves that lead at some budget, {band}; thin: 2 others.")
+    one = caption(answers_to([{"formulation": "edm", "w1": 0.1, "w1_floor": 0.01}]))
+    assert one.endswith(f"Thick: the curve that leads, {band}; dotted: the sampling floor.")
 
 
 # --- across data sets -----------------------------------------------------------------------------

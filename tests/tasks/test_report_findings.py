@@ -12,9 +12,11 @@ from tasks.plain import Spec
 from tasks.report import draw_report
 from tasks.report.numbers.curves import Mean, tabulate
 from tasks.report.numbers.findings import thin, verdicts
+from tasks.report.numbers.leads import lead
 from tasks.report.pictures.quality import quality
 from tasks.report.text import number, plus_minus
 from tasks.results.models import ModelledAnswers
+from tasks.statistics import decision
 from tasks.store import Store
 from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.page_reader import Page
@@ -76,6 +78,18 @@ def test_the_best_at_a_budget_costs_no_more_than_the_budget() -> None:
     ]
     best = verdicts(tabulate(answers_to(rows)), "uniform", "w1").best
     assert [(one.budget, one.who) for one in best] == [(10, "edm with ddim"), (19, "vp with heun")]
+
+
+def test_a_lead_takes_pairs_where_the_rule_that_tells_apart_does() -> None:
+    none = np.nan
+    best, other = np.array([1.0, 1.1, 4.4, none, none]), np.array([none, none, 4.0, 6.0, 6.6])  # one seed is shared
+    (contrast,) = decision.by_seed(best[None], other[None]).change
+    found = lead("other", best, other)
+    assert contrast > 0
+    assert found.change == pytest.approx((4.0 * 6.0 * 6.6) ** (1 / 3) / (1.0 * 1.1 * 4.4) ** (1 / 3))
+    assert found.interval is None
+    alone = lead("other", best[2:3], other[2:3])
+    assert alone.change == pytest.approx(4.0 / 4.4)
 
 
 def test_of_a_metric_of_which_more_is_better_the_most_is_ranked_first(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.columns import FORWARD
 from tasks.report.numbers import decomposition
 from tasks.report.numbers.curves import Curve, Mean, Tabulation, values_by_seed
 from tasks.report.numbers.decomposition import FLOOR, Split
 from tasks.report.numbers.findings import Best, Verdicts, failures
-from tasks.report.text import counted, listing, number, plus_minus, some
+from tasks.report.text import capital, counted, listing, number, plus_minus, some
 from tasks.statistics import decision
 
 LIMITS = {
@@ -66,7 +67,7 @@ def answer_of(table: Tabulation, found: Verdicts | None, missing: int) -> Answer
         return Answer("", "", (), (("What failed", what_failed(table, None, missing)),))
     runs = _runs(found.best)
     winners = tuple(dict.fromkeys(run[-1].curve for run in reversed(runs)))
-    sentences = [("Who wins", who_wins(table, found, runs))]
+    sentences = [("Who wins", who_wins(table, found, runs, missing))]
     if runs:
         sentences.append(("What limits it", what_limits(table, found, runs[-1][-1])))
     sentences.append(("What failed", what_failed(table, found, missing)))
@@ -78,36 +79,60 @@ def _runs(best: Sequence[Best]) -> list[list[Best]]:
     return [list(run) for _, run in itertools.groupby(best, key=lambda one: one.who)]
 
 
-def who_wins(table: Tabulation, found: Verdicts, runs: Sequence[Sequence[Best]]) -> str:
+def who_wins(table: Tabulation, found: Verdicts, runs: Sequence[Sequence[Best]], missing: int = 0) -> str:
     """The winner at the largest budget, how far ahead it is and how surely; then those of smaller
     budgets.
     """
     on = table.short(found.dataset)
     if not runs:
+        if all(row.process == FORWARD for row in table.points if row.dataset == found.dataset):
+            there = "nothing answered so far" if missing else "nothing there"
+            return f"On {on} nothing is ranked: {there} makes samples from noise."
         return f"On {on} nothing can be ranked yet: no point has an answer that every seed gave."
     last, best = runs[-1], runs[-1][-1]
+    looked = sum(map(len, runs))
     lowest = "highest" if found.metric in table.higher_is_better else "lowest"
     where = _budgets(last[0].budget, last[-1].budget, from_the_first=len(runs) == 1, final=True)
+    if looked < best.costs:
+        where = where.replace("every budget asked", "every budget looked at")
     value = plus_minus(best.at.mean, best.at.sem)
     text = (
         f"On {on}, {best.who} has the {lowest} {found.metric} {where}: {value} in {counted(best.at.nfe, 'evaluation')}"
     )
-    text += f"{_how_surely(best)}."
+    text += f"{_how_surely(best, alone=len(last) == 1)}."
     others = [
         f"{_budgets(run[0].budget, run[-1].budget, from_the_first=run is runs[0], final=False)} it is {run[-1].who} "
-        f"({number(run[-1].at.mean)}{', not told apart from others' if run[-1].ties else ''})"
+        f"({number(run[-1].at.mean)}{_unsure(run)})"
         for run in runs[:-1]
     ]
     if others:
         shown = others if len(others) <= 2 else [others[0], others[-1]]
-        between = list(dict.fromkeys(run[-1].who for run in runs[1:-2])) if len(others) > 2 else []
-        more = f"; between them others lead: {some(between, 2)}" if between else ""
-        text += f" {_capital('; '.join(shown))}{more}."
+        text += f" {capital('; '.join(shown))}{_between(runs)}."
+    if looked < best.costs:
+        text += f" {looked} of the {best.costs:,} budgets were looked at."
     return text
 
 
-def _how_surely(best: Best) -> str:
-    """What the seeds say of all others."""
+def _unsure(run: Sequence[Best]) -> str:
+    """What the seeds leave open of those who lead at smaller budgets."""
+    open_ = [one for one in run if one.ties or one.undecided]
+    if not open_:
+        return ""
+    always = "always " if len(open_) < len(run) else ""
+    return f", not {always}{'told apart from' if any(one.ties for one in open_) else 'decided against'} others"
+
+
+def _between(runs: Sequence[Sequence[Best]]) -> str:
+    """Who leads between the first and the last of the smaller budgets."""
+    if not runs[1:-2]:
+        return ""
+    told = {runs[i][-1].who for i in (0, -2, -1)}
+    names = [who for who in dict.fromkeys(run[-1].who for run in runs[1:-2]) if who not in told]
+    return f"; between them {f'others lead: {some(names, 2)}' if names else 'the lead changes'}"
+
+
+def _how_surely(best: Best, *, alone: bool) -> str:
+    """What the seeds say of all others at the largest budget; `alone` is one that wins at no other."""
     if not (best.ties or best.undecided or best.lead):
         return ", with nothing else to compare it with"
     parts = []
@@ -116,9 +141,13 @@ def _how_surely(best: Best) -> str:
     if best.undecided:
         parts.append(f"whether it is ahead of {some(best.undecided, 3)} cannot be decided by so few seeds")
     if best.lead:
-        nearest = "of those that are told apart from it, " if parts else "of all others, which are told apart from it, "
-        parts.append(f"{nearest}{best.lead.sentence()}")
-    return f"; {'; '.join(parts)}"
+        others = (
+            "of those that are told apart from it, the nearest"
+            if parts
+            else "every other one is told apart from it; the nearest"
+        )
+        parts.append(f"{others}, {best.lead.who}, {best.lead.amount()}")
+    return f"; {'' if alone else 'at the largest budget '}{'; '.join(parts)}"
 
 
 def _budgets(first: int, last: int, *, from_the_first: bool, final: bool) -> str:
@@ -132,10 +161,6 @@ def _budgets(first: int, last: int, *, from_the_first: bool, final: bool) -> str
     if from_the_first:
         return f"within {counted(last, 'evaluation')}"
     return f"from {first} to {last}" if first < last else f"within {last}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def what_limits(table: Tabulation, found: Verdicts, best: Best) -> str:

@@ -52,7 +52,8 @@ class Best:
     """The best answer that costs at most `budget` network evaluations.
 
     `ties` are those that are not told apart from it, `undecided` those of whom the seeds cannot
-    say; `lead` is that over the best of the others.
+    say; `lead` is that over the best of the others. `costs` is how many budgets there are: where
+    they are many, some are not looked at.
     """
 
     budget: int
@@ -61,6 +62,7 @@ class Best:
     ties: tuple[str, ...]
     undecided: tuple[str, ...] = ()
     lead: Lead | None = None
+    costs: int = 1
 
     @property
     def who(self) -> str:
@@ -305,7 +307,7 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
             if nearest is None
             else lead(names[nearest], values[first], values[nearest], fixed=bool(fixed[first] and fixed[nearest]))
         )
-        yield Best(budget, *champions[first], ties, undecided, ahead)
+        yield Best(budget, *champions[first], ties, undecided, ahead, len(costs))
 
 
 def thin(values: Sequence[int], most: int) -> list[int]:

@@ -3,7 +3,8 @@
 For positive values x_s of the best and y_s of another one, by the seeds that both have, the factor
 is ``exp(mean(log y_s - log x_s))`` and its interval ``exp`` of Student's for that mean: the same
 logarithms by which the rule of `tasks.statistics.decision` tells them apart where a factor is
-stated. Where a value is not positive, it is the mean of ``y_s - x_s`` with its interval.
+stated. Where a value is not positive, it is the mean of ``y_s - x_s`` with its interval. Where that
+rule takes no pairs, the means are over all seeds of each, and there is no interval.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.text import number
+from tasks.statistics.decision import in_pairs
 from tasks.statistics.intervals import mean_interval
 
 Array = NDArray[np.float64]
@@ -37,15 +39,15 @@ class Lead:
     interval: tuple[float, float] | None
     factor: bool
 
-    def sentence(self) -> str:
-        """For example ``vp with ddim has 1.9 times as much (95 % interval 1.5 to 2.4)``."""
+    def amount(self) -> str:
+        """For example ``has 1.9 times as much (95 % interval 1.5 to 2.4)``."""
         sure = "" if self.interval is None else f" (95 % interval {' to '.join(map(number, self.interval))})"
         if self.factor:
-            return f"{self.who} has {number(self.change)} times as much{sure}"
+            return f"has {number(self.change)} times as much{sure}"
         more = "more" if self.change > 0 else "less"
         if self.interval is not None and self.change < 0:
             sure = f" (95 % interval {number(-self.interval[1])} to {number(-self.interval[0])})"
-        return f"{self.who} has {number(abs(self.change))} {more}{sure}"
+        return f"has {number(abs(self.change))} {more}{sure}"
 
 
 def lead(who: str, best: Array, other: Array, *, fixed: bool = False) -> Lead:
@@ -58,7 +60,7 @@ def lead(who: str, best: Array, other: Array, *, fixed: bool = False) -> Lead:
         fixed: Whether seeds change nothing.
     """
     shared = np.isfinite(best) & np.isfinite(other)
-    paired = bool(shared.any())
+    paired = bool(in_pairs(best[None], other[None])[0])
     x, y = (best[shared], other[shared]) if paired else (best[np.isfinite(best)], other[np.isfinite(other)])
     factor = bool((x > 0).all() and (y > 0).all())
     if factor:  # of the logarithms' means; where these say otherwise than the means, no factor is told

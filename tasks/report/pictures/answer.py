@@ -19,7 +19,7 @@ from tasks.report.numbers.findings import Best
 from tasks.report.numbers.window import Window
 from tasks.report.pictures.quality import curve_traces, floor_trace, upright
 from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks
-from tasks.report.text import counted, listing, plus_minus
+from tasks.report.text import capital, counted, plus_minus
 
 MOST_NAMED = 4
 _WIDTH, _HEIGHT = 300, 300  # pixels of a small picture, in which names must not cover each other
@@ -37,7 +37,8 @@ def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Pict
     if not best:
         return None
     dataset, higher = best[0].curve.dataset, metric in table.higher_is_better
-    named = list(dict.fromkeys(one.curve for one in reversed(best)))[:MOST_NAMED]
+    leaders = list(dict.fromkeys(one.curve for one in reversed(best)))
+    named = leaders[:MOST_NAMED]
     drawn = table.select(dataset, metric)
     trained = [curve for curve in drawn if not curve.series.exact] or drawn
     others = [curve for curve in trained if _compared(curve, named[0]) and curve not in named]
@@ -62,7 +63,16 @@ def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Pict
         ),
     }
     title = f"{table.short(dataset)}: {metric} against network evaluations"
-    return Picture(title, _words(best, others, named, learned=learned, beside=bool(beside)), spec, "opening")
+    kinds = [_leaders(best, len(leaders), len(named))]
+    if others:
+        kinds.append(f"thin: {counted(len(others), 'other')}")
+    if beside and learned:
+        kinds.append(
+            "dashed: the exact denoiser in their place" if len(named) > 1 else "dashed: the exact denoiser in its place"
+        )
+    if floors:
+        kinds.append("dotted: the sampling floor")
+    return Picture(title, f"{_best(best[-1])} {capital('; '.join(kinds))}.", spec, "opening")
 
 
 def _compared(curve: Curve, with_: Curve) -> bool:
@@ -167,16 +177,14 @@ def _name(curve: Curve, nfe: float, side: str, height: float) -> Spec:
     }
 
 
-def _words(
-    best: Sequence[Best], others: Sequence[Curve], named: Sequence[Curve], *, learned: bool, beside: bool
-) -> str:
-    last = best[-1]
-    text = f"Best at the largest budget: {last.who}, {last.curve.metric} {plus_minus(last.at.mean, last.at.sem)} at {last.at.nfe} NFE."
-    kinds = [
-        f"thick: the {counted(len(named), 'curve')} that lead at some budget, with the 95 % band over seeds (from three seeds on)"
-    ]
-    if others:
-        kinds.append(f"thin: {counted(len(others), 'other')}")
-    if beside and learned:
-        kinds.append("dashed: the exact denoiser in their place")
-    return f"{text} {listing(kinds).capitalize()}; dotted: the sampling floor."
+def _best(last: Best) -> str:
+    return f"Best at the largest budget: {last.who}, {last.curve.metric} {plus_minus(last.at.mean, last.at.sem)} at {last.at.nfe} NFE."
+
+
+def _leaders(best: Sequence[Best], leaders: int, named: int) -> str:
+    """Which curves are thick."""
+    budget = "some budget" if len(best) == best[-1].costs else "some budget looked at"
+    which = "the curve that leads" if leaders == 1 else f"the {leaders} curves that lead at {budget}"
+    if named < leaders:
+        which = f"{named} of {which}"
+    return f"thick: {which}, with the 95 % band over seeds (from three seeds on)"
