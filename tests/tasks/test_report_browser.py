@@ -103,6 +103,17 @@ DRAWN = """() => [...document.querySelectorAll(".plot")].map((place) => ({
 }))"""
 
 
+def test_a_browser_that_is_too_old_says_so_in_place_of_the_first_picture(browser: Any, curves: Path) -> None:
+    page = browser.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(curves.as_uri(), wait_until="commit")
+    until(page, "document.documentElement.dataset.problems !== undefined")
+    (first, *others) = page.evaluate("[...document.querySelectorAll('.plot')].map((place) => place.innerText)")
+    assert first == "The pictures cannot be drawn: this browser is too old to unpack them."
+    assert set(others) == {""}
+    page.close()
+
+
 def test_every_picture_is_drawn_with_its_data(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(page_of_all_kinds(), encoding="utf-8")

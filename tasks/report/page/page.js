@@ -109,16 +109,23 @@
 
   // plotly.js lies in the page compressed (tasks/report/page/library.py).
   const unpack = async () => {
-    if (!window.DecompressionStream) throw new Error("this browser is too old for the pictures: it cannot unpack gzip");
+    if (!window.DecompressionStream) throw new Error("this browser is too old to unpack them");
     const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent), (char) => char.charCodeAt(0));
     const script = document.createElement("script");
     script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
     document.head.append(script);
   };
+  // Without it the first picture's place says why; the others stay empty.
+  const unpacked = () => unpack().catch((error) => {
+    const words = document.createElement("p");
+    words.textContent = `The pictures cannot be drawn: ${error.message}.`;
+    plots[0].replaceChildren(words);
+    throw error;
+  });
   let library = null;
 
   const draw = async (place) => {
-    await (library ??= unpack());
+    await (library ??= unpacked());
     const read = JSON.parse(specs.get(place));
     read.layout = complete(read.layout);
     const spec = paint(read, "", getComputedStyle(root));
