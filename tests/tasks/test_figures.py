@@ -211,6 +211,7 @@ def test_dashed_lines_are_called_what_they_are(dataset: str, words: str) -> None
     drawn_of = np.random.default_rng(0).random((100, 1)).astype(np.float32)
     told = [{"dataset": dataset, "formulation": "edm", "steps": n, "w1": 0.1, "samples": drawn_of} for n in (1, 4)]
     shown = against_steps(sweep(Source(answers_to(told))), STYLES["paper"])
+    assert isinstance(shown, Figure)
     assert shown.get_suptitle() == f"samples of heun; {words}"
 
 
@@ -307,7 +308,9 @@ def test_velocities_of_one_path_are_compared_with_the_exact_one() -> None:
 def test_velocities_are_drawn_where_the_density_is_not_known() -> None:
     shown = found("action-velocity")
     unknown = replace(shown, at=[replace(one, density=np.zeros_like(one.density)) for one in shown.at])
-    for ax, one in zip(action_velocity(unknown, STYLES["paper"]).axes, shown.at, strict=True):
+    made = action_velocity(unknown, STYLES["paper"])
+    assert isinstance(made, Figure)
+    for ax, one in zip(made.axes, shown.at, strict=True):
         assert ax.get_ylim()[1] == pytest.approx(1.25 * max(np.abs(v).max() for v in one.velocities))
 
 

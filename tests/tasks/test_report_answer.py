@@ -166,7 +166,7 @@ def test_of_many_budgets_some_are_looked_at_and_the_sentences_say_so() -> None:
 def test_where_nothing_makes_samples_from_noise_nothing_is_ranked() -> None:
     text = said(answers_to([{"sampler": "forward-chain", "schedule": "vp-constant", "w1": 0.1}]), "Who wins")
     assert text == "On uniform nothing is ranked: nothing there makes samples from noise."
-    half = [{"w1": 0.1, "seed": 0}, {"error": "Diverged at step 3", "seed": 1}]
+    half: list[Spec] = [{"w1": 0.1, "seed": 0}, {"error": "Diverged at step 3", "seed": 1}]
     assert (
         said(answers_to(half), "Who wins")
         == "On uniform nothing can be ranked yet: no point has an answer that every seed gave."
