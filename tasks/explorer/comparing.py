@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.results import Answers
 
 FEWEST = 2
+MOST_TICKED = 8
 _MOST_SPECS = 60  # points of a row whose specs are compared
 _MOST_VALUES = 4  # of a setting that a row has several of
 _MOST_ROWS = 400
@@ -38,7 +39,8 @@ def compare_rows(store: OpenedStore, look: Look) -> Spec:
 
     Args:
         store: which is looked through.
-        look: whose `ticked` conditions are the rows, and whose filter holds for them.
+        look: whose `ticked` conditions are the rows (the first `MOST_TICKED` of them), and whose filter
+            holds for them.
 
     Returns:
         `rows` with mean and seeds, `tests` of each against the first, `settings` that differ, with
@@ -52,9 +54,10 @@ def compare_rows(store: OpenedStore, look: Look) -> Spec:
     points = store.points(look.study, look.as_of)
     look = settled(look, points)
     metric = str(look.metric)
-    parts = [chosen(points, both(look.where, row)) for row in look.ticked]
+    ticked = look.ticked[:MOST_TICKED]
+    parts = [chosen(points, both(look.where, row)) for row in ticked]
     parts = [part.rows(part["status"] == "ok") for part in parts]
-    for row, part in zip(look.ticked, parts, strict=True):
+    for row, part in zip(ticked, parts, strict=True):
         if not part.size:
             raise QueryError(f"no answered point satisfies the filter and {row}")
     by_seed = _by_seed(parts, metric)
@@ -65,11 +68,13 @@ def compare_rows(store: OpenedStore, look: Look) -> Spec:
         for i, count in enumerate(pooled)
         if count > 1
     ]
+    if len(look.ticked) > len(ticked):
+        notes.insert(0, f"the first {len(ticked)} of {len(look.ticked)} ticked rows are compared: untick some")
     return {
         "metric": metric,
         "rows": [
             {"condition": row, "points": part.size, "seeds": int(np.isfinite(values).sum()), "mean": _mean(values)}
-            for row, part, values in zip(look.ticked, parts, by_seed, strict=True)
+            for row, part, values in zip(ticked, parts, by_seed, strict=True)
         ],
         "tests": _tests(by_seed, higher=points.higher_is_better(metric)),
         "settings": _settings(answers, parts),
@@ -203,7 +208,7 @@ def moved(store: OpenedStore, look: Look) -> Spec:
             "columns": names,
             "labels": [name for name in names if name in by],
             "rows": [list(row) for row in zip(*(column(some[name]) for name in names), strict=True)],
-            "conditions": conditions(labels_of(some, by), slice(None)),
+            "conditions": _conditions(some, by),
             "total": len(groups),
         },
         "notes": [],
@@ -225,20 +230,27 @@ def _before(store: OpenedStore, as_of: str | None) -> str:
 def _marks(groups: pd.DataFrame, by: Sequence[str]) -> Spec:
     label = [", ".join(str(v) for v in row if v != "") for row in groups[list(by)].itertuples(index=False)]
     return {
-        "label": label,
+        "label": label if by else ["all points"] * len(groups),
         "before": column(groups["before"]),
         "after": column(groups["after"]),
         "verdict": [str(v) for v in groups["verdict"]],
-        "conditions": conditions(labels_of(groups, by), slice(None)),
+        "conditions": _conditions(groups, by),
     }
+
+
+def _conditions(groups: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The condition of each group; of all points as one group the empty one."""
+    return conditions(labels_of(groups, by), slice(None)) if by else [""] * len(groups)
 
 
 def _diff(store: OpenedStore, look: Look, ids: Sequence[str], metric: str, by: Sequence[str]) -> Spec:
     uri = address_of(store.uri)
     study = ["--study", look.study] if look.study else []
-    words = ["diffatlas", "diff", *ids, "--store", uri, *study, "--metric", metric, "--by", ",".join(by)]
+    words = ["diffatlas", "diff", *ids, "--store", uri, *study, "--metric", metric]
+    words += ["--by", ",".join(by)] if by else []
     sides = ", ".join(f"da.open_results({uri!r}, study={look.study!r}, as_of={one!r})" for one in ids)
     python = (
         f"import diffatlas as da\n\nfound = da.compare({sides}, [{metric!r}], {list(by)!r})\nprint(da.summary(found))\n"
     )
-    return {"what": "this comparison", "command": shlex.join(words), "python": python}
+    what = "this comparison" if by else "this comparison in Python; the command groups by configuration instead"
+    return {"what": what, "command": shlex.join(words), "python": python}

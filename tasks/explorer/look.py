@@ -17,7 +17,6 @@ from tasks.where.language import LONGEST
 VIEWS = ("curves", "heat", "scatter", "moved")
 BANDS = ("sem", "ci95", "std", "none")
 CENTRES = tuple(name for name in STATISTICS if name not in BANDS)
-MOST_TICKED = 8
 
 _PREFERRED = "w1"
 
@@ -38,7 +37,7 @@ class Look:
         by: what the points are grouped by; None: all labels of a configuration, the seed not among
             them.
         statistic: one of `CENTRES`, what is said of a group.
-        band: one of `BANDS`, how wide the band around it is.
+        band: one of `BANDS`, how wide the band around a mean is; other statistics have none.
         each: every seed by itself instead of what is said of all of them.
         only: labels that all rows share are not repeated row by row.
         baseline: the condition of a series that the others are divided by; empty: none.
@@ -113,7 +112,7 @@ def read(given: Mapping[str, Sequence[str]]) -> Look:
         each=last.get("each") == "1",
         only=last.get("all") != "1",
         baseline=last.get("base", ""),
-        ticked=tuple(dict.fromkeys(given.get("tick", ())))[:MOST_TICKED],
+        ticked=tuple(dict.fromkeys(given.get("tick", ()))),
     )
     for kind, value, accepted in (
         ("view", found.view, VIEWS),

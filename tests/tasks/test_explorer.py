@@ -281,6 +281,9 @@ def test_ticked_rows_are_told_apart_by_the_one_rule_and_their_settings_beside_ea
     assert found["notes"] == []
     pooled = compare_rows(store, Look(ticked=(ticked[0], "formulation == 'vp'")))
     assert "row 2 pools 4 configurations" in pooled["notes"][0]
+    many = tuple(f"seed == {seed} or steps == 3" for seed in range(10))
+    more = compare_rows(store, Look(ticked=read({"tick": many}).ticked))
+    assert (len(more["rows"]), more["notes"][0]) == (8, "the first 8 of 10 ticked rows are compared: untick some")
     for wrong, words in ((ticked[:1], "tick two rows"), ((ticked[0], "steps == 7"), "no answered point")):
         with pytest.raises(QueryError, match=words):
             compare_rows(store, Look(ticked=wrong))
@@ -299,6 +302,20 @@ def test_what_moved_is_what_diff_says(store: OpenedStore, capsys: pytest.Capture
     assert moved(store, Look(view="moved"))["before"]["snapshot"] == store.history()[1]["snapshot"]
     with pytest.raises(WrongReference):
         moved(store, Look(view="moved", before="never"))
+
+
+def test_what_moved_of_all_points_is_one_row_whose_command_can_be_run(
+    store: OpenedStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = moved(store, Look(view="moved", by=()))
+    assert (shown["groups"]["label"], shown["groups"]["conditions"]) == (["all points"], [""])
+    assert (len(shown["table"]["rows"]), shown["table"]["conditions"]) == (1, [""])
+    (asked,) = shown["asked"]
+    assert "--by" not in asked["command"]
+    assert "the command groups by configuration" in asked["what"]
+    capsys.readouterr()
+    exec(asked["python"], {})  # noqa: S102 - what a reader would run
+    assert capsys.readouterr().out.strip() == shown["summary"]
 
 
 def test_a_run_is_as_far_as_status_says(store: OpenedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
