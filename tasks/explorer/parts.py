@@ -172,7 +172,10 @@ def remarks(points: PointColumns, where: str, by: Sequence[str]) -> list[str]:
     """What has to be said beside the numbers: points without a value, and what a mean would mix."""
     columns = chosen(points, where or None)
     counts = _statuses(columns)
-    found = [f"{counts['failed']} points failed and have no value"] if counts.get("failed") else []
+    failed = counts.get("failed", 0)
+    found = (
+        [f"{failed} {'point failed and has' if failed == 1 else 'points failed and have'} no value"] if failed else []
+    )
     if mixed := _mixed(columns, by):
         found.append(
             f"rows pool different values of {', '.join(mixed)}: group by them as well, or choose one by a filter"

@@ -31,7 +31,7 @@ from tasks.query.records import metric_columns
 from tasks.where.columns import PointColumns, check
 from tasks.where.language import QueryError
 
-_BESIDE = 4000  # markers of one picture, for which conditions and rows are sent
+_BESIDE = 4000  # markers of one scatter, for which conditions and texts are sent
 
 
 def view(points: PointColumns, look: Look) -> Spec:
@@ -76,9 +76,14 @@ def curves(points: PointColumns, look: Look) -> Spec:
     if look.baseline:
         same = tuple(name for name in by if name not in keys)
         base = replace(asked, what="those of the baseline", where=both(look.where, look.baseline), by=same)
-        every.append(base)
-        frame, note = _against(frame, ask(points, base), same, metric, look)
-        notes += note
+        beside = ask(points, base)
+        if beside.empty:
+            notes.append(f"the baseline ({look.baseline}) has no point among these: no ratios are drawn")
+            look = replace(look, baseline="")
+        else:
+            every.append(base)
+            frame, note = _against(frame, beside, same, metric, look)
+            notes += note
     labels = labels_of(frame, by)
     rows = in_runs(frame, by[:-1], labels)
     lines = in_runs(frame, keys, labels)
@@ -87,6 +92,7 @@ def curves(points: PointColumns, look: Look) -> Spec:
         "y": {"name": _named(metric, look), "log": _spans(frame, metric, look)},
         "shared": lines.shared,
         "series": _series(rows, lines, x, metric, look),
+        "ratio": bool(look.baseline),
         "lines": min(len(rows), MOST_SERIES),
         "of": len(rows),
         "table": table(frame, labels, lines.shared, only=look.only),
@@ -97,23 +103,27 @@ def curves(points: PointColumns, look: Look) -> Spec:
 
 
 def _statistics(look: Look) -> tuple[str, ...]:
-    wanted = (look.statistic, *(() if look.each or look.band == "none" else (look.band,)), "count")
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys((look.statistic, *((look.band,) if _banded(look) else ()), "count")))
+
+
+def _banded(look: Look) -> bool:
+    """Whether there is a band: every one of `BANDS` is of the mean, and says nothing of a median."""
+    return look.statistic == "mean" and not look.each and look.band != "none"
 
 
 def _against(
     frame: pd.DataFrame, base: pd.DataFrame, same: Sequence[str], metric: str, look: Look
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with their ratio to the baseline's row at the same place."""
+    """The rows with their ratio to the baseline's row at the same place, and what to say of it."""
     value = MetricColumns(metric).statistic(look.statistic)
-    if base.empty:
-        return frame, [f"the baseline ({look.baseline}) has no point among these"]
     beside = base[[*same, value]].rename(columns={value: "baseline"})
     frame = frame.merge(beside, on=list(same), how="left")
     with np.errstate(all="ignore"):
         frame["ratio"] = frame[value].to_numpy(dtype=float) / frame["baseline"].to_numpy(dtype=float)
-    without = int((frame["ratio"].isna() & frame[value].notna()).sum())
-    return frame, [f"{without} rows lie where the baseline has no value"] if without else []
+    notes = ["the band of a ratio leaves out the baseline's own error"] if _banded(look) else []
+    if without := int((frame["ratio"].isna() & frame[value].notna()).sum()):
+        notes.append(f"{without} {'row lies' if without == 1 else 'rows lie'} where the baseline has no value")
+    return frame, notes
 
 
 def _named(metric: str, look: Look) -> str:
@@ -125,7 +135,7 @@ def _values(frame: pd.DataFrame, metric: str, look: Look) -> tuple[np.ndarray, n
     """What is drawn of each row, and half of its band; of a ratio the band of the numerator alone."""
     of = MetricColumns(metric)
     values = frame[of.statistic(look.statistic)].to_numpy(dtype=float)
-    wide = None if look.each or look.band == "none" else frame[of.statistic(look.band)].to_numpy(dtype=float)
+    wide = frame[of.statistic(look.band)].to_numpy(dtype=float) if _banded(look) else None
     if "ratio" not in frame:
         return values, wide
     with np.errstate(all="ignore"):
@@ -239,6 +249,7 @@ def scatter(points: PointColumns, look: Look) -> Spec:
     keys = _colours(look, frame)
     lines = grouped(frame, keys, labels_of(frame, [*dict.fromkeys((*keys, *CONFIGURATION))]))
     labels = labels_of(frame, own)
+    drawn, few = _drawn(lines, np.isfinite(across) & np.isfinite(up))
     fronts = [
         {
             "dataset": str(name),
@@ -253,10 +264,10 @@ def scatter(points: PointColumns, look: Look) -> Spec:
         "x": {"name": x, "kind": "number", "log": _wide(across)},
         "y": {"name": metric, "log": _wide(up)},
         "shared": lines.shared,
-        "series": _markers(lines, labels, across, up, wide),
+        "series": _markers(lines, drawn, labels, across, up, wide),
         "fronts": fronts,
         "table": table(frame[names], labels, lines.shared, only=look.only),
-        "notes": [*remarks(points, look.where, ()), *_left_out(best), *_too_many(len(lines))],
+        "notes": [*remarks(points, look.where, ()), *_left_out(best), *_too_many(len(lines)), *few],
         "asked": [asked.document(points), front.document(points)],
         "higher": points.higher_is_better(metric),
     }
@@ -279,28 +290,45 @@ def _colours(look: Look, frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in wanted if frame[name].nunique() > 1) or tuple(wanted[:1])
 
 
+def _drawn(lines: Grouped, known: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
+    """The rows of each series that are drawn, all or `_BESIDE` of them shared out evenly, and what to
+    say of it; of a series that has more than its share, rows from all of its length.
+    """
+    rows = [np.flatnonzero((lines.codes == i) & known) for i in range(min(len(lines), MOST_SERIES))]
+    total, left = sum(map(len, rows)), _BESIDE
+    if total <= left:
+        return rows, []
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for place, i in enumerate(order):  # what a short series leaves, the longer ones share
+        share = min(len(rows[i]), left // (len(order) - place))
+        rows[i] = rows[i][np.arange(share) * len(rows[i]) // max(share, 1)]
+        left -= share
+    return rows, [f"{_BESIDE - left:,} of {total:,} markers are drawn: narrow them by a filter"]
+
+
 def _markers(
-    lines: Grouped, labels: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, wide: np.ndarray | None
+    lines: Grouped,
+    drawn: Sequence[np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    y: np.ndarray,
+    wide: np.ndarray | None,
 ) -> list[Spec]:
-    found, left = [], _BESIDE
     told = [lines.columns[name] for name in CONFIGURATION]
-    for i in range(min(len(lines), MOST_SERIES)):
-        at = np.flatnonzero((lines.codes == i) & np.isfinite(x) & np.isfinite(y))[: max(left, 0)]
-        left -= len(at)
-        found.append(
-            {
-                "label": lines.label(i),
-                "line": lines.label(i),
-                "style": i,
-                "condition": lines.condition(i),
-                "x": column(x[at]),
-                "y": column(y[at]),
-                "band": None if wide is None else column(wide[at]),
-                "conditions": conditions(labels, at),
-                "text": [", ".join(map(str, row)) for row in zip(*(values[at] for values in told), strict=True)],
-            }
-        )
-    return found
+    return [
+        {
+            "label": lines.label(i),
+            "line": lines.label(i),
+            "style": i,
+            "condition": lines.condition(i),
+            "x": column(x[at]),
+            "y": column(y[at]),
+            "band": None if wide is None else column(wide[at]),
+            "conditions": conditions(labels, at),
+            "text": [", ".join(map(str, row)) for row in zip(*(values[at] for values in told), strict=True)],
+        }
+        for i, at in enumerate(drawn)
+    ]
 
 
 def _left_out(frame: pd.DataFrame) -> list[str]:

@@ -9,11 +9,14 @@ import math
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 from flows.command_line import app
 from tasks.explorer.columns import choices
@@ -23,6 +26,7 @@ from tasks.explorer.details import point, points_behind
 from tasks.explorer.look import BANDS, CENTRES, Look, read
 from tasks.explorer.now import now
 from tasks.explorer.opened import OpenedStore
+from tasks.explorer.parts import remarks
 from tasks.explorer.views import view
 from tasks.plain import Spec
 from tasks.query import QueryError, pareto, pooled, query
@@ -33,7 +37,7 @@ from tasks.results.stored import coordinate
 from tasks.statistics.decision import by_seed, decided
 from tasks.store import NotStored, Store, WrongReference
 from tasks.texts import Texts, decoded
-from tasks.where.columns import PointColumns
+from tasks.where.columns import PointColumns, of_frame, of_points
 from tests.tasks.tiny_store import SPEC, answer
 
 BASE = "formulation == 'exact' and schedule == 'edm' and sampler == 'heun'"
@@ -120,6 +124,51 @@ def test_a_ratio_is_the_value_over_that_of_the_baseline_at_the_same_place(
     assert own["y"] == [1.0] * 2
 
 
+def test_without_its_baseline_a_picture_says_so_and_calls_nothing_a_ratio(store: OpenedStore) -> None:
+    pinned = replace(QUESTIONS["beside a baseline"], where="formulation == 'vp'")
+    shown, alone = view(store.points(), pinned), view(store.points(), replace(pinned, baseline=""))
+    assert shown["notes"] == [*alone["notes"], f"the baseline ({BASE}) has no point among these: no ratios are drawn"]
+    assert {**shown, "notes": []} == {**alone, "notes": []}
+    assert (shown["ratio"], shown["y"]["name"]) == (False, "w1, mean")
+    assert view(store.points(), QUESTIONS["beside a baseline"])["ratio"] is True
+
+
+def test_a_band_is_of_a_mean_alone_and_of_a_ratio_without_the_error_of_the_baseline(store: OpenedStore) -> None:
+    beside = QUESTIONS["beside a baseline"]
+    note = "the band of a ratio leaves out the baseline's own error"
+    for statistic in CENTRES:
+        shown = view(store.points(), replace(beside, statistic=statistic))
+        assert {series["band"] is not None for series in shown["series"]} == {statistic == "mean"}
+        assert ("w1_sem" in shown["table"]["columns"]) == (note in shown["notes"]) == (statistic == "mean")
+    assert note not in view(store.points(), replace(beside, band="none"))["notes"]
+    assert note not in view(store.points(), replace(beside, baseline=""))["notes"]
+
+
+def test_markers_that_are_not_drawn_are_counted_and_every_series_has_some() -> None:
+    shown = view(many_points(10_000), Look(view="scatter", x="nfe", each=True, by=("formulation", "dataset")))
+    lengths = [len(series["x"]) for series in shown["series"]]
+    assert (min(lengths), sum(lengths)) == (1333, 4000)
+    assert "4,000 of 10,000 markers are drawn: narrow them by a filter" in shown["notes"]
+    few = view(many_points(10_000), Look(view="scatter", x="nfe", each=True, by=("formulation",), where="seed < 2"))
+    assert sum(len(series["x"]) for series in few["series"]) == 1000
+    assert not [note for note in few["notes"] if "markers" in note]
+
+
+def test_what_a_short_series_leaves_of_the_markers_the_longer_ones_have() -> None:
+    where = "formulation != 'edm' or steps == 1"
+    shown = view(many_points(10_000), Look(view="scatter", x="nfe", each=True, by=("formulation",), where=where))
+    lengths = {series["label"]: len(series["x"]) for series in shown["series"]}
+    assert lengths == {"edm": 200, "exact": 1900, "iddpm": 1900}
+    exact = next(series for series in shown["series"] if series["label"] == "exact")
+    assert {float(x) for x in exact["x"]} == {2.0 * steps for steps in range(1, 101, 5)}  # of all its length
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 point failed and has no value"), (2, "2 points failed and have")])
+def test_failed_points_are_counted_in_words_that_agree(count: int, words: str) -> None:
+    points = xr.Dataset(coords={"status": ("point", ["failed"] * count + ["ok"])})
+    assert remarks(of_points(points), "", ())[0].startswith(words)
+
+
 def test_the_front_is_that_of_query(store: OpenedStore, capsys: pytest.CaptureFixture[str]) -> None:
     shown = view(store.points(), QUESTIONS["cost and quality"])
     records = printed(shown["asked"][1]["command"], capsys)
@@ -142,10 +191,8 @@ def test_the_condition_of_a_marker_is_satisfied_by_its_points_alone(name: str, s
 
 @pytest.mark.parametrize("value", ["it's", 'a "b" \\ c', "", 7, 0.1, -1e-300, math.inf, -math.inf, math.nan])
 def test_a_condition_says_any_value_in_the_language(value: Any) -> None:
-    from tasks.where.columns import of_frame
     from tasks.where.conditions import satisfied
 
-    pd = pytest.importorskip("pandas")
     others = ["x"] if isinstance(value, str) else [1.5]
     columns = of_frame(pd.DataFrame({"odd name(a=1)": [value, *others]}))
     assert satisfied(condition([("odd name(a=1)", value)]), columns, 2).tolist() == [True, False]

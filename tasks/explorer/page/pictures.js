@@ -103,7 +103,7 @@ const curves = (shown, state) => {
       hovertemplate: "%{text}<extra></extra>",
     });
   }
-  if (state.get("base")) traces.push(line(shown.series.flatMap((one) => one.x), 1));
+  if (shown.ratio) traces.push(line(shown.series.flatMap((one) => one.x), 1));
   const xs = shown.series.flatMap((one) => one.x), ys = shown.series.flatMap((one) => one.y);
   return [traces, layout({ xaxis: along(shown.x.name, shown.x.kind, logX, xs), yaxis: upwards(shown.y.name, logY, ys) })];
 };
@@ -120,7 +120,7 @@ const heat = (shown) => {
   const annotations = few ? shown.cells.flatMap((row, j) => row.flatMap((cell, i) => (cell && cell.value !== null ? [{ x: i, y: j, text: brief(cell.value), showarrow: false, font: { size: 12, color: onRamp((z[j][i] - low) / (high - low || 1)) } }] : []))) : [];
   return [[{
     type: "heatmap", z, colorscale: ramp(), xgap: 1, ygap: 1, hoverongaps: false, customdata: shown.cells.map((row) => row.map((cell) => cell && cell.condition)),
-    text: shown.cells.map((row, j) => row.map((cell, i) => (cell ? `${escaped(shown.y.name)} ${escaped(names(shown.y.values)[j])}<br>${escaped(shown.x.name)} ${escaped(names(shown.x.values)[i])}<br>${escaped(shown.z.name)} ${brief(cell.value)}<br>${cell.count} values` : ""))),
+    text: shown.cells.map((row, j) => row.map((cell, i) => (cell ? `${escaped(shown.y.name)} ${escaped(names(shown.y.values)[j])}<br>${escaped(shown.x.name)} ${escaped(names(shown.x.values)[i])}<br>${escaped(shown.z.name)} ${brief(cell.value)}<br>${cell.count} ${cell.count === 1 ? "value" : "values"}` : ""))),
     hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0, title: { text: escaped(shown.z.name), side: "right", font: { size: 13 } }, ...ticks },
   }], layout({
     annotations, margin: { l: 60, r: 14, t: 12, b: 48 },
@@ -189,7 +189,7 @@ export const draw = (place, shown, state, chosen) => {
   const coarse = matchMedia("(pointer: coarse)").matches;
   Plotly.react(place, traces, { ...how, ...(coarse ? { dragmode: false } : {}) }, config);
   place.removeAllListeners("plotly_click");
-  place.on("plotly_click", (event) => { const found = event.points.find((point) => point.customdata); if (found) chosen(found.customdata); });
+  place.on("plotly_click", (event) => { const found = event.points.find((point) => typeof point.customdata === "string"); if (found) chosen(found.customdata); });
 };
 
 const swatch = (style, marksOnly, ink = series(style), mark = symbol(style)) => {
