@@ -39,8 +39,8 @@ def compare_rows(store: OpenedStore, look: Look) -> Spec:
 
     Args:
         store: which is looked through.
-        look: whose `ticked` conditions are the rows (the first `MOST_TICKED` of them), and whose filter
-            holds for them.
+        look: whose `ticked` conditions are the rows, the first `MOST_TICKED` of them, and whose
+            filter holds for them.
 
     Returns:
         `rows` with mean and seeds, `tests` of each against the first, `settings` that differ, with
