@@ -5,6 +5,7 @@ command: what one does with it, and what it must never do.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -53,10 +54,10 @@ def page(address: str) -> Iterator[Page]:
         opened = context.new_page()
         opened.set_default_timeout(20_000)
         wrong: list[str] = []
-        refusal = "the server responded with a status of 400"  # a filter that makes no sense, which the page tells
+        told = re.compile("the server responded with a status of (400|500)")  # which the page tells in a sentence
         opened.on(
             "console",
-            lambda said: wrong.append(said.text) if said.type == "error" and refusal not in said.text else None,
+            lambda said: wrong.append(said.text) if said.type == "error" and not told.search(said.text) else None,
         )
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on(
@@ -147,6 +148,22 @@ def test_a_reader_looks_filters_clicks_compares_and_copies(page: Page, capsys: p
     page.get_by_role("heading", name="Can they be told apart?").wait_for()
     assert rows(page) == shown
 
+    page.goto(link.partition("?")[0] + "?study=none")
+    page.get_by_role("alert").get_by_text("none").wait_for()
+    assert not page.locator("html[data-shown]").count()
+    page.get_by_label("Study").select_option("tiny")
+    drawn(page)
+    assert page.get_by_role("alert").count() == 0
+    page.get_by_label("Statistic").select_option("median")
+    page.wait_for_url("**stat=median**")
+    drawn(page)
+    assert (page.get_by_label("Band").is_disabled(), page.get_by_label("Band").input_value()) == (True, "none")
+
+    page.route("**/api/view?*", lambda route: route.fulfill(status=500, body="Internal Server Error"))
+    page.get_by_label("Metric").select_option("ks")
+    page.get_by_role("alert").get_by_text("The server failed to answer this (status 500)").wait_for()
+    page.unroute("**/api/view?*")
+
 
 @needs_browser
 @pytest.mark.parametrize(
@@ -169,10 +186,26 @@ def test_every_view_can_be_read_by_anyone_on_any_screen(page: Page, address: str
 
 @needs_browser
 def test_the_page_follows_a_store_as_shards_are_committed(page: Page, address: str, uri: str) -> None:
+    page.set_viewport_size({"width": 1300, "height": 1000})
     page.goto(address)
     drawn(page)
     before, lines = page.locator("#snapshot").inner_text(), len(rows(page))
+    page.get_by_role("button", name="open").first.click()
+    listed = page.get_by_role("heading", name="points behind this")
+    listed.wait_for()
+    page.get_by_text("Spec of its cell").click()
+    page.get_by_label("Column").select_option("steps")
+    page.get_by_label("Value", exact=True).select_option("steps == 3")
+    page.get_by_label("Filter").fill("seed <")
+    page.get_by_label("Metric", exact=True).focus()
     answer(uri, SPEC | {"steps": [1, 2, 3]})
     page.get_by_text(before, exact=True).wait_for(state="detached")
     page.locator("html[data-shown] #table tbody tr").nth(lines).wait_for()
     assert "2" in {row[-4] for row in rows(page)}
+    assert page.get_by_label("Filter").input_value() == "seed <"
+    assert page.get_by_text("Typed, not applied yet").is_visible()
+    assert page.get_by_label("Value", exact=True).input_value() == "steps == 3"
+    assert listed.is_visible()
+    assert '"engine"' in page.locator("#details details[open] pre").inner_text()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    assert page.get_by_label("Filter").input_value() == ""

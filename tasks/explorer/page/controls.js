@@ -14,14 +14,22 @@ const group = (label, values, chosen) => {
   return found;
 };
 
+// What is chosen stays, where it can still be chosen.
+const refill = (select, values) => {
+  const chosen = select.value;
+  options(select, values);
+  if ([...select.options].some((one) => one.value === chosen)) select.value = chosen;
+};
+
 export const fill = (choices, state) => {
   const columns = choices.columns.map((column) => column.name);
   options(byId("study"), [["", "all studies"], ...choices.studies], state.get("study") || "");
-  options(byId("at"), [["", "the newest"]], state.get("at") || "");
+  const listed = [...byId("at").options].map((one) => [one.value, one.text]);
+  options(byId("at"), listed.length ? listed : [["", "the newest"]], state.get("at") || "");
   const metric = byId("metric");
   metric.replaceChildren(group("Metrics", choices.metrics.map((one) => one.name)), group("Beside them", choices.beside));
   options(byId("y"), columns);
-  options(byId("column"), columns);
+  refill(byId("column"), columns);
   options(byId("stat"), choices.statistics);
   options(byId("band"), [["sem", "standard error"], ["ci95", "95 % interval"], ["std", "standard deviation"], ["none", "none"]]);
   for (const id of ["logx", "logy"]) options(byId(id), [["", "automatic"], ["1", "logarithmic"], ["0", "linear"]]);
@@ -46,8 +54,17 @@ export const fillSnapshots = (snapshots, state) => {
 
 const values = (choices) => {
   const column = choices.columns.find((one) => one.name === byId("column").value);
-  options(byId("value"), column.values.map((value, i) => [column.conditions[i], value === "" ? "(nothing)" : String(value)]));
+  refill(byId("value"), column.values.map((value, i) => [column.conditions[i], value === "" ? "(nothing)" : String(value)]));
 };
+
+// A filter that is typed but not applied stays until the address says another one.
+let applied = null;
+export const showFilter = (state) => {
+  const where = state.get("where") || "";
+  if (where !== applied) byId("where").value = applied = where;
+  pending();
+};
+export const pending = () => { byId("unapplied").hidden = byId("where").value.trim() === applied.trim(); };
 
 // The form says what the address says.
 export const show = (state, choices, shown) => {
@@ -62,9 +79,9 @@ export const show = (state, choices, shown) => {
   byId("metric").value = shown.metric;
   if (shown.before) byId("before").value = state.get("before") || "";
   if (shown.y) byId("y").value = shown.y.name;
-  if (document.activeElement !== byId("where") || !state.has("where")) byId("where").value = state.get("where") || "";
   byId("stat").value = state.get("stat") || "mean";
-  byId("band").value = state.get("band") || "sem";
+  byId("band").disabled = byId("stat").value !== "mean";
+  byId("band").value = byId("band").disabled ? "none" : state.get("band") || "sem";
   byId("each").checked = state.get("each") === "1";
   byId("each-text").textContent = view === "scatter" ? "Every point" : "Every seed";
   byId("only").checked = state.get("all") !== "1";

@@ -12,11 +12,15 @@ const heading = (id, text, closed) => {
 const facts = (entries) => make("dl", { className: "facts" }, ...entries.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: brief(value) })]));
 const context = (state) => new URLSearchParams([...state].filter(([name]) => ["study", "at", "metric", "where"].includes(name)));
 
-// A row's points, the first of them opened; or one point that the address names.
+// A row's points, the first of them opened; or one point that the address names. What stands there
+// already is left as it is; `quiet`: asked anew by the page, which keeps the point and the reader's place.
+let standing = "";
 export const open = async (place, what, state, get, refuse, closed) => {
   try {
     const inside = make("div");
+    const stands = (found) => { const before = standing; standing = JSON.stringify([String(context(state)), found]); return !place.hidden && before === standing; };
     if (what.row === undefined) {
+      if (stands(what.point)) return;
       place.replaceChildren(heading("details-title", "One point", closed), inside);
       await openPoint(inside, what.point, state, get);
       place.hidden = false;
@@ -25,6 +29,7 @@ export const open = async (place, what, state, get, refuse, closed) => {
     const parameters = context(state);
     parameters.append("row", what.row);
     const found = await get("row", parameters);
+    if (stands([what.row, found.ids, found.columns, found.rows]) && what.quiet) return;
     const title = `${found.total} ${found.total === 1 ? "point" : "points"} behind this`;
     const choose = async (id, button) => {
       for (const other of place.querySelectorAll(".open[aria-pressed]")) other.setAttribute("aria-pressed", String(other === button));
@@ -46,7 +51,9 @@ export const open = async (place, what, state, get, refuse, closed) => {
     const shared = Object.entries(found.shared).filter(([, value]) => value !== "").map(([name, value]) => `${name} ${value}`).join(", ");
     place.replaceChildren(heading("details-title", title, closed), make("p", { className: "small", textContent: shared }), list, inside);
     place.hidden = false;
-    if (found.ids.length) await choose(found.ids[0], place.querySelector(".open"));
+    const kept = what.quiet ? Math.max(0, found.ids.indexOf(state.get("point"))) : 0;
+    if (found.ids.length) await choose(found.ids[kept], place.querySelectorAll(".open")[kept]);
+    if (what.quiet) return;
     place.focus({ preventScroll: true });
     place.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   } catch (error) { refuse(error); }
@@ -130,7 +137,7 @@ const images = (rows, side) => {
 
 const VERDICTS = { better: "better", worse: "worse" };
 
-export const compare = async (place, state, get, refuse) => {
+export const compare = async (place, state, get, refuse, quiet = false) => {
   try {
     const parameters = context(state);
     for (const one of state.getAll("tick")) parameters.append("tick", one);
@@ -156,6 +163,7 @@ export const compare = async (place, state, get, refuse) => {
       make("h3", { textContent: "Settings that differ" }), settings,
     );
     place.hidden = false;
+    if (quiet) return;
     place.focus({ preventScroll: true });
     place.scrollIntoView({ block: "nearest" });
   } catch (error) { refuse(error); }

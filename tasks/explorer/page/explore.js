@@ -1,5 +1,5 @@
 // The page: what is asked stands in its address; every change asks again, and what comes back is drawn.
-import { fill, fillSnapshots, taken, show } from "./controls.js";
+import { fill, fillSnapshots, pending, taken, show, showFilter } from "./controls.js";
 import { draw, legend, redraw } from "./pictures.js";
 import { table, asked, copyText } from "./tables.js";
 import { close, compare, open } from "./details.js";
@@ -17,6 +17,7 @@ let choices = null;
 let shown = null;
 let asking = null;
 let first = true; // a link with ticked rows is a comparison
+let row = null; // the condition whose points are listed
 
 export class Refused extends Error {}
 
@@ -29,7 +30,13 @@ const get = async (what, parameters, signal) => {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server has ended: start diffatlas explore again, and load this page anew.");
   }
-  const found = await answer.json();
+  let found;
+  try {
+    found = await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(`The server failed to answer this (status ${answer.status}): what went wrong stands where diffatlas explore runs.`);
+  }
   if (found.error) throw new Refused(found.error.message);
   return found;
 };
@@ -59,6 +66,7 @@ const ask = async () => {
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
+  showFilter(state);
   byId("plot").classList.add("waiting");
   delete root.dataset.shown;
   try {
@@ -67,20 +75,26 @@ const ask = async () => {
     shown = await get("view", parameters, signal);
     render();
     await again();
-  } catch (error) { refuse(error); }
-  finally { if (!signal.aborted) byId("plot").classList.remove("waiting"); }
+  } catch (error) {
+    if (!shown) byId("title").textContent = "Nothing to show";
+    if (!shown && choices) show(state, choices, { view: state.get("view") || "curves", metric: state.get("metric") || choices.metrics[0]?.name });
+    refuse(error);
+  } finally { if (!signal.aborted) byId("plot").classList.remove("waiting"); }
 };
 
 // What stood open beside the picture, when the address says so.
 const again = async () => {
   const point = state.get("point");
-  if (point) await open(byId("details"), { point }, state, get, refuse, closed); else close(byId("details"));
-  if (state.getAll("tick").length > 1 && (first || !byId("comparison").hidden)) await compare(byId("comparison"), state, get, refuse);
+  if (row !== null) await list(row, true);
+  else if (point) await open(byId("details"), { point }, state, get, refuse, closed);
+  else close(byId("details"));
+  if (state.getAll("tick").length > 1 && (first || !byId("comparison").hidden)) await compare(byId("comparison"), state, get, refuse, !first);
   if (!state.getAll("tick").length) close(byId("comparison"));
   first = false;
 };
 
 const change = (changes, { push = true, anew = true } = {}) => {
+  if (changes.point === null) row = null;
   for (const [name, value] of Object.entries(changes)) {
     state.delete(name);
     for (const one of [value].flat()) if (one !== null && one !== undefined && (one !== "" || name === "by")) state.append(name, one);
@@ -89,13 +103,22 @@ const change = (changes, { push = true, anew = true } = {}) => {
   return anew ? ask() : undefined;
 };
 
-const offer = async () => {
-  const parameters = new URLSearchParams([...state].filter(([name]) => name === "study" || name === "at"));
+const offer = async (named = ["study", "at"]) => {
+  const parameters = new URLSearchParams([...state].filter(([name]) => named.includes(name)));
   choices = await get("choices", parameters);
   byId("store").textContent = choices.store;
   byId("snapshot").textContent = `${choices.snapshot} of ${choices.time.slice(0, 16).replace("T", " ")} UTC`;
   byId("size").textContent = `${choices.size.toLocaleString("en")} points`;
   fill(choices, state);
+};
+
+// A study or a snapshot that there is not is told, and what there is can be chosen.
+const offerAnyway = async () => {
+  try { await offer(); } catch (error) {
+    byId("title").textContent = "Nothing to show";
+    refuse(error);
+    await offer([]);
+  }
 };
 
 // A run that goes on shows its numbers as it commits them.
@@ -107,15 +130,14 @@ const poll = async () => {
     const now = await get("now", "");
     byId("now").textContent = !now.running ? "" : now.shards === undefined ? `a run writes to this store: ${now.missing} points to compute`
       : `a run of ${now.study}: ${now.shards_done} of ${now.shards} shards, ${now.points_done} of ${now.points} points${now.points_failed ? `, ${now.points_failed} failed` : ""}${now.seconds_left === null ? "" : `; about ${Math.max(1, Math.round(now.seconds_left / 60))} min left`}`;
-    if (!state.get("at") && choices && now.snapshot !== choices.snapshot) { await offer(); await ask(); await snapshots(); }
+    if (!state.get("at") && now.snapshot !== choices?.snapshot) { await offerAnyway(); await ask(); await snapshots(); }
   } catch (error) { refuse(error); }
   finally { polling = false; }
 };
 const snapshots = async () => fillSnapshots((await get("history", "")).snapshots, state);
 
-const openRow = async (condition) => {
-  await open(byId("details"), { row: condition, choose: (id) => change({ point: id }, { push: false, anew: false }) }, state, get, refuse, closed);
-};
+const list = (condition, quiet) => open(byId("details"), { row: condition, quiet, choose: (id) => change({ point: id }, { push: false, anew: false }) }, state, get, refuse, closed);
+const openRow = (condition) => { row = condition; return list(condition, false); };
 const closed = () => { close(byId("details")); change({ point: null }, { push: false, anew: false }); };
 
 const tick = (condition, wanted) => {
@@ -141,16 +163,17 @@ byId("controls").addEventListener("change", async (event) => {
   if (!changes) return;
   if ("study" in changes || "at" in changes) {
     change(changes, { anew: false });
-    try { await offer(); } catch (error) { refuse(error); return; }
+    try { await offerAnyway(); } catch (error) { refuse(error); return; }
     return ask();
   }
   return change(changes);
 });
 byId("controls").addEventListener("submit", (event) => { event.preventDefault(); change({ where: byId("where").value.trim() }); });
+byId("where").addEventListener("input", pending);
 byId("where").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); byId("controls").requestSubmit(); }
 });
-byId("clear").addEventListener("click", () => change({ where: null }));
+byId("clear").addEventListener("click", () => { byId("where").value = ""; change({ where: null }); });
 const add = (negated) => {
   const text = byId("value").value;
   if (!text) return;
@@ -170,7 +193,8 @@ byId("untick").addEventListener("click", () => {
 byId("copy-link").addEventListener("click", () => copied(location.href));
 addEventListener("popstate", async () => {
   state = new URLSearchParams(location.search);
-  try { await offer(); } catch (error) { refuse(error); return; }
+  row = null;
+  try { await offerAnyway(); } catch (error) { refuse(error); return; }
   await ask();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (shown) render(); redraw(); });
@@ -179,12 +203,12 @@ const begin = async () => {
   if (matchMedia("(max-width: 900px)").matches) byId("fold").open = false;
   const fresh = !state.size;
   try {
-    await offer();
+    await offerAnyway();
     if (fresh) for (const [name, value] of Object.entries(choices.first)) for (const one of [value].flat()) state.append(name, one);
     history.replaceState(null, "", place());
-  } catch (error) { refuse(error); byId("title").textContent = "Nothing to show"; return; }
-  await ask();
-  try { await snapshots(); } catch (error) { refuse(error); }
+    await ask();
+    await snapshots();
+  } catch (error) { refuse(error); }
   await poll();
   setInterval(poll, 3000);
 };
