@@ -26,7 +26,8 @@ that of the signs: p = 2^(1-n), and 2^-n of one side.
 *Many pairs.* The leader of a look is chosen by its numbers. So the family is not leader against
 rivals but all pairs of rows with different labels, whoever leads. Holm's rule goes on over the looks:
 with R pairs of the family that are not yet told apart, a pair is at look l where p <= w_l a / R, and
-R falls with each; a verdict once reached stays. Equivalence is a family of its own.
+R falls with each; what was rejected stays rejected, in the direction that the numbers had then.
+Equivalence is a family of its own.
 
 *What is promised.* For normal differences: the chance that any pair of equal means is ever told apart
 is at most a, and so is the chance that any pair further apart than the margin is ever called
@@ -55,7 +56,7 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-RULE = 1
+RULE = 2
 """Version of the rule: what it decides of given numbers is the same as long as this is."""
 FIRST = 5
 """Seeds at the first look; each later one has twice as many."""
@@ -96,7 +97,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which rows are compared ``[pair]``, and whose family each pair is of."""
+    """Which rows are compared ``[pair]``, and in which family each pair is tested."""
 
     first: Codes
     second: Codes
@@ -107,14 +108,16 @@ class Pairs:
 class AfterLook:
     """What is known of each pair after a look ``[pair]``.
 
-    `apart` and `equivalent` are the look at which that was found, `NOT_YET` where it was not.
-    `contrasts` are those of this look, the second against the first, with the p value that was
+    `apart` and `equivalent` are the look at which that was found, `NOT_YET` where it was not;
+    `direction` is the sign of the change when the pair was told apart, on the scale that was tested,
+    0 where it was not. `contrasts` are those of this look, the second against the first, with the p value that was
     tested; `low` and `high` the ends of the interval of the change (of the factor, on a logarithmic
     scale) at the level that the test had: a pair is told apart at this look where it leaves out 0
     (1).
     """
 
     apart: Codes
+    direction: Codes
     equivalent: Codes
     contrasts: Contrasts
     low: Array
@@ -130,27 +133,29 @@ def looks_up_to(most: int) -> tuple[int, ...]:
     return (*sizes, most)
 
 
-def all_pairs(label: Codes, family: Codes) -> Pairs:
-    """Every pair of rows of one family whose labels differ.
+def all_pairs(label: Codes, group: Codes, *, one_family: bool = False) -> Pairs:
+    """Every pair of rows of one group whose labels differ.
 
     Args:
         label: what is compared: of two rows with the same label nothing is asked ``[row]``.
-        family: whose ranking each row is in ``[row]``.
+        group: whose ranking each row is in ``[row]``.
+        one_family: whether the pairs of all groups share the level; otherwise each group has its own.
 
     Returns:
         The pairs, the earlier row first.
     """
     first: list[Codes] = []
     second: list[Codes] = []
-    for member in np.unique(family):
-        rows = np.flatnonzero(family == member)
+    for member in np.unique(group):
+        rows = np.flatnonzero(group == member)
         i, j = np.triu_indices(len(rows), 1)
         first.append(rows[i])
         second.append(rows[j])
     one = np.concatenate(first) if first else np.zeros(0, dtype=np.int64)
     other = np.concatenate(second) if second else np.zeros(0, dtype=np.int64)
     differ = label[one] != label[other]
-    return Pairs(one[differ], other[differ], family[one[differ]])
+    one, other = one[differ], other[differ]
+    return Pairs(one, other, np.zeros_like(one) if one_family else group[one])
 
 
 def verdicts(values: Array, pairs: Pairs, design: Design, looks: int | None = None) -> AfterLook:
@@ -177,13 +182,15 @@ def verdicts(values: Array, pairs: Pairs, design: Design, looks: int | None = No
     decades = (low > 0) & (high / DECADE > low)
     apart = np.full(len(x), NOT_YET)
     equivalent = apart.copy()
+    direction = np.zeros(len(x), dtype=np.int64)
     for look, (n, share) in enumerate(zip(design.looks[:made], design.shares, strict=False)):
         logarithmic = decades & (np.minimum(x[:, :n].min(axis=1), y[:, :n].min(axis=1)) > 0)
         contrasts = _contrasts(x[:, :n], y[:, :n], logarithmic)
         level = _tell(apart, look, contrasts.p, pairs.family, share * design.level)
+        direction = np.where(apart == look, contrasts.sign, direction).astype(np.int64)
         both = _equivalence(x[:, :n], y[:, :n], logarithmic, design.margin)
         _tell(equivalent, look, both, pairs.family, share * design.level)
-    return AfterLook(apart, equivalent, contrasts, *_interval(contrasts, n, level))
+    return AfterLook(apart, direction, equivalent, contrasts, *_interval(contrasts, n, level))
 
 
 def _tell(told: Codes, look: int, p: Array, family: Codes, level: float) -> Array:

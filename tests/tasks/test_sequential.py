@@ -63,9 +63,8 @@ def ended(of: Simulated, found: AfterLook, design: Design) -> tuple[NDArray[np.i
     first, second = of.pairs.first % of.rows, of.pairs.second % of.rows
     for look, n in enumerate(design.looks):
         lead = of.values[:, :n].mean(axis=1).reshape(STUDIES, -1).argmin(axis=1)[of.pairs.family]
-        told = ((found.apart != NOT_YET) & (found.apart <= look)) | (
-            (found.equivalent != NOT_YET) & (found.equivalent <= look)
-        )
+        worse = np.where(first == lead, found.direction, -found.direction)
+        told = ((worse > 0) & (found.apart <= look)) | ((found.equivalent != NOT_YET) & (found.equivalent <= look))
         left = np.bincount(of.pairs.family, ((first == lead) | (second == lead)) & ~told, minlength=STUDIES)
         end = going & (left == 0)
         seeds[end], right[end] = n, (lead.reshape(STUDIES, -1)[:, 0] == 0)[end]
@@ -166,6 +165,26 @@ def test_a_verdict_stays_and_holm_passes_its_level_on() -> None:
     later = np.concatenate([values, np.tile([1.0, 9.0, -5.0, 2.0, 7.0], (3, 1))[:, ::-1] * [[1.0], [-1.0], [1.0]]], 1)
     looked = verdicts(later, three, Design((5, 10), level=level * 4))
     assert (looked.apart[[0, 2]] == 0).all()
+
+
+def test_a_pair_is_told_apart_in_the_direction_that_its_numbers_had_then() -> None:
+    a, b = [1.0, 1.1, 0.9, 1.05, 0.95], [2.0, 2.15, 1.9, 2.0, 1.95]
+    found = pair([*a, *[9.0] * 5], [*b, *[2.0] * 5], Design((5, 10)))
+    assert (found.apart[0], found.direction[0], found.contrasts.sign[0]) == (0, 1, -1)
+    assert pair(b, a, Design((5,))).direction[0] == -1
+    assert pair(a, a, Design((5,))).direction[0] == 0
+
+
+def test_groups_may_share_one_level() -> None:
+    x = np.array([1.0, 1.2, 0.9, 1.1, 1.05])
+    some, little = np.array([0.5, 0.8, 0.1, 0.6, 0.7]), np.array([0.1, 0.9, -0.9, 0.2, -0.3])
+    values = np.array([x, x + some, x, x + little])
+    label, group = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    level = 1.5 * stats.ttest_rel(values[0], values[1]).pvalue  # too little for one of two
+    own = verdicts(values, all_pairs(label, group), Design((5,), level=level))
+    shared = verdicts(values, all_pairs(label, group, one_family=True), Design((5,), level=level))
+    assert own.apart.tolist() == [0, NOT_YET]
+    assert shared.apart.tolist() == [NOT_YET, NOT_YET]
 
 
 def test_equal_rows_are_equivalent_and_a_constant_difference_is_tested_by_its_signs() -> None:
