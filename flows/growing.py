@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffusion.plugins import typed
-from tasks.query.growing import BestOf, LookTaken, look_at, read_margin, read_question
+from tasks.query.growing import BestOf, LookTaken, answerable, look_at, read_margin, read_question
 from tasks.query.ranking import BY
+from tasks.results.foreseen import foreseen
 from tasks.results.provenance import provenance
 from tasks.results.read import Answers, open_results
-from tasks.results.stored import plan_for, record_look
+from tasks.results.stored import looks_recorded, plan_for, record_look, refuse_changes
 from tasks.statistics.sequential import MOST_SEEDS, RULE, Design, Margin, looks_up_to, seeds_of
 from tasks.store import Store
-from tasks.study import Study, load_study
+from tasks.study import Study, StudyError, load_study
 from tasks.study.axes import MOST_SEEDS as LARGEST
 from tasks.where.language import QueryError
 
@@ -53,7 +56,7 @@ class Growth:
 
     @property
     def decided(self) -> bool:
-        """Whether every rival is told apart from the best, or equivalent to it."""
+        """Whether every rival that was compared is told apart from the best, or equivalent to it."""
         return self.looks[-1].decided
 
     def value(self) -> Spec:
@@ -63,6 +66,7 @@ class Growth:
             "store": self.store,
             "looks": [look.value() for look in self.looks],
             "decided": self.decided,
+            "left_out": [dict(row) for row in self.looks[-1].left_out],
             "failed": self.failed,
         }
 
@@ -85,8 +89,11 @@ def grown(
     run: Run,
     tell: Callable[[LookTaken], object] = lambda _: None,
     loaded: Study | None = None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Growth:
     """Run, look, record, and go on until it is decided or the seeds are spent.
+
+    What cannot be answered is refused before anything is computed or written.
 
     Args:
         request: the run of the study that is to grow.
@@ -95,18 +102,27 @@ def grown(
         run: computes what a request lacks; called where a look's points are not all in the store.
         tell: is given each look.
         loaded: the study, where it is none that the request's `study` names.
+        warn: is given, in a sentence, what makes the stated level doubtful, and why one waits.
 
     Returns:
         All looks that were made.
 
     Raises:
         QueryError: the question cannot be answered.
-        StudyError: the study cannot be used.
+        StudyError: the study cannot be used, or it says of a part which seeds that has.
     """
+    given = loaded
     if loaded is None:
         with typed(request.study):
             loaded = load_study(request.study, request.overrides)
+    else:
+        refuse_changes(loaded, request.overrides)
     order = seeds_of(design.looks, loaded.seeds)
+    _refuse_own_seeds(loaded, order)
+    question = answerable(foreseen(plan_for(loaded, request.store)), question)
+    announced = _announced(loaded.name, question, design)
+    for other in _other_designs(request.store, announced):
+        warn(other)
     looks: list[LookTaken] = []
     failed = 0
     for number, n in enumerate(design.looks):
@@ -115,13 +131,20 @@ def grown(
         plan = plan_for(study, request.store, retry_failed=request.retry_failed)
         if plan.jobs or not _asked(request.store, plan):
             with tempfile.TemporaryDirectory() as folder:
-                run(_with_seeds(request, study, seeds, Path(folder)))
+                run(_with_seeds(request, None if given is None else study, seeds, Path(folder)))
         points = open_results(request.store, study.name)
         points = points.isel(point=np.isin(points["point_id"].values.astype(str), [point.id for point in plan.points]))
         failed = int((points["status"].values == "failed").sum())
         looks.append(look_at(points, question, design, order, number))
-        decision = json.dumps({**_announced(study.name, question, design), **looks[-1].value()}, sort_keys=True)
-        record_look(Store.open(request.store), study.name, decision, provenance(study.name))
+        record_look(
+            Store.open(request.store),
+            study.name,
+            json.dumps({**announced, **looks[-1].value()}, sort_keys=True),
+            provenance(study.name),
+            force_unlock=request.force_unlock,
+            wait=60 * request.wait,
+            waiting=lambda locked: warn(f"waiting: {locked}"),
+        )
         tell(looks[-1])
         if looks[-1].decided:
             break
@@ -164,9 +187,10 @@ def grow(
 
     Returns:
         A row for each look and rival: seeds, the labels of `by`, `best`, `rival`, their means, the
-        `difference` with its interval (`low`, `high`), and the `verdict`: apart, equivalent or open.
-        ``attrs["decided"]`` says whether none is open at the last look, ``attrs["failed"]`` how many
-        points failed.
+        `difference` with its interval (`low`, `high`), and the `verdict`: apart, equivalent, open or
+        contradicted. ``attrs["decided"]`` says whether all are apart or equivalent at the last look,
+        ``attrs["left_out"]`` which configurations were not compared, and why, and ``attrs["failed"]``
+        how many points failed.
 
     Raises:
         QueryError: the question or the margin cannot be read, or there is nothing to compare.
@@ -189,11 +213,12 @@ def grow(
         report=None if report is None else str(report),
         device=device,
     )
-    found = grown(request, question, design, start, loaded=study if isinstance(study, Study) else None)
+    given = study if isinstance(study, Study) else None
+    found = grown(request, question, design, start, loaded=given, warn=partial(warnings.warn, stacklevel=3))
     frame = pd.DataFrame(
         [{"look": i, "seeds": look.seeds, **row} for i, look in enumerate(found.looks, 1) for row in look.rows]
     )
-    frame.attrs.update(decided=found.decided, failed=found.failed)
+    frame.attrs.update(decided=found.decided, left_out=found.looks[-1].left_out, failed=found.failed)
     return frame
 
 
@@ -206,9 +231,44 @@ def _asked(store: str, plan: Plan) -> bool:
     return name in answers.studies and {point.id for point in plan.points} <= set(answers.asked(name))
 
 
-def _with_seeds(request: RunRequest, study: Study, seeds: Sequence[int], folder: Path) -> RunRequest:
-    """The run of a look; a study that has no file gets one."""
-    if request.study != study.name or Path(request.study).is_file():
+def _refuse_own_seeds(study: Study, order: Sequence[int]) -> None:
+    """Raises `StudyError` where the seeds that are added would not reach all of a study."""
+    wrong = [
+        f"{study.name}, at grids[{i}].seeds: found {list(block.seeds)}; a study that grows has its seeds at the top, "
+        "where all of it gets the same"
+        for i, block in enumerate(study.grids)
+        if "seeds" in block.model_fields_set
+    ]
+    out = {s for block in study.blocks() for one in block.exclude for s in one.seed or ()} & set(order)
+    if out:
+        excluded = ", ".join(map(str, sorted(out)))
+        wrong.append(
+            f"{study.name}, at exclude: found seed {excluded}, which is to be added (up to {len(order)} seeds)"
+        )
+    if wrong:
+        raise StudyError(study.name, wrong)
+
+
+def _other_designs(store: str, announced: Spec) -> list[str]:
+    """A sentence for each other design whose looks at the study are in a store."""
+    if not Store.exists(store):
+        return []
+    keys = [key for key in announced if key != "rule"]
+    mine = {key: announced[key] for key in keys}
+    looks = [json.loads(text) for text in looks_recorded(Store.open(store), str(announced["study"]))]
+    found = [{key: look.get(key) for key in keys} for look in looks]
+    return [
+        f"the store has looks at {one['study']} by another design: {one['until']} by {', '.join(one['by']) or 'nothing'}, "
+        f"{one['metric']}, margin {one['margin']}, at {', '.join(map(str, one['announced']))} seeds; "
+        "each design spends its level, and of what all of them say any may be false with the sum"
+        for i, one in enumerate(found)
+        if one != mine and one not in found[:i]
+    ]
+
+
+def _with_seeds(request: RunRequest, study: Study | None, seeds: Sequence[int], folder: Path) -> RunRequest:
+    """The run of a look; a study that was given without a file gets one."""
+    if study is None:
         return replace(request, overrides=(*request.overrides, f"seeds={list(seeds)}"))
     source = folder / f"{study.name}.yaml"
     source.write_text(json.dumps(study.spec()))  # JSON is YAML
@@ -220,6 +280,7 @@ def _announced(study: str, question: BestOf, design: Design) -> Spec:
         "study": study,
         "until": str(question),
         "by": list(question.by),
+        "metric": question.metric,
         "margin": str(design.margin),
         "level": design.level,
         "announced": list(design.looks),

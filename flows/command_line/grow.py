@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from tasks.query.growing import LookTaken
 
 
+_MOST_LEFT_OUT = 8  # of the configurations that are named below the table
+
+
 @app.command()
 def grow(
     study: StudyArgument,
@@ -67,7 +70,8 @@ def grow(
 ) -> None:
     """Add seeds to a study until every rival of the best is told apart from it or equivalent to it.
 
-    Seeds are added in looks that are announced (5, 10, 20, 40), at a level of 5 % in all.
+    Seeds are added in looks that are announced (5, 10, 20, 40), at a level of 5 % over all looks and
+    groups.
     """
     with clear_errors():
         from flows.command_line.options import WrongOption
@@ -100,7 +104,7 @@ def grow(
         )
         quiet_environment()
         with terminate_as_interrupt():
-            found = grown(request, question, design, _run, _tell)
+            found = grown(request, question, design, _run, _tell, warn=_warn)
         if as_json:
             print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
         else:
@@ -119,8 +123,12 @@ def _run(request: RunRequest) -> None:
 
 
 def _tell(look: LookTaken) -> None:
-    left = sum(row["verdict"] == "open" for row in look.rows)
-    err.print(f"{look.seeds} seeds: {len(look.rows) - left} of {len(look.rows)} rivals decided", markup=False)
+    done = len(look.rows) - look.undecided
+    err.print(f"{look.seeds} seeds: {done} of {len(look.rows)} rivals decided", markup=False)
+
+
+def _warn(sentence: str) -> None:
+    err.print(sentence, markup=False)
 
 
 def _show(found: Growth) -> None:
@@ -139,9 +147,18 @@ def _show(found: Growth) -> None:
             table.add_row(str(look.seeds), *(escape(str(cell)) for cell in cells), row["verdict"] + since)
         table.add_section()
     console.print(table)
-    left = sum(row["verdict"] == "open" for row in found.looks[-1].rows)
-    said = "decided" if found.decided else f"the seeds are spent and {left} rivals are open"
-    console.print(f"{said} with {found.looks[-1].seeds} seeds", markup=False)
+    last = found.looks[-1]
+    said = "decided" if found.decided else f"the seeds are spent and {last.undecided} rivals are undecided"
+    among = ", among the configurations that were compared" if last.left_out else ""
+    level = f"{100 * found.design.level:g} % over all looks and groups"
+    console.print(f"{said} with {last.seeds} seeds{among}; level {level}", markup=False)
+    if any(row["verdict"] == "contradicted" for row in last.rows):
+        console.print("contradicted: told apart from the best, but as the better of the two", markup=False)
+    for row in last.left_out[:_MOST_LEFT_OUT]:
+        where = ", ".join(f"{name} {value}" for name, value in row.items() if name != "reason")
+        console.print(f"left out: {where}: {row['reason']}", markup=False)
+    if len(last.left_out) > _MOST_LEFT_OUT:
+        console.print(f"left out: {len(last.left_out) - _MOST_LEFT_OUT} more (--json has all)", markup=False)
 
 
 def _interval(row: Spec) -> str:

@@ -76,7 +76,7 @@ def configurations(
     """
     columns = chosen(points, where)
     columns = columns.rows(columns["status"] != "skipped")
-    foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else _knowing_beside_others(columns)
+    foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else knowing_beside_others(columns)
     left_out = tuple(sorted(set(map(str, columns["sampler"][foreign]))))
     columns = columns.rows(~foreign)
     fits = columns["status"] == "ok"
@@ -92,7 +92,7 @@ def configurations(
     return found
 
 
-def _knowing_beside_others(columns: Columns) -> np.ndarray:
+def knowing_beside_others(columns: Columns) -> np.ndarray:
     """Which rows do not set out from noise, in data sets that have rows that do ``[row]``."""
     usual = columns["process"] == GENERATION if "process" in columns else np.ones(columns.size, dtype=bool)
     owner, owners = factorize(columns["dataset"])

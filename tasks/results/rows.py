@@ -12,7 +12,8 @@ from tasks.store import Rows
 from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
 
 
-def _point_row(point: Point, status: str, error: str) -> dict[str, object]:
+def point_row(point: Point, status: str, error: str) -> dict[str, object]:
+    """A point's row before it is answered: its labels and what is known of it."""
     start = start_of(point, answered=status == "ok")
     return {
         **point.labels,
@@ -40,7 +41,7 @@ def _profile(levels: list[float], errors: list[float]) -> dict[str, object]:
 
 def skipped_rows(points: Iterable[tuple[Point, str]]) -> Rows:
     """Rows of points that have no answer, each with the reason."""
-    return Rows(points=[_point_row(point, "skipped", reason) for point, reason in points])
+    return Rows(points=[point_row(point, "skipped", reason) for point, reason in points])
 
 
 def trained_rows(answer: TrainingAnswer) -> Rows:
@@ -67,7 +68,7 @@ def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float]) -> Rows:
 
 
 def _answer_row(answer: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, object]:
-    row = _point_row(answer.point, "failed" if answer.error else "ok", answer.error or "")
+    row = point_row(answer.point, "failed" if answer.error else "ok", answer.error or "")
     row |= {"nfe": max(answer.nfe, 0), "sample_seconds": answer.seconds, **answer.metrics}
     row["train_seconds"] = train_seconds.get(answer.point.cell.id, math.nan)
     return row

@@ -109,8 +109,18 @@ LOOK = "look"
 """Under which the metadata of a commit hold what a look at a growing study decided, as JSON."""
 
 
-def record_look(store: Store, study: str, decision: str, metadata: Mapping[str, str]) -> bool:
-    """Record beside a study what a look at its numbers decided; whether that was new.
+def record_look(
+    store: Store,
+    study: str,
+    decision: str,
+    metadata: Mapping[str, str],
+    *,
+    force_unlock: bool = False,
+    wait: float = 0.0,
+    waiting: Callable[[StoreLocked], object] = lambda _: None,
+) -> bool:
+    """Record beside a study what a look at its numbers decided; whether that was new. The options are
+    those of `coordinate`.
 
     Raises:
         StoreLocked: another run has the store.
@@ -118,7 +128,7 @@ def record_look(store: Store, study: str, decision: str, metadata: Mapping[str, 
     said = {**metadata, LOOK: decision}
     if any(known == decision for known in looks_recorded(store, study)):
         return False
-    with coordinate(store) as coordinator:
+    with coordinate(store, force_unlock, wait, waiting) as coordinator:
         answers = Answers(store, study)
         coordinator.commit_study(study, answers.study, answers.asked(study), Rows(), said)
     return True
@@ -163,8 +173,7 @@ def plan_for(
         StudyError: the study cannot be used, or asks nothing.
         StoreUnavailable: the store cannot be read.
     """
-    if isinstance(source, Study) and overrides:
-        raise StudyError(source.name, [f"{source.name}: changes are made to what is loaded, found a loaded study"])
+    refuse_changes(source, overrides)
     with typed() if isinstance(source, Study) else typed(source):
         study = source if isinstance(source, Study) else load_study(source, overrides)
     if not points_of(study):
@@ -172,3 +181,9 @@ def plan_for(
     if not Store.exists(store):
         return make_plan(study, {}, ())
     return plan_against(Store.open(store), study, retry_failed=retry_failed)
+
+
+def refuse_changes(source: Study | str | Path, overrides: Sequence[str]) -> None:
+    """Raises `StudyError` where changes are asked for of a study that was loaded."""
+    if isinstance(source, Study) and overrides:
+        raise StudyError(source.name, [f"{source.name}: changes are made to what is loaded, found a loaded study"])

@@ -132,6 +132,17 @@ def parse(expression: str) -> Condition:
     return _Parser(expression).whole()
 
 
+def named(condition: Condition) -> frozenset[str]:
+    """The columns that a condition names."""
+    match condition:
+        case Relation(left, _, right):
+            return frozenset(side.name for side in (left, right) if isinstance(side, Column))
+        case Not(part):
+            return named(part)
+        case Several(_, parts):
+            return frozenset().union(*map(named, parts))
+
+
 def _tokens(expression: str) -> Iterator[_Token]:
     place = 0
     while place < len(expression):

@@ -35,7 +35,7 @@ def test_a_study_grows_by_looks_and_the_same_command_again_computes_nothing(diff
     diffatlas.answer_here("growing.yaml", "results", "seeds=5")
     asked = ("grow", "growing.yaml", "--until", "best(sampler) at nfe<=20", "--max-seeds", "6", "--margin", "0")
     first = diffatlas(*asked, "--workers", "1")
-    assert "rivals are open" in first.stdout  # euler and ddim are the same here
+    assert "rivals are undecided" in first.stdout  # euler and ddim are the same here
     assert first.stderr.count("points computed") == 1
     store = Store.open(str(diffatlas.folder / "results"))
     recorded = [json.loads(text) for text in looks_recorded(store, "growing")]

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
-from flows.growing import Growth, design_of, grown
+from flows.growing import Growth, design_of, grow, grown
 from flows.request import RunRequest
 from tasks.query.growing import look_at, read_margin, read_question
 from tasks.results.stored import looks_recorded
-from tasks.statistics.sequential import Design, Margin
+from tasks.statistics.sequential import Design, Margin, all_pairs, verdicts
 from tasks.store import Store
-from tasks.study import load_study
+from tasks.study import Study, StudyError, load_study
 from tasks.where.language import QueryError
 from tests.tasks.test_query import points_of
 from tests.tasks.test_query_ranking import values_of
@@ -77,6 +78,104 @@ def test_a_look_tells_each_rival_against_the_best() -> None:
         look_at(points, read_question("best(sampler) at sampler == 'heun'"), design, tuple(range(10)), 0)
 
 
+def looked(
+    values: dict[str, list[float]], looks: tuple[int, ...], metric: str = "w1"
+) -> dict[object, tuple[object, object]]:
+    """The verdict on each rival, and since when."""
+    points = points_of(values_of(values, dataset="moons", formulation="edm"), metric)
+    found = look_at(points, read_question("best(sampler)"), Design(looks), tuple(range(looks[-1])), len(looks) - 1)
+    assert found.decided is all(row["verdict"] in ("apart", "equivalent") for row in found.rows)
+    return {row["rival"]: (row["verdict"], row["since"]) for row in found.rows}
+
+
+def test_a_rival_is_apart_only_where_it_was_told_to_be_worse() -> None:
+    a = [1.0, 1.1, 0.9, 1.05, 0.95, *[9.0] * 5]
+    b = [2.0, 2.15, 1.9, 2.0, 1.95, *[2.0] * 5]
+    assert looked({"euler": a[:5], "heun": b[:5]}, (5,)) == {"heun": ("apart", 5)}
+    assert looked({"euler": a, "heun": b}, (5, 10)) == {"euler": ("contradicted", 5)}  # heun leads by its mean
+    often = {"euler": [1.0, 1.01] * 9 + [1.0, 100.0], "heun": [4.0, 4.01] * 10}
+    assert looked(often, (20,)) == {"euler": ("contradicted", 20)}  # logarithms say the opposite of means
+
+
+def test_a_verdict_is_shown_as_it_was_first_reached() -> None:
+    draw = np.random.default_rng(2)
+    x = 10 + draw.normal(size=40)
+    near = x + 0.06 + np.append([0.06, -0.06, 0.03, -0.03, 0.0], 0.01 * draw.normal(size=35))
+    both = verdicts(np.array([x, near]), all_pairs(np.array([0, 1]), np.array([0, 0])), Design((5, 40)))
+    assert (both.equivalent[0], both.apart[0]) == (0, 1)
+    assert looked({"heun": x.tolist(), "euler": near.tolist()}, (5, 40)) == {"euler": ("equivalent", 5)}
+
+
+def test_what_is_left_out_is_told_with_its_reason() -> None:
+    draw = np.random.default_rng(4)
+    values = {name: (m + 0.01 * draw.normal(size=5)).tolist() for name, m in {"heun": 1.0, "euler": 2.0}.items()}
+    rows = values_of(
+        {**values, "ddim": [1.0, float("nan"), 1.0, 1.0, 1.0], "sde": [0.9] * 5, "rk4": [0.5] * 5}, dataset="moons"
+    )
+    rows = [{**row, "process": "dynamics" if row["sampler"] == "rk4" else "generation"} for row in rows]
+    rows = [{**row, "status": "failed"} if (row["sampler"], row["seed"]) == ("sde", 3) else row for row in rows]
+    points = points_of(rows, "w1")
+    found = look_at(points, read_question("best(sampler)"), Design((5,)), tuple(range(5)), 0)
+    assert [(row["rival"], row["verdict"]) for row in found.rows] == [("euler", "apart")]
+    told = {row["sampler"]: row["reason"] for row in found.left_out}
+    assert told["ddim"] == "no value of w1 at seed 1"
+    assert told["sde"] == "failed at seed 3"
+    assert "sets out from data" in str(told["rk4"])
+    assert found.value()["left_out"] == list(found.left_out)
+    asked = look_at(points, read_question("best(sampler) at sampler != 'sde'"), Design((5,)), tuple(range(5)), 0)
+    assert {row["sampler"] for row in asked.left_out} == {"ddim", "rk4"}  # of what was not asked nothing is left out
+
+
+def never(request: RunRequest) -> None:
+    raise AssertionError(f"{request.study} was run")
+
+
+@pytest.mark.parametrize(
+    ("until", "by", "metric", "change", "says"),
+    [
+        ("best(smapler)", ("formulation",), None, "", "did you mean 'sampler'"),
+        ("best(sampler)", ("formulatoin",), None, "", "did you mean 'formulation'"),
+        ("best(sampler)", ("formulation",), "ks", "", "metric 'ks' is unknown"),
+        ("best(sampler)", ("formulation",), None, "metrics=[ks, energy]", "--metric NAME is needed"),
+        ("best(sampler) at nef<=20", ("formulation",), None, "", "did you mean 'nfe'"),
+        ("best(sampler) at steps == 'three'", ("formulation",), None, "", "compares a text with a number"),
+        ("best(sampler)", ("formulation",), None, "samplers=[heun]", "nothing to compare"),
+        ("best(sampler) at nfe<=3", ("formulation",), None, "", "nothing to compare"),
+        ("best(sampler)", ("formulation",), None, "datasets=[uniform, moons]", "different data sets"),
+        ("best(sampler)", ("formulation",), None, "exclude=[{sampler: euler, seed: 4}]", "seed 4"),
+        ("best(sampler)", ("formulation",), None, "grids=[{seeds: 3}, {steps: [4]}]", r"grids\[0\].seeds"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_the_first_run(
+    tmp_path: Path, until: str, by: tuple[str, ...], metric: str | None, change: str, says: str
+) -> None:
+    (tmp_path / "growing.yaml").write_text(STUDY)
+    store = tmp_path / "store"
+    request = RunRequest(str(tmp_path / "growing.yaml"), str(store), (change,) if change else ())
+    with pytest.raises((QueryError, StudyError), match=says):
+        grown(request, read_question(until, by, metric), design_of(Margin(), 6), never)
+    assert not store.exists()
+
+
+def test_a_loaded_study_is_run_as_it_is_and_takes_no_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study.from_spec(yaml.safe_load(STUDY))
+    (tmp_path / study.name).write_text(STUDY.replace("[3]", "[7]"))  # another study, in a file of that name
+    with pytest.raises(StudyError, match="found a loaded study"):
+        grow(study, "store", overrides=["steps=[4]"])
+    asked: list[Study] = []
+
+    def run(request: RunRequest) -> None:
+        asked.append(load_study(request.study, request.overrides))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grown(
+            RunRequest(study.name, "store"), read_question("best(sampler)"), design_of(Margin(), 6), run, loaded=study
+        )
+    assert asked == [study.model_copy(update={"seeds": (0, 1, 2, 3, 4)})]
+
+
 def ran(uri: str, calls: list[int], stop_at: int = 99) -> Callable[[RunRequest], None]:
     """What a run does, in this process; the last one that is allowed is interrupted before its end."""
 
@@ -90,12 +189,20 @@ def ran(uri: str, calls: list[int], stop_at: int = 99) -> Callable[[RunRequest],
     return run
 
 
-def grow_here(folder: Path, store: str, calls: list[int], stop_at: int = 99) -> Growth:
+def grow_here(
+    folder: Path,
+    store: str,
+    calls: list[int],
+    stop_at: int = 99,
+    margin: str = "0.0001%",
+    said: list[str] | None = None,
+) -> Growth:
     (folder / "growing.yaml").write_text(STUDY)
     uri = str(folder / store)
-    request = RunRequest(str(folder / "growing.yaml"), uri)
-    design = design_of(read_margin("0.0001%"), 6)  # nothing is that alike: both looks are made
-    return grown(request, read_question("best(sampler)", ("formulation",)), design, ran(uri, calls, stop_at))
+    request = RunRequest(str(folder / "growing.yaml"), uri, wait=2, force_unlock=True)
+    design = design_of(read_margin(margin), 6)  # nothing is as alike as is the default: both looks are made
+    question, run = read_question("best(sampler)", ("formulation",)), ran(uri, calls, stop_at)
+    return grown(request, question, design, run, warn=(said if said is not None else []).append)
 
 
 def decisions(growth: Growth) -> list[object]:
@@ -109,12 +216,19 @@ def test_each_look_is_recorded_and_a_second_call_only_looks(tmp_path: Path) -> N
     store = Store.open(str(tmp_path / "one"))
     recorded = looks_recorded(store, "growing")
     assert [json.loads(text)["seeds"] for text in recorded] == [look.seeds for look in first.looks]
-    assert json.loads(recorded[0])["rule"] == 1
+    assert json.loads(recorded[0])["rule"] == 2
     snapshot = store.snapshot()
     again = grow_here(tmp_path, "one", calls)
     assert len(calls) == len(first.looks)
     assert decisions(again) == decisions(first)
     assert Store.open(str(tmp_path / "one")).snapshot() == snapshot
+
+    said: list[str] = []
+    grow_here(tmp_path, "one", calls, said=said)
+    assert said == []
+    grow_here(tmp_path, "one", calls, margin="50%", said=said)
+    (other,) = said
+    assert "another design: best(sampler) by formulation, w1, margin 0.0001%, at 5, 6 seeds" in other
 
     killed: list[int] = []
     if len(first.looks) == 2:
@@ -124,3 +238,10 @@ def test_each_look_is_recorded_and_a_second_call_only_looks(tmp_path: Path) -> N
     resumed = grow_here(tmp_path, "two", killed)
     assert decisions(resumed) == decisions(first)
     assert looks_recorded(Store.open(str(tmp_path / "two")), "growing") == recorded
+
+
+def test_recording_a_look_waits_and_unlocks_as_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("flows.growing.record_look", lambda *_, **options: asked.append(options))
+    grow_here(tmp_path, "store", [], margin="50%")
+    assert [(options["force_unlock"], options["wait"]) for options in asked][:1] == [(True, 120)]
