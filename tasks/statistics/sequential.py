@@ -110,10 +110,10 @@ class AfterLook:
 
     `apart` and `equivalent` are the look at which that was found, `NOT_YET` where it was not;
     `direction` is the sign of the change when the pair was told apart, on the scale that was tested,
-    0 where it was not. `contrasts` are those of this look, the second against the first, with the p value that was
-    tested; `low` and `high` the ends of the interval of the change (of the factor, on a logarithmic
-    scale) at the level that the test had: a pair is told apart at this look where it leaves out 0
-    (1).
+    0 where it was not. `contrasts` are those of this look, the second against the first, with the
+    p value that was tested; `low` and `high` the ends of the interval of the change (of the
+    factor, on a logarithmic scale) at the level that the test had: a pair is told apart at this
+    look where it leaves out 0 (1).
     """
 
     apart: Codes
@@ -139,7 +139,7 @@ def all_pairs(label: Codes, group: Codes, *, one_family: bool = False) -> Pairs:
     Args:
         label: what is compared: of two rows with the same label nothing is asked ``[row]``.
         group: whose ranking each row is in ``[row]``.
-        one_family: whether the pairs of all groups share the level; otherwise each group has its own.
+        one_family: whether the pairs of all groups share the level; else each group has its own.
 
     Returns:
         The pairs, the earlier row first.
