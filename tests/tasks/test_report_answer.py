@@ -13,6 +13,7 @@ import pytest
 
 from tasks.plain import Spec
 from tasks.plan import Point
+from tasks.report import draw_report
 from tasks.report.numbers.across import across
 from tasks.report.numbers.answer import Answer, answer_of
 from tasks.report.numbers.curves import tabulate
@@ -288,3 +289,15 @@ def test_the_answer_of_a_real_run_is_what_its_rows_say() -> None:
     assert plus_minus(mean, sem) in text
     assert np.all(table["status"] == "ok")
     assert said(answers, "What failed").startswith(f"Nothing failed: all {len(table)} points have an answer")
+
+
+def test_what_asks_no_network_has_no_place_along_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler of somebody's own that never asks: alone there is no picture, and a page all the same."""
+    alone = [{"formulation": "edm", "steps": 2, "seed": seed, "w1": 0.2, "nfe": 0} for seed in range(2)]
+    for told, drawn in ((alone, False), ([*alone, *rows({"vp": (0.1, 0.05)})], True)):
+        table = tabulate(answers_to(told))
+        name = table.datasets[0]
+        found = verdicts(table, name, "w1")
+        assert (answer_picture(table, found.best, "w1") is not None) == drawn
+    monkeypatch.setattr("tasks.report.page.draw.packed_plotly", str)
+    assert 'class="opening alone"' in draw_report(answers_to(alone))

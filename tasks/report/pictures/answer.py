@@ -34,7 +34,7 @@ def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Pict
         best: The leaders by budget, ascending.
         metric: What they were ranked by.
     """
-    if not best:
+    if not any(mean.nfe > 0 for one in best for mean in one.curve.at):  # nor drawn along evaluations that nobody made
         return None
     dataset, higher = best[0].curve.dataset, metric in table.higher_is_better
     leaders = list(dict.fromkeys(one.curve for one in reversed(best)))
@@ -46,9 +46,9 @@ def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Pict
     learned = any(not curve.series.exact for curve in named)
     floors = sorted({f for one in named for f in table.floors_of(dataset, metric, one.panel.sampler) if f > 0})
     scale = Window.around([*named, *others, *(beside if learned else ())], floors)
-    places = _placed(named, best, scale, higher=higher)
+    nfe = [mean.nfe for curve in (*named, *others) for mean in curve.at if mean.nfe > 0]
+    places = _placed(named, best, scale, nfe, higher=higher)
     scale = _with_room(scale, [height for *_, height in places])
-    nfe = [mean.nfe for curve in (*named, *others) for mean in curve.at if mean.nfe > 0] or [1]
     traces = [_thin(own, scale) for own in _by_series(others)]
     traces += [floor_trace(floor, min(nfe), max(nfe)) for floor in floors]
     traces += [t for curve in beside if learned for t in curve_traces(curve, scale, beside=True, banded=False)]
@@ -117,11 +117,10 @@ def _thin(curves: Sequence[Curve], scale: Window) -> Spec:
 
 
 def _placed(
-    named: Sequence[Curve], best: Sequence[Best], scale: Window, *, higher: bool
+    named: Sequence[Curve], best: Sequence[Best], scale: Window, nfe: Sequence[float], *, higher: bool
 ) -> list[tuple[float, str, float]]:
     """Of each curve where its name stands: NFE, on which side of that, and how high."""
-    known = [mean.nfe for one in named for mean in one.at if mean.nfe > 0]
-    low, high = math.log(min(known)), math.log(max(known) + 1e-9)
+    low, high = math.log(min(nfe)), math.log(max(nfe) + 1e-9)
     taken: list[tuple[float, float, float]] = []
     found = []
     for curve in named:
