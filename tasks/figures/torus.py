@@ -93,7 +93,7 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-2.2 * r, 2.2 * r))
     ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.35)
     ax.set_axis_off()
-    bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.7, aspect=30, pad=0.0)
+    bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.7, aspect=30, pad=0.03)
     bar.set_ticks([-3, -2, -1], labels=["0.001", "0.01", "0.1"])
     bar.set_label("distance to the surface")
     who = "exact score" if found.cloud.series.exact else found.cloud.series.label
