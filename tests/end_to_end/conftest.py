@@ -112,6 +112,7 @@ class Command:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()  # else its pipes are missed in a test long after
             raise
         assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"
         assert "Traceback" not in out + err
