@@ -82,7 +82,7 @@ def figure_command(
 def _show(entries: Iterable[FigureEntry]) -> None:
     table = Table()
     for column in ("name", "shows", "from"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for entry in entries:
         table.add_row(entry.name, f"{entry.shows}{' (moves)' if entry.moves else ''}", entry.study)
     Console(width=width()).print(table, markup=False)
