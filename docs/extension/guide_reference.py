@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import re
 import typing
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import typer.main
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from diffusion.registry import Component, Entry
 
 
-class Generated(SphinxDirective):
+class Generated(SphinxDirective, ABC):
     """Markdown that is made at build time, with its headings in the page's own order."""
 
     optional_arguments = 1
@@ -43,9 +44,9 @@ class Generated(SphinxDirective):
         """What docutils calls."""
         return self.parse_text_to_nodes("\n".join(self.text()), allow_section_headings=True)
 
+    @abstractmethod
     def text(self) -> Iterator[str]:
         """The Markdown."""
-        raise NotImplementedError
 
 
 class RegistryPage(Generated):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,12 +17,15 @@ from flows.command_line.options import (
     ForceUnlockOption,
     JsonOption,
     MetricOption,
+    PageOption,
+    RayOption,
     RetryOption,
     SetOption,
     ShardLimitOption,
     StoreOption,
     StudyArgument,
     WaitOption,
+    WorkersOption,
     app,
     check_device,
     clear_errors,
@@ -56,12 +58,12 @@ def grow(
     by: ByOption = None,
     metric: MetricOption = None,
     store: StoreOption = "results",
-    ray: Annotated[str | None, typer.Option("--ray", help="An existing Ray cluster.", metavar="ADDRESS")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Local workers (default: the cores).")] = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     overrides: SetOption = None,
     retry_failed: RetryOption = False,
     force_unlock: ForceUnlockOption = False,
-    report: Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")] = None,
+    report: PageOption = None,
     device: DeviceOption = "cpu",
     wait: WaitOption = 0.0,
     shard_limit: ShardLimitOption = None,

@@ -53,6 +53,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one key of the study, for example steps=[1,2,4].", metavar="KEY=VALUE"),
 ]
+RayOption = Annotated[str | None, typer.Option("--ray", help="An existing Ray cluster.", metavar="ADDRESS")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Local workers (default: the cores).")]
+PageOption = Annotated[Path | None, typer.Option("--report", help="Where the page goes (reports/NAME.html).")]
 RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Compute failed points again.")]
 ForceOption = Annotated[
     str | None,
