@@ -87,14 +87,18 @@ def test_a_target_that_cannot_be_sampled_costs_its_own_cells_and_no_others() -> 
     lost = dataclasses.replace(job, cell=lost_cell, points=(Point(lost_cell, job.points[0].settings),))
     shard = Shard((lost, *good))
     cells: Mapping[DataKey, Cell] = {data_key(one.cell): one.cell for one in shard.jobs}
-    reported: list[tuple[float, int, int]] = []
-    trained = train_shard(shard, training_sets(cells), lambda *done: reported.append(done))
+    trained_cells: list[int] = []
+
+    def told(_seconds: float, cells: int, _points: int, _doing: str = "", /) -> None:
+        trained_cells.append(cells)
+
+    trained = train_shard(shard, training_sets(cells), told)
     errors = {answer.cell.id: answer.error for answer in trained.cells}
     assert "generating the data failed: OSError: the instrument is switched off" in str(errors.pop(lost_cell.id))
     assert set(errors.values()) == {None}
     assert [answer.point.cell.id for answer in trained.points] == [lost_cell.id]
     alone = train_shard(Shard(tuple(good)), training_sets({data_key(one.cell): one.cell for one in good}))
     assert trained.weights == alone.weights
-    assert sum(cells for _, cells, _ in reported) == 3
+    assert sum(trained_cells) == 3
     swept = sweep_shard(Shard(tuple(good)), trained.weights, Requests(study().metrics, False, frozenset()))
     assert all(answer.error is None for answer in swept.points)
