@@ -17,6 +17,11 @@ and no memory of the past. The normal number of a move from c to c' < c is
 ``(W(c) - W(c')) / sqrt(c - c')``: independent for moves that do not overlap, and equal for two
 grids that both make the move. In the limit of fine steps any SDE driven by it has one strong
 solution.
+
+Training draws more than one processor makes for a GPU. There a stack draws for all its members at
+once: `MemberStreams` has for each member a counter-based stream, the same whole numbers on every
+device, in which a number's place is its step, its draw and its position. Whoever draws for training
+asks `uniform`, `normal`, `integers` or `examples`, and is handed either kind of source.
 """
 
 from __future__ import annotations
@@ -25,11 +30,14 @@ import hashlib
 import math
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from diffusion.devices import HOST, indices
+from diffusion.philox import Words, normals, philox, uniforms
 
 _DEPTH = 18  # bisections: intervals of 4e-6, far below the steps of any grid, inside which the path is bridged once
 _REMEMBERED = 64  # midpoints of a path: enough to walk down a grid without drawing one twice
@@ -135,3 +143,136 @@ class BrownianPath:
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return value
+
+
+class MemberStreams:
+    """The training streams of a stack over a block of steps, drawn on a device for all members.
+
+    Philox 4x32-10, keyed by a member's name; the words of its counter are the position within the
+    step, the step, and the draw's number. So a number depends on nothing else: not on the other
+    members, on the device, or on the block in which its step is drawn.
+
+    Args:
+        keys: one row of two words for each member, `stream_keys`.
+        first: the number of the first step.
+        steps: how many steps are drawn.
+    """
+
+    def __init__(self, keys: Tensor, first: int, steps: int) -> None:
+        self._keys, self._first, self._steps = keys, first, steps
+        self._made: dict[tuple[int, int, Callable[[Words], Tensor]], Tensor] = {}
+
+    def of(self, members: Sequence[int]) -> MemberDraws:
+        """The numbers of some members in the order of the stack, from the first draw on."""
+        return MemberDraws(self, members, self._steps)
+
+    @property
+    def device(self) -> torch.device:
+        """Where numbers are drawn."""
+        return self._keys.device
+
+    def pairs(self, number: int, count: int, make: Callable[[Words], Tensor]) -> Tensor:
+        """``[members, steps, count]`` numbers of a draw; made once, whoever asks first."""
+        key = number, count, make
+        if key not in self._made:
+            place = torch.arange(-(-count // 2), device=self.device)
+            step = torch.arange(self._first, self._first + self._steps, device=self.device)[:, None]
+            draw, rest = torch.full_like(place, number), torch.zeros_like(place)
+            words = philox((place, step, draw, rest), (self._keys[:, 0, None, None], self._keys[:, 1, None, None]))
+            self._made[key] = make(words).flatten(2)[..., :count]
+        return self._made[key]
+
+
+class MemberDraws:
+    """What some members of a stack draw in a block of steps, one draw after the other.
+
+    Shapes are ``[members * steps, ...]``, member by member: to whoever draws, the steps of several
+    members are so many steps.
+    """
+
+    def __init__(self, streams: MemberStreams, members: Sequence[int], steps: int) -> None:
+        self._streams, self._members, self._steps = streams, members, steps
+        self._draws = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where numbers are drawn."""
+        return self._streams.device
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform in [0, 1), float64."""
+        return self._drawn(shape, uniforms)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal, float64."""
+        return self._drawn(shape, normals)
+
+    def integers(self, high: int, shape: Sequence[int]) -> Tensor:
+        """Whole numbers below `high`, which is small beside 2^53."""
+        return (self.uniform(shape) * high).long()
+
+    def examples(self, data: Tensor, shape: Sequence[int]) -> Tensor:
+        """Rows of the members' training sets, which are of one length and lie one after the other
+        in `data`.
+        """
+        length = len(data) // len(self._members)
+        member = torch.arange(len(self._members), device=self.device).repeat_interleave(self._steps)
+        return data[self.integers(length, shape) + (member * length).view(-1, *[1] * (len(shape) - 1))]
+
+    def _drawn(self, shape: Sequence[int], make: Callable[[Words], Tensor]) -> Tensor:
+        rows = len(self._members) * self._steps
+        if shape[0] != rows:
+            raise ValueError(
+                f"{len(self._members)} members draw {rows} rows for {self._steps} steps, asked for {shape[0]}"
+            )
+        found = self._streams.pairs(self._draws, math.prod(shape[1:]), make)
+        self._draws += 1
+        if len(found) != len(self._members):
+            found = found[indices(self._members, self.device)]
+        return found.reshape(tuple(shape))
+
+
+Source = torch.Generator | MemberDraws
+"""Where training draws: a generator of the host for one member, or streams of several members on a
+device.
+"""
+
+
+def stream_keys(names: Sequence[tuple[object, ...]]) -> Tensor:
+    """The keys of counter-based streams, ``[n, 2]`` words: the first 64 bits of SHA-256 of each
+    name.
+    """
+    return torch.tensor([[int.from_bytes(_digest(*name)[i : i + 4], "big") for i in (0, 4)] for name in names])
+
+
+def drawn_on(source: Source) -> torch.device:
+    """Where a source's numbers are."""
+    return HOST if isinstance(source, torch.Generator) else source.device
+
+
+def uniform(shape: Sequence[int], source: Source, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    if isinstance(source, torch.Generator):
+        return torch.rand(tuple(shape), generator=source, dtype=dtype)
+    return source.uniform(shape).to(dtype)
+
+
+def normal(shape: Sequence[int], source: Source, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal numbers."""
+    if isinstance(source, torch.Generator):
+        return torch.randn(tuple(shape), generator=source, dtype=dtype)
+    return source.normal(shape).to(dtype)
+
+
+def integers(high: int, shape: Sequence[int], source: Source) -> Tensor:
+    """Whole numbers below `high`, int64."""
+    if isinstance(source, torch.Generator):
+        return torch.randint(high, tuple(shape), generator=source)
+    return source.integers(high, shape)
+
+
+def examples(data: Tensor, shape: Sequence[int], source: Source) -> Tensor:
+    """Rows of a training set, drawn with replacement: ``[*shape, dim]``."""
+    if isinstance(source, torch.Generator):
+        return data[integers(len(data), shape, source)]
+    return source.examples(data, shape)

@@ -47,6 +47,7 @@ from torch import Tensor
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
+from diffusion.randomness import Source, integers, normal
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From points ``[n, d]`` to scores ``[n, d]``; no row of the result depends on another point."""
@@ -54,11 +55,11 @@ ScoreFunction = Callable[[Tensor], Tensor]
 Probes = Literal["gaussian", "rademacher"]
 
 
-def draw_probes(law: Probes, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def draw_probes(law: Probes, shape: tuple[int, ...], generator: Source) -> Tensor:
     """Random vectors with ``E v v' = I``, float64: standard normal numbers or signs."""
     if law == "gaussian":
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-    return 2.0 * torch.randint(2, shape, generator=generator).double() - 1.0
+        return normal(shape, generator)
+    return 2.0 * integers(2, shape, generator).double() - 1.0
 
 
 # --- objectives, point by point -------------------------------------------------------------------

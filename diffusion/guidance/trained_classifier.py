@@ -39,7 +39,7 @@ from diffusion.models import Denoiser
 from diffusion.networks import Network, features
 from diffusion.objectives import Objective, stratified
 from diffusion.objectives.base import Networks, Trainable
-from diffusion.randomness import stream
+from diffusion.randomness import Source, examples, normal, stream
 from diffusion.registry import Component, identity_text
 from diffusion.schedules import EDM
 from diffusion.training import Member, Training, train
@@ -56,17 +56,15 @@ class CrossEntropy(Objective):
     def network(self, dataset: Dataset, settings: Training) -> Network:
         return settings.network.build(dataset.dim, settings.width, settings.depth, outputs=dataset.classes)
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """z ``[steps, batch, dim]``, features of the level, the part of the logits that is known,
         the rest's weight, labels.
         """
         classes = _Classes.of(member.dataset, data)
         rho = _LOW * (_HIGH / _LOW) ** stratified(steps, batch, generator)
-        drawn = data[torch.randint(len(data), (steps, batch), generator=generator)]
+        drawn = examples(data, (steps, batch), generator)
         nsr = member.dataset.std * rho
-        noise = torch.randn(steps, batch, member.dataset.dim, generator=generator, dtype=torch.float64)
+        noise = normal((steps, batch, member.dataset.dim), generator)
         place = _Place.of(member.dataset, drawn[..., :-1] + nsr[..., None] * noise, torch.ones_like(nsr), nsr)
         parts = (place.z, place.features, classes.logits(place), place.rest, drawn[..., -1])
         return tuple(part.float() for part in parts)

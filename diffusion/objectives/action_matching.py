@@ -54,7 +54,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ from diffusion.objectives.base import Networks, Objective
 from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.settings import Training
+from diffusion.randomness import Source, examples, integers, normal
 from diffusion.schedules import Schedule
 
 Kind = Literal["plain", "entropic", "unbalanced"]
@@ -108,6 +109,8 @@ class ActionLoss(Objective):
     backward pass for every coordinate, or with `probes` the mean of that many Rademacher probes.
     """
 
+    draws_anywhere: ClassVar[bool] = True
+
     kind: Kind = "plain"
     noise: float = 0.0
     probes: int = 0
@@ -121,9 +124,7 @@ class ActionLoss(Objective):
         """
         return 3.5 + (0.5 * (self.probes or dim) if self.kind == "entropic" else 0.0)
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """Points on the way and at its two ends, drawn apart from each other; the network's
         condition; its change with tau.
 
@@ -134,11 +135,11 @@ class ActionLoss(Objective):
         phi = last - (last - first) * stratified(steps, batch, generator)
 
         def marginal(phi: Tensor) -> Tensor:
-            x = data[torch.randint(len(data), phi.shape, generator=generator)] / member.dataset.std
-            eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+            x = examples(data, phi.shape, generator) / member.dataset.std
+            eps = normal(x.shape, generator)
             return phi.cos()[..., None] * x + phi.sin()[..., None] * eps
 
-        probes = torch.randint(0, 2, (steps, batch, self.probes, data.shape[-1]), generator=generator) * 2.0 - 1
+        probes = integers(2, (steps, batch, self.probes, data.shape[-1]), generator) * 2.0 - 1
         return tuple(
             part.float()
             for part in (
@@ -147,7 +148,7 @@ class ActionLoss(Objective):
                 marginal(torch.full_like(phi, first)),
                 _features(phi, first, last),
                 _features_rate(phi, first, last),
-                _features(torch.tensor([last, first], dtype=torch.float64), first, last).expand(steps, 2, -1),
+                _features(numbers([last, first], phi.device), first, last).expand(steps, 2, -1),
                 self.noise**2 * phi.sin(),
                 probes,
                 torch.full_like(phi, last - first),

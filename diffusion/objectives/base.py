@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from diffusion.datasets import Dataset
 from diffusion.networks import Network
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
+from diffusion.randomness import Source
 from diffusion.registry import Component
 
 _ON_DEVICE = 2**15  # points
@@ -29,18 +31,21 @@ class Objective(Component):
     may have its own of.
     """
 
+    draws_anywhere: ClassVar[bool] = False
+    """Whether batches are made where the source of random numbers is, for several members alike."""
+
     def network(self, dataset: Dataset, settings: Training) -> Network:
         """The shape of the network for a target."""
         return settings.network.build(dataset.dim, settings.width, settings.depth, image=dataset.image_shape)
 
     @abstractmethod
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """What a member learns from in a number of steps: float32 tensors ``[steps, batch, ...]``.
 
         All that is random is drawn here, from the member's own generator; `data` is its training
-        set ``[n, dim]`` float64.
+        set ``[n, dim]`` float64. An objective that `draws_anywhere` asks `diffusion.randomness`
+        for what it draws, and is also handed several members of one recipe at once: their sets,
+        one after the other, their streams, and as many rows as they have steps together.
         """
 
     @abstractmethod
@@ -143,7 +148,7 @@ def trainable(member: Member) -> Trainable:
     return member.formulation
 
 
-def batches_of(member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def batches_of(member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
     """What a member learns from in a number of steps, by its own objective: see
     `Objective.batches`.
     """

@@ -22,6 +22,7 @@ from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle, Coefficients
+from diffusion.randomness import Source, examples
 
 _SHARING, _LEVELS = (8, 4, 2), 32
 
@@ -39,19 +40,18 @@ class DenoisingLoss(OnNoiseLevels):
     network makes of a level is then worked out once for all of them.
     """
 
+    draws_anywhere: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1: every example had a noise level of its own
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """Inputs, targets ``[steps, batch, dim]``, conditions ``[steps, groups, FEATURES]``,
         weights ``[steps, batch]``, float32.
         """
         nsr = self.levels(member, steps, batch, generator)
-        x = data[torch.randint(len(data), (steps, max(batch, nsr.shape[1])), generator=generator)]
+        x = examples(data, (steps, max(batch, nsr.shape[1])), generator)
         return self.batches_on(member, x, nsr, generator)
 
-    def batches_on(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def batches_on(self, member: Member, x: Tensor, nsr: Tensor, generator: Source) -> tuple[Tensor, ...]:
         """The batches of these data ``[steps, batch, dim]`` at these noise levels
         ``[steps, groups]``, of equal consecutive parts of the batch.
         """
@@ -67,14 +67,14 @@ class DenoisingLoss(OnNoiseLevels):
         inputs, targets, weights = (part.float().flatten(1, 2) for part in (c.c_in[..., None] * z, answer, weight))
         return inputs, targets, condition, weights
 
-    def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
+    def levels(self, member: Member, steps: int, batch: int, generator: Source) -> Tensor:
         """Noise-to-signal ratios of the groups of examples, ``[steps, groups]``: the quantiles of a
         stratified batch.
         """
         u = stratified(steps, batch // sharing(batch), generator)
         return member.recipe.noise_levels.quantile(u, member.schedule)
 
-    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
         """The noise in x_t, and what stands for it in the loss, both shaped like x ``[..., dim]``,
         at levels that are ``[...]`` or can be expanded to it.
         """

@@ -19,6 +19,7 @@ from diffusion.networks import FEATURES, Network
 from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
+from diffusion.randomness import Source, examples, uniform
 
 NO_LABEL = -1
 """The label of a sample of which the network is to know nothing."""
@@ -44,9 +45,7 @@ class LabelledLoss(DenoisingLoss):
             image=dataset.image_shape,
         )
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """As `DenoisingLoss.batches`; conditions are ``[steps, batch, FEATURES + classes]``."""
         dataset = member.dataset
         if data.shape[-1] != dataset.dim + 1:
@@ -54,8 +53,8 @@ class LabelledLoss(DenoisingLoss):
                 f"labelled data have {dataset.dim} coordinates and a label, found {data.shape[-1]} columns"
             )
         nsr = self.levels(member, steps, batch, generator)
-        drawn = data[torch.randint(len(data), (steps, batch), generator=generator)]
-        kept = torch.rand(steps, batch, generator=generator) >= self.drop
+        drawn = examples(data, (steps, batch), generator)
+        kept = uniform((steps, batch), generator, torch.float32) >= self.drop
         labels = torch.where(kept, drawn[..., -1].long(), NO_LABEL)
         inputs, targets, conditions, weights = self.batches_on(member, drawn[..., :-1], nsr, generator)
         conditions = conditions.repeat_interleave(batch // conditions.shape[1], 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion.devices import to_device
 from diffusion.errors import WrongValue
+from diffusion.randomness import Source, uniform
 from diffusion.registry import Component, Registry
 from diffusion.schedules import EDM, Schedule
 
@@ -23,12 +24,12 @@ noise_distributions: Registry[NoiseLevels] = Registry("noise-distribution")
 _LARGEST_LOG = 300.0  # of a noise-to-signal ratio whose square is still a number
 
 
-def stratified(steps: int, batch: int, generator: torch.Generator) -> Tensor:
+def stratified(steps: int, batch: int, generator: Source) -> Tensor:
     """``[steps, batch]`` uniform numbers, one in each of `batch` equal strata of [0, 1) in every
     row.
     """
-    jitter = torch.rand(steps, batch, generator=generator, dtype=torch.float64)
-    return (torch.arange(batch, dtype=torch.float64) + jitter) / batch
+    jitter = uniform((steps, batch), generator)
+    return (torch.arange(batch, dtype=torch.float64, device=jitter.device) + jitter) / batch
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diffusion.randomness import Source, normal
 from diffusion.schedules import Schedule
 
 
@@ -39,14 +40,14 @@ class NoiseTarget:
 
     refinement: Literal[1, 2, 3] = 3
 
-    def draw(self, share: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, share: Tensor, shape: tuple[int, ...], generator: Source) -> tuple[Tensor, Tensor]:
         """(eps, target) of `shape`; `share` is B/beta, the part of the noise that the last step
         added, ``shape[:-1]``.
         """
-        eps = torch.randn(shape, generator=generator, dtype=torch.float64)
+        eps = normal(shape, generator)
         if self.refinement == 3:
             return eps, eps
-        other = torch.randn(shape, generator=generator, dtype=torch.float64)
+        other = normal(shape, generator)
         share = share[..., None]
         rest = torch.sqrt(1 - share**2)
         if self.refinement == 1:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
+from diffusion.randomness import Source, normal
 
 
 @runtime_checkable
@@ -35,11 +36,11 @@ class Observing(Protocol):
 class RestorationLoss(DenoisingLoss):
     """The denoising loss with the member's observation of x in place of the noise."""
 
-    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
         formulation = member.formulation
         if not isinstance(formulation, Observing):
             raise TypeError(f"formulation {formulation.registered_name!r} observes nothing that could be undone")
-        n = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        n = normal(x.shape, generator)
         y = formulation.observed(x, n, member.schedule.time_of(nsr))
         return y, y
 

@@ -41,6 +41,7 @@ from diffusion.objectives.denoising import DenoisingLoss
 from diffusion.objectives.member import Member
 from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.parametrizations import Circle, Coefficients
+from diffusion.randomness import Source, examples, normal
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,7 @@ class InputLoss(DenoisingLoss):
 
     law: Probes = "rademacher"
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """Inputs and ``tilt z`` ``[steps, batch, dim]``, conditions, four numbers
         ``[steps, batch, 4]``, and the probes if there are any.
 
@@ -91,8 +90,8 @@ class InputLoss(DenoisingLoss):
         """
         formulation, std = member.recipe, member.dataset.std
         nsr = self.levels(member, steps, batch, generator)
-        x = data[torch.randint(len(data), (steps, batch), generator=generator)]
-        eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        x = examples(data, (steps, batch), generator)
+        eps = normal(x.shape, generator)
         level = Circle.at(nsr)
         frame = _frame(member, level)
         z = level.a[..., None] * x + level.b[..., None] * eps
@@ -108,7 +107,7 @@ class InputLoss(DenoisingLoss):
             parts.append(draw_probes(self.law, (steps, batch, self.probes, x.shape[-1]), generator))
         return tuple(part.float() for part in parts)
 
-    def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:
+    def levels(self, member: Member, steps: int, batch: int, generator: Source) -> Tensor:
         return member.recipe.noise_levels.quantile(stratified(steps, batch, generator), member.schedule)
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:

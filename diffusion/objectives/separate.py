@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import Dataset
-from diffusion.devices import numbers
+from diffusion.devices import numbers, to_device
 from diffusion.networks.separate import SeparateNetworks
 from diffusion.objectives.denoising import DenoisingLoss, NetworkDenoiser
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
+from diffusion.randomness import Source, drawn_on
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class SeparateLoss(DenoisingLoss):
     def network(self, dataset: Dataset, settings: Training) -> SeparateNetworks:
         return SeparateNetworks(super().network(dataset, settings), self.count)
 
-    def levels(self, member: Member, steps: int, batch: int, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+    def levels(self, member: Member, steps: int, batch: int, generator: Source) -> Tensor:
         """Level by level, the noisiest first: nothing is drawn."""
-        own = torch.as_tensor(member.schedule.noise_levels)
+        own = to_device(torch.as_tensor(member.schedule.noise_levels), drawn_on(generator))
         return own.repeat_interleave(-(-batch // self.count)).expand(steps, -1)
 
     @property

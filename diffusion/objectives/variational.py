@@ -43,6 +43,7 @@ from diffusion.networks.layers import FIRST_SPREAD, EncoderDecoder, StackedLayer
 from diffusion.objectives.base import Networks, Objective
 from diffusion.objectives.member import Member
 from diffusion.objectives.settings import Training
+from diffusion.randomness import Source, examples, normal
 
 Posterior = Literal["isotropic", "diagonal"]
 
@@ -60,6 +61,7 @@ class VariationalBound(Objective):
     number.
     """
 
+    draws_anywhere: ClassVar[bool] = True
     registered_name: ClassVar[str] = "variational-bound"  # tells its stacks from those of other objectives
 
     latent: int
@@ -79,16 +81,14 @@ class VariationalBound(Objective):
             StackedLayers(self.latent, settings.width, depth, dataset.dim),
         )
 
-    def batches(
-        self, member: Member, data: Tensor, steps: int, batch: int, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
+    def batches(self, member: Member, data: Tensor, steps: int, batch: int, generator: Source) -> tuple[Tensor, ...]:
         """Standardised data ``[steps, batch, dim]``, noise ``[steps, batch, latent]``, and
         ``[steps, batch, 2]``: r^2 and its logarithm.
         """
-        x = _standardised(data[torch.randint(len(data), (steps, batch), generator=generator)], member)
-        eps = torch.randn(steps, batch, self.latent, generator=generator)
+        x = _standardised(examples(data, (steps, batch), generator), member)
+        eps = normal((steps, batch, self.latent), generator, torch.float32)
         variance = self.fixed_variance(member)
-        fixed = torch.tensor([variance, math.log(variance)]).expand(steps, batch, 2)
+        fixed = numbers([variance, math.log(variance)], x.device).float().expand(steps, batch, 2)
         return x.float(), eps, fixed
 
     def losses(self, network: Network, rows: Tensor, *batch: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
 from diffusion.randomness import stream
 from diffusion.training.adam import Adam
+from diffusion.training.lessons import drawn_on_device, drawn_on_host
+from diffusion.training.placement import Placement
 from diffusion.training.stack import TrainedStack
 
 LOSS_BINS = 64
@@ -46,7 +48,7 @@ def train(
     data: Sequence[Tensor],
     settings: Training,
     progress: Callable[[int, Tensor], None] = lambda _, __: None,
-    device: torch.device = HOST,
+    device: torch.device | Placement = HOST,
 ) -> TrainedStack:
     """Train all members together; ``data[m]`` is member m's training set ``[n, dim]`` float64.
 
@@ -55,16 +57,17 @@ def train(
     member whose loss is not finite, or ends ten times above that of a network that answers zero, is
     reported in `TrainedStack.errors`; the others are unharmed.
 
-    Everything random is drawn on the host, whatever the `device` on which the networks are trained
-    and stay.
+    Networks are trained on the `device`, and stay there. Weights at the start are drawn on the host;
+    batches are as well, unless the placement has them drawn on the device, from other streams.
 
     Raises:
         ValueError: the members' data differ in dimension.
     """
     objective, network = _common(members, settings)
-    together = _together(network, settings.batch) if device == HOST else len(members)
+    place = device if isinstance(device, Placement) else Placement.on(device)
+    together = _together(network, settings.batch) if place == Placement() else len(members)
     parts = [
-        _Part(objective, network, members[first : first + together], data[first : first + together], settings, device)
+        _Part(objective, network, members[first : first + together], data[first : first + together], settings, place)
         for first in range(0, len(members), together)
     ]
     bins = min(LOSS_BINS, settings.steps)
@@ -101,15 +104,16 @@ class _Part:
         members: Sequence[Member],
         data: Sequence[Tensor],
         settings: Training,
-        device: torch.device,
+        place: Placement,
     ) -> None:
-        self._objective, self._network, self._settings, self._device = objective, network, settings, device
-        self._members, self._data = members, data
+        device = place.device
+        self._objective, self._network, self._settings = objective, network, settings
+        drawn = drawn_on_device if place.drawn_there and objective.draws_anywhere else drawn_on_host
+        self._lessons = drawn(objective, members, data, settings.batch, device)
         fresh = network.initialise([stream("init", member.key) for member in members])
         self._rows = to_device(fresh, device).requires_grad_()
         self._balance = _Balance(members, objective, device)
         self._optimiser = Adam([self._rows, *self._balance.rows], betas=(0.9, 0.99))
-        self._generators = [stream("train", member.key) for member in members]
         self.average = self._rows.detach().clone()
         self.zero_loss = torch.zeros(len(members), device=device)
 
@@ -117,12 +121,8 @@ class _Part:
         """The steps from `first` to `end`; returns the mean loss of each member over them."""
         settings, objective, rows = self._settings, self._objective, self._rows
         longest = math.exp(-1 / (settings.ema * settings.steps))
-        drawn = [
-            objective.batches(member, samples, end - first, settings.batch, generator)
-            for member, samples, generator in zip(self._members, self._data, self._generators, strict=True)
-        ]
-        batches = [to_device(torch.stack(parts, dim=1), self._device) for parts in zip(*drawn, strict=True)]
-        losses = torch.zeros(len(self._members), device=self._device)
+        batches = self._lessons(first, end)
+        losses = torch.zeros(len(rows), device=rows.device)
         for step in range(first, end):
             batch = [part[step - first] for part in batches]
             example_losses = objective.losses(self._network, rows, *batch)

@@ -36,7 +36,7 @@ from diffusion.objectives import (
 )
 from diffusion.objectives.base import batches_of
 from diffusion.objectives.parametrizations import Circle, Data, Epsilon, Preconditioned, Velocity, parametrizations
-from diffusion.randomness import stream
+from diffusion.randomness import Source, stream
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear, schedules
 from diffusion.training import Member, Training, train
 
@@ -197,7 +197,7 @@ def test_unit_noise_at_every_level_is_another_problem_than_edms() -> None:
 class UnitNoise(DenoisingLoss):
     """The loss as printed: |x_0 - D(x_0 + eps, sigma)|^2 with eps ~ N(0, 1), whatever sigma is."""
 
-    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def noise(self, member: Member, x: Tensor, nsr: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
         eps, stand_in = super().noise(member, x, nsr, generator)
         return eps / nsr[..., None], stand_in
 
