@@ -19,6 +19,7 @@ perfect one below it. Two kinds of floor occur:
 | `energy` | root of 2 E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\| | on the line | limit law; elsewhere measured |
 | `mmd` | root of the same with Gaussian kernels | on the line | measured |
 | `w2`, `sliced-w2` | optimal transport, squared cost | on the line | measured |
+| `c2st` | accuracy of a classifier of samples and draws | - | 1/2 |
 | `mode-coverage` | shares of the samples per mode | yes | sum sqrt(w (1 - w)) / sqrt(2 pi n); exact |
 | `torus-distance` | mean distance to the surface / r | yes | 0 |
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
@@ -48,6 +49,9 @@ from diffusion.metrics.kernels import EnergyDistance, MaximumMeanDiscrepancy
 from diffusion.metrics.transport import SlicedWasserstein2, Wasserstein2
 
 # isort: split
+from diffusion.metrics.classifier import ClassifierTwoSample
+
+# isort: split
 from diffusion.metrics.modes import ModeCoverage
 from diffusion.metrics.torus import TorusDistance, TorusMoment
 
@@ -62,6 +66,7 @@ from diffusion.metrics.restoration import RestorationError
 __all__ = [
     "BaseMetric",
     "BitsPerDimension",
+    "ClassifierTwoSample",
     "EnergyDistance",
     "GridDivergence",
     "KolmogorovSmirnov",

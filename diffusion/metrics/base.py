@@ -94,6 +94,13 @@ class Metric(BaseMetric):
     """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
 
     of: ClassVar[Literal["samples", "models", "pairs"]] = "samples"
+    costly: ClassVar[bool] = False  # takes so long that plans count the `seconds`
+
+    def seconds(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
+        """Estimated seconds of one core for `n` samples, of a metric that is `costly`: sizes shards
+        and limits of time, nothing else.
+        """
+        return 0.0
 
     def refused_by(self, refusals: Refusals) -> str | None:
         return refusals.refuses_samples(self)

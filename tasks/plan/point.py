@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -188,6 +189,11 @@ class Point:
     def limit_work(self) -> float:
         """Estimated seconds of one core for that limit."""
         return _LIMIT_EVALUATIONS * self._seconds_per_call()
+
+    def measuring_work(self, metrics: Sequence[BaseMetric]) -> float:
+        """Estimated seconds of one core for those metrics of its samples that take long."""
+        costly = [metric for metric in metrics if isinstance(metric, Metric) and metric.costly]
+        return sum(metric.seconds(self.target, self.samples) for metric in costly if self.refuses(metric) is None)
 
     def work(self) -> float:
         """Estimated seconds of one core."""

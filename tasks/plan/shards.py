@@ -54,7 +54,7 @@ class Job:
 
     @cached_property
     def _work(self) -> float:
-        asked = sum(point.work() for point in self.points)
+        asked = sum(point.work() + point.measuring_work(self.metrics) for point in self.points)
         limits = {point.flow: point for point in self.points if point.has_limit} if self.cell.exact else {}
         return (
             (self.training_work() if self.train else 0.0)

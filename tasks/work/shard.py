@@ -50,7 +50,11 @@ def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, d
     failed = {answer.cell.id: answer.error for answer in cells if answer.error}
     points = [PointAnswer(point, failed[point.cell.id]) for point in shard.questions if point.cell.id in failed]
     if points:
-        progress(sum(answer.point.work() for answer in points), 0, len(points))
+        metrics = {job.cell.id: job.metrics for job in shard.jobs}
+        lost = sum(
+            point.work() + point.measuring_work(metrics[point.cell.id]) for point in (answer.point for answer in points)
+        )
+        progress(lost, 0, len(points))
     failpoint("train.end")
     return TrainingAnswer(cells, points, _name(place), time.perf_counter() - begun)
 
@@ -97,7 +101,7 @@ def sweep_parts(
         first = points[0]
         progress(0.0, 0, 0, f"{first.labels['sampler']}, {first.steps} steps, on {place.type}")
         answers = _answered(points, models, requests, measurements, place)
-        progress(sum(point.work() for point in points), 0, len(points))
+        progress(sum(point.work() + point.measuring_work(requests.metrics) for point in points), 0, len(points))
         new = {cell: profile for cell, profile in measurements.profiles.items() if cell not in profiles}
         yield SweepAnswer([], answers, new, _name(place), 0.0, tuple(measurements.unanswered[told:]))
         profiles |= new.keys()

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services"), pytest.mark.timeout(900)]
 
 OWN_FILES = {"from_file": "points.npy", "images": "pictures.npy"}  # what these data sets read
-MEASURED: dict[str, dict[str, Any]] = {  # each point of a torus is an integral
+MEASURED: dict[str, dict[str, Any]] = {  # each point of a torus is an integral, a classifier is trained
     "elbo": {"name": "elbo", "batch": 8},
+    "c2st": {"name": "c2st", "points": 20, "epochs": 3},
     **{name: {"name": name, "batch": 2, "tolerance": 0.1} for name in ("nll", "bits-per-dim")},
 }
 ONE_DIGIT = {"name": "digits", "digit": 3}  # what some metrics need

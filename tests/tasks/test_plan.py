@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion.metrics import ClassifierTwoSample
 from diffusion.networks import Perceptron
 from diffusion.objectives import LogitNormal, MinSignalToNoise, VariationalBound
 from diffusion.objectives.parametrizations import Velocity
@@ -155,6 +156,14 @@ def test_shards_hold_every_job_once_whatever_the_number_of_workers(workers: int)
     requested = [point.id for shard in shards for job in shard.jobs for point in job.points]
     assert sorted(requested) == sorted(point.id for point in plan.points)
     assert all(len({job.cell.training for job in shard.jobs}) == 1 for shard in shards)
+
+
+def test_metrics_that_take_long_are_part_of_the_work_of_every_point() -> None:
+    plain, long = (make_plan(study(metrics=metrics), {}, ()).jobs for metrics in (["w1"], ["w1", "c2st"]))
+    for one, other in zip(plain, long, strict=True):
+        seconds = sum(ClassifierTwoSample().seconds(point.target, point.samples) for point in one.points)
+        assert seconds > len(one.points)
+        assert other.work() - one.work() == pytest.approx(seconds)
 
 
 def test_specs_are_plain_json() -> None:
