@@ -18,6 +18,7 @@ from rich.text import Text
 
 from diffusion.errors import Unavailable
 from tasks.work.code import OtherCode
+from tasks.work.raised import WorkRaised
 
 if TYPE_CHECKING:
     from tasks.plan import Shard
@@ -77,7 +78,11 @@ class Attempt:
 
 
 def of_a_machine(error: BaseException) -> bool:
-    """Whether a machine or a service is at fault, and not what was computed there."""
+    """Whether a machine or a service is at fault, and not what was computed there.
+
+    What was raised by the work itself arrives as `WorkRaised`, whatever it was; errors of Ray and
+    of Prefect's client that arrive as they are were raised around it.
+    """
     return any(
         isinstance(one, (*_OF_MACHINES, NothingEnded))
         or type(one).__module__.partition(".")[0] in _OF_SERVICES
@@ -96,6 +101,8 @@ def reason_of(error: BaseException) -> str:
     lines = Text.from_ansi(str(error)).plain.strip().splitlines()
     told = [line for line in lines[:2] if not any(word in line for word in (".log", ".out", "ray logs"))]
     text = " ".join(told)[:_LETTERS]
+    if isinstance(error, WorkRaised):  # its text names what it was
+        return f"the worker ended without an answer ({text})"
     return f"the worker ended without an answer ({type(error).__name__}{': ' if text else ''}{text})"
 
 

@@ -21,6 +21,7 @@ from tasks.work import sweep_shard, train_shard, training_sets
 from tasks.work.code import check
 from tasks.work.deadline import APART_LIMITS, ends_after
 from tasks.work.guilty import sweep_apart, train_apart
+from tasks.work.raised import of_the_work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def generate_data(
     it; within `limit` seconds.
     """
     check(code.content)
-    with ends_after(limit):
+    with of_the_work(), ends_after(limit):
         return Opaque(training_sets(cells.content))
 
 
@@ -84,10 +85,10 @@ def train(
     check(code.content)
     reporter.content.begin()
     if apart:
-        with ends_after(APART_LIMITS * limit):
+        with of_the_work(), ends_after(APART_LIMITS * limit):
             return Opaque(train_apart(shard.content, limit, reporter.content, device))
     sets = {key: found for one in data for key, found in one.content.items()}
-    with ends_after(limit):
+    with of_the_work(), ends_after(limit):
         return Opaque(train_shard(shard.content, sets, reporter.content, device))
 
 
@@ -111,9 +112,9 @@ def sweep(
     reporter.content.begin()
     weights = {**stored.content, **(trained.content.weights if trained else {})}
     if apart:
-        with ends_after(APART_LIMITS * limit):
+        with of_the_work(), ends_after(APART_LIMITS * limit):
             return Opaque(sweep_apart(shard.content, weights, requests.content, limit, reporter.content, device))
-    with ends_after(limit):
+    with of_the_work(), ends_after(limit):
         return Opaque(sweep_shard(shard.content, weights, requests.content, reporter.content, device))
 
 

@@ -27,6 +27,7 @@ NOT_MET = {
     "LeaseError": "the store's lock turns it into StoreUnavailable",
     "Terminated": "a KeyboardInterrupt",
     "NothingEnded": "a run tries again, or ends as NotComputed",
+    "WorkRaised": "the shard is done apart, where the guilty point has failed",
 }
 """Exceptions of ours that no user meets, or that are no errors."""
 

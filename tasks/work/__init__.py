@@ -5,7 +5,8 @@ Prefect nor Ray.
 - `sampling`: from start noise to samples; `measuring`: the metrics of an answer;
 - `shard`: the two stages, training and the sweep; `answers`: what goes in and what comes out.
 - `guilty`: a shard whose worker ended, done `apart` in watched processes, each a `child`;
-  `deadline`: how long a shard may take; `code`: whether a worker has the code of the run.
+  `deadline`: how long a shard may take; `code`: whether a worker has the code of the run;
+  `raised`: what is the work's own error.
 
 A cell that fails is reported and the others go on.
 """

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import pytest
-from ray import exceptions as of_ray
+import pickle
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
 
+import httpx
+import pytest
+import torch
+from ray import exceptions as of_ray
+from torch import Tensor
+
+from diffusion.datasets import Uniform
+from diffusion.objectives.weightings import Weighting
+from diffusion.samplers import Sampler
+from diffusion.schedules import Schedule
 from flows.attempts import TRIES, Attempt, NotComputed, NothingEnded, of_a_machine, of_other_code, reason_of
 from flows.exit_codes import UNAVAILABLE, exit_code_of
 from tasks.plan import Shard, make_plan
+from tasks.stages import Opaque, generate_data, train
 from tasks.study import Study
-from tasks.work.code import OtherCode
+from tasks.work import Requests, data_key, sweep_shard, train_shard, training_sets
+from tasks.work.code import OtherCode, code_here
 from tasks.work.deadline import limit_of
+from tasks.work.raised import WorkRaised, of_the_work
 
 STUDY = Study.from_spec(
     {
@@ -53,11 +67,107 @@ def raised(error: Exception) -> Exception:
         (of_ray.OwnerDiedError("00" * 28, None, ""), True),
         (raised(of_ray.RaySystemError("No module named 'mine'")), True),  # what was sent cannot be read
         (NothingEnded("for an hour"), True),
+        (httpx.ConnectError("of Prefect's client"), True),
+        (WorkRaised("ConnectError: of somebody's sampler"), False),
     ],
 )
 def test_whose_fault_it_is(error: Exception, machine: bool) -> None:
     assert of_a_machine(error) is machine
     assert of_other_code(error) is isinstance(error, OtherCode)
+
+
+def asks_a_server() -> NoReturn:
+    """What a class of one's own may do, which the same package tells of as Prefect's client."""
+    request = httpx.Request("GET", "http://data.example/weights")
+    httpx.Response(503, request=request).raise_for_status()
+    raise AssertionError
+
+
+@dataclass(frozen=True)
+class AskingWeight(Weighting):
+    """Raised in training, where nothing else is asked."""
+
+    def weight(self, nsr: Tensor, schedule: Schedule, sigma_data: float) -> Tensor:  # noqa: ARG002
+        asks_a_server()
+
+
+@dataclass(frozen=True)
+class AskingSampler(Sampler):
+    """Raised in a sweep."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser: Any, x: Tensor, now: Any, then: Any, noise: Any) -> Tensor:  # noqa: ARG002
+        asks_a_server()
+
+
+@dataclass(frozen=True)
+class AskingUniform(Uniform):
+    """Raised when data are drawn."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        asks_a_server()
+
+
+class Silent:
+    """Nobody follows the work."""
+
+    def begin(self) -> None:
+        pass
+
+    def __call__(self, seconds: float, cells: int, points: int, doing: str = "", /) -> None:
+        pass
+
+
+def asking(**changes: Any) -> Shard:
+    spec = {**STUDY.spec(), "name": "asking", "seeds": 2, **changes}
+    return Shard(tuple(job for job in make_plan(Study.from_spec(spec), {}, ()).jobs if job.train))
+
+
+@pytest.fixture
+def own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", __name__)
+
+
+@pytest.mark.usefixtures("own_classes")
+def test_an_own_class_whose_request_fails_has_failed_itself_and_no_machine() -> None:
+    """Of the same error, which cannot even be sent to another process, each stage tells what it can: a
+    data set or a sampler that raises has an answer, and all else that does is the work's.
+    """
+    weighted = asking(
+        formulations=[{"name": "denoising", "schedule": "edm", "weighting": f"{__name__}:AskingWeight"}],
+    )
+    sets = training_sets({data_key(job.cell): job.cell for job in weighted.jobs})
+    with pytest.raises(WorkRaised, match=r"HTTPStatusError: .*503") as raised_here:
+        train.fn("x", Opaque(weighted), [Opaque(sets)], Opaque(Silent()), Opaque(code_here()), "cpu", 600.0)
+    arrived = pickle.loads(pickle.dumps(raised_here.value))  # noqa: S301 - our own
+    assert not of_a_machine(raised(arrived))
+    assert not of_a_machine(arrived)
+    assert "HTTPStatusError" in reason_of(arrived)
+    assert "WorkRaised" not in reason_of(arrived)
+
+    sampled = asking(samplers=["euler", f"{__name__}:AskingSampler"])
+    sets = training_sets({data_key(job.cell): job.cell for job in sampled.jobs})
+    trained = train_shard(sampled, sets)
+    swept = sweep_shard(sampled, trained.weights, Requests(STUDY.metrics, False, frozenset()))
+    failed = {str(answer.point.labels["sampler"]) for answer in swept.points if answer.error}
+    assert failed == {f"{__name__}:AskingSampler"}
+    assert all("HTTPStatusError" in answer.error for answer in swept.points if answer.error)
+
+    drawn = asking(datasets=[f"{__name__}:AskingUniform"])
+    answers = generate_data.fn(
+        "x", Opaque({data_key(job.cell): job.cell for job in drawn.jobs}), Opaque(code_here()), 600.0
+    )
+    assert all("HTTPStatusError" in str(answer) for answer in answers.content.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [(ModuleNotFoundError("no", name="torch"), True), (SystemExit(1), True), (KeyboardInterrupt(), False)],
+)
+def test_what_only_a_machine_knows_passes_the_work_as_it_is(error: BaseException, stays: bool) -> None:
+    with pytest.raises(type(error) if stays else WorkRaised), of_the_work():
+        raise error
 
 
 @pytest.mark.parametrize("error", [of_ray.WorkerCrashedError(), of_ray.LocalRayletDiedError(), ValueError("x" * 5000)])
