@@ -130,6 +130,7 @@ class SharedBoard:
         self._emit, self._told = emit, False
         self._names: dict[Run, str] = {}
         self._ended: set[Run] = set()
+        self._settled: dict[int, Total] = {}  # by number of the shard
         self._asked: Any = None
         self._heard = Reading("", {})
         self._before: Mapping[Run, Total] = {}  # known from actors before this one
@@ -142,6 +143,16 @@ class SharedBoard:
     def end(self, run: Run) -> None:
         """The task run has given its answer, or has ended without one."""
         self._ended.add(run)
+
+    def settle(self, number: int, shard: Shard, lost: Sequence[Shard]) -> None:
+        """Everything about a shard has ended: whatever its workers have told, it counts from now on
+        as what is committed of it, which is all but the parts that machines have `lost`.
+        """
+        self._ended |= {("train", number), ("sweep", number)}
+        work = max(shard.work() - sum(part.work() for part in lost), 0.0)  # parts may share what is measured
+        cells = shard.trained - sum(part.trained for part in lost)
+        points = len(shard.questions) - sum(len(part.questions) for part in lost)
+        self._settled[number] = Total(whole=True, work=work, cells=cells, points=points)
 
     def read(self) -> Progressed:
         """All that is known to be reported until now; an answer that is late is not waited for."""
@@ -159,11 +170,13 @@ class SharedBoard:
                 if isinstance(error, ActorDiedError):
                     self._tell("it cannot be had again: what is shown is what was known before")
         totals = self._totals()
-        work = sum(total.work for total in totals.values())
+        counted = [total for (_, number), total in totals.items() if number not in self._settled]
+        counted += self._settled.values()
+        work = sum(total.work for total in counted)
         return Progressed(
             work,
-            sum(total.cells for total in totals.values()),
-            sum(total.points for total in totals.values()),
+            sum(total.cells for total in counted),
+            sum(total.points for total in counted),
             min(work / self._all, 1.0),
             tuple(
                 Running(self._names.get(run, ""), self._fraction(run, total), total.running, total.doing)

@@ -89,9 +89,12 @@ class TriedAgain:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Machines have lost a shard too often: it is not computed, and nothing of it has failed."""
+    """Machines have lost a shard, or a part of one, too often: it is not computed, and nothing of
+    it has failed.
+    """
 
-    shard: Shard
+    number: int
+    shard: Shard  # what is lost: the whole, or a part
     reason: str
     other_code: bool  # the machines refused themselves
 
@@ -102,6 +105,15 @@ class ShardDone:
 
     number: int
     shard: Shard
+
+
+@dataclass(frozen=True)
+class ShardIncomplete:
+    """A shard has ended, and machines have lost some of it; what they have not is committed."""
+
+    number: int
+    shard: Shard
+    lacking: int  # points that are not computed
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,7 @@ Event = (
     | TriedAgain
     | GivenUp
     | ShardDone
+    | ShardIncomplete
     | Committed
     | PointsFailed
     | MetricNotMeasured

@@ -32,6 +32,7 @@ from flows.events import (
     Progressed,
     Reported,
     ShardDone,
+    ShardIncomplete,
     ShardSwept,
     ShardTrained,
     Started,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from tasks.store import Coordinator, Rows, Store
 
 _ARTIFACT_SECONDS = 3.0
+_NOT_ALL = 99.9  # percent, where rounding would say 100
 AWAY_SECONDS = 180.0
 """How long a commit is tried again while object storage does not answer; workers go on meanwhile."""
 
@@ -164,8 +166,12 @@ class RunLog:
                 self._log.warning(reason)
             case TriedAgain(shard, reason, tries):
                 self._log.warning("try %d: %s: %s", tries, shard.name, reason)
-            case GivenUp(shard, reason):
+            case GivenUp(_, shard, reason):
                 self._log.error("not computed: %s: %s", shard.name, reason)
+            case ShardIncomplete(_, shard, lacking):
+                self._log.error(
+                    "shard not complete: %s: %d of %d points not computed", shard.name, lacking, len(shard.questions)
+                )
             case Reported():  # all of the study: those that failed in an earlier run as well
                 for line in failure_lines(event.answers.points):
                     self._log.warning(line.strip())
@@ -179,15 +185,20 @@ class Artifacts:
         self._about: dict[str, Any] = {"description": f"study {study}"}
         self._progress: Any = None  # the artifact's id
         self._last_update = time.monotonic()
+        self._percent, self._complete = 0.0, True
 
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
                 self._update(0.0)
-            case Progressed() if time.monotonic() - self._last_update > _ARTIFACT_SECONDS:
-                self._update(100 * event.fraction)
+            case Progressed():
+                self._percent = 100 * event.fraction
+                if time.monotonic() - self._last_update > _ARTIFACT_SECONDS:
+                    self._update(self._percent)
+            case ShardIncomplete():
+                self._complete = False
             case Swept():
-                self._update(100.0)
+                self._update(100.0 if self._complete else min(self._percent, _NOT_ALL))
             case Reported():
                 records = summary_records(event.answers.points, self._metrics)
                 self._tell("summary", partial(create_table_artifact, records, **self._about))

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from flows.events import Event, PointsFailed, Progressed, ShardDone, Started
+from flows.events import Event, PointsFailed, Progressed, ShardDone, ShardIncomplete, Started
 from tasks.results.live import Live, forget, tell
 
 _SECONDS = 1.0
@@ -23,7 +23,7 @@ class LiveFile:
 
     def __init__(self, token: str, study: str) -> None:
         self._token, self._study = token, study
-        self._shards = self._done = self._points = self._failed = 0
+        self._shards = self._done = self._incomplete = self._points = self._failed = 0
         self._progress = Progressed(0.0, 0, 0, 0.0, (), None)
         self._written = 0.0
 
@@ -41,6 +41,8 @@ class LiveFile:
                 self._shards, self._points = len(event.shards), event.plan.missing
             case ShardDone():
                 self._done += 1
+            case ShardIncomplete():
+                self._incomplete += 1
             case PointsFailed():
                 self._failed += len(event.points)
             case Progressed():
@@ -66,5 +68,6 @@ class LiveFile:
                 running,
                 progress.left,
                 time.time(),
+                self._incomplete,
             ),
         )

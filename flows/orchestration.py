@@ -28,6 +28,7 @@ from flows.events import (
     Planned,
     Reported,
     ShardDone,
+    ShardIncomplete,
     ShardSwept,
     ShardTrained,
     Started,
@@ -136,6 +137,8 @@ def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Em
     limit = 60 * request.shard_limit if request.shard_limit else None
     with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit) as workers:
         given_up = _train_and_sweep(shards, slots, workers, board, emit)
+    if given_up:
+        emit(board.read())  # without what workers told of it
     emit(Swept())
     if given_up:
         _raise_not_computed(given_up)
@@ -157,9 +160,11 @@ def _train_and_sweep(
     hand_over()
     for ended in workers.ended(lambda: emit(board.read())):
         if isinstance(ended, TriedAgain | GivenUp):
-            given_up += [ended] if isinstance(ended, GivenUp) else []
             hand_over()
             emit(ended)
+            given_up += [ended] if isinstance(ended, GivenUp) else []
+            if isinstance(ended, GivenUp) and not workers.goes_on(ended.number):
+                _settle(ended.number, shards[ended.number], given_up, board, emit)
             continue
         if not workers.goes_on(ended.number):
             board.end(("train" if isinstance(ended, ShardTrained) else "sweep", ended.number))
@@ -169,20 +174,28 @@ def _train_and_sweep(
         hand_over()
         emit(ended)
         if not workers.goes_on(ended.number):
-            emit(ShardDone(ended.number, shards[ended.number]))
+            _settle(ended.number, shards[ended.number], given_up, board, emit)
         for failure in failures(ended.answer.points):
             emit(failure)
-        if isinstance(ended, ShardSwept):
-            for reason in ended.answer.unanswered:
-                emit(MetricNotMeasured(reason))
+        for reason in ended.answer.unanswered if isinstance(ended, ShardSwept) else ():
+            emit(MetricNotMeasured(reason))
     return given_up
+
+
+def _settle(number: int, shard: Shard, given_up: Sequence[GivenUp], board: SharedBoard, emit: Emit) -> None:
+    """Say that all of a shard has ended, and whether all of it is committed."""
+    lost = [one.shard for one in given_up if one.number == number]
+    board.settle(number, shard, lost)
+    lacking = sum(len(part.questions) for part in lost)
+    emit(ShardIncomplete(number, shard, lacking) if lost else ShardDone(number, shard))
 
 
 def _raise_not_computed(given_up: Sequence[GivenUp]) -> NoReturn:
     """Say what machines did not compute, when all else is committed."""
     points = sum(len(one.shard.questions) for one in given_up)
+    shards = len({one.number for one in given_up})
     text = (
-        f"{points} points in {len(given_up)} shards are not computed: {given_up[0].reason}. All others are committed; "
+        f"{points} points in {shards} shards are not computed: {given_up[0].reason}. All others are committed; "
         "the same command computes the rest"
     )
     raise OtherCode(text) if all(one.other_code for one in given_up) else NotComputed(text)

@@ -27,6 +27,7 @@ from flows.events import (
     PointsFailed,
     Progressed,
     ShardDone,
+    ShardIncomplete,
     ShardSwept,
     ShardTrained,
     Started,
@@ -64,7 +65,7 @@ class Display:
         self._task: TaskID | None = None
         self._lines: list[TaskID] = []  # one for each task run that goes on
         self._left: float | None = None
-        self._cells = self._points = self._shards = self._done = 0
+        self._cells = self._points = self._shards = self._done = 0  # done: ended, complete or not
         self._of_shard: dict[int, Counter[str]] = {}
         self._live = Live(get_renderable=self._shown, console=self._console, transient=True)
 
@@ -84,13 +85,13 @@ class Display:
                 self._update(event)
             case ShardTrained() | ShardSwept():
                 self._take_up(event.number, event.answer.points)
-            case ShardDone():
-                self._tell_done(event)
+            case ShardDone() | ShardIncomplete():
+                self._tell_end(event)
             case PointsFailed():
                 self._say(f"  failed: {event}")
             case TriedAgain(shard, reason, tries):
                 self._say(f"  try {tries}: {shard.name}: {reason}")
-            case GivenUp(shard, reason):
+            case GivenUp(_, shard, reason):
                 self._say(f"  not computed: {shard.name}: {reason}")
             case MetricNotMeasured(reason):
                 self._say(f"  not measured: {reason}")
@@ -151,14 +152,17 @@ class Display:
         counts["points"] += len(points)
         counts["failed"] += sum(point.error is not None for point in points)
 
-    def _tell_done(self, event: ShardDone) -> None:
+    def _tell_end(self, event: ShardDone | ShardIncomplete) -> None:
         self._done += 1
         elapsed = time.monotonic() - self._begun
         about = "" if self._left is None or self._done == self._shards else f", about {clock(self._left)} left"
         counts = self._of_shard.pop(event.number)
         trouble = f", {counts['failed']} failed" if counts["failed"] else ""
+        how = "committed"
+        if isinstance(event, ShardIncomplete):
+            how, trouble = "not complete", f"{trouble}, {event.lacking} not computed"
         self._say(
-            f"shard {self._done}/{self._shards} committed: {event.shard.name} ({counts['points']} points{trouble}) "
+            f"shard {self._done}/{self._shards} {how}: {event.shard.name} ({counts['points']} points{trouble}) "
             f"after {clock(elapsed)}{about}"
         )
 

@@ -214,7 +214,7 @@ class Workers:
         if following:
             yield TriedAgain(attempt.shard, reason, len(following[0].ends) + 1)
         elif machine:
-            yield GivenUp(attempt.shard, reason, of_other_code(error))
+            yield GivenUp(attempt.number, attempt.shard, reason, of_other_code(error))
         elif training:
             yield ShardTrained(attempt.number, attempt.shard, lost_training(attempt.shard, reason), attempt.ends)
         else:
@@ -244,8 +244,8 @@ class Workers:
 
     def _give_up_waiting(self, patience: float) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
         """Take what was handed over for lost: Ray does not run it."""
-        lost, self._waiting = self._waiting, {}
-        for reference, handed in lost.items():
+        for reference, handed in list(self._waiting.items()):
+            del self._waiting[reference]  # one by one: of a shard in parts, the others still go on
             with suppress(Exception):
                 ray.cancel(reference, force=True)
             yield from self._unanswered(handed, NothingEnded(f"nothing ended within {patience:.0f} s"))

@@ -91,9 +91,10 @@ def _print(found: Status, console: Console) -> None:
 
 def _print_run(live: Live, console: Console) -> None:
     failed = f", {live.points_failed} failed" if live.points_failed else ""
+    lost = f" and {live.shards_incomplete} not complete" if live.shards_incomplete else ""
     left = "" if live.seconds_left is None else f"; about {clock(live.seconds_left)} left"
     console.print(
-        f"study {live.study}: {live.shards_done} of {live.shards} shards done, "
+        f"study {live.study}: {live.shards_done} of {live.shards} shards done{lost}, "
         f"{live.points_done} of {live.points} points{failed}{left}",
         markup=False,
     )

@@ -35,6 +35,7 @@ class Live:
     running: tuple[tuple[str, float, str], ...]  # each task run, which part of its work is done, and what it does
     seconds_left: float | None  # None before anything was measured
     time: float  # when this was written, in seconds since 1970
+    shards_incomplete: int = 0  # ended, and machines have lost some of them
 
 
 def tell(token: str, live: Live) -> None:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import flows.listeners
 from flows.board import BoardReporter, SharedBoard
-from flows.events import Event, Hindered, Progressed
+from flows.events import (
+    Event,
+    Events,
+    GivenUp,
+    Hindered,
+    Progressed,
+    ShardDone,
+    ShardIncomplete,
+    ShardSwept,
+    Started,
+    Swept,
+    TriedAgain,
+)
+from flows.listeners import Artifacts, RunLog
+from flows.live import LiveFile
+from flows.orchestration import _train_and_sweep
+from flows.progress import Display
 from flows.services import ray_cluster
-from tasks.plan import make_plan
+from tasks.plan import Shard, make_plan
+from tasks.results.live import told as last_told
 from tasks.study import Study
+from tasks.work import lost_sweep
 from tests.tasks.tiny_store import SPEC
 
 pytestmark = [
@@ -73,3 +93,92 @@ def test_work_goes_on_without_the_actor_that_counts_it(ray_of_ours: Any) -> None
     for _ in range(5):
         assert board.read().points == known
     assert len(told) == 1  # once is enough
+
+
+Ended = ShardSwept | TriedAgain | GivenUp
+
+
+class Scripted:
+    """Workers that end what they were handed as they are told to; as many runs of a shard go on as are
+    still to come.
+    """
+
+    busy = 0
+
+    def __init__(self, coming: list[Ended], board: SharedBoard) -> None:
+        self._coming, self._board = coming, board
+
+    def sweep(self, number: int, shard: Shard) -> None:
+        """It tells that all is done, as a worker that is lost afterwards may."""
+        reporter = self._board.reporter(("sweep", number), shard.name)
+        reporter.begin()
+        reporter(shard.work(), 0, len(shard.questions))
+
+    def goes_on(self, number: int) -> bool:
+        return any(not isinstance(one, TriedAgain) and one.number == number for one in self._coming)
+
+    def ended(self, waiting: Callable[[], None]) -> Iterator[Ended]:
+        while self._coming:
+            waiting()
+            yield self._coming.pop(0)
+
+
+@pytest.mark.usefixtures("ray_of_ours")
+@pytest.mark.parametrize("last", ["answered", "given up"])
+def test_what_machines_have_lost_of_a_shard_is_told_nowhere_as_committed(
+    last: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two shards the first is swept, and the second in halves, one of which is given up: before the
+    other is answered, or after it.
+    """
+    spec = {**SPEC, "formulations": [{"name": "exact", "schedule": "edm"}], "datasets": ["uniform", "gaussian"]}
+    plan = make_plan(Study.from_spec(spec), {}, ())
+    whole, torn = plan.shards(1)
+    kept, lost = torn.halves()
+    told: list[Event] = []
+    board = SharedBoard([whole, torn], 1, told.append)
+    answers: list[Ended] = [ShardSwept(1, kept, lost_sweep(kept, "x")), GivenUp(1, lost, "the node is gone", False)]
+    first = [ShardSwept(0, whole, lost_sweep(whole, "x"))]
+    coming = [*first, *(answers if last == "given up" else reversed(answers))]
+    token = "f" * 32
+    percents: list[tuple[str, float]] = []
+
+    class Page:
+        def tell(self, what: str, call: Any) -> None:
+            percents.append((what, call.args[0]))
+
+    monkeypatch.setattr(flows.listeners, "get_run_logger", lambda: logging.getLogger("of a run"))
+    monkeypatch.setattr(flows.listeners, "_ARTIFACT_SECONDS", -1.0)
+    monkeypatch.setattr("flows.live._SECONDS", -1.0)
+    emit, page = Events(), Page()
+    with Display() as display, LiveFile(token, "tiny") as live, caplog.at_level("INFO"):
+        emit.add(told.append, display, live, RunLog(), Artifacts("tiny", ["w1"], page))  # type: ignore[arg-type]
+        emit(Started(plan, (whole, torn), 1, ()))
+        workers: Any = Scripted(coming, board)
+        given_up = _train_and_sweep([whole, torn], 1, workers, board, emit)
+        emit(once(board, len(whole.questions) + len(kept.questions)))
+        seen = last_told(token)
+        emit(Swept())
+    assert [one.shard for one in given_up] == [lost]
+    ends = [event for event in told if isinstance(event, ShardDone | ShardIncomplete)]
+    assert ends == [ShardDone(0, whole), ShardIncomplete(1, torn, len(lost.questions))]
+
+    said = capsys.readouterr().err
+    assert said.count(" committed: ") == 1
+    count = f"({len(kept.questions)} points, {len(kept.questions)} failed, {len(lost.questions)} not computed)"
+    assert f"shard 2/2 not complete: {torn.name} {count}" in said
+    assert [record.getMessage() for record in caplog.records if "shard done" in record.message] == [
+        f"shard done: {whole.name}"
+    ]
+    assert (
+        f"shard not complete: {torn.name}: {len(lost.questions)} of {len(torn.questions)} points not computed"
+        in caplog.text
+    )
+    assert seen is not None
+    assert (seen.shards_done, seen.shards_incomplete, seen.running) == (1, 1, ())
+    assert seen.points_done == len(whole.questions) + len(kept.questions) < seen.points
+    expected = 100 * (whole.work() + torn.work() - lost.work()) / (whole.work() + torn.work())
+    what, percent = percents[-1]
+    assert what == "progress"
+    assert percent == pytest.approx(expected, abs=0.1)
+    assert percent < 100
