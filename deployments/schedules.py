@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from diffusion.errors import WrongInput
+from flows.request import LEAST_SHARD_LIMIT
 from tasks.store import WrongReference
 from tasks.store.storage import Place
 from tasks.study import StudyError, load_study
@@ -61,6 +62,7 @@ class ScheduledRun(BaseModel):
     overrides: Annotated[tuple[str, ...], Field(strict=False)] = ()
     name: Annotated[str, Field(min_length=1)] | None = None
     wait: Annotated[float, Field(ge=0, le=1440, strict=False)] = 0.0
+    shard_limit: Annotated[float, Field(ge=LEAST_SHARD_LIMIT, strict=False)] | None = None
     tags: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
     @field_validator("store")
@@ -115,8 +117,9 @@ class ScheduledRun(BaseModel):
         """
         study = shipped_name(self.study) or _absolute(self.study, folder)
         store = self.store if "://" in self.store else _absolute(self.store, folder)
-        patience = {"wait": self.wait} if self.wait else {}
-        return {"study": study, "store": store, "overrides": list(self.overrides), **patience}
+        given = {"wait": self.wait or None, "shard_limit": self.shard_limit}
+        times = {name: minutes for name, minutes in given.items() if minutes is not None}
+        return {"study": study, "store": store, "overrides": list(self.overrides), **times}
 
 
 def _prefect_takes(**schedule: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.request import RunRequest, check_shard_limit
 from tasks.results.read import open_results
 from tasks.results.stored import is_recorded, plan_for
 from tasks.store import Store
@@ -27,6 +28,7 @@ def run(
     retry_failed: bool = False,
     report: str | Path | None = None,
     device: str = "cpu",
+    shard_limit: float | None = None,
 ) -> xr.Dataset:
     """Run what a store lacks of a study, as the command `diffatlas run` does, and return its
     points.
@@ -43,6 +45,8 @@ def run(
         report: where the page goes; None: ``reports/NAME.html``.
         device: where workers compute: ``cpu``, ``cuda``, or ``auto``, which is ``cuda`` if a node of
             the Ray cluster has a GPU.
+        shard_limit: minutes that a shard may take before its worker is ended, and what hangs in it is
+            looked for and has failed; None: ten times what is planned, and ten at least.
 
     Returns:
         The study's points, as `open_results` has them; failed ones have the reason in `error`.
@@ -52,10 +56,11 @@ def run(
         StoreUnavailable: the store cannot be written, or another run has it.
         ServiceUnavailable: Prefect or Ray does not start.
         WrongResources: no such device, or the cluster has none.
+        WrongValue: `shard_limit` is no number of minutes, or too short.
     """
+    check_shard_limit(shard_limit)
     made = plan_for(study, store, overrides, retry_failed=retry_failed)
     if made.jobs or not Store.exists(store) or not is_recorded(Store.open(store), made):
-        from flows.request import RunRequest
         from flows.start import start
 
         with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +78,7 @@ def run(
                     retry_failed=retry_failed,
                     report=None if report is None else str(report),
                     device=device,
+                    shard_limit=shard_limit,
                 )
             )
     import tasks.accessor  # noqa: F401 - gives the points their `atlas`

@@ -166,6 +166,7 @@ def grow(
     retry_failed: bool = False,
     report: str | Path | None = None,
     device: str = "cpu",
+    shard_limit: float | None = None,
 ) -> pd.DataFrame:
     """Add seeds to a study until it is decided who is best, as the command `diffatlas grow` does.
 
@@ -184,6 +185,7 @@ def grow(
         retry_failed: as for `run`.
         report: as for `run`.
         device: as for `run`.
+        shard_limit: as for `run`.
 
     Returns:
         A row for each look and rival: seeds, the labels of `by`, `best`, `rival`, their means, the
@@ -196,12 +198,14 @@ def grow(
         QueryError: the question or the margin cannot be read, or there is nothing to compare.
         StudyError: the study cannot be used.
         StoreUnavailable: the store cannot be written, or another run has it.
+        WrongValue: `shard_limit` is no number of minutes, or too short.
     """
     import pandas as pd
 
-    from flows.request import RunRequest
+    from flows.request import RunRequest, check_shard_limit
     from flows.start import start
 
+    check_shard_limit(shard_limit)
     question, design = read_question(until, by, metric), design_of(read_margin(margin), max_seeds)
     request = RunRequest(
         str(study) if not isinstance(study, Study) else study.name,
@@ -212,6 +216,7 @@ def grow(
         retry_failed=retry_failed,
         report=None if report is None else str(report),
         device=device,
+        shard_limit=shard_limit,
     )
     given = study if isinstance(study, Study) else None
     found = grown(request, question, design, start, loaded=given, warn=partial(warnings.warn, stacklevel=3))

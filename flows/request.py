@@ -7,12 +7,29 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from diffusion.errors import DiffatlasError
+from diffusion.errors import DiffatlasError, WrongValue
+
+LEAST_SHARD_LIMIT = 0.05
+"""Minutes; a worker that is ended sooner has not begun."""
 
 
 def default_page(study: str) -> Path:
     """Where a study's page goes by default."""
     return Path("reports") / f"{study}.html"
+
+
+def check_shard_limit(minutes: float | None) -> None:
+    """Refuse a limit of a shard that cannot be one.
+
+    Raises:
+        WrongValue: it is no number, or too short.
+    """
+    good = isinstance(minutes, int | float) and not isinstance(minutes, bool) and minutes >= LEAST_SHARD_LIMIT
+    if minutes is not None and not good:
+        raise WrongValue(
+            f"shard_limit: found {minutes!r}; accepted: minutes, {LEAST_SHARD_LIMIT:g} or more, or None: ten times what "
+            "is planned, and ten at least"
+        )
 
 
 @dataclass(frozen=True)

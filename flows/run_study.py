@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.refusals import tell_in_one_line
-from flows.request import Outcome, PointsHaveFailed, RunRequest
+from flows.request import LEAST_SHARD_LIMIT, Outcome, PointsHaveFailed, RunRequest
 
 tell_in_one_line()
 
@@ -48,7 +48,7 @@ def run_study(
     resources: dict[str, dict[str, float]] | None = None,
     device: Literal["cpu", "cuda", "auto"] = "cpu",
     wait: Annotated[float, Field(ge=0, le=1440)] = 0.0,
-    shard_limit: Annotated[float, Field(gt=0)] | None = None,
+    shard_limit: Annotated[float, Field(ge=LEAST_SHARD_LIMIT)] | None = None,
 ) -> State[Outcome]:
     """Run what is missing of a study, and draw its report.
 

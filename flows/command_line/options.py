@@ -18,6 +18,7 @@ from rich.console import Console
 from diffusion import plugins
 from diffusion.errors import DiffatlasError, WrongInput, WrongValue
 from flows.exit_codes import INTERRUPTED, UNAVAILABLE, exit_code_of
+from flows.request import LEAST_SHARD_LIMIT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,7 +78,7 @@ ShardLimitOption = Annotated[
     float | None,
     typer.Option(
         "--shard-limit",
-        min=0.05,
+        min=LEAST_SHARD_LIMIT,
         help="Minutes that a shard may take (default: 10 times what is planned, at least 10).",
         metavar="MINUTES",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,29 @@ print(json.dumps([points.sizes["point"], sorted(set(points["status"].values)), "
 """
 
 
+SLEEPY = """
+import time
+from dataclasses import dataclass
+import diffatlas as da
+
+@dataclass(frozen=True)
+class Sleepy(da.Sampler):
+    def step(self, denoiser, x, now, then, noise):
+        time.sleep(1000)
+"""
+
+LIMITED = f"""
+import json
+from pathlib import Path
+import diffatlas as da
+Path("sleepy.py").write_text({SLEEPY!r})
+changes = ["samplers=[heun, 'sleepy:Sleepy']", "formulations=[exact]", "name=limited"]
+points = da.run("tiny.yaml", "results", changes, workers=1, shard_limit=0.1)
+told = zip(points["sampler"].values, points["error"].values)
+print(json.dumps({{sampler: error.partition("(")[2][:16] for sampler, error in told}}))
+"""
+
+
 def test_a_study_is_run_and_grown_from_python_and_the_command_finds_nothing_left(diffatlas: Command) -> None:
     (diffatlas.folder / "tiny.yaml").write_text(STUDY)
 
@@ -48,3 +72,5 @@ def test_a_study_is_run_and_grown_from_python_and_the_command_finds_nothing_left
     assert run("named", ["steps=[2, 4]"])[:3] == (4, ["ok"], True)
     assert "nothing to compute" in diffatlas("run", "tiny.yaml", "--set", "steps=[2, 4]").stderr
     assert (diffatlas.folder / "reports" / "tiny.html").exists()
+    out, _ = diffatlas.python(LIMITED, PYTHONPATH=f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}")
+    assert json.loads(out.splitlines()[-1]) == {"heun": "", "sleepy:Sleepy": "no answer within"}

@@ -22,6 +22,7 @@ def ask(**changes: Any) -> torch.Tensor:
     return da.sample(**{"denoiser": shrink, "sampler": "heun", "n": 5, "dim": 2, "steps": 2, **changes})
 
 
+WORD: Any = "soon"
 FAST: dict[str, Any] = {"learning_rate": "fast"}
 
 
@@ -34,6 +35,9 @@ def broken(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    # running
+    "no time for a shard": (lambda: da.run("smoke", "none", shard_limit=0), "shard_limit: found 0; accepted: minutes"),
+    "a time that is a word": (lambda: da.grow("smoke", "none", shard_limit=WORD), "shard_limit: found 'soon'"),
     # what is handed to a sampler
     "a denoiser that drops an axis": (
         lambda: ask(denoiser=lambda x, _: x[:, 0]),

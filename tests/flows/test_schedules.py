@@ -65,12 +65,17 @@ def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of
         ({"store": "s3://bucket"}, "store s3://bucket: expected s3://bucket/prefix"),
         ({"store": "s3://KEY:hunter2@bucket/prefix"}, "found a user name or a password in the address"),
         ({"wait": -1}, "wait: .*greater than or equal to 0"),
+        ({"shard_limit": 0}, "shard_limit: .*greater than or equal to 0.05"),
+        ({"shard_limit": "soon"}, "shard_limit: .*valid number"),
         ({"overrides": ["seeds=4"]}, "asks for another study 'smoke' of store .*answers than entry 1 .smoke., .*name="),
         ({"overrides": "seeds=2"}, "overrides: "),
         ({"overrides": [2]}, r"overrides\.0: .*valid string"),
         ({"overrides": ["training.stepz=3"]}, "did you mean 'steps'"),
         ({"name": "a/b"}, "name: .*none of the characters"),
-        ({"when": "now"}, "when: unknown key .*study, store, cron, after, timezone, overrides, name, wait, tags"),
+        (
+            {"when": "now"},
+            "when: unknown key .*study, store, cron, after, timezone, overrides, name, wait, shard_limit, tags",
+        ),
         ({"after": "smoke"}, "expected one of `cron: ...` and `after: NAME"),
         ({"cron": None}, "expected one of `cron: ...` and `after: NAME"),
         ({"tags": "mine"}, "tags: "),
@@ -174,6 +179,8 @@ def test_paths_do_not_depend_on_where_the_run_is_started(tmp_path: Path) -> None
         "store": str(tmp_path / "answers"),
         "overrides": ["seeds=2"],
     }
+    limited = entry.model_copy(update={"shard_limit": 0.5, "wait": 3.0}).parameters(tmp_path)
+    assert (limited["wait"], limited["shard_limit"]) == (3.0, 0.5)
     elsewhere = ScheduledRun(study="smoke", store="s3://bucket/prefix", cron="0 2 * * *").parameters(tmp_path)
     assert elsewhere == {"study": "smoke", "store": "s3://bucket/prefix", "overrides": []}
 
