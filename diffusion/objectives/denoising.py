@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.devices import indices
 from diffusion.networks import Network
 from diffusion.objectives.base import Networks, OnNoiseLevels
 from diffusion.objectives.member import Member
@@ -23,6 +24,7 @@ from diffusion.objectives.noise_levels import stratified
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle, Coefficients
 from diffusion.randomness import Source, examples
+from diffusion.replay import Recorder, Replayed, cuda_graph
 
 _SHARING, _LEVELS = (8, 4, 2), 32
 
@@ -114,21 +116,27 @@ class NetworkDenoiser(Networks):
 
     def __call__(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """See `diffusion.models.Denoiser`."""
+        if self.rows.is_cuda and not x.requires_grad:
+            return self._replayed(x, alpha, sigma).clone()  # the next answer lies where this one does
         with torch.set_grad_enabled(x.requires_grad):
             return self.answers(x, alpha, sigma)
+
+    @cached_property
+    def _replayed(self) -> Replayed:
+        return self.replayed(cuda_graph)
+
+    def replayed(self, recorder: Recorder) -> Replayed:
+        """Its answers without derivatives, recorded for each shape of points; each is valid until
+        the next.
+        """
+        return Replayed(torch.no_grad()(self.answers), recorder=recorder)
 
     def answers(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """The denoiser of networks conditioned on the noise level and on what else all samples
         share, ``condition [n]``.
         """
-        level = Circle.of(alpha, sigma)
-        nsr = sigma / alpha
-        first, alike = self._alike(alpha, sigma)
-        each = [self.objective.coefficients(self.members[m], Circle(level.a[m], level.b[m])) for m in first]
-        c_skip = torch.stack([one.c_skip for one in each])[alike, None, None]
-        c_out = torch.stack([one.c_out for one in each])[alike, None, None]
-        c_in = torch.stack([one.c_in for one in each])[alike, None, None]
-        c = torch.stack([self.members[m].condition(nsr[m : m + 1]) for m in first]).float()[alike]
+        found, c = (self._level_by_level if alpha.is_cpu else self._recipe_by_recipe)(alpha, sigma)
+        c_skip, c_out, c_in = (part[:, None, None] for part in (found.c_skip, found.c_out, found.c_in))
         if condition is not None:
             c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
@@ -137,14 +145,37 @@ class NetworkDenoiser(Networks):
         raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(at_once, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()
 
-    def _alike(self, alpha: Tensor, sigma: Tensor) -> tuple[list[int], Tensor | slice]:
+    def _level_by_level(self, alpha: Tensor, sigma: Tensor) -> tuple[Coefficients, Tensor]:
+        """The coefficients of every member, and the network's condition ``[members, 1, n]``, worked
+        out once for each kind of members that stand at one level.
+        """
+        level, nsr = Circle.of(alpha, sigma), sigma / alpha
+        first, alike = self._alike(alpha, sigma)
+        each = [self.objective.coefficients(self.members[m], Circle(level.a[m], level.b[m])) for m in first]
+        stacked = (torch.stack([getattr(one, part) for one in each])[alike] for part in ("c_skip", "c_out", "c_in"))
+        c = torch.stack([self.members[m].condition(nsr[m : m + 1]) for m in first]).float()[alike]
+        return Coefficients(*stacked), c
+
+    def _recipe_by_recipe(self, alpha: Tensor, sigma: Tensor) -> tuple[Coefficients, Tensor]:
+        """The same for all members of each kind together: nobody waits for the levels, and what is
+        started does not grow with the members.
+        """
+        level, nsr = Circle.of(alpha, sigma), sigma / alpha
+        kinds: dict[tuple[int, ...], list[int]] = {}
+        for m, kind in enumerate(self._kinds):
+            kinds.setdefault(kind, []).append(m)
+        order = [m for alike in kinds.values() for m in alike]
+        back = indices(sorted(range(len(order)), key=order.__getitem__), alpha.device)
+        places = [(self.members[alike[0]], indices(alike, alpha.device)) for alike in kinds.values()]
+        each = [self.objective.coefficients(one, Circle(level.a[at], level.b[at])) for one, at in places]
+        joined = (torch.cat([getattr(one, part) for one in each])[back] for part in ("c_skip", "c_out", "c_in"))
+        c = torch.cat([one.condition(nsr[at]) for one, at in places]).float()[back, None]
+        return Coefficients(*joined), c
+
+    def _alike(self, alpha: Tensor, sigma: Tensor) -> tuple[list[int], Tensor]:
         """The first of each kind of members that stand at one level, and the place among these of
         every member: seeds of one model on one grid are all of one kind.
-
-        On a device each is taken by itself: nobody waits for the levels.
         """
-        if not alpha.is_cpu:
-            return list(range(len(self.members))), slice(None)
         first: dict[tuple[object, ...], int] = {}
         places = []
         for m, kind in enumerate(zip(self._kinds, alpha.tolist(), sigma.tolist(), strict=True)):

@@ -53,4 +53,6 @@ class SeparateDenoisers(NetworkDenoiser):
             for member, ratio in zip(self.members, sigma / alpha, strict=True)
         ]
         chosen = self.network.of_level(self.rows, torch.stack(nearest))
-        return NetworkDenoiser(self.network.one, chosen, self.members, self.objective)(x, alpha, sigma)
+        nearest_alone = NetworkDenoiser(self.network.one, chosen, self.members, self.objective)
+        with torch.set_grad_enabled(x.requires_grad):
+            return nearest_alone.answers(x, alpha, sigma)

@@ -38,8 +38,13 @@ class Adam:
         for one in self._parameters:
             one.grad = None
 
+    @property
+    def state(self) -> list[Tensor]:
+        """What a step changes besides the parameters."""
+        return [*self._means, *self._squares, *self._steps]
+
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float | Tensor) -> None:
         """One step against the gradients; an array without one stays."""
         kept = [i for i, one in enumerate(self._parameters) if one.grad is not None]
         adam(

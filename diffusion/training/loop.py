@@ -27,15 +27,17 @@ from diffusion.objectives.member import Member
 from diffusion.objectives.recipe import Recipe
 from diffusion.objectives.settings import Training
 from diffusion.randomness import stream
+from diffusion.replay import Replayed
 from diffusion.training.adam import Adam
 from diffusion.training.lessons import drawn_on_device, drawn_on_host
-from diffusion.training.placement import Placement
+from diffusion.training.placement import Placement, filled
 from diffusion.training.stack import TrainedStack
 
 LOSS_BINS = 64
 _CLIP = 1.0
 _DIVERGED = 10.0
 _CACHED = 2**20  # bytes of one layer's hidden units, of all members that step together: they stay in the cache
+_DRAWN = 2**28  # bytes of the points of a block of steps that are drawn at once on a device
 
 
 def _learning_rate(settings: Training, step: int) -> float:
@@ -64,8 +66,8 @@ def train(
         ValueError: the members' data differ in dimension.
     """
     objective, network = _common(members, settings)
-    place = device if isinstance(device, Placement) else Placement.on(device)
-    together = _together(network, settings.batch) if place == Placement() else len(members)
+    place = device if isinstance(device, Placement) else Placement.on(device, len(members))
+    together = place.bucket or _together(network, settings.batch)
     parts = [
         _Part(objective, network, members[first : first + together], data[first : first + together], settings, place)
         for first in range(0, len(members), together)
@@ -108,34 +110,71 @@ class _Part:
     ) -> None:
         device = place.device
         self._objective, self._network, self._settings = objective, network, settings
-        drawn = drawn_on_device if place.drawn_there and objective.draws_anywhere else drawn_on_host
+        self._count = len(members)
+        members, data = filled(members, place.bucket), filled(data, place.bucket)
+        there = place.drawn_there and objective.draws_anywhere
+        self._block = max(1, _DRAWN // (8 * len(members) * settings.batch * data[0].shape[1])) if there else None
+        drawn = drawn_on_device if there else drawn_on_host
         self._lessons = drawn(objective, members, data, settings.batch, device)
         fresh = network.initialise([stream("init", member.key) for member in members])
         self._rows = to_device(fresh, device).requires_grad_()
         self._balance = _Balance(members, objective, device)
         self._optimiser = Adam([self._rows, *self._balance.rows], betas=(0.9, 0.99))
-        self.average = self._rows.detach().clone()
-        self.zero_loss = torch.zeros(len(members), device=device)
+        self._average = self._rows.detach().clone()
+        self._zero_loss = torch.zeros(len(members), device=device)
+        self._numbers = (
+            to_device(torch.tensor([self._numbers_of(step) for step in range(settings.steps)]), device)
+            if place.static
+            else None
+        )
+        changed = [self._rows, self._average, *self._balance.rows, *self._optimiser.state]
+        self._step = Replayed(self._stepped, changed, place.recorder)
+
+    @property
+    def average(self) -> Tensor:
+        """The averaged parameters, ``[members, network.size]``."""
+        return self._average[: self._count]
+
+    @property
+    def zero_loss(self) -> Tensor:
+        """The loss of networks that answer zero, ``[members]``."""
+        return self._zero_loss[: self._count]
 
     def advance(self, first: int, end: int) -> Tensor:
         """The steps from `first` to `end`; returns the mean loss of each member over them."""
-        settings, objective, rows = self._settings, self._objective, self._rows
-        longest = math.exp(-1 / (settings.ema * settings.steps))
-        batches = self._lessons(first, end)
-        losses = torch.zeros(len(rows), device=rows.device)
-        for step in range(first, end):
-            batch = [part[step - first] for part in batches]
-            example_losses = objective.losses(self._network, rows, *batch)
-            loss = example_losses.mean(1)
-            self._optimiser.zero_grad()
-            self._balance(example_losses, batch).sum().backward()
-            _clip_each(rows)
-            self._optimiser.step(_learning_rate(settings, step))
-            with torch.no_grad():
-                self.average.lerp_(rows, 1 - min(longest, (1 + step) / (10 + step)))
-                losses += loss.detach() / (end - first)
-        self.zero_loss = objective.zero_loss(*batches)
-        return losses
+        losses = torch.zeros(len(self._rows), device=self._rows.device)
+        for start in range(first, end, self._block or end - first):
+            stop = min(end, start + (self._block or end - first))
+            batches = self._lessons(start, stop)
+            for step in range(start, stop):
+                batch = [part[step - start] for part in batches]
+                losses += self._taken(step, batch) / (end - first)
+            self._zero_loss = self._objective.zero_loss(*batches)
+        return losses[: self._count]
+
+    def _taken(self, step: int, batch: Sequence[Tensor]) -> Tensor:
+        """The step of a number, replayed where that is possible."""
+        if self._numbers is None:
+            return self._stepped(self._numbers_of(step), *batch)
+        return self._step(self._numbers[step], *batch)
+
+    def _numbers_of(self, step: int) -> tuple[float, float]:
+        """The learning rate of a step, and how far the average follows."""
+        longest = math.exp(-1 / (self._settings.ema * self._settings.steps))
+        return _learning_rate(self._settings, step), 1 - min(longest, (1 + step) / (10 + step))
+
+    def _stepped(self, numbers: Sequence[float] | Tensor, *batch: Tensor) -> Tensor:
+        """One step; returns the loss of each member before it."""
+        rows = self._rows
+        example_losses = self._objective.losses(self._network, rows, *batch)
+        loss = example_losses.mean(1)
+        self._optimiser.zero_grad()
+        self._balance(example_losses, batch).sum().backward()
+        _clip_each(rows)
+        self._optimiser.step(numbers[0])
+        with torch.no_grad():
+            self._average.lerp_(rows, numbers[1])
+        return loss.detach()
 
 
 def _common(members: Sequence[Member], settings: Training) -> tuple[Objective, Network]:
