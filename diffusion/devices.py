@@ -7,6 +7,7 @@ copied, so that a study compares with itself whatever it runs on. See docs/devic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,44 @@ def device_named(given: str | torch.device) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise WrongValue(f"device: found '{found}', and there is no GPU here that torch can use; accepted: auto, cpu")
     return torch.empty(0, device=found).device  # with its number, as tensors say where they are
+
+
+_WORKSPACE, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
+def reproducible_cuda() -> None:
+    """Have CUDA give equal bits for equal shapes in this process, and float32 in all its digits.
+
+    To be called before CUDA starts: cuBLAS reads the size of its workspaces when it does. torch then
+    refuses operations that have no reproducible form.
+
+    Raises:
+        WrongValue: CUDA has started with other workspaces, or torch did not take a setting.
+    """
+    if torch.cuda.is_initialized() and os.environ.get(_WORKSPACE) not in _WORKSPACES:
+        found = os.environ.get(_WORKSPACE)
+        raise WrongValue(f"{_WORKSPACE}: found {found!r} when CUDA started; accepted: {' or '.join(_WORKSPACES)}")
+    if os.environ.get(_WORKSPACE) not in _WORKSPACES:
+        os.environ[_WORKSPACE] = _WORKSPACES[0]
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nobody reads it unwritten
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    if problems := unreproducible():
+        raise WrongValue(f"CUDA would not give equal bits: {', '.join(problems)}")
+
+
+def unreproducible() -> list[str]:
+    """What keeps CUDA from giving equal bits for equal shapes, or products from float32's digits."""
+    asked = {
+        f"{_WORKSPACE} is not {' or '.join(_WORKSPACES)}": os.environ.get(_WORKSPACE) in _WORKSPACES,
+        "torch takes algorithms that are not deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cuDNN chooses its algorithms by their speed": not torch.backends.cudnn.benchmark,
+        "products are in TF32": torch.get_float32_matmul_precision() == "highest",
+        "convolutions are in TF32": not torch.backends.cudnn.allow_tf32,
+    }
+    return [problem for problem, settled in asked.items() if not settled]
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,8 @@
 this does nothing.
 
 ``DIFFATLAS_FAILPOINT=commit.before`` kills the process with SIGKILL when it first comes to that
-place, ``DIFFATLAS_FAILPOINT=write.array:3`` when it comes there for the third time.
+place, ``DIFFATLAS_FAILPOINT=write.array:3`` when it comes there for the third time. At places that
+stand for an error it is raised instead, ``train.memory:1,5`` at the first time and at the fifth.
 """
 
 from __future__ import annotations
@@ -35,16 +36,25 @@ FAILPOINTS = (
     "export",  # the new file is whole, and not in its place
 )
 
+RAISING = (
+    "train.memory",  # the GPU's memory runs out between two steps of training
+    "sweep.memory",  # the same between two states of a sampler
+)
+
 passed: Counter[str] = Counter()
 """How often each place was come to since the variable was set, whichever place it names."""
 
 
-def failpoint(name: str) -> None:
-    """End this process here if the environment asks for it."""
+def failpoint(name: str, error: type[BaseException] | None = None) -> None:
+    """End this process here if the environment asks for it, or raise an error that the place stands
+    for.
+    """
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
     passed[name] += 1
-    place, _, count = wanted.partition(":")
-    if place == name and passed[name] == int(count or 1):
+    place, _, counts = wanted.partition(":")
+    if place == name and str(passed[name]) in (counts or "1").split(","):
+        if error is not None:
+            raise error(f"failpoint {name}")
         os.kill(os.getpid(), signal.SIGKILL)

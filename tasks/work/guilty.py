@@ -51,7 +51,7 @@ def train_apart(shard: Shard, limit: float, progress: Progress, device: str) -> 
     return TrainingAnswer(
         [cell for part in parts for cell in part.cells],
         [point for part in parts for point in part.points],
-        next((part.device for part in parts if part.device), ""),
+        "; ".join(dict.fromkeys(part.device for part in parts if part.device)),
         time.perf_counter() - begun,
     )
 

@@ -6,22 +6,24 @@ Between them lie the weights, as the bytes that the store keeps: what is swept i
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.devices import HOST, device_named
+from diffusion.devices import HOST
 from diffusion.models import counted
 from diffusion.samplers import Level, levels_of
+from diffusion.training.placement import Placement, filled
 from tasks.failpoints import failpoint
 from tasks.plan import Point, Shard
 from tasks.work.answers import CellAnswer, PointAnswer, Progress, Requests, SweepAnswer, TrainingAnswer, reason_of
 from tasks.work.data import DataAnswer
 from tasks.work.measuring import ModelMeasurements, measured
+from tasks.work.placing import Bucket, device_of_worker, label, with_room
 from tasks.work.sampling import states
 from tasks.work.stacks import Models, models_of, train_jobs
 
@@ -43,10 +45,11 @@ def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, d
         device: `cpu`, or `cuda` for the GPU that this worker was given.
     """
     torch.set_num_threads(1)
-    place = device_named(device)
+    place = device_of_worker(device)
     begun = time.perf_counter()
     failpoint("train.begin")
-    cells = train_jobs([job for job in shard.jobs if job.train], data, progress, place)
+    jobs = [job for job in shard.jobs if job.train]
+    cells, bucket = train_jobs(jobs, data, progress, Placement.on(place, len(jobs)))
     failed = {answer.cell.id: answer.error for answer in cells if answer.error}
     points = [PointAnswer(point, failed[point.cell.id]) for point in shard.questions if point.cell.id in failed]
     if points:
@@ -56,7 +59,7 @@ def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, d
         )
         progress(lost, 0, len(points))
     failpoint("train.end")
-    return TrainingAnswer(cells, points, _name(place), time.perf_counter() - begun)
+    return TrainingAnswer(cells, points, label(place, [bucket]), time.perf_counter() - begun)
 
 
 def sweep_shard(
@@ -91,7 +94,7 @@ def sweep_parts(
     `together`.
     """
     torch.set_num_threads(1)
-    place = device_named(device)
+    place = device_of_worker(device)
     failpoint("sweep.begin")
     models = models_of([job.cell for job in shard.jobs], weights, place)
     measurements = ModelMeasurements(shard.questions, models, requests, progress)
@@ -100,10 +103,10 @@ def sweep_parts(
     for points in together(shard):
         first = points[0]
         progress(0.0, 0, 0, f"{first.labels['sampler']}, {first.steps} steps, on {place.type}")
-        answers = _answered(points, models, requests, measurements, place)
+        answers, bucket = answered(points, models, requests, measurements, placed(points, place))
         progress(sum(point.work() + point.measuring_work(requests.metrics) for point in points), 0, len(points))
         new = {cell: profile for cell, profile in measurements.profiles.items() if cell not in profiles}
-        yield SweepAnswer([], answers, new, _name(place), 0.0, tuple(measurements.unanswered[told:]))
+        yield SweepAnswer([], answers, new, label(place, [bucket]), 0.0, tuple(measurements.unanswered[told:]))
         profiles |= new.keys()
         told = len(measurements.unanswered)
     failpoint("sweep.end")
@@ -126,7 +129,7 @@ def swept(shard: Shard, parts: Sequence[SweepAnswer], seconds: float) -> SweepAn
         [CellAnswer(job.cell, None, 0.0, [], [], None) for job in shard.jobs if job.cell.training is None],
         [answer for part in parts for answer in part.points],
         {cell: profile for part in reversed(parts) for cell, profile in part.profiles.items()},  # the first of each
-        next((part.device for part in parts if part.device), ""),
+        "; ".join(dict.fromkeys(part.device for part in parts if part.device)),
         seconds,
         tuple(dict.fromkeys(reason for part in parts for reason in part.unanswered)),
     )
@@ -154,27 +157,44 @@ def lost_sweep(shard: Shard, reason: str) -> SweepAnswer:
     return SweepAnswer([], [PointAnswer(point, reason) for point in shard.questions], {}, "", 0.0)
 
 
-def _name(place: torch.device) -> str:
-    """What the store says of where something was computed."""
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return platform.processor() or platform.machine()
+def placed(points: Sequence[Point], device: torch.device) -> Placement:
+    """Where a question is answered: trained networks in a bucket for as many as it is put to. An
+    adaptive sampler, whose steps are its own, and exact answers need none.
+    """
+    place = Placement.on(device, len(points))
+    first = points[0]
+    return replace(place, bucket=None) if first.sampler.adaptive or first.cell.training is None else place
 
 
-def _answered(
+def answered(
     points: Sequence[Point],
     models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
-    place: torch.device,
-) -> list[PointAnswer]:
-    """One question put to several cells at once."""
+    place: Placement,
+) -> tuple[list[PointAnswer], Bucket]:
+    """One question put to several cells at once; the answers, and the bucket that was used."""
     try:
-        return _answered_together(points, models, requests, measurements, place)
+        return with_room(lambda room: _in_buckets(points, models, requests, measurements, room), place)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's sampler may raise anything; the others must go on
+        if place.bucket and isinstance(error, torch.OutOfMemoryError):
+            return [PointAnswer(point, f"sampling failed: {error}") for point in points], Bucket(place.bucket)
         if len(points) > 1:  # find out whose fault it is
-            return [answer for point in points for answer in _answered([point], models, requests, measurements, place)]
-        return [PointAnswer(points[0], f"sampling failed: {reason_of(error)}")]
+            alone = [answered([point], models, requests, measurements, place) for point in points]
+            return [answer for answers, _ in alone for answer in answers], alone[0][1]
+        return [PointAnswer(points[0], f"sampling failed: {reason_of(error)}")], Bucket(place.bucket)
+
+
+def _in_buckets(
+    points: Sequence[Point],
+    models: Models,
+    requests: Requests,
+    measurements: ModelMeasurements,
+    place: Placement,
+) -> list[PointAnswer]:
+    size = place.bucket or len(points)
+    parts = [points[first : first + size] for first in range(0, len(points), size)]
+    return [answer for part in parts for answer in _answered_together(part, models, requests, measurements, place)]
 
 
 def _answered_together(
@@ -182,15 +202,17 @@ def _answered_together(
     models: Models,
     requests: Requests,
     measurements: ModelMeasurements,
-    place: torch.device,
+    place: Placement,
 ) -> list[PointAnswer]:
     begun = time.perf_counter()
-    levels = levels_of([p.schedule for p in points], [p.grid for p in points], points[0].steps)
+    stack = filled(points, place.bucket)
+    levels = levels_of([p.schedule for p in stack], [p.grid for p in stack], points[0].steps)
     path = points[0].sampler.path(levels)
-    model, counter = counted(models([p.cell for p in points]))
+    model, counter = counted(models([p.cell for p in stack]))
     kept = [m for m, point in enumerate(points) if point.id in requests.trajectories]
     paths = []
-    for x in states(points, model, levels, place):
+    for x in states(stack, model, levels, place.device):
+        failpoint("sweep.memory", torch.OutOfMemoryError)
         if kept:
             paths.append(_thin(x, kept))
     x = x.to(HOST)  # where they are measured

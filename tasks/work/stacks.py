@@ -19,10 +19,12 @@ from diffusion.models import ExactDenoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
 from diffusion.training import Member, TrainedStack, train
+from diffusion.training.placement import Placement
 from tasks.failpoints import failpoint
 from tasks.plan import Cell, Job
 from tasks.work.answers import CellAnswer, Progress
 from tasks.work.data import DataAnswer, data_key
+from tasks.work.placing import Bucket, with_room
 
 Models = Callable[[Sequence[Cell]], object]
 """Makes the model of any list of a shard's cells, to be asked together; what it can be asked is its
@@ -44,9 +46,11 @@ def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.
     return lambda chosen: stack.select([where[cell.id] for cell in chosen]).model
 
 
-def train_jobs(jobs: Sequence[Job], data: DataAnswer, progress: Progress, place: torch.device) -> list[CellAnswer]:
-    """Train the cells of jobs that share a network's shape as one stack, on a device; cells without
-    data have failed.
+def train_jobs(
+    jobs: Sequence[Job], data: DataAnswer, progress: Progress, place: Placement
+) -> tuple[list[CellAnswer], Bucket]:
+    """Train the cells of jobs that share a network's shape as one stack, where they are placed;
+    cells without data have failed. The answers, and the bucket that was used.
     """
     found = [(job, data[data_key(job.cell)]) for job in jobs]
     lost = [
@@ -56,10 +60,13 @@ def train_jobs(jobs: Sequence[Job], data: DataAnswer, progress: Progress, place:
     ]
     progress(sum(job.training_work() for job, one in found if isinstance(one, str)), len(lost), 0)
     with_data = [(job, one) for job, one in found if not isinstance(one, str)]
-    return [*(_trained(with_data, progress, place) if with_data else []), *lost]
+    answers, bucket = _trained(with_data, progress, place) if with_data else ([], Bucket())
+    return [*answers, *lost], bucket
 
 
-def _trained(given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place: torch.device) -> list[CellAnswer]:
+def _trained(
+    given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place: Placement
+) -> tuple[list[CellAnswer], Bucket]:
     jobs = [job for job, _ in given]
     settings = jobs[0].cell.training
     assert settings is not None  # noqa: S101 - asked of trained cells only
@@ -69,23 +76,24 @@ def _trained(given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place:
 
     def tell(step: int, losses: Tensor) -> None:
         nonlocal done
-        loss = f", loss {float(losses.mean()):.2g}" if place == HOST else ""  # elsewhere to look is to wait
-        doing = f"step {step} of {settings.steps}{loss}, on {place.type}"
-        progress(seconds * (step - done) / settings.steps, 0, 0, doing)
-        if done < settings.steps / 2 <= step:
+        loss = f", loss {float(losses.mean()):.2g}" if place.device == HOST else ""  # elsewhere to look is to wait
+        doing = f"step {step} of {settings.steps}{loss}, on {place.device.type}"
+        before, done = done, max(done, step)  # a stack that is trained again has been told of
+        progress(seconds * (done - before) / settings.steps, 0, 0, doing)
+        if before < settings.steps / 2 <= done:
             failpoint("train.middle")
-        done = step
+        failpoint("train.memory", torch.OutOfMemoryError)
 
-    stack = train(
-        [member_of(job.cell) for job in jobs],
-        [torch.as_tensor(data.copy()) for _, data in given],
-        settings,
-        tell,
-        place,
-    )
+    members, sets = [member_of(job.cell) for job in jobs], [torch.as_tensor(data.copy()) for _, data in given]
+    try:
+        stack, bucket = with_room(lambda smaller: train(members, sets, settings, tell, smaller), place)
+    except torch.OutOfMemoryError as error:
+        reason, share = f"training failed: {error}", (time.perf_counter() - begun) / len(jobs)
+        progress(seconds * (1 - done / settings.steps), len(jobs), 0)
+        return [CellAnswer(job.cell, reason, share, [], [], None) for job in jobs], Bucket(place.bucket)
     share = (time.perf_counter() - begun) / len(jobs)
     progress(0.0, len(jobs), 0)
-    return [
+    answers = [
         CellAnswer(
             job.cell,
             stack.errors[m],
@@ -96,6 +104,7 @@ def _trained(given: Sequence[tuple[Job, np.ndarray]], progress: Progress, place:
         )
         for m, job in enumerate(jobs)
     ]
+    return answers, bucket
 
 
 def stack_of(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:

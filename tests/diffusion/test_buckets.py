@@ -19,7 +19,7 @@ from diffusion.formulations import formulations
 from diffusion.formulations.base import Trained
 from diffusion.objectives.denoising import NetworkDenoiser
 from diffusion.randomness import stream
-from diffusion.replay import Replayed, Work
+from diffusion.replay import Recorder, Replayed, Work
 from diffusion.training import Member, Training, train
 from diffusion.training.placement import BUCKETS, Placement, bucket_of, filled, smaller
 
@@ -74,7 +74,7 @@ def test_buckets_are_chosen_by_the_number_of_members_alone() -> None:
 
 @pytest.mark.parametrize("recorder", [None, again], ids=["eager", "replayed"])
 def test_a_member_has_the_same_bits_in_any_place_beside_anybody_and_alone(
-    recorder: Callable[..., object] | None,
+    recorder: Recorder | None,
 ) -> None:
     place = replace(IN_BUCKETS, recorder=recorder)
     together = trained(MIXED, place)
