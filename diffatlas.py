@@ -204,3 +204,9 @@ if not TYPE_CHECKING:  # or every name would pass for one that is there
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if __name__ == "__main__":  # ``python -m diffatlas`` is ``diffatlas``
+    from flows.command_line import main
+
+    main()

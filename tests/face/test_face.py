@@ -38,6 +38,13 @@ def test_importing_the_face_imports_nothing_heavy() -> None:
     assert imported("import diffatlas, diffatlas as da; dir(da)") == set()
 
 
+@pytest.mark.parametrize("module", ["diffatlas", "flows"])
+def test_either_module_runs_as_the_command(module: str) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("diffatlas ")
+
+
 def test_errors_are_caught_without_importing_anything_heavy() -> None:
     assert imported("import diffatlas as da; da.DiffatlasError, da.WrongValue") == set()
 
