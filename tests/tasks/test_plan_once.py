@@ -5,6 +5,7 @@ target that cannot be sampled costs its own cells.
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,22 @@ def test_a_shard_has_at_most_so_many_cells_and_all_are_in_one() -> None:
     assert [job for shard in shards for job in shard.jobs] == jobs
     assert max(len(shard.jobs) for shard in shards) == MOST_CELLS
     assert len(shards) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 10])
+def test_a_plan_and_its_shards_hold_a_kilobyte_a_cell_and_less_than_half_of_one_a_point(steps: int) -> None:
+    cells = 500
+    asked = study(seeds=cells, steps=list(range(1, steps + 1)))
+    make_plan(study(steps=list(range(1, steps + 1))), {}, ()).shards(2)  # what is remembered once for all
+    tracemalloc.start()
+    try:
+        plan = make_plan(asked, {}, ())
+        shards = plan.shards(2)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(len(shard.questions) for shard in shards) == len(plan.points) == cells * steps
+    assert held < 1024 * (cells + 0.4 * len(plan.points))
 
 
 def test_a_metric_of_the_model_is_work_and_one_of_samples_is_not() -> None:
