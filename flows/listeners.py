@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from flows.pages import Pages
     from tasks.plan import Plan
     from tasks.store import Coordinator, Rows, Store
+    from tasks.work.code import Code
 
 _ARTIFACT_SECONDS = 3.0
 _NOT_ALL = 99.9  # percent, where rounding would say 100
@@ -68,6 +69,7 @@ class Committer:
         store: where it commits.
         coordinator: the right to write there.
         started: who started the run; part of the provenance of every commit.
+        code: what computes.
         train_seconds: of cells that were trained before, by id.
         emit: where it says so.
     """
@@ -78,11 +80,12 @@ class Committer:
         store: Store,
         coordinator: Coordinator,
         started: Mapping[str, str],
+        code: Code,
         train_seconds: Mapping[str, float],
         emit: Emit,
     ) -> None:
         self._study, self._store, self._coordinator = study, store, coordinator
-        self._started, self._emit = started, emit
+        self._started, self._code, self._emit = {**started, "code": code.digest}, code, emit
         self._train_seconds = dict(train_seconds)
 
     def __call__(self, event: Event) -> None:
@@ -91,9 +94,9 @@ class Committer:
                 self._record(plan)
             case ShardTrained():
                 self._train_seconds |= {cell.cell.id: cell.seconds for cell in event.answer.cells}
-                self._commit(f"trained {event.shard.name}", trained_rows(event.answer), event)
+                self._commit(f"trained {event.shard.name}", trained_rows(event.answer, self._code), event)
             case ShardSwept():
-                rows = swept_rows(event.answer, self._train_seconds)
+                rows = swept_rows(event.answer, self._train_seconds, self._code)
                 self._commit(f"swept {event.shard.name}", rows, event)
 
     def _record(self, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from flows.events import (
     Emit,
     Events,
     GivenUp,
+    Hindered,
     MetricNotMeasured,
     Planned,
     Reported,
@@ -48,7 +49,7 @@ from flows.telling import MovesTold
 from flows.workers import Workers
 from tasks.compare import compare, summary
 from tasks.plan import keeps_trajectory, points_of
-from tasks.plan.warnings import kept_in_vain, measured_in_vain
+from tasks.plan.warnings import kept_in_vain, measured_in_vain, of_other_sources
 from tasks.results import Answers, UnknownStudy
 from tasks.results.explain import matching
 from tasks.results.models import ModelledAnswers
@@ -90,13 +91,14 @@ def run(request: RunRequest, pages: Pages) -> Outcome:
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
         code = code_here(own_modules(study))
-        started = {**_started(), "code": code.digest}
-        committer = Committer(study.name, store, coordinator, started, Answers(store).train_seconds(), emit)
+        committer = Committer(study.name, store, coordinator, _started(), code, Answers(store).train_seconds(), emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics], pages)
         emit.add(committer, tally, RunLog(), MovesTold(request.store), live, display, artifacts)
         pages.warn_with(emit)
         plan = plan_against(store, study, retry_failed=request.retry_failed, forced=forced)
         emit(Planned(plan))
+        for warning in of_other_sources(plan):
+            emit(Hindered(warning))
         if plan.jobs:
             with ray_cluster(request.ray_address, request.workers, {}):
                 _compute(plan, store, request, code, emit)

@@ -5,8 +5,10 @@ Everything here is a pure function of the study and of what the store says.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tasks.plan.cell import Cell
 from tasks.plan.expansion import keeps_trajectory, points_of
@@ -23,6 +25,7 @@ class StoredPoint:
     metrics: Mapping[str, int]  # column: version of the metric that it was measured by
     samples: bool
     trajectory: bool
+    sources: frozenset[tuple[str, str]] = frozenset()  # own modules that computed it, and digits of their source
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Plan:
     jobs: tuple[Job, ...]
     unrecorded: frozenset[str]  # impossible, and the store does not say so yet
     reasons: Mapping[str, str] = field(default_factory=dict)  # id of a point to be computed: why
+    other_sources: Mapping[str, int] = field(
+        default_factory=dict
+    )  # own module: done points that another text of it computed
 
     @property
     def missing(self) -> int:
@@ -72,13 +78,15 @@ def make_plan(
     *,
     retry_failed: bool = False,
     forced: Collection[str] = (),
+    sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """What is done, failed, impossible and missing, and why.
 
     `known` is what the store says of points by id, `trained` the ids of cells whose weights it
     holds. A point is done if it is stored with all that the study wants of it: its metrics as they
     are now, its samples, its trajectory. The points in `forced` are computed in any case, and their
-    cells trained again.
+    cells trained again. `sources` are the digits of each own module's source as it is now: who
+    changes one without raising a version is told, and nothing is computed again for it.
     """
     points = points_of(study)
     weights, again = set(trained), set(forced)
@@ -121,7 +129,12 @@ def make_plan(
         for cell_id, group in by_cell.items()
     )
     unrecorded = frozenset(i for i in impossible if i not in known)
-    return Plan(study, tuple(points), impossible, frozenset(done), frozenset(failed), jobs, unrecorded, reasons)
+    other = Counter(
+        module
+        for point in done
+        for module in {name for name, digits in known[point].sources if sources.get(name, digits) != digits}
+    )
+    return Plan(study, tuple(points), impossible, frozenset(done), frozenset(failed), jobs, unrecorded, reasons, other)
 
 
 def _lacking(before: StoredPoint, wanted: Mapping[str, int]) -> list[str]:

@@ -50,6 +50,18 @@ def measured_in_vain(plan: Plan) -> list[str]:
     return lines
 
 
+def of_other_sources(plan: Plan) -> list[str]:
+    """One line for each module of somebody's own whose source is another one than that which some
+    of the done points were computed by.
+    """
+    return [
+        f"the source of {module} is another one than that which {count} of the {len(plan.done)} done points were computed by: "
+        "if its numbers change, raise the `version` of the class that changed, or compute them again with --force; else "
+        "nothing is to be done"
+        for module, count in sorted(plan.other_sources.items())
+    ]
+
+
 def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
     """One line for each data set on a schedule that does not end in noise, in the order given and
     without repetition.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.plain import Plain
     from tasks.store import MetricFacts
 
-HIDDEN = frozenset({"spec", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"})
+HIDDEN = frozenset({"spec", "sources", "dim", "samples", "sample_row", "trajectory_row", "trajectory_samples"})
 EXACT_ROW = "row of the exact denoiser"
 """A column beside the stored ones: with which row each is compared (`error_decomposition`)."""
 

@@ -186,6 +186,13 @@ class Answers:
         with self._store.reading("its weights"):
             return trained_cells(self._root)
 
+    def sources_of_cells(self) -> dict[str, str]:
+        """What is stored of the own sources that trained each cell, by id; of others nothing."""
+        with self._store.reading("its cells"):
+            cells = read_cells(self._root)
+        told = zip(cells["cell_id"].tolist(), cells["sources"].tolist(), strict=True) if "sources" in cells else ()
+        return {cell: text for cell, text in told if text}
+
     def train_seconds(self) -> dict[str, float]:
         """How long each trained cell took to train, by id; of an exact one 0."""
         by_cell = dict(zip(self._table["cell_id"].tolist(), self._table["train_seconds"].tolist(), strict=True))

@@ -10,6 +10,10 @@ from tasks.plan import Point
 from tasks.results.facts import process_of, start_of
 from tasks.store import Rows
 from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
+from tasks.work.code import Code, sources_text
+
+NO_CODE = Code((), (), ())
+"""Nothing of anybody's own."""
 
 
 def point_row(point: Point, status: str, error: str) -> dict[str, object]:
@@ -44,38 +48,49 @@ def skipped_rows(points: Iterable[tuple[Point, str]]) -> Rows:
     return Rows(points=[point_row(point, "skipped", reason) for point, reason in points])
 
 
-def trained_rows(answer: TrainingAnswer) -> Rows:
-    """The rows that training adds: cells with their weights, and the points of those that failed."""
+def trained_rows(answer: TrainingAnswer, code: Code = NO_CODE) -> Rows:
+    """The rows that training adds: cells with their weights, and the points of those that failed.
+    `code` is what computed them.
+    """
     seconds = {cell.cell.id: cell.seconds for cell in answer.cells}
     return Rows(
-        points=[_answer_row(point, seconds) for point in answer.points],
-        cells=[_cell_row(cell, answer.device) for cell in answer.cells],
+        points=[_answer_row(point, seconds, code) for point in answer.points],
+        cells=[_cell_row(cell, answer.device, code) for cell in answer.cells],
         weights=answer.weights,
     )
 
 
-def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float]) -> Rows:
-    """The rows that a sweep adds; `train_seconds` tells of the cells that were trained before it."""
+def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float], code: Code = NO_CODE) -> Rows:
+    """The rows that a sweep adds; `train_seconds` tells of the cells that were trained before it,
+    `code` is what computed them.
+    """
     seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
-    exact = [_cell_row(cell, answer.device) for cell in answer.cells]
+    exact = [_cell_row(cell, answer.device, code) for cell in answer.cells]
     measured = [{"cell_id": cell, **_profile(*profile)} for cell, profile in answer.profiles.items()]
     return Rows(
-        points=[_answer_row(point, seconds) for point in answer.points],
+        points=[_answer_row(point, seconds, code) for point in answer.points],
         cells=[*exact, *measured],
         samples={one.point.id: one.samples for one in answer.points if one.samples is not None},
         trajectories={one.point.id: one.trajectory for one in answer.points if one.trajectory is not None},
     )
 
 
-def _answer_row(answer: PointAnswer, train_seconds: Mapping[str, float]) -> dict[str, object]:
+def _answer_row(answer: PointAnswer, train_seconds: Mapping[str, float], code: Code) -> dict[str, object]:
     row = point_row(answer.point, "failed" if answer.error else "ok", answer.error or "")
+    row |= _sources(code, answer.point.cell.spec, answer.point.settings.spec)
     row |= {"nfe": max(answer.nfe, 0), "sample_seconds": answer.seconds, **answer.metrics}
     row["train_seconds"] = train_seconds.get(answer.point.cell.id, math.nan)
     return row
 
 
-def _cell_row(answer: CellAnswer, device: str) -> dict[str, object]:
+def _sources(code: Code, *specs: object) -> dict[str, object]:
+    text = sources_text(code, *specs)
+    return {"sources": text} if text else {}
+
+
+def _cell_row(answer: CellAnswer, device: str, code: Code) -> dict[str, object]:
     return {
+        **_sources(code, answer.cell.spec),
         "cell_id": answer.cell.id,
         "spec": json.dumps(answer.cell.spec, sort_keys=True),
         "status": "failed" if answer.error else "ok",

@@ -20,6 +20,7 @@ from tasks.results.read import Answers
 from tasks.results.rows import skipped_rows
 from tasks.store import Coordinator, Rows, Store, StoreLocked
 from tasks.study import Study, StudyError, load_study
+from tasks.work.code import code_here, own_modules, own_sources, told_sources
 
 _AGAIN_SECONDS = 2.0  # until a store that another run has is asked for again
 
@@ -41,23 +42,36 @@ def known(answers: Answers, *, retry_failed: bool = False) -> dict[str, StoredPo
             tried = np.isfinite(table.get(of[name].version, unknown)) & np.isnan(table[of[name].floor])
             measured[name] = finite[name] | (np.isnan(table[name]) & tried)
     versions = {name: np.nan_to_num(table.get(of[name].version, unknown), nan=1.0) for name in metrics}
+    sources = _sources(answers)
     return {
         str(table["point_id"][i]): StoredPoint(
             str(table["status"][i]),
             {name: int(versions[name][i]) for name in metrics if measured[name][i]},
             bool(table["sample_row"][i] >= 0),
             bool(table["trajectory_row"][i] >= 0),
+            sources(i),
         )
         for i in range(len(table["point_id"]))
     }
 
 
+def _sources(answers: Answers) -> Callable[[int], frozenset[tuple[str, str]]]:
+    """Of each row of the points, the own modules that computed it or trained its cell."""
+    table = answers.table()
+    trained = answers.sources_of_cells()
+    if "sources" not in table and not trained:
+        return lambda _: frozenset()
+    own = table.get("sources", np.full(len(table["point_id"]), ""))
+    return lambda i: told_sources(str(own[i])) | told_sources(trained.get(str(table["cell_id"][i]), ""))
+
+
 def plan_against(store: Store, study: Study, *, retry_failed: bool = False, forced: Collection[str] = ()) -> Plan:
     """The plan of a study given all that a store holds; see `tasks.plan.make_plan`."""
     answers = Answers(store)
-    return make_plan(
-        study, known(answers, retry_failed=retry_failed), answers.trained(), retry_failed=retry_failed, forced=forced
-    )
+    stored = known(answers, retry_failed=retry_failed)
+    own = own_modules(study)
+    sources = own_sources(code_here(own)) if own else {}
+    return make_plan(study, stored, answers.trained(), retry_failed=retry_failed, forced=forced, sources=sources)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def _from_2(root: zarr.Group, facts: list[dict[str, object]]) -> None:
         root.require_group(name)
     root.attrs["schema"] = SCHEMA
     points = group_in(root, "points")
-    widen(points, POINTS)
+    widen(points, POINTS.labels)
     ids = read_points(root, [POINTS.key])[POINTS.key].tolist()
     rows = [{POINTS.key: point, **texts} for point, texts in zip(ids, facts, strict=True)]
     put(points, POINTS, prepared(POINTS, rows), Index.of(points), failpoint)

@@ -14,7 +14,7 @@ import zarr
 from tasks.store.checks import ABSENT, crc, curve_checks, row_checks
 from tasks.store.nodes import array_in
 from tasks.store.schema import Table
-from tasks.store.tables import ID_BYTES, TYPES, columns_of, extend_texts, read_ids, read_texts
+from tasks.store.tables import ID_BYTES, TYPES, columns_of, extend_texts, read_ids, read_texts, widen
 
 if TYPE_CHECKING:
     from zarr.types import AnyArray
@@ -79,7 +79,7 @@ def id_bytes(ids: Sequence[str]) -> np.ndarray:
 def _held(table: Table, name: str, value: object) -> Held:
     if name == table.key:
         return checked_id(value)
-    if name == "spec" or name in table.labels:
+    if name == "spec" or name in table.labels or name in table.late:
         str(value).encode()  # lone surrogates cannot be stored
         return str(value)
     if name in table.integers:
@@ -95,7 +95,7 @@ def put(
     """Write entries (one per id) to their rows, new ones at the end; what an entry does not tell
     stays as it was.
 
-    `index` is brought up to date. Metrics become columns when they first come.
+    `index` is brought up to date. Metrics and late labels become columns when they first come.
     """
     if not entries:
         return
@@ -106,6 +106,10 @@ def put(
         index.rows.setdefault(key, len(index.rows))
     rows = np.array([index.rows[key] for key in keys])
     known = int((rows < old).sum())
+    late = tuple(name for name in table.late if any(name in entry for entry in entries))
+    if new_labels := tuple(name for name in late if name not in index.columns["labels"]):
+        widen(group, new_labels)
+        index.columns["labels"] += new_labels
     new = _new_metrics(table, entries, index.columns)
     index.columns["numbers"] += new
     columns = index.columns

@@ -28,6 +28,8 @@ UNKNOWN = -1  # a checksum that was never taken
 class Table:
     """A table's columns by kind; `integers` whose names end in ``_check`` are checksums, the first
     one that of the row.
+
+    `late` are labels that a stored table has from the first row on that tells them.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Table:
     integers: tuple[str, ...]
     numbers: tuple[str, ...]  # those every store has; metrics are added when they first come
     curves: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
 
 
 FACTS = ("guidance", "sampling_schedule", "process")
@@ -49,6 +52,7 @@ POINTS = Table(
         *("spec_check", "sample_check", "trajectory_check"),
     ),
     numbers=("train_seconds", "sample_seconds"),
+    late=("sources",),
 )
 CELLS = Table(
     key="cell_id",
@@ -56,6 +60,7 @@ CELLS = Table(
     integers=("row_check", "weights_row", "weights_size", "weights_check", "spec_check", "curves_check"),
     numbers=("train_seconds",),
     curves=("losses", "loss_steps", "score_levels", "score_errors"),
+    late=("sources",),
 )
 
 

@@ -114,12 +114,12 @@ def check_of(texts: AnyArray) -> int:
     return check
 
 
-def widen(group: zarr.Group, table: Table) -> None:
+def widen(group: zarr.Group, labels: Sequence[str]) -> None:
     """Give a stored table the labels that it lacks, untold in every row; no row's checksum changes
     by that.
     """
     stored = columns_of(group)["labels"]
-    new = [name for name in table.labels if name not in stored]
+    new = [name for name in labels if name not in stored]
     extend_texts(array_in(group, _NAMES["labels"]), new)
     codes = array_in(group, "labels")
     codes.resize((codes.shape[0], len(stored) + len(new)))

@@ -23,6 +23,7 @@ _LIBRARIES = ("torch", "numpy", "scipy")
 _PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _NAMED = 4  # differences in a message
 _MISSING = "not there"
+_SHORT, _SOURCES = 10, ", "
 
 
 class OtherCode(Unavailable, RuntimeError):
@@ -100,15 +101,47 @@ def told(differences: list[str]) -> str:
 
 def own_modules(study: Study) -> tuple[str, ...]:
     """The modules outside of this package that a study names, by path or by entry point."""
-    groups = [group for group in importlib.metadata.entry_points().groups if group.startswith("diffatlas.")]
-    points = {point.name: point.module for group in groups for point in importlib.metadata.entry_points(group=group)}
+    return _named(study.spec())
+
+
+def own_sources(code: Code) -> dict[str, str]:
+    """The first ten digits of the hash of each own module's source, by the module's name."""
+    known = dict(code.sources)
+    return {module: known[f"module {module}"][:_SHORT] for module in code.own}
+
+
+def sources_text(code: Code, *specs: object) -> str:
+    """Of the own modules that specs name, what is stored beside their numbers: ``mine 0f3a9c27d1``,
+    one after a comma for each; empty if they name none.
+    """
+    if not code.own:
+        return ""
+    own = own_sources(code)
+    return _SOURCES.join(f"{module} {own[module]}" for module in _named(specs) if module in own)
+
+
+def told_sources(text: str) -> frozenset[tuple[str, str]]:
+    """The pairs of a module and its digits in such a text."""
+    pairs = (one.rpartition(" ") for one in text.split(_SOURCES) if one)
+    return frozenset((module, digits) for module, _, digits in pairs)
+
+
+def _named(specs: object) -> tuple[str, ...]:
+    points = _entry_points()
     found = set()
-    for text in _texts(study.spec()):
+    for text in _texts(specs):
         path = _PATH.fullmatch(text)
         module = path.group(1) if path else points.get(text)
         if module is not None and module.split(".")[0] not in ("diffusion", "tasks"):
             found.add(module)
     return tuple(sorted(found))
+
+
+@cache
+def _entry_points() -> dict[str, str]:
+    """The modules of installed components, by the names that they go by."""
+    groups = [group for group in importlib.metadata.entry_points().groups if group.startswith("diffatlas.")]
+    return {point.name: point.module for group in groups for point in importlib.metadata.entry_points(group=group)}
 
 
 def _texts(value: object) -> Iterator[str]:

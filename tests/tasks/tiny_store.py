@@ -10,6 +10,7 @@ from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import Requests, data_key, left_to_sweep, sweep_shard, train_shard, training_set
+from tasks.work.code import code_here, own_modules
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -37,15 +38,15 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **requested: Any) -> Plan:
             study.metrics, study.keep.samples, frozenset(p.id for p in plan.points if keeps_trajectory(study, p))
         )
         record(coordinator, plan, provenance(study.name))
-        stored = Answers(opened)
+        stored, code = Answers(opened), code_here(own_modules(study))
         for shard in plan.shards(1):
             sets = {data_key(j.cell): training_set(j.cell) for j in shard.jobs if j.train and j.cell.training}
             weights = {j.cell.id: stored.weights(j.cell.id) for j in shard.jobs if j.cell.training and not j.train}
             trained = train_shard(shard, sets) if shard.trained else None
             if trained:
-                coordinator.commit(trained_rows(trained), f"trained {shard.name}", provenance(study.name))
+                coordinator.commit(trained_rows(trained, code), f"trained {shard.name}", provenance(study.name))
             left = left_to_sweep(shard, trained) if trained else shard
             if left:
                 swept = sweep_shard(left, {**weights, **(trained.weights if trained else {})}, requests)
-                coordinator.commit(swept_rows(swept, {}), f"swept {left.name}", provenance(study.name))
+                coordinator.commit(swept_rows(swept, {}, code), f"swept {left.name}", provenance(study.name))
     return plan

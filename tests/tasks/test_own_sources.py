@@ -1,0 +1,81 @@
+"""Of what somebody's own module computed, its source is stored beside: a change of it without a new
+version is told, and nothing else is done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from diffusion import plugins
+from tasks.plan import make_plan
+from tasks.results import Answers, open_results
+from tasks.store import Store
+from tasks.study import Study
+from tasks.work.code import Code, sources_text, told_sources
+from tests.tasks.test_plugins import CALLED, NAMED, OWN, Place, commands, place
+from tests.tasks.tiny_store import answer
+
+__all__ = ["place"]  # a fixture
+
+TOLD = "another one than that which"
+
+
+def told(place: Place, folder: Path) -> list[str]:
+    """The warnings of `plan` in a process of its own, which reads the module as it lies there."""
+    ((code, said),) = commands(place, folder, ["plan", str(place.folder / "mine.json"), "--store", "store", "--json"])
+    assert code == 0, said
+    found = json.loads(said)
+    assert found["points"]["missing"] == 0
+    return [line for line in found["warnings"] if TOLD in line]
+
+
+@pytest.mark.parametrize(("given", "points"), [(NAMED, 8), (CALLED, 16)], ids=["sampler", "schedule"])
+def test_a_source_that_changed_without_a_version_is_told_with_what_it_computed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, object], points: int
+) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, place.module)
+    study = place.study(given)
+    answer("store", study)
+    (place.folder / "mine.json").write_text(json.dumps(study))
+    assert told(place, tmp_path) == []
+    (place.folder / f"{place.module}.py").write_text(OWN + "\n# changed\n")
+    (line,) = told(place, tmp_path)
+    assert line.startswith(f"the source of {place.module} is {TOLD} {points} of the 16 done points were computed by")
+    assert "raise the `version`" in line
+
+
+def test_only_what_names_a_module_says_so_and_no_reader_is_troubled_by_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, place.module)
+    plain = {**place.study({}), "name": "plain"}
+    answer("store", plain)  # whose table has no such column
+    assert "sources" not in Answers(Store.open("store")).table()
+    answer("store", place.study(NAMED))
+    answers = Answers(Store.open("store"))
+    table = answers.table()
+    own = table["sampler"] == f"{place.module}:Still"
+    assert own.sum() == 8
+    assert all(re.fullmatch(rf"{place.module} [0-9a-f]{{10}}", text) for text in table["sources"][own])
+    assert set(table["sources"][~own]) == {""}
+    assert answers.sources_of_cells() == {}  # no cell was trained by it
+    assert "sources" not in open_results("store")
+    answer("store", {**plain, "steps": [1, 2, 3]})  # rows of the wider table that tell nothing of it
+    assert set(Answers(Store.open("store"), "plain").table()["sources"]) == {""}
+
+
+def test_a_plan_without_knowledge_of_sources_tells_nothing() -> None:
+    assert make_plan(Study.from_spec({**Place(Path(), "").study({})}), {}, ()).other_sources == {}
+
+
+def test_several_modules_are_one_text_and_are_told_apart_again() -> None:
+    code = Code(("a.b", "c"), (), (("module a.b", "1" * 64), ("module c", "2" * 64), ("diffusion/x.py", "3" * 64)))
+    text = sources_text(code, {"name": "c:X", "deep": [{"name": "a.b:Y"}, "d:Z"]})
+    assert text == "a.b 1111111111, c 2222222222"
+    assert told_sources(text) == {("a.b", "1111111111"), ("c", "2222222222")}
+    assert sources_text(code, {"name": "heun"}) == ""
+    assert told_sources("") == frozenset()
