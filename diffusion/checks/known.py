@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.models import Denoiser, Motion
-from diffusion.randomness import stream
+from diffusion.randomness import clock, stream
 from diffusion.samplers import Noise, Sampler
 from diffusion.schedules import NCSN, DDPMLinear, Schedule, schedules
 from diffusion.schedules.grids import Grid, grids
@@ -257,16 +257,37 @@ def affine(sampler: Sampler, model: Denoiser, levels: Sequence[Level]) -> Affine
     draws = sampler.evaluations(len(levels)) + len(levels) if sampler.stochastic else 0  # as many at most
     x = torch.zeros(members, 2 + draws, 1, dtype=torch.float64)
     x[:, 1] = 1
-    noise: Noise = Drawn(_units(x)) if sampler.stochastic else Recorded(tuple(x.shape))
+    noise: Noise = _Columns(x) if sampler.stochastic else Recorded(tuple(x.shape))
     end = states(sampler, model, x, levels, noise)[-1][:, :, 0]
     return Affine(end[:, 1] - end[:, 0], end[:, 0], end[:, 2:] - end[:, :1])
 
 
-def _units(like: Tensor) -> Iterator[Tensor]:
-    for i in range(2, like.shape[1]):
-        unit = torch.zeros_like(like)
-        unit[:, i] = 1
-        yield unit
+class _Columns:
+    """A sample for each draw, in which it is 1 and all others are 0.
+
+    A move that begins where the last one began, and leads further, has the last one's numbers in it.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like, self._drawn = like, 2
+        self._last: tuple[Level, Level, Tensor] | None = None
+
+    def fresh(self) -> Tensor:
+        unit = torch.zeros_like(self._like)
+        unit[:, self._drawn] = 1
+        self._drawn += 1
+        return unit
+
+    def between(self, now: Level, then: Level) -> Tensor:
+        found = self.fresh()
+        if self._last is not None:
+            start, end, old = self._last
+            if torch.equal(start.nsr, now.nsr) and bool((then.nsr < end.nsr).all()):
+                ends = [torch.tensor([clock(r) for r in level.nsr.tolist()]) for level in (now, end, then)]
+                share = ((ends[0] - ends[1]) / (ends[0] - ends[2]))[:, None, None]
+                found = torch.sqrt(share) * old + torch.sqrt(1 - share) * found
+        self._last = now, then, found
+        return found
 
 
 def slope(steps: Sequence[int], errors: Sequence[float]) -> float:

@@ -35,7 +35,7 @@ from diffusion.checks.known import (
 )
 from diffusion.datasets import EightGaussians, Uniform
 from diffusion.models import Denoiser, DensityModel, counted
-from diffusion.samplers import Noise, NoiseStreams, Sampler
+from diffusion.samplers import Noise, NoiseStreams, PeerSampler, Sampler
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid, grids
 from diffusion.schedules.levels import Level
@@ -145,8 +145,10 @@ def _adaptive_error(sampler: Sampler) -> ClaimFound:
 
 
 def _every(sampler: Sampler) -> int:
-    """A quarter of the schedules will do where each step looks up levels of its own, slowly."""
-    return 4 if sampler.between_levels else 1
+    """A quarter of the schedules will do where each step looks up levels of its own, slowly, and a
+    few where each schedule is a run of another library's.
+    """
+    return 8 if isinstance(sampler, PeerSampler) else 4 if sampler.between_levels else 1
 
 
 def _tolerance(sampler: Sampler) -> float:
@@ -172,6 +174,8 @@ def _order(claim: str, sampler: Sampler, measured: dict[str, float], tolerance: 
 
 
 def _of_the_flow(sampler: Sampler) -> bool:
+    if isinstance(sampler, PeerSampler) and sampler.chooses_levels:
+        return False  # it cannot be led over the levels that the order is measured on
     return sampler.order is not None and sampler.needs in (Denoiser, DensityModel) and not sampler.to_noise
 
 

@@ -18,6 +18,7 @@ which has no division by alpha. State and time grids are float64; nothing is cla
 - `multistep`: DPM-Solver++, in the logarithm of the signal-to-noise ratio.
 - `forward`: the other way, from data to noise, with no model at all.
 - `decode`: no diffusion, one evaluation of a decoder.
+- `peers`: samplers of other libraries, run as they stand.
 
 A new sampler is one small subclass with `step` (or `trajectory`, if it looks at more than one
 move); it declares its `order` (global, on smooth problems; for a stochastic sampler the weak order)
@@ -37,6 +38,7 @@ from diffusion.samplers.multistep import DPMSolver2M, DPMSolver2MSDE, DPMSolver3
 from diffusion.samplers.noise import Noise, NoiseStreams
 from diffusion.samplers.ode import RK2, DormandPrince, Euler, ExponentialEuler, Heun
 from diffusion.samplers.paths import ActionSampler, Incremental
+from diffusion.samplers.peers import AzulaSampler, DiffusersScheduler, KDiffusionSampler, PeerSampler
 from diffusion.samplers.sde import Churn, EulerMaruyama, PredictorCorrector, ReverseSDE
 from diffusion.schedules.levels import Level, levels_of
 
@@ -48,11 +50,13 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "AtOneLevel",
+    "AzulaSampler",
     "Churn",
     "DPMSolver2M",
     "DPMSolver2MSDE",
     "DPMSolver3M",
     "Decode",
+    "DiffusersScheduler",
     "DormandPrince",
     "Euler",
     "EulerMaruyama",
@@ -63,6 +67,7 @@ __all__ = [
     "GradientAscent",
     "Heun",
     "Incremental",
+    "KDiffusionSampler",
     "Langevin",
     "Level",
     "LevelOne",
@@ -71,6 +76,7 @@ __all__ = [
     "OwnStart",
     "OwnTarget",
     "PathSampler",
+    "PeerSampler",
     "PredictorCorrector",
     "ReverseSDE",
     "Sampler",

@@ -113,7 +113,7 @@ _VARIANTS: tuple[Sampler, ...] = (
     AnnealedLangevin(moves=3, denoise=False),
 )
 # what needs another model has tests of its own
-_SERVED = [entry.cls() for entry in samplers if entry.cls.needs in (Denoiser, DensityModel)]
+_SERVED = [entry.cls() for entry in samplers if entry.has_defaults and entry.cls.needs in (Denoiser, DensityModel)]
 SAMPLERS: dict[str, Sampler] = {s.label(): s for s in (*_SERVED, *_VARIANTS)}
 OTHERS: dict[str, Sampler] = {
     s.label(): s

@@ -62,7 +62,7 @@ def test_the_mean_counts_and_lines_come_once_and_in_order() -> None:
 
 
 def test_only_what_starts_from_the_schedules_noise_is_told_that_it_is_wrong() -> None:
-    from_noise = {entry.name for entry in samplers if entry.cls().from_noise}
+    from_noise = {entry.name for entry in samplers if entry.has_defaults and entry.cls().from_noise}
     assert {"euler", "heun", "ancestral", "ddim", "euler-maruyama"} <= from_noise
     assert from_noise.isdisjoint({"langevin", "annealed-langevin", "mala", "forward-chain", "forward-sde"})
 
