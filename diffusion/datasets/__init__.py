@@ -15,10 +15,14 @@ contract).
 | `checkerboard` | the black cells of a square |
 | `moons`, `swiss_roll` | curves in the plane, blurred |
 | `torus` | a surface in space |
+| `gaussian_linear_uniform_posterior`, `gaussian_mixture_posterior`, `two_moons_posterior` | parameters of a simulator given an outcome |
 | `noised` | any of these at one noise level |
 
 Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that
 is left when a label is known, `observed` that which is left when some noisy coordinates are.
+
+`posterior` says what a simulator's posteriors have besides: the joint law of parameters and
+outcomes.
 
 `PointSet` is the base of finite sets of points. A target that reads its points from a file lives
 outside this package, which has no files: `tasks.data.from_file`.
@@ -40,6 +44,11 @@ from diffusion.datasets.points import FourPoints, PointSet
 from diffusion.datasets.torus import Torus
 
 # isort: split
+from diffusion.datasets.box_posteriors import GaussianLinearUniformPosterior, GaussianMixturePosterior
+from diffusion.datasets.posterior import SimulatorPosterior
+from diffusion.datasets.two_moons import TwoMoonsPosterior
+
+# isort: split
 from diffusion.datasets.noised import Noised, noised_distribution
 
 __all__ = [
@@ -48,14 +57,18 @@ __all__ = [
     "EightGaussians",
     "FourPoints",
     "Gaussian",
+    "GaussianLinearUniformPosterior",
     "GaussianMixture",
+    "GaussianMixturePosterior",
     "Moons",
     "Noised",
     "Observation",
     "PointSet",
     "ScalarDataset",
+    "SimulatorPosterior",
     "SwissRoll",
     "Torus",
+    "TwoMoonsPosterior",
     "Uniform",
     "datasets",
     "given_labels",

@@ -8,6 +8,7 @@
   noise-conditional score networks;
 - `variational`: a lower bound of the likelihood, of an autoencoder or of a chain;
 - `class_conditional`: any of the first kind, conditioned on the label;
+- `observation_conditional`: any of the first kind, conditioned on a simulator's outcome;
 - `exact`: no network, the ideal denoiser of the target, known in closed form or by quadrature;
 - `given`: a network that somebody has already, asked like the others.
 """
@@ -35,6 +36,7 @@ from diffusion.formulations.denoising import (
 from diffusion.formulations.action_matching import ActionMatching
 from diffusion.formulations.class_conditional import ClassConditional
 from diffusion.formulations.indi import InDI
+from diffusion.formulations.observation_conditional import ObservationConditional
 
 # isort: split
 from diffusion.formulations.score_matching import (
@@ -72,6 +74,7 @@ __all__ = [
     "LevelOneDDPM",
     "NoiseConditional",
     "NoiseConditionalScore",
+    "ObservationConditional",
     "RectifiedFlow",
     "SeparateScores",
     "SlicedScoreMatching",

@@ -107,6 +107,11 @@ class Trained(Formulation, Trainable):
     """A formulation with a network."""
 
     labelled: ClassVar[bool] = False  # learns from data with their labels
+    simulates: ClassVar[bool] = False  # learns from a posterior's simulations
+
+    def examples(self, settings: Training) -> int:
+        """The size of its training set."""
+        return settings.data
 
     @property
     def gives(self) -> type:

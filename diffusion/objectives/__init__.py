@@ -4,6 +4,7 @@
 - `denoising`: the denoising loss, a regression; `separate`: the same with a network for every
   level;
 - `labelled`: the same with a network that is conditioned on the label;
+- `observed`: the same with a network that is given a simulator's outcome;
 - `restoration`: the same with an observation of the data in place of the noise;
 - `action_matching`: the velocity of a path from samples of its marginals;
 - `score_matching`: implicit and sliced score matching, which differentiate the network;
@@ -42,6 +43,7 @@ from diffusion.objectives.weightings import (
 from diffusion.objectives.base import Objective
 from diffusion.objectives.denoising import DenoisingLoss
 from diffusion.objectives.labelled import NO_LABEL, LabelledLoss
+from diffusion.objectives.observed import ObservedLoss
 from diffusion.objectives.restoration import RestorationLoss
 
 # isort: split
@@ -71,6 +73,7 @@ __all__ = [
     "NoiseLevels",
     "NoiseTarget",
     "Objective",
+    "ObservedLoss",
     "OwnLevels",
     "RestorationLoss",
     "SeparateLoss",

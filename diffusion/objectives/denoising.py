@@ -140,10 +140,14 @@ class NetworkDenoiser(Networks):
         if condition is not None:
             c = torch.cat([c, condition.expand(len(self.members), 1, -1)], -1)
         z = x / torch.sqrt(alpha**2 + sigma**2)[:, None, None]
-        inputs = (c_in * z).float()
+        inputs = self.inputs(c_in * z)
         at_once = self.points_at_once
         raw = torch.cat([self.network(self.rows, part, c) for part in inputs.split(at_once, dim=1)], dim=1)
         return c_skip * z + c_out * raw.double()
+
+    def inputs(self, z: Tensor) -> Tensor:
+        """What the networks see of scaled points ``[members, batch, dim]``, float32."""
+        return z.float()
 
     def _level_by_level(self, alpha: Tensor, sigma: Tensor) -> tuple[Coefficients, Tensor]:
         """The coefficients of every member, and the network's condition ``[members, 1, n]``, worked

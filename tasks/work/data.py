@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from diffusion.datasets import Dataset
+from diffusion.datasets import Dataset, SimulatorPosterior
 from diffusion.formulations import Trained
 from diffusion.randomness import stream
 from tasks.plan import Cell, without_signed_zeros
@@ -20,19 +20,18 @@ DataAnswer = Mapping[DataKey, np.ndarray | str]
 
 
 def data_key(cell: Cell) -> DataKey:
-    """What a trained cell's training set is known by: dataset label, seed and size, and whether it
-    has labels.
+    """What a trained cell's training set is known by: dataset label, seed and size, and what
+    stands beside the points.
     """
-    assert cell.training is not None  # noqa: S101 - asked of trained cells only
-    named = (cell.dataset.label(), cell.seed, cell.training.data)
-    return (*named, "labelled") if _labelled(cell) else named
+    kind = _kind(cell)
+    named = (cell.dataset.label(), cell.seed, _size(cell))
+    return (*named, kind) if kind else named
 
 
 def training_set(cell: Cell) -> np.ndarray:
     """The data that a trained cell learns from, those of its `data_key`."""
-    assert cell.training is not None  # noqa: S101
-    make = generate_labelled if _labelled(cell) else generate
-    return make(cell.dataset, cell.seed, cell.training.data)
+    make = {"": generate, "labelled": generate_labelled, "joint": generate_joint}[_kind(cell)]
+    return make(cell.dataset, cell.seed, _size(cell))
 
 
 def training_sets(cells: Mapping[DataKey, Cell]) -> DataAnswer:
@@ -60,8 +59,22 @@ def generate_labelled(dataset: Dataset, seed: int, n: int) -> np.ndarray:
     return np.asarray(torch.cat([x, labels[:, None].double()], 1))
 
 
-def _labelled(cell: Cell) -> bool:
-    return isinstance(cell.formulation, Trained) and cell.formulation.labelled
+def generate_joint(dataset: Dataset, seed: int, n: int) -> np.ndarray:
+    """Parameters of a posterior's task with their outcomes, ``[n, dim + m]`` float64."""
+    assert isinstance(dataset, SimulatorPosterior)  # noqa: S101 - the formulations that ask for it refuse others
+    return np.asarray(dataset.sample_joint(n, stream("data", stream_name(dataset), seed, n)))
+
+
+def _kind(cell: Cell) -> str:
+    """What its training set has beside the points."""
+    if not isinstance(cell.formulation, Trained):
+        return ""
+    return "joint" if cell.formulation.simulates else "labelled" if cell.formulation.labelled else ""
+
+
+def _size(cell: Cell) -> int:
+    assert cell.training is not None  # noqa: S101 - asked of trained cells only
+    return cell.formulation.examples(cell.training) if isinstance(cell.formulation, Trained) else cell.training.data
 
 
 def stream_name(dataset: Dataset) -> str:

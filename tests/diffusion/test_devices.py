@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, datasets
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, TwoMoonsPosterior, datasets
 from diffusion.datasets.degradations import degradations
 from diffusion.datasets.points import PointsOfClass
 from diffusion.datasets.truncated_normal import where_asked
@@ -48,6 +48,7 @@ from diffusion.schedules import EDM, Schedule, schedules
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import levels_on
 from diffusion.training import Member, Training, train
+from tests.diffusion.taught import examples
 
 META = torch.device("meta")
 
@@ -55,6 +56,7 @@ ON_THE_HOST: dict[str, str] = {
     "torus": "each point's own place chooses its quadrature rule",
     "moons": "each point's own place chooses its quadrature rule, and its panels",
     "swiss_roll": "each point's own place chooses its quadrature rule, and its panels",
+    "two_moons_posterior": "each point's own place chooses the part of the moons that is integrated over",
 }
 """Laws that are asked on the host, and copied back."""
 
@@ -230,7 +232,7 @@ def formulation_of(name: str) -> Formulation:
 
 def law_for(formulation: Formulation, settings: Training) -> Dataset | None:
     """The first law that formulation and network serve."""
-    for law in (Pictures() if settings.network.of_images else EightGaussians(), Gaussian(dim=2)):
+    for law in (Pictures() if settings.network.of_images else EightGaussians(), Gaussian(dim=2), TwoMoonsPosterior()):
         refused = isinstance(formulation, Trained) and formulation.refuses_network(law, settings)
         if not refused and formulation.refuses_dataset(law) is None:
             return law
@@ -259,10 +261,7 @@ def test_every_formulation_trains_every_network_that_serves_it_on_the_device(nam
     formulation, settings = formulation_of(name), settings_for(architecture)
     law = law_for(formulation, settings)
     assert law is not None
-    data = law.sample(20, stream("data"))
-    if isinstance(formulation, Trained) and formulation.labelled:
-        x, labels = law.sample_labelled(20, stream("data"))
-        data = torch.cat([x, labels[:, None].double()], 1)
+    data = examples(formulation, law, 20, stream("data"))
     taken: list[int] = []
     with pytest.raises(NotImplementedError, match="out of meta"):
         train([member_of(formulation, law)] * 2, [data] * 2, settings, lambda step, _: taken.append(step), META)

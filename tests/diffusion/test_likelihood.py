@@ -42,6 +42,7 @@ from diffusion.objectives import SingleLevel
 from diffusion.randomness import stream
 from diffusion.schedules import EDM, Flow, Schedule, VEGeometric, VPCosine, VPLinear, schedules
 from diffusion.training import Member, TrainedStack, Training, train
+from tests.diffusion.taught import examples, served
 
 SCHEDULES = {entry.name: entry.cls() for entry in schedules}
 PLANE = GaussianMixture((0.2, 0.5, 0.3), ((0.0, 0.0), (1.0, 0.5), (-1.0, 1.0)), (0.3, 0.2, 0.4))
@@ -349,11 +350,9 @@ def test_the_divergence_of_every_trained_denoiser_is_that_of_finite_differences(
     """Central differences of fourth order, of a network of single precision; they agree to 8e-6 of
     the largest.
     """
-    target = EightGaussians()
+    target = served(formulation, EightGaussians())
     schedule = formulation.own_schedule().fitted(target)
-    data, labels = target.sample_labelled(500, stream("test-divergence"))
-    if formulation.labelled:
-        data = torch.cat([data, labels[:, None]], 1)
+    data = examples(formulation, target, 500, stream("test-divergence"))
     settings = Training(steps=15, batch=32, width=16, depth=2)
     stack = train([Member(target, formulation, schedule, "divergence")], [data], settings)
     for ratio in (0.3, 1.0):

@@ -33,6 +33,7 @@ from diffusion.objectives.member import Member
 from diffusion.randomness import stream
 from diffusion.samplers import samplers
 from diffusion.training import TrainedStack, Training
+from tests.diffusion.taught import served
 
 EVERY: dict[str, Formulation] = {
     one.label(): one
@@ -49,7 +50,7 @@ X, LEVEL = torch.zeros(2, 3, 2, dtype=torch.float64), torch.full((2,), 0.5, dtyp
 
 def model_of(formulation: Trained) -> object:
     """Two networks as they are before training."""
-    target = EightGaussians()
+    target = served(formulation, EightGaussians())
     network = formulation.network(target, SETTINGS)
     schedule = formulation.own_schedule().fitted(target)
     members = tuple(Member(target, formulation, schedule, str(m)) for m in range(2))

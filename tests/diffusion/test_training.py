@@ -20,7 +20,6 @@ from diffusion.formulations import (
     DDPM,
     VE,
     VP,
-    ClassConditional,
     ElucidatedDM,
     Exact,
     ImprovedDDPM,
@@ -38,6 +37,7 @@ from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell
 from tasks.work import stack_of
 from tasks.work.stacks import to_bytes
+from tests.diffusion.taught import examples, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -624,13 +624,10 @@ def multiplications(formulation: Trained, dataset: Dataset, settings: Training) 
     taught = Member(dataset, formulation, formulation.own_schedule().fitted(dataset), "passes")
     network = formulation.network(dataset, settings)
     rows = network.initialise([stream("init", taught.key)]).requires_grad_()
-    data = dataset.sample(100, stream("passes"))
-    if isinstance(formulation, ClassConditional):
-        data, labels = dataset.sample_labelled(100, stream("passes"))
-        data = torch.cat([data, labels[:, None].double()], 1)
-    examples = batches_of(taught, data, 1, settings.batch, stream("train", taught.key))
+    data = examples(formulation, dataset, 100, stream("passes"))
+    batch = batches_of(taught, data, 1, settings.batch, stream("train", taught.key))
     with FlopCounterMode(display=False) as counted:
-        formulation.objective.losses(network, rows, *examples).mean(1).sum().backward()
+        formulation.objective.losses(network, rows, *batch).mean(1).sum().backward()
     return float(counted.get_total_flops() / network.flops())
 
 
@@ -642,9 +639,8 @@ def test_the_work_that_is_planned_for_a_step_is_what_a_step_multiplies(name: str
     """
     formulation, settings = formulations.create(name), Training(steps=1, batch=64, width=32, depth=3)
     assert isinstance(formulation, Trained)
-    dataset = Gaussian(dim=dim) if dim > 2 else EightGaussians()
-    if formulation.refuses_dataset(dataset):
-        dataset = EightGaussians()
+    dataset: Dataset = Gaussian(dim=dim) if dim > 2 else EightGaussians()
+    dataset = served(formulation, dataset, EightGaussians())
     plain = multiplications(ElucidatedDM(), dataset, settings)
     found = multiplications(formulation, dataset, settings) / plain
     assert found / 2.5 < formulation.objective.passes(dataset.dim) < found * 2.5

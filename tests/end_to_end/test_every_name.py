@@ -60,6 +60,7 @@ PEERS = {  # samplers of other libraries say which
     "diffusers": {"name": "diffusers", "scheduler": "UniPCMultistepScheduler"},
     "k-diffusion": {"name": "k-diffusion", "sampler": "sample_lms"},
 }
+CONDITIONAL = ("class-conditional", "observation-conditional")  # for targets that have on what
 GIVEN = {
     "name": "given",
     "module": "somebody_s_network:load",
@@ -122,7 +123,7 @@ def every_name() -> dict[str, Any]:
         "metrics": [MEASURED.get(name, name) for name in metrics.names()],
         "grids": [
             {"datasets": [ONE_DIGIT if n == "digits" else dataset(n) for n in datasets.names()], "samplers": ["heun"]},
-            {"formulations": [name for name in plain if name not in ("denoising", "class-conditional")]},
+            {"formulations": [name for name in plain if name not in ("denoising", *CONDITIONAL)]},
             {"formulations": [*parts, {"name": "denoising", "noise_levels": "single"}]},
             {"formulations": [GIVEN], "samplers": ["heun", "ancestral"]},
             {"formulations": [V], "schedules": schedules.names()},
@@ -150,6 +151,7 @@ def every_name() -> dict[str, Any]:
                 "schedules": ["ddpm-linear"],
                 "samplers": [{"name": "ddim", "grid": grid} for grid in discrete],
             },
+            {"datasets": ["two_moons_posterior"], "formulations": ["observation-conditional"]},
             {
                 "datasets": ["eight_gaussians"],
                 "formulations": ["edm", "class-conditional"],

@@ -382,7 +382,7 @@ def test_what_is_not_refused_can_be_built(formulation: str, network: str, target
     if reason is None:
         assert model.network(dataset, training).size > 0
     else:
-        assert network != "mlp" or model.labelled  # a perceptron serves all that have their labels
+        assert network != "mlp" or model.labelled or model.simulates  # a perceptron serves all that have their labels
 
 
 def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_place() -> None:

@@ -23,6 +23,7 @@ from tasks.results import Answers, open_results, open_samples
 from tasks.results.models import open_model
 from tasks.store import NotStored, Store
 from tasks.work.stacks import member_of
+from tests.diffusion.taught import served
 from tests.tasks.tiny_store import SPEC, answer
 
 
@@ -107,7 +108,7 @@ def test_the_version_of_a_sampler_is_no_part_of_a_cell(store: str, monkeypatch: 
 
 CELLS = [
     *(
-        Cell(datasets.create("uniform"), f, f.own_schedule(), 0, Training(steps=10))
+        Cell(served(f, datasets.create("uniform")), f, f.own_schedule(), 0, Training(steps=10))
         for f in (formulations.create(e.name) for e in formulations if issubclass(e.cls, Trained) and e.has_defaults)
     ),
     *(
