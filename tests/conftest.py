@@ -8,6 +8,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.temporary import shared_folders_in
+
 SERVICES = "services"  # the longest group
 
 
@@ -20,6 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ["DIFFATLAS_CACHE_MB"] = "0"
     config.option.loadscopereorder = False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_folders(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    with shared_folders_in(tmp_path_factory.mktemp("shared")):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,9 +8,6 @@ columns are those of the product, and what the product refuses cannot be asked f
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +28,7 @@ from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
 from tasks.work import CellAnswer, PointAnswer, SweepAnswer, TrainingAnswer
+from tests.temporary import shared_folder
 
 SMALL: dict[str, Any] = {"steps": 10, "batch": 16, "width": 8, "depth": 1, "data": 50}
 USUAL: dict[str, Any] = {"name": "chosen", "metrics": ["w1"], "samples": 100, "training": SMALL}
@@ -208,9 +206,7 @@ def _cell_answer(cell: Cell, found: OfCell) -> CellAnswer:
 
 @cache
 def _root() -> Path:
-    root = Path(tempfile.mkdtemp(prefix="diffatlas-chosen-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return root
+    return shared_folder("chosen")
 
 
 def _folder() -> str:

@@ -4,15 +4,13 @@ few samples. It is made once in a process, by the functions that the flow calls.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
 from typing import Any
 
 import pytest
 
 from tests.tasks.tiny_store import answer
+from tests.temporary import shared_folder
 
 together = pytest.mark.xdist_group("figures")
 
@@ -140,9 +138,7 @@ SPECS: tuple[dict[str, Any], ...] = (
 @cache
 def figure_store() -> str:
     """The address of the store with the answers to `SPECS`."""
-    folder = tempfile.mkdtemp(prefix="diffatlas-figures-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    uri = f"{folder}/store"
+    uri = str(shared_folder("figures") / "store")
     for spec in SPECS:
         answer(uri, spec)
     return uri

@@ -4,9 +4,6 @@ a process, and its page drawn once; files that need it say so by `together`.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
 from typing import Any
 
@@ -16,6 +13,7 @@ from tasks.report import draw_report
 from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.tasks.tiny_store import answer
+from tests.temporary import shared_folder
 
 together = pytest.mark.xdist_group("page of all kinds")
 
@@ -45,9 +43,7 @@ SPEC: dict[str, Any] = {
 @cache
 def all_kinds() -> ModelledAnswers:
     """The answers to `SPEC`."""
-    folder = tempfile.mkdtemp(prefix="diffatlas-all-kinds-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    uri = f"{folder}/store"
+    uri = str(shared_folder("all-kinds") / "store")
     answer(uri, SPEC)
     return ModelledAnswers(Store.open(uri), SPEC["name"])
 
