@@ -90,6 +90,7 @@ def grown(
     tell: Callable[[LookTaken], object] = lambda _: None,
     loaded: Study | None = None,
     warn: Callable[[str], object] = lambda _: None,
+    announce: Callable[[str], object] = lambda _: None,
 ) -> Growth:
     """Run, look, record, and go on until it is decided or the seeds are spent.
 
@@ -103,6 +104,7 @@ def grown(
         tell: is given each look.
         loaded: the study, where it is none that the request's `study` names.
         warn: is given, in a sentence, what makes the stated level doubtful, and why one waits.
+        announce: is given, in a sentence, the looks and the margin, once nothing is left to refuse.
 
     Returns:
         All looks that were made.
@@ -121,6 +123,7 @@ def grown(
     _refuse_own_seeds(loaded, order)
     question = answerable(foreseen(plan_for(loaded, request.store)), question)
     announced = _announced(loaded.name, question, design)
+    announce(f"looks at {', '.join(map(str, design.looks))} seeds; margin {design.margin}")
     for other in _other_designs(request.store, announced):
         warn(other)
     looks: list[LookTaken] = []

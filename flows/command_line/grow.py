@@ -89,7 +89,6 @@ def grow(
             raise WrongOption(f"grow decides by one metric; found {', '.join(metrics)}")
         question = read_question(until, split(by) or BY, metrics[0] if metrics else None)
         design = design_of(read_margin(margin), max_seeds)
-        err.print(f"looks at {', '.join(map(str, design.looks))} seeds; margin {design.margin}", markup=False)
         request = RunRequest(
             study,
             store,
@@ -106,13 +105,16 @@ def grow(
         )
         quiet_environment()
         with terminate_as_interrupt():
-            found = grown(request, question, design, _run, _tell, warn=_warn)
+            found = grown(request, question, design, _run, _tell, warn=_say, announce=_say)
         if as_json:
             print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
         else:
             _show(found)
         if found.failed:
-            err.print(f"{found.failed} points failed (diffatlas query --where \"status == 'failed'\")", markup=False)
+            err.print(
+                f"{_counted(found.failed, 'point')} failed (diffatlas query --where \"status == 'failed'\")",
+                markup=False,
+            )
             raise typer.Exit(FAILED)
 
 
@@ -121,16 +123,21 @@ def _run(request: RunRequest) -> None:
 
     err.print("getting Prefect and Ray ready", markup=False)  # seconds without a word
     outcome = start(request)
-    err.print(f"{outcome.computed} points computed, {outcome.trained} cells trained", markup=False)
+    done = f"{_counted(outcome.computed, 'point')} computed, {_counted(outcome.trained, 'cell')} trained"
+    err.print(done, markup=False)
 
 
 def _tell(look: LookTaken) -> None:
     done = len(look.rows) - look.undecided
-    err.print(f"{look.seeds} seeds: {done} of {len(look.rows)} rivals decided", markup=False)
+    err.print(f"{look.seeds} seeds: {done} of {_counted(len(look.rows), 'rival')} decided", markup=False)
 
 
-def _warn(sentence: str) -> None:
+def _say(sentence: str) -> None:
     err.print(sentence, markup=False)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _show(found: Growth) -> None:
@@ -150,7 +157,8 @@ def _show(found: Growth) -> None:
         table.add_section()
     console.print(table)
     last = found.looks[-1]
-    said = "decided" if found.decided else f"the seeds are spent and {last.undecided} rivals are undecided"
+    left = f"{_counted(last.undecided, 'rival')} {'is' if last.undecided == 1 else 'are'} undecided"
+    said = "decided" if found.decided else f"the seeds are spent and {left}"
     among = ", among the configurations that were compared" if last.left_out else ""
     level = f"{100 * found.design.level:g} % over all looks and groups"
     console.print(f"{said} with {last.seeds} seeds{among}; level {level}", markup=False)

@@ -35,7 +35,9 @@ def test_a_study_grows_by_looks_and_the_same_command_again_computes_nothing(diff
     diffatlas.answer_here("growing.yaml", "results", "seeds=5")
     asked = ("grow", "growing.yaml", "--until", "best(sampler) at nfe<=20", "--max-seeds", "6", "--margin", "0")
     first = diffatlas(*asked, "--workers", "1")
-    assert "rivals are undecided" in first.stdout  # euler and ddim are the same here
+    assert "1 rival is undecided" in first.stdout  # euler and ddim are the same here
+    assert "looks at 5, 6 seeds; margin 0" in first.stderr
+    assert "3 of 4 rivals decided" in first.stderr
     assert first.stderr.count("points computed") == 1
     store = Store.open(str(diffatlas.folder / "results"))
     recorded = [json.loads(text) for text in looks_recorded(store, "growing")]
@@ -47,3 +49,6 @@ def test_a_study_grows_by_looks_and_the_same_command_again_computes_nothing(diff
     assert not found["decided"]
     assert len(looks_recorded(store, "growing")) == 2
     assert "question" in diffatlas("grow", "growing.yaml", "--until", "heun?", code=2).stderr
+    refused = diffatlas("grow", "growing.yaml", "--until", "best(smapler)", code=2).stderr
+    assert "did you mean 'sampler'" in refused
+    assert "looks at" not in refused

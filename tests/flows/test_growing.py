@@ -152,8 +152,10 @@ def test_what_cannot_be_answered_is_refused_before_the_first_run(
     (tmp_path / "growing.yaml").write_text(STUDY)
     store = tmp_path / "store"
     request = RunRequest(str(tmp_path / "growing.yaml"), str(store), (change,) if change else ())
+    said: list[str] = []
     with pytest.raises((QueryError, StudyError), match=says):
-        grown(request, read_question(until, by, metric), design_of(Margin(), 6), never)
+        grown(request, read_question(until, by, metric), design_of(Margin(), 6), never, announce=said.append)
+    assert said == []
     assert not store.exists()
 
 
