@@ -15,7 +15,7 @@ from tasks.columns import CONFIGURATION
 from tasks.explorer.copies import address_of, both
 from tasks.explorer.look import Look, settled
 from tasks.explorer.opened import OpenedStore
-from tasks.explorer.parts import column, conditions, labels_of, plain
+from tasks.explorer.parts import column, conditions, labels_in, plain
 from tasks.plain import Plain, Spec
 from tasks.query import QueryError
 from tasks.query.records import chosen
@@ -240,7 +240,7 @@ def _marks(groups: pd.DataFrame, by: Sequence[str]) -> Spec:
 
 def _conditions(groups: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """The condition of each group; of all points as one group the empty one."""
-    return conditions(labels_of(groups, by), slice(None)) if by else [""] * len(groups)
+    return conditions(labels_in(groups, by), np.arange(len(groups))) if by else [""] * len(groups)
 
 
 def _diff(store: OpenedStore, look: Look, ids: Sequence[str], metric: str, by: Sequence[str]) -> Spec:

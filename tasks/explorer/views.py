@@ -4,7 +4,7 @@ that `tasks.query` gives, by the question that the view hands on as a command.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +14,22 @@ from tasks.columns import CONFIGURATION, MetricColumns
 from tasks.explorer.copies import Asked, both
 from tasks.explorer.look import Look, settled
 from tasks.explorer.parts import (
+    MOST_ROWS,
     MOST_SERIES,
     Grouped,
     column,
     conditions,
     grouped,
     in_runs,
-    labels_of,
+    labels_in,
     plain,
     remarks,
     table,
 )
 from tasks.plain import Spec
 from tasks.query import pareto, query
-from tasks.query.records import metric_columns
-from tasks.where.columns import PointColumns, check
+from tasks.query.records import metric_columns, unreduced
+from tasks.where.columns import Columns, PointColumns, check, frame_of, of_frame
 from tasks.where.language import QueryError
 
 _BESIDE = 4000  # markers of one scatter, for which conditions and texts are sent
@@ -84,14 +85,13 @@ def curves(points: PointColumns, look: Look) -> Spec:
             every.append(base)
             frame, note = _against(frame, beside, same, metric, look)
             notes += note
-    labels = labels_of(frame, by)
-    rows = in_runs(frame, by[:-1], labels)
-    lines = in_runs(frame, keys, labels)
+    labels = labels_in(frame, by)
+    rows, lines = in_runs(labels, by[:-1]), in_runs(labels, keys)
     return {
         "x": _axis(points, x),
         "y": {"name": _named(metric, look), "log": _spans(frame, metric, look)},
         "shared": lines.shared,
-        "series": _series(rows, lines, x, metric, look),
+        "series": _series(frame, rows, lines, x, look),
         "ratio": bool(look.baseline),
         "lines": min(len(rows), MOST_SERIES),
         "of": len(rows),
@@ -143,12 +143,13 @@ def _values(frame: pd.DataFrame, metric: str, look: Look) -> tuple[np.ndarray, n
     return frame["ratio"].to_numpy(dtype=float), wide
 
 
-def _series(rows: Grouped, lines: Grouped, x: str, metric: str, look: Look) -> list[Spec]:
+def _series(frame: pd.DataFrame, rows: Grouped, lines: Grouped, x: str, look: Look) -> list[Spec]:
     """The lines of the picture; `style` is that of the group, which the seeds of it share."""
-    values, wide = _values(rows.frame, metric, look)
-    counts = rows.frame[MetricColumns(metric).statistic("count")].to_numpy()
-    ends = [*rows.first.tolist(), len(rows.frame)]
-    labels = {name: rows.columns[name] for name in [*rows.keys, x]}
+    metric = str(look.metric)
+    values, wide = _values(frame, metric, look)
+    counts = frame[MetricColumns(metric).statistic("count")].to_numpy()
+    ends = [*rows.first.tolist(), len(frame)]
+    labels = rows.columns.only([*rows.keys, x])
     found = []
     for i in range(min(len(rows), MOST_SERIES)):
         at = slice(ends[i], ends[i + 1])
@@ -163,7 +164,7 @@ def _series(rows: Grouped, lines: Grouped, x: str, metric: str, look: Look) -> l
                 "y": column(values[at]),
                 "band": None if wide is None else column(wide[at]),
                 "count": column(counts[at]),
-                "conditions": conditions(labels, at),
+                "conditions": conditions(labels, np.arange(at.start, at.stop)),
             }
         )
     return found
@@ -199,13 +200,13 @@ def heat(points: PointColumns, look: Look) -> Spec:
     by = (y, look.x)
     asked = Asked("the numbers of this picture", look.where, by, (metric,), _statistics(replace(look, each=False)))
     frame = ask(points, asked)
-    labels, of = labels_of(frame, by), MetricColumns(metric)
+    labels, of = labels_in(frame, by), MetricColumns(metric)
     across, down = (list(dict.fromkeys(sorted(frame[name].tolist()))) for name in (look.x, y))
     places = [(down.index(b), across.index(a)) for b, a in zip(frame[y].tolist(), frame[look.x].tolist(), strict=True)]
     values = frame[of.statistic(look.statistic)].to_numpy(dtype=float)
     cells: list[list[Spec | None]] = [[None] * len(across) for _ in down]
     for (row, at), value, count, text in zip(
-        places, values, frame[of.statistic("count")], conditions(labels, slice(None)), strict=True
+        places, values, frame[of.statistic("count")], conditions(labels, np.arange(len(frame))), strict=True
     ):
         cells[row][at] = {"value": plain(value), "count": int(count), "condition": text}
     return {
@@ -236,26 +237,27 @@ def scatter(points: PointColumns, look: Look) -> Spec:
     if look.each:
         shown = tuple(name for name in (metric, x) if name in metric_columns(points))
         asked = Asked("all points", look.where, (), shown)
-        frame = ask(points, asked)
-        answered = (frame["status"] == "ok").to_numpy(dtype=bool)
-        frame = frame if answered.all() else frame[answered].reset_index(drop=True)
+        rows = unreduced(points, look.where or None, shown)
+        rows = rows.rows(rows["status"] == "ok")
+        frame = frame_of({name: rows.at(name, np.arange(min(rows.size, MOST_ROWS))) for name in rows})
         own: tuple[str, ...] = ("point_id",)
-        across, up, wide = frame[x].to_numpy(dtype=float), frame[metric].to_numpy(dtype=float), None
+        across, up, wide = rows[x].astype(float), rows[metric].astype(float), None
     else:
         asked = Asked("all configurations", look.where, CONFIGURATION, (metric, x))
         frame, own = ask(points, asked), CONFIGURATION
+        rows = of_frame(frame)
         across, up = _of(frame, x), _of(frame, metric)
         wide = frame[MetricColumns(metric).statistic("sem")].to_numpy(dtype=float)
-    keys = _colours(look, frame)
-    lines = grouped(frame, keys, labels_of(frame, [*dict.fromkeys((*keys, *CONFIGURATION))]))
-    labels = labels_of(frame, own)
+    keys = _colours(look, rows)
+    lines = grouped(rows.only([*dict.fromkeys((*keys, *CONFIGURATION))]), keys)
+    labels = rows.only(own)
     drawn, few = _drawn(lines, np.isfinite(across) & np.isfinite(up))
     fronts = [
         {
             "dataset": str(name),
             "x": column(_of(part, x)),
             "y": column(_of(part, metric)),
-            "conditions": conditions(labels_of(part, CONFIGURATION), slice(None)),
+            "conditions": conditions(labels_in(part, CONFIGURATION), np.arange(len(part))),
         }
         for name, part in best.groupby("dataset", sort=False)
     ]
@@ -284,10 +286,10 @@ def _wide(values: np.ndarray) -> bool:
     return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 8)
 
 
-def _colours(look: Look, frame: pd.DataFrame) -> tuple[str, ...]:
+def _colours(look: Look, rows: Columns) -> tuple[str, ...]:
     """What markers are coloured by: the groups that are asked for, as long as they are few."""
-    wanted = [name for name in look.by or () if name in frame and name not in (look.x, "steps", "grid")]
-    return tuple(name for name in wanted if frame[name].nunique() > 1) or tuple(wanted[:1])
+    wanted = [name for name in look.by or () if name in rows and name not in (look.x, "steps", "grid")]
+    return tuple(name for name in wanted if not rows.uniform(name)) or tuple(wanted[:1])
 
 
 def _drawn(lines: Grouped, known: np.ndarray) -> tuple[list[np.ndarray], list[str]]:
@@ -309,12 +311,12 @@ def _drawn(lines: Grouped, known: np.ndarray) -> tuple[list[np.ndarray], list[st
 def _markers(
     lines: Grouped,
     drawn: Sequence[np.ndarray],
-    labels: Mapping[str, np.ndarray],
+    labels: Columns,
     x: np.ndarray,
     y: np.ndarray,
     wide: np.ndarray | None,
 ) -> list[Spec]:
-    told = [lines.columns[name] for name in CONFIGURATION]
+    told = lines.columns.only(CONFIGURATION)
     return [
         {
             "label": lines.label(i),
@@ -325,7 +327,7 @@ def _markers(
             "y": column(y[at]),
             "band": None if wide is None else column(wide[at]),
             "conditions": conditions(labels, at),
-            "text": [", ".join(map(str, row)) for row in zip(*(values[at] for values in told), strict=True)],
+            "text": [", ".join(map(str, row)) for row in zip(*(told.at(name, at) for name in told), strict=True)],
         }
         for i, at in enumerate(drawn)
     ]

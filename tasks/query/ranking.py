@@ -77,7 +77,7 @@ def configurations(
     columns = chosen(points, where)
     columns = columns.rows(columns["status"] != "skipped")
     foreign = np.zeros(columns.size, dtype=bool) if "sampler" in apart else knowing_beside_others(columns)
-    left_out = tuple(sorted(set(map(str, columns["sampler"][foreign]))))
+    left_out = tuple(sorted(set(map(str, columns.at("sampler", np.flatnonzero(foreign))))))
     columns = columns.rows(~foreign)
     fits = columns["status"] == "ok"
     if at:
@@ -86,7 +86,7 @@ def configurations(
     unfit = np.bincount(groups.codes[~fits], minlength=len(groups))
     columns = columns.rows(unfit[groups.codes] == 0)
     groups = Groups(columns, CONFIGURATION, columns.size)
-    labels = groups.labels | {name: columns[name][groups.first] for name in OF_SAMPLER if name in columns}
+    labels = groups.labels | {name: columns.at(name, groups.first) for name in OF_SAMPLER if name in columns}
     found = Configurations(columns, groups.codes, labels, left_out)
     _refuse_pooled_points(found)
     return found
@@ -95,7 +95,7 @@ def configurations(
 def knowing_beside_others(columns: Columns) -> np.ndarray:
     """Which rows do not set out from noise, in data sets that have rows that do ``[row]``."""
     usual = columns["process"] == GENERATION if "process" in columns else np.ones(columns.size, dtype=bool)
-    owner, owners = factorize(columns["dataset"])
+    owner, owners = columns.factorized("dataset")
     beside: np.ndarray = ~usual & (np.bincount(owner[usual], minlength=len(owners)) > 0)[owner]
     return beside
 
@@ -104,7 +104,7 @@ def _refuse_pooled_points(found: Configurations) -> None:
     """Two points of one configuration and seed are of differently trained networks: a mean over
     both is of neither.
     """
-    seeds, labels = factorize(found.columns["seed"])
+    seeds, labels = found.columns.factorized("seed")
     places, counts = np.unique(found.codes * max(len(labels), 1) + seeds, return_counts=True)
     if (counts > 1).any():
         at = int(places[counts > 1][0]) // len(labels)

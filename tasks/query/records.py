@@ -9,7 +9,7 @@ import pandas as pd
 
 from tasks.columns import CONFIGURATION, PLACE, MetricColumns
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS, reduced
-from tasks.where.columns import Columns, Groups, Points, check, factorize, frame_of, of_frame, of_points
+from tasks.where.columns import Columns, Groups, PointColumns, Points, check, factorize, frame_of, of_frame, of_points
 from tasks.where.conditions import satisfied
 
 
@@ -74,19 +74,11 @@ def query(
     Raises:
         QueryError: a name is no column or no statistic, or the expression cannot be understood.
     """
-    whole = of_points(points)
-    known, there = whole.metrics(), metric_columns(whole)
-    for kind, requested, accepted in (
-        ("metric", metrics, there),
-        ("--by", by, list(whole)),
-        ("--stat", statistics, list(STATISTICS)),
-    ):
-        check(kind, requested, accepted)
-    columns = chosen(whole, expression)
-    requested_metrics = list(dict.fromkeys(metrics or known))
     if not by:
-        wanted = {*requested_metrics, *(name for m in requested_metrics for name in MetricColumns(m).beside)}
-        return frame_of({name: columns[name] for name in columns if name in wanted or name not in there})
+        return frame_of(unreduced(points, expression, metrics, statistics))
+    whole = of_points(points)
+    requested_metrics = _checked(whole, by, metrics, statistics)
+    columns = chosen(whole, expression)
     columns = columns.rows(columns["status"] == "ok")
     by = list(dict.fromkeys(by))
     groups = Groups(columns, by, columns.size)
@@ -98,6 +90,34 @@ def query(
         numbers = reduced(values, groups.codes, statistics, higher=whole.higher_is_better(metric))
         by_name |= {MetricColumns(metric).statistic(name): values for name, values in numbers.items()}
     return frame_of(by_name)
+
+
+def unreduced(
+    points: Points,
+    expression: str | None = None,
+    metrics: Sequence[str] = (),
+    statistics: Sequence[str] = DEFAULT_STATISTICS,
+) -> Columns:
+    """What `query` gives without `by`, one record per point, before it becomes a frame: each column
+    is read when it is asked for. Raises the same.
+    """
+    whole = of_points(points)
+    metrics = _checked(whole, (), metrics, statistics)
+    wanted = {*metrics, *(name for metric in metrics for name in MetricColumns(metric).beside)}
+    there = metric_columns(whole)
+    columns = chosen(whole, expression)
+    return columns.only([name for name in columns if name in wanted or name not in there])
+
+
+def _checked(columns: PointColumns, by: Sequence[str], metrics: Sequence[str], statistics: Sequence[str]) -> list[str]:
+    """The metrics that are asked for; raises `QueryError` where a name is none."""
+    for kind, requested, accepted in (
+        ("metric", metrics, metric_columns(columns)),
+        ("--by", by, list(columns)),
+        ("--stat", statistics, list(STATISTICS)),
+    ):
+        check(kind, requested, accepted)
+    return list(dict.fromkeys(metrics or columns.metrics()))
 
 
 def _once(values: np.ndarray, groups: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -73,6 +73,10 @@ class Columns(Mapping[str, np.ndarray]):
             return Columns(list(self), len(at), lambda name: self[name][at])
         return Columns(list(self), len(at), lambda name: self[name][at], lambda name: taken(coded(name), at))
 
+    def only(self, names: Sequence[str]) -> Columns:
+        """Some of the columns."""
+        return Columns(names, self.size, self.__getitem__, self._coded)
+
     def factorized(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """A column as `factorize` gives it."""
         column = None if self._coded is None else self._coded(name)
@@ -83,6 +87,12 @@ class Columns(Mapping[str, np.ndarray]):
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.cumsum(used) - 1
         return place[column.codes], column.words[order][used]
+
+    def uniform(self, name: str) -> bool:
+        """Whether all rows have one value in a column; NaN is none, and without rows there is none."""
+        column = self[name] if self._coded is None else self._coded(name)
+        values = column.codes if isinstance(column, Texts) else self[name]
+        return bool(len(values) and values[-1] == values[0] and (values == values[0]).all())
 
     def at(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of a column."""
