@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.figures.lacking import FigureLacksData
 from tasks.report.numbers.curves import Panel, Series, Tabulation, tabulate
-from tasks.report.numbers.kept import answered, kept_trajectories, preference
+from tasks.report.numbers.kept import kept_trajectories, preference
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -70,7 +70,7 @@ class Source:
 
     def every_trajectory(self, target: Target, dim: int) -> Iterator[KeptTrajectory]:
         """All kept trajectories of a data set."""
-        for panel, series, _, rows in answered(self.table, target.name):
+        for panel, series, _, rows in self.table.answered(target.name):
             for row in rows:
                 states = self.answers.trajectory(row.point_id)
                 if states is not None and states.sizes.get("coordinate", 1) == dim:

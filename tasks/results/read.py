@@ -18,6 +18,7 @@ from tasks.plain import Spec
 from tasks.results import kept
 from tasks.results.points import EXACT_ROW, Layout, columns_of, dataset_of, layout_of, row_of_the_exact
 from tasks.store import (
+    NO_ROW,
     Derived,
     MetricFacts,
     NotStored,
@@ -31,6 +32,7 @@ from tasks.store import (
     read_places,
     read_points,
     read_samples,
+    read_samples_of,
     read_study,
     read_trajectory,
     read_weights,
@@ -214,13 +216,17 @@ class Answers:
         here = set(self._table["point_id"].tolist())
         return {one: row for row, one in enumerate(places["point_id"].tolist()) if one in here}, places
 
+    def _rows_of(self, point_ids: Collection[str]) -> np.ndarray:
+        """The rows of some points."""
+        rows = self._places[0]
+        if absent := [one for one in point_ids if one not in rows]:
+            raise NotStored(f"no point {absent[0]!r} here")
+        return np.array([rows[one] for one in point_ids], dtype=np.int64)
+
     def _place(self, point_id: str) -> dict[str, np.ndarray]:
         """The row of one point."""
-        rows, places = self._places
-        if point_id not in rows:
-            raise NotStored(f"no point {point_id!r} here")
-        row = rows[point_id]
-        return {name: values[row : row + 1] for name, values in places.items()}
+        at = self._rows_of([point_id])
+        return {name: values[at] for name, values in self._places[1].items()}
 
     def samples(self, point_id: str) -> xr.DataArray | None:
         """Final samples ``[sample, coordinate]``, or None if they were not kept."""
@@ -231,6 +237,24 @@ class Answers:
             values = read_samples(self._root, point_id, place)
         return None if values is None else xr.DataArray(values, dims=("sample", "coordinate"), name=point_id)
 
+    def samples_of(self, point_ids: Collection[str]) -> dict[str, np.ndarray]:
+        """The samples ``[sample, coordinate]`` of those points that have kept some, by id: many of
+        them in one reading.
+
+        Raises:
+            NotStored: a point is not here.
+        """
+        at = self._rows_of(point_ids)
+        with self._store.reading(f"the samples of {len(at)} points"):
+            return read_samples_of(self._root, {name: values[at] for name, values in self._places[1].items()})
+
+    def trajectory_shape(self, point_id: str) -> tuple[int, int, int] | None:
+        """How many levels, samples and coordinates a trajectory has, not read; None if not kept."""
+        place = {name: int(values[0]) for name, values in self._place(point_id).items() if name != "point_id"}
+        if place["trajectory_row"] == NO_ROW:
+            return None
+        return place["steps"] + 1, place["trajectory_samples"], place["dim"]
+
     def trajectory(self, point_id: str) -> xr.DataArray | None:
         """States ``[level, sample, coordinate]`` from noise to data with time, alpha and sigma, or
         None if not kept.
@@ -238,6 +262,8 @@ class Answers:
         import xarray as xr
 
         place = self._place(point_id)
+        if place["trajectory_row"][0] == NO_ROW:
+            return None
         with self._store.reading(f"the trajectory of point {point_id}"):
             found = read_trajectory(self._root, point_id, place)
         if found is None:
@@ -258,10 +284,7 @@ class Answers:
         Raises:
             NotStored: a point is not here.
         """
-        rows, _ = self._places
-        if absent := [one for one in point_ids if one not in rows]:
-            raise NotStored(f"no point {absent[0]!r} here")
-        at = np.array(sorted(rows[one] for one in point_ids), dtype=np.int64)
+        at = np.sort(self._rows_of(point_ids))
         with self._store.reading("the specs of its points"):
             columns = read_points(self._root, ["point_id", "spec"], at)
         found = zip(columns["point_id"].tolist(), columns["spec"].tolist(), strict=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +47,11 @@ def student(freedom: ArrayLike, confidence: float = CONFIDENCE) -> NDArray[np.fl
     return quantiles
 
 
+@cache
+def _student(freedom: int, confidence: float) -> float:
+    return float(student(freedom, confidence))
+
+
 def mean_interval(
     values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE, fewest: int = FEWEST_SEEDS
 ) -> tuple[float, float] | None:
@@ -63,7 +69,7 @@ def mean_interval(
     n = len(numbers)
     if n < max(fewest, 2):
         return None
-    mean, half = float(numbers.mean()), float(student(n - 1, confidence) * numbers.std(ddof=1)) / math.sqrt(n)
+    mean, half = float(numbers.mean()), float(_student(n - 1, confidence) * numbers.std(ddof=1)) / math.sqrt(n)
     return mean - half, mean + half
 
 

@@ -52,6 +52,20 @@ def read(group: zarr.Group, names: Sequence[str], row: int, check: int) -> list[
         Damaged: the array is not what was written.
     """
     values = [np.asarray(array_in(group, name)[row]) for name in names]
-    if check != UNKNOWN and crc(*(part.tobytes() for part in values)) != check:
-        raise Damaged(f"{group.path}/{names[0]}: row {row} is not what was written")
+    _refuse_damaged(group, names[0], row, values, check)
     return values
+
+
+def read_rows(group: zarr.Group, name: str, rows: Sequence[int], checks: Sequence[int]) -> list[np.ndarray]:
+    """Some rows of one array, of chunks that each are read once. Raises as `read`."""
+    order = np.argsort(rows, kind="stable")
+    values = np.asarray(array_in(group, name).oindex[np.asarray(rows)[order]])
+    found = [values[place] for place in np.argsort(order)]
+    for row, check, own in zip(rows, checks, found, strict=True):
+        _refuse_damaged(group, name, row, [own], check)
+    return found
+
+
+def _refuse_damaged(group: zarr.Group, name: str, row: int, values: Sequence[np.ndarray], check: int) -> None:
+    if check != UNKNOWN and crc(*(part.tobytes() for part in values)) != check:
+        raise Damaged(f"{group.path}/{name}: row {row} is not what was written")

@@ -130,6 +130,21 @@ def read_samples(root: zarr.Group, point_id: str, places: dict[str, np.ndarray] 
     return large.read(group_in(root, "samples"), [name], point["sample_row"], point["sample_check"])[0]
 
 
+def read_samples_of(root: zarr.Group, places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Final samples of the points of some places, by id; of those that have kept some."""
+    by_shape: dict[str, list[tuple[str, dict[str, int]]]] = {}
+    for i, point_id in enumerate(places["point_id"].tolist()):
+        point = _at(places, i, point_id)
+        if point["sample_row"] != NO_ROW:
+            by_shape.setdefault(f"{point['samples']}x{point['dim']}", []).append((point_id, point))
+    found: dict[str, np.ndarray] = {}
+    for name, points in by_shape.items():
+        rows, checks = ([point[key] for _, point in points] for key in ("sample_row", "sample_check"))
+        values = large.read_rows(group_in(root, "samples"), name, rows, checks)
+        found |= dict(zip((point_id for point_id, _ in points), values, strict=True))
+    return found
+
+
 def read_trajectory(
     root: zarr.Group, point_id: str, places: dict[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -151,7 +166,11 @@ def _point(places: dict[str, np.ndarray], point_id: str) -> dict[str, int]:
     found = np.flatnonzero(places["point_id"] == point_id)
     if not len(found):
         raise NotStored(f"no point {point_id!r} here")
-    point = {name: int(values[found[0]]) for name, values in places.items() if name != "point_id"}
+    return _at(places, int(found[0]), point_id)
+
+
+def _at(places: dict[str, np.ndarray], row: int, point_id: str) -> dict[str, int]:
+    point = {name: int(values[row]) for name, values in places.items() if name != "point_id"}
     if point["dim"] == UNKNOWN and max(point["sample_row"], point["trajectory_row"]) != NO_ROW:
         raise Damaged(f"the dimension of point {point_id} is not known: schema 1 did not record it")
     return point

@@ -23,7 +23,7 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import cells, query, scores, startup, training
+from tests.benchmarks import cells, pages, query, scores, startup, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
@@ -119,6 +119,7 @@ def main() -> None:
         *cells.MEASURES,
         *scores.MEASURES,
         *query.MEASURES,
+        *pages.MEASURES,
         *startup.MEASURES,
     )
     for name, measure in measures:

@@ -88,6 +88,19 @@ def until(page: Any, expression: str) -> None:
         page.wait_for_timeout(50)
 
 
+def test_a_page_of_ten_thousand_points_is_small_and_opens_with_its_first_picture(browser: Any, tmp_path: Path) -> None:
+    answers = realistic(seeds=28)
+    assert answers.points.sizes["point"] > 10_000
+    path = tmp_path / "many.html"
+    path.write_text(draw_report(answers), encoding="utf-8")
+    assert path.stat().st_size < 3_000_000
+    with Watched(browser, path, WIDE) as page:
+        box = page.locator(".plot").first.bounding_box()
+        assert box["y"] + box["height"] <= 700
+        assert page.locator(".plot").first.locator(".scatterlayer .trace path").count() > 10
+        assert "10,080" in page.locator(".stamp").inner_text()
+
+
 # What is on the page of each trace: its kind, whether it has numbers, and whether something stands for it.
 DRAWN = """() => [...document.querySelectorAll(".plot")].map((place) => ({
   title: place.closest("figure").querySelector("h5").textContent,

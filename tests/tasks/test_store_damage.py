@@ -14,6 +14,7 @@ import zarr
 
 from tasks.results import Answers
 from tasks.store import (
+    NotStored,
     Rows,
     Store,
     StoreDamaged,
@@ -168,6 +169,8 @@ def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri: str) 
     answers = Answers(Store.open(uri))
     with pytest.raises(StoreDamaged, match=r"cannot read the samples of point x: .*put the file back.*--as-of"):
         answers.samples("x")
+    with pytest.raises(StoreDamaged, match="cannot read the samples of 2 points"):
+        answers.samples_of([ids[0], "x"])
     np.testing.assert_array_equal(kept_samples(answers, ids[0]).values, samples[ids[0]])
     assert answers.points.sizes["point"] == 5
     with store.coordinate() as coordinator:  # the run goes on, and computing the point again repairs it
@@ -175,6 +178,30 @@ def test_a_lost_chunk_of_samples_costs_those_samples_and_nothing_else(uri: str) 
     np.testing.assert_array_equal(kept_samples(Answers(Store.open(uri)), "x").values, values["x"])
     new.write_bytes(kept)
     assert Answers(Store.open(uri)).points.sizes["point"] == 5
+
+
+def test_samples_that_are_read_together_are_those_of_each_point_and_are_checked(uri: str) -> None:
+    store = Store.create(uri)
+    draw = np.random.default_rng(3)
+    samples = {f"p{i}": draw.normal(size=(40 + 10 * (i % 2), 2)).astype(np.float32) for i in range(9)}
+    rows = [{"point_id": name, "samples": len(values), "dim": 2} for name, values in samples.items()]
+    with store.coordinate() as coordinator:
+        coordinator.commit(Rows([*rows, {"point_id": "none", "samples": 40, "dim": 2}], samples=samples), "all", {})
+    answers = Answers(Store.open(uri))
+    wanted = ["p7", "none", "p0", "p4", "p1"]
+    found = answers.samples_of(wanted)
+    assert set(found) == {*wanted} - {"none"}
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, samples[name])
+    with pytest.raises(NotStored, match="no point 'p99' here"):
+        answers.samples_of(["p1", "p99"])
+    session, root, _ = store._repository.begin()
+    block = root["samples/40x2"]
+    assert isinstance(block, zarr.Array)
+    block[:] = np.asarray(block[:])[::-1].copy()
+    session.commit("as if a manifest were damaged")
+    with pytest.raises(StoreDamaged, match="is not what was written"):
+        Answers(Store.open(uri)).samples_of(["p0", "p4", "p1"])
 
 
 def test_a_table_that_cannot_be_read_is_not_written_to_and_the_run_goes_on_once_it_is_repaired(uri: str) -> None:

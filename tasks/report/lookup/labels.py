@@ -43,7 +43,10 @@ def labels_of(rows: Iterable[Row]) -> dict[str, dict[str, tuple[Part, ...]]]:
     one part without parameters.
     """
     found: dict[str, dict[str, tuple[Part, ...]]] = {}
-    for row in rows:
+    different = {
+        (row.dataset, row.formulation, row.schedule, row.sampler, id(row.requested)): row for row in reversed([*rows])
+    }
+    for row in reversed(different.values()):  # of rows that ask the same, the first: in the order of the rows
         requested = row.requested
         guidance = requested.guidance.component if requested.guidance else None
         known = Part(guidance.condition(), joint=" | ") if guidance else None

@@ -101,6 +101,7 @@ def requested_in(answers: Answers) -> list[Requested]:
     ]
 
 
+_NOTHING: Described[Any] = Described("", None, _LEFT_OUT)
 _Model = tuple[Described[Dataset], Described[Formulation], Described[Schedule]]
 
 
@@ -110,6 +111,7 @@ class _Reader:
 
     requested: Mapping[str, Dataset]  # of the study, by identity: the store does not say where a file lies
     made: dict[tuple[str, str], Described[Any]] = field(default_factory=dict)
+    questions: dict[tuple[int, ...], Requested] = field(default_factory=dict)
 
     def model(self, spec: Mapping[str, Plain]) -> _Model:
         """Data set, formulation and schedule of a cell."""
@@ -117,23 +119,21 @@ class _Reader:
         dataset = self.component(datasets, spec["dataset"])
         if spec["formulation"]["name"] == EXACT:
             exact = None if schedule.component is None else Exact(schedule.component)
-            return dataset, Described(EXACT, exact, schedule.missing), schedule
+            described = Described(EXACT, exact, schedule.missing)
+            return dataset, self.made.setdefault((EXACT, _text(spec["schedule"])), described), schedule
         return dataset, self.component(formulations, spec["formulation"]), schedule
 
     def question(self, spec: Mapping[str, Plain], model: _Model | None) -> Requested:
         """The question with the spec of a point, to a model."""
-        nothing: Described[Any] = Described("", None, _LEFT_OUT)
-        dataset, formulation, schedule = model or (nothing, nothing, nothing)
         guidance, other = spec.get("guidance"), spec.get("schedule")
-        return Requested(
-            dataset,
-            formulation,
-            schedule,
+        parts = (
+            *(model or (_NOTHING, _NOTHING, _NOTHING)),
             self.component(samplers, spec["sampler"]),
             self.component(grids, spec["grid"]),
             self.component(guidances, guidance) if guidance else None,
             self.component(schedules, other) if other else None,
         )
+        return self.questions.setdefault(tuple(map(id, parts)), Requested(*parts))
 
     def component(self, registry: Registry[C], identity: Spec) -> Described[C]:
         """The component with this identity."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.report.lookup.targets import followed
-from tasks.report.numbers.kept import answered, default_panel
+from tasks.report.numbers.kept import default_panel
 
 if TYPE_CHECKING:
     from tasks.report.lookup.points import Row
@@ -42,7 +42,7 @@ def clouds(answers: ModelledAnswers, table: Tabulation, target: Target, dim: int
     """
     dataset = target.name
     found: dict[tuple[Panel, Series], Cloud] = {}
-    for panel, series, _, points in answered(table, dataset):
+    for panel, series, _, points in table.answered(dataset):
         if (panel, series) in found:
             continue
         if followed(target, points[0]) is not target:

@@ -142,9 +142,9 @@ def runs(table: Tabulation, dataset: str, metric: str) -> list[Run]:
     grow with N, are left out.
     """
     groups: dict[tuple[Series, str, str], list[Row]] = {}
-    for point in table.points:
+    for point in table.rows_of(dataset):
         series = table.series_of(point.formulation, point.schedule)
-        if point.dataset == dataset and series is not None:
+        if series is not None:
             groups.setdefault((series, point.sampler, point.grid), []).append(point)
     found = [
         replace(_run(key, points, metric), name=table.short(key[1]), fixed=table.nothing_random(key[1], key[0]))
@@ -200,16 +200,17 @@ def _compare(first: Run, second: Run, places: Iterable[float], read: Callable[..
     seeds = [seed for seed in first.errors if seed in second.errors]
     fixed = first.fixed and second.fixed
     found = []
+    every = []
     for place in places:
         pairs = np.array([(read(first, place, seed), read(second, place, seed)) for seed in seeds]).reshape(-1, 2)
         known = np.isfinite(pairs).all(axis=1)
         if known.any():
-            limits = np.array([first.limits.get(seed, math.nan) for seed in seeds])[known]
-            excess = math.nan
-            if first.series == second.series:
-                excess = _ratio_of_excess(pairs[known], limits, fixed=fixed)
-            one = compared(place, pairs[known], fixed=fixed)
-            found.append(replace(one, excess=excess, against=second.series.label))
+            every.append(np.where(known[:, None], pairs, np.nan))
+            found.append(replace(compared(place, pairs[known], fixed=fixed), against=second.series.label))
+    if found and first.series == second.series:
+        limits = np.array([first.limits.get(seed, math.nan) for seed in seeds])
+        ratios = _ratios_of_excess(np.array(every), limits, fixed=fixed)
+        found = [replace(one, excess=ratio) for one, ratio in zip(found, ratios, strict=True)]
     return judged(found)
 
 
@@ -239,16 +240,18 @@ def judged(found: Sequence[Difference]) -> list[Difference]:
     return [replace(one, decided=int(way)) for one, way in zip(found, signs, strict=True)]
 
 
-def _ratio_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> float:
-    """Ratio of what the errors ``[seed, 2]`` have above the limit ``[seed]``; NaN unless both rise
-    above their own noise.
+def _ratios_of_excess(pairs: Array, limits: Array, *, fixed: bool) -> list[float]:
+    """By place, the ratio of what the errors ``[place, seed, 2]`` have above the limit ``[seed]``;
+    NaN unless both rise above their own noise. Errors that are not known are NaN.
     """
-    contrasts = decision.by_seed(np.stack([limits, limits]), pairs.T, scale=decision.LINEAR)
-    decided = decision.decided(contrasts, np.arange(2), nothing_random=np.full(2, fixed))
-    if not (decided.apart & (contrasts.sign > 0)).all():
-        return math.nan
-    above = (pairs - limits[:, None]).mean(axis=0)
-    return float(above[0] / above[1])
+    errors = pairs.transpose(0, 2, 1).reshape(-1, len(limits))
+    below = np.where(np.isnan(errors), np.nan, limits)
+    contrasts = decision.by_seed(below, errors, scale=decision.LINEAR)
+    decided = decision.decided(contrasts, np.arange(len(errors)), nothing_random=np.full(len(errors), fixed))
+    risen = np.asarray(decided.apart & (contrasts.sign > 0)).reshape(-1, 2)
+    known = np.isfinite(pairs[..., 0]) & np.isfinite(pairs[..., 1])
+    above = [(own[there] - limits[there, None]).mean(axis=0) for own, there in zip(pairs, known, strict=True)]
+    return [float(a / b) if both.all() else math.nan for (a, b), both in zip(above, risen, strict=True)]
 
 
 def crossings(found: Sequence[Difference]) -> list[float]:

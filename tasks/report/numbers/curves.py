@@ -176,6 +176,9 @@ class Tabulation:
     shorts: Mapping[str, str] = field(default_factory=dict)  # what the page calls a label, see `labels`
     fixed: frozenset[str] = frozenset()  # samplers that draw nothing at random, where the start is none either
     curves: tuple[Curve, ...] = field(default=())
+    _answered: dict[str, list[tuple[Panel, Series, int, list[Row]]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def short(self, label: str) -> str:
         """What the page calls a dataset, schedule, formulation or sampler."""
@@ -223,21 +226,54 @@ class Tabulation:
         """The metrics that mean something for a dataset: those with an answer; all, where nothing
         was answered.
         """
-        rows = [point for point in self.points if point.dataset == dataset]
-        found = [m for m in self.metrics if any(math.isfinite(point.values[m]) for point in rows)]
-        return found or list(self.metrics)
+        return self._answered_metrics.get(dataset) or list(self.metrics)
+
+    @cached_property
+    def _answered_metrics(self) -> dict[str, list[str]]:
+        return {
+            name: [m for m in self.metrics if any(math.isfinite(point.values[m]) for point in rows)]
+            for name, rows in self._rows.items()
+        }
+
+    def rows_of(self, dataset: str) -> list[Row]:
+        """The points of one dataset."""
+        return self._rows.get(dataset, [])
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for point in self.points:
+            found.setdefault(point.dataset, []).append(point)
+        return found
 
     def series_of(self, formulation: str, schedule: str) -> Series | None:
-        for series in self.series:
-            if (series.formulation, series.schedule) == (formulation, schedule):
-                return series
-        return None
+        return self._series_named.get((formulation, schedule))
+
+    @cached_property
+    def _series_named(self) -> dict[tuple[str, str], Series]:
+        return {(series.formulation, series.schedule): series for series in self.series}
 
     def panel_of(self, point: Row) -> Panel:
-        for panel in self.panels[point.dataset]:
-            if panel.sampler == point.sampler and panel.grid in (None, point.grid):
-                return panel
-        raise LookupError(f"point {point.point_id!r} belongs to no panel")  # every point made one
+        named = self._panels_named
+        key = (point.dataset, point.sampler)
+        return named.get((*key, None)) or named[(*key, point.grid)]  # every point made one
+
+    @cached_property
+    def _panels_named(self) -> dict[tuple[str, str, str | None], Panel]:
+        return {(name, panel.sampler, panel.grid): panel for name, own in self.panels.items() for panel in own}
+
+    def answered(self, dataset: str) -> list[tuple[Panel, Series, int, list[Row]]]:
+        """The answered points of a dataset by panel, series and seed, most steps first."""
+        if dataset not in self._answered:
+            groups: dict[tuple[Panel, Series, int], list[Row]] = {}
+            for point in self.rows_of(dataset):
+                series = self.series_of(point.formulation, point.schedule)
+                if point.status == "ok" and series is not None:
+                    groups.setdefault((self.panel_of(point), series, point.seed), []).append(point)
+            place = {panel: i for i, panel in enumerate(self.panels[dataset])}
+            order = sorted(groups.items(), key=lambda group: (place[group[0][0]], group[0][1].key, group[0][2]))
+            self._answered[dataset] = [(*key, sorted(points, key=lambda point: -point.steps)) for key, points in order]
+        return self._answered[dataset]
 
 
 def tabulate(answers: Answers) -> Tabulation:

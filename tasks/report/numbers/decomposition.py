@@ -81,7 +81,7 @@ def metric_with_parts(table: Tabulation, dataset: str) -> str | None:
     """The data set's first metric whose error is split; None where there is no exact denoiser to
     split it with.
     """
-    rows = [point for point in table.points if point.dataset == dataset and point.status == "ok"]
+    rows = [point for point in table.rows_of(dataset) if point.status == "ok"]
     for metric in table.metrics_of(dataset):
         if any(_parts(point, metric) for point in rows):
             return metric
@@ -103,9 +103,9 @@ def origins(table: Tabulation, dataset: str, metric: str) -> list[Origin]:
     schedule.
     """
     groups: dict[tuple[Panel, Series], dict[int, list[tuple[Row, dict[str, float]]]]] = {}
-    for point in table.points:
+    for point in table.rows_of(dataset):
         series = table.series_of(point.formulation, point.schedule)
-        if point.dataset == dataset and point.status == "ok" and series is not None:
+        if point.status == "ok" and series is not None:
             parts = _parts(point, metric)
             if parts and (not series.exact or series.shown_with == (series.key,)):
                 steps = groups.setdefault((table.panel_of(point), series), {})

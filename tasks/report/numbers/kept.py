@@ -4,7 +4,7 @@ sampler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,18 +51,6 @@ def default_panel(panels: Sequence[Panel]) -> Panel | None:
     return min(panels, key=preference, default=None)
 
 
-def answered(table: Tabulation, dataset: str) -> Iterator[tuple[Panel, Series, int, list[Row]]]:
-    """The answered points of a dataset by panel, series and seed, most steps first."""
-    groups: dict[tuple[Panel, Series, int], list[Row]] = {}
-    for point in table.points:
-        series = table.series_of(point.formulation, point.schedule)
-        if point.dataset == dataset and point.status == "ok" and series is not None:
-            groups.setdefault((table.panel_of(point), series, point.seed), []).append(point)
-    order = {panel: i for i, panel in enumerate(table.panels[dataset])}
-    for (panel, series, seed), points in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1].key, g[0][2])):
-        yield panel, series, seed, sorted(points, key=lambda point: -point.steps)
-
-
 def kept_samples(
     answers: ModelledAnswers, table: Tabulation, dataset: str, dim: int, panel: Panel, target: Target
 ) -> tuple[list[Kept], bool]:
@@ -73,15 +61,15 @@ def kept_samples(
     """
     found: dict[Series, Kept] = {}
     left_out = False
-    for other, series, seed, points in answered(table, dataset):
+    for other, series, seed, points in table.answered(dataset):
         if series in found or other != panel:
             continue
         values = {}
+        kept = answers.samples_of([point.point_id for point in points])
         for point in reversed(points):
-            samples = answers.samples(point.point_id)
-            if samples is not None and samples.sizes.get("coordinate", 1) == dim:
-                flat = samples.values.astype(float)
-                values[point.steps] = flat.reshape(-1) if dim == 1 else flat.reshape(-1, dim)
+            samples = kept.get(point.point_id)
+            if samples is not None and samples.shape[1] == dim:
+                values[point.steps] = samples.astype(float).reshape((-1,) if dim == 1 else (-1, dim))
         if not values:
             continue
         distribution = followed(target, points[0])  # of the most steps
@@ -110,15 +98,19 @@ def kept_trajectories(
     """One kept trajectory of each series, of the panel that is shown first; and how many more were
     kept.
     """
-    found: dict[Series, tuple[Panel, Row, xr.DataArray]] = {}
+    found: dict[Series, tuple[Panel, Row]] = {}
     seen = 0
-    for panel, series, _, points in answered(table, dataset):
+    for panel, series, _, points in table.answered(dataset):
         for point in points:
-            kept = answers.trajectory(point.point_id)
-            if kept is None or kept.sizes.get("coordinate", 1) != dim or kept.sizes.get("level", 0) < 2:
+            shape = answers.trajectory_shape(point.point_id)
+            if shape is None or shape[0] < 2 or shape[2] != dim:
                 continue
             seen += 1
             if series not in found or preference(panel) < preference(found[series][0]):
-                found[series] = (panel, point, kept)
-    chosen = sorted(found.items(), key=lambda item: item[0].key)
-    return [(series, *rest) for series, rest in chosen], seen - len(chosen)
+                found[series] = (panel, point)
+    chosen = [
+        (series, panel, point, kept)
+        for series, (panel, point) in sorted(found.items(), key=lambda item: item[0].key)
+        if (kept := answers.trajectory(point.point_id)) is not None
+    ]
+    return chosen, seen - len(chosen)

@@ -84,7 +84,7 @@ def warnings(table: Tabulation) -> list[str]:
     start noise.
     """
     pairs = {}
-    for row in table.points:
+    for row in {(row.dataset, id(row.requested)): row for row in table.points}.values():
         sampler, schedule = row.requested.sampler.component, row.requested.sampling_schedule.component
         distribution = table.targets[row.dataset].distribution
         if distribution is not None and schedule is not None and (sampler is None or sampler.from_noise):

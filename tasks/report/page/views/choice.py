@@ -32,8 +32,8 @@ def _dimension(answers: ModelledAnswers, table: Tabulation, name: str) -> int | 
     """
     if table.targets[name].dim is not None:
         return table.targets[name].dim
-    for row in table.points:
-        if row.dataset == name and row.status == "ok":
+    for row in table.rows_of(name):
+        if row.status == "ok":
             kept = answers.samples(row.point_id)
             if kept is not None:
                 return kept.sizes["coordinate"]
