@@ -156,7 +156,7 @@ class Display:
         self._done += 1
         elapsed = time.monotonic() - self._begun
         about = "" if self._left is None or self._done == self._shards else f", about {clock(self._left)} left"
-        counts = self._of_shard.pop(event.number)
+        counts = self._of_shard.pop(event.number, Counter())  # none, if nothing of it was answered
         trouble = f", {counts['failed']} failed" if counts["failed"] else ""
         how = "committed"
         if isinstance(event, ShardIncomplete):

@@ -124,22 +124,22 @@ class Scripted:
 
 
 @pytest.mark.usefixtures("ray_of_ours")
-@pytest.mark.parametrize("last", ["answered", "given up"])
+@pytest.mark.parametrize("last", ["answered", "given up", "all of it"])
 def test_what_machines_have_lost_of_a_shard_is_told_nowhere_as_committed(
     last: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two shards the first is swept, and the second in halves, one of which is given up: before the
-    other is answered, or after it.
+    other is answered, or after it; or the second is given up as a whole.
     """
     spec = {**SPEC, "formulations": [{"name": "exact", "schedule": "edm"}], "datasets": ["uniform", "gaussian"]}
     plan = make_plan(Study.from_spec(spec), {}, ())
     whole, torn = plan.shards(1)
-    kept, lost = torn.halves()
+    kept, lost = torn.halves() if last != "all of it" else (Shard(()), torn)
     told: list[Event] = []
     board = SharedBoard([whole, torn], 1, told.append)
     answers: list[Ended] = [ShardSwept(1, kept, lost_sweep(kept, "x")), GivenUp(1, lost, "the node is gone", False)]
     first = [ShardSwept(0, whole, lost_sweep(whole, "x"))]
-    coming = [*first, *(answers if last == "given up" else reversed(answers))]
+    coming = [*first, *(reversed(answers) if last == "answered" else answers[last == "all of it" :])]
     token = "f" * 32
     percents: list[tuple[str, float]] = []
 
@@ -165,7 +165,8 @@ def test_what_machines_have_lost_of_a_shard_is_told_nowhere_as_committed(
 
     said = capsys.readouterr().err
     assert said.count(" committed: ") == 1
-    count = f"({len(kept.questions)} points, {len(kept.questions)} failed, {len(lost.questions)} not computed)"
+    failed = f", {len(kept.questions)} failed" if kept.questions else ""
+    count = f"({len(kept.questions)} points{failed}, {len(lost.questions)} not computed)"
     assert f"shard 2/2 not complete: {torn.name} {count}" in said
     assert [record.getMessage() for record in caplog.records if "shard done" in record.message] == [
         f"shard done: {whole.name}"
