@@ -9,6 +9,7 @@ another node.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ray import exceptions as of_ray
 from rich.text import Text
 
 from diffusion.errors import Unavailable
+from tasks.work import SweepAnswer, TrainingAnswer
 from tasks.work.code import OtherCode
 from tasks.work.raised import WorkRaised
 
@@ -39,6 +41,8 @@ _OF_MACHINES = (
     of_ray.RuntimeEnvSetupError,
     of_ray.TaskUnschedulableError,
 )
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+_LACKED = re.compile(rf"ModuleNotFoundError: {_NO_MODULE.pattern}")
 _OF_SERVICES = ("httpcore", "httpx", "prefect")  # packages whose errors tell of the Prefect server
 
 
@@ -86,9 +90,21 @@ def of_a_machine(error: BaseException) -> bool:
     return any(
         isinstance(one, (*_OF_MACHINES, NothingEnded))
         or type(one).__module__.partition(".")[0] in _OF_SERVICES
-        or (isinstance(one, ModuleNotFoundError) and _is_here(one.name))
+        or _lacked(one) is not None
         for one in _causes(error)
     )
+
+
+def module_lacked(answer: TrainingAnswer | SweepAnswer) -> ModuleNotFoundError | None:
+    """The error of a module that a worker missed where it was needed, within a class of somebody's
+    own, and that this process has: then the answer is one of the machine, and of no point.
+    """
+    reasons = [point.error or "" for point in answer.points] + [cell.error or "" for cell in answer.cells]
+    reasons += answer.unanswered if isinstance(answer, SweepAnswer) else ()
+    for name in dict.fromkeys(name for reason in reasons for name in _LACKED.findall(reason)):
+        if _is_here(name):
+            return ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return None
 
 
 def of_other_code(error: BaseException) -> bool:
@@ -98,12 +114,26 @@ def of_other_code(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why there is no answer, on one line; Ray's files, which go with it, are not named."""
+    if lacked := next((name for name in map(_lacked, _causes(error)) if name), None):
+        return f"its node lacks a module that the run was started with (No module named {lacked!r})"
+    while isinstance(cause := getattr(error, "cause", None), BaseException) and cause is not error:
+        error = cause  # around which Ray says no more than that there is one
     lines = Text.from_ansi(str(error)).plain.strip().splitlines()
     told = [line for line in lines[:2] if not any(word in line for word in (".log", ".out", "ray logs"))]
     text = " ".join(told)[:_LETTERS]
     if isinstance(error, WorkRaised):  # its text names what it was
         return f"the worker ended without an answer ({text})"
     return f"the worker ended without an answer ({type(error).__name__}{': ' if text else ''}{text})"
+
+
+def _lacked(error: BaseException) -> str | None:
+    """The module that a machine lacks, if that is what an error says and this process has it."""
+    if isinstance(error, of_ray.RaySystemError):  # what was sent could not be read
+        found = _NO_MODULE.search(str(error))
+        name = found.group(1) if found else None
+    else:
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+    return name if _is_here(name) else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -33,7 +33,7 @@ from prefect.states import Crashed
 from prefect_ray.context import remote_options
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flows.attempts import Attempt, NothingEnded, of_a_machine, of_other_code, reason_of
+from flows.attempts import Attempt, NothingEnded, module_lacked, of_a_machine, of_other_code, reason_of
 from flows.board import SharedBoard
 from flows.events import GivenUp, ShardSwept, ShardTrained, TriedAgain
 from flows.pages import briefly
@@ -191,7 +191,9 @@ class Workers:
             check_ray()
             yield from self._unanswered(handed, error)
             return
-        if isinstance(answer, TrainingAnswer):
+        if lacked := module_lacked(answer):
+            yield from self._unanswered(handed, lacked)
+        elif isinstance(answer, TrainingAnswer):
             self._trained[attempt.number] = handed.future
             yield ShardTrained(attempt.number, attempt.shard, answer, attempt.ends)
         else:

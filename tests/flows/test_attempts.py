@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 
 import httpx
@@ -16,12 +16,21 @@ from diffusion.datasets import Uniform
 from diffusion.objectives.weightings import Weighting
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
-from flows.attempts import TRIES, Attempt, NotComputed, NothingEnded, of_a_machine, of_other_code, reason_of
+from flows.attempts import (
+    TRIES,
+    Attempt,
+    NotComputed,
+    NothingEnded,
+    module_lacked,
+    of_a_machine,
+    of_other_code,
+    reason_of,
+)
 from flows.exit_codes import UNAVAILABLE, exit_code_of
 from tasks.plan import Shard, make_plan
 from tasks.stages import Opaque, generate_data, train
 from tasks.study import Study
-from tasks.work import Requests, data_key, sweep_shard, train_shard, training_sets
+from tasks.work import Requests, data_key, lost_sweep, lost_training, sweep_shard, train_shard, training_sets
 from tasks.work.code import OtherCode, code_here
 from tasks.work.deadline import limit_of
 from tasks.work.raised import WorkRaised, of_the_work
@@ -162,6 +171,36 @@ def test_an_own_class_whose_request_fails_has_failed_itself_and_no_machine() -> 
 
 
 @pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        (
+            "sampling failed: ModuleNotFoundError: No module named 'json.decoder' (step, line 5 of mine.py)",
+            "json.decoder",
+        ),
+        ("exit status 1; its log ends: import x / ModuleNotFoundError: No module named 'torch')", "torch"),
+        ("sampling failed: ModuleNotFoundError: No module named 'is_nowhere' (step, line 5 of mine.py)", None),
+        ("sampling failed: ModuleNotFoundError: No module named 'json.nothing'; 'json' is not a package", None),
+        ("sampling failed: ArithmeticError: no", None),
+    ],
+)
+def test_a_module_that_is_here_and_not_there_is_the_machines_fault_wherever_it_was_missed(
+    said: str, name: str | None
+) -> None:
+    """In a sampler, in training or when its data were drawn, in a metric; alone, or among sound points."""
+    swept = lost_sweep(SHARD, said)
+    measured = replace(lost_sweep(SHARD, "diverged"), unanswered=(f"metric mine:Own of a cell: {said}",))
+    among = replace(swept, points=[replace(swept.points[0], error=None), *swept.points])
+    for answer in (swept, measured, among, lost_training(SHARD, said)):
+        found = module_lacked(answer)
+        assert (found and found.name) == name
+        if found is not None:
+            assert of_a_machine(found)
+            assert (
+                reason_of(found) == f"its node lacks a module that the run was started with (No module named {name!r})"
+            )
+
+
+@pytest.mark.parametrize(
     ("error", "stays"),
     [(ModuleNotFoundError("no", name="torch"), True), (SystemExit(1), True), (KeyboardInterrupt(), False)],
 )
@@ -177,6 +216,18 @@ def test_a_reason_is_bounded_and_names_no_file_that_goes_with_ray(error: Excepti
     assert len(reason) < 400
     assert ".log" not in reason
     assert ".out" not in reason
+
+
+def test_what_ray_could_not_read_for_want_of_a_module_is_told_by_the_module() -> None:
+    """As Ray 2.60 tells of it: what it says of the error names no module."""
+    error = of_ray.RaySystemError("No module named 'json.decoder'", "Traceback (most recent call last):\n  ...")
+    text = "At least one of the input arguments for this task could not be computed:\n..."
+    met = of_ray.RayTaskError("sweep", text, error, "ray::sweep", 1, "127.0.0.1").as_instanceof_cause()
+    assert of_a_machine(met)
+    assert reason_of(met) == "its node lacks a module that the run was started with (No module named 'json.decoder')"
+    other = of_ray.RaySystemError("cannot be read", "Traceback (most recent call last):\n  ...")
+    met = of_ray.RayTaskError("sweep", text, other, "ray::sweep", 1, "127.0.0.1").as_instanceof_cause()
+    assert reason_of(met).startswith("the worker ended without an answer (RaySystemError: System error: cannot be read")
 
 
 @pytest.mark.parametrize("training", [True, False])
