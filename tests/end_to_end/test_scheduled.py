@@ -40,6 +40,7 @@ pytestmark = [
 ]
 
 SERVE = Path(__file__).parents[2] / "deployments" / "serve.py"
+SERVING = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
 AUTOMATIONS = SERVE.with_name("automations.py")
 ACCESS = {"PREFECT_API_AUTH_STRING": "atlas:correct-horse"}
 SECRET = "hunter2"  # noqa: S105 - part of the webhook's address
@@ -201,17 +202,20 @@ def serving(folder: Path, url: str, automations: Any) -> Iterator[Any]:  # noqa:
     entry = f"- study: smoke\n  store: answers\n  cron: '* * * * * {second}'\n  name: tiny\n  overrides:\n{overrides}"
     chained = f"- study: smoke\n  store: answers\n  after: tiny\n  name: chained\n  overrides:\n{overrides}"
     (folder / "schedules.yaml").write_text(f"{entry}\n{chained}")
-    log = folder / "serve.log"
-    command = [sys.executable, str(SERVE), "--schedules", "schedules.yaml"]
+    try:
+        with process(SERVING, folder, folder / "serve.log", 40, **home_of(folder, url)) as started:
+            yield started
+    finally:
+        end_orphans()
+
+
+def home_of(folder: Path, url: str) -> dict[str, str]:
+    """The environment of a serving process."""
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url, **ACCESS}
     home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     home["DIFFATLAS_ALLOW_PLUGINS"] = "boom,size"  # a deployment names it: nothing is imported for that alone
     home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
-    try:
-        with process(command, folder, log, 40, **home) as started:
-            yield started
-    finally:
-        end_orphans()
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -406,10 +410,7 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     folder: Path,
     serving: Any,
     serve_log: Path,
-    automations: Callable[..., list[str]],
-    messages: list[dict[str, Any]],
 ) -> None:
-    """And the dead man's switch is heard; its window is the shortest that Prefect takes."""
     store = str(folder / "other")
     long = {"study": "smoke", "store": store, "overrides": [*TINY, "training.steps=1000000"]}
     run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=long)
@@ -419,10 +420,6 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
         return any(task.name.startswith("train: ") and task.state_type.value == "RUNNING" for task in mine)
 
     until(training, 240, serve_log, "training")
-    soon = folder / "automations.yaml"
-    soon.write_text(SHIPPED_AUTOMATIONS.read_text().replace("within: 93600", "within: 10"))
-    assert [line.split(":")[0] for line in automations(soon)] == ["unchanged", "unchanged", "changed"]
-    known = len(messages)
     serving.terminate()
     assert serving.wait(60) == 0
     assert "stopped" in serve_log.read_text()
@@ -430,8 +427,38 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     assert end_orphans() == []
     with Store.open(store).coordinate():  # its lock is free
         pass
-    until(lambda: len(messages) > known, 40, serve_log, "message of the switch")
-    assert {one["subject"] for one in messages[known:]} == {"diffatlas: no run has finished in time"}
+
+
+def test_that_a_serving_process_was_killed_is_told_once_by_the_dead_mans_switch(
+    client: Any,
+    folder: Path,
+    url: str,
+    automations: Callable[..., list[str]],
+    messages: list[dict[str, Any]],
+) -> None:
+    """With half a minute in the place of 26 hours, after the end of a run of the schedule."""
+    soon, log = folder / "automations.yaml", folder / "killed.log"
+    soon.write_text(SHIPPED_AUTOMATIONS.read_text().replace("within: 93600", "within: 30"))
+    assert [line.split(":")[0] for line in automations(soon)] == ["unchanged", "unchanged", "changed"]
+    answer(str(folder / "quiet"), load_study("smoke", TINY).spec())
+    overrides = "".join(f"    - {override!r}\n" for override in TINY)
+    entry = f"- study: smoke\n  store: quiet\n  cron: '0 0 1 1 *'\n  name: quiet\n  overrides:\n{overrides}"
+    (folder / "quiet.yaml").write_text(entry)
+
+    def served() -> Any:
+        return next((found for found in client.read_deployments() if found.name == "quiet"), None)
+
+    def told() -> list[str]:
+        return [one["subject"] for one in messages if "no run has finished" in one["automation"]]
+
+    with process([*SERVING[:-1], "quiet.yaml"], folder, log, 5, **home_of(folder, url)) as serving:
+        run = client.create_flow_run_from_deployment(until(served, 90, log, "deployment").id)
+        assert ended(client, run, log).state_type.value == "COMPLETED"
+        serving.kill()
+        assert serving.wait() == -signal.SIGKILL
+    until(told, 120, log, "message of the switch")
+    time.sleep(5)
+    assert told() == ["diffatlas: no run has finished in time"]
 
 
 def test_the_list_is_deployed_to_a_pool_and_a_worker_runs_it(

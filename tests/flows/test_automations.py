@@ -30,6 +30,9 @@ def test_the_shipped_ones_expect_what_runs_tell() -> None:
     assert {FINISHED, FAILED, MOVED} <= expected
     switch = next(entry for entry in read_automations() if entry.trigger["posture"] == "Proactive")
     assert (switch.trigger["expect"], switch.trigger["within"]) == ([FINISHED], 26 * 3600)
+    assert (
+        switch.trigger["after"][0] == FINISHED
+    )  # else its windows follow one another, and it is told up to twice as late
 
 
 @pytest.mark.parametrize("entry", read_automations(), ids=lambda entry: str(entry.name))
