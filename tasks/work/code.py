@@ -22,6 +22,28 @@ from tasks.study import Study
 _LIBRARIES = ("torch", "numpy", "scipy")
 _PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _NAMED = 4  # differences in a message
+
+COMPUTE_NOTHING = frozenset(
+    f"{package}/{room}"
+    for package, rooms in {
+        "diffusion": ("checks",),
+        "tasks": (
+            "accessor.py",
+            "compare",
+            "explorer",
+            "figures",
+            "query",
+            "report",
+            "results",
+            "statistics",
+            "store",
+            "where",
+        ),
+    }.items()
+    for room in rooms
+)
+"""Rooms that hold, ask and draw answers: no worker imports them, so they may differ on a node."""
+
 _MISSING = "not there"
 _SHORT, _SOURCES = 10, ", "
 
@@ -61,7 +83,8 @@ class Code:
 
 
 def code_here(own: tuple[str, ...] = ()) -> Code:
-    """The code of this process's machine: our packages, the modules `own`, Python and libraries.
+    """The code of this process's machine: what computes in our packages, the modules `own`, Python
+    and libraries.
 
     Read once in a process: what it has imported does not change with the files.
     """
@@ -75,6 +98,7 @@ def _read(own: tuple[str, ...]) -> Code:
         for package in (diffusion, tasks)
         for folder in map(Path, package.__path__)
         for path in sorted(folder.rglob("*.py"))
+        if f"{package.__name__}/{path.relative_to(folder).parts[0]}" not in COMPUTE_NOTHING
     ]
     theirs = [(f"module {name}", _hash_of_module(name)) for name in own]
     # A build for a GPU is of the same version: what follows the plus is no difference of sources.

@@ -17,8 +17,9 @@ import pytest
 import diffusion
 import tasks
 from tasks.study import Study
-from tasks.work.code import Code, OtherCode, check, code_here, own_modules
+from tasks.work.code import COMPUTE_NOTHING, Code, OtherCode, check, code_here, own_modules
 from tests.tasks.tiny_store import SPEC
+from tests.test_layers import ROOT, imported, modules
 
 CODE = """
 import json, sys
@@ -52,20 +53,42 @@ def code_in(folder: Path, *own: str) -> Code:
 
 
 def test_what_is_changed_or_missing_in_a_copy_is_named_and_nothing_else(tmp_path: Path) -> None:
+    """What draws and tells may differ: a node never needs it."""
     folder = copied(tmp_path)
     changed = folder / "diffusion" / "samplers" / "ode.py"
     changed.write_text(changed.read_text() + "\n# another line\n")
-    (folder / "tasks" / "report" / "page" / "files.py").unlink()
+    (folder / "tasks" / "stages.py").unlink()
     (folder / "tasks" / "more.py").touch()
     (folder / "mine.py").write_text("first = 1")
+    for room in COMPUTE_NOTHING:
+        path = folder / room
+        for one in (path,) if path.is_file() else path.rglob("*.py"):
+            one.write_text(one.read_text() + "\n# another line\n")
+    (folder / "tasks" / "explorer" / "page" / "later.py").touch()
+    (folder / "tasks" / "figures" / "flow.py").unlink()
     other = code_in(folder, "mine")
     assert code_here().differences(other) == [
         "diffusion/samplers/ode.py is another one",
         "module mine is another one",
         "tasks/more.py is another one",
-        "tasks/report/page/files.py is not there",
+        "tasks/stages.py is not there",
     ]
     assert other.digest != code_here().digest
+
+
+def test_a_file_of_any_room_that_a_worker_needs_counts_and_none_of_the_others_is_imported_there() -> None:
+    """Imports within functions and for type checkers count, too."""
+    known = {**modules("diffusion"), **modules("tasks")}
+    needed, new = set(), {name for name in known if name.startswith(("tasks.work", "tasks.data", "diffusion."))}
+    new -= {name for name in new if name.startswith("diffusion.checks")}  # which only `diffatlas check` needs
+    while new:
+        needed |= new
+        new = {there for name in new for there in imported(known[name], known)} - needed
+    files = {str(known[name].relative_to(ROOT)) for name in needed}
+    assert files - {name for name, _ in code_here().sources} == set()
+    rooms = {f"{Path(name).parts[0]}/{Path(name).parts[1]}" for name in files}
+    assert rooms & COMPUTE_NOTHING == set()
+    assert all((ROOT / room).exists() for room in COMPUTE_NOTHING)
 
 
 OWN = """
