@@ -11,7 +11,9 @@ from flows.command_line.options import JsonOption, app, clear_errors
 
 _PLACE = "A folder, or s3://bucket/prefix"
 SourceArgument = Annotated[str, typer.Argument(help=f"{_PLACE}.", metavar="STORE")]
-TargetArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be there.", metavar="TARGET")]
+TargetArgument = Annotated[
+    str, typer.Argument(help=f"{_PLACE}; nothing, or an earlier backup of the store.", metavar="TARGET")
+]
 BackupArgument = Annotated[str, typer.Argument(help=f"{_PLACE} that `backup` has written.", metavar="BACKUP")]
 RestoredArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be there.", metavar="STORE")]
 
@@ -20,29 +22,36 @@ RestoredArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be
 def backup(store: SourceArgument, target: TargetArgument, as_json: JsonOption = False) -> None:
     """Copy a store with all its snapshots and tags, as of now, and read the copy.
 
-    A run may go on meanwhile. The copy is a store: every command takes it.
+    A run may go on meanwhile. The copy is a store: every command takes it. Of an earlier backup what it
+    lacks is copied.
     """
-    _copy(store, target, "backup", as_json)
+    _copy(store, target, "backup", as_json, onward=True)
 
 
 @app.command()
 def restore(backup: BackupArgument, store: RestoredArgument, as_json: JsonOption = False) -> None:
     """Make a store of a backup, which stays as it is."""
-    _copy(backup, store, "restored", as_json)
+    _copy(backup, store, "restored", as_json, onward=False)
 
 
-def _copy(source: str, target: str, word: str, as_json: bool) -> None:
+def _copy(source: str, target: str, word: str, as_json: bool, *, onward: bool) -> None:
     with clear_errors():
         from tasks.store.backup import copy
 
-        copied = copy(source, target)
+        copied = copy(source, target, onward=onward)
         held = copied.held
         if as_json:
-            document = {"source": source, "target": target, "files": copied.files, "bytes": copied.bytes}
+            much = {name: getattr(copied, name) for name in ("files", "bytes", "files_before", "bytes_before")}
+            document = {"source": source, "target": target, **much}
             more = {name: getattr(held, name) for name in ("snapshot", "studies", "points", "cells")}
             print(json.dumps({**document, **more}, indent=2))  # noqa: T201 - the document asked for
             return
+        before = (
+            f"; {copied.files_before} files, {copied.bytes_before / 1e6:.1f} MB, were there"
+            if copied.files_before
+            else ""
+        )
         print(  # noqa: T201
             f"{word}: {target}, snapshot {held.snapshot}: {held.studies} studies, {held.points} points, {held.cells} cells; "
-            f"{copied.files} files, {copied.bytes / 1e6:.1f} MB, each read again"
+            f"{copied.files} files, {copied.bytes / 1e6:.1f} MB copied, each read again{before}"
         )

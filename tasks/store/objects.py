@@ -22,8 +22,8 @@ _GONE = ("NoSuchKey", "404")
 class Objects(Protocol):
     """Named bytes; names are paths with slashes."""
 
-    def names(self, under: str = "") -> list[str]:
-        """The names that begin so, in order."""
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """The names that begin so, in order, and how many bytes each has."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -52,9 +52,14 @@ class _Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def names(self, under: str = "") -> list[str]:
-        found = (path.relative_to(self._folder).as_posix() for path in self._folder.rglob("*") if path.is_file())
-        return sorted(name for name in found if name.startswith(under))
+    def sizes(self, under: str = "") -> dict[str, int]:
+        found = {}
+        for path in sorted(self._folder.rglob("*")):
+            name = path.relative_to(self._folder).as_posix()
+            if name.startswith(under) and path.is_file():
+                with contextlib.suppress(FileNotFoundError):
+                    found[name] = path.stat().st_size
+        return found
 
     def read(self, name: str) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
@@ -89,13 +94,14 @@ class _Bucket:
         self._client: Any = boto3.session.Session().client("s3", endpoint_url=place.endpoint, config=config)
         self._bucket, self._prefix = place.bucket, f"{place.prefix}/"
 
-    def names(self, under: str = "") -> list[str]:
-        return sorted(self._ask(lambda: list(self._listed(under))))
+    def sizes(self, under: str = "") -> dict[str, int]:
+        return dict(sorted(self._ask(lambda: list(self._listed(under)))))
 
-    def _listed(self, under: str) -> Iterator[str]:
+    def _listed(self, under: str) -> Iterator[tuple[str, int]]:
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + under):
-            yield from (entry["Key"].removeprefix(self._prefix) for entry in page.get("Contents", ()))
+            for entry in page.get("Contents", ()):
+                yield entry["Key"].removeprefix(self._prefix), entry["Size"]
 
     def read(self, name: str) -> bytes | None:
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]

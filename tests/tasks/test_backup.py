@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,89 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="file"):
         copy(source, str(tmp_path / "file" / "below"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that lies in a folder, by name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def grow(source: str, number: int) -> Store:
+    store = Store.open(source)
+    with store.coordinate() as coordinator:
+        coordinator.commit(Rows([point(number)], weights={f"c{number}": os.urandom(50_000)}), f"number {number}", {})
+    return store
+
+
+def test_a_second_copy_copies_what_the_first_lacks_and_a_third_nothing(tmp_path: Path) -> None:
+    source, target = tmp_path / "store", tmp_path / "copy"
+    store, _ = small_store(str(source))
+    first, old = copy(str(source), str(target), onward=True), files(source)
+    assert (first.files, first.files_before) == (len(old), 0)
+    store.tag("first")
+    grow(str(source), 50)
+    new = files(source)
+    lacking = {name for name, data in new.items() if old.get(name) != data}
+    assert 0 < len(lacking) < len(new)
+    second = copy(str(source), str(target), onward=True)
+    assert (second.files, second.bytes) == (len(lacking), sum(len(new[name]) for name in lacking))
+    assert (second.files_before, second.bytes_before) == (
+        len(new) - len(lacking),
+        sum(len(data) for name, data in new.items() if name not in lacking),
+    )
+    assert second.bytes > 50_000
+    assert files(target) == new
+    assert dict(snapshots(Store.open(str(target)))) == dict(snapshots(store))
+    third = copy(str(source), str(target), onward=True)
+    assert (third.files, third.bytes, third.files_before) == (0, 0, len(new))
+    with pytest.raises(StoreUnavailable, match="something is there"):
+        copy(str(source), str(target))
+
+
+def test_a_copy_follows_a_store_that_has_let_go_of_old_snapshots_and_tags(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "store"), str(tmp_path / "copy")
+    store, _ = small_store(source)
+    store.tag("gone")
+    copy(source, target)
+    store.tag("base")
+    grow(source, 50)
+    store.untag("gone")
+    before = len(store.history())
+    store.gc(datetime.now(UTC) + timedelta(seconds=1), youngest=-timedelta(minutes=1))
+    assert len(store.history()) < before
+    copy(source, target, onward=True)
+    assert Store.open(target).history() == store.history()
+    assert files(tmp_path / "store").items() <= files(tmp_path / "copy").items()
+
+
+def test_a_store_that_went_on_by_itself_is_no_earlier_copy(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "store"), str(tmp_path / "copy")
+    small_store(source)
+    copy(source, target)
+    grow(target, 60)
+    before = files(tmp_path / "copy")
+    grow(source, 50)
+    with pytest.raises(StoreUnavailable, match=r"newest snapshot .* this one does not have, so it is no earlier copy"):
+        copy(source, target, onward=True)
+    assert files(tmp_path / "copy") == before
+
+
+def test_a_second_copy_that_fails_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    source, target = tmp_path / "store", tmp_path / "copy"
+    small_store(str(source))
+    copy(str(source), str(target))
+    old = files(source)
+    grow(str(source), 50)
+    before = files(target)
+    chunk = max((path for path in (source / "chunks").iterdir() if f"chunks/{path.name}" not in old), key=_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(StoreDamaged):
+        copy(str(source), str(target), onward=True)
+    assert files(target) == before
+    assert check(Store.open(str(target))).points == 4
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
