@@ -17,7 +17,8 @@ ours or imported already is no permission then.
 
 What was typed is found where it lies: its folder joins Python's path, behind all that is installed,
 once a name leads there and nowhere else. What travels to workers are objects, made where the
-permission is known; processes that this one starts are told of the folders (`FOLDERS`).
+permission is known; processes that this one starts are told of the folders (`FOLDERS`), and other
+machines are sent the modules themselves (`carried`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import importlib.util
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,6 +97,18 @@ def why_not_call(module: str) -> str | None:
     return f"nothing in the module {module!r} is called, {_not_allowed(module)}"
 
 
+def carried() -> list[Path]:
+    """The files and folders of the modules that somebody has allowed and nobody has installed: what
+    a machine lacks that did not start with this folder.
+    """
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+    found = []
+    for top in dict.fromkeys(module.partition(".")[0] for module in _allowed()):
+        places = [] if top in _NOT_BESIDE else _places(_spec(top))
+        found += [place for place in places if not any(place.is_relative_to(folder) for folder in installed)]
+    return found
+
+
 def loaded(module: str, attribute: str) -> Any:
     """What a module that this process has imported calls so; None if there is nothing. It imports
     nothing.
@@ -135,14 +149,17 @@ def _is_beside(top: str) -> bool:
     somebody else's.
     """
     folders = _folders.get()
-    spec = _spec(top) if folders and top not in _NOT_BESIDE else None
+    places = _places(_spec(top)) if folders and top not in _NOT_BESIDE else []
+    return bool(places) and all(place.parent in folders for place in places)
+
+
+def _places(spec: Any) -> list[Path]:
+    """The file of a module, or the folders of a package."""
     if spec is None:
-        return False
+        return []
     if spec.submodule_search_locations is not None:
-        places = [Path(place) for place in spec.submodule_search_locations]
-    else:
-        places = [Path(spec.origin)] if spec.has_location and spec.origin else []
-    return bool(places) and all(place.resolve().parent in folders for place in places)
+        return [Path(place).resolve() for place in spec.submodule_search_locations]
+    return [Path(spec.origin).resolve()] if spec.has_location and spec.origin else []
 
 
 def _reach(top: str) -> None:

@@ -9,6 +9,7 @@ agents: see `orphans`.
 """
 
 import inspect
+import json
 import logging
 import os
 import socket
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from diffusion import plugins
 from flows.services.environment import ONE_THREAD, quiet_environment, temporary_environment
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, end_orphans, run_folder
@@ -47,6 +49,9 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
     Workers compute with one thread each and have `environment` in theirs, as well as the present
     `PREFECT_API_URL`, without which each would start a Prefect server of its own: enter
     `prefect_server` first. A flow's `RayTaskRunner()` then uses this Ray.
+
+    A cluster is sent the modules that studies name and that are not installed here
+    (`diffusion.plugins.carried`).
 
     Locally the workers inherit the environment from the daemon. A runtime environment would do the
     same, but the workers that Ray starts in advance would not have it, and the first tasks would
@@ -185,11 +190,20 @@ def _distant_ray(address: str, variables: Mapping[str, str]) -> Iterator[str]:
     with token_found(target):
         check_token(target)
         try:
-            found = _connect(address=target, runtime_env={"env_vars": dict(variables)})
+            found = _connect(address=target, runtime_env={"env_vars": dict(variables), **_own_modules()})
             _check_reachable_from_workers(variables.get("PREFECT_API_URL"))
             yield found
         finally:
             _disconnect()
+
+
+def _own_modules() -> dict[str, list[str]]:
+    """What a study names that lies beside it, or where the command is called, for machines that do
+    not have it; unless a job of Ray says itself which modules it brings.
+    """
+    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
+    paths = [str(path) for path in plugins.carried()]
+    return {"py_modules": paths} if paths and "py_modules" not in given else {}
 
 
 def _available_cores() -> int:

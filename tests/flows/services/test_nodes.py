@@ -77,6 +77,58 @@ def test_the_node_with_other_sources_is_named_and_nothing_is_computed(tmp_path: 
     assert points.sizes["point"] == 0
 
 
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffusion.samplers import Sampler
+{imports}
+
+@dataclass(frozen=True)
+class {name}(Sampler):
+    order: ClassVar[int] = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        return {part} * denoiser(x, now.alpha, now.sigma)
+"""
+
+
+def test_own_modules_beside_a_study_reach_the_nodes_of_a_cluster(tmp_path: Path, server: str) -> None:
+    """A file, and a package of two; the nodes have neither, nor the folder, and the command is called
+    elsewhere.
+    """
+    beside, elsewhere = tmp_path / "beside", tmp_path / "elsewhere"
+    (beside / "kit_of_mine").mkdir(parents=True)
+    elsewhere.mkdir()
+    (beside / "file_of_mine.py").write_text(OWN.format(imports="", name="Half", part="0.5"))
+    (beside / "kit_of_mine" / "__init__.py").touch()
+    (beside / "kit_of_mine" / "parts.py").write_text("PART = 0.25")
+    imports = "from kit_of_mine.parts import PART"
+    (beside / "kit_of_mine" / "steps.py").write_text(OWN.format(imports=imports, name="Quarter", part="PART"))
+    text = STUDY.replace("[euler]", '["file_of_mine:Half", "kit_of_mine.steps:Quarter"]')
+    (beside / "small.yaml").write_text(text)
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, "0", ROOT], cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as cluster:
+        assert cluster.stdin is not None
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        ended = subprocess.run(
+            [sys.executable, "-m", "flows", "run", str(beside / "small.yaml"), "--ray", address],
+            cwd=elsewhere,
+            env=os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        cluster.stdin.close()
+    assert ended.returncode == 0, ended.stderr
+    points = open_results(str(elsewhere / "results"), "small")
+    assert points.sizes["point"] == 4
+    assert set(points["status"].values) == {"ok"}
+
+
 LONGER = """
 name: longer
 datasets: [uniform]
