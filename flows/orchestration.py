@@ -44,6 +44,7 @@ from flows.nodes import check_nodes
 from flows.progress import Display
 from flows.request import Outcome, RunRequest, default_page
 from flows.resources import claims
+from flows.scale import WAITING_FOR_EACH
 from flows.services import ray_cluster, ray_is_ours
 from flows.telling import MovesTold
 from flows.workers import Workers
@@ -66,12 +67,6 @@ if TYPE_CHECKING:
     from flows.pages import Pages
     from tasks.plan import Plan, Shard
     from tasks.work.code import Code
-
-
-WAITING_FOR_EACH = 3
-"""Task runs handed over for each that can run at once: one runs, and the next are there when it
-ends, also while a commit goes on.
-"""
 
 
 def run(request: RunRequest, pages: Pages) -> Outcome:

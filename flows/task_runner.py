@@ -6,12 +6,8 @@ from typing import Any
 
 from prefect_ray import RayTaskRunner
 
+from flows.scale import TOLD_SECONDS
 from flows.services.queues import deliver
-
-TOLD_SECONDS = 5.0
-"""How long a worker tries to tell Prefect what became of a task run, before it gives its answer all
-the same.
-"""
 
 TOLD_AGAIN_SECONDS = 0.5
 """The same for a worker whose last attempt was in vain: work does not wait for a server that is

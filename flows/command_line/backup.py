@@ -22,8 +22,8 @@ RestoredArgument = Annotated[str, typer.Argument(help=f"{_PLACE}; nothing may be
 def backup(store: SourceArgument, target: TargetArgument, as_json: JsonOption = False) -> None:
     """Copy a store with all its snapshots and tags, as of now, and read the copy.
 
-    A run may go on meanwhile. The copy is a store: every command takes it. Of an earlier backup what it
-    lacks is copied.
+    A run may go on meanwhile. The copy is a store: every command takes it. To an earlier backup
+    what it lacks is copied.
     """
     _copy(store, target, "backup", as_json, onward=True)
 

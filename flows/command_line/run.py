@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line.batch import page_of_finished, run_each, sums
+from flows.command_line.foretold import MOST_WORKERS, foretold, told
 from flows.command_line.options import (
     AllowPluginsOption,
     DeviceOption,
@@ -200,6 +201,12 @@ def plan(
     retry_failed: RetryOption = False,
     force: ForceOption = None,
     explained: Annotated[bool, typer.Option("--explain", help="Why each point is to be computed.")] = False,
+    on: Annotated[
+        int | None,
+        typer.Option(
+            "--on", min=1, max=MOST_WORKERS, help="How long it takes on N workers, and what limits it.", metavar="N"
+        ),
+    ] = None,
     as_json: JsonOption = False,
     allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - as above
 ) -> None:
@@ -208,6 +215,8 @@ def plan(
         collection, _ = _collection(study, overrides)
         plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
         each = [_plan_as_values(made) | ({"reasons": _reasons(made, store)} if explained else {}) for made in plans]
+        if on is not None:
+            each = [values | {"on": foretold(made, on)} for values, made in zip(each, plans, strict=True)]
         if as_json:
             print(json.dumps(each[0] if collection.name is None else sums(collection, each), indent=2))  # noqa: T201 - the document asked for
             return
@@ -248,6 +257,8 @@ def _print_plan(summary: dict[str, Any]) -> None:
             f"{example['steps']}, seed {example['seed']})",
             markup=False,
         )
+    for line in told(summary["on"]) if summary.get("on") else ():
+        console.print(line, markup=False)
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", markup=False)
     for entry in summary["impossible"]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from tasks.plan.cell import Cell
 from tasks.plan.expansion import keeps_trajectory, points_of
 from tasks.plan.point import Point
-from tasks.plan.shards import LEAST_SECONDS, SHARD_SECONDS, Job, Shard, packed, stack_key
+from tasks.plan.shards import Job, Shard, aimed_at, packed, stack_key
 from tasks.study import Study
 
 
@@ -62,7 +62,7 @@ class Plan:
         for job in self.jobs:
             groups.setdefault(stack_key(job.cell), []).append(job)
         total = sum(job.work() for job in self.jobs)
-        target = max(min(SHARD_SECONDS, total / max(workers, 1)), LEAST_SECONDS)
+        target = aimed_at(total, workers)
         shards = [shard for group in groups.values() for shard in packed(group, target)]
         shards.sort(key=lambda shard: -shard.work())
         return shards[-1:] + shards[:-1]

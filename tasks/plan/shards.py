@@ -20,6 +20,7 @@ from tasks.plan.point import Point
 MOST_CELLS = 256  # a shard's answers are committed at once, and lost at once if its worker dies
 LEAST_SECONDS = 2.0  # worth a task run of its own
 SHARD_SECONDS = 30.0  # aimed at, per worker; longer shards lose more in a crash, shorter ones cost overhead
+COORDINATOR_SECONDS = 0.35  # in which one process hands over and commits a shard, with some to spare
 
 
 def stack_key(cell: Cell) -> str:
@@ -132,6 +133,18 @@ class Shard:
         points = self.questions
         middle = len(points) // 2
         return (self.asking(points[:middle]), self.asking(points[middle:])) if middle else ()
+
+
+def aimed_at(total: float, workers: int) -> float:
+    """Seconds of a shard: what `workers` share evenly, as far as one coordinator can serve so many
+    shards.
+
+    It needs ``c`` = `COORDINATOR_SECONDS` for each, so it can serve all workers if a shard takes
+    ``c * workers``. A run of ``total`` seconds of work has ``total / s`` shards of ``s`` seconds: to
+    serve them all takes as long as one of them if ``s = sqrt(c * total)``.
+    """
+    served = min(COORDINATOR_SECONDS * workers, math.sqrt(COORDINATOR_SECONDS * total))
+    return max(min(max(SHARD_SECONDS, COORDINATOR_SECONDS * workers), total / max(workers, 1)), served, LEAST_SECONDS)
 
 
 def packed(jobs: list[Job], target: float) -> Iterator[Shard]:

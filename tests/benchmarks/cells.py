@@ -23,7 +23,7 @@ from tasks.work import Requests, data_key, sweep_shard, train_shard, training_se
 from tests.benchmarks.pairs import Ratio, paired
 
 
-def _trivial(cells: int, **changes: Any) -> Study:
+def trivial(cells: int, **changes: Any) -> Study:
     return Study.from_spec(
         {
             "name": "trivial",
@@ -48,15 +48,15 @@ def _of_one(ratio: Ratio, times: int) -> Ratio:
 
 def planning() -> Ratio:
     """A plan of 10,000 cells with ten questions each over the hashes of its specs alone."""
-    study = _trivial(10_000, steps=list(range(1, 11)))
-    specs = [point.spec for point in make_plan(_trivial(100, steps=list(range(1, 11))), {}, ()).points]
+    study = trivial(10_000, steps=list(range(1, 11)))
+    specs = [point.spec for point in make_plan(trivial(100, steps=list(range(1, 11))), {}, ()).points]
     hashed = paired(lambda: make_plan(study, {}, ()), lambda: [digest(spec) for spec in specs], 3, time.process_time)
     return _of_one(hashed, 100)
 
 
 def planning_grows() -> Ratio:
     """A cell of a plan of 10,000 over one of a plan of 1,000."""
-    large, small = _trivial(10_000), _trivial(1_000)
+    large, small = trivial(10_000), trivial(1_000)
     return _of_one(paired(lambda: make_plan(large, {}, ()), lambda: make_plan(small, {}, ()), 3, time.process_time), 10)
 
 
@@ -75,7 +75,7 @@ def _carried_through(study: Study) -> None:
 
 def cells_grow() -> Ratio:
     """A trivial cell among 2,000 over one among 200, from its data to the store."""
-    large, small = _trivial(2_000), _trivial(200)
+    large, small = trivial(2_000), trivial(200)
     return _of_one(paired(lambda: _carried_through(large), lambda: _carried_through(small), 3, time.process_time), 10)
 
 

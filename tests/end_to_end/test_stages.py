@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from flows.scale import predict
+from tasks.plan import make_plan
 from tasks.results import Answers, open_results
 from tasks.store import Store
+from tasks.study import load_study
 from tests.end_to_end.conftest import SMALL, Command, Once, wait_for
 from tests.end_to_end.test_command_line import same, until_workers_run
 
@@ -97,6 +100,20 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
     assert messages.index("study once: trained uniform: edm x2, ddpm x2") > messages.index(
         "study once: swept uniform: edm x2, ddpm x2"
     )
+
+
+def test_it_foretells_the_commits_of_a_real_run(once: Once) -> None:
+    plan = make_plan(load_study(once.diffatlas.folder / "once.yaml"), {}, ())
+    found = predict(plan, 2)
+    assert found is not None
+    names = [shard.name for shard in plan.shards(2)]
+    foretold = [
+        f"study once: {'trained' if one.stage == 'train' else 'swept'} {names[one.shard]}" for one in found.line.commits
+    ]
+    history = [str(entry["message"]) for entry in reversed(list(Store.open(str(once.store)).history()))]
+    committed = [message for message in history if ": trained" in message or ": swept" in message]
+    assert sorted(foretold) == sorted(committed)
+    assert found.task_runs == len(committed)  # each task run of a shard has a commit
 
 
 def test_a_sampler_that_is_added_is_swept_and_nothing_is_trained(diffatlas: Command, client: Any) -> None:

@@ -1,0 +1,72 @@
+"""`plan --on`: how long a plan takes on so many workers, as values and in two sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flows.clock import clock
+from flows.scale import predict
+
+if TYPE_CHECKING:
+    from tasks.plan import Plan
+
+MOST_WORKERS = 100_000
+
+_LIMITS = {
+    "workers": "the workers: {more} workers need {after}",
+    "coordinator": "the one process that hands over and commits shards: if it needed half as long, the run would take "
+    "{after}. More workers do not help; several studies with a store each do",
+    "server": "Prefect's server, which is told of each task run: twice as fast, the run would take {after}. Give it "
+    "PostgreSQL and a machine of its own",
+    "start": "the start of Prefect's server and of Ray: in half the time, the run would take {after}. Keep both running "
+    "(PREFECT_API_URL, --ray)",
+    "longest shard": "its longest shards, such as {longest} of {seconds}: were they half as long, the run would take "
+    "{after}. More workers do not help; fewer training steps or samples in a cell do",
+}
+
+
+def foretold(plan: Plan, workers: int) -> dict[str, Any] | None:
+    """What is foretold, for JSON; None if nothing is to be done."""
+    found = predict(plan, workers)
+    if found is None:
+        return None
+    line = found.line
+    return {
+        "workers": workers,
+        "seconds": round(found.seconds, 1),
+        "before_the_first_shard": round(found.before, 1),
+        "shards": found.shards,
+        "task_runs": found.task_runs,
+        "core_seconds": {
+            "workers": round(line.work, 1),
+            "coordinator": round(line.coordinator, 1),
+            "server": round(line.server, 1),
+        },
+        "busy": {
+            "workers": round(line.busy, 3),
+            "coordinator": round(line.coordinator / line.seconds, 3),
+            "server": round(line.server / line.seconds, 3),
+        },
+        "coordinator_bytes": round(found.bytes),
+        "limit": found.limit,
+        "seconds_if_half": {name: round(seconds, 1) for name, seconds in found.changed.items()},
+        "longest_shard": {"name": found.longest.name, "seconds": round(found.longest.train + found.longest.sweep, 1)},
+    }
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """The same for eyes."""
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in found["busy"].items())
+    longest = found["longest_shard"]
+    reason = _LIMITS[found["limit"]].format(
+        more=2 * found["workers"],
+        after=clock(found["seconds_if_half"][found["limit"]]),
+        longest=longest["name"],
+        seconds=clock(longest["seconds"]),
+    )
+    first = (
+        f"on {found['workers']} workers: about {clock(found['seconds'])}, of which {clock(found['before_the_first_shard'])} "
+        f"before the first shard; {found['shards']} shards in {found['task_runs']} task runs; busy: {busy}; memory of "
+        f"the coordinator {found['coordinator_bytes'] / 1e9:.1f} GB"
+    )
+    return [first, f"limited by {reason}"]
