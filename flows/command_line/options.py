@@ -47,7 +47,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 StudyArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped study.", metavar="STUDY")]
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="DIFFATLAS_STORE", help="A folder, or s3://bucket/prefix.", metavar="URI")
+    str,
+    typer.Option(
+        "--store", envvar="DIFFATLAS_STORE", help="A folder, s3://bucket/prefix, or atlas: to read.", metavar="URI"
+    ),
 ]
 StudyOption = Annotated[str | None, typer.Option("--study", help="Only this study's points.", metavar="NAME")]
 SetOption = Annotated[

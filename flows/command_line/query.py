@@ -71,7 +71,7 @@ def query_command(
     (--pareto).
     """
     with clear_errors():
-        from tasks.query import DEFAULT_STATISTICS, pooled, rank
+        from tasks.query import DEFAULT_STATISTICS, pooled, pooled_schedules, rank
         from tasks.query import pareto as front
         from tasks.query import query as ask
         from tasks.results.read import open_columns
@@ -102,6 +102,8 @@ def query_command(
             frame = ask(points, where, split(by), metrics, split(stat) or DEFAULT_STATISTICS)
             if by and "cell_id" not in split(by) and (mixed := pooled(points, where)):
                 err.print(f"warning: {mixed}", markup=False)
+            if mixed := pooled_schedules(points, split(by), where):
+                err.print(f"note: {mixed}", markup=False)
         _remark(frame)
         _write(frame, form, out, plain=not (by or best or pareto))
 

@@ -6,7 +6,7 @@ never executed.
 """
 
 from tasks.query.ranking import pareto, rank
-from tasks.query.records import pooled, query, where
+from tasks.query.records import pooled, pooled_schedules, query, where
 from tasks.query.reductions import DEFAULT_STATISTICS, STATISTICS
 from tasks.where.language import QueryError, UnknownColumn
 
@@ -17,6 +17,7 @@ __all__ = [
     "UnknownColumn",
     "pareto",
     "pooled",
+    "pooled_schedules",
     "query",
     "rank",
     "where",

@@ -58,6 +58,21 @@ def pooled(points: Points, expression: str | None = None) -> str | None:
     )
 
 
+def pooled_schedules(points: Points, by: Sequence[str], expression: str | None = None) -> str | None:
+    """That groups by formulation mix the rows `exact` of several schedules, where those of a network
+    are of one each; None if they do not.
+    """
+    if "formulation" not in by or {"schedule", "cell_id", "point_id"} & set(by):
+        return None
+    columns = chosen(points, expression)
+    columns = columns.rows((columns["status"] == "ok") & (columns["formulation"] == "exact"))
+    groups, schedules = Groups(columns, list(by), columns.size).codes, columns.factorized("schedule")[0]
+    most = max(np.bincount(np.unique(np.stack([groups, schedules]), axis=1)[0]), default=0)
+    if most < 2:
+        return None
+    return f"a group of rows exact mixes those of up to {most} schedules: add schedule to --by, or choose one schedule with --where"
+
+
 def query(
     points: Points,
     expression: str | None = None,

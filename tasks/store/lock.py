@@ -68,15 +68,25 @@ class Held:
             )
 
 
+def refuse_read_only(place: Place) -> None:
+    """Raises `StoreUnavailable` if nobody may write to the place."""
+    if place.read_only:
+        raise StoreUnavailable(
+            f"store {place.uri}: these answers came with diffatlas and are only read; copy them to a folder of your own "
+            f"(diffatlas backup {place.uri} FOLDER), or choose another store"
+        )
+
+
 @contextlib.contextmanager
 def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
     """The lock of a store, as long as the context lasts.
 
     Raises:
         StoreLocked: another coordinator has the lock.
-        StoreUnavailable: the place cannot be locked, or its server does not keep what a store rests
-            on.
+        StoreUnavailable: the place cannot be locked or is only read, or its server does not keep
+            what a store rests on.
     """
+    refuse_read_only(place)
     with (_hold_folder if place.folder is not None else _hold_lease)(place, Holder.me(), force=force) as held:
         failpoint("lock.taken")
         yield held

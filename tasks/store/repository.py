@@ -13,7 +13,7 @@ from tasks.store import history
 from tasks.store.errors import StoreMissing, StoreMoved, StoreUnavailable, reading_stored, speaking
 from tasks.store.history import YOUNGEST, Removed
 from tasks.store.holder import Holder
-from tasks.store.lock import hold, holder_of
+from tasks.store.lock import hold, holder_of, refuse_read_only
 from tasks.store.migration import Derive, migrate
 from tasks.store.schema import SCHEMA, schema_of
 from tasks.store.storage import Conflict, Place, Repository, Snapshot
@@ -87,6 +87,7 @@ class Store:
             StoreUnavailable: none can be made there.
         """
         place = Place(uri)
+        refuse_read_only(place)
         with speaking(uri, "create it"):
             _make_room(place)
         with hold(place), speaking(uri, "create it"):
@@ -144,6 +145,7 @@ class Store:
         Raises:
             WrongReference: the name is no name for a tag or is taken, or there is no such snapshot.
         """
+        refuse_read_only(Place(self.uri))
         with speaking(self.uri, f"tag {name}"):
             return history.add_tag(self.uri, self._repository, name, snapshot)
 
@@ -153,6 +155,7 @@ class Store:
         Raises:
             WrongReference: there is no such tag.
         """
+        refuse_read_only(Place(self.uri))
         with speaking(self.uri, f"delete tag {name}"):
             history.remove_tag(self.uri, self._repository, name)
 

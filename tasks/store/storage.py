@@ -1,4 +1,5 @@
-"""From an address to an Icechunk repository: a folder or ``s3://bucket/prefix``.
+"""From an address to an Icechunk repository: a folder, ``s3://bucket/prefix``, or ``atlas:``, the
+answers that came with the package.
 
 Everything that differs between versions of Icechunk is in this file; the rest of the package knows
 `Repository` only.
@@ -20,6 +21,10 @@ import zarr
 from tasks.store.errors import Damaged, StoreDamaged, StoreUnavailable, WrongReference
 
 MAIN = "main"
+ATLAS = "atlas:"
+"""Where the answers are that ship: a store to be read, never to be written."""
+
+_SHIPPED = Path(__file__).resolve().parents[2] / "deployments" / "atlas"
 _CHUNKS_PER_MANIFEST = 1024  # a commit rewrites the last manifest of an array: bounded, however long the array
 
 
@@ -53,7 +58,14 @@ class Place:
     @cached_property
     def folder(self) -> Path | None:
         """The folder, or None on object storage."""
+        if self.read_only:
+            return _SHIPPED
         return None if "://" in self.uri else Path(self.uri).resolve()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nobody may write there."""
+        return self.uri == ATLAS
 
     @property
     def bucket(self) -> str:

@@ -1,77 +1,116 @@
-"""``points.atlas``: cubes say what the points say, and the other views are the functions they are
-named after.
+"""The answers that ship: they are those of the studies as they are now, they are small, they are read
+and never written, and computing some again gives the same.
 """
 
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
 
-from tasks.accessor import MOST_PLACES
-from tasks.compare import compare
-from tasks.query import pareto, rank
-from tests.tasks.chosen import answers_to
-from tests.tasks.test_query import points_of, random_points
+from deployments.atlas import STUDIES, TARGET
+from tasks.plan import Shard, make_plan
+from tasks.results import Answers, open_results
+from tasks.results.shipping import ship
+from tasks.results.stored import plan_against
+from tasks.store import Store, StoreUnavailable
+from tasks.study import load_study
+from tasks.work import Requests, sweep_shard
+from tests.tasks.store_kit import ROOT
+from tests.tasks.tiny_store import SPEC, answer
 
-
-def sweep(shift: float = 0.0) -> xr.Dataset:
-    return answers_to(
-        {"sampler": s, "steps": n, "seed": seed, "w1": k + 1 / n + seed / 100 + shift}
-        for k, s in enumerate(["heun", "euler"])
-        for n in (1, 10, 2)
-        for seed in range(3)
-        if (s, n) != ("euler", 10)
-    ).points
+ATLAS = "atlas:"
+MOST_BYTES = 3_000_000
 
 
-def test_a_cube_has_each_value_at_its_labels_and_nan_where_nothing_was_asked_or_the_point_failed() -> None:
-    points = random_points()
-    axes = ("formulation", "sampler", "steps", "seed")
-    cube = points.atlas.cube("ks", axes)
-    frame = points.to_dataframe()
-    assert cube.dims == axes
-    filled = 0
-    for _, row in frame[frame["status"] == "ok"].iterrows():
-        assert float(cube.sel({axis: row[axis] for axis in axes})) == row["ks"]
-        filled += 1
-    assert int(np.isfinite(cube).sum()) == filled
-    assert all((np.sort(cube[axis].values) == cube[axis].values).all() for axis in axes)
+def test_they_are_the_studies_that_are_said_to_ship_and_small() -> None:
+    assert sorted(Answers(Store.open(ATLAS)).studies) == sorted(STUDIES)
+    assert sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file()) <= MOST_BYTES
 
 
-def test_a_cube_of_a_sweep_has_the_six_axes_and_keeps_where_the_numbers_come_from() -> None:
-    points = sweep()
-    cube = points.atlas.cube("w1")
-    assert cube.dims == ("dataset", "formulation", "schedule", "sampler", "steps", "seed")
-    assert cube.shape == (1, 1, 1, 2, 3, 3)
-    assert cube.attrs["snapshot"] == points.attrs["snapshot"]
-    assert cube.sel(sampler="heun", steps=10).mean().item() == pytest.approx(0.11)
-    assert np.isnan(cube.sel(sampler="euler", steps=10)).all()
-    assert points.isel(point=slice(0)).atlas.cube("w1").size == 0
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_point_of_a_study_as_it_is_now_has_its_answer(name: str) -> None:
+    """Whoever raises a version makes them again: python deployments/atlas.py."""
+    plan = plan_against(Store.open(ATLAS), load_study(name))
+    assert (plan.missing, plan.failed, plan.unrecorded) == (0, frozenset(), frozenset())
+    found = open_results(ATLAS, name)
+    assert found.sizes["point"] == len(plan.points)
+    assert {"torch", "python", "host", "device"} <= found.attrs.keys()
+    assert not {"user", "flow_run"} & found.attrs.keys()
+    answers = Answers(Store.open(ATLAS), name)
+    assert answers.trained() == set()
+    assert answers.samples(str(found["point_id"].values[0])) is None
 
 
-def test_a_cube_in_which_points_would_share_a_place_or_that_would_not_fit_is_refused() -> None:
-    points = points_of([{"grid": "edm", "w1": 1.0}, {"grid": "uniform-t", "w1": 2.0}], "w1")
-    with pytest.raises(ValueError, match="add an axis, such as grid"):
-        points.atlas.cube("w1")
-    assert points.atlas.cube("w1", ("grid", "seed")).shape == (2, 1)
-    sparse = points_of([{"steps": i, "seed": i, "nfe": i, "w1": 1.0} for i in range(600)], "w1")
-    assert MOST_PLACES < 600**3
-    with pytest.raises(ValueError, match="600 x 600 x 600 places are too many"):
-        sparse.atlas.cube("w1", ("steps", "seed", "nfe"))
+@pytest.mark.parametrize("name", ["smoke", "reference"])
+def test_exact_rows_computed_again_are_the_same_but_for_rounding(name: str) -> None:
+    study = load_study(name)
+    job = min((job for job in make_plan(study, {}, ()).jobs if job.cell.exact), key=lambda job: job.work())
+    some = sorted(job.points, key=lambda point: point.work())[:4]
+    answers = sweep_shard(Shard((job,)).asking(some), {}, Requests(study.metrics, False, frozenset())).points
+    shipped = open_results(ATLAS, name).set_xindex("point_id")
+    for one in answers:
+        assert one.error is None
+        row = shipped.sel(point_id=one.point.id)
+        for metric in study.metrics:
+            if metric.column in one.metrics:
+                assert one.metrics[metric.column] == pytest.approx(float(row[metric.column]), rel=1e-6, abs=1e-9)
+        assert one.nfe == int(row["nfe"])
 
 
-def test_an_unknown_metric_or_axis_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(KeyError, match=r"no metric 'w2'; there are w1"):
-        sweep().atlas.cube("w2")
-    with pytest.raises(KeyError, match=r"no axis 'smapler'; there are .*sampler"):
-        sweep().atlas.cube("w1", ("smapler",))
+def test_whoever_would_write_is_told_how_to_have_a_store_of_their_own(tmp_path: Path) -> None:
+    store = Store.open(ATLAS)
+    before = store.snapshot()
+    for write in (lambda: store.tag("mine"), lambda: store.untag("mine"), store.coordinate().__enter__):
+        with pytest.raises(StoreUnavailable, match=r"only read; copy them .*diffatlas backup atlas: FOLDER"):
+            write()
+    with pytest.raises(StoreUnavailable, match="only read"):
+        Store.create(ATLAS)
+    command = [sys.executable, "-m", "flows", "backup", ATLAS, str(tmp_path / "own"), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["snapshot"] == before
+    with Store.open(str(tmp_path / "own")).coordinate() as coordinator:
+        assert coordinator.before is None
+    assert sorted(path.name for path in TARGET.parent.glob(f"{TARGET.name}*")) == ["atlas", "atlas.py"]
 
 
-def test_the_other_views_are_the_functions_they_are_named_after() -> None:
-    before, after = sweep(), sweep(0.5)
-    pd.testing.assert_frame_equal(before.atlas.best("sampler", at="nfe <= 2"), rank(before, "sampler", at="nfe <= 2"))
-    assert before.atlas.best(by=())["sampler"].tolist() == ["heun", "euler"]
-    pd.testing.assert_frame_equal(before.atlas.pareto(("w1",), by=["sampler"]), pareto(before, ("w1",), by=["sampler"]))
-    pd.testing.assert_frame_equal(before.atlas.compare(after).groups, compare(before, after).groups)
-    frame = before.atlas.to_dataframe()
-    pd.testing.assert_frame_equal(frame[sorted(frame)], before.to_dataframe()[sorted(frame)].reset_index(drop=True))
+def test_the_command_answers_without_a_store_of_ones_own(tmp_path: Path) -> None:
+    asked = ["query", "--store", ATLAS, "--study", "smoke", "--by", "formulation", "--metric", "w1", "--format", "csv"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *asked],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("formulation,")
+    assert len(done.stdout.splitlines()) > 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_is_shipped_are_the_rows_and_nothing_that_is_large(tmp_path: Path) -> None:
+    uri, target = str(tmp_path / "all"), str(tmp_path / "rows")
+    answer(uri)
+    ship(Store.open(uri), Store.create(target), ["tiny"])
+    given, taken = (open_results(one, "tiny") for one in (uri, target))
+    assert given.drop_attrs().identical(taken.drop_attrs())
+    here, there = (Answers(Store.open(one), "tiny") for one in (uri, target))
+    assert here.losses().identical(there.losses())
+    assert here.study == there.study
+    point = str(given["point_id"].values[0])
+    assert here.samples(point) is not None
+    assert there.samples(point) is None
+    assert there.trained() == set()
+    assert np.isfinite(taken["w1"]).all()
+
+
+def test_a_study_that_lacks_answers_is_not_shipped(tmp_path: Path) -> None:
+    uri = str(tmp_path / "all")
+    answer(uri, {**SPEC, "training": {**SPEC["training"], "learning_rate": 1e12}})
+    with pytest.raises(ValueError, match="have no answer in"):
+        ship(Store.open(uri), Store.create(str(tmp_path / "rows")), ["tiny"])

@@ -13,7 +13,7 @@ import xarray as xr
 from diffusion.metrics import ModeCoverage
 from tasks.columns import FACTS
 from tasks.plain import Spec
-from tasks.query import STATISTICS, QueryError, query
+from tasks.query import STATISTICS, QueryError, pooled_schedules, query
 from tasks.where.columns import Columns, Groups
 from tests.tasks.metric_kit import saying
 
@@ -250,3 +250,16 @@ def test_groups_of_more_places_than_an_integer_counts_are_told_apart() -> None:
         pd.DataFrame(groups.labels)[list(columns)],
         frame.drop_duplicates().sort_values(list(columns), ignore_index=True),
     )
+
+
+def test_that_exact_rows_of_several_schedules_are_mixed_is_said() -> None:
+    exact = [{"formulation": "exact", "schedule": name, "w1": 0.1} for name in ("edm", "vp-linear", "ve-linear")]
+    points = points_of([*exact, {"w1": 0.2}], "w1")
+    said = pooled_schedules(points, ["formulation"])
+    assert said is not None
+    assert "up to 3 schedules: add schedule to --by" in said
+    assert pooled_schedules(points, ["formulation", "schedule"]) is None
+    assert pooled_schedules(points, ["sampler"]) is None  # who leaves the formulation out mixes by intent
+    assert pooled_schedules(points, ["formulation"], 'schedule!="vp-linear"') is not None
+    assert pooled_schedules(points, ["formulation"], 'schedule=="edm"') is None
+    assert pooled_schedules(points, ["formulation"], 'formulation!="exact"') is None
