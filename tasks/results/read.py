@@ -291,16 +291,11 @@ class Answers:
         return {str(one): json.loads(text or "{}") for one, text in found}
 
     @cached_property
-    def cell_texts(self) -> dict[str, str]:
-        """The canonical spec of every cell, as JSON text by id."""
-        with self._store.reading("its cells"):
-            cells = read_cells(self._root, ["cell_id", "spec"])
-        return {str(i): str(s) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)}
-
-    @cached_property
     def cell_specs(self) -> Mapping[str, Spec]:
         """The canonical spec of every cell, by id."""
-        return _Parsed(self.cell_texts)
+        with self._store.reading("its cells"):
+            cells = read_cells(self._root, ["cell_id", "spec"])
+        return _Parsed({str(i): str(s) for i, s in zip(cells["cell_id"], cells["spec"], strict=True)})
 
     def losses(self) -> xr.DataArray:
         """Mean training loss ``[cell, progress]`` of these points' trained cells, with coordinate

@@ -42,7 +42,8 @@ def _rows(source: Store, answers: Answers) -> Rows:
     root = source.group(answers.snapshot.id)
     with source.reading("its cells"):
         cells, curves = read_cells(root), read_curves(root)
-    wanted, spec_of = set(table["cell_id"].tolist()), answers.cell_texts
+        texts = read_cells(root, ["spec"])["spec"].tolist()
+    wanted = set(table["cell_id"].tolist())
     kept = []
     for place, row in enumerate(_entries(cells)):
         if row["cell_id"] in wanted:
@@ -51,7 +52,7 @@ def _rows(source: Store, answers: Answers) -> Rows:
                 {
                     **{name: value for name, value in row.items() if not name.startswith("weights_")},
                     **{name: values for name, values in known.items() if len(values)},
-                    "spec": spec_of[str(row["cell_id"])],
+                    "spec": texts[place],
                 }
             )
     metrics = {name: facts for name, facts in answers.metrics.items() if name in table}
