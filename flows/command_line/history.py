@@ -75,13 +75,15 @@ def diff(
 ) -> None:
     """Which numbers moved between two snapshots beyond the noise of their seeds, and what came,
     went or failed since.
+
+    Groups are configurations; --by "" makes one of all points.
     """
     with clear_errors():
         from tasks.compare import LABELS, compare, document, table
         from tasks.results import open_results
 
         sides = open_results(store, study, before), open_results(store, study, after)
-        found = compare(*sides, split(metric) or None, split(by) or LABELS, level, correction)
+        found = compare(*sides, split(metric) or None, LABELS if by is None else split(by), level, correction)
         if as_json:
             print(json.dumps(document(found), indent=2))  # noqa: T201
         else:

@@ -247,10 +247,9 @@ def _diff(store: OpenedStore, look: Look, ids: Sequence[str], metric: str, by: S
     uri = address_of(store.uri)
     study = ["--study", look.study] if look.study else []
     words = ["diffatlas", "diff", *ids, "--store", uri, *study, "--metric", metric]
-    words += ["--by", ",".join(by)] if by else []
+    words += ["--by", ",".join(by)]
     sides = ", ".join(f"da.open_results({uri!r}, study={look.study!r}, as_of={one!r})" for one in ids)
     python = (
         f"import diffatlas as da\n\nfound = da.compare({sides}, [{metric!r}], {list(by)!r})\nprint(da.summary(found))\n"
     )
-    what = "this comparison" if by else "this comparison in Python; the command groups by configuration instead"
-    return {"what": what, "command": shlex.join(words), "python": python}
+    return {"what": "this comparison", "command": shlex.join(words), "python": python}

@@ -358,9 +358,13 @@ def test_what_moved_of_all_points_is_one_row_whose_command_can_be_run(
     assert (shown["groups"]["label"], shown["groups"]["conditions"]) == (["all points"], [""])
     assert (len(shown["table"]["rows"]), shown["table"]["conditions"]) == (1, [""])
     (asked,) = shown["asked"]
-    assert "--by" not in asked["command"]
-    assert "the command groups by configuration" in asked["what"]
     capsys.readouterr()
+    assert not app([*shlex.split(asked["command"])[1:], "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert [group["after"] for group in told["groups"]] == shown["groups"]["after"]
+    assert told["summary"] == shown["summary"]
+    assert not app(shlex.split(asked["command"])[1:], standalone_mode=False)  # the table, which names no group
+    assert shown["metric"] in capsys.readouterr().out
     exec(asked["python"], {})  # noqa: S102 - what a reader would run
     assert capsys.readouterr().out.strip() == shown["summary"]
 
