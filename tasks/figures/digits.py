@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffusion.guidance.coordinates import KnownCoordinates
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import bare, tight
+from tasks.figures.panels import apart, bare, tight
 from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source
 from tasks.figures.style import FigureStyle
@@ -77,6 +78,7 @@ def autoencoder_and_diffusion(found: TwoModels, style: FigureStyle) -> Figure:
     """Three sheets, the first images of each as they come."""
     shown = found.shown()
     figure = style.sheet(height=1.1 / len(shown))
+    apart(figure)
     for ax, (name, values) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _sheet(ax, found.sheets.first(values), style)
         ax.set_title(name)
@@ -86,6 +88,10 @@ def autoencoder_and_diffusion(found: TwoModels, style: FigureStyle) -> Figure:
 def _sheet(ax: Axes, sheet: Array, style: FigureStyle) -> None:
     ax.imshow(np.ma.masked_invalid(sheet), cmap=style.grey, vmin=0, vmax=1, interpolation="nearest")
     bare(ax)
+    between = style.grey(0.25)  # a white image ends where its frame is
+    ax.set_facecolor(between)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=between, linewidth=0.6)
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ def inpainting(found: Completions, style: FigureStyle) -> Figure:
     for ax, name, images in zip(panels, names, columns, strict=True):
         _sheet(ax, found.sheets.tiled(images, 1), style)
         ax.set_title(name)
-    panels[0].set_facecolor(style.muted)  # of what is not known
+    hidden = np.broadcast_to(np.where(found.known, np.nan, found.sheets.low), found.states[0].shape)
+    unknown = np.ma.masked_invalid(found.sheets.tiled(hidden, 1))
+    panels[0].imshow(unknown, cmap=ListedColormap([style.muted]), interpolation="nearest")
     figure.suptitle(f"{found.kept.title}; σ above each column")
     return figure
