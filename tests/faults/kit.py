@@ -72,7 +72,7 @@ class Run:
     def said(self) -> str:
         return "".join(self.lines)
 
-    def until(self, found: Callable[[], Any], what: str, seconds: float = 240) -> Any:
+    def until(self, found: Callable[[], Any], what: str, seconds: float = 600) -> Any:
         """The first true value of `found`, while the run goes on."""
         deadline = time.monotonic() + seconds
         while not (value := found()):
@@ -227,7 +227,7 @@ class PrefectServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self._answers():
             if time.monotonic() > deadline:
                 raise RoundFailed("no Prefect server")
