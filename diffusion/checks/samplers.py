@@ -36,7 +36,7 @@ from diffusion.checks.known import (
 from diffusion.datasets import EightGaussians, Uniform
 from diffusion.models import Denoiser, DensityModel, counted
 from diffusion.samplers import Noise, NoiseStreams, PeerSampler, Sampler
-from diffusion.schedules import Schedule
+from diffusion.schedules import Schedule, VPLinear
 from diffusion.schedules.grids import Grid, grids
 from diffusion.schedules.levels import Level
 
@@ -88,14 +88,19 @@ def measured_on_a_mixture(sampler: Sampler, every: int = 1) -> dict[str, float]:
     a trajectory moves.
     """
     chosen = tuple(served(sampler)[::every])
-    z = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
-    errors = []
-    for steps in STEPS:
-        levels = smooth_levels(chosen, steps)
-        start = z * torch.sqrt(levels[0].sigma ** 2 + levels[0].alpha ** 2)[:, None, None]
-        end = _end(sampler, BIMODAL, start, levels)
-        errors.append((BIMODAL.cdf(end, levels[-1]) - BIMODAL.cdf(start, levels[0])).abs().amax((1, 2)))
-    return _orders(chosen, errors)
+    return _orders(chosen, [_error_on_a_mixture(sampler, smooth_levels(chosen, steps)) for steps in STEPS])
+
+
+def order_measured(sampler: Sampler, steps: Sequence[int], schedule: Schedule | None = None) -> dict[str, float]:
+    """The order that a sampler shows from the first to the last of `steps`, by target: on a normal
+    law, and of a deterministic one on a mixture of two; on `vp-linear` or the schedule given.
+    """
+    chosen = (schedule or VPLinear(),)
+    levels = [smooth_levels(chosen, n) for n in steps]
+    found = {"a normal law": [_error_on_a_normal_law(sampler, one) for one in levels]}
+    if not sampler.stochastic:
+        found["a mixture"] = [_error_on_a_mixture(sampler, one) for one in levels]
+    return {target: slope(steps, [float(error[0]) for error in errors]) for target, errors in found.items()}
 
 
 def order_on_a_normal_law(sampler: Sampler) -> ClaimFound | None:
@@ -131,6 +136,14 @@ def _error_on_a_normal_law(sampler: Sampler, levels: list[Level]) -> Tensor:
     z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     start, end = (mean[:, None, None] + torch.sqrt(variance)[:, None, None] * z for mean, variance in true)
     return (_end(sampler, model, start, levels) - end).abs().amax((1, 2))
+
+
+def _error_on_a_mixture(sampler: Sampler, levels: list[Level]) -> Tensor:
+    """How far the quantile of a trajectory moves, ``[members]``."""
+    z = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
+    start = z * torch.sqrt(levels[0].sigma ** 2 + levels[0].alpha ** 2)[:, None, None]
+    end = _end(sampler, BIMODAL, start, levels)
+    return (BIMODAL.cdf(end, levels[-1]) - BIMODAL.cdf(start, levels[0])).abs().amax((1, 2))
 
 
 def _adaptive_error(sampler: Sampler) -> ClaimFound:

@@ -169,9 +169,7 @@ def _diffusers() -> Loss:
 
 
 PEERS: dict[str, Callable[[], Loss]] = {"azula": _azula, "diffusers": _diffusers}
-"""In no extra: azula asks for torchvision, which would bring a torch of its own choice.
-``pip install --no-deps azula einops`` is all that its losses want.
-"""
+"""`make install` has them: see the extra `peers`."""
 
 
 def against_peer(name: str, width: int, batch: int) -> Ratio | None:

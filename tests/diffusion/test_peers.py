@@ -8,6 +8,8 @@ float32.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
+import math
 import re
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from diffusion.samplers import (
     DiffusersScheduler,
     DPMSolver2M,
     DPMSolver2MSDE,
+    DPMSolver3M,
     Heun,
     KDiffusionSampler,
     NoiseStreams,
@@ -42,15 +45,7 @@ from diffusion.samplers.peers import azula_samplers, diffusers_schedulers, k_dif
 from diffusion.samplers.peers.libraries import module_of
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear
 from diffusion.schedules.grids import grids
-from diffusion.schedules.levels import Level, levels_of
-
-pytestmark = [
-    # numpy 2 and diffusers disagree about __array__; nothing of ours is concerned
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-    # diffusers computes timesteps that nobody asks for from sigma = 0
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+from diffusion.schedules.levels import Level, level_at, levels_of
 
 Spec = dict[str, Any]
 NAMES: list[tuple[str, Spec]] = [
@@ -350,3 +345,54 @@ def test_what_a_librarys_code_or_a_denoiser_raises_arrives() -> None:
     with pytest.raises(ValueError, match="solver_type must be"):
         list(wrong.trajectory(denoise, x, path_of(wrong, [EDM()]), noise))
     assert PredictorCorrector().evaluations(5) == peer("azula", sampler="PCSampler").evaluations(5)
+
+
+# --- what docs/peers.md says was found ------------------------------------------------------------
+
+
+def test_three_estimates_of_the_third_order_rule_are_no_parabola() -> None:
+    """For D = lambda^2, whatever x, a rule of order three is exact from its third step on: ours is,
+    theirs takes half of the second difference.
+    """
+    ratios = torch.exp(torch.linspace(1, -1, 6, dtype=torch.float64))
+    levels = [level_at([EDM()], ratio[None]) for ratio in ratios]
+
+    def parabola(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.log(alpha / sigma)[:, None, None] ** 2 + 0 * x
+
+    def integral(start: float, end: float) -> float:
+        """Of e^lambda lambda^2."""
+        low, high = -math.log(start), -math.log(end)
+        return math.exp(high) * (high**2 - 2 * high + 2) - math.exp(low) * (low**2 - 2 * low + 2)
+
+    def errors(sampler: Sampler) -> list[float]:
+        x, noise = torch.zeros(1, 1, 1, dtype=torch.float64), NoiseStreams([("none",)], 1, 1)
+        states = [0.0, *(float(state) for state in sampler.trajectory(parabola, x, levels, noise))]
+        moves = itertools.pairwise(zip(ratios.tolist(), states, strict=True))
+        return [new - s / t * old - s * integral(t, s) for (t, old), (s, new) in moves]
+
+    assert errors(DPMSolver3M())[2:] == pytest.approx([0, 0, 0], abs=1e-13)
+    theirs = errors(peer("k-diffusion", sampler="sample_dpmpp_3m_sde", eta=0.0))
+    assert theirs[2:] == pytest.approx([-0.00967995] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize("model", [known.gaussian(0.7, 0.5), known.BIMODAL], ids=["normal", "mixture"])
+def test_ddim_of_diffusers_steps_by_whole_parts_of_its_chain(spacing: str, model: known.NormalMixture) -> None:
+    """400 steps from 1000 levels: by 2 where 2.5 is meant. Where the steps divide the levels, there
+    is no such error.
+    """
+    chain, z = DDPMLinear(levels=1000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+
+    def error(sampler: Sampler, grid: str, steps: int) -> float:
+        levels = sampler.path(levels_of([chain], [grids.create(grid)], steps))
+        spread = math.sqrt(
+            sum(w * (m**2 + s**2) for w, m, s in zip(model.weights, model.means, model.stds, strict=True))
+        )
+        start = z * torch.sqrt(levels[0].sigma ** 2 + (spread * levels[0].alpha) ** 2)[:, None, None]
+        end = list(sampler.trajectory(model, start, levels, known.Recorded((1, 9, 1))))[-1]
+        return float((model.cdf(end, levels[-1]) - model.cdf(start, levels[0])).abs().amax())
+
+    theirs = peer("diffusers", scheduler="DDIMScheduler", timestep_spacing=spacing)
+    assert error(theirs, "discrete", 400) > 10 * error(DDIM(), spacing, 400)
+    assert error(theirs, "discrete", 100) == pytest.approx(error(DDIM(), spacing, 100), rel=0.25)

@@ -518,3 +518,38 @@ def test_a_page_without_anything_to_weigh_has_no_such_section() -> None:
     html = draw_report(answers_to(rows_of("euler", lambda n: 1 / n)))
     assert 'id="claims"' not in html
     assert "What the numbers say" in html
+
+
+# --- samplers of other libraries ------------------------------------------------------------------
+
+EULER, HEUN, ROSENBROCK = ({"name": "azula", "sampler": f"{name}Sampler"} for name in ("Euler", "Heun", "REAB"))
+
+
+@pytest.fixture
+def azula() -> None:
+    pytest.importorskip("azula", reason="azula is not installed (make install does it)")
+
+
+@pytest.mark.usefixtures("azula")
+def test_the_order_that_a_librarys_sampler_claims_is_held_against_the_one_measured() -> None:
+    rows = [row for sampler in (HEUN, ROSENBROCK, "heun") for row in rows_of(sampler, lambda n: 1 / n, steps=(2, 4))]
+    rows += [{**row, "dataset": "gaussian"} for row in rows]  # told once, beside the first
+    found = verdicts("claimed-order", rows)
+    assert [one["compared"].partition("@")[0] for one in found] == ["azula(HeunSampler", "azula(REABSampler"]
+    assert [one["verdict"] for one in found] == [HOLDS, FAILS]
+    assert "claims order 2; measured 1.0" in found[1]["text"]
+    assert "on a normal law and 1.0" in found[1]["text"]
+
+
+@pytest.mark.usefixtures("azula")
+def test_one_rule_in_two_libraries_has_to_give_one_set_of_numbers() -> None:
+    def told(factor: float, sampler: Spec = EULER) -> list[str]:
+        rows = (
+            rows_of("ddim", lambda n: 1 / n) + rows_of(sampler, lambda n: factor / n) + rows_of("heun", lambda n: 1 / n)
+        )
+        return [one["verdict"] for one in verdicts("same-rule", rows)]
+
+    assert told(1.0) == [HOLDS]
+    assert told(1.1) == [FAILS]
+    assert told(1.0, {"name": "azula", "sampler": "DDIMSampler", "eta": 0.5}) == []  # no rule of ours
+    assert told(1.0, HEUN) == [HOLDS]  # on edm, where sigma / alpha is time

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -183,7 +185,8 @@ class DiffusersScheduler(PeerSampler):
             options["timestep_spacing"] = "trailing"  # takes every level where there are as many as steps
         told = {**options, **{name: value for name, value in chain.items() if name != "alphas_cumprod"}}
         try:
-            made = cls(**_taken(cls, told))
+            with _quietly():
+                made = cls(**_taken(cls, told))
         except (NotImplementedError, ValueError) as error:
             raise WrongValue(f"{self.scheduler} of {self.installed}: {' '.join(str(error).split())}") from error
         if hasattr(made, "alphas_cumprod"):
@@ -196,6 +199,10 @@ class DiffusersScheduler(PeerSampler):
 
     def _ready(self, walk: WayDown) -> Any:
         """The scheduler with its steps set."""
+        with _quietly():
+            return self._set(walk)
+
+    def _set(self, walk: WayDown) -> Any:
         noisy = walk.nsr[: len(walk.nsr) - walk.clean].double().numpy()
         if self.chooses_levels:
             return self._choosing(walk.schedule, len(walk.nsr) - 1)
@@ -223,7 +230,8 @@ class DiffusersScheduler(PeerSampler):
 
     def _own_times(self, schedule: Schedule, steps: int) -> Tensor:
         """The times of the noisy levels that the scheduler chooses."""
-        made = self._choosing(schedule, steps)
+        with _quietly():
+            made = self._choosing(schedule, steps)
         begins = [k for k in range(len(made.timesteps)) if self._begins(k)]
         asked = dict.fromkeys(_ratio_asked(made, k, made.timesteps[k]) for k in begins)
         found = list(asked)
@@ -288,8 +296,19 @@ class DiffusersScheduler(PeerSampler):
         elif self.scheduler == "EDMDPMSolverMultistepScheduler":
             std = made.config.sigma_data
             told = (clean * (nsr**2 + std**2) - std**2 * z) / (nsr * std * math.sqrt(nsr**2 + std**2))
-        found: Tensor = made.step(told, t, z, return_dict=False, **named)[0]
+        with nullcontext() if self.stochastic else _quietly():  # what draws is stopped inside
+            found: Tensor = made.step(told, t, z, return_dict=False, **named)[0]
         return found
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what numpy 2 says of its tables, and of timesteps that it computes and nobody asks
+    for; nothing is waited for inside.
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _taken(cls: Any, told: Mapping[str, Any]) -> dict[str, Any]:

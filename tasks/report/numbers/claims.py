@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Tabulation, tabulate
 from tasks.report.numbers.evidence import VERDICTS, Evidence, Verdict
+from tasks.report.numbers.peer_claims import claimed_orders, same_rules
 from tasks.report.numbers.sampler_claims import ddim_is_euler, multistep, noise_corrects, second_order, variances
 from tasks.report.numbers.schedule_claims import accurate, bounded, straight_paths
 
@@ -135,6 +136,20 @@ CLAIMS = (
         "Karras et al. 2022, section 4; Song et al. 2021",
         "churn, ancestral, dpmpp-2m-sde or euler-maruyama beside heun, ddim, dpmpp-2m or euler",
         noise_corrects,
+    ),
+    Claim(
+        "claimed-order",
+        "A sampler of another library has the order that it claims, on a normal law and on a mixture of two.",
+        "the documentation and the names of azula, diffusers and k-diffusion (docs/peers.md)",
+        "a sampler of azula, diffusers or k-diffusion on the grid's levels",
+        claimed_orders,
+    ),
+    Claim(
+        "same-rule",
+        "One rule gives one set of numbers, whichever library it is written in.",
+        "docs/peers.md, which of their samplers are rules of ours",
+        "a sampler of another library beside ours of the same rule, on the same grid",
+        same_rules,
     ),
 )
 """What is weighed, in the order of the page."""

@@ -106,7 +106,7 @@ def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
         if not ddim.plain:
             continue
         expected = ddim.schedule is not None and straight(ddim.schedule)
-        apart = _farthest(ddim, euler)
+        apart = farthest(ddim, euler)
         if not (expected or apart <= SAME):
             yield from pair(evidence, dataset, ddim, euler)
         elif math.isfinite(apart):
@@ -125,7 +125,7 @@ def ddim_is_euler(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
             )
 
 
-def _farthest(first: Run, second: Run) -> float:
+def farthest(first: Run, second: Run) -> float:
     """The largest relative difference at any step count and seed that both have; NaN if there is
     none.
     """
