@@ -13,6 +13,7 @@ import ray
 from diffusion.devices import DEVICES
 from diffusion.errors import WrongInput
 from tasks.messages import unknown
+from tasks.work.placing import GPU_SHARE
 
 STAGES = ("generate data", "train", "sweep")
 """Those that run on workers."""
@@ -37,6 +38,21 @@ class Claims:
 
     resources: Resources
     devices: Mapping[str, str]  # `cpu` or `cuda`, by stage
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """What a task run of a stage is submitted with.
+
+        Ray starts a process, and with it CUDA, for each task that asks for a GPU. Where no node has
+        two, one process serves them all: there is no other GPU that it could be given. Of a part of
+        a GPU the process takes no more memory than its part.
+        """
+        requested = self.resources.get(stage, {})
+        found = options(requested)
+        if self.devices.get(stage) == "cuda":
+            found |= {"max_calls": 0} if all(node.get("GPU", 0.0) <= 1 for node in _nodes()) else {}
+            share = requested["num_gpus"]
+            found |= {"runtime_env": {"env_vars": {GPU_SHARE: f"{share:g}"}}} if share < 1 else {}
+        return found
 
     @property
     def slots(self) -> int:

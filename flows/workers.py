@@ -37,7 +37,7 @@ from flows.attempts import Attempt, NothingEnded, module_lacked, of_a_machine, o
 from flows.board import SharedBoard
 from flows.events import GivenUp, ShardSwept, ShardTrained, TriedAgain
 from flows.pages import briefly
-from flows.resources import Claims, options
+from flows.resources import Claims
 from flows.services import check_ray
 from flows.task_runner import TellingRayTaskRunner
 from tasks.stages import Opaque, generate_data, sweep, train
@@ -170,8 +170,7 @@ class Workers:
 
     def _submit(self, stage: Task[..., Any], node: str | None = None, **parameters: Any) -> PrefectRayFuture[Any]:
         place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
-        asked = options(self._claims.resources.get(stage.name, {}))
-        with remote_options(max_retries=0, **asked, **place):
+        with remote_options(max_retries=0, **self._claims.options(stage.name), **place):
             return self._runner.submit(stage, parameters)
 
     def _elsewhere(self, attempt: Attempt) -> Attempt:

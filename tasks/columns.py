@@ -48,6 +48,9 @@ COORDINATES = (
 FACTS = ("start", "guidance", "sampling_schedule", "process")
 """What else is said of a point in words, and what samplers set out from."""
 
+DEVICE = "device"
+"""On what the point's cell was trained, or, exact, asked: part of no id."""
+
 CONFIGURATION = ("dataset", "formulation", "schedule", "sampler", "grid", "steps")
 """What a mean over seeds is of."""
 

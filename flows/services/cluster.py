@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from diffusion import plugins
-from flows.services.environment import ONE_THREAD, quiet_environment, temporary_environment
+from flows.services.environment import FOR_GPUS, ONE_THREAD, quiet_environment, temporary_environment
 from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, end_orphans, run_folder
 from flows.services.signals import own_signal_handlers, signals_deferred
@@ -73,7 +73,7 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
 
     if ray.is_initialized():
         raise ServiceUnavailable("This process is connected to a Ray already. Leave that one first (`ray.shutdown()`).")
-    variables = {**ONE_THREAD, **environment}
+    variables = {**ONE_THREAD, **FOR_GPUS, **environment}
     if url := os.environ.get("PREFECT_API_URL"):
         variables.setdefault("PREFECT_API_URL", url)
     target = address or os.environ.get("RAY_ADDRESS") or "local"

@@ -34,6 +34,12 @@ ONE_THREAD: Mapping[str, str] = {
 cores busy.
 """
 
+FOR_GPUS: Mapping[str, str] = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # else a task that asks for no GPU sees them all
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # before CUDA starts: see `diffusion.devices`
+}
+"""What workers on machines with GPUs need; on others it is no matter."""
+
 
 def quiet_environment() -> None:
     """Keep Prefect, Ray and Icechunk offline and quiet; call it before the first `import prefect`

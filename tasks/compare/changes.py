@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from tasks.columns import OF_SAMPLER, PLACE, higher_is_better, metric_names
+from tasks.columns import DEVICE, OF_SAMPLER, PLACE, higher_is_better, metric_names
 from tasks.compare.groups import rows, with_verdicts
 from tasks.compare.match import LABELS, NEEDED, Columns, Pair, pair_of, paired
 from tasks.messages import nearest
@@ -160,7 +160,12 @@ def _check(
 
 
 def _texts(points: xr.Dataset) -> dict[str, str]:
-    return {str(name): str(value) for name, value in points.attrs.items()}
+    """The provenance of one side; its device is that of all its answered points, where they say it."""
+    texts = {str(name): str(value) for name, value in points.attrs.items()}
+    if DEVICE in points.coords:
+        devices = np.unique(points[DEVICE].values[points["status"].values == "ok"].astype(str))
+        texts |= {DEVICE: "; ".join(one for one in devices.tolist() if one)} if any(devices.tolist()) else {}
+    return texts
 
 
 def _cells(pair: Pair, *, after: bool) -> Columns:

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from tasks.columns import COORDINATES, FACTS, MetricColumns
+from tasks.columns import COORDINATES, DEVICE, FACTS, MetricColumns
 from tasks.plan import Plan
 from tasks.results.facts import metric_facts
 from tasks.results.rows import point_row
@@ -27,8 +27,8 @@ def foreseen(plan: Plan) -> PointColumns:
     """
     possible = [point.id not in plan.impossible for point in plan.points]
     rows = [point_row(p, "ok" if can else "skipped", "") for p, can in zip(plan.points, possible, strict=True)]
-    labels = (*COORDINATES, *FACTS, "error")
-    columns = {name: np.array([row[name] for row in rows]) for name in labels}
+    labels = (*COORDINATES, *FACTS, DEVICE, "error")
+    columns = {name: np.array([row.get(name, "") for row in rows]) for name in labels}
     known = [not point.sampler.adaptive and point.guidance is None for point in plan.points]
     evaluations = [p.sampler.evaluations(p.steps) if k else math.nan for p, k in zip(plan.points, known, strict=True)]
     columns["nfe"] = np.array(evaluations, dtype=float)

@@ -39,7 +39,7 @@ LIMIT = "DIFFATLAS_CACHE_MB"
 """The variable that says how many megabytes of tables are kept at most; 0: none."""
 
 _MEGABYTES = 1024
-_READER = 1  # to be raised whenever another answer is read from the same snapshot
+_READER = 2  # to be raised whenever another answer is read from the same snapshot
 _ABANDONED = 3600.0  # seconds after which a file that was begun is of a process that is gone
 _SAID, _CHECK = b"diffatlas", b"check"
 

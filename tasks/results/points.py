@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.columns import COORDINATES, FACTS, MetricColumns, metrics_among
+from tasks.columns import COORDINATES, DEVICE, FACTS, MetricColumns, metrics_among
 from tasks.results.error_decomposition import QUESTION, exact_rows, parts, split_metrics
-from tasks.texts import Coded, decoded, decoded_type
+from tasks.texts import Coded, Texts, decoded, decoded_type
 from tasks.where.columns import PointColumns
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HIDDEN = frozenset({"spec", "sources", "dim", "samples", "sample_row", "trajecto
 EXACT_ROW = "row of the exact denoiser"
 """A column beside the stored ones: with which row each is compared (`error_decomposition`)."""
 
-_LABELS = (*COORDINATES, *FACTS, "error")
+_LABELS = (*COORDINATES, *FACTS, DEVICE, "error")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,16 @@ def layout_of(columns: Mapping[str, Coded], asks: Callable[[str], bool], facts: 
 def _said(facts: MetricFacts) -> dict[str, str]:
     """What a variable says of itself: which of its values are better, and what its metric looks at."""
     return {"better": facts.better, "of": facts.of}
+
+
+def devices_of(cell_ids: Coded, cells: Mapping[str, np.ndarray]) -> Texts:
+    """The device of each point's cell, from the ids and devices of cells; empty of a cell that is
+    not there.
+    """
+    known = dict(zip(cells["cell_id"].tolist(), cells["device"].tolist(), strict=True))
+    ids, places = np.unique(decoded(cell_ids), return_inverse=True)
+    words, codes = np.unique(np.array([known.get(one, "") for one in ids.tolist()], dtype=str), return_inverse=True)
+    return Texts(codes[places], words)
 
 
 def row_of_the_exact(columns: Mapping[str, Coded]) -> np.ndarray:

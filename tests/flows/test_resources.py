@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 ASK = """
 import json, os, time
 from flows.services import quiet_environment
+from flows.services.environment import FOR_GPUS
 quiet_environment()
+os.environ |= FOR_GPUS
 import ray
 from ray.cluster_utils import Cluster
 from flows.resources import WrongResources, claims, options
@@ -40,7 +42,17 @@ def used(share, count):
         return node, os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time()
     return ray.get([one.remote() for _ in range(count)])
 
+def served(claimed, stage, count):
+    @ray.remote(max_retries=0, **claimed.options(stage))
+    def one():
+        return os.getpid(), os.environ.get("DIFFATLAS_GPU_SHARE"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [ray.get(one.remote()) for _ in range(count)]  # one after the other
+
+half = claims("cuda", {"train": {"num_gpus": 0.5}, "sweep": {"num_gpus": 0}})
 print(json.dumps({
+    "trained": served(half, "train", 6),
+    "swept": served(half, "sweep", 2),
+    "whole": served(claims("cuda", {}), "train", 6),
     "claimed": [claimed(device, resources) for device, resources in json.loads(os.environ["ASKED"])],
     "halves": used(0.5, 4),
     "wholes": used(1, 4),
@@ -106,6 +118,12 @@ def test_shards_are_packed_on_gpus_as_asked_and_what_cannot_be_is_refused() -> N
     found = json.loads(done.stdout.splitlines()[-1])
     for (device, resources, expected), claimed in zip(ASKED, found["claimed"], strict=True):
         assert claimed == expected, (device, resources)
+    # one process serves one task after the other (there are two nodes), and knows its part of the GPU
+    assert len({pid for pid, _, _ in found["trained"]}) <= 2
+    assert {(share, gpu) for _, share, gpu in found["trained"]} == {("0.5", "0")}
+    assert len({pid for pid, _, _ in found["whole"]}) <= 2
+    assert {(share, gpu) for _, share, gpu in found["whole"]} == {(None, "0")}
+    assert {(share, gpu) for _, share, gpu in found["swept"]} == {(None, "")}  # who asks for none sees none
     for how, most in (("halves", 2), ("wholes", 1)):
         runs = [tuple(run) for run in found[how]]
         assert {gpu for _, gpu, _, _ in runs} == {"0"}  # each was given one, and sees no other
