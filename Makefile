@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## list what one can do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 # Installed once; again when what is asked for changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -55,6 +55,10 @@ audit: ## ask PyPI for known holes in what constraints.txt pins (needs the netwo
 .PHONY: bench
 bench: $(VENV)/installed ## ratios of speed, measured side by side on this machine
 	$(BIN)/python -m tests.benchmarks.run
+
+.PHONY: gpu-check
+gpu-check: $(VENV)/installed ## what is promised of a GPU, held against the one of this machine: at most eight minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.gpu.check
 
 .PHONY: clean
 clean: ## remove the environment, caches, results and reports

@@ -111,7 +111,7 @@ def devices_of(cell_ids: Coded, cells: Mapping[str, np.ndarray]) -> Texts:
     known = dict(zip(cells["cell_id"].tolist(), cells["device"].tolist(), strict=True))
     ids, places = np.unique(decoded(cell_ids), return_inverse=True)
     words, codes = np.unique(np.array([known.get(one, "") for one in ids.tolist()], dtype=str), return_inverse=True)
-    return Texts(codes[places], words)
+    return Texts(codes[places].astype(np.int32), words)
 
 
 def row_of_the_exact(columns: Mapping[str, Coded]) -> np.ndarray:

@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from diffusion.datasets import Uniform
+from diffusion.devices import HOST
 from diffusion.formulations import ElucidatedDM
 from diffusion.networks import FEATURES, features
 from diffusion.randomness import stream
@@ -60,8 +61,8 @@ class Perceptron(nn.Module):
 
 def edm_loss(model: nn.Module, x: Tensor, generator: torch.Generator, s: float = 0.29) -> Tensor:
     """Karras et al. 2022, eq. 8, s the data's deviation."""
-    sigma = torch.exp(-1.2 + 1.2 * torch.randn(len(x), generator=generator))[:, None]
-    noisy = x + sigma * torch.randn(x.shape, generator=generator)
+    sigma = torch.exp(-1.2 + 1.2 * torch.randn(len(x), generator=generator, device=x.device))[:, None]
+    noisy = x + sigma * torch.randn(x.shape, generator=generator, device=x.device)
     total = sigma**2 + s**2
     answer = model(noisy / total.sqrt(), sigma[:, 0].log() / 4)
     target = (x - s**2 / total * noisy) / (sigma * s / total.sqrt())
@@ -69,16 +70,17 @@ def edm_loss(model: nn.Module, x: Tensor, generator: torch.Generator, s: float =
     return error.square().mean()
 
 
-def plain_loop(width: int, batch: int, steps: int, loss: Loss = edm_loss) -> None:
-    """One model, as one would train it alone."""
-    generator = stream("plain loop")
-    data = Uniform().sample(10_000, stream("data")).float()
-    model = Perceptron(width)
+def plain_loop(width: int, batch: int, steps: int, loss: Loss = edm_loss, device: torch.device = HOST) -> None:
+    """One model, as one would train it alone, on a device from its own generator."""
+    generator = stream("plain loop") if device == HOST else torch.Generator(device).manual_seed(1)
+    data = Uniform().sample(10_000, stream("data")).float().to(device)
+    model = Perceptron(width).to(device)
     average = [p.detach().clone() for p in model.parameters()]
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3, foreach=True)
     for _ in range(steps):
         optimiser.zero_grad()
-        loss(model, data[torch.randint(len(data), (batch,), generator=generator)], generator).backward()
+        chosen = torch.randint(len(data), (batch,), generator=generator, device=device)
+        loss(model, data[chosen], generator).backward()
         optimiser.step()
         torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.01)
 
