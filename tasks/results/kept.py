@@ -236,6 +236,7 @@ def _from_arrow(column: Any, type_name: str) -> Coded:
     import pyarrow as pa
 
     if isinstance(column, pa.DictionaryArray):
+        column.dictionary.validate(full=True)  # where a word begins is believed by whoever decodes it
         words = np.array(column.dictionary.to_pylist(), dtype=np.dtype(type_name))
         return Texts(_copied(column.indices, np.dtype(np.int32)), words)
     if pa.types.is_fixed_size_binary(column.type):
