@@ -47,6 +47,7 @@ OF_THE_CODE = {
     "diffusion/networks/separate.py": "a batch that was cut wrongly",
     "diffusion/objectives/labelled.py": "data without the column of labels",
     "diffusion/objectives/weightings.py": "a weight that nothing asks for",
+    "diffusion/randomness.py": "an objective that draws other rows than it was asked for",
     "diffusion/registry.py": "a name that is registered twice",
     "diffusion/training/loop.py": "members that do not belong in one stack",
 }

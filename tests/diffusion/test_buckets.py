@@ -89,6 +89,20 @@ def test_a_member_has_the_same_bits_in_any_place_beside_anybody_and_alone(
         assert torch.equal(beside_nan.rows[m], together[MIXED[2 + m][0].key][0])
 
 
+def test_a_step_is_one_of_a_whole_bucket_however_few_there_are() -> None:
+    """What is recorded is the loss of every member."""
+    seen = []
+
+    def looked_at(work: Work) -> tuple[Callable[[], object], Tensor]:
+        found = again(work)
+        seen.append(len(found[1]))
+        return found
+
+    stack = train([MIXED[0][0]], [MIXED[0][1]], SMALL, device=replace(IN_BUCKETS, recorder=looked_at))
+    assert seen == [8]
+    assert (len(stack.rows), len(stack.losses), len(stack.errors)) == (1, 1, 1)
+
+
 def test_a_bucket_that_is_filled_more_than_once_leaves_the_same() -> None:
     many = [member("edm", str(seed)) for seed in range(11)]
     found = trained(many, IN_BUCKETS)

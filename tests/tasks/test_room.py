@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 import tasks.failpoints
+import tasks.work.shard
 from diffusion.devices import HOST
 from diffusion.training.placement import Placement, bucket_of
 from tasks.plain import Spec
@@ -22,6 +24,7 @@ from tasks.plan import Job, Shard, make_plan
 from tasks.study import Study
 from tasks.work import Requests, SweepAnswer, TrainingAnswer, data_key, sweep_shard, train_shard, training_sets
 from tasks.work.placing import GPU_SHARE, Bucket, gpu_label, with_room
+from tasks.work.sampling import states
 from tasks.work.shard import placed
 from tasks.work.stacks import train_jobs
 
@@ -89,6 +92,21 @@ def test_a_shard_in_buckets_gives_what_it_gives_without(
 ) -> None:
     assert trained(jobs).weights == plain[0]
     same(swept(jobs, study, plain[0]), plain[1])
+
+
+@pytest.mark.usefixtures("in_buckets")
+def test_a_question_is_answered_by_a_whole_bucket(
+    study: Study, jobs: list[Job], plain: tuple[dict[str, bytes], SweepAnswer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(points: Any, *more: Any) -> Any:
+        asked.append(len(points))
+        return states(points, *more)
+
+    monkeypatch.setattr(tasks.work.shard, "states", counted)
+    assert len(swept(jobs, study, plain[0]).points) == 27
+    assert sorted(asked) == [1] * 9 + [32] * 2  # the adaptive one is asked point by point
 
 
 def test_a_question_is_put_in_the_bucket_of_those_who_ask_it_but_for_exact_and_adaptive_ones(study: Study) -> None:
