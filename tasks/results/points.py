@@ -104,14 +104,14 @@ def _said(facts: MetricFacts) -> dict[str, str]:
     return {"better": facts.better, "of": facts.of}
 
 
-def devices_of(cell_ids: Coded, cells: Mapping[str, np.ndarray]) -> Texts:
-    """The device of each point's cell, from the ids and devices of cells; empty of a cell that is
-    not there.
+def devices_of(cell_ids: Coded, cells: Mapping[str, np.ndarray]) -> dict[str, Coded]:
+    """The column of each point's cell's device, from the ids and devices of cells; empty of a cell
+    that is not there.
     """
     known = dict(zip(cells["cell_id"].tolist(), cells["device"].tolist(), strict=True))
     ids, places = np.unique(decoded(cell_ids), return_inverse=True)
     words, codes = np.unique(np.array([known.get(one, "") for one in ids.tolist()], dtype=str), return_inverse=True)
-    return Texts(codes[places].astype(np.int32), words)
+    return {DEVICE: Texts(codes[places].astype(np.int32), words)}
 
 
 def row_of_the_exact(columns: Mapping[str, Coded]) -> np.ndarray:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusion.errors import WrongInput
-from tasks.columns import DEVICE
 from tasks.plain import Spec
 from tasks.results import kept
 from tasks.results.points import EXACT_ROW, Layout, columns_of, dataset_of, devices_of, layout_of, row_of_the_exact
@@ -110,7 +109,7 @@ class Answers:
             columns = read_coded_points(self._root)
             if self._derived is not None:
                 columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
-            columns[DEVICE] = devices_of(columns["cell_id"], read_cells(self._root, ["cell_id", "device"]))
+            columns |= devices_of(columns["cell_id"], read_cells(self._root, ["cell_id", "device"]))
         requested_ids = self.asked(self.name) if self.name else []
         if self.name:
             rows = {point: row for row, point in enumerate(decoded(columns["point_id"]).tolist())}
