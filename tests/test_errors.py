@@ -46,6 +46,7 @@ OF_THE_CODE = {
     "diffusion/guidance/classifier_free.py": "members of one stack that ask for different labels",
     "diffusion/networks/separate.py": "a batch that was cut wrongly",
     "diffusion/objectives/labelled.py": "data without the column of labels",
+    "diffusion/objectives/observed.py": "parameters without their outcomes",
     "diffusion/objectives/weightings.py": "a weight that nothing asks for",
     "diffusion/randomness.py": "an objective that draws other rows than it was asked for",
     "diffusion/registry.py": "a name that is registered twice",
