@@ -1,18 +1,21 @@
-"""The files under `deployments/` that no test can run, read by their linters, and beyond: what a
-linter does not know about us.
+"""The files under `deployments/` read by their linters, or by what reads them when they are used; and
+beyond: what a linter does not know about us.
 
-Of KubeRay's objects the parts that we use are written down here, strictly; their pod templates are
-held against Kubernetes' own schema. KubeRay's own definitions come in no package.
+Of KubeRay's objects the parts that we use are written down here, strictly, after the types of its
+API `ray.io/v1`; their pod templates are held against Kubernetes' own schema. KubeRay's own
+definitions come in no package, and with every field of a pod in them are a megabyte each.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,20 @@ KUBERAY = {
 }
 
 
+def _replicas(found: dict[str, Any]) -> Iterator[str]:
+    """What KubeRay refuses beyond the types of its fields: bounds of a group, a time to live of a
+    cluster that stays.
+    """
+    spec = found.get("spec", {})
+    cluster = spec.get("rayClusterSpec", spec)
+    for group in cluster.get("workerGroupSpecs", []):
+        least, most = group.get("minReplicas", 0), group.get("maxReplicas", 2**31 - 1)
+        if not least <= group.get("replicas", least) <= most:
+            yield f"{group.get('groupName')}: replicas are not between minReplicas and maxReplicas"
+    if spec.get("ttlSecondsAfterFinished") and not spec.get("shutdownAfterJobFinishes"):
+        yield "ttlSecondsAfterFinished without shutdownAfterJobFinishes"
+
+
 def manifest(text: str) -> list[str]:
     """Kubernetes' schema, made strict; every pod restricted; secrets by reference."""
     from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
@@ -130,6 +147,7 @@ def manifest(text: str) -> list[str]:
         templates = list(pods(found))
         if kind in KUBERAY:
             problems += [error.message for error in jsonschema.Draft7Validator(KUBERAY[kind]).iter_errors(found)]
+            problems += _replicas(found)
             checked = [{"apiVersion": "v1", "kind": "PodTemplate", "template": template} for template in templates]
         else:
             checked = [found]
@@ -173,3 +191,89 @@ def _open(pod: dict[str, Any]) -> Iterator[str]:
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in volumes | {"data"}:  # a claim of a StatefulSet
                 yield f"{container['name']}: no volume {mount['name']}"
+
+
+_KUSTOMIZATION = _of(
+    apiVersion={"const": "kustomize.config.k8s.io/v1beta1"},
+    kind={"const": "Kustomization"},
+    namespace=_TEXT,
+    resources={"type": "array", "items": _TEXT, "minItems": 1},
+    configMapGenerator={
+        "type": "array",
+        "items": {
+            **_of(
+                name=_TEXT,
+                files={"type": "array", "items": _TEXT},
+                options=_of(disableNameSuffixHash={"type": "boolean"}, labels=_STARTED, annotations=_STARTED),
+            ),
+            "required": ["name", "files"],
+        },
+    },
+    images={"type": "array", "items": {**_of(name=_TEXT, newName=_TEXT, newTag=_TEXT), "required": ["name"]}},
+) | {"required": ["apiVersion", "kind", "resources"]}
+
+
+def kustomization(text: str) -> list[str]:
+    """The fields that we use, strictly; what it names is there."""
+    (found,) = documents(text)
+    problems = [error.message for error in jsonschema.Draft7Validator(_KUSTOMIZATION).iter_errors(found)]
+    named = found.get("resources", []) + [name for one in found.get("configMapGenerator", []) for name in one["files"]]
+    return problems + [f"{name} is not there" for name in named if not (DEPLOYMENTS / "kubernetes" / name).is_file()]
+
+
+def prefect_file(text: str) -> list[str]:
+    """Prefect's own models of its file, which ignore what they do not know, made strict."""
+    from prefect.cli.deploy._models import PrefectYamlModel
+    from pydantic import ValidationError
+
+    try:
+        made = PrefectYamlModel.model_validate(documents(text)[0], extra="forbid")
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    problems = []
+    for deployment in made.deployments:
+        module, _, name = (deployment.entrypoint or "").rpartition(".")
+        if not hasattr(importlib.import_module(module), name):
+            problems.append(f"{deployment.name}: no {deployment.entrypoint}")
+    return problems
+
+
+def schedules(text: str) -> list[str]:
+    """What a server would refuse to serve."""
+    from deployments.schedules import ScheduleError, read_schedules
+
+    return _refused(text, read_schedules, ScheduleError)
+
+
+def automations(text: str) -> list[str]:
+    """What would not be put on a server."""
+    from deployments.automations import read_automations
+    from deployments.schedules import ScheduleError
+
+    return _refused(text, read_automations, ScheduleError)
+
+
+def study(text: str) -> list[str]:
+    """A study, or a list of shipped ones."""
+    from tasks.study import StudyError
+    from tasks.study.collection import load_collection
+
+    return _refused(text, load_collection, StudyError)
+
+
+def program(text: str) -> list[str]:
+    """Names that are not there, and what is not Python."""
+    command = [str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--select", "F", "--quiet", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+    return (done.stdout + done.stderr).splitlines()
+
+
+def _refused(text: str, read: Callable[[Path], object], error: type[Exception]) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "file.yaml"
+        file.write_text(text, encoding="utf-8")
+        try:
+            read(file)
+        except error as problems:
+            return str(problems).splitlines()
+    return []

@@ -11,7 +11,21 @@ from typing import Any
 
 import pytest
 
-from tests.deployed import DEPLOYMENTS, compose, containerfile, documents, manifest, pods, ray_cluster
+from tests.deployed import (
+    DEPLOYMENTS,
+    automations,
+    compose,
+    containerfile,
+    documents,
+    kustomization,
+    manifest,
+    pods,
+    prefect_file,
+    program,
+    ray_cluster,
+    schedules,
+    study,
+)
 
 Lint = Callable[[str], list[str]]
 
@@ -21,45 +35,89 @@ FILES: list[tuple[Path, Lint]] = [
     (DEPLOYMENTS / "compose.yaml", compose),
     (DEPLOYMENTS / "ray-cluster.yaml", ray_cluster),
     *((path, manifest) for path in MANIFESTS),
+    (DEPLOYMENTS / "kubernetes" / "kustomization.yaml", kustomization),
+    (DEPLOYMENTS / "prefect.yaml", prefect_file),
+    (DEPLOYMENTS / "schedules.yaml", schedules),
+    (DEPLOYMENTS / "automations.yaml", automations),
 ]
+STUDIES = sorted((DEPLOYMENTS / "studies").rglob("*.yaml"))
+PROGRAMS = sorted(path for path in DEPLOYMENTS.glob("*.py") if path.name != "__init__.py")
+FILES += [*((path, study) for path in STUDIES), *((path, program) for path in PROGRAMS)]
+NOTHING_TO_LINT = {"__init__.py", "py.typed"}
 
 
-@pytest.mark.parametrize(("path", "lint"), FILES, ids=[path.name for path, _ in FILES])
+def named(path: Path) -> str:
+    return path.relative_to(DEPLOYMENTS).as_posix()
+
+
+def test_every_file_has_a_linter_and_a_mistake_that_is_made_in_it() -> None:
+    there = {named(path) for path in DEPLOYMENTS.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert there - NOTHING_TO_LINT == {named(path) for path, _ in FILES}
+    mistaken = {name for name, *_ in MISTAKES} | {named(path) for path in (*STUDIES, *PROGRAMS)}
+    assert mistaken == {named(path) for path, _ in FILES}
+
+
+@pytest.mark.parametrize(("path", "lint"), FILES, ids=[named(path) for path, _ in FILES])
 def test_its_linter_finds_nothing(path: Path, lint: Lint) -> None:
     assert lint(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "right", "wrong", "expected"),
-    [
-        ("Containerfile", "USER 10001:10001\n", "", "root"),
-        ("Containerfile", "--no-cache-dir --constraint", "--constraint", "DL3042"),
-        ("Containerfile", "-slim-bookworm\nRUN", "-slim-bookworm\nRUM", "unexpected"),
-        ("compose.yaml", "restart: unless-stopped\n    cap", "restrat: unless-stopped\n    cap", "restrat"),
-        ("compose.yaml", '"127.0.0.1:4200:4200"', '"4200:4200"', "4200:4200 is open"),
-        ("compose.yaml", "${RAY_TOKEN:?the token of the Ray cluster}", "hunter2", "RAY_AUTH_TOKEN is written down"),
-        ("compose.yaml", "networks: [database]", "networks: [databaes]", "databaes is not there"),
-        ("ray-cluster.yaml", "max_workers: 2", "max_wrokers: 2", "max_wrokers"),
-        ("ray-cluster.yaml", "RAY_AUTH_MODE=token ray start --address", "ray start --address", "without a token"),
-        ("rayjob.yaml", "shutdownAfterJobFinishes", "shutdownAfterJobFinished", "shutdownAfterJobFinished"),
-        ("rayjob.yaml", "submissionMode: HTTPMode", "submissionMode: HttpMode", "HttpMode"),
-        ("rayjob.yaml", "containerPort: 8265", "containerPort: http", "http"),
-        ("rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: false", "may run as root"),
-        ("people.yaml", "  authOptions: {mode: token}\n", "", "authOptions"),
-        ("people.yaml", "- {name: shm, mountPath", "- {name: smh, mountPath", "no volume smh"),
-        ("namespace.yaml", "metadata:", "metdata:", "metdata"),
-        ("network.yaml", "policyTypes: [Ingress]", "policyTypes: Ingress", "Ingress"),
-        ("nightly.yaml", "concurrencyPolicy", "concurrencypolicy", "concurrencypolicy"),
-        ("postgres.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRootFilesystem"),
-        ("prefect.yaml", "periodSeconds: 10", "periodSeconds: soon", "soon"),
-    ],
-)
+MISTAKES = [
+    ("Containerfile", "USER 10001:10001\n", "", "root"),
+    ("Containerfile", "--no-cache-dir --constraint", "--constraint", "DL3042"),
+    ("Containerfile", "-slim-bookworm\nRUN", "-slim-bookworm\nRUM", "unexpected"),
+    ("compose.yaml", "restart: unless-stopped\n    cap", "restrat: unless-stopped\n    cap", "restrat"),
+    ("compose.yaml", '"127.0.0.1:4200:4200"', '"4200:4200"', "4200:4200 is open"),
+    ("compose.yaml", "${RAY_TOKEN:?the token of the Ray cluster}", "hunter2", "RAY_AUTH_TOKEN is written down"),
+    ("compose.yaml", "networks: [database]", "networks: [databaes]", "databaes is not there"),
+    ("ray-cluster.yaml", "max_workers: 2", "max_wrokers: 2", "max_wrokers"),
+    ("ray-cluster.yaml", "RAY_AUTH_MODE=token ray start --address", "ray start --address", "without a token"),
+    ("kubernetes/rayjob.yaml", "shutdownAfterJobFinishes", "shutdownAfterJobFinished", "shutdownAfterJobFinished"),
+    ("kubernetes/rayjob.yaml", "submissionMode: HTTPMode", "submissionMode: HttpMode", "HttpMode"),
+    ("kubernetes/rayjob.yaml", "containerPort: 8265", "containerPort: http", "http"),
+    ("kubernetes/rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: false", "may run as root"),
+    ("kubernetes/people.yaml", "  authOptions: {mode: token}\n", "", "authOptions"),
+    ("kubernetes/people.yaml", "- {name: shm, mountPath", "- {name: smh, mountPath", "no volume smh"),
+    ("kubernetes/namespace.yaml", "metadata:", "metdata:", "metdata"),
+    ("kubernetes/network.yaml", "policyTypes: [Ingress]", "policyTypes: Ingress", "Ingress"),
+    ("kubernetes/nightly.yaml", "concurrencyPolicy", "concurrencypolicy", "concurrencypolicy"),
+    (
+        "kubernetes/postgres.yaml",
+        "readOnlyRootFilesystem: true",
+        "readOnlyRootFilesystem: false",
+        "readOnlyRootFilesystem",
+    ),
+    ("kubernetes/prefect.yaml", "periodSeconds: 10", "periodSeconds: soon", "soon"),
+    ("kubernetes/rayjob.yaml", "shutdownAfterJobFinishes: true", "shutdownAfterJobFinishes: false", "without"),
+    ("kubernetes/people.yaml", "minReplicas: 0", "minReplicas: 7", "not between"),
+    ("kubernetes/kustomization.yaml", "- network.yaml", "- networks.yaml", "networks.yaml is not there"),
+    ("kubernetes/kustomization.yaml", "configMapGenerator", "configmapGenerator", "configmapGenerator"),
+    ("prefect.yaml", "concurrency_limit: {limit: 1", "concurrency_limit: {limits: 1", "limits"),
+    ("prefect.yaml", "flows.run_study.run_study", "flows.run_study.run_studies", "no flows.run_study.run_studies"),
+    ("schedules.yaml", "cron:", "corn:", "corn"),
+    ("automations.yaml", "posture: Reactive", "posture: Reactiv", "Reactiv"),
+]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "expected"), MISTAKES)
 def test_its_linter_catches_a_mistake(name: str, right: str, wrong: str, expected: str) -> None:
-    path, lint = next((path, lint) for path, lint in FILES if path.name == name)
+    path, lint = next((path, lint) for path, lint in FILES if named(path) == name)
     text = path.read_text(encoding="utf-8")
     assert right in text
     found = lint(text.replace(right, wrong))
     assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=named)
+def test_a_key_that_a_study_does_not_have_is_caught(path: Path) -> None:
+    found = study(path.read_text(encoding="utf-8") + "\nsampelrs: [heun]\n")
+    assert any("sampelrs" in problem for problem in found), found
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=named)
+def test_a_name_that_a_program_does_not_have_is_caught(path: Path) -> None:
+    found = program(path.read_text(encoding="utf-8") + "\nprint(nowhere)\n")
+    assert any("nowhere" in problem for problem in found), found
 
 
 def test_policies_and_services_speak_of_pods_that_are_there() -> None:
