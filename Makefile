@@ -30,6 +30,14 @@ demo: $(VENV)/installed ## run the main study: Gaussian noise to U[0,1], a table
 test: $(VENV)/installed ## all tests, with a real Prefect server, a real Ray and a real store
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
+$(VENV)/ministack/installed: $(VENV)/installed tests/ministack.txt
+	test -x $(VENV)/ministack/bin/python || $(PYTHON) -m venv $(VENV)/ministack
+	$(VENV)/ministack/bin/python -m pip install --quiet --requirement tests/ministack.txt
+	@touch $@
+
+.PHONY: servers
+servers: $(VENV)/ministack/installed ## a second S3 server for the tests, which are left out where there is none
+
 .PHONY: lint
 lint: $(VENV)/installed ## lint, types and layers
 	$(BIN)/ruff check .
