@@ -21,6 +21,7 @@ from diffusion.philox import normals, philox, uniforms
 from diffusion.randomness import MemberStreams, examples, stream, stream_keys, uniform
 from diffusion.training import Member, Training
 from diffusion.training.lessons import drawn_on_device, drawn_on_host
+from tests.diffusion import taught
 from tests.diffusion.test_devices import TRAINED, formulation_of, law_for, member_of
 
 FALSE_ALARM = 1e-6
@@ -146,11 +147,7 @@ def member_and_data(name: str, key: str) -> tuple[Member, Tensor]:
     formulation = formulation_of(name)
     law = law_for(formulation, Training())
     assert law is not None
-    if formulation.labelled:  # type: ignore[attr-defined]
-        x, labels = law.sample_labelled(256, stream("data", key))
-        data = torch.cat([x, labels[:, None].double()], 1)
-    else:
-        data = law.sample(256, stream("data", key))
+    data = taught.examples(formulation, law, 256, stream("data", key))
     one = member_of(formulation, law)
     return Member(one.dataset, one.formulation, one.schedule, key), data
 
