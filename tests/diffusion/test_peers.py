@@ -185,7 +185,7 @@ BELOW = {  # claims that do not hold: the order measured with 32, 64, 128 steps,
     "azula-REABSampler": 1.0,  # sigma_t stands where sigma_s belongs
     "k-diffusion-sample_lms": 3.4,  # its first steps are of lower order
     "diffusers-LMSDiscreteScheduler": 3.4,
-    "k-diffusion-sample_dpmpp_3m_sde": 2.0,  # likewise
+    "k-diffusion-sample_dpmpp_3m_sde": 2.0,  # half of the second difference that a parabola has
     "k-diffusion-sample_dpmpp_3m_sde-0.0": 2.0,
     "azula-zABSampler-3": 2.7,
 }
@@ -206,7 +206,8 @@ def test_every_name_keeps_what_it_claims_but_for_the_orders_that_are_told(
     """
     sampler: PeerSampler = peer(case[0], **case[1])
     monkeypatch.setattr(known, "SCHEDULES", (VPLinear(), DDPMLinear(levels=1000)))
-    monkeypatch.setattr(checking, "STEPS", (16, 32, 64) if "LMS" in name_of(case) else (32, 64, 128))  # quadratures
+    fewest = 16 if "LMS" in name_of(case) else 64 if sampler.rule.overlapping else 32  # quadratures; near from above
+    monkeypatch.setattr(checking, "STEPS", (fewest, 2 * fewest, 4 * fewest))
     before = torch.get_rng_state()
     found = {finding.claim: finding for finding in check_component(sampler)}
     assert torch.equal(torch.get_rng_state(), before)

@@ -5,6 +5,8 @@ is refused with the command that installs it.
 
 - `libraries`: which are there, of which version, and where their code is found;
 - `lockstep`: their loops, stopped wherever they ask for something, so that a stack runs as one;
+- `increments`: draws of moves that overlap, correlated as the library does;
+- `options`: the values of options that have a meaning;
 - `base`: what all have in common: levels, units, evaluations, noise;
 - `azula_samplers`, `diffusers_schedulers`, `k_diffusion_samplers`: one library each, with what its
   rules claim.

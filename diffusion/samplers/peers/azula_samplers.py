@@ -17,6 +17,7 @@ from torch import Tensor
 from diffusion.samplers.base import samplers
 from diffusion.samplers.peers.base import HandedNoise, PeerSampler, Rule, WayDown, defaults_of, two_stages
 from diffusion.samplers.peers.libraries import module_of
+from diffusion.samplers.peers.options import Within
 
 _MULTISTEP = ("zABSampler", "vABSampler", "zEABSampler", "xEABSampler", "REABSampler")
 NAMES = ("DDPMSampler", "DDIMSampler", "EulerSampler", "HeunSampler", "ItoSampler", *_MULTISTEP, "PCSampler")
@@ -68,6 +69,10 @@ class AzulaSampler(PeerSampler):
 
     def known_options(self) -> Mapping[str, Any]:
         return defaults_of(getattr(module_of(self.library), self.sampler), ("order", "eta", "corrections", "delta"))
+
+    def limits(self) -> Mapping[str, Within]:
+        """A correction replaces a share of the noise."""
+        return {"delta": Within(0.0, 1.0)}
 
     def showing_order(self) -> AzulaSampler:
         """With short corrections, whose bias no number of steps removes, and little noise."""

@@ -34,6 +34,7 @@ from diffusion.samplers.base import PathSampler, per_member, without_data_at_the
 from diffusion.samplers.noise import Noise
 from diffusion.samplers.peers.libraries import version_of
 from diffusion.samplers.peers.lockstep import Asking, in_step
+from diffusion.samplers.peers.options import Within, check_options
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level
 
@@ -138,12 +139,14 @@ class Rule:
         order: global, as its documentation or its name says.
         stochastic: whether it draws.
         between: whether it looks between the levels of a grid.
+        overlapping: whether it draws for two moves that overlap (see `increments`).
         cost: evaluations in N steps.
     """
 
     order: int
     stochastic: bool = False
     between: bool = False
+    overlapping: bool = False
     cost: Callable[[int], int] = lambda steps: steps
 
 
@@ -161,7 +164,8 @@ class PeerSampler(PathSampler):
 
     Raises:
         WrongValue: the library is not installed, or is of another version than `installed`; it has
-            no such sampler; or the sampler has no such option.
+            no such sampler; or the sampler has no such option, or the option no such value. On
+            the way down: the machine has another version than the one that made the sampler.
     """
 
     library: ClassVar[str]
@@ -198,9 +202,8 @@ class PeerSampler(PathSampler):
     def _settle(self, names: Sequence[str]) -> None:
         """Check the name, the version and the options, and fill in what was left out."""
         version, name = version_of(self.library), getattr(self, self.named)
-        installed = vars(self)["installed"]
-        if installed not in ("", version):
-            raise WrongValue(f"installed: found {installed!r}, and here is {version}: its samplers may be others")
+        if vars(self)["installed"]:
+            self._check_version()
         if name not in names:
             raise WrongValue(f"{self.named}: {version} is asked for {name!r}; accepted: {', '.join(names)}")
         object.__setattr__(self, "installed", version)
@@ -212,6 +215,19 @@ class PeerSampler(PathSampler):
             elif option not in known:
                 has = ", ".join(known) or "none"
                 raise WrongValue(f"{name} of {version} has no option {option!r}; it has: {has}")
+        check_options(name, self.chosen(), self.limits())
+
+    def _check_version(self) -> None:
+        installed, version = vars(self)["installed"], version_of(self.library)
+        if installed != version:
+            raise WrongValue(
+                f"installed: found {installed!r}, and here is {version}: its samplers may be others "
+                "(a study needs one version on every machine)"
+            )
+
+    def limits(self) -> Mapping[str, Within]:
+        """The numbers that options take, where it is not all from 0."""
+        return {}
 
     def _options(self) -> list[str]:
         return [field.name for field in fields(self) if field.name not in (self.named, "installed")]
@@ -235,6 +251,11 @@ class PeerSampler(PathSampler):
         return (f"{getattr(self, self.named)}@{version}", *others)
 
     @property
+    def version(self) -> int:  # type: ignore[override]  # depends on a parameter
+        """Of rules whose draws overlap 2 (1: correlated by the clock of our paths)."""
+        return 2 if self.rule.overlapping else 1
+
+    @property
     def stochastic(self) -> bool:  # type: ignore[override]  # depends on a parameter
         """Whether the rule draws."""
         return self.rule.stochastic
@@ -256,6 +277,7 @@ class PeerSampler(PathSampler):
         return super().refuses(schedule)
 
     def trajectory(self, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Noise) -> Iterator[Tensor]:
+        self._check_version()  # it may have been made on another machine
         stack = _Stack(self, denoiser, x, levels, noise)
         asked = in_step(stack.programs())
         try:

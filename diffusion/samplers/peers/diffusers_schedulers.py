@@ -24,7 +24,9 @@ from torch import Tensor
 from diffusion.errors import WrongValue
 from diffusion.samplers.base import samplers
 from diffusion.samplers.peers.base import HandedNoise, PeerSampler, Rule, WayDown, defaults_of, two_stages
+from diffusion.samplers.peers.increments import OverlappingMoves
 from diffusion.samplers.peers.libraries import module_of
+from diffusion.samplers.peers.options import Within
 from diffusion.schedules import Schedule
 from diffusion.schedules.levels import Level, level_at
 
@@ -128,7 +130,7 @@ class DiffusersScheduler(PeerSampler):
         noisy = name in _DRAWING or bool(self.eta) or str(self.algorithm_type).startswith("sde")
         cost = two_stages if name in _TWO_STAGES else _one_more if name == "PNDMScheduler" else _one_each
         order = _CLAIMED.get(name) or (self.solver_order or 0) + (name == "UniPCMultistepScheduler")  # its corrector's
-        return Rule(order, noisy, name in _BETWEEN or self._by_ends, cost)
+        return Rule(order, noisy, name in _BETWEEN or self._by_ends, name == "DPMSolverSDEScheduler", cost)
 
     @property
     def _by_ends(self) -> bool:
@@ -145,6 +147,11 @@ class DiffusersScheduler(PeerSampler):
         ours = {**_OURS, **_OURS_OF.get(self.scheduler, {}), "timestep_spacing": "grid"}
         found = {name: ours.get(name, value) for name, value in found.items()}
         return {**found, "eta": 0.0} if self.scheduler == "DDIMScheduler" else found
+
+    def limits(self) -> Mapping[str, Within]:
+        """The solvers take any order above 3 as 3, but for UniPC; eta is a share of DDPM's noise."""
+        most = None if self.scheduler == "UniPCMultistepScheduler" else 3.0
+        return {"solver_order": Within(1.0, most), "eta": Within(0.0, 1.0)}
 
     def refuses(self, schedule: Schedule) -> str | None:
         spacing = self.timestep_spacing not in (None, "grid")
@@ -254,7 +261,7 @@ class DiffusersScheduler(PeerSampler):
             return walk.drawn(*walk.nsr[at : at + 2].tolist()) if self.stochastic else torch.zeros_like(z)
 
         if self.scheduler == "DPMSolverSDEScheduler":
-            made.noise_sampler = lambda start, end: walk.drawn(float(start), float(end))
+            made.noise_sampler = OverlappingMoves(walk, z, draws=self.stochastic)
         with torch.no_grad(), HandedNoise(draw):
             for k, t in enumerate(made.timesteps):
                 if hasattr(made, "scale_model_input"):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from diffusion.samplers.base import samplers
 from diffusion.samplers.peers.base import HandedNoise, PeerSampler, Rule, WayDown, defaults_of, two_stages
+from diffusion.samplers.peers.increments import OverlappingMoves
 from diffusion.samplers.peers.libraries import module_of
+from diffusion.samplers.peers.options import Within
 
 _OPTIONS = ("order", "s_churn", "s_tmin", "s_tmax", "s_noise", "eta", "solver_type", "r")
 _CLAIMED = {
@@ -75,12 +77,20 @@ class KDiffusionSampler(PeerSampler):
             _CLAIMED.get(name) or self.order or 0,
             stochastic=bool(self.s_churn if name in _CHURNING else self.eta) and self.s_noise != 0,
             between=name in _BETWEEN or bool(self.s_churn),
+            overlapping=name == "sample_dpmpp_sde",
             cost=stages,
         )
 
     def known_options(self) -> Mapping[str, Any]:
         found = defaults_of(getattr(module_of(self.library), self.sampler), _OPTIONS)
         return {name: min(value, _LARGEST) if isinstance(value, float) else value for name, value in found.items()}
+
+    def limits(self) -> Mapping[str, Within]:
+        """`r` says where a stage lies within the step; where eta is above 1, two rules leave out
+        their second stage at some levels.
+        """
+        steady = self.sampler in ("sample_dpm_2_ancestral", "sample_dpmpp_2s_ancestral")
+        return {"r": Within(0.0, 1.0, beyond=True), **({"eta": Within(0.0, 1.0)} if steady else {})}
 
     def showing_order(self) -> KDiffusionSampler:
         """With little churn, as of our own."""
@@ -110,7 +120,7 @@ class KDiffusionSampler(PeerSampler):
 
         options = self.chosen()
         if self.sampler not in _CHURNING and "eta" in options:
-            options["noise_sampler"] = lambda start, end: walk.drawn(float(start), float(end))
+            options["noise_sampler"] = OverlappingMoves(walk, z, draws=self.stochastic)
         with HandedNoise(churned):
             z = function(model, z, sigmas, callback=tell, disable=True, **options)
         walk.reached(z, len(walk.nsr) - 1)
