@@ -62,6 +62,9 @@ class Dataset(Component):
     """Whether what it says of noised points is computed where they are, without looking at a number;
     if not, it is computed on the host and copied back."""
 
+    effort: ClassVar[float] = 1.0
+    """How many times as long its exact denoiser takes as that of most laws, for estimates of time."""
+
     @property
     def exact(self) -> bool:
         """Whether `log_density`, `score`, `denoise` and `posterior_variance` are available."""

@@ -114,6 +114,7 @@ class TwoMoonsPosterior(InBlocks, SimulatorPosterior):
     """
 
     block: ClassVar[int] = 1 << 11
+    effort: ClassVar[float] = 16.0
     observations: ClassVar[tuple[Numbers, ...]] = (
         (-0.6396706, 0.16234657),
         (-0.5676688, -0.33194834),

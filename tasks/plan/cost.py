@@ -47,7 +47,7 @@ def _exact_seconds(dataset: Dataset) -> float:
     """For one sample, of the exact denoiser."""
     if isinstance(dataset, PointSet):  # every sample is compared with every point
         return 1e-6 + 7e-10 * dataset.points.numel()
-    return 2e-7 if dataset.dim == 1 else 5e-6
+    return dataset.effort * (2e-7 if dataset.dim == 1 else 5e-6)
 
 
 def _network_seconds(cell: Cell) -> float:
