@@ -7,10 +7,17 @@ same core, or one way with the core's measured rate of multiplying matrices.
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import itertools
+import json
+import os
+import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,7 +30,7 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import cells, pages, query, scores, startup, training
+from tests.benchmarks import cells, pages, query, sampling, scores, startup, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
@@ -106,30 +113,54 @@ def growth(snapshots: int = 1000) -> Ratio:
         return paired(lambda: commit("old"), lambda: commit("new"), rounds=20)
 
 
+MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
+    *training.MEASURES,
+    *sampling.MEASURES,
+    ("network evaluation: share of the core's matrix-product rate", matrix_rate),
+    ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
+    ("300 points in commits of 10 / in one commit", commits),
+    ("a commit of 100 points: after 1,000 commits / after 10", growth),
+    *cells.MEASURES,
+    *scores.MEASURES,
+    *query.MEASURES,
+    *pages.MEASURES,
+    *startup.MEASURES,
+)
+"""What is measured, in words, and how; None where a peer is not installed."""
+
+
+def machine() -> dict[str, str]:
+    """What the ratios were measured on."""
+    named = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    packages = ("torch", "numpy", "azula", "diffusers", "mlflow", "duckdb")
+    installed = {name: version(name) for name in packages if importlib.util.find_spec(name)}
+    processor = named[0] if named else platform.processor() or platform.machine()
+    return {"processor": processor, "cores": str(os.cpu_count()), "python": platform.python_version(), **installed}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure and print, a line at a time; with ``--json FILE`` write the same beside the machine."""
+    parser = argparse.ArgumentParser(description="Ratios of speed, measured side by side.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write them as well")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure the lines that begin so")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     table = Table("what", "ratio", "from", "to")
-    measures: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
-        *training.MEASURES,
-        ("network evaluation: share of the core's matrix-product rate", matrix_rate),
-        ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
-        ("300 points in commits of 10 / in one commit", commits),
-        ("a commit of 100 points: after 1,000 commits / after 10", growth),
-        *cells.MEASURES,
-        *scores.MEASURES,
-        *query.MEASURES,
-        *pages.MEASURES,
-        *startup.MEASURES,
-    )
-    for name, measure in measures:
-        found = measure()
-        if found is None:
-            table.add_row(name, "not installed", "", "")
+    rows: list[dict[str, object]] = []
+    for name, measure in MEASURES:
+        if not name.startswith(asked.only):
             continue
-        middle, low, high = found
-        table.add_row(name, f"{middle:.2f}", f"{low:.2f}", f"{high:.2f}")
+        print(name, file=sys.stderr)  # noqa: T201 - it takes minutes
+        found = measure()
+        table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
+        rows.append({"what": name, **dict(zip(("ratio", "from", "to"), found or (None,) * 3, strict=True))})
     Console(width=110).print(table)
+    if asked.json:
+        asked.json.write_text(json.dumps({"machine": machine(), "ratios": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

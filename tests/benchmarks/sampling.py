@@ -1,0 +1,136 @@
+"""How fast a stack is sampled: per sample, beside the samplers of azula and diffusers with the same
+network for one model.
+
+Theirs is asked with a module of three hidden layers of the same width, in float32 and one call a
+step for all samples; ours with a stack of eight trained models. What is timed is the processor's
+time for a sample of one model, 20 steps of the same rule: DDIM and, with azula, Heun's.
+
+``python -m tests.benchmarks.sampling`` prints the table; its lines are part of `make bench`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from diffusion.datasets import Uniform
+from diffusion.formulations import ElucidatedDM
+from diffusion.inference import Question, Subject, levels_for, states
+from diffusion.randomness import stream
+from diffusion.samplers import DDIM, Heun, Sampler
+from diffusion.schedules.grids import grids
+from diffusion.training import Member, Training, train
+from tests.benchmarks.pairs import Ratio, paired
+from tests.benchmarks.training import Perceptron
+
+MEMBERS = 8
+SAMPLES = 10_000
+STEPS = 20
+WIDTH = 128
+
+
+@functools.cache
+def _stack() -> Any:
+    edm = ElucidatedDM()
+    named = [Member(Uniform(), edm, edm.own_schedule(), f"member {i}") for i in range(MEMBERS)]
+    return train(named, [Uniform().sample(1000, stream("data"))] * MEMBERS, Training(steps=1, width=WIDTH, depth=3))
+
+
+def ours(sampler: Sampler) -> None:
+    """All members of the stack, from start noise to samples."""
+    edm = ElucidatedDM()
+    schedule = edm.own_schedule()
+    question = Question(sampler, STEPS, SAMPLES)
+    subjects = [Subject(Uniform(), edm, schedule, grids.create("edm"), "bench", m) for m in range(MEMBERS)]
+    for _ in states(_stack().denoiser, question, subjects, levels_for(question, subjects)):
+        pass
+
+
+def azula(name: str) -> None:
+    """One model, as one would ask it alone."""
+    from azula import sample
+    from azula.denoise import KarrasDenoiser
+    from azula.noise import VESchedule
+
+    denoiser = KarrasDenoiser(_ForOneTime(_perceptron()), VESchedule(0.002, 80.0))
+    sampler = getattr(sample, name)(denoiser, steps=STEPS, silent=True)
+    sampler(_noise())
+
+
+def diffusers() -> None:
+    """One model, as one would ask it alone."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler.set_timesteps(STEPS)
+    network, x = _perceptron(), _noise()
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, (t / 500 - 1).expand(len(x))), t, x).prev_sample
+
+
+class _ForOneTime(nn.Module):
+    """Told one label for all points, as azula's samplers tell it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        found: Tensor = self.network(x, c_noise.expand(len(x)))
+        return found
+
+
+@functools.cache
+def _perceptron() -> Perceptron:
+    return Perceptron(WIDTH)
+
+
+@functools.cache
+def _noise() -> Tensor:
+    return torch.randn(SAMPLES, 1)
+
+
+def against(library: str, theirs: Callable[[], None], sampler: Sampler) -> Ratio | None:
+    """Processor time of a sample of theirs over one of ours; None where the library is not there."""
+    if importlib.util.find_spec(library) is None:
+        return None
+    middle, low, high = paired(theirs, lambda: ours(sampler), rounds=3, now=time.process_time)
+    return MEMBERS * middle, MEMBERS * low, MEMBERS * high
+
+
+_WHAT = f"({MEMBERS} members, width {WIDTH}, {STEPS} steps)"
+MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
+    (
+        f"sampling: DDIM of azula / one of ours {_WHAT}",
+        lambda: against("azula", lambda: azula("DDIMSampler"), DDIM()),
+    ),
+    (
+        f"sampling: Heun of azula / one of ours {_WHAT}",
+        lambda: against("azula", lambda: azula("HeunSampler"), Heun()),
+    ),
+    (f"sampling: DDIM of diffusers / one of ours {_WHAT}", lambda: against("diffusers", diffusers, DDIM())),
+)
+"""Lines for the table of `tests.benchmarks.run`."""
+
+
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    table = Table("what", "ratio", "from", "to")
+    for name, measure in MEASURES:
+        found = measure()
+        table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
