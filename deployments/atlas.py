@@ -14,6 +14,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +39,11 @@ def main() -> None:
         ended = subprocess.run([sys.executable, "-m", "diffatlas", *run], cwd=ROOT, check=False)  # noqa: S603 - ours
         if ended.returncode:
             sys.exit(ended.returncode)
-    shutil.rmtree(TARGET, ignore_errors=True)
-    ship(Store.open(results), Store.create(str(TARGET)), STUDIES)
-    TARGET.with_name(f"{TARGET.name}.lock").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / TARGET.name
+        ship(Store.open(results), Store.create(str(made)), STUDIES)
+        shutil.rmtree(TARGET, ignore_errors=True)
+        shutil.copytree(made, TARGET)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def grown(
 ) -> Growth:
     """Run, look, record, and go on until it is decided or the seeds are spent.
 
-    What cannot be answered is refused before anything is computed or written.
+    What cannot be answered, or written, is refused before anything is computed.
 
     Args:
         request: the run of the study that is to grow.
@@ -123,6 +123,7 @@ def grown(
     _refuse_own_seeds(loaded, order)
     question = answerable(foreseen(plan_for(loaded, request.store)), question)
     announced = _announced(loaded.name, question, design)
+    Store.check_writable(request.store)
     announce(f"looks at {', '.join(map(str, design.looks))} seeds; margin {design.margin}")
     for other in _other_designs(request.store, announced):
         warn(other)

@@ -5,7 +5,7 @@ pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ from tasks.stages import Opaque, commit
 from tasks.store import StoreUnavailable
 
 if TYPE_CHECKING:
+    from diffusion.metrics import BaseMetric
     from flows.pages import Pages
     from tasks.plan import Plan
     from tasks.store import Coordinator, Rows, Store
@@ -66,6 +67,7 @@ class Committer:
 
     Args:
         study: its name.
+        metrics: what measures the answers.
         store: where it commits.
         coordinator: the right to write there.
         started: who started the run; part of the provenance of every commit.
@@ -77,6 +79,7 @@ class Committer:
     def __init__(
         self,
         study: str,
+        metrics: Sequence[BaseMetric],
         store: Store,
         coordinator: Coordinator,
         started: Mapping[str, str],
@@ -85,6 +88,7 @@ class Committer:
         emit: Emit,
     ) -> None:
         self._study, self._store, self._coordinator = study, store, coordinator
+        self._metrics = metrics
         self._started, self._code, self._emit = {**started, "code": code.digest}, code, emit
         self._train_seconds = dict(train_seconds)
 
@@ -96,7 +100,7 @@ class Committer:
                 self._train_seconds |= {cell.cell.id: cell.seconds for cell in event.answer.cells}
                 self._commit(f"trained {event.shard.name}", trained_rows(event.answer, self._code), event)
             case ShardSwept():
-                rows = swept_rows(event.answer, self._train_seconds, self._code)
+                rows = swept_rows(event.answer, self._train_seconds, self._code, self._metrics)
                 self._commit(f"swept {event.shard.name}", rows, event)
 
     def _record(self, plan: Plan) -> None:

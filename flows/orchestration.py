@@ -86,7 +86,8 @@ def run(request: RunRequest, pages: Pages) -> Outcome:
         if coordinator.before:
             get_run_logger().warning(coordinator.before)
         code = code_here(own_modules(study))
-        committer = Committer(study.name, store, coordinator, _started(), code, Answers(store).train_seconds(), emit)
+        seconds = Answers(store).train_seconds()
+        committer = Committer(study.name, study.metrics, store, coordinator, _started(), code, seconds, emit)
         artifacts = Artifacts(study.name, [metric.column for metric in study.metrics], pages)
         emit.add(committer, tally, RunLog(), MovesTold(request.store), live, display, artifacts)
         pages.warn_with(emit)

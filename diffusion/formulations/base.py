@@ -46,6 +46,10 @@ class Formulation(Component):
         """Why this formulation cannot be trained on the target, or None."""
         return None
 
+    def fitted(self, schedule: Schedule, dataset: Dataset) -> Schedule:
+        """The schedule with what it leaves open as the law has it whose noised points are learned."""
+        return schedule.fitted(dataset)
+
     @property
     def own_sampler(self) -> Sampler | None:
         """The one way to sample a model that is no diffusion, asked in a single step whatever a

@@ -85,6 +85,10 @@ class ObservationConditional(NoiseConditional):
     def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         return self.inner.c_noise(nsr, schedule)
 
+    def fitted(self, schedule: Schedule, dataset: Dataset) -> Schedule:
+        """By the prior, of which its network learns: no observation takes part in that."""
+        return schedule.fitted(dataset.prior if isinstance(dataset, SimulatorPosterior) else dataset)
+
     def refuses(self, schedule: Schedule) -> str | None:
         return self.inner.refuses(schedule)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
-from diffusion.formulations import Formulation, NoiseConditional
+from diffusion.formulations import Formulation, NoiseConditional, Trained
 from diffusion.objectives import DenoisingLoss, OwnLevels, SingleLevel, UniformTime
 from diffusion.objectives.noise_targets import last_step_share
 from diffusion.objectives.parametrizations import Circle
@@ -61,7 +61,9 @@ def loss_floor(
             not take schedule or target.
     """
     name = formulation.registered_name
-    on = (schedule or formulation.own_schedule()).fitted(target)
+    on = formulation.fitted(schedule or formulation.own_schedule(), target)
+    if isinstance(formulation, Trained) and formulation.simulates:
+        raise WrongValue(f"loss_floor: the least loss of {name!r} is a mean over all outcomes, which is not known")
     if not (isinstance(formulation, NoiseConditional) and type(formulation.objective) is DenoisingLoss):
         raise WrongValue(
             f"loss_floor: {name!r} is not trained by regression on noised data, and its loss has another least value"

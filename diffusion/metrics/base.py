@@ -37,6 +37,7 @@ class BaseMetric(Component):
 
     axis_label: ClassVar[str] = ""  # text for an axis
     higher_is_better: ClassVar[bool] = False
+    costly: ClassVar[bool] = False  # of samples: takes so long that plans count its `seconds`, and asked by name only
     of: ClassVar[Literal["samples", "models", "pairs"]]  # what it looks at, as the store says it
 
     @property
@@ -94,7 +95,6 @@ class Metric(BaseMetric):
     """A number that is zero, or as small as its floor, for samples that follow the target exactly."""
 
     of: ClassVar[Literal["samples", "models", "pairs"]] = "samples"
-    costly: ClassVar[bool] = False  # takes so long that plans count the `seconds`
 
     def seconds(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
         """Estimated seconds of one core for `n` samples, of a metric that is `costly`: sizes shards

@@ -90,6 +90,8 @@ class ClassifierTwoSample(Metric):
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         y = samples[: self.points].numpy()
+        if 2 * len(y) < _FOLDS:
+            raise WrongValue(f"c2st: {len(y)} samples, and as many draws of the target; needed: {_FOLDS} in all")
         x = _reference(dataset, len(y))
         middle, spread = x.mean(0), x.std(0)
         spread = np.where(spread > 0, spread, max(dataset.std, 1e-300))

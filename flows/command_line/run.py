@@ -67,6 +67,7 @@ def run(
     from flows.request import RunRequest
     from flows.services import prefect_server, quiet_environment, ray_cluster, terminate_as_interrupt
     from flows.start import start
+    from tasks.store import Store
 
     quiet_environment()
     with clear_errors(), terminate_as_interrupt():
@@ -77,6 +78,7 @@ def run(
         def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
             if _finished(store, plan):
                 return None
+            Store.check_writable(store)
             err.print(f"study {plan.study.name}: getting Prefect and Ray ready", markup=False)  # seconds without a word
             return start(
                 RunRequest(

@@ -160,7 +160,7 @@ def evaluate(
         samples: ``[n, dim]``; or a model, for metrics that look at a denoiser (``score-error``,
             ``nll``).
         target: what they should follow.
-        metrics: one or several; None: all that serve.
+        metrics: one or several; None: all that serve, but for those that take long (``c2st``).
 
     Returns:
         ``{name: (value, floor)}``.
@@ -171,7 +171,7 @@ def evaluate(
     """
     data = named.dataset(target)
     if metrics is None:
-        usual = [entry.cls() for entry in known_metrics if entry.has_defaults]
+        usual = [entry.cls() for entry in known_metrics if entry.has_defaults and not entry.cls.costly]
         return inference.evaluate(samples, data, inference.serving(usual, samples, data))
     listed = [metrics] if isinstance(metrics, str | Mapping | BaseMetric | type) else list(metrics)
     return inference.evaluate(samples, data, [named.metric(each) for each in listed])

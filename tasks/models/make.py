@@ -80,7 +80,7 @@ def train(
         raise WrongValue(
             f"train: {chosen.registered_name!r} has no network; accepted: a formulation that has (`exact` asks without)"
         )
-    on = (chosen.own_schedule() if schedule is None else named.schedule(schedule)).fitted(own)
+    on = chosen.fitted(chosen.own_schedule() if schedule is None else named.schedule(schedule), own)
     sizes = {"steps": steps, "batch": batch, "width": width, "depth": depth, "data": data}
     rates = {"learning_rate": _number("learning_rate", learning_rate), "ema": _number("ema", ema)}
     place = device_named(device)

@@ -115,7 +115,7 @@ class Model(Inference):
         on = choice.schedule if schedule is None else component(schedules, Schedule, schedule)
         spent = choice.grid if grid is None else component(grids, Grid, grid)
         known = choice.guidance if guidance is None else component(guidances, Guidance, guidance)
-        fitted = None if on is None else on.fitted(self.dataset)
+        fitted = None if on is None else self.formulation.fitted(on, self.dataset)
         return self.draw(
             choice.sampler,
             steps=steps,

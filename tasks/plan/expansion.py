@@ -38,7 +38,7 @@ def _questions(study: Study, block: Block, cell: Cell) -> Iterator[SamplingSetti
     """What a block asks of a cell, and of its likes of other seeds."""
     own = cell.formulation.own_sampler
     for choice in _choices(block, own):
-        other = choice.schedule.fitted(cell.dataset) if choice.schedule else None
+        other = cell.formulation.fitted(choice.schedule, cell.dataset) if choice.schedule else None
         grid = choice.grid_on(other or cell.schedule)
         sampling_schedule = other if other != cell.schedule else None
         for steps in (1,) if own else block.steps:
@@ -51,7 +51,7 @@ def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> 
     """The pairs of a block that have a network, and the exact answer on each of their schedules;
     schedules as the data set has them.
     """
-    fitted = [(formulation, schedule.fitted(dataset)) for formulation, schedule in pairs]
+    fitted = [(formulation, formulation.fitted(schedule, dataset)) for formulation, schedule in pairs]
     yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained | Given))
     if dataset.exact:
         sampled = [schedule for f, schedule in fitted if f.from_noise]

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("diffatlas", "torch", "numpy", "scipy", "zarr", "icechunk", "xarray", "ray", "prefect")
+_PACKAGES = ("diffatlas", "torch", "numpy", "scipy", "scikit-learn", "zarr", "icechunk", "xarray", "ray", "prefect")
 _GIT_SECONDS = 10
 
 

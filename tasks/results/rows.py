@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from diffusion.metrics import BaseMetric
 from tasks.plan import Point
 from tasks.results.facts import process_of, start_of
 from tasks.store import Rows
@@ -60,24 +61,32 @@ def trained_rows(answer: TrainingAnswer, code: Code = NO_CODE) -> Rows:
     )
 
 
-def swept_rows(answer: SweepAnswer, train_seconds: Mapping[str, float], code: Code = NO_CODE) -> Rows:
+def swept_rows(
+    answer: SweepAnswer,
+    train_seconds: Mapping[str, float],
+    code: Code = NO_CODE,
+    metrics: Sequence[BaseMetric] = (),
+) -> Rows:
     """The rows that a sweep adds; `train_seconds` tells of the cells that were trained before it,
-    `code` is what computed them.
+    `code` is what computed them, `metrics` what measured them.
     """
+    measured_by = [metric.spec() for metric in metrics]
     seconds = {**train_seconds, **{cell.cell.id: cell.seconds for cell in answer.cells}}
     exact = [_cell_row(cell, answer.device, code) for cell in answer.cells]
     measured = [{"cell_id": cell, **_profile(*profile)} for cell, profile in answer.profiles.items()]
     return Rows(
-        points=[_answer_row(point, seconds, code) for point in answer.points],
+        points=[_answer_row(point, seconds, code, measured_by) for point in answer.points],
         cells=[*exact, *measured],
         samples={one.point.id: one.samples for one in answer.points if one.samples is not None},
         trajectories={one.point.id: one.trajectory for one in answer.points if one.trajectory is not None},
     )
 
 
-def _answer_row(answer: PointAnswer, train_seconds: Mapping[str, float], code: Code) -> dict[str, object]:
+def _answer_row(
+    answer: PointAnswer, train_seconds: Mapping[str, float], code: Code, measured_by: Sequence[object] = ()
+) -> dict[str, object]:
     row = point_row(answer.point, "failed" if answer.error else "ok", answer.error or "")
-    row |= _sources(code, answer.point.cell.spec, answer.point.settings.spec)
+    row |= _sources(code, answer.point.cell.spec, answer.point.settings.spec, measured_by)
     row |= {"nfe": max(answer.nfe, 0), "sample_seconds": answer.seconds, **answer.metrics}
     row["train_seconds"] = train_seconds.get(answer.point.cell.id, math.nan)
     return row

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tasks.columns import DEVICE
 from tasks.results.read import Answers
 from tasks.store import NO_ROW, Rows, Store, read_cells, read_curves
 
@@ -38,7 +39,8 @@ def ship(source: Store, target: Store, studies: Sequence[str]) -> None:
 
 def _rows(source: Store, answers: Answers) -> Rows:
     table, specs = answers.table(), answers.point_specs()
-    points = [{**row, **_LEFT_BEHIND, "spec": specs[str(row["point_id"])]} for row in _entries(table)]
+    stored = {name: column for name, column in table.items() if name != DEVICE}  # which is the cells'
+    points = [{**row, **_LEFT_BEHIND, "spec": specs[str(row["point_id"])]} for row in _entries(stored)]
     root = source.group(answers.snapshot.id)
     with source.reading("its cells"):
         cells, curves = read_cells(root), read_curves(root)

@@ -72,7 +72,7 @@ def refuse_read_only(place: Place) -> None:
     """Raises `StoreUnavailable` if nobody may write to the place."""
     if place.read_only:
         raise StoreUnavailable(
-            f"store {place.uri}: these answers came with diffatlas and are only read; copy them to a folder of your own "
+            f"store {place.uri} holds answers that came with diffatlas and are only read; copy them to a folder of your own "
             f"(diffatlas backup {place.uri} FOLDER), or choose another store"
         )
 

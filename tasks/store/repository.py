@@ -79,6 +79,15 @@ class Store:
         """Whether it lies on object storage, which may not answer for a while."""
         return Place(self.uri).folder is None
 
+    @staticmethod
+    def check_writable(uri: str) -> None:
+        """Nothing, where somebody may write.
+
+        Raises:
+            StoreUnavailable: the answers there are only read.
+        """
+        refuse_read_only(Place(uri))
+
     @classmethod
     def create(cls, uri: str) -> Store:
         """A new, empty store.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import diffusion
@@ -19,7 +20,7 @@ import tasks
 from diffusion.errors import Unavailable
 from tasks.study import Study
 
-_LIBRARIES = ("torch", "numpy", "scipy")
+_LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 _PATH = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _NAMED = 4  # differences in a message
 
@@ -46,6 +47,7 @@ COMPUTE_NOTHING = frozenset(
 
 _MISSING = "not there"
 _SHORT, _SOURCES = 10, ", "
+_WORDS = ("name", "description")
 
 
 class OtherCode(Unavailable, RuntimeError):
@@ -124,8 +126,10 @@ def told(differences: list[str]) -> str:
 
 
 def own_modules(study: Study) -> tuple[str, ...]:
-    """The modules outside of this package that a study names, by path or by entry point."""
-    return _named(study.spec())
+    """The modules outside of this package that a study names, by path or by entry point; what its
+    words for people say names nothing.
+    """
+    return _named({key: value for key, value in study.spec().items() if key not in _WORDS})
 
 
 def own_sources(code: Code) -> dict[str, str]:
@@ -180,10 +184,16 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _hash_of_module(name: str) -> str:
+    """Of its source, where it lies: nothing is imported, the packages that it is in included."""
+    top, *inner = name.split(".")
     try:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
+    for place in range(len(inner)):
+        if spec is None or spec.submodule_search_locations is None:
+            return _MISSING
+        spec = PathFinder.find_spec(".".join((top, *inner[: place + 1])), list(spec.submodule_search_locations))
     return _MISSING if spec is None or not spec.origin else _hash(Path(spec.origin))
 
 

@@ -66,7 +66,7 @@ class Limits:
         for point, samples in zip(points, flow_limits(denoiser, start, schedules, scales), strict=True):
             self._found[point.flow] = {} if samples is None else self._measured(point, samples)
             self._left[_stack(point)].pop(point.flow, None)
-            self._progress(point.limit_work(), 0, 0)
+            self._progress(point.limit_work() + point.measuring_work(self._requests.metrics), 0, 0)
 
     def _measured(self, point: Point, samples: torch.Tensor) -> dict[str, float]:
         return {

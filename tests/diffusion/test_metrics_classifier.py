@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
+import diffatlas as da
 from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, PointSet
 from diffusion.metrics import ClassifierTwoSample
 from diffusion.randomness import stream
@@ -95,3 +96,17 @@ def test_huge_samples_are_told_apart_and_those_that_are_not_finite_are_refused(t
 def test_parameters_without_a_meaning_are_refused(parameters: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"c2st: .*needed: "):
         ClassifierTwoSample(**parameters)
+
+
+def test_fewer_samples_than_folds_are_refused_in_a_sentence() -> None:
+    target = EightGaussians()
+    with pytest.raises(ValueError, match="c2st: 2 samples, and as many draws of the target; needed: 5 in all"):
+        QUICK.evaluate(target.sample(2, stream("few")), target)
+    assert QUICK.evaluate(target.sample(3, stream("few")), target) <= 1
+
+
+def test_it_is_measured_where_it_is_asked_for_by_name() -> None:
+    x = torch.tensor([[0.1], [0.4], [0.8], [0.9]])
+    assert "w1" in da.evaluate(x, "uniform")
+    assert "c2st" not in da.evaluate(x, "uniform")
+    assert set(da.evaluate(x, "uniform", {"name": "c2st", "epochs": 5})) == {"c2st(epochs=5)"}

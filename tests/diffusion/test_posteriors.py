@@ -29,13 +29,17 @@ from diffusion.formulations import (
     ElucidatedDM2,
     Exact,
     ImplicitScoreMatching,
+    NoiseConditionalScore,
     ObservationConditional,
     RectifiedFlow,
 )
+from diffusion.inference import loss_floor
 from diffusion.models import Denoiser
 from diffusion.objectives.base import batches_of
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
+from tasks.plan import points_of
+from tasks.study import Study
 
 TASKS: dict[str, Any] = {
     entry.name: entry.cls for entry in datasets if entry.has_defaults and issubclass(entry.cls, SimulatorPosterior)
@@ -260,3 +264,21 @@ def test_what_cannot_be_conditioned_is_refused() -> None:
             ObservationConditional(of)
     with pytest.raises(WrongValue, match="simulations = 0; needed: 1 or more"):
         ObservationConditional(simulations=0)
+
+
+def test_what_a_schedule_leaves_to_the_data_it_has_of_the_prior_for_every_observation() -> None:
+    formulation = ObservationConditional(of=NoiseConditionalScore())
+    schedule = formulation.own_schedule()
+    targets = [GaussianMixturePosterior(observation=number) for number in (1, 2, 3)]
+    found = {formulation.fitted(schedule, target) for target in targets}
+    assert found == {schedule.fitted(targets[0].prior)}
+    assert schedule.fitted(targets[0]) not in found
+    spec = {"name": "by-ncsn", "formulations": [{"name": "observation-conditional", "of": "ncsn"}]}
+    asked = {"samplers": ["euler"], "steps": [2], "samples": 10, "metrics": ["energy"], "seeds": 1}
+    study = Study.from_spec({**spec, **asked, "datasets": [target.spec() for target in targets]})
+    assert {point.cell.schedule for point in points_of(study)} == found
+
+
+def test_the_least_loss_over_all_outcomes_is_said_to_be_unknown() -> None:
+    with pytest.raises(WrongValue, match="the least loss of 'observation-conditional' is a mean over all outcomes"):
+        loss_floor(TwoMoonsPosterior(), ObservationConditional())

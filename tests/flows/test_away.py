@@ -26,7 +26,7 @@ def test_a_commit_waits_for_a_server_that_comes_back_and_is_refused_by_one_that_
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         store = Store.create(s3)
         with store.coordinate() as coordinator:
-            committer = Committer("any", store, coordinator, {}, code_here(), {}, told.append)
+            committer = Committer("any", (), store, coordinator, {}, code_here(), {}, told.append)
             switch(True)
             back = threading.Timer(4.0, switch, [False])
             back.start()

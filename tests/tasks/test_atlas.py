@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.atlas import STUDIES, TARGET
+from flows.command_line import app
 from tasks.plan import Shard, make_plan
 from tasks.results import Answers, open_results
 from tasks.results.shipping import ship
@@ -78,6 +79,16 @@ def test_whoever_would_write_is_told_how_to_have_a_store_of_their_own(tmp_path: 
     with Store.open(str(tmp_path / "own")).coordinate() as coordinator:
         assert coordinator.before is None
     assert sorted(path.name for path in TARGET.parent.glob(f"{TARGET.name}*")) == ["atlas", "atlas.py"]
+
+
+@pytest.mark.parametrize("command", ["run", "grow"])
+def test_a_run_is_refused_before_anything_is_started(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app([command, "smoke", "--store", ATLAS])
+    assert ended.value.code == 3
+    said = capsys.readouterr().err
+    assert "store atlas: holds answers that came with diffatlas and are only read" in " ".join(said.split())
+    assert "getting Prefect and Ray ready" not in said
 
 
 def test_the_command_answers_without_a_store_of_ones_own(tmp_path: Path) -> None:

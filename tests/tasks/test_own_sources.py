@@ -4,22 +4,36 @@ version is told, and nothing else is done.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from diffusion import plugins
-from tasks.plan import make_plan
+from diffusion.metrics import Wasserstein1
+from tasks.plan import Shard, make_plan
 from tasks.results import Answers, open_results
+from tasks.results.rows import swept_rows
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work.code import Code, sources_text, told_sources
+from tasks.work import Requests, sweep_shard
+from tasks.work.code import Code, code_here, own_modules, sources_text, told_sources
 from tests.tasks.test_plugins import CALLED, NAMED, OWN, Place, commands, place
-from tests.tasks.tiny_store import answer
+from tests.tasks.tiny_store import SPEC, answer
 
 __all__ = ["place"]  # a fixture
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Wasserstein1):
+    """A metric that a study names as ``mine:Mine``."""
+
+    registered_name: ClassVar[str] = "mine:Mine"
+
 
 TOLD = "another one than that which"
 
@@ -79,3 +93,27 @@ def test_several_modules_are_one_text_and_are_told_apart_again() -> None:
     assert told_sources(text) == {("a.b", "1111111111"), ("c", "2222222222")}
     assert sources_text(code, {"name": "heun"}) == ""
     assert told_sources("") == frozenset()
+
+
+def test_what_is_said_for_people_names_no_module_and_nothing_is_imported_to_hash_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "imprudent"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (package / "inner.py").write_text("class Still: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = Study.from_spec({**SPEC, "description": "imprudent.inner:Still"})
+    assert own_modules(said) == ()
+    known = dict(code_here(("imprudent.inner", "imprudent.lacking")).sources)
+    assert known["module imprudent.inner"] == hashlib.sha256(b"class Still: ...\n").hexdigest()
+    assert known["module imprudent.lacking"] == "not there"
+
+
+def test_a_metric_of_ones_own_is_a_source_of_every_point_that_it_measured() -> None:
+    code = Code(("mine",), (), (("module mine", "1" * 64),))
+    study = Study.from_spec({**SPEC, "formulations": ["edm"], "exclude": [{"formulation": "edm"}]})
+    shard = Shard(make_plan(study, {}, ()).jobs[:1])
+    answer = sweep_shard(shard, {}, Requests(study.metrics, False, frozenset()))
+    assert {row.get("sources") for row in swept_rows(answer, {}, code, study.metrics).points} == {None}
+    assert {row.get("sources") for row in swept_rows(answer, {}, code, [Mine()]).points} == {"mine 1111111111"}

@@ -48,5 +48,7 @@ def answer(uri: str, spec: dict[str, Any] = SPEC, **requested: Any) -> Plan:
             left = left_to_sweep(shard, trained) if trained else shard
             if left:
                 swept = sweep_shard(left, {**weights, **(trained.weights if trained else {})}, requests)
-                coordinator.commit(swept_rows(swept, {}, code), f"swept {left.name}", provenance(study.name))
+                coordinator.commit(
+                    swept_rows(swept, {}, code, study.metrics), f"swept {left.name}", provenance(study.name)
+                )
     return plan
