@@ -8,14 +8,17 @@ copied, so that a study compares with itself whatever it runs on. See docs/devic
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffusion.errors import WrongValue
+
+T = TypeVar("T")
 
 HOST = torch.device("cpu")
 
@@ -90,19 +93,52 @@ def numbers(values: Sequence[Any], device: torch.device) -> Tensor:
     """
     if device.type == "cpu":
         return torch.tensor(values, dtype=torch.float64)
-    return _kept(tuple(values), torch.float64, device)
+    return _handed_out(tuple(values), torch.float64, device)
 
 
 def indices(values: Sequence[int], device: torch.device) -> Tensor:
     """A few whole numbers on a device, kept as `numbers` are."""
     if device.type == "cpu":
         return torch.tensor(values, dtype=torch.int64)
-    return _kept(tuple(values), torch.int64, device)
+    return _handed_out(tuple(values), torch.int64, device)
 
 
 @lru_cache(maxsize=1024)
 def _kept(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    with torch.inference_mode(mode=False):  # whatever mode the first who asks is in
+        return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+
+
+_holding: list[list[Tensor]] = []  # not of a thread: gradients are found in one of their own
+
+
+def _handed_out(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    found = _kept(values, dtype, device)
+    for constants in _holding:
+        constants.append(found)
+    return found
+
+
+@contextmanager
+def constants_held() -> Iterator[list[Tensor]]:
+    """All that `numbers` and `indices` hand out meanwhile: a graph reads it where it lies, and who
+    keeps the graph has to keep it.
+    """
+    constants: list[Tensor] = []
+    _holding.append(constants)
+    try:
+        yield constants
+    finally:
+        _holding[:] = [other for other in _holding if other is not constants]
+
+
+class DeviceCopies(dict[torch.device, T]):
+    """What an object has copied to devices, by device. It is left behind when the object travels to
+    another process, which may have no such device.
+    """
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return DeviceCopies, ()
 
 
 def device_of(model: object) -> torch.device:

@@ -127,9 +127,13 @@ class NetworkDenoiser(Networks):
 
     def replayed(self, recorder: Recorder) -> Replayed:
         """Its answers without derivatives, recorded for each shape of points; each is valid until
-        the next.
+        the next. This model has to be kept as long as they are asked for.
         """
-        return Replayed(torch.no_grad()(self.answers), recorder=recorder)
+        return Replayed(self._answers_alone, recorder=recorder)
+
+    @torch.no_grad()
+    def _answers_alone(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self.answers(x, alpha, sigma)
 
     def answers(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """The denoiser of networks conditioned on the noise level and on what else all samples

@@ -6,7 +6,10 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import EightGaussians, Uniform
-from diffusion.devices import HOST
+from diffusion.devices import HOST, _kept, indices, numbers
 from diffusion.formulations import formulations
 from diffusion.formulations.base import Trained
 from diffusion.objectives.denoising import NetworkDenoiser
@@ -215,3 +218,112 @@ def test_memory_that_runs_out_in_a_recording_is_told() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         Replayed(torch.sin, recorder=full)(torch.ones(2))
+
+
+def test_a_recording_is_made_on_the_device_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is captured on the current device, whatever the tensors' own: there it would be empty."""
+    passed: list[object] = []
+
+    @contextmanager
+    def device_of(x: Tensor) -> Iterator[None]:
+        passed.append(x.device)
+        yield
+        passed.append("back")
+
+    def looked_at(work: Work) -> tuple[Callable[[], object], Tensor]:
+        passed.append("recorded")
+        return again(work)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    Replayed(torch.sin, recorder=looked_at)(torch.ones(2, device="meta"))
+    assert passed == [torch.device("meta"), "recorded", "back"]
+
+
+def test_what_is_first_used_in_inference_mode_can_be_used_outside_of_it() -> None:
+    there, weights = torch.device("meta"), torch.ones(2, requires_grad=True)
+    _kept.cache_clear()
+    replayed = Replayed(lambda x: 2 * x, recorder=again)
+    with torch.inference_mode():
+        first = replayed(torch.ones(2)).tolist()
+        constants = [numbers([0.25, 3.0], there), indices([4, 2], there)]
+    assert not any(one.is_inference() for one in constants)
+    assert (first, replayed(torch.full((2,), 3.0)).tolist()) == ([2.0] * 2, [6.0] * 2)
+    (weights * replayed(torch.ones(2))).sum().backward()
+    assert weights.grad is not None
+
+
+def test_a_recording_keeps_the_constants_that_it_reads() -> None:
+    """Nobody else does, once so many others have been asked for."""
+    there, seen = torch.device("meta"), list[weakref.ref[Tensor]]()
+
+    def asked(x: Tensor) -> Tensor:
+        constants = numbers([1.0, 7.0], there), indices([1, 0], there)
+        seen.extend(weakref.ref(one) for one in constants)
+        return (x * constants[0])[constants[1]]
+
+    replayed = Replayed(asked, recorder=lambda work: (lambda: None, work()))
+    replayed(torch.ones(2, dtype=torch.float64, device=there))
+    _kept.cache_clear()
+    assert [one() is None for one in seen] == [False, False]
+    del replayed
+    assert [one() is None for one in seen] == [True, True]
+
+
+# --- memory that is given back --------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_search_for_circles() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def watched(kept: list[weakref.ref[Tensor]]) -> Recorder:
+    """`again`, with an eye on the memory of what it records."""
+
+    def recorder(work: Work) -> tuple[Callable[[], object], Tensor]:
+        found = again(work)
+        kept.append(weakref.ref(found[1]))
+        return found
+
+    return recorder
+
+
+@pytest.mark.usefixtures("no_search_for_circles")
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_training_gives_its_recordings_back_when_it_ends(fails: bool) -> None:
+    kept: list[weakref.ref[Tensor]] = []
+
+    def progress(step: int, _: Tensor) -> None:
+        assert kept[0]() is not None
+        if fails and step > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    place = replace(IN_BUCKETS, recorder=watched(kept))
+    ran_out = False
+    try:
+        train([MIXED[0][0]], [MIXED[0][1]], SMALL, progress, place)
+    except torch.OutOfMemoryError:
+        ran_out = True
+    assert ran_out == fails
+    assert [one() for one in kept] == [None]
+
+
+@pytest.mark.usefixtures("no_search_for_circles")
+def test_a_model_gives_its_recordings_back_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[weakref.ref[Tensor]] = []
+    monkeypatch.setattr("diffusion.objectives.denoising.cuda_graph", watched(kept))
+    stack = train([MIXED[0][0]], [MIXED[0][1]], SMALL)
+    model = stack.select([0]).denoiser
+    assert isinstance(model, NetworkDenoiser)
+    level = torch.ones(1, dtype=torch.float64)
+    model._replayed(torch.zeros(1, 5, 2, dtype=torch.float64), level, level)
+    assert kept[0]() is not None
+    replayed = model._replayed
+    del model
+    with pytest.raises(ReferenceError, match="keep it as long as"):
+        replayed(torch.zeros(1, 6, 2, dtype=torch.float64), level, level)
+    del replayed
+    assert kept[0]() is None
