@@ -4,6 +4,7 @@ when its memory runs out.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -77,6 +78,7 @@ def with_room(work: Callable[[Placement], T], place: Placement) -> tuple[T, Buck
         less, said = smaller(first), str(error).split(". ")[0]
     if less is None:
         raise torch.OutOfMemoryError(_ran_out(f"a bucket of {first}", said))
+    gc.collect()  # what failed may hold memory in circles
     if place.device.type == "cuda":
         torch.cuda.empty_cache()
     try:

@@ -6,9 +6,11 @@ itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -182,6 +184,31 @@ def test_work_without_a_bucket_is_not_tried_again() -> None:
 
     with pytest.raises(torch.OutOfMemoryError, match=r"^as it is$"):
         with_room(full, Placement())
+
+
+class Circle:
+    """Something that holds itself, and what was drawn."""
+
+    def __init__(self) -> None:
+        self.itself, self.drawn = self, torch.ones(2)
+
+
+def test_the_second_attempt_starts_without_what_the_first_one_held() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(place: Placement) -> list[bool]:
+        alive = [one() is not None for one in held]
+        circle = Circle()
+        held.append(weakref.ref(circle.drawn))
+        if place.bucket == 32:
+            raise torch.OutOfMemoryError("full")
+        return alive
+
+    gc.disable()
+    try:
+        assert with_room(work, Placement(bucket=32)) == ([False], Bucket(8, 32))
+    finally:
+        gc.enable()
 
 
 FLAGS = """
