@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffusion.datasets.base import Dataset, in_blocks, tree_sum
 from diffusion.datasets.mixture_posteriors import Components, NearPosterior, Posterior, WidePosterior
-from diffusion.devices import to_device
+from diffusion.devices import DeviceCopies, to_device
 
 _BLOCK = 1 << 17  # pairs of component and point at a time: a megabyte for each temporary
 _MANY = 64  # components from which on the quick way is worth its while
@@ -72,18 +72,22 @@ class Mixture(Components):
         if device.type == "cpu":
             return self
         if device not in self._copies:
-            copy = Mixture(*(to_device(part, device) for part in (self.weights, self.means, self.stds)))
-            for name in ("log_weights", "squares", "centre", "half_squares", "offsets"):
-                copy.__dict__[name] = to_device(getattr(self, name), device)
-            for name in ("axes", "from_centre"):
-                columns = to_device(torch.stack(getattr(self, name)), device)
-                copy.__dict__[name] = columns.unbind(0)
-            self._copies[device] = copy
+            with torch.inference_mode(mode=False):  # whatever mode the first who asks is in
+                self._copies[device] = self._copied(device)
         return self._copies[device]
 
+    def _copied(self, device: torch.device) -> Mixture:
+        copy = Mixture(*(to_device(part, device) for part in (self.weights, self.means, self.stds)))
+        for name in ("log_weights", "squares", "centre", "half_squares", "offsets"):
+            copy.__dict__[name] = to_device(getattr(self, name), device)
+        for name in ("axes", "from_centre"):
+            columns = to_device(torch.stack(getattr(self, name)), device)
+            copy.__dict__[name] = columns.unbind(0)
+        return copy
+
     @cached_property
-    def _copies(self) -> dict[torch.device, Mixture]:
-        return {}
+    def _copies(self) -> DeviceCopies[Mixture]:
+        return DeviceCopies()
 
     @property
     def _long(self) -> bool:

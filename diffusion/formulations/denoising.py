@@ -30,7 +30,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion.devices import to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations.base import NoiseConditional, formulations
 from diffusion.objectives import (
@@ -139,9 +138,7 @@ class ImprovedDDPM(NoiseConditional):
 
     def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
         assert isinstance(schedule, IDDPM)  # noqa: S101 - `refuses` keeps others out
-        rising = torch.as_tensor(schedule.noise_levels[::-1].copy())
-        middles = (rising[1:] + rising[:-1]) / 2
-        return torch.searchsorted(to_device(middles, nsr.device), nsr.contiguous()).to(torch.float64)
+        return torch.searchsorted(schedule.middles(nsr.device), nsr.contiguous()).to(torch.float64)
 
 
 @formulations.register(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.devices import to_device
+from diffusion.devices import DeviceCopies, to_device
 from diffusion.errors import WrongValue
 from diffusion.schedules.base import LARGEST_EXPONENT, NoiseAsTime, VariancePreserving, require, schedules
 
@@ -135,14 +135,15 @@ class Chain(VariancePreserving):
     def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The spline's coefficients ``[4, levels]`` and B at its levels ``[levels + 1]``."""
         if device not in self._places:
-            knots = self._spline(np.arange(self.levels + 1, dtype=float))
-            coefficients, known = torch.from_numpy(self._spline.c.copy()), torch.from_numpy(knots)
-            self._places[device] = to_device(coefficients, device), to_device(known, device)
+            with torch.inference_mode(mode=False):  # whatever mode the first who asks is in
+                knots = self._spline(np.arange(self.levels + 1, dtype=float))
+                coefficients, known = torch.from_numpy(self._spline.c.copy()), torch.from_numpy(knots)
+                self._places[device] = to_device(coefficients, device), to_device(known, device)
         return self._places[device]
 
     @cached_property
-    def _places(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
-        return {}
+    def _places(self) -> DeviceCopies[tuple[Tensor, Tensor]]:
+        return DeviceCopies()
 
 
 def _check_betas(name: str, beta_min: float, beta_max: float) -> None:
@@ -311,6 +312,18 @@ class IDDPM(NoiseAsTime):
         for j in range(self.levels, 0, -1):
             u[j - 1] = np.sqrt((u[j] ** 2 + 1) / max(a[j - 1] / a[j], self.c1) - 1)
         return u[: self.levels]
+
+    def middles(self, device: torch.device) -> Tensor:
+        """Half way between neighbouring levels, rising, ``[levels - 1]``; not to be written to."""
+        if device not in self._places:
+            with torch.inference_mode(mode=False):  # whatever mode the first who asks is in
+                rising = torch.as_tensor(self.noise_levels[::-1].copy())
+                self._places[device] = to_device((rising[1:] + rising[:-1]) / 2, device)
+        return self._places[device]
+
+    @cached_property
+    def _places(self) -> DeviceCopies[Tensor]:
+        return DeviceCopies()
 
     @property
     def max_steps(self) -> int | None:

@@ -8,7 +8,9 @@ mixes tensors of the host with those of the device; the exceptions are named bel
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import pickle
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -41,7 +43,9 @@ from diffusion.models import (
 from diffusion.models.own import OwnDenoiser
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
+from diffusion.objectives.denoising import NetworkDenoiser
 from diffusion.objectives.parametrizations import Circle
+from diffusion.objectives.recipe import Recipe
 from diffusion.randomness import stream
 from diffusion.samplers import samplers
 from diffusion.schedules import EDM, Schedule, schedules
@@ -328,6 +332,79 @@ def test_the_models_of_every_formulation_answer_on_the_device(name: str) -> None
         elsewhere(*model.encode(x))
     if isinstance(model, LatentVariableModel):
         elsewhere(model.bound(x, meta(2, 5, model.latent_dim())).bound)
+
+
+class Copying(TorchDispatchMode):
+    """Counts the copies from the host, each of which a captured graph would read from memory that is
+    gone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.copies: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.device == META:
+            self.copies += [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.device == HOST]
+        return found
+
+
+def test_a_copy_from_the_host_is_counted() -> None:
+    with Copying() as copying:
+        (torch.ones(2) * 2).to(META)
+        meta(2) * 2.0
+    assert len(copying.copies) == 1
+
+
+CONDITIONED = [name for name in TRAINED if isinstance(formulation_of(name), Recipe)]
+
+
+@pytest.mark.parametrize("name", CONDITIONED)
+def test_what_is_known_of_a_noise_level_is_copied_once(name: str) -> None:
+    """A graph of any formulation's networks holds it: copied when first asked for, and never again."""
+    formulation = formulation_of(name)
+    law = law_for(formulation, Training())
+    assert law is not None
+    one, nsr = member_of(formulation, law), meta(3)
+    elsewhere(one.condition(nsr))
+    with Copying() as copying:
+        elsewhere(one.condition(nsr), one.coefficients(Circle.at(nsr)).c_in)
+    assert copying.copies == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_answers_of_a_denoiser_copy_nothing_after_the_first(name: str) -> None:
+    formulation = formulation_of(name)
+    law = law_for(formulation, Training())
+    assert law is not None
+    model = model_of(formulation, law)
+    if type(model).__call__ is not NetworkDenoiser.__call__:
+        pytest.skip("it captures nothing")
+    x, level = meta(2, 5, law.dim), meta(2)
+    model.answers(x, level, level)
+    with Copying() as copying:
+        model.answers(x, level, level)
+    assert copying.copies == []
+
+
+@pytest.mark.parametrize("of", [*schedules.names(), "eight_gaussians"])
+def test_what_lies_on_a_device_stays_there_when_its_owner_travels(of: str) -> None:
+    """Answers travel to processes that may have no such device."""
+    owner = EightGaussians() if of == "eight_gaussians" else schedules.create(of)
+    if isinstance(owner, Schedule):
+        owner.alpha(meta(3))
+    else:
+        owner.denoise(meta(5, 2), meta(1), meta(1))
+    travelling: list[Tensor] = []
+
+    class Looking(pickle.Pickler):
+        def reducer_override(self, given: Any) -> Any:
+            travelling.extend([given] if isinstance(given, Tensor) and given.device == META else [])
+            return NotImplemented
+
+    Looking(io.BytesIO()).dump(owner)
+    assert travelling == []
 
 
 def test_a_module_of_ones_own_says_where_it_is() -> None:
