@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from rich.console import Console
 
-from tests.gpu.check import main
+from diffusion.devices import HOST
+from diffusion.replay import Replayed, Work
+from tests.gpu.check import QUICK, Line, Under, examined, main, worst_first
 
 
 @pytest.mark.gpu
@@ -27,3 +34,22 @@ def test_the_examination_itself_goes_all_its_way_on_a_processor(tmp_path: Path) 
     kept = [line["what"] for line in found["lines"] if line["kept"]]
     assert len([what for what in kept if what.startswith("equal bits")]) == 6
     assert {line["kept"] for line in found["lines"]} == {True, None}
+
+
+def test_a_graph_that_could_not_be_captured_breaks_a_promise() -> None:
+    def part(_: Under) -> Iterator[Line]:
+        def refuses(work: Work) -> NoReturn:  # noqa: ARG001
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        replayed = Replayed(torch.sin, recorder=refuses)
+        yield Line("a number", f"{replayed(torch.zeros(1)).item():g}", True)
+
+    found = examined(Under(HOST, QUICK), Console(file=io.StringIO()), (part,))
+    assert [line.kept for line in found] == [True, False]
+    assert found[1].found.startswith("not captured as a CUDA graph")
+    assert examined(Under(HOST, QUICK), Console(file=io.StringIO()), ())[0].kept
+
+
+def test_a_comparison_without_a_number_comes_first_and_is_no_agreement() -> None:
+    found = worst_first([(0.5, "a"), (0.2, "b"), (math.nan, "c"), (0.1, "d"), (math.nan, "a")])
+    assert [name for _, name in found] == ["a", "c", "d", "b", "a"]
