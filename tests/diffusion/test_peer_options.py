@@ -12,7 +12,7 @@ import torch
 from diffusion.checks import known
 from diffusion.errors import WrongValue
 from diffusion.samplers import PeerSampler, samplers
-from diffusion.samplers.peers.libraries import version_of
+from diffusion.samplers.peers.libraries import module_of, version_of
 from diffusion.schedules import EDM
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import levels_of
@@ -102,3 +102,20 @@ def test_values_at_the_ends_are_taken_and_walk_as_a_stack(library: str, options:
     states = known.states(sampler, known.gaussian(), x, levels, noise)
     assert len(states) == 6
     assert bool(torch.stack(states).isfinite().all())
+
+
+@pytest.mark.parametrize(("library", "options"), SAMPLERS)
+def test_a_version_that_lacks_a_sampler_is_told_with_what_it_has(
+    library: str, options: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(library, **options)
+    (name,) = options.values()
+    monkeypatch.delattr(module_of(library), name)
+    if library == "diffusers":  # which imports what is looked up
+        monkeypatch.delitem(module_of(library)._class_to_module, name)
+    others = {"azula": "DDPMSampler, DDIMSampler, HeunSampler", "k-diffusion": "sample_euler_ancestral, "}
+    with pytest.raises(
+        WrongValue, match=rf"{library} \S+ has no {name}; it has: {others.get(library, 'DDPM')}"
+    ) as error:
+        made(library, **options)
+    assert "\n" not in str(error.value)

@@ -32,7 +32,7 @@ from diffusion.errors import WrongValue
 from diffusion.models import Denoiser
 from diffusion.samplers.base import PathSampler, per_member, without_data_at_the_start
 from diffusion.samplers.noise import Noise
-from diffusion.samplers.peers.libraries import version_of
+from diffusion.samplers.peers.libraries import check_there, version_of
 from diffusion.samplers.peers.lockstep import Asking, in_step
 from diffusion.samplers.peers.options import Within, check_options
 from diffusion.schedules import Schedule
@@ -206,6 +206,7 @@ class PeerSampler(PathSampler):
             self._check_version()
         if name not in names:
             raise WrongValue(f"{self.named}: {version} is asked for {name!r}; accepted: {', '.join(names)}")
+        check_there(self.library, name, names)
         object.__setattr__(self, "installed", version)
         known = dict(self.known_options())
         for option in self._options():

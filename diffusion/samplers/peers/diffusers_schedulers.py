@@ -194,7 +194,7 @@ class DiffusersScheduler(PeerSampler):
         try:
             with _quietly():
                 made = cls(**_taken(cls, told))
-        except (NotImplementedError, ValueError) as error:
+        except (ImportError, NotImplementedError, ValueError) as error:
             raise WrongValue(f"{self.scheduler} of {self.installed}: {' '.join(str(error).split())}") from error
         if hasattr(made, "alphas_cumprod"):
             made.alphas_cumprod = torch.from_numpy(chain["alphas_cumprod"].copy())

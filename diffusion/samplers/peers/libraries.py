@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -53,6 +53,25 @@ def module_of(library: str) -> Any:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise WrongValue(f"{version} could not be imported: {text} (extra peers: {_HOW[library]})") from error
+
+
+def check_there(library: str, name: str, names: Sequence[str]) -> None:
+    """Whether the installed version has the sampler of that name, one of `names`.
+
+    Raises:
+        WrongValue: it has none; the text says which of `names` it has.
+    """
+    module = module_of(library)
+    if not _has(module, name):
+        there = ", ".join(one for one in names if _has(module, one)) or "none that is known here"
+        raise WrongValue(f"{version_of(library)} has no {name}; it has: {there}")
+
+
+def _has(module: Any, name: str) -> bool:
+    try:
+        return getattr(module, name, None) is not None
+    except (ImportError, RuntimeError):  # some are imported when they are looked up
+        return False
 
 
 def _k_diffusion_alone() -> ModuleType:

@@ -17,9 +17,9 @@ from diffusion.samplers import (
     Sampler,
 )
 from tasks.report.numbers.comparisons import Run, compare_at_steps
-from tasks.report.numbers.evidence import FAILS, HOLDS, PART, Evidence, Verdict, on_grid
+from tasks.report.numbers.evidence import FAILS, HOLDS, OPEN, PART, Evidence, Verdict, on_grid
 from tasks.report.numbers.sampler_claims import farthest
-from tasks.report.text import number
+from tasks.report.text import listing, number
 
 STEPS = (32, 64, 128)
 SHORT = 0.2
@@ -59,34 +59,57 @@ def _peer(run: Run) -> PeerSampler | None:
 
 def claimed_orders(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
     """The order that each claims against the one measured on a normal law and on a mixture of two;
-    told once, beside the first data set, as it is no matter of the study's own targets.
+    told once, beside the first data set that it was asked on, as it is no matter of the study's own
+    targets.
     """
-    if dataset != evidence.table.datasets[0]:
-        return
-    told: set[PeerSampler] = set()
+    datasets = evidence.table.datasets
+    earlier = datasets[: datasets.index(dataset)]
+    told = {_peer(run) for one in earlier for run in evidence.runs(one)}
     for run in evidence.runs(dataset):
         sampler = _peer(run)
         if sampler is None or sampler in told or sampler.chooses_levels:
             continue
         told.add(sampler)
-        measured = _measured(sampler)
-        claimed = sampler.rule.order
-        kept = [order >= claimed - SHORT for order in measured.values()]  # false where it is NaN
-        listed = " and ".join(f"{number(order, 3)} on {target}" for target, order in measured.items())
+        found, text = _held(sampler)
         yield Verdict(
             dataset,
             evidence.metric(dataset) or "",
             run.series,
             run.name or run.sampler,
-            HOLDS if all(kept) else PART if any(kept) else FAILS,
-            f"claims order {claimed}; measured {listed}, with {STEPS[0]} to {STEPS[-1]} steps.",
+            found,
+            text,
             "steps",
         )
 
 
 @lru_cache(maxsize=256)
-def _measured(sampler: PeerSampler) -> dict[str, float]:
-    return order_measured(sampler.showing_order(), STEPS)
+def _held(sampler: PeerSampler) -> tuple[str, str]:
+    """The verdict on a sampler's order, and what it is made from."""
+    claimed = sampler.rule.order
+    try:
+        shown = sampler.showing_order()
+        measured = order_measured(shown, STEPS)
+    except Exception as error:  # noqa: BLE001 - somebody else's code, which must not end the page
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return OPEN, f"claims order {claimed}; could not be measured: {words}."
+    lost = [target for target, order in measured.items() if not math.isfinite(order)]
+    if lost:
+        return OPEN, f"claims order {claimed}; could not be measured: its error is not finite on {' and '.join(lost)}."
+    kept = [order >= claimed - SHORT for order in measured.values()]
+    listed = " and ".join(f"{number(order, 3)} on {target}" for target, order in measured.items())
+    return (
+        HOLDS if all(kept) else PART if any(kept) else FAILS,
+        f"claims order {claimed}; measured {listed}, with {STEPS[0]} to {STEPS[-1]} steps{_changed(sampler, shown)}.",
+    )
+
+
+def _changed(sampler: PeerSampler, shown: Sampler) -> str:
+    """The options that another value shows the order of: little noise, short corrections."""
+    own = sampler.parameters()
+    others = [
+        f"{name} {value} in place of {own[name]}" for name, value in shown.parameters().items() if value != own[name]
+    ]
+    return f" and {listing(others)}" if others else ""
 
 
 def same_rules(evidence: Evidence, dataset: str) -> Iterator[Verdict]:
