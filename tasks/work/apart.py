@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +45,7 @@ class Apart:
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # a line that is read takes no other with it, which `select` would then wait for
         )
         return self
 
@@ -71,7 +73,6 @@ class Apart:
         assert self._server.stdin is not None  # noqa: S101 - a pipe
         assert self._server.stdout is not None  # noqa: S101 - as above
         self._server.stdin.write(f"{folder}\n".encode())
-        self._server.stdin.flush()
         pid = int(self._server.stdout.readline())
         since, asked, over = time.monotonic(), 0.0, 0.0
         with (folder / ANSWERS).open("rb") as answers, selectors.DefaultSelector() as ended:
@@ -89,14 +90,20 @@ class Apart:
                 late = time.monotonic() - since > limit()
                 if late and not asked:
                     asked = time.monotonic()
-                    os.kill(pid, signal.SIGUSR1)  # where it is
+                    _send(pid, signal.SIGUSR1)  # where it is
                 elif late and not over and time.monotonic() - asked > _LAST_SECONDS:
                     over = limit()
-                    os.kill(pid, signal.SIGKILL)
+                    _send(pid, signal.SIGKILL)
         status = int(self._server.stdout.readline())
         reason = None if status == 0 else _reason(status, over, folder / LOG)
         shutil.rmtree(folder)
         return reason
+
+
+def _send(pid: int, what: signal.Signals) -> None:
+    """Signal a child that may have ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, what)
 
 
 def _message(answers: BufferedReader) -> Any:

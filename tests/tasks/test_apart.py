@@ -4,6 +4,9 @@ Real processes.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tasks.plain import Spec
@@ -11,6 +14,8 @@ from tasks.plan import Shard, make_plan
 from tasks.results.rows import swept_rows, trained_rows
 from tasks.study import Study
 from tasks.work import Requests, SweepAnswer, sweep_shard, train_shard, training_sets
+from tasks.work.apart import Apart
+from tasks.work.child import TrainingPart
 from tasks.work.data import data_key
 from tasks.work.guilty import sweep_apart, train_apart
 
@@ -121,6 +126,41 @@ def test_only_the_training_that_ends_its_process_has_failed_and_the_other_weight
     undisturbed = train_shard(sound, training_sets({data_key(job.cell): job.cell for job in sound.jobs}))
     assert answer.weights == undisturbed.weights
     assert trained_rows(answer).weights == undisturbed.weights
+
+
+SERVER = f"""#!{sys.executable}
+import os, sys, time
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        os._exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    END
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        'os.write(1, f"{pid}\\n{status}\\n".encode())',  # both are there when the first is read
+        'os.write(1, f"{pid}\\n".encode()); time.sleep(1.5); os.write(1, f"{status}\\n".encode())',  # it is gone when asked
+    ],
+    ids=["at-once", "late"],
+)
+def test_a_process_that_ends_before_it_is_looked_at_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    server = tmp_path / "server"
+    server.write_text(SERVER.replace("END", end))
+    server.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(server))
+    shard = Shard(tuple(make_plan(Study.from_spec(SWEEP), {}, ()).jobs))
+    heard: list[object] = []
+    with Apart() as apart:
+        reason = apart.do(TrainingPart(shard, "cpu"), lambda: 0.3, unheard, heard.append)
+    assert reason is not None
+    assert ("exit status 3" if "sleep" not in end else "no answer within 0 s") in reason
+    assert heard == []
 
 
 @pytest.mark.parametrize("steps", [[2], [2, 3]])
