@@ -94,7 +94,7 @@ def coordinate(
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                coordinator = stack.enter_context(store.coordinate(force_unlock, derived))
+                coordinator = stack.enter_context(store.coordinate(force_unlock, derived, can_wait=True))
                 break
             except StoreLocked as locked:
                 left = deadline - time.monotonic()

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tasks.store.errors import Damaged, StoreUnavailable, speaking
+from tasks.store.lease import is_probe
 from tasks.store.lock import hold
 from tasks.store.objects import Objects, objects_of
 from tasks.store.repository import Store
@@ -54,6 +55,7 @@ def copy(source: str, target: str, *, onward: bool = False) -> Copied:
         How much was copied, and what the newest snapshot of the copy holds.
 
     Raises:
+        StoreLocked: somebody else writes to the target.
         StoreUnavailable: there is no store at the source, something else is at the target, or one
             of them cannot be read or written.
         StoreDamaged: the copy is not what was written; it is taken back.
@@ -63,8 +65,8 @@ def copy(source: str, target: str, *, onward: bool = False) -> Copied:
         raise StoreUnavailable(f"store {source}: this is the store itself; choose another place")
     store = Store.open(source)
     given, taken = objects_of(here), objects_of(there)
-    _check_target(store, target, taken, onward=onward)
     with hold(there):
+        _check_target(store, target, taken, onward=onward)  # with the lock: nobody else fills it from here on
         work = _Copy(source, given, target, taken)
         try:
             work.carry_out()
@@ -80,7 +82,7 @@ def copy(source: str, target: str, *, onward: bool = False) -> Copied:
 
 def _check_target(store: Store, target: str, taken: Objects, *, onward: bool) -> None:
     with speaking(target, "look at it"):
-        found = list(taken.sizes())
+        found = [name for name in taken.sizes() if not is_probe(name)]
     if not found:
         return
     there = f"store {target}: something is there ({len(found)} files, {found[0]!r} among them)"

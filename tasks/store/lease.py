@@ -8,6 +8,7 @@ no clock ends it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from uuid import uuid4
@@ -19,6 +20,14 @@ from tasks.store.storage import Place
 
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
 _TIMEOUT = 30
+_PROBE = re.compile(r"probe-[0-9a-f]{32}")
+
+
+def is_probe(name: str) -> bool:
+    """Whether an object under a prefix is there only to try its server: of somebody who is about to
+    take the lease, or was ended then.
+    """
+    return _PROBE.fullmatch(name) is not None
 
 
 class LeaseError(OSError):

@@ -78,8 +78,13 @@ def refuse_read_only(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
+def hold(place: Place, *, force: bool = False, can_wait: bool = False) -> Iterator[Held]:
     """The lock of a store, as long as the context lasts.
+
+    Args:
+        place: where the store is.
+        force: take over the lock of a holder who cannot be known gone.
+        can_wait: whether who asks can be told to wait, which the refusal then says.
 
     Raises:
         StoreLocked: another coordinator has the lock.
@@ -87,7 +92,9 @@ def hold(place: Place, *, force: bool = False) -> Iterator[Held]:
             what a store rests on.
     """
     refuse_read_only(place)
-    with (_hold_folder if place.folder is not None else _hold_lease)(place, Holder.me(), force=force) as held:
+    advice = f"wait for it{' (--wait MINUTES)' if can_wait else ''}, or end it"
+    take = _hold_folder if place.folder is not None else _hold_lease
+    with take(place, Holder.me(), advice, force=force) as held:
         failpoint("lock.taken")
         yield held
     failpoint("lock.released")
@@ -123,7 +130,7 @@ def _ended_early(holder: Holder) -> str:
 
 
 @contextlib.contextmanager
-def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
+def _hold_folder(place: Place, me: Holder, advice: str, *, force: bool) -> Iterator[Held]:
     assert place.folder is not None  # noqa: S101
     note, path = _note(place), place.folder.with_name(place.folder.name + ".lock")
     with speaking(place.uri, "lock it"):
@@ -131,7 +138,7 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            _may_replace(place, place.folder, _noted(note), force=force)
+            _may_replace(place, place.folder, _noted(note), advice, force=force)
             path.unlink(missing_ok=True)  # whoever held it holds a file without a name
             lock = FileLock(path)
             lock.acquire(timeout=0)
@@ -152,7 +159,7 @@ def _hold_folder(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
         lock.release()
 
 
-def _may_replace(place: Place, folder: Path, holder: Holder | None, *, force: bool) -> None:
+def _may_replace(place: Place, folder: Path, holder: Holder | None, advice: str, *, force: bool) -> None:
     """Raise `StoreLocked` unless a lock that somebody has may be taken away: one of another host,
     and by force.
     """
@@ -160,7 +167,7 @@ def _may_replace(place: Place, folder: Path, holder: Holder | None, *, force: bo
     if not (far and force):
         who = f"another run ({holder})" if holder is not None and not holder.gone else "another run"
         more = f"; if it is sure to be gone, {_FORCE}" if far else ""
-        raise StoreLocked(f"store {place.uri}: in use by {who}; wait for it, or end it{more}")
+        raise StoreLocked(f"store {place.uri}: in use by {who}; {advice}{more}")
 
 
 def shared_between_hosts(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
@@ -178,7 +185,7 @@ def shared_between_hosts(folder: Path, mounts: Path = Path("/proc/self/mounts"))
 
 
 @contextlib.contextmanager
-def _hold_lease(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
+def _hold_lease(place: Place, me: Holder, advice: str, *, force: bool) -> Iterator[Held]:
     with speaking(place.uri, "take its lease"):
         lease = Lease.of(place)
         if ignored := lease.probe(place.prefix).broken_promises():
@@ -191,7 +198,7 @@ def _hold_lease(place: Place, me: Holder, *, force: bool) -> Iterator[Held]:
             before, version = lease.read()
             if version is not None and not force and (before is None or not before.gone):
                 raise StoreLocked(
-                    f"store {place.uri}: in use by another run ({before or 'its lease cannot be read'}); wait for it, or end it; "
+                    f"store {place.uri}: in use by another run ({before or 'its lease cannot be read'}); {advice}; "
                     f"if it is sure to be gone, {_FORCE}"
                 )
             if not lease.take(me, instead_of=version):

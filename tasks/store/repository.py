@@ -173,7 +173,9 @@ class Store:
         return holder_of(Place(self.uri))
 
     @contextlib.contextmanager
-    def coordinate(self, force_unlock: bool = False, derive: Derive | None = None) -> Iterator[Coordinator]:
+    def coordinate(
+        self, force_unlock: bool = False, derive: Derive | None = None, *, can_wait: bool = False
+    ) -> Iterator[Coordinator]:
         """The only writer, as long as the context lasts. A store of an older schema is migrated
         first.
 
@@ -182,11 +184,12 @@ class Store:
 
         `force_unlock` takes over a lock of which this host cannot know that its holder is gone: one
         of another host, or a lease on object storage. A run that is alive here is never put out.
+        `can_wait` has a refusal say how to wait.
 
         Raises:
             StoreLocked: there is another coordinator.
         """
-        with hold(Place(self.uri), force=force_unlock) as held:
+        with hold(Place(self.uri), force=force_unlock, can_wait=can_wait) as held:
             self._bring_up_to_date(derive)
             yield Coordinator(self.uri, self._repository, held)
 

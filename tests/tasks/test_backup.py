@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tasks.results import Answers
-from tasks.store import Rows, Store, StoreDamaged, StoreUnavailable
+from tasks.store import Rows, Store, StoreDamaged, StoreLocked, StoreUnavailable, backup, lock
 from tasks.store.backup import copy
+from tasks.store.lock import Held
+from tasks.store.storage import Place
 from tasks.store.whole import check
 from tests.faults.whole import contents, snapshots
 from tests.tasks.store_kit import held_by_another_process, point, python, small_store
@@ -79,16 +83,51 @@ def test_what_cannot_be_a_target_is_refused_and_stays_as_it_is(tmp_path: Path, w
         target = Path(source)
     if what == "missing":
         source = str(tmp_path / "nowhere")
-    reason = {"itself": "this is the store itself", "missing": "there is no store here", "locked": "in use by"}
+    reason = {"itself": "this is the store itself", "missing": "there is no store here"}
     before = sorted(target.rglob("*"))
     if what == "locked":
         Store.create(str(target))
-        with held_by_another_process(str(target)), pytest.raises(StoreUnavailable, match="something is there"):
+        with held_by_another_process(str(target)), pytest.raises(StoreLocked, match=r"in use by .*, or end it$"):
+            copy(source, str(target))
+        with pytest.raises(StoreUnavailable, match="something is there"):
             copy(source, str(target))
         return
     with pytest.raises(StoreUnavailable, match=reason.get(what, "something is there")):
         copy(source, str(target))
     assert sorted(target.rglob("*")) == before
+
+
+def test_what_somebody_else_copied_there_just_before_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two copies to one place: the second has the lock when the first gives it back."""
+    source, target = str(tmp_path / "store"), tmp_path / "target"
+    small_store(source)
+
+    @contextmanager
+    def after_another(place: Place) -> Iterator[Held]:
+        small_store(str(target))
+        with lock.hold(place) as held:
+            yield held
+
+    monkeypatch.setattr(backup, "hold", after_another)
+    with pytest.raises(StoreUnavailable, match="something is there"):
+        copy(source, str(target))
+    assert len(Store.open(str(target)).history()) == len(Store.open(source).history())
+    assert Store.open(str(target)).snapshot() != Store.open(source).snapshot()
+
+
+def test_an_object_that_only_tried_a_server_is_nothing_that_is_there(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "store"), tmp_path / "target"
+    small_store(source)
+    target.mkdir()
+    (target / f"probe-{0:032x}").write_text("1")  # of somebody who was ended then
+    assert copy(source, str(target)).held.points == 4
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "probe-of-mine").write_text("mine")
+    with pytest.raises(StoreUnavailable, match="something is there"):
+        copy(source, str(other))
 
 
 def test_a_damaged_store_is_not_copied_unseen_and_what_was_copied_is_removed(tmp_path: Path) -> None:

@@ -54,7 +54,10 @@ def test_who_waits_gets_the_store_when_it_is_free_and_is_refused_when_patience_e
             told.append(locked)
             other.kill()
 
-        with pytest.raises(StoreLocked), coordinate(Store.open(uri), wait=0.1, waiting=told.append):
+        with (
+            pytest.raises(StoreLocked, match=r"; wait for it \(--wait MINUTES\), or end it"),
+            coordinate(Store.open(uri), wait=0.1, waiting=told.append),
+        ):
             pass
         with coordinate(Store.open(uri), wait=60, waiting=end_it) as coordinator:
             assert f"process {other.pid}" in str(coordinator.before)
