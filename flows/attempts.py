@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -115,7 +116,10 @@ def of_other_code(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Why there is no answer, on one line; Ray's files, which go with it, are not named."""
     if lacked := next((name for name in map(_lacked, _causes(error)) if name), None):
-        return f"its node lacks a module that the run was started with (No module named {lacked!r})"
+        return (
+            f"its node lacks a module that the run was started with (No module named {lacked!r}); "
+            f"`--allow-plugins {lacked.partition('.')[0]}` sends it, if it is not installed here"
+        )
     while isinstance(cause := getattr(error, "cause", None), BaseException) and cause is not error:
         error = cause  # around which Ray says no more than that there is one
     lines = Text.from_ansi(str(error)).plain.strip().splitlines()
@@ -146,8 +150,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_here(module: str | None) -> bool:
-    """Whether this process can import a module that another one lacks."""
+    """Whether this process can import a module that another one lacks, as far as that is known
+    without importing one.
+    """
+    if not module:
+        return False
+    while (package := module.rpartition(".")[0]) and package not in sys.modules:
+        module = package  # to look into it is to import it
     try:
-        return module is not None and importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
+        return importlib.util.find_spec(module) is not None
+    except Exception:  # noqa: BLE001 - of a finder, or of a module that is no more than a name here
         return False

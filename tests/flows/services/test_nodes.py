@@ -94,17 +94,21 @@ class {name}(Sampler):
 
 
 def test_own_modules_beside_a_study_reach_the_nodes_of_a_cluster(tmp_path: Path, server: str) -> None:
-    """A file, and a package of two; the nodes have neither, nor the folder, and the command is called
-    elsewhere.
+    """A file, one beside it that it imports, and a package of two; the nodes have none of them, nor
+    the folder, and the command is called elsewhere.
     """
     beside, elsewhere = tmp_path / "beside", tmp_path / "elsewhere"
     (beside / "kit_of_mine").mkdir(parents=True)
     elsewhere.mkdir()
-    (beside / "file_of_mine.py").write_text(OWN.format(imports="", name="Half", part="0.5"))
+    (beside / "file_of_mine.py").write_text(
+        OWN.format(imports="from helper_of_mine import HALF", name="Half", part="HALF")
+    )
+    (beside / "helper_of_mine.py").write_text("HALF = 0.5")  # which the study does not name
     (beside / "kit_of_mine" / "__init__.py").touch()
     (beside / "kit_of_mine" / "parts.py").write_text("PART = 0.25")
     imports = "from kit_of_mine.parts import PART"
     (beside / "kit_of_mine" / "steps.py").write_text(OWN.format(imports=imports, name="Quarter", part="PART"))
+    allowed = ["--allow-plugins", "helper_of_mine"]
     text = STUDY.replace("[euler]", '["file_of_mine:Half", "kit_of_mine.steps:Quarter"]')
     (beside / "small.yaml").write_text(text)
     with subprocess.Popen(
@@ -114,7 +118,7 @@ def test_own_modules_beside_a_study_reach_the_nodes_of_a_cluster(tmp_path: Path,
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
         ended = subprocess.run(
-            [sys.executable, "-m", "flows", "run", str(beside / "small.yaml"), "--ray", address],
+            [sys.executable, "-m", "flows", "run", str(beside / "small.yaml"), "--ray", address, *allowed],
             cwd=elsewhere,
             env=os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": ROOT},
             capture_output=True,
