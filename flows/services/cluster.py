@@ -190,20 +190,33 @@ def _distant_ray(address: str, variables: Mapping[str, str]) -> Iterator[str]:
     with token_found(target):
         check_token(target)
         try:
-            found = _connect(address=target, runtime_env={"env_vars": dict(variables), **_own_modules()})
-            _check_reachable_from_workers(variables.get("PREFECT_API_URL"))
+            found = _connect(address=target, runtime_env=_runtime_environment(variables))
+            _check_reachable_from_workers({**variables, **_variables_of_the_job()}.get("PREFECT_API_URL"))
             yield found
         finally:
             _disconnect()
 
 
-def _own_modules() -> dict[str, list[str]]:
-    """What a study names that lies beside it, or where the command is called, for machines that do
-    not have it; unless a job of Ray says itself which modules it brings.
+def _runtime_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    """What workers of a cluster have besides their own: our variables, and what a study names that
+    lies beside it, or where the command is called, for machines that do not have it.
+
+    Where a job of Ray says itself which variables or modules it brings, those are left to it: Ray
+    refuses what is given twice.
     """
-    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
+    given = _variables_of_the_job()
+    ours: dict[str, Any] = {"env_vars": {name: value for name, value in variables.items() if name not in given}}
     paths = [str(path) for path in plugins.carried()]
-    return {"py_modules": paths} if paths and "py_modules" not in given else {}
+    return {**ours, "py_modules": paths} if paths and "py_modules" not in _of_the_job() else ours
+
+
+def _variables_of_the_job() -> dict[str, str]:
+    return _of_the_job().get("env_vars") or {}
+
+
+def _of_the_job() -> dict[str, Any]:
+    """The runtime environment of the job of Ray in which this process is; empty if it has none."""
+    return json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
 
 
 def _available_cores() -> int:

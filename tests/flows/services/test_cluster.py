@@ -1,5 +1,6 @@
 """A Ray is found or started, on loopback, and its absence is told. Real clusters."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from flows.services import ServiceUnavailable, ray_cluster
+from flows.services.cluster import _runtime_environment
 from flows.services.orphans import RUN_PREFIX
 from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses, remaining
+
+if TYPE_CHECKING:
+    from ray.runtime_env import RuntimeEnv
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,6 +58,26 @@ def test_an_address_of_something_else_is_reported_soon(server: str) -> None:
     with pytest.raises(ServiceUnavailable, match="is not Ray"), ray_cluster(f"ray://{address}", 2, {}):
         pass
     assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("modules", [{}, {"py_modules": []}, {"py_modules": ["s3://bucket/theirs.zip"]}])
+def test_what_a_job_of_ray_brings_itself_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: dict[str, list[str]]
+) -> None:
+    """Ray refuses what its job and we both give: held against Ray's own rule."""
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    (tmp_path / "beside_a_job.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "beside_a_job")
+    given = {"env_vars": {"OMP_NUM_THREADS": "2", "THEIRS": "1"}, **modules}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": given}))
+    ours = _runtime_environment({"OMP_NUM_THREADS": "1", "OURS": "1"})
+    merged = _merge_runtime_env(cast("RuntimeEnv", given), cast("RuntimeEnv", ours))  # which are dictionaries
+    assert merged == {
+        "env_vars": {"OMP_NUM_THREADS": "2", "THEIRS": "1", "OURS": "1"},
+        "py_modules": modules.get("py_modules", [str(tmp_path / "beside_a_job.py")]),
+    }
 
 
 def test_two_workers_are_two_processes_of_one_thread_with_the_environment(ray_address: str, server: str) -> None:  # noqa: ARG001
