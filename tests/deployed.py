@@ -39,7 +39,7 @@ def containerfile(text: str) -> list[str]:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
     users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
     return (done.stdout + done.stderr).splitlines() + (
-        [] if users and users[-1] not in {"0", "root"} else ["runs as root"]
+        [] if users and users[-1].split(":")[0] not in {"0", "root"} else ["runs as root"]
     )
 
 
@@ -179,7 +179,7 @@ def _open(pod: dict[str, Any]) -> Iterator[str]:
     if not context.get("runAsNonRoot") or context.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield "a pod may run as root, or without seccomp"
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
-    for container in pod["containers"]:
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
         wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
         if container.get("securityContext") != wanted:
             yield f"{container['name']}: expected {wanted}"

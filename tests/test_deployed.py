@@ -66,6 +66,8 @@ def test_its_linter_finds_nothing(path: Path, lint: Lint) -> None:
 
 MISTAKES = [
     ("Containerfile", "USER 10001:10001\n", "", "root"),
+    ("Containerfile", "USER 10001:10001\n", "USER 0:0\n", "runs as root"),
+    ("Containerfile", "USER 10001:10001\n", "USER root:root\n", "runs as root"),
     ("Containerfile", "--no-cache-dir --constraint", "--constraint", "DL3042"),
     ("Containerfile", "-slim-bookworm\nRUN", "-slim-bookworm\nRUM", "unexpected"),
     ("compose.yaml", "restart: unless-stopped\n    cap", "restrat: unless-stopped\n    cap", "restrat"),
@@ -80,6 +82,12 @@ MISTAKES = [
     ("kubernetes/rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: false", "may run as root"),
     ("kubernetes/people.yaml", "  authOptions: {mode: token}\n", "", "authOptions"),
     ("kubernetes/people.yaml", "- {name: shm, mountPath", "- {name: smh, mountPath", "no volume smh"),
+    (
+        "kubernetes/people.yaml",
+        "        containers:\n          - name: ray-head",
+        "        initContainers: [{name: first, image: any}]\n        containers:\n          - name: ray-head",
+        "first: expected",
+    ),
     ("kubernetes/namespace.yaml", "metadata:", "metdata:", "metdata"),
     ("kubernetes/network.yaml", "policyTypes: [Ingress]", "policyTypes: Ingress", "Ingress"),
     ("kubernetes/nightly.yaml", "concurrencyPolicy", "concurrencypolicy", "concurrencypolicy"),
