@@ -1,4 +1,4 @@
-"""Every fault of docs/faults.md, as what hurts a run of a small study: a row of the table of
+"""Most faults of docs/faults.md, as what hurts a run of a small study: a row of the table of
 `tests.faults.rounds`.
 """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tasks.store import Store, StoreUnavailable
+from tasks.store import Store, StoreMissing, StoreUnavailable
 from tests.faults.whole import Contents, contents
 from tests.homes import migrated
 
@@ -201,6 +201,8 @@ class Round:
         try:
             with Store.open(self.uri).coordinate() as coordinator:
                 locks = int(coordinator.before is not None)
+        except StoreMissing:
+            locks = 0  # the run was ended before it made one
         except StoreUnavailable:
             locks = 1
         folders = len(self._owned()) + len(list((self.folder / "tmp").glob("diffatlas-*")))
