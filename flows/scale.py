@@ -5,7 +5,8 @@ Three parties serve in turn, each one thing at a time: the coordinator (hands ta
 answers, commits), the Prefect server (is told of every task run; workers wait for that a few seconds
 at most) and the workers. A shard is one task run or two, training and sweep; what is handed over at
 once is bounded as in a run. The costs are measured (`python -m tests.benchmarks.scale`), the work of
-a shard is its plan's estimate. Faults, the network and other users of a machine are left out.
+a shard is its plan's estimate. Task runs that generate training data, faults, the network and other
+users of a machine are left out.
 """
 
 from __future__ import annotations
