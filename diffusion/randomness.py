@@ -254,7 +254,8 @@ def uniform(shape: Sequence[int], source: Source, dtype: torch.dtype = torch.flo
     """Uniform numbers in [0, 1)."""
     if isinstance(source, torch.Generator):
         return torch.rand(tuple(shape), generator=source, dtype=dtype)
-    return source.uniform(shape).to(dtype)
+    below_one = 1 - torch.finfo(dtype).eps / 2  # the last number, to which 1 - 2^-53 rounds up otherwise
+    return source.uniform(shape).to(dtype).clamp(max=below_one)
 
 
 def normal(shape: Sequence[int], source: Source, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -6,6 +6,7 @@ All of it runs here on the host; statistical tests alarm in vain once in a milli
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from diffusion.formulations.denoising import ElucidatedDM
 from diffusion.guidance import trained_classifier
 from diffusion.objectives.base import Objective, trainable
 from diffusion.philox import normals, philox, uniforms
-from diffusion.randomness import MemberStreams, examples, stream, stream_keys, uniform
+from diffusion.randomness import MemberDraws, MemberStreams, examples, stream, stream_keys, uniform
 from diffusion.training import Member, Training
 from diffusion.training.lessons import drawn_on_device, drawn_on_host
 from tests.diffusion import taught
@@ -112,6 +113,21 @@ def test_the_ends_of_the_uniform_numbers_are_finite_normals() -> None:
             u, z = uniforms((a, a, b, b)), normals((a, a, b, b))
             assert 0 <= float(u.min()) <= float(u.max()) < 1
             assert z.isfinite().all()
+
+
+class Highest(MemberDraws):
+    """Draws the last number below one."""
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.full(tuple(shape), 1 - 2.0**-53, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_uniform_numbers_are_below_one_whatever_their_digits(dtype: torch.dtype) -> None:
+    found = uniform((10, 3), Highest(streams_of("a"), [0], 10), dtype)
+    assert (found.dtype, float(found.max())) == (dtype, 1 - 2.0 ** (-53 if dtype == torch.float64 else -24))
+    ordinary = uniform((10, 500), streams_of("a").of([0]), dtype)
+    assert torch.equal(ordinary, streams_of("a").of([0]).uniform((10, 500)).to(dtype))
 
 
 def test_a_number_depends_on_its_member_step_draw_and_place_alone() -> None:
