@@ -56,7 +56,7 @@ def trained_rows(answer: TrainingAnswer, code: Code = NO_CODE) -> Rows:
     seconds = {cell.cell.id: cell.seconds for cell in answer.cells}
     return Rows(
         points=[_answer_row(point, seconds, code) for point in answer.points],
-        cells=[_cell_row(cell, answer.device, code) for cell in answer.cells],
+        cells=[_cell_row(cell, cell.device or answer.device, code) for cell in answer.cells],
         weights=answer.weights,
     )
 

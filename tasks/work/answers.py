@@ -48,6 +48,7 @@ class CellAnswer:
     losses: list[float]
     loss_steps: list[int]
     weights: bytes | None
+    device: str = ""  # on what it was trained; empty: where the whole answer was computed
 
 
 @dataclass

@@ -50,6 +50,9 @@ def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, d
     failpoint("train.begin")
     jobs = [job for job in shard.jobs if job.train]
     cells, bucket = train_jobs(jobs, data, progress, Placement.on(place, len(jobs)))
+    where = label(place, [bucket])
+    for answer in cells:
+        answer.device = where
     failed = {answer.cell.id: answer.error for answer in cells if answer.error}
     points = [PointAnswer(point, failed[point.cell.id]) for point in shard.questions if point.cell.id in failed]
     if points:
@@ -59,7 +62,7 @@ def train_shard(shard: Shard, data: DataAnswer, progress: Progress = _unheard, d
         )
         progress(lost, 0, len(points))
     failpoint("train.end")
-    return TrainingAnswer(cells, points, label(place, [bucket]), time.perf_counter() - begun)
+    return TrainingAnswer(cells, points, where, time.perf_counter() - begun)
 
 
 def sweep_shard(

@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import pytest
 import torch
@@ -23,8 +23,11 @@ from diffusion.devices import HOST
 from diffusion.training.placement import Placement, bucket_of
 from tasks.plain import Spec
 from tasks.plan import Job, Shard, make_plan
+from tasks.results.rows import trained_rows
 from tasks.study import Study
 from tasks.work import Requests, SweepAnswer, TrainingAnswer, data_key, sweep_shard, train_shard, training_sets
+from tasks.work.child import TrainingPart
+from tasks.work.guilty import train_apart
 from tasks.work.placing import GPU_SHARE, Bucket, gpu_label, with_room
 from tasks.work.sampling import states
 from tasks.work.shard import placed
@@ -171,6 +174,36 @@ def test_a_question_that_finds_no_memory_fails_and_the_others_are_answered(
     assert all(
         point.error.startswith(f"sampling failed: {RAN_OUT}buckets of 32 and of 8") for point in failed if point.error
     )
+
+
+class Here:
+    """Stands for processes apart: more than five trainings at once end them."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def do(self, part: TrainingPart, _: object, progress: Any, heard: Callable[[TrainingAnswer], None]) -> str | None:
+        if len(part.shard.jobs) > 5:
+            return "ended"
+        part.do(progress, heard)  # type: ignore[arg-type] # it is told of trainings alone
+        return None
+
+
+@pytest.mark.usefixtures("in_buckets")
+def test_cells_that_are_trained_apart_each_have_the_bucket_of_their_own_part(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusion.training.placement.BUCKETS", (4, 8, 16))
+    monkeypatch.setattr("tasks.work.guilty.Apart", Here)
+    monkeypatch.setattr(tasks.work.shard, "label", lambda _, buckets: gpu_label("A GPU", buckets))
+    answer = train_apart(Shard(tuple(jobs)), 600.0, lambda *_: None, "cpu")
+    small, large = (gpu_label("A GPU", [Bucket(size)]) for size in (4, 8))
+    assert answer.device == f"{small}; {large}"
+    expected = {job.cell.id: small if m < 4 else large for m, job in enumerate(jobs)}
+    assert {row["cell_id"]: row["device"] for row in trained_rows(answer).cells} == expected
 
 
 def fails_at(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
