@@ -56,7 +56,8 @@ class Plan:
 
     def shards(self, workers: int) -> list[Shard]:
         """The jobs packed for a number of workers: the shortest first, so that there is something to
-        look at soon, then the longest first. Packing changes no number.
+        look at soon, then the longest first. Packing changes no number on processors; on a GPU the
+        last bits are those of a bucket, which follows from the number of workers and of jobs left.
         """
         groups: dict[str, list[Job]] = {}
         for job in self.jobs:

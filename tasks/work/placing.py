@@ -23,8 +23,8 @@ GPU_SHARE = "DIFFATLAS_GPU_SHARE"
 
 
 def device_of_worker(name: str) -> torch.device:
-    """The device of a name, made ready: CUDA gives equal bits for equal shapes, and takes no more
-    than the worker's part of the memory.
+    """The device of a name, made ready: CUDA gives equal bits for equal shapes, and torch takes no
+    more than the worker's part of the memory, beside CUDA's own context.
 
     Raises:
         WrongValue: there is no such device, or CUDA has started otherwise.
