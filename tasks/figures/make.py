@@ -11,7 +11,7 @@ from tasks.figures.registry import FigureEntry, figure_named
 from tasks.figures.source import Source
 from tasks.figures.style import style_named
 from tasks.results.models import ModelledAnswers
-from tasks.store import Store
+from tasks.store import ATLAS, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def look_up(entry: FigureEntry, study: str | None, store: str, as_of: str | None
         except FigureLacksData as lacking:
             needed = needed or str(lacking)
     where = f"study {study} of store {store} has not" if study else f"store {store} has not"
-    address = "" if store == "results" else f" --store {store}"
+    address = "" if store in ("results", ATLAS) else f" --store {store}"  # nobody writes to the shipped answers
     raise FigureLacksData(
         f"figure {entry.name!r} shows {needed or 'the answers of a study'}, which {where}: diffatlas run {entry.study}{address} computes it"
     )

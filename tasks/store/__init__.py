@@ -46,10 +46,11 @@ from tasks.store.reading import (
 )
 from tasks.store.repository import Store
 from tasks.store.schema import FACTS, NO_ROW, SCHEMA, Derived, MetricFacts
-from tasks.store.storage import Snapshot
+from tasks.store.storage import ATLAS, Snapshot
 from tasks.store.writing import Coordinator, Rows
 
 __all__ = [
+    "ATLAS",
     "FACTS",
     "FAILPOINTS",
     "NO_ROW",

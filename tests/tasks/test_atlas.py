@@ -127,3 +127,10 @@ def test_a_study_that_lacks_answers_is_not_shipped(tmp_path: Path) -> None:
     answer(uri, {**SPEC, "training": {**SPEC["training"], "learning_rate": 1e12}})
     with pytest.raises(ValueError, match="have no answer in"):
         ship(Store.open(uri), Store.create(str(tmp_path / "rows")), ["tiny"])
+
+
+def test_a_figure_that_needs_samples_names_a_command_that_is_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["figure", "torus", "--store", ATLAS])
+    assert ended.value.code == 2
+    assert "diffatlas run documents/slides-torus computes it" in " ".join(capsys.readouterr().err.split())
