@@ -10,15 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
-from diffusion.formulations.base import Formulation, NoiseConditional, formulations
-from diffusion.formulations.denoising import ElucidatedDM
-from diffusion.objectives import DenoisingLoss, LabelledLoss, NoiseLevels, NoiseTarget, Objective, Weighting
-from diffusion.objectives.parametrizations import Parametrization
-from diffusion.schedules import Schedule
+from diffusion.formulations.base import formulations
+from diffusion.formulations.conditioned import Conditioned
+from diffusion.objectives import LabelledLoss, Objective
 
 
 @formulations.register(
@@ -28,7 +24,7 @@ from diffusion.schedules import Schedule
     document="S1",
 )
 @dataclass(frozen=True)
-class ClassConditional(NoiseConditional):
+class ClassConditional(Conditioned):
     """Any formulation that is trained by regression on noised data, with a network that takes the
     label or nothing.
 
@@ -38,49 +34,16 @@ class ClassConditional(NoiseConditional):
 
     labelled: ClassVar[bool] = True
 
-    of: Formulation = ElucidatedDM()
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.of, NoiseConditional) and self.of.objective == DenoisingLoss()):
-            raise WrongValue(f"of = {self.of.registered_name!r}, which is not trained by regression on noised data")
+        super().__post_init__()
         if not 0 <= self.drop < 1:
             raise WrongValue(f"drop = {self.drop!r}; needed: a probability, below 1")
 
     @property
-    def inner(self) -> NoiseConditional:
-        """What it would be without labels."""
-        assert isinstance(self.of, NoiseConditional)  # noqa: S101 - checked when it was made
-        return self.of
-
-    @property
     def objective(self) -> Objective:
         return LabelledLoss(self.drop)
-
-    def own_schedule(self) -> Schedule:
-        return self.inner.own_schedule()
-
-    @property
-    def parametrization(self) -> Parametrization:
-        return self.inner.parametrization
-
-    @property
-    def noise_levels(self) -> NoiseLevels:
-        return self.inner.noise_levels
-
-    @property
-    def weighting(self) -> Weighting:
-        return self.inner.weighting
-
-    @property
-    def noise_target(self) -> NoiseTarget:
-        return self.inner.noise_target
-
-    def c_noise(self, nsr: Tensor, schedule: Schedule) -> Tensor:
-        return self.inner.c_noise(nsr, schedule)
-
-    def refuses(self, schedule: Schedule) -> str | None:
-        return self.inner.refuses(schedule)
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
         if dataset.classes == 0:

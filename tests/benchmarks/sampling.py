@@ -5,7 +5,7 @@ Theirs is asked with a module of three hidden layers of the same width, in float
 step for all samples; ours with a stack of eight trained models. What is timed is the processor's
 time for a sample of one model, 20 steps of the same rule: DDIM and, with azula, Heun's.
 
-``python -m tests.benchmarks.sampling`` prints the table; its lines are part of `make bench`.
+``python -m tests.benchmarks.run --only sampling`` prints the table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from diffusion.datasets import Uniform
@@ -120,17 +118,3 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     (f"sampling: DDIM of diffusers / one of ours {_WHAT}", lambda: against("diffusers", diffusers, DDIM())),
 )
 """Lines for the table of `tests.benchmarks.run`."""
-
-
-def main() -> None:
-    """Measure and print."""
-    torch.set_num_threads(1)
-    table = Table("what", "ratio", "from", "to")
-    for name, measure in MEASURES:
-        found = measure()
-        table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
-    Console(width=110).print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ The loop is a module of three hidden layers that sees the noise level's features
 the noise level and whose gradients are clipped. Packages of the field train with the same loop;
 where one is installed, its own loss stands in the place of that one.
 
-``python -m tests.benchmarks.training`` prints the table; its lines are part of `make bench`.
+``python -m tests.benchmarks.run --only training`` prints the table.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from diffusion.datasets import Uniform
@@ -197,17 +195,3 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     ),
 )
 """Lines for the table of `tests.benchmarks.run`."""
-
-
-def main() -> None:
-    """Measure and print."""
-    torch.set_num_threads(1)
-    table = Table("what", "ratio", "from", "to")
-    for name, measure in MEASURES:
-        found = measure()
-        table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
-    Console(width=110).print(table)
-
-
-if __name__ == "__main__":
-    main()
