@@ -21,8 +21,6 @@ class Progress(Protocol):
     def __call__(self, seconds: float, cells: int, points: int, doing: str = "", /) -> object: ...
 
 
-"""Told of work done since the last call: estimated seconds, cells trained, points answered."""
-
 Models = Callable[[Sequence[Cell]], object]
 """The models of some cells, to be asked together; what they can be asked is their type:
 `diffusion.models`.

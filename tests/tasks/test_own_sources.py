@@ -82,10 +82,6 @@ def test_only_what_names_a_module_says_so_and_no_reader_is_troubled_by_it(
     assert set(Answers(Store.open("store"), "plain").table()["sources"]) == {""}
 
 
-def test_a_plan_without_knowledge_of_sources_tells_nothing() -> None:
-    assert make_plan(Study.from_spec({**Place(Path(), "").study({})}), {}, ()).other_sources == {}
-
-
 def test_several_modules_are_one_text_and_are_told_apart_again() -> None:
     code = Code(("a.b", "c"), (), (("module a.b", "1" * 64), ("module c", "2" * 64), ("diffusion/x.py", "3" * 64)))
     text = sources_text(code, {"name": "c:X", "deep": [{"name": "a.b:Y"}, "d:Z"]})
