@@ -13,8 +13,8 @@ _SECONDS = 1.0
 
 
 class LiveFile:
-    """Listens to a run, and writes how far it is, at most once a second. A context: the file goes with
-    the run.
+    """Listens to a run, and writes how far it is: when a shard ends, and else at most once a second. A
+    context: the file goes with the run.
 
     Args:
         token: of the store's holder.
@@ -49,7 +49,8 @@ class LiveFile:
                 self._progress = event
             case _:
                 return
-        if time.monotonic() - self._written > _SECONDS:
+        ended = isinstance(event, ShardDone | ShardIncomplete)  # the terminal says so: who asks now must read it
+        if ended or time.monotonic() - self._written > _SECONDS:
             self._write()
 
     def _write(self) -> None:

@@ -67,7 +67,6 @@ def run(
     from flows.request import RunRequest
     from flows.services import prefect_server, quiet_environment, ray_cluster, terminate_as_interrupt
     from flows.start import start
-    from tasks.store import Store
 
     quiet_environment()
     with clear_errors(), terminate_as_interrupt():
@@ -76,6 +75,8 @@ def run(
         plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
 
         def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
+            from tasks.store import Store
+
             if _finished(store, plan):
                 return None
             Store.check_writable(store)

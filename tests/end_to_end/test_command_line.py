@@ -153,6 +153,11 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_leaves_nothing_running(
     wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
 
 
+def running(diffatlas: Command) -> list[str]:
+    """The task runs of which `status` tells."""
+    return [one["task"] for one in json.loads(diffatlas("status", "--json").stdout)["run"]["running"]]
+
+
 def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffatlas: Command) -> None:
     (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 6000"))
     process = diffatlas.start("run", "small.yaml")
@@ -164,7 +169,7 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     told = json.loads(diffatlas("status", "--json").stdout)  # from another terminal
     assert (told["holder"]["pid"], told["run"]["study"]) == (process.pid, "small")
     assert 0 < told["run"]["shards_done"] < told["run"]["shards"]
-    assert [one["task"] for one in told["run"]["running"]] == ["train uniform: edm x2, ddpm x2"]
+    wait_for(lambda: running(diffatlas) == ["train uniform: edm x2, ddpm x2"])
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
