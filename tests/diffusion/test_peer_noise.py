@@ -17,6 +17,8 @@ from diffusion.checks import known
 from diffusion.errors import WrongValue
 from diffusion.samplers import NoiseStreams, PeerSampler, samplers
 from diffusion.samplers.peers import diffusers_schedulers, k_diffusion_samplers
+from diffusion.samplers.peers.base import WayDown
+from diffusion.samplers.peers.increments import OverlappingMoves
 from diffusion.samplers.peers.libraries import version_of
 from diffusion.schedules import EDM
 from diffusion.schedules.grids import grids
@@ -123,3 +125,31 @@ def test_a_change_of_the_correlation_is_a_change_of_the_version() -> None:
     versions = [made(spec).identity()["version"] for spec in OVERLAPPING]
     assert versions == [2, 2, 2]
     assert made({"name": "k-diffusion", "sampler": "sample_dpmpp_2m_sde"}).identity()["version"] == 1
+
+
+def test_a_second_move_that_ends_before_the_first_is_refused_and_no_rule_asks_for_one() -> None:
+    """Both on the real way down: the rules with r up to 1, and one that asks the wrong way round."""
+    levels = edm_levels(3)
+    for r in (1e-3, 0.999999, 1.0):
+        sampler = made({"name": "k-diffusion", "sampler": "sample_dpmpp_sde", "r": r})
+        x, noise = torch.ones(1, 3, 1, dtype=torch.float64), NoiseStreams([("r",)], 3, 1)
+        assert all(
+            state.isfinite().all() for state in known.states(sampler, known.gaussian(MEAN, STD), x, levels, noise)
+        )
+    with pytest.raises(WrongValue, match=r"r: found 1\.5; sample_dpmpp_sde takes numbers above 0"):
+        made({"name": "k-diffusion", "sampler": "sample_dpmpp_sde", "r": 1.5})
+
+    class Backwards(k_diffusion_samplers.KDiffusionSampler):
+        def run(self, walk: WayDown, z: torch.Tensor) -> None:
+            drawn = OverlappingMoves(walk, z, draws=True)
+            begin, near, far = walk.nsr[:3].tolist()
+            assert torch.equal(drawn(begin, near), drawn(begin, near * (1 - 1e-7)))
+            longer = drawn(begin, far)
+            assert not torch.equal(longer, drawn(near, far))
+            drawn(begin, far)
+            drawn(begin, near)
+
+    sampler = Backwards(sampler="sample_dpmpp_sde")
+    x, noise = torch.ones(1, 3, 1, dtype=torch.float64), NoiseStreams([("b",)], 3, 1)
+    with pytest.raises(WrongValue, match="whose second move ends before its first"):
+        known.states(sampler, known.gaussian(MEAN, STD), x, levels, noise)

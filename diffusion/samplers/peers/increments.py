@@ -9,6 +9,11 @@ library looks both up on one Brownian motion whose time is nsr, so that for nsr_
 with z the normalised increments, which are independent. The time of our paths is another function
 of nsr: looked up on them, the two would be correlated otherwise, and the samples of another law. So
 z(t, s) and z(s, next) are ours, and the sum is the library's.
+
+The other order, a second move that ends before the first one did, is refused: z(t, next) given
+z(t, s) needs a number that belongs to no move of ours, and the move after it would see a part of
+z(t, s) again, which our path and the library's correlate differently. No rule that is wrapped asks
+for it: the first of their two moves ends within the second, at 0 < r <= 1 of it in log sigma.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffusion.errors import WrongValue
 from diffusion.samplers.peers.base import WayDown
 
 _SAME = 1e-5  # relative
@@ -28,6 +34,9 @@ class OverlappingMoves:
     the rule does not draw.
 
     Overlap is known where a move begins at the ratio at which the last one began.
+
+    Raises:
+        WrongValue: a move begins there and ends before the last one did.
     """
 
     def __init__(self, walk: WayDown, like: Tensor, *, draws: bool) -> None:
@@ -46,7 +55,12 @@ class OverlappingMoves:
         if self._last is None or self._last[0] != a:
             return self._walk.drawn(a, b)
         _, s, drawn = self._last
-        if s <= b * (1 + _SAME):  # both end at one level
+        if math.isclose(s, b, rel_tol=_SAME):  # both end at one level
             return drawn
+        if s < b:
+            raise WrongValue(
+                f"noise was asked from ratio {a:g} to {b:g} after a move from there to {s:g}; a rule whose second move "
+                "ends before its first cannot be given its library's noise"
+            )
         share = (a - s) / (a - b)
         return math.sqrt(share) * drawn + math.sqrt(1 - share) * self._walk.drawn(s, b)
