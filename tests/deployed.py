@@ -1,9 +1,10 @@
 """The files under `deployments/` read by their linters, or by what reads them when they are used; and
 beyond: what a linter does not know about us.
 
-Of KubeRay's objects the parts that we use are written down here, strictly, after the types of its
-API `ray.io/v1`; their pod templates are held against Kubernetes' own schema. KubeRay's own
-definitions come in no package, and with every field of a pod in them are a megabyte each.
+Of KubeRay's objects the parts that we use are written down here, strictly, after the Go types from
+which its definitions of `ray.io/v1` are made (`rayjob_types.go` and `raycluster_types.go`: what has no
+`omitempty` is required); their pod templates are held against Kubernetes' own schema. KubeRay's
+definitions themselves come in no package, and with every field of a pod in them are a megabyte each.
 """
 
 from __future__ import annotations
@@ -98,12 +99,12 @@ _GROUP = {"rayStartParams": _STARTED, "template": _ANY}
 _CLUSTER = _of(
     rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
     authOptions={**_of(mode={"const": "token"}), "required": ["mode"]},
-    headGroupSpec={**_of(**_GROUP), "required": ["template"]},
+    headGroupSpec={**_of(**_GROUP), "required": ["rayStartParams", "template"]},
     workerGroupSpecs={
         "type": "array",
         "items": {
             **_of(**_GROUP, groupName=_TEXT, replicas=_COUNT, minReplicas=_COUNT, maxReplicas=_COUNT),
-            "required": ["groupName", "template"],
+            "required": ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
         },
     },
 ) | {"required": ["rayVersion", "authOptions", "headGroupSpec"]}

@@ -78,6 +78,7 @@ MISTAKES = [
     ("ray-cluster.yaml", "RAY_AUTH_MODE=token ray start --address", "ray start --address", "without a token"),
     ("kubernetes/rayjob.yaml", "shutdownAfterJobFinishes", "shutdownAfterJobFinished", "shutdownAfterJobFinished"),
     ("kubernetes/rayjob.yaml", "submissionMode: HTTPMode", "submissionMode: HttpMode", "HttpMode"),
+    ("kubernetes/rayjob.yaml", "maxReplicas: 2\n", "# maxReplicas: 2\n", "maxReplicas"),
     ("kubernetes/rayjob.yaml", "containerPort: 8265", "containerPort: http", "http"),
     ("kubernetes/rayjob.yaml", "runAsNonRoot: true", "runAsNonRoot: false", "may run as root"),
     ("kubernetes/people.yaml", "  authOptions: {mode: token}\n", "", "authOptions"),

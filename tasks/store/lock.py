@@ -92,7 +92,7 @@ def hold(place: Place, *, force: bool = False, can_wait: bool = False) -> Iterat
             what a store rests on.
     """
     refuse_read_only(place)
-    advice = f"wait for it{' (--wait MINUTES)' if can_wait else ''}, or end it"
+    advice = f"wait for it{' (--wait MINUTES; wait of an entry in a list of schedules)' if can_wait else ''}, or end it"
     take = _hold_folder if place.folder is not None else _hold_lease
     with take(place, Holder.me(), advice, force=force) as held:
         failpoint("lock.taken")

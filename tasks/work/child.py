@@ -62,6 +62,7 @@ class SweepPart:
 def main() -> None:
     """Serve until stdin ends."""
     ends_with_its_parent()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a child that is asked where it is before it listens does not end
     for line in sys.stdin:
         pid = os.fork()
         if not pid:

@@ -4,6 +4,8 @@ Real processes.
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,3 +177,17 @@ def test_halves_are_cells_first_then_questions_and_nothing_is_lost(steps: list[i
         left.extend(halves)
         alone += [] if halves else shard.questions
     assert sorted(p.id for p in alone) == sorted(p.id for p in make_plan(study, {}, ()).points)
+
+
+def test_a_child_that_does_not_listen_yet_is_not_ended_by_being_asked_where_it_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tasks.work.child"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for _ in range(2):  # the first answer says that the server is there
+            server.stdin.write(f"{tmp_path / 'nothing'}\n".encode())
+            assert int(server.stdout.readline()) > 0
+            assert int(server.stdout.readline()) == 1  # nothing to do there
+            server.send_signal(signal.SIGUSR1)  # children begin with what the server does about a signal
+        server.stdin.close()
+        assert server.wait() == 0

@@ -55,7 +55,7 @@ def test_who_waits_gets_the_store_when_it_is_free_and_is_refused_when_patience_e
             other.kill()
 
         with (
-            pytest.raises(StoreLocked, match=r"; wait for it \(--wait MINUTES\), or end it"),
+            pytest.raises(StoreLocked, match=r"; wait for it \(--wait MINUTES; .* schedules\), or end it"),
             coordinate(Store.open(uri), wait=0.1, waiting=told.append),
         ):
             pass
