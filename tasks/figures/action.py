@@ -104,6 +104,7 @@ def _at(target: Target, flows: list[FieldOfFlow], level: Level) -> VelocityAt:
     study="documents/talk-action-matching",
     document="talk, last topic: Action Matching, whose gradient is the velocity of the continuity equation",
     find=velocities,
+    target=lambda found: found.target.name,
 )
 def action_velocity(found: Velocities, style: FigureStyle) -> Figure:
     """A panel for each level, noise on the left."""
@@ -126,6 +127,8 @@ def action_velocity(found: Velocities, style: FigureStyle) -> Figure:
         ax.locator_params(nbins=5)
         ax.set(title=f"α = {number(one.alpha, 2)}, σ = {number(one.sigma, 2)}", xlabel="$x$")
     panels[0].set_ylabel(r"velocity $\mathrm{d}x/\mathrm{d}t$")
+    if any(one.density.any() for one in found.at):
+        figure.suptitle("behind: density of the data at that noise")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2 if max(map(len, labels)) > 24 else len(labels))
     return figure

@@ -38,6 +38,7 @@ def _images(source: Source) -> list[Target]:
 class TwoModels:
     """Samples of an autoencoder and of a diffusion model, beside the data."""
 
+    target: Target
     sheets: Sheets
     autoencoder: Kept
     diffusion: Kept
@@ -63,7 +64,8 @@ def two_models(source: Source) -> TwoModels:
                 elif panel.rule:
                     diffusion = diffusion or one
         if autoencoder and diffusion and target.image_shape:
-            return TwoModels(sheets_of(target, [autoencoder, diffusion], target.image_shape), autoencoder, diffusion)
+            sheets = sheets_of(target, [autoencoder, diffusion], target.image_shape)
+            return TwoModels(target, sheets, autoencoder, diffusion)
     raise FigureLacksData("kept samples of an autoencoder and of a diffusion model of images")
 
 
@@ -73,6 +75,7 @@ def two_models(source: Source) -> TwoModels:
     study="digits",
     document="tutorial, sections 1 and 2: from the variational autoencoder to the diffusion model",
     find=two_models,
+    target=lambda found: found.target.name,
 )
 def autoencoder_and_diffusion(found: TwoModels, style: FigureStyle) -> Figure:
     """Three sheets, the first images of each as they come."""
@@ -154,6 +157,7 @@ def completions(source: Source) -> Completions:
     study="digits",
     document="notes: conditional generation and inpainting with an unconditional model",
     find=completions,
+    target=lambda found: found.kept.target.name,
 )
 def inpainting(found: Completions, style: FigureStyle) -> Figure:
     """What is known on the left, then a column for each level, a row for each sample."""

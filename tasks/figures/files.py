@@ -1,4 +1,6 @@
-"""Figures as files, the same bytes each time: no date is written and no id is random."""
+"""Figures as files, the same bytes each time: no date is written and no id is random. What a figure
+is of, its label, is the file's title.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from matplotlib.animation import FFMpegWriter, PillowWriter
 from diffusion.errors import Unavailable, WrongValue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from matplotlib.animation import AbstractMovieWriter
     from matplotlib.figure import Figure
 
 STILLS = ("svg", "pdf", "png")
 MOVING = ("gif", "mp4")
-_UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+_UNDATED: Mapping[str, Mapping[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 _DOTS = 110  # an inch of a movie: a gif of every pixel of paper would be large
 
 
@@ -44,7 +46,8 @@ def write_still(figure: Figure, path: Path, ending: str) -> None:
     """Write one picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "diffatlas", "svg.fonttype": "path", "pdf.fonttype": 42}):
-        figure.savefig(path, format=ending, metadata=_UNDATED[ending])
+        titled = {"Title": str(figure.get_label())} if figure.get_label() else {}
+        figure.savefig(path, format=ending, metadata={**_UNDATED[ending], **titled})
 
 
 def write_film(figure: Figure, shown: Iterable[object], path: Path, ending: str, per_second: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import density_map
+from tasks.figures.panels import dashed_ends, density_map
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -45,16 +45,19 @@ def fields(source: Source) -> Flows:
     study="documents/slides-design-space",
     document="slides, level 4: vector fields of the ODE for VP, VE, DDPM and EDM",
     find=fields,
+    target=lambda found: found.target.name,
 )
 def flow_fields(found: Flows, style: FigureStyle) -> Figure:
     """A panel for each formulation, all on one scale of x."""
     scale = found.scale
+    known = False
     figure = style.sheet(height=0.62 if len(found.flows) < 3 else 0.46)
     panels = figure.subplots(1, len(found.flows), sharey=True, squeeze=False)[0]
     for ax, (flow, field) in zip(panels, found.flows, strict=True):
         steps = len(flow.levels) - 1
         density = density_of(flow, found.target, scale)
         if density is not None:
+            known = True
             values = density[1]
             top = 2.0 * float(np.quantile(values[values > 0], 0.97))
             density_map(ax, values.T, (-0.5, steps - 0.5, -scale.reach, scale.reach), style, top)
@@ -66,7 +69,8 @@ def flow_fields(found: Flows, style: FigureStyle) -> Figure:
             angles="xy",
             scale_units="xy",
             scale=1,
-            width=0.004,
+            units="inches",
+            width=0.4 * style.line / 72,
             headwidth=4,
             headlength=4,
             headaxislength=3.5,
@@ -84,5 +88,6 @@ def flow_fields(found: Flows, style: FigureStyle) -> Figure:
     ticks = scale.ticks()
     panels[0].set_yticks(scale.drawn(np.array(ticks)), [f"{tick:g}" for tick in ticks])
     panels[0].set_ylabel("$x$ (asinh scale)")
+    figure.suptitle(f"{'exact law as colours, ' if known else ''}paths as lines{dashed_ends(found.target)}")
     figure.supxlabel("level, from noise to data", fontsize=style.size)
     return figure

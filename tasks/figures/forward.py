@@ -45,7 +45,7 @@ class ForwardProcess:
 
 def _forward(source: Source) -> KeptTrajectory:
     return first(
-        (kept for kept in source.trajectories(1) if kept.forward),
+        source.trajectories(1, forward=True),
         "a kept trajectory from the data to noise on the line",
     )
 
@@ -68,6 +68,7 @@ def process(source: Source) -> ForwardProcess:
     study="documents/notebook-fixed",
     document="notebook: all particles, two particles and the marginals q_t",
     find=process,
+    target=lambda found: found.kept.target.name,
 )
 def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
     """Paths on the left, marginals lying on the right, on one axis of x."""
@@ -96,7 +97,9 @@ def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
     for sign in (-3, 3):
         paths.plot(moves, found.mean + sign * found.std, color=style.accent, linestyle="--", linewidth=0.8 * style.line)
     reach = 1.12 * float(np.max(np.abs(found.mean) + 3 * found.std))
-    paths.set(xlabel="moves $k$", ylabel="$x_k$", xlim=(0, moves[-1]), ylim=(-reach, 1.3 * reach))
+    paths.set(
+        xlabel=f"moves $k$; paths of {faint} samples", ylabel="$x_k$", xlim=(0, moves[-1]), ylim=(-reach, 1.3 * reach)
+    )
     paths.legend(loc="upper center", ncols=3, columnspacing=0.9, handlelength=1.2, handletextpad=0.4, borderpad=0.1)
     for ax, one in zip(beside, found.marginals, strict=True):
         histogram(ax, one.density, one.edges, style.color(0), upright=False)
@@ -109,10 +112,10 @@ def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
     return figure
 
 
-def moving(source: Source) -> StoredMarginals:
+def moving(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
     """The marginals of the first way from the data to noise, frame by frame."""
     kept = _forward(source)
-    return marginals_along(kept.states, kept.target, _FRAMES)
+    return kept, marginals_along(kept.states, kept.target, _FRAMES)
 
 
 @register(
@@ -121,10 +124,12 @@ def moving(source: Source) -> StoredMarginals:
     study="documents/notebook-fixed",
     document="notebook: the animated histogram of simulated particles and q_t",
     find=moving,
+    target=lambda found: found[0].target.name,
     moves=True,
 )
-def forward_moving(marginals: StoredMarginals, style: FigureStyle) -> Movie:
+def forward_moving(found: tuple[KeptTrajectory, StoredMarginals], style: FigureStyle) -> Movie:
     """One panel, whose histogram and curve move."""
+    _, marginals = found
     figure = style.sheet(height=0.72, wide=False)
     ax = figure.subplots()
     frames = len(marginals.levels)
@@ -157,13 +162,12 @@ def forward_moving(marginals: StoredMarginals, style: FigureStyle) -> Movie:
 
 def mixture(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
     """The first way from the data to noise with an exact law at each level."""
-    found = (
-        (kept, marginals_along(kept.states, kept.target, _MOST)) for kept in source.trajectories(1) if kept.forward
-    )
-    for kept, marginals in found:
+    kept = _forward(source)
+    for one in source.trajectories(1, forward=True):
+        marginals = marginals_along(one.states, one.target, _MOST)
         if marginals.exact is not None:
-            return kept, marginals
-    return _forward(source), marginals_along(_forward(source).states, _forward(source).target, _MOST)
+            return one, marginals
+    return kept, marginals_along(kept.states, kept.target, _MOST)
 
 
 @register(
@@ -172,6 +176,7 @@ def mixture(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
     study="documents/talk-forward",
     document="tutorial, figure 12: trajectories of a Gaussian mixture; talk: the forward process",
     find=mixture,
+    target=lambda found: found[0].target.name,
 )
 def mixture_paths(found: tuple[KeptTrajectory, StoredMarginals], style: FigureStyle) -> Figure:
     """The map with paths; at its sides the law at the start and at the end."""
@@ -184,9 +189,13 @@ def mixture_paths(found: tuple[KeptTrajectory, StoredMarginals], style: FigureSt
     box = (float(levels[0]), float(levels[-1]), float(edges[0]), float(edges[-1]))
     density_map(ax, shown.T, box, style, top)
     for i in range(min(_PATHS, marginals.values.shape[1])):
-        ax.plot(levels, marginals.values[:, i], color=style.color(1 + i % 2), linewidth=0.6 * style.line)
+        ax.plot(levels, marginals.values[:, i], color=style.color(1), linewidth=0.6 * style.line)
     ax.set_xlabel("moves $k$")
-    ax.set_title(f"law of $x_k$ ({kept.panel.title}), paths of {min(_PATHS, marginals.values.shape[1])} samples")
+    law = "samples" if marginals.exact is None else "exact law"
+    figure.suptitle(
+        f"{kept.panel.title}: {law} as colours, paths of {min(_PATHS, marginals.values.shape[1])} samples as lines;\n"
+        f"at the sides samples filled{'' if marginals.exact is None else ', exact law dashed'}"
+    )
     for side, row, name in ((before, 0, "data"), (after, -1, f"σ = {number(float(marginals.sigmas[-1]), 2)}")):
         histogram(side, marginals.densities[row], edges, style.color(0), upright=False)
         if marginals.exact is not None:

@@ -87,6 +87,7 @@ def _walk(kept: KeptTrajectory, states: Array, edges: Array, exact: Array) -> Wa
     study="documents/tutorial-langevin",
     document="tutorial, section 3.1 and figure 17: gradient ascent, and Langevin dynamics on a Gaussian mixture",
     find=walks,
+    target=lambda found: found.target.name,
 )
 def ascent_and_langevin(found: Walks, style: FigureStyle) -> Figure:
     """A row for each walk: paths, and the last states beside the law."""
@@ -101,7 +102,7 @@ def ascent_and_langevin(found: Walks, style: FigureStyle) -> Figure:
         )
         paths.plot(walk.states[:, 0], color=style.color(1), linewidth=style.line)
         paths.set(xlim=(0, len(walk.states) - 1), ylim=(low, high), ylabel="$x$")
-        paths.set_title(f"{name}, {len(walk.states) - 1} moves")
+        paths.set_title(f"{name}, {len(walk.states) - 1} moves; one path marked")
         histogram(beside, walk.density, found.edges, style.color(0), upright=False, label="samples")
         curve(beside, found.exact, found.edges, style, upright=False, label="exact law")
         # modes that are hit by all samples would make the law a line
@@ -172,6 +173,7 @@ def density_on_grid(target: Target, alpha: float, sigma: float, reach: float) ->
     study="documents/notes-ncsn",
     document="notes: annealed Langevin dynamics through a sequence of noise scales",
     find=ladder,
+    target=lambda found: found.kept.target.name,
 )
 def annealed_langevin(found: Ladder, style: FigureStyle) -> Figure:
     """A panel for each level, from the most noise to the least, each as wide as its law."""

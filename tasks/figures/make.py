@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.figures import action, digits, flow, forward, langevin, quality, reverse, scores, steps, torus
@@ -60,15 +61,30 @@ def figure(
     return picture(entry, look_up(entry, study, store, as_of), look)
 
 
-def picture(entry: FigureEntry, found: Any, style: FigureStyle) -> Figure | Movie:
-    """The picture of the numbers of a figure, laid out."""
+@dataclass(frozen=True)
+class FoundNumbers:
+    """The numbers of a figure, and the study that they are of."""
+
+    numbers: Any
+    study: str
+
+
+def picture(entry: FigureEntry, found: FoundNumbers, style: FigureStyle) -> Figure | Movie:
+    """The picture of the numbers of a figure, laid out. Its label names study and target, which
+    files keep as their description.
+    """
+    of = f"study {found.study}, target {entry.target(found.numbers)}"
     with style.worn():
-        drawn = entry.draw(found, style)
-        (drawn.figure if isinstance(drawn, Movie) else drawn).draw_without_rendering()  # ticks are made in this style
+        drawn = entry.draw(found.numbers, style)
+        figure = drawn.figure if isinstance(drawn, Movie) else drawn
+        figure.set_label(f"{entry.name}: {of}")
+        if style.credited:
+            style.credit(figure, of)
+        figure.draw_without_rendering()  # ticks are made in this style
     return drawn
 
 
-def look_up(entry: FigureEntry, study: str | None, store: str, as_of: str | None = None) -> Any:
+def look_up(entry: FigureEntry, study: str | None, store: str, as_of: str | None = None) -> FoundNumbers:
     """The numbers of a figure. Arguments and errors as of `figure`."""
     opened = Store.open(store)
     asked = ModelledAnswers(opened, study, as_of)
@@ -76,7 +92,7 @@ def look_up(entry: FigureEntry, study: str | None, store: str, as_of: str | None
     needed = ""
     for name in names:
         try:
-            return entry.find(Source(ModelledAnswers(opened, name, as_of)))
+            return FoundNumbers(entry.find(Source(ModelledAnswers(opened, name, as_of))), name)
         except FigureLacksData as lacking:
             needed = needed or str(lacking)
     where = f"study {study} of store {store} has not" if study else f"store {store} has not"

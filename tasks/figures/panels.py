@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import StepPatch
 
     from tasks.figures.style import FigureStyle
+    from tasks.report.lookup.targets import Target
 
 Array = NDArray[np.float64]
 
@@ -61,6 +62,15 @@ def curve(
     across = (middle, density) if upright else (density, middle)
     (line,) = ax.plot(*across, color=style.accent, linestyle=(0, (4, 2)), linewidth=0.8 * style.line, label=label)
     return line
+
+
+def dashed_ends(target: Target) -> str:
+    """What the dashed lines at `target.support` are called in a title; nothing where there are
+    none.
+    """
+    if target.support() is None:
+        return ""
+    return f"; dashed: {'ends' if target.has_ends() else '0.5 % and 99.5 % quantiles'} of the target"
 
 
 def tight(figure: Figure) -> None:

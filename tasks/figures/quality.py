@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, LogLocator
 
 from tasks.figures.lacking import FigureLacksData
@@ -30,6 +32,7 @@ class QualityByCost:
         window: The vertical axis of all panels.
         panels: The curves of each sampler, trained ones first.
         floors: What as many draws of the target score, by sampler.
+        higher: Whether higher values are better.
     """
 
     dataset: str
@@ -37,6 +40,7 @@ class QualityByCost:
     window: Window
     panels: list[tuple[Panel, list[Curve]]]
     floors: dict[Panel, list[float]]
+    higher: bool
 
     @property
     def series(self) -> list[Series]:
@@ -58,7 +62,10 @@ def quality_by_cost(source: Source) -> QualityByCost:
             floors = {panel: table.floors_of(target.name, metric, panel.sampler) for panel in asked}
             curves = [curve for panel in asked for curve in swept[panel]]
             window = Window.around(curves, [floor for own in floors.values() for floor in own])
-            return QualityByCost(target.name, metric, window, [(panel, swept[panel]) for panel in asked], floors)
+            higher = metric in table.higher_is_better
+            return QualityByCost(
+                target.name, metric, window, [(panel, swept[panel]) for panel in asked], floors, higher
+            )
     raise FigureLacksData("a metric at several numbers of steps")
 
 
@@ -68,17 +75,20 @@ def quality_by_cost(source: Source) -> QualityByCost:
     study="documents/slides-design-space",
     document="slides, level 4: comparison of the formulations for different N",
     find=quality_by_cost,
+    target=lambda found: found.dataset,
 )
 def quality(found: QualityByCost, style: FigureStyle) -> Figure:
     """A panel for each sampler, all on the same axes; what leaves a panel is marked at its edge."""
     rows, columns = grid_of(len(found.panels), 2)
     figure = style.sheet(height=0.37 * rows + 0.1)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    drawn: set[str] = set()
     for ax, (panel, curves) in zip(panels.ravel(), found.panels, strict=False):
         compared = any(not curve.series.exact for curve in curves)
         for curve in curves:
-            _curve(ax, curve, found.window, style, beside=compared and curve.series.exact)
-        for floor in found.floors[panel]:
+            drawn |= _curve(ax, curve, found.window, style, beside=compared and curve.series.exact)
+        for floor in (one for one in found.floors[panel] if one > 0 or not found.window.logarithmic):
+            drawn.add("floor")
             ax.axhline(floor, color=style.muted, linestyle=":", linewidth=style.line)
         ax.set_title(panel.title)
     for ax in panels.ravel()[len(found.panels) :]:
@@ -95,15 +105,19 @@ def quality(found: QualityByCost, style: FigureStyle) -> Figure:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("network evaluations (NFE)")
     for row in panels:
-        row[0].set_ylabel(found.metric)
-    handles = [_handle(series, style) for series in found.series if not series.exact]
+        row[0].set_ylabel(f"{found.metric} ({'higher' if found.higher else 'lower'} is better)")
+    handles: list[Artist] = [_handle(series, style) for series in found.series if not series.exact]
     handles += [
         _handle(series, style) for series in found.series if series.exact and series.shown_with == (series.key,)
     ]
     if any(series.exact for series in found.series):
         handles.append(Line2D([], [], color=style.muted, linestyle="--", label="exact denoiser"))
-    if any(found.floors.values()):
+    if "floor" in drawn:
         handles.append(Line2D([], [], color=style.muted, linestyle=":", label="sampling floor"))
+    if "band" in drawn:
+        handles.append(Patch(color=style.muted, alpha=0.3, linewidth=0, label="95 % band over seeds"))
+    if "outside" in drawn:
+        handles.append(Line2D([], [], color=style.muted, marker="^", linestyle="none", label="beyond the axis"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.2, columnspacing=1.4)
     return figure
 
@@ -112,8 +126,13 @@ def _handle(series: Series, style: FigureStyle) -> Line2D:
     return Line2D([], [], color=style.color(series.style), marker=style.marker(series.style), label=series.label)
 
 
-def _curve(ax: Axes, curve: Curve, window: Window, style: FigureStyle, *, beside: bool) -> None:
-    """One curve; that of an exact denoiser beside trained ones is dashed and has no band."""
+def _curve(ax: Axes, curve: Curve, window: Window, style: FigureStyle, *, beside: bool) -> set[str]:
+    """One curve; that of an exact denoiser beside trained ones is dashed and has no band.
+
+    Returns:
+        What the legend has to explain: a band, means outside the axis.
+    """
+    drawn = set()
     cost = [mean.nfe for mean in curve.at]
     values = [window.mean(mean) for mean in curve.at]
     color = style.color(curve.series.style)
@@ -136,6 +155,7 @@ def _curve(ax: Axes, curve: Curve, window: Window, style: FigureStyle, *, beside
         (lowest, "v", [x for x, value in zip(cost, values, strict=True) if value < window.low]),
     ):
         if outside:  # a line of nothing would still take room
+            drawn.add("outside")
             rim = {"markeredgecolor": style.ink, "markeredgewidth": 0.3 * style.line}
             ax.plot(outside, [edge] * len(outside), shape, color=color, clip_on=False, **rim)  # type: ignore[arg-type]
     banded = [(mean.nfe, *interval) for mean in curve.at if (interval := window.interval(mean)) is not None]
@@ -144,3 +164,5 @@ def _curve(ax: Axes, curve: Curve, window: Window, style: FigureStyle, *, beside
         ax.fill_between(
             nfe, [window.clip(v) for v in low], [window.clip(v) for v in high], color=color, alpha=0.15, linewidth=0
         )
+        drawn.add("band")
+    return drawn

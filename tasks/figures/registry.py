@@ -34,6 +34,7 @@ class FigureEntry:
         document: Which picture of which document it is.
         moves: Whether it is a picture in motion.
         find: Its numbers in the answers of a study.
+        target: The data set that these numbers are of.
         draw: Its picture.
     """
 
@@ -43,6 +44,7 @@ class FigureEntry:
     document: str
     moves: bool
     find: Callable[[Source], Any]
+    target: Callable[[Any], str]
     draw: Callable[[Any, FigureStyle], Figure | Movie]
 
     @property
@@ -55,14 +57,21 @@ FIGURES: dict[str, FigureEntry] = {}
 
 
 def register(
-    name: str, *, shows: str, study: str, document: str, find: Callable[[Source], D], moves: bool = False
+    name: str,
+    *,
+    shows: str,
+    study: str,
+    document: str,
+    find: Callable[[Source], D],
+    target: Callable[[D], str],
+    moves: bool = False,
 ) -> Callable[[Callable[[D, FigureStyle], Figure | Movie]], Callable[[D, FigureStyle], Figure | Movie]]:
     """Decorator of the function that draws a figure; arguments as of `FigureEntry`."""
 
     def add(
         draw: Callable[[D, FigureStyle], Figure | Movie],
     ) -> Callable[[D, FigureStyle], Figure | Movie]:
-        FIGURES[name] = FigureEntry(name, shows, study, document, moves, find, draw)
+        FIGURES[name] = FigureEntry(name, shows, study, document, moves, find, target, draw)
         return draw
 
     return add

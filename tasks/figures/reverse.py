@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tasks.figures.lacking import FigureLacksData
 from tasks.figures.panels import curve, density_map, grid_of, histogram
 from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source, first
@@ -24,7 +23,7 @@ _PATHS = 8
 
 def _reverse(source: Source) -> KeptTrajectory:
     needed = "a kept trajectory from noise to data on the line"
-    return first((one for one in source.trajectories(1) if not one.forward and not _stays(one)), needed)
+    return first((one for one in source.trajectories(1, forward=False) if not _stays(one)), needed)
 
 
 def _stays(kept: KeptTrajectory) -> bool:
@@ -51,6 +50,7 @@ def on_the_way(source: Source) -> OnTheWay:
     study="documents/slides-uniform-100",
     document="slides: histograms of 10,000 samples along the reverse process; level 1 and 2",
     find=on_the_way,
+    target=lambda found: found.kept.target.name,
 )
 def reverse_histograms(found: OnTheWay, style: FigureStyle) -> Figure:
     """A panel for each level, noise first."""
@@ -66,7 +66,8 @@ def reverse_histograms(found: OnTheWay, style: FigureStyle) -> Figure:
         ax.locator_params(nbins=4)
     for ax in panels[len(found.at) :]:
         ax.set_visible(False)
-    figure.suptitle(f"{found.kept.title}: samples filled, exact law dashed")
+    dashed = ", exact law dashed" if any(one.exact is not None for one in found.at) else ""
+    figure.suptitle(f"{found.kept.title}: {found.kept.states.sizes['sample']:,} samples filled{dashed}")
     figure.supxlabel("$x$", fontsize=style.size)
     figure.supylabel("density", fontsize=style.size)
     return figure
@@ -74,14 +75,14 @@ def reverse_histograms(found: OnTheWay, style: FigureStyle) -> Figure:
 
 def as_map(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
     """The law along the first kept trajectory whose exact law is known."""
-    reverse = [one for one in source.trajectories(1) if not one.forward and not _stays(one)]
-    found = [(one, marginals_along(one.states, one.target, _LEVELS)) for one in reverse]
-    for kept, marginals in found:
+    kept = _reverse(source)
+    for one in source.trajectories(1, forward=False):
+        if _stays(one):
+            continue
+        marginals = marginals_along(one.states, one.target, _LEVELS)
         if marginals.exact is not None:
-            return kept, marginals
-    if not found:
-        raise FigureLacksData("a kept trajectory from noise to data on the line")
-    return found[0]
+            return one, marginals
+    return kept, marginals_along(kept.states, kept.target, _LEVELS)
 
 
 @register(
@@ -90,6 +91,7 @@ def as_map(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
     study="documents/slides-uniform-100",
     document="slides, level 3: p_t(x) shown in colours along time",
     find=as_map,
+    target=lambda found: found[0].target.name,
 )
 def density_of_levels(found: tuple[KeptTrajectory, StoredMarginals], style: FigureStyle) -> Figure:
     """The samples on the left, the exact law on the right, on one scale of colours."""

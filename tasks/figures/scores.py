@@ -170,6 +170,7 @@ def low_density(source: Source) -> LearnedScores:
     study="documents/notes-ncsn",
     document="notes: estimated scores are inaccurate in regions of low density",
     find=low_density,
+    target=lambda found: found.target.name,
 )
 def score_fields(found: LearnedScores, style: FigureStyle) -> Figure:
     """Exact, learned, and their difference."""
@@ -200,6 +201,7 @@ def by_noise(source: Source) -> LearnedScores:
     study="documents/notes-ncsn",
     document="notes: multiple scales of noise perturb the data, and their scores",
     find=by_noise,
+    target=lambda found: found.target.name,
 )
 def noise_levels(found: LearnedScores, style: FigureStyle) -> Figure:
     """A column for each level."""
@@ -241,11 +243,13 @@ def score_errors(source: Source) -> ScoreErrors:
     study="documents/notes-score-matching",
     document="notes: the Fisher divergence of a learned score, by noise scale",
     find=score_errors,
+    target=lambda found: found.target.name,
 )
 def score_error(found: ScoreErrors, style: FigureStyle) -> Figure:
     """Both axes logarithmic; bands are 95 % intervals over seeds, from three on."""
     figure = style.sheet(height=0.5)
     ax = figure.subplots()
+    bands = False
     for series, levels in found.curves.items():
         ratio = [nsr for nsr, _ in levels]
         color = style.color(series.style)
@@ -262,9 +266,10 @@ def score_error(found: ScoreErrors, style: FigureStyle) -> Figure:
         if len(banded) > 1:
             at, low, high = zip(*banded, strict=True)
             ax.fill_between(at, low, high, color=color, alpha=0.16, linewidth=0)
+            bands = True
     ax.set(xscale="log", yscale="log", xlabel="noise-to-signal ratio σ/α")
     ax.set_ylabel(r"$\sigma^2\, \mathrm{E}\,|s_\theta - s|^2$ / dimension")
-    ax.set_title(found.target.name)
+    ax.set_title(f"{found.target.name}{'; bands: 95 % intervals over seeds' if bands else ''}")
     if len(found.curves) > 1:
         figure.legend(loc="outside right upper")
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.figures.lacking import FigureLacksData
 from tasks.report.numbers.curves import Panel, Series, Tabulation, tabulate
-from tasks.report.numbers.kept import kept_trajectories, preference
+from tasks.report.numbers.kept import preference
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -61,12 +61,24 @@ class Source:
             raise FigureLacksData(f"a data set in {dim} dimensions" if dim else "a data set")
         return found
 
-    def trajectories(self, dim: int) -> Iterator[KeptTrajectory]:
-        """One kept trajectory of each series of each data set, trained ones first."""
+    def trajectories(self, dim: int, *, forward: bool) -> Iterator[KeptTrajectory]:
+        """Kept trajectories in one direction, data set by data set: of trained models first, then
+        of the samplers that are shown first.
+        """
         for target in self.datasets(dim):
-            chosen, _ = kept_trajectories(self.answers, self.table, target.name, dim)
-            for series, panel, row, states in sorted(chosen, key=lambda one: one[0].exact):
-                yield KeptTrajectory(series, panel, row, states, target)
+            asked = [
+                (series, panel, row)
+                for panel, series, _, rows in self.table.answered(target.name)
+                for row in rows
+                if (shape := self.answers.trajectory_shape(row.point_id)) is not None and shape[2] == dim
+            ]
+            for series, panel, row in sorted(asked, key=lambda one: (one[0].exact, preference(one[1]), one[0].key)):
+                states = self.answers.trajectory(row.point_id)
+                if states is None or states.sizes["level"] < 2:
+                    continue
+                kept = KeptTrajectory(series, panel, row, states, target)
+                if kept.forward == forward:
+                    yield kept
 
     def every_trajectory(self, target: Target, dim: int) -> Iterator[KeptTrajectory]:
         """All kept trajectories of a data set."""

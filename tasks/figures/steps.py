@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import density_map, grid_of
+from tasks.figures.panels import dashed_ends, density_map, grid_of
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -47,6 +47,7 @@ def sweep(source: Source) -> Sweep:
     study="documents/slides-design-space",
     document="slides, level 4: distribution of generated samples for different N",
     find=sweep,
+    target=lambda found: found.target.name,
 )
 def against_steps(found: Sweep, style: FigureStyle) -> Figure:
     """A panel for each series, the target as its last column."""
@@ -73,8 +74,5 @@ def against_steps(found: Sweep, style: FigureStyle) -> Figure:
             ax.set_xlabel("number of steps $N$")
     for ax in panels[len(found.columns) :]:
         ax.set_visible(False)
-    dashed = ""
-    if found.target.support() is not None:
-        dashed = f"; dashed: {'ends' if found.target.has_ends() else '0.5 % and 99.5 % quantiles'} of the target"
-    figure.suptitle(f"samples of {found.sampler}{dashed}")
+    figure.suptitle(f"samples of {found.sampler}{dashed_ends(found.target)}")
     return figure

@@ -40,6 +40,9 @@ class FigureStyle:
         size: Of text, points.
         line: Width of lines, points.
         fonts: Of text, and the family of mathematical signs.
+        dpi: Pixels of an inch.
+        credited: Whether study and target stand at the right edge; elsewhere they are in the file
+            alone, since a paper has captions.
     """
 
     name: str
@@ -55,6 +58,7 @@ class FigureStyle:
     line: float
     fonts: tuple[str, str] = ("DejaVu Sans", "dejavusans")
     dpi: int = 150
+    credited: bool = True
 
     def color(self, style: int) -> str:
         """The colour of a series, by its number."""
@@ -81,7 +85,25 @@ class FigureStyle:
     def sheet(self, *, height: float, wide: bool = True) -> Figure:
         """An empty figure, its height as a share of its width."""
         width = self.wide if wide else self.narrow
-        return Figure(figsize=(width, height * width), dpi=self.dpi, facecolor=self.page, layout="constrained")
+        figure = Figure(figsize=(width, height * width), dpi=self.dpi, facecolor=self.page)
+        strip = 1.6 * self._small / 72 / width if self.credited else 0.0
+        figure.set_layout_engine("constrained", rect=(0, 0, 1 - strip, 1))
+        return figure
+
+    @property
+    def _small(self) -> float:
+        return 0.6 * self.size
+
+    def credit(self, figure: Figure, text: str) -> None:
+        """Write where a figure's numbers are from, small, upwards along its right edge, in the strip
+        that `sheet` left for it; what is longer than the edge ends in dots.
+        """
+        shown = figure.text(
+            0.997, 0.01, text, rotation=90, ha="right", va="bottom", fontsize=self._small, color=self.muted
+        )
+        while shown.get_window_extent().height > 0.98 * figure.bbox.height:
+            text = text[:-2]
+            shown.set_text(f"{text}…")
 
     @contextmanager
     def worn(self) -> Iterator[None]:
@@ -161,7 +183,17 @@ _DARK: Mapping[str, Any] = {
 STYLES: Mapping[str, FigureStyle] = {
     style.name: style
     for style in (
-        FigureStyle("paper", **_LIGHT, narrow=3.4, wide=7.0, size=8, line=1.1, fonts=("STIXGeneral", "stix"), dpi=300),
+        FigureStyle(
+            "paper",
+            **_LIGHT,
+            narrow=3.4,
+            wide=7.0,
+            size=8,
+            line=1.1,
+            fonts=("STIXGeneral", "stix"),
+            dpi=300,
+            credited=False,
+        ),
         FigureStyle("slide", **_LIGHT, narrow=8.0, wide=12.0, size=17, line=2.3),
         FigureStyle("dark", **_DARK, narrow=7.0, wide=11.0, size=14, line=2.0),
     )

@@ -13,6 +13,7 @@ from tasks.figures.movie import Movie, settled
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
+from tasks.report.lookup.targets import Target
 from tasks.report.numbers.clouds import Cloud, clouds, finite, surface_distance
 from tasks.report.text import number
 
@@ -26,6 +27,7 @@ class OnTorus:
     """Samples that should lie on a torus.
 
     Args:
+        target: The torus.
         cloud: The samples.
         radii: R and r.
         distance: Of each finite sample to the surface.
@@ -33,6 +35,7 @@ class OnTorus:
         exact_moment: What it is on the torus.
     """
 
+    target: Target
     cloud: Cloud
     radii: tuple[float, float]
     distance: Array
@@ -49,6 +52,7 @@ def on_torus(source: Source) -> OnTorus:
             if target.torus_radii and len(values):
                 moment = float((values[:, :2] ** 2).sum(axis=1).mean())
                 return OnTorus(
+                    target,
                     cloud,
                     target.torus_radii,
                     surface_distance(values, *target.torus_radii),
@@ -64,6 +68,7 @@ def on_torus(source: Source) -> OnTorus:
     study="documents/slides-torus",
     document="slides, level 4: from Gaussian noise in three dimensions to points on a torus",
     find=on_torus,
+    target=lambda found: found.target.name,
     moves=True,
 )
 def torus(found: OnTorus, style: FigureStyle) -> Movie:
@@ -75,7 +80,8 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
     ax = figure.add_subplot(projection="3d")
     assert isinstance(ax, Axes3D)  # noqa: S101 - which mypy is not told
     reach = 1.05 * (R + r)
-    inside = (np.abs(values) <= [reach, reach, 2.2 * r]).all(axis=1)
+    inside = np.all(np.abs(values) <= [reach, reach, 2.2 * r], axis=1)
+    outside = f"; {int((~inside).sum()):,} of {len(values):,} outside the box" if not inside.all() else ""
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 61), np.linspace(0, 2 * np.pi, 21))
     rho = R + r * np.cos(v)
     ax.plot_surface(rho * np.cos(u), rho * np.sin(u), r * np.sin(v), color=style.muted, alpha=0.09, linewidth=0)
@@ -99,7 +105,7 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
     who = "exact score" if found.cloud.series.exact else found.cloud.series.label
     figure.suptitle(
         f"{who}, {found.cloud.panel.title}, N = {found.cloud.point.steps}\n"
-        f"E($x^2 + y^2$) = {number(found.moment)}, exact {number(found.exact_moment)}"
+        f"E($x^2 + y^2$) = {number(found.moment)}, exact {number(found.exact_moment)}{outside}"
     )
 
     def show(frame: int) -> None:

@@ -59,11 +59,11 @@ SPECS: tuple[dict[str, Any], ...] = (
         "datasets": ["gaussian_mixture"],
         "formulations": [{"name": "exact", "schedule": "vp-linear"}],
         "seeds": 1,
-        "samplers": ["forward-sde"],
+        "samplers": ["forward-sde", "heun"],  # the way back is kept as well, as in the shipped study
         "steps": [40],
         "samples": 1000,
         "metrics": ["w1"],
-        "keep": {"samples": True, "trajectories": ["forward-sde@40"]},
+        "keep": {"samples": True, "trajectories": ["forward-sde@40", "heun@40"]},
     },
     {
         "name": "tutorial-langevin",
