@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -182,6 +183,13 @@ class ModelMetric(BaseMetric):
     def exact_evaluations(self) -> int:
         """About how many points it asks the exact denoiser for beside the model."""
         return 0
+
+    @property
+    def shared_work(self) -> Hashable:
+        """What names the work that it shares with the metric before it: asked of one model after
+        another metric with the same name, it finds its work done. None: it shares none.
+        """
+        return None
 
     def refuses_schedule(self, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why the metric cannot look at denoisers on the schedule; None if it can."""

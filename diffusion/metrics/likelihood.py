@@ -53,6 +53,10 @@ class _Likelihood(ModelMetric):
     def calls(self) -> int:
         return 1000
 
+    @property
+    def shared_work(self) -> tuple[object, ...]:
+        return "log-densities", self.batch, self.tolerance, self.probes
+
     def refuses(self, dataset: Dataset) -> str | None:
         return None if dataset.exact else "its floor is the exact density of the noised target, which is not known"
 
@@ -76,7 +80,7 @@ class _Likelihood(ModelMetric):
         return alpha * clean + sigma * noise, alpha, sigma
 
     def _measure(self, model: Denoiser, dataset: Dataset, schedule: Schedule) -> float:
-        key = (identity_text(dataset), spec_text(schedule), self.batch, self.tolerance, self.probes)
+        key = (identity_text(dataset), spec_text(schedule), *self.shared_work)
         found = _LATEST.get(model, key)
         if found is None:
             found = self._log_densities(model, dataset, schedule)

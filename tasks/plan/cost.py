@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, PointSet
 from diffusion.formulations import Given, Trained
@@ -35,10 +37,23 @@ def seconds_per_example(cell: Cell) -> float:
     return 4 * _network_seconds(cell) * cell.formulation.objective.passes(cell.dataset.dim)
 
 
-def metric_seconds(cell: Cell, metric: BaseMetric) -> float:
-    """Of a metric that looks at the cell's model; of others nothing that counts."""
-    if not isinstance(metric, ModelMetric):
-        return 0.0
+def metric_seconds(cell: Cell, metrics: Sequence[BaseMetric]) -> list[float]:
+    """Of each metric that looks at the cell's model, measured in this order; of others nothing that
+    counts.
+
+    What several of them share is counted with the first.
+    """
+    found = []
+    latest: Hashable = None
+    for metric in metrics:
+        shared = metric.shared_work if isinstance(metric, ModelMetric) else None
+        again = shared is not None and shared == latest
+        found.append(0.0 if again or not isinstance(metric, ModelMetric) else _metric_seconds(cell, metric))
+        latest = latest if shared is None else shared
+    return found
+
+
+def _metric_seconds(cell: Cell, metric: ModelMetric) -> float:
     asked = metric.evaluations * seconds_per_evaluation(cell) + metric.calls * seconds_per_call(cell)
     return asked + metric.exact_evaluations * _exact_seconds(cell.dataset)
 

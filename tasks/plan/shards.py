@@ -61,7 +61,7 @@ class Job:
             (self.training_work() if self.train else 0.0)
             + asked
             + sum(point.limit_work() + point.measuring_work(self.metrics) for point in limits.values())
-            + sum(metric_seconds(self.cell, metric) for metric in self.metrics if self._measures(metric))
+            + sum(metric_seconds(self.cell, [metric for metric in self.metrics if self._measures(metric)]))
         )
 
     def training_work(self) -> float:

@@ -102,14 +102,14 @@ class ModelMeasurements:
     def __call__(self, point: Point) -> dict[str, float]:
         cell = point.cell
         found = dict(self._limits.of(point))
-        for metric in self._requests.metrics:
-            if point.refuses(metric) is None:
-                key = cell.id, metric.column
-                if key not in self._scores:
-                    self._scores[key] = self._scored(metric, cell)
-                    self._progress(metric_seconds(cell, metric), 0, 0)
-                score = self._scores[key]
-                found |= {} if score is None else _columns(metric, score)
+        asked = [metric for metric in self._requests.metrics if point.refuses(metric) is None]
+        for metric, seconds in zip(asked, metric_seconds(cell, asked), strict=True):
+            key = cell.id, metric.column
+            if key not in self._scores:
+                self._scores[key] = self._scored(metric, cell)
+                self._progress(seconds, 0, 0)
+            score = self._scores[key]
+            found |= {} if score is None else _columns(metric, score)
         return found
 
     def _scored(self, metric: BaseMetric, cell: Cell) -> Measurement | None:

@@ -170,6 +170,17 @@ def test_metrics_that_take_long_are_part_of_the_work_of_every_point() -> None:
         assert other.work() - one.work() == pytest.approx(seconds)
 
 
+def test_likelihoods_that_follow_from_one_flow_are_counted_once() -> None:
+    def work(*metrics: Plain) -> float:
+        return sum(job.work() for job in make_plan(study(metrics=["w1", *metrics]), {}, ()).jobs)
+
+    none, alone = work(), work("nll")
+    assert alone > 2 * none
+    assert work("nll", "ks", "bits-per-dim") == pytest.approx(alone)
+    assert work("bits-per-dim", {"name": "bits-per-dim", "scale": 2.0}) == pytest.approx(alone)
+    assert work("nll", {"name": "bits-per-dim", "batch": 512}) - none > 2 * (alone - none)
+
+
 def test_specs_are_plain_json() -> None:
     for point in points_of(study()):
         assert json.loads(json.dumps(point.spec)) == point.spec

@@ -17,7 +17,7 @@ from tasks.results import open_results
 from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Requests
+from tasks.work import Requests, sweep_shard
 from tasks.work.data import generate
 from tests.tasks import tiny_store
 from tests.tasks.in_one_process import ShardAnswer, run_shard
@@ -96,6 +96,21 @@ def test_two_metrics_of_the_network_with_different_parameters_are_two_answers(st
     jobs = [job for job in jobs_of(study) if job.cell.training][:2]
     for answer in answers(Shard(tuple(jobs)), study).points:
         assert answer.metrics["score-error"] != answer.metrics["score-error(count=3)"]
+
+
+def test_what_is_told_of_a_sweep_adds_up_to_its_work() -> None:
+    """Two metrics that share a flow among them, one of which finds it done: it takes and tells nothing."""
+    asked = Study.from_spec(
+        {**SPEC, "datasets": ["gaussian"], "formulations": ["edm"], "samplers": ["euler"], "seeds": 1, "samples": 20}
+        | {"metrics": ["nll", "bits-per-dim", {"name": "mmd", "points": 50}]}
+    )
+    shard = Shard(tuple(job for job in make_plan(asked, {}, ()).jobs if not job.cell.training))
+    told: list[float] = []
+    answer = sweep_shard(shard, {}, Requests(asked.metrics, False, frozenset()), lambda work, *_: told.append(work))
+    assert answer.points[0].metrics["bits-per-dim"] == pytest.approx(
+        answer.points[0].metrics["nll"] / (answer.points[0].point.cell.dataset.dim * np.log(2))
+    )
+    assert sum(told) == pytest.approx(shard.work())
 
 
 def test_every_exact_answer_has_its_limit_and_the_score_of_the_exact_denoiser_no_error(study: Study) -> None:
