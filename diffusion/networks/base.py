@@ -43,7 +43,10 @@ _FREQUENCIES = 6
 _BLOCK = 4  # coordinates
 _VECTOR = 32  # numbers; no processor's vectors are longer
 _CACHED, _SHARE = 2**22, 2**19  # bytes
-_WHOLE = 64  # points
+WHOLE = 64
+"""Points of a batch are evaluated in multiples of so many."""
+
+_ON_DEVICE = 2**15  # points
 
 FEATURES = 1 + 2 * _FREQUENCIES
 
@@ -124,7 +127,13 @@ class Network:
         """
         bytes_of_one = 4 * self.widest
         fitting = min(_CACHED // (members * bytes_of_one), _SHARE // bytes_of_one)
-        return max(fitting // _WHOLE, 1) * _WHOLE
+        return max(fitting // WHOLE, 1) * WHOLE
+
+    def points_on_device(self, members: int) -> int:  # noqa: ARG002
+        """The same where few large products are quicker than many small ones, and there is memory
+        for them.
+        """
+        return _ON_DEVICE
 
     def pack(self, parameters: Parameters) -> Tensor:
         """Rows ``[members, size]`` from named arrays without padding."""

@@ -1,13 +1,16 @@
-r"""Networks whose members are computed one after the other: convolutions and attention.
+r"""Networks given by what one member does: convolutions and attention.
 
-A convolution of one member is already as much work as a matrix library wants at once, so nothing is
-lost, and libraries choose their way by the shapes that they are given: each member's calls are the
-same whatever stands beside it.
+**On a processor** members are computed one after the other. A convolution of one member is already
+as much work as a matrix library wants at once, so nothing is lost, and libraries choose their way by
+the shapes that they are given: each member's calls are the same whatever stands beside it. Members
+do not touch, to the last bit, because each sees arrays of its own: its points are copied out of the
+stack, its parameters begin at the same place of a row that is a whole number of vectors long, and
+its outputs, padded to whole vectors, are copied back, so that addresses are equally aligned for
+every member, in the gradients as well.
 
-**Members do not touch**, to the last bit, because each sees arrays of its own: its points are
-copied out of the stack, its parameters begin at the same place of a row that is a whole number of
-vectors long, and its outputs, padded to whole vectors, are copied back, so that addresses are
-equally aligned for every member, in the gradients as well.
+**On any other device** the same operations are done for all members at once (`torch.func.vmap`):
+convolutions become grouped ones, products batched ones, and what is started does not grow with the
+number of members.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 from torch.nn.functional import pad, silu
 
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
-from diffusion.networks.base import Image, Network, Parameters, padded
+from diffusion.networks.base import WHOLE, Image, Network, Parameters, padded
 
-_POINTS = 2048  # of a batch without derivatives
+_POINTS = 2048  # of a batch without derivatives, on a processor
+_TOUCHED = 2**30  # bytes of one layer's hidden units, of all members and points that a device evaluates at once
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,15 @@ class ApartNetwork(Network):
     def points_at_once(self, members: int) -> int:  # noqa: ARG002 - one member after the other
         return _POINTS
 
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """The numbers that the layer with most of them has for each point."""
+
+    def points_on_device(self, members: int) -> int:
+        fitting = _TOUCHED // (4 * members * self.units)
+        return min(max(fitting // WHOLE, 1) * WHOLE, super().points_on_device(members))
+
     def initialise(self, generators: Sequence[torch.Generator]) -> Tensor:
         parameters: Parameters = {}
         for name, array in self.arrays.items():
@@ -81,6 +95,17 @@ class ApartNetwork(Network):
         return self.pack(parameters)
 
     def __call__(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        return (self.one_by_one if z.is_cpu else self.all_at_once)(rows, z, c)
+
+    def all_at_once(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        """The answers of all members, each operation started once."""
+        if 1 < c.shape[1] < z.shape[1]:
+            c = c.repeat_interleave(z.shape[1] // c.shape[1], 1)
+        answers: Tensor = vmap(self.member)(self.views(rows), z, c)
+        return answers
+
+    def one_by_one(self, rows: Tensor, z: Tensor, c: Tensor) -> Tensor:
+        """The answers of one member after the other, from arrays of its own."""
         named = {name: value.unbind(0) for name, value in self.views(rows).items()}
         answers = []
         for m, (points, condition) in enumerate(zip(z.unbind(0), c.unbind(0), strict=True)):

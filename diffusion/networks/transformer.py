@@ -69,6 +69,11 @@ class TransformerNetwork(ApartNetwork):
             arrays |= affine(f"block{i}.back", _WIDER * width, width)
         return {**arrays, **affine("last", _EMBEDDING, 2 * width, 0.0), **affine("output", width, pixels, 0.0)}
 
+    @property
+    def units(self) -> int:
+        """Of queries, keys and values, of a block's perceptron, or of the shares of attention."""
+        return self._tokens * max(3 * self.width, _WIDER * self.width, heads_of(self.width) * self._tokens)
+
     def member(self, parameters: Parameters, z: Tensor, c: Tensor) -> Tensor:
         e = embedded(parameters, c)
 

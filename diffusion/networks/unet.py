@@ -91,6 +91,16 @@ class UNetwork(ApartNetwork):
             arrays |= attention_arrays("attention", self._channels[-1], 0.0)
         return {**arrays, **convolution("output", self.width, colours, 3, 0.0)}
 
+    @property
+    def units(self) -> int:
+        """Of a block, or of attention: its queries, keys and values, or its shares."""
+        pixels = self.image[1] * self.image[2]
+        found = [(pixels >> 2 * _level(name)) * max(channels) for name, channels in self._blocks.items()]
+        if self.attention:
+            tokens, width = pixels >> 2 * (self.levels - 1), self._channels[-1]
+            found.append(tokens * max(3 * width, heads_of(width) * tokens))
+        return max(found)
+
     def member(self, parameters: Parameters, z: Tensor, c: Tensor) -> Tensor:
         e = embedded(parameters, c)
         h = _convolve(parameters, "input", z.unflatten(1, self.image), 3)
@@ -124,14 +134,17 @@ class UNetwork(ApartNetwork):
         pixels = [(height * width) >> (2 * level) for level in range(self.levels)]
         work = [(pixels[0], self.arrays[f"{end}.weight"]) for end in ("input", "output")]
         for name in self._blocks:
-            level = int(name.partition(".")[0].lstrip("downup"))
             parts = (self.arrays.get(f"{name}.{part}.weight") for part in ("first", "second", "across"))
-            work += [(pixels[level], array) for array in parts if array]
+            work += [(pixels[_level(name)], array) for array in parts if array]
         total = sum(2 * places * array.rows * array.columns for places, array in work)
         if self.attention:
             tokens, inner = pixels[-1], self._channels[-1]
             total += 2 * tokens * (4 * inner**2 + 2 * tokens * inner)
         return total
+
+
+def _level(block: str) -> int:
+    return int(block.partition(".")[0].lstrip("downup"))
 
 
 def _convolve(parameters: Parameters, name: str, h: Tensor, side: int) -> Tensor:

@@ -19,8 +19,6 @@ from diffusion.objectives.settings import Training
 from diffusion.randomness import Source
 from diffusion.registry import Component
 
-_ON_DEVICE = 2**15  # points
-
 
 @dataclass(frozen=True)
 class Objective(Component):
@@ -119,7 +117,8 @@ class Networks:
         """How many points of a batch are evaluated at once without derivatives: as many as a
         processor's cache has room for; elsewhere many, since few large products are quicker.
         """
-        return self.network.points_at_once(len(self.members)) if self.rows.is_cpu else _ON_DEVICE
+        of = self.network.points_at_once if self.rows.is_cpu else self.network.points_on_device
+        return of(len(self.members))
 
 
 class Trainable:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion.datasets import PointSet, Torus, Uniform
 from diffusion.formulations import VP, ElucidatedDM
@@ -217,6 +218,99 @@ def test_a_trained_members_bits_do_not_depend_on_its_stack(name: str) -> None:
     assert len(set(whole)) == 4
     for chosen in ([2], [3, 0], [1, 2, 3]):
         assert bits(chosen) == [whole[m] for m in chosen]
+
+
+# --- as other devices want it ---------------------------------------------------------------------
+
+
+@every_network
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_all_members_at_once_answer_as_one_by_one(
+    network: Any, dtype: torch.dtype, tolerance: float, groups: int
+) -> None:
+    """Values, and gradients in parameters, points and conditions."""
+    z, c = question(network, 4, 6)
+    given = [part.to(dtype).requires_grad_() for part in (shaken(network, 4), z, c[:, :groups])]
+    found = []
+    for way in (network.one_by_one, network.all_at_once):
+        answer = way(*given)
+        found.append([answer.detach(), *torch.autograd.grad((answer - 1).square().sum(), given)])
+    for one, other in zip(*found, strict=True):
+        assert other.shape == one.shape
+        assert other.dtype == dtype
+        assert float((other - one).norm()) <= tolerance * float(one.norm())
+
+
+@every_network
+def test_all_members_at_once_are_differentiated_again_as_one_by_one(network: Any) -> None:
+    rows, (z, c) = shaken(network, 2).double().requires_grad_(), question(network, 2, 3)
+    found = []
+    for way in (network.one_by_one, network.all_at_once):
+        points = z.double().requires_grad_()
+        (slope,) = torch.autograd.grad(way(rows, points, c.double()).square().sum(), points, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), rows)[0])
+    assert float((found[1] - found[0]).norm()) <= 1e-11 * float(found[0].norm())
+
+
+@every_network
+def test_at_once_not_a_number_stays_with_its_member(network: Any) -> None:
+    rows, (z, c) = shaken(network, 3), question(network, 3)
+    healthy = network.all_at_once(rows, z, c)
+    z[1, 0, 0] = math.nan
+    sick = network.all_at_once(rows, z, c)
+    assert torch.isnan(sick[1]).any()
+    assert torch.equal(sick[[0, 2]], healthy[[0, 2]])
+
+
+class _Started(TorchDispatchMode):
+    """Counts the operations that are started."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@every_network
+def test_off_the_processor_what_is_started_does_not_grow_with_the_members(network: Any) -> None:
+    """There and back; torch's `meta` device stands for a GPU."""
+    started = []
+    for members in (2, 9):
+        rows, z, c = (part.to("meta") for part in (shaken(network, members), *question(network, members, 6)))
+        with _Started() as starting:
+            answer = network(rows.requires_grad_(), z, c)
+            answer.sum().backward()
+        assert answer.shape == z.shape
+        started.append(starting.count)
+    assert started[0] == started[1]
+
+
+@every_network
+@pytest.mark.parametrize("members", [1, 8, 128])
+def test_what_a_device_evaluates_at_once_has_a_bound_in_bytes(network: Any, members: int) -> None:
+    """No tensor of an evaluation has more numbers than the bound is reckoned with: seen with one point."""
+    largest = 0
+
+    class Looking(_Started):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, Tensor):
+                largest = max(largest, found.numel())
+            return found
+
+    batch = 64  # so that no parameter is larger than what is made of points
+    rows, z, c = (part.to("meta") for part in (shaken(network), *question(network, 1, batch)))
+    with Looking(), torch.no_grad():
+        network.member({name: value[0] for name, value in network.views(rows).items()}, z[0], c[0])
+    assert largest <= max(batch * network.units, rows.numel())
+    at_once = network.points_on_device(members)
+    assert at_once % 64 == 0
+    assert at_once == 64 or 4 * members * at_once * network.units <= 2**30
 
 
 # --- what they are --------------------------------------------------------------------------------
