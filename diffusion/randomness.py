@@ -162,9 +162,14 @@ class MemberStreams:
         self._keys, self._first, self._steps = keys, first, steps
         self._made: dict[tuple[int, int, Callable[[Words], Tensor]], Tensor] = {}
 
-    def of(self, members: Sequence[int]) -> MemberDraws:
-        """The numbers of some members in the order of the stack, from the first draw on."""
-        return MemberDraws(self, members, self._steps)
+    def of(self, members: Sequence[int], sets: Sequence[int] | None = None, held: int | None = None) -> MemberDraws:
+        """The numbers of some members in the order of the stack, from the first draw on.
+
+        Training sets of one length lie one after the other, `held` of them; ``sets[i]`` is the
+        number of that of the i-th of these members. None: each has its own, in their order.
+        """
+        chosen = range(len(members)) if sets is None else sets
+        return MemberDraws(self, members, self._steps, chosen, held or len(chosen))
 
     @property
     def device(self) -> torch.device:
@@ -190,8 +195,11 @@ class MemberDraws:
     members are so many steps.
     """
 
-    def __init__(self, streams: MemberStreams, members: Sequence[int], steps: int) -> None:
+    def __init__(
+        self, streams: MemberStreams, members: Sequence[int], steps: int, sets: Sequence[int], held: int
+    ) -> None:
         self._streams, self._members, self._steps = streams, members, steps
+        self._sets, self._held = sets, held
         self._draws = 0
 
     @property
@@ -212,12 +220,12 @@ class MemberDraws:
         return (self.uniform(shape) * high).long()
 
     def examples(self, data: Tensor, shape: Sequence[int]) -> Tensor:
-        """Rows of the members' training sets, which are of one length and lie one after the other
-        in `data`.
+        """Rows of the members' training sets, which are of one length and lie in `data` one after
+        the other, each once.
         """
-        length = len(data) // len(self._members)
-        member = torch.arange(len(self._members), device=self.device).repeat_interleave(self._steps)
-        return data[self.integers(length, shape) + (member * length).view(-1, *[1] * (len(shape) - 1))]
+        length = len(data) // self._held
+        first = indices([place * length for place in self._sets], self.device).repeat_interleave(self._steps)
+        return data[self.integers(length, shape) + first.view(-1, *[1] * (len(shape) - 1))]
 
     def _drawn(self, shape: Sequence[int], make: Callable[[Words], Tensor]) -> Tensor:
         rows = len(self._members) * self._steps

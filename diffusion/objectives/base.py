@@ -42,8 +42,9 @@ class Objective(Component):
 
         All that is random is drawn here, from the member's own generator; `data` is its training
         set ``[n, dim]`` float64. An objective that `draws_anywhere` asks `diffusion.randomness`
-        for what it draws, and is also handed several members of one recipe at once: their sets,
-        one after the other, their streams, and as many rows as they have steps together.
+        for what it draws, and is also handed several members of one recipe at once: sets of one
+        length, theirs among them, one after the other, their streams, and as many rows as they have
+        steps together.
         """
 
     @abstractmethod

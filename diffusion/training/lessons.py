@@ -47,8 +47,7 @@ def drawn_on_device(
     recipes: dict[tuple[int, ...], list[int]] = {}
     for m, (one, samples) in enumerate(zip(members, data, strict=True)):
         recipes.setdefault((id(one.dataset), id(one.formulation), id(one.schedule), len(samples)), []).append(m)
-    sets = {id(samples): to_device(samples, device) for samples in data}  # members may share them
-    joined = [torch.cat([sets[id(data[m])] for m in alike]) for alike in recipes.values()]
+    sets = _Sets(data, device)
     order = [m for alike in recipes.values() for m in alike]
     back = sorted(range(len(order)), key=order.__getitem__)
     keys = to_device(stream_keys([("train", member.key) for member in members]), device)
@@ -58,9 +57,15 @@ def drawn_on_device(
         drawn = [
             [
                 part.unflatten(0, (len(alike), steps))
-                for part in objective.batches(members[alike[0]], samples, len(alike) * steps, batch, streams.of(alike))
+                for part in objective.batches(
+                    members[alike[0]],
+                    sets.all_as_long_as(alike[0]),
+                    len(alike) * steps,
+                    batch,
+                    streams.of(alike, [sets.place(m) for m in alike], sets.held(alike[0])),
+                )
             ]
-            for alike, samples in zip(recipes.values(), joined, strict=True)
+            for alike in recipes.values()
         ]
         whole = [torch.cat(parts) for parts in zip(*drawn, strict=True)]
         if len(recipes) > 1:
@@ -68,3 +73,34 @@ def drawn_on_device(
         return [part.transpose(0, 1).contiguous() for part in whole]
 
     return lessons
+
+
+class _Sets:
+    """Training sets on a device: those of one length lie one after the other, each of them once,
+    however many members share it.
+    """
+
+    def __init__(self, data: Sequence[Tensor], device: torch.device) -> None:
+        self._lengths = [len(samples) for samples in data]
+        self._of = [id(samples) for samples in data]
+        distinct: dict[int, dict[int, Tensor]] = {}
+        for samples in data:
+            distinct.setdefault(len(samples), {}).setdefault(id(samples), samples)
+        self._places = {key: place for alike in distinct.values() for place, key in enumerate(alike)}
+        self._held = {length: len(alike) for length, alike in distinct.items()}
+        self._joined = {
+            length: torch.cat([to_device(samples, device) for samples in alike.values()])
+            for length, alike in distinct.items()
+        }
+
+    def all_as_long_as(self, member: int) -> Tensor:
+        """All sets of the length of a member's."""
+        return self._joined[self._lengths[member]]
+
+    def held(self, member: int) -> int:
+        """How many these are."""
+        return self._held[self._lengths[member]]
+
+    def place(self, member: int) -> int:
+        """The number of the member's own among them."""
+        return self._places[self._of[member]]

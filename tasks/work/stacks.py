@@ -84,7 +84,9 @@ def _trained(
             failpoint("train.middle")
         failpoint("train.memory", torch.OutOfMemoryError)
 
-    members, sets = [member_of(job.cell) for job in jobs], [torch.as_tensor(data.copy()) for _, data in given]
+    members = [member_of(job.cell) for job in jobs]
+    copies = {id(data): torch.as_tensor(data.copy()) for _, data in given}  # what comes from Ray is read-only
+    sets = [copies[id(data)] for _, data in given]
     try:
         stack, bucket = with_room(lambda smaller: train(members, sets, settings, tell, smaller), place)
     except torch.OutOfMemoryError as error:

@@ -14,6 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from diffusion.datasets import Gaussian
 from diffusion.devices import HOST
 from diffusion.formulations.denoising import ElucidatedDM
 from diffusion.guidance import trained_classifier
@@ -124,7 +125,7 @@ class Highest(MemberDraws):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_uniform_numbers_are_below_one_whatever_their_digits(dtype: torch.dtype) -> None:
-    found = uniform((10, 3), Highest(streams_of("a"), [0], 10), dtype)
+    found = uniform((10, 3), Highest(streams_of("a"), [0], 10, [0], 1), dtype)
     assert (found.dtype, float(found.max())) == (dtype, 1 - 2.0 ** (-53 if dtype == torch.float64 else -24))
     ordinary = uniform((10, 500), streams_of("a").of([0]), dtype)
     assert torch.equal(ordinary, streams_of("a").of([0]).uniform((10, 500)).to(dtype))
@@ -147,6 +148,41 @@ def test_several_members_draw_examples_from_their_own_sets() -> None:
     found = examples(data, (12, 200), draws).unflatten(0, (3, 4))
     for m in range(3):
         assert found[m].unique().tolist() == list(range(10 * m, 10 * m + 10))
+
+
+def test_members_that_share_a_set_draw_from_it() -> None:
+    data = torch.arange(30.0)[:, None]
+    draws = streams_of("a", "b", "c", steps=4).of([0, 1, 2], sets=[2, 0, 2], held=3)
+    found = examples(data, (12, 200), draws).unflatten(0, (3, 4))
+    for m, first in enumerate((20, 0, 20)):
+        assert found[m].unique().tolist() == list(range(first, first + 10))
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_set_is_on_the_device_once_whoever_learns_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two formulations on two seeds' sets, one of another length, and the copies that fill a bucket."""
+    law = Gaussian(dim=2)
+    sets = [law.sample(count, stream("set", count)) for count in (50, 60)] + [law.sample(50, stream("another"))]
+    members, data = [], []
+    for name in ("edm", "vp"):
+        formulation = formulation_of(name)
+        for key, samples in enumerate(sets):
+            members += [Member(law, formulation, formulation.own_schedule(), f"{name} {key}")] * 2
+            data += [samples] * 2
+    objective = trainable(members[0]).objective
+    apart = drawn_on_device(objective, members, [samples.clone() for samples in data], BATCH, HOST)(3, 7)
+    held: dict[int, int] = {}
+    batches = type(objective).batches
+
+    def seen(self: Any, member: Member, samples: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        held[samples.data_ptr()] = len(samples)
+        return batches(self, member, samples, *rest)
+
+    monkeypatch.setattr(type(objective), "batches", seen)
+    shared = drawn_on_device(objective, members, data, BATCH, HOST)(3, 7)
+    assert sorted(held.values()) == [60, 100]
+    for one, other in zip(shared, apart, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_who_asks_for_other_rows_than_there_are_is_refused() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from diffusion.metrics import NegativeLogLikelihood
+from diffusion.training import TrainedStack, train
 from tasks.plain import Spec
 from tasks.plan import Job, Shard, make_plan
 from tasks.results import open_results
@@ -90,6 +92,19 @@ def test_answers_do_not_depend_on_packing(study: Study) -> None:
     for some in (jobs[:1], jobs[3:4], jobs[::-1][:5]):
         for point, said in outcomes_of(answers(Shard(tuple(some)), study)).items():
             assert said == whole[point]
+
+
+def test_cells_of_one_training_set_learn_from_one_copy_of_it(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job for job in jobs_of(study) if job.cell.training]
+    held: list[int] = []
+
+    def spied(members: Any, data: Any, *rest: Any) -> TrainedStack:
+        held.append(len({one.data_ptr() for one in data}))
+        return train(members, data, *rest)
+
+    monkeypatch.setattr("tasks.work.stacks.train", spied)
+    answers(Shard(tuple(job for job in jobs if job.cell.dataset.label() == "uniform")), study)
+    assert held == [2]  # one for each seed
 
 
 def test_two_metrics_of_the_network_with_different_parameters_are_two_answers(study: Study) -> None:
