@@ -26,10 +26,11 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, Uniform
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, Uniform
 from diffusion.devices import HOST, unreproducible
 from diffusion.formulations import ElucidatedDM, Formulation, formulations
 from diffusion.formulations.base import Trained
+from diffusion.networks import architectures
 from diffusion.philox import philox
 from diffusion.randomness import stream
 from diffusion.replay import NOT_CAPTURED
@@ -131,11 +132,39 @@ def _rows(given: Sequence[tuple[Member, Tensor]], settings: Training, place: Pla
     return {one.key: stack.rows[m].to(HOST) for m, (one, _) in enumerate(given)}
 
 
+@dataclass(frozen=True)
+class Pictures(PointSet):
+    """Four pictures of 8 x 8 pixels."""
+
+    @property
+    def points(self) -> Tensor:
+        return torch.eye(64, dtype=torch.float64)[::16]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return 1, 8, 8
+
+
 def equal_bits(under: Under) -> Iterator[Line]:
-    """Weights of one stack, trained in other company and in other ways."""
+    """Weights of one stack, trained in other company and in other ways; answers; integers."""
     settings = Training(steps=min(under.sizes.steps, 200), batch=under.sizes.batch, width=under.sizes.width, depth=3)
     given = _members(6, EightGaussians())
     place = under.place(len(given))
+    yield from _equal_rows("", given, settings, place)
+    for name in ("unet", "transformer"):
+        small = Training(
+            steps=min(under.sizes.steps, 20), batch=32, width=16, depth=1, network=architectures.create(name)
+        )
+        yield from _equal_rows(f"{name}, ", _members(6, Pictures()), small, place)
+    yield _equal_samples(under, given, settings, place)
+    yield _equal_integers(under)
+    if torch.cuda.device_count() > 1:
+        yield _equal_on_the_second(given, settings)
+
+
+def _equal_rows(
+    of: str, given: Sequence[tuple[Member, Tensor]], settings: Training, place: Placement
+) -> Iterator[Line]:
     whole = _rows(given, settings, place)
     lost = (given[0][0], torch.full_like(given[0][1], torch.nan))
     ways: dict[str, Callable[[], dict[str, Tensor]]] = {
@@ -148,11 +177,7 @@ def equal_bits(under: Under) -> Iterator[Line]:
     for name, way in ways.items():
         found = way()
         equal = [torch.equal(found[key], whole[key]) for key in found if key in whole]
-        yield Line(f"equal bits: {name}", f"{sum(equal)} of {len(equal)} members", all(equal))
-    yield _equal_samples(under, given, settings, place)
-    yield _equal_integers(under)
-    if torch.cuda.device_count() > 1:
-        yield _equal_on_the_second(given, settings)
+        yield Line(f"equal bits: {of}{name}", f"{sum(equal)} of {len(equal)} members", all(equal))
 
 
 def _equal_samples(under: Under, given: Sequence[tuple[Member, Tensor]], settings: Training, place: Placement) -> Line:

@@ -32,7 +32,7 @@ def test_the_examination_itself_goes_all_its_way_on_a_processor(tmp_path: Path) 
     torch.set_num_threads(threads)
     found = json.loads((tmp_path / "found.json").read_text())
     kept = [line["what"] for line in found["lines"] if line["kept"]]
-    assert len([what for what in kept if what.startswith("equal bits")]) == 6
+    assert len([what for what in kept if what.startswith("equal bits")]) == 16
     assert {line["kept"] for line in found["lines"]} == {True, None}
 
 
