@@ -40,6 +40,7 @@ from flows.events import (
     TriedAgain,
 )
 from tasks.compare import table
+from tasks.messages import counted
 from tasks.query.tables import failure_lines, summary_records
 from tasks.results.provenance import provenance
 from tasks.results.rows import swept_rows, trained_rows
@@ -105,7 +106,7 @@ class Committer:
 
     def _record(self, plan: Plan) -> None:
         made = provenance(self._study, **self._started)
-        self._carry_out(f"{len(plan.points)} points asked", lambda: record(self._coordinator, plan, made))
+        self._carry_out(f"{counted(len(plan.points), 'point')} asked", lambda: record(self._coordinator, plan, made))
 
     def _commit(self, what: str, rows: Rows, event: ShardTrained | ShardSwept) -> None:
         answer, ends = event.answer, event.ends

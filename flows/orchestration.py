@@ -49,6 +49,7 @@ from flows.services import ray_cluster, ray_is_ours
 from flows.telling import MovesTold
 from flows.workers import Workers
 from tasks.compare import compare, summary
+from tasks.messages import counted
 from tasks.plan import keeps_trajectory, points_of
 from tasks.plan.warnings import kept_in_vain, measured_in_vain, of_other_sources
 from tasks.results import Answers, UnknownStudy
@@ -193,7 +194,7 @@ def _raise_not_computed(given_up: Sequence[GivenUp]) -> NoReturn:
     points = sum(len(one.shard.questions) for one in given_up)
     shards = len({one.number for one in given_up})
     text = (
-        f"{points} points in {shards} shards are not computed: {given_up[0].reason}. All others are committed; "
+        f"{counted(points, 'point')} in {counted(shards, 'shard')} not computed: {given_up[0].reason}. All others are committed; "
         "the same command computes the rest"
     )
     raise OtherCode(text) if all(one.other_code for one in given_up) else NotComputed(text)

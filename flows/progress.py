@@ -36,6 +36,7 @@ from flows.events import (
     Waiting,
 )
 from flows.rows_so_far import RowsSoFar
+from tasks.messages import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,8 +112,8 @@ class Display:
         if self._console.is_terminal:
             self._live.start()
         self._say(
-            f"study {plan.study.name}: {plan.missing} points to compute, {self._cells} cells to train, "
-            f"{len(plan.done)} points done; {self._shards} shards on {event.slots} workers"
+            f"study {plan.study.name}: {counted(plan.missing, 'point')} to compute, {counted(self._cells, 'cell')} to train, "
+            f"{counted(len(plan.done), 'point')} done; {counted(self._shards, 'shard')} on {counted(event.slots, 'worker')}"
         )
         for warning in event.warnings:
             self._say(f"warning: {warning}")
@@ -162,7 +163,7 @@ class Display:
         if isinstance(event, ShardIncomplete):
             how, trouble = "not complete", f"{trouble}, {event.lacking} not computed"
         self._say(
-            f"shard {self._done}/{self._shards} {how}: {event.shard.name} ({counts['points']} points{trouble}) "
+            f"shard {self._done}/{self._shards} {how}: {event.shard.name} ({counted(counts['points'], 'point')}{trouble}) "
             f"after {clock(elapsed)}{about}"
         )
 

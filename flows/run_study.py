@@ -24,6 +24,7 @@ from pydantic import Field
 
 from flows.refusals import tell_in_one_line
 from flows.request import LEAST_SHARD_LIMIT, Outcome, PointsHaveFailed, RunRequest
+from tasks.messages import counted
 
 tell_in_one_line()
 
@@ -110,8 +111,9 @@ def run_study(
         pages.end_with(error)
         raise
     pages.end_with(outcome)
-    text = f"{outcome.computed} points computed, {outcome.trained} cells trained, {outcome.committed} commits"
+    text = f"{counted(outcome.computed, 'point')} computed, {counted(outcome.trained, 'cell')} trained, "
+    text += f"{counted(outcome.committed, 'commit')}"
     if outcome.failed:
-        failed = f"{len(outcome.failed)} points failed; {text}"
+        failed = f"{counted(len(outcome.failed), 'point')} failed; {text}"
         return Failed(message=failed, data=PointsHaveFailed(failed, outcome))
     return Completed(message=text, data=outcome)

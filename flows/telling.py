@@ -18,6 +18,7 @@ from prefect.events import emit_event
 from diffusion.errors import DiffatlasError
 from flows.events import Compared, Event
 from tasks.compare import moves
+from tasks.messages import counted
 from tasks.study import load_study
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def _tell_end(outcome: Outcome) -> None:
         reasons = sorted(set(outcome.failed.values()))
         first = "\n".join(reason.strip().split("\n")[0] for reason in reasons[:_REASONS])
         more = f"\nand {len(reasons) - _REASONS} more reasons" if len(reasons) > _REASONS else ""
-        reason = {"kind": "points-failed", "reason": _short(f"{len(outcome.failed)} points failed:\n{first}{more}")}
+        reason = {
+            "kind": "points-failed",
+            "reason": _short(f"{counted(len(outcome.failed), 'point')} failed:\n{first}{more}"),
+        }
         _emit(FAILED, outcome.study, outcome.store, {**about, **reason, "points": sorted(outcome.failed)[:_REASONS]})
 
 

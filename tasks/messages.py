@@ -26,6 +26,11 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 4] + " ..."
 
 
+def counted(n: int, noun: str, nouns: str = "") -> str:
+    """``1 seed``, ``3 seeds``, ``2 studies``."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
     by_lower = {k.lower(): k for k in known}

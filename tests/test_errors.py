@@ -36,7 +36,7 @@ WITH_PARTS = [
     ScheduleError("list.yaml", ["entry 1: found 1"]),
     UnknownName("sampler", "huen", ["euler", "heun"], "(no such module)"),
     NotAllowed("sampler", "mine:Heun", "the module 'mine' is not imported"),
-    PointsHaveFailed("1 points failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
+    PointsHaveFailed("1 point failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
     ServerGone("gone", None),
 ]
 """One of each class that is made of something else than its message."""

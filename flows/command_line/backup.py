@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.command_line.options import JsonOption, app, clear_errors
+from tasks.messages import counted
 
 _PLACE = "A folder, or s3://bucket/prefix"
 SourceArgument = Annotated[str, typer.Argument(help=f"{_PLACE}.", metavar="STORE")]
@@ -36,6 +37,7 @@ def restore(backup: BackupArgument, store: RestoredArgument, as_json: JsonOption
 
 def _copy(source: str, target: str, word: str, as_json: bool, *, onward: bool) -> None:
     with clear_errors():
+        from flows.doctor.stores import amounts
         from tasks.store.backup import copy
 
         copied = copy(source, target, onward=onward)
@@ -47,11 +49,11 @@ def _copy(source: str, target: str, word: str, as_json: bool, *, onward: bool) -
             print(json.dumps({**document, **more}, indent=2))  # noqa: T201 - the document asked for
             return
         before = (
-            f"; {copied.files_before} files, {copied.bytes_before / 1e6:.1f} MB, were there"
+            f"; {counted(copied.files_before, 'file')}, {copied.bytes_before / 1e6:.1f} MB, were there"
             if copied.files_before
             else ""
         )
         print(  # noqa: T201
-            f"{word}: {target}, snapshot {held.snapshot}: {held.studies} studies, {held.points} points, {held.cells} cells; "
-            f"{copied.files} files, {copied.bytes / 1e6:.1f} MB copied, each read again{before}"
+            f"{word}: {target}, snapshot {held.snapshot}: {amounts(held)}; "
+            f"{counted(copied.files, 'file')}, {copied.bytes / 1e6:.1f} MB copied, each read again{before}"
         )

@@ -19,6 +19,7 @@ from rich.text import Text
 from diffusion.errors import DiffatlasError
 from flows.command_line.options import err, width
 from flows.exit_codes import FAILED, exit_code_of
+from tasks.messages import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ def _ended(member: CollectedStudy, store: str, outcome: Outcome | None, page: Pa
         message = "finished, nothing to compute"
     else:
         path = Path(outcome.report)
-        message = f"{outcome.computed} points computed, {outcome.trained} cells trained"
+        message = f"{counted(outcome.computed, 'point')} computed, {counted(outcome.trained, 'cell')} trained"
         if outcome.untold:
             err.print(outcome.untold, markup=False)
     for line in failure_lines(points, 5):
@@ -117,7 +118,7 @@ def page_of_finished(store: str, study: str, page: Path | None) -> Path:
 
 
 def _show(name: str, ended: Sequence[Ended]) -> None:
-    table = Table(title=f"{name}: {len(ended)} studies", title_justify="left", title_style="bold")
+    table = Table(title=f"{name}: {counted(len(ended), 'study', 'studies')}", title_justify="left", title_style="bold")
     table.add_column("study", overflow="fold")
     for column in ("ok", "failed", "skipped", "time"):
         table.add_column(column, justify="right")

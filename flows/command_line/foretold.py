@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.clock import clock
 from flows.scale import predict
+from tasks.messages import counted
 
 if TYPE_CHECKING:
     from tasks.plan import Plan
@@ -65,8 +66,9 @@ def told(found: dict[str, Any]) -> list[str]:
         seconds=clock(longest["seconds"]),
     )
     first = (
-        f"on {found['workers']} workers: about {clock(found['seconds'])}, of which {clock(found['before_the_first_shard'])} "
-        f"before the first shard; {found['shards']} shards in {found['task_runs']} task runs; busy: {busy}; memory of "
+        f"on {counted(found['workers'], 'worker')}: about {clock(found['seconds'])}, of which {clock(found['before_the_first_shard'])} "
+        f"before the first shard; {counted(found['shards'], 'shard')} in {counted(found['task_runs'], 'task run')}; busy: {busy}; "
+        f"memory of "
         f"the coordinator {found['coordinator_bytes'] / 1e9:.1f} GB"
     )
     return [first, f"limited by {reason}"]

@@ -24,6 +24,7 @@ from flows.command_line.options import (
     width,
 )
 from flows.exit_codes import FAILED
+from tasks.messages import counted
 
 
 @app.command()
@@ -116,7 +117,7 @@ def gc(
             return
         verb = "would go" if removed.dry_run else "gone"
         print(  # noqa: T201
-            f"{len(removed.snapshots)} snapshots {verb}; {removed.files} files that no snapshot needs, "
+            f"{counted(len(removed.snapshots), 'snapshot')} {verb}; {counted(removed.files, 'file')} that no snapshot needs, "
             f"{removed.bytes / 1e6:.1f} MB, {verb}"
         )
 

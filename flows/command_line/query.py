@@ -30,16 +30,20 @@ from flows.command_line.options import (
     writing,
 )
 from tasks.columns import GENERATION
+from tasks.messages import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
     from tasks.results.models import ModelledAnswers
+    from tasks.where.columns import PointColumns
 
 
 _FORMS = ("table", "csv", "json", "latex", "markdown", "parquet")
+_FOR_EYES = ("table", "latex", "markdown")  # of which nothing is written where nothing matches
+_MOST = 8
 
 
 @app.command("query")
@@ -76,21 +80,8 @@ def query_command(
         from tasks.query import query as ask
         from tasks.results.read import open_columns
 
-        if form not in _FORMS:
-            raise WrongOption(f"--format {form!r} is unknown (there are: {', '.join(_FORMS)})")
-        if form == "parquet" and out is None:
-            raise WrongOption("--format parquet needs --out FILE")
-        if best and pareto:
-            raise WrongOption("--best and --pareto are two questions: ask one at a time")
-        if stat and (best or pareto):
-            raise WrongOption("--stat is for groups; --best and --pareto tell mean, sem and count")
-        if at and not best:
-            raise WrongOption("--at is a condition of --best; elsewhere it is --where")
-        if pareto and metric:
-            raise WrongOption("--pareto names its metrics itself: leave --metric out")
         metrics = split(metric)
-        if best and len(metrics) > 1:
-            raise WrongOption(f"--best ranks by one metric; found {', '.join(metrics)}")
+        _refuse(form, out, stat, best, at, pareto, metrics)
         points = open_columns(store, study, as_of)
         if best:
             frame = rank(
@@ -104,17 +95,83 @@ def query_command(
                 err.print(f"warning: {mixed}", markup=False)
             if mixed := pooled_schedules(points, split(by), where):
                 err.print(f"note: {mixed}", markup=False)
+        if best and study is None:
+            _tell_of_studies(store, as_of)
         _remark(frame)
-        _write(frame, form, out, plain=not (by or best or pareto))
+        if frame.empty:
+            err.print(_nothing(points, where, at, ranked=bool(best or pareto)), markup=False)
+            if form in _FOR_EYES:
+                return
+        asked = (*split(by), *(f"{name}_{each}" for name in metrics or points.metrics() for each in split(stat)))
+        _write(frame, form, out, plain=not (by or best or pareto), asked=asked)
+
+
+def _refuse(
+    form: str,
+    out: Path | None,
+    stat: str | None,
+    best: str | None,
+    at: str | None,
+    pareto: str | None,
+    metrics: Sequence[str],
+) -> None:
+    """Raises `WrongOption` for options that do not go together."""
+    if form not in _FORMS:
+        raise WrongOption(f"--format {form!r} is unknown (there are: {', '.join(_FORMS)})")
+    if form == "parquet" and out is None:
+        raise WrongOption("--format parquet needs --out FILE")
+    if best and pareto:
+        raise WrongOption("--best and --pareto are two questions: ask one at a time")
+    if stat and (best or pareto):
+        raise WrongOption("--stat is for groups; --best and --pareto tell mean, sem and count")
+    if at and not best:
+        raise WrongOption("--at is a condition of --best; elsewhere it is --where")
+    if pareto and metrics:
+        raise WrongOption("--pareto names its metrics itself: leave --metric out")
+    if best and len(metrics) > 1:
+        raise WrongOption(f"--best ranks by one metric; found {', '.join(metrics)}")
+
+
+def _tell_of_studies(store: str, as_of: str | None) -> None:
+    """That a ranking without `--study` is over all studies of a store, where it has several."""
+    from tasks.results import Answers
+    from tasks.store import Store
+
+    names = Answers(Store.found(store), None, as_of).studies
+    if len(names) > 1:
+        listed = ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
+        err.print(
+            f"note: ranked over all {len(names)} studies of the store ({listed}); --study NAME ranks one", markup=False
+        )
+
+
+def _nothing(points: PointColumns, where: str | None, at: str | None, *, ranked: bool) -> str:
+    """Why an answer is empty, in one sentence."""
+    from tasks.query.records import chosen
+    from tasks.where.nothing import why_nothing
+
+    if not points.size:
+        return "no point matches: the results hold none yet"
+    found = why_nothing(where, points) if where else None
+    left = chosen(points, where)
+    if found is None and at and ranked:
+        found = why_nothing(at, left, "--at")
+    if found is not None:
+        return f"no point matches {found}"
+    ok = int((left["status"] == "ok").sum())
+    if not ok:
+        return f"no point matches: none of the {counted(left.size, 'point')} chosen is ok (status failed or skipped)"
+    return (
+        f"no point matches: {ok:,} points that are ok were chosen, and no configuration is whole, with all of its "
+        "seeds ok and within --at"
+    )
 
 
 def _remark(frame: pd.DataFrame) -> None:
-    """What stderr says of an answer: what a ranking leaves out, and that nothing matches."""
+    """What stderr says of a ranking: what it leaves out."""
     if left_out := frame.attrs.get("left_out"):
         omitted = f"rows of {', '.join(left_out)} that do not make samples of the data from noise (see their `start`)"
         err.print(f"note: left out {omitted}; to rank them by themselves choose them with --where", markup=False)
-    if frame.empty:
-        err.print("no point matches", markup=False)
 
 
 def _unseen(frame: pd.DataFrame) -> Iterator[str]:
@@ -131,7 +188,7 @@ def _unseen(frame: pd.DataFrame) -> Iterator[str]:
     yield from (name for name, says_nothing in silent.items() if says_nothing)
 
 
-def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> None:
+def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool, asked: Sequence[str]) -> None:
     with writing(out):
         if form == "parquet":
             frame.to_parquet(out, index=False)
@@ -147,7 +204,7 @@ def _write(frame: pd.DataFrame, form: str, out: Path | None, *, plain: bool) -> 
             if form != "table":
                 from tasks.query.paper import paper_table
 
-                text = paper_table(frame, form)
+                text = paper_table(frame, form, asked)
             else:
                 text = frame.to_string(index=False, float_format=lambda value: f"{value:.4g}") + "\n"
         if out:

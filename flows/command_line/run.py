@@ -35,6 +35,7 @@ from flows.command_line.options import (
     width,
 )
 from flows.exit_codes import FAILED
+from tasks.messages import counted
 
 if TYPE_CHECKING:
     from flows.request import Outcome
@@ -182,7 +183,7 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
     else:
         page = Path(outcome.report)
         err.print(
-            f"{outcome.computed} points computed, {outcome.trained} cells trained; snapshot {outcome.snapshot}",
+            f"{counted(outcome.computed, 'point')} computed, {counted(outcome.trained, 'cell')} trained; snapshot {outcome.snapshot}",
             markup=False,
         )
         if outcome.moved:
@@ -228,8 +229,9 @@ def plan(
         if collection.name is not None:
             points, cells = (sums(collection, each)[key] for key in ("points", "cells_to_train"))
             err.print(
-                f"{collection.name}: {len(each)} studies, {points['asked']} points asked, {points['missing']} to compute; "
-                f"{cells} cells to train",
+                f"{collection.name}: {counted(len(each), 'study', 'studies')}, "
+                f"{counted(points['asked'], 'point')} asked, {points['missing']} to compute; "
+                f"{counted(cells, 'cell')} to train",
                 markup=False,
             )
 
@@ -239,8 +241,8 @@ def _print_plan(summary: dict[str, Any]) -> None:
     console = Console(width=width())
     counts = summary["points"]
     console.print(
-        f"study {summary['study']}: {counts['asked']} points asked, {counts['done']} done, {counts['missing']} to compute, "
-        f"{counts['failed']} failed before, {counts['impossible']} impossible; {summary['cells_to_train']} cells to train"
+        f"study {summary['study']}: {counted(counts['asked'], 'point')} asked, {counts['done']} done, {counts['missing']} to compute, "
+        f"{counts['failed']} failed before, {counts['impossible']} impossible; {counted(summary['cells_to_train'], 'cell')} to train"
     )
     table = Table()
     for column in ("dataset", "formulation", "schedule"):
@@ -256,7 +258,7 @@ def _print_plan(summary: dict[str, Any]) -> None:
         example = reason["example"]
         places = ", ".join(f"{example[axis]}" for axis in ("dataset", "formulation", "sampler"))
         console.print(
-            f"{reason['points']} points to compute: {reason['reason']} (for example {places}, steps "
+            f"{counted(reason['points'], 'point')} to compute: {reason['reason']} (for example {places}, steps "
             f"{example['steps']}, seed {example['seed']})",
             markup=False,
         )

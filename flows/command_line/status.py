@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.clock import clock
 from flows.command_line.options import JsonOption, StoreOption, app, clear_errors, width
+from tasks.messages import counted
 
 if TYPE_CHECKING:
     from tasks.results.live import Live
@@ -94,8 +95,8 @@ def _print_run(live: Live, console: Console) -> None:
     lost = f" and {live.shards_incomplete} not complete" if live.shards_incomplete else ""
     left = "" if live.seconds_left is None else f"; about {clock(live.seconds_left)} left"
     console.print(
-        f"study {live.study}: {live.shards_done} of {live.shards} shards done{lost}, "
-        f"{live.points_done} of {live.points} points{failed}{left}",
+        f"study {live.study}: {live.shards_done} of {counted(live.shards, 'shard')} done{lost}, "
+        f"{live.points_done} of {counted(live.points, 'point')}{failed}{left}",
         markup=False,
     )
     for name, part, doing in live.running:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from diffusion.errors import DiffatlasError
 from flows.doctor.findings import Finding, clock
 from flows.doctor.machine import nearest
+from tasks.messages import counted
 from tasks.store import SCHEMA, Store, StoreDamaged
 from tasks.store.lease import Lease, LeaseError
 from tasks.store.schema import schema_in
 from tasks.store.storage import Place
-from tasks.store.whole import check
+from tasks.store.whole import Read, check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,13 @@ def store(uri: str, *, deep: bool) -> Iterator[Finding]:
     yield from _whole(opened, deep=deep)
 
 
+def amounts(read: Read) -> str:
+    """``2 studies, 1 point, 3 cells``."""
+    return (
+        f"{counted(read.studies, 'study', 'studies')}, {counted(read.points, 'point')}, {counted(read.cells, 'cell')}"
+    )
+
+
 def _whole(opened: Store, *, deep: bool) -> Iterator[Finding]:
     try:
         read = check(opened, tables_only=not deep)
@@ -50,7 +58,7 @@ def _whole(opened: Store, *, deep: bool) -> Iterator[Finding]:
         yield Finding("store", "problem", str(error), _sound_snapshot(opened, deep=deep) or _remedy(opened.uri, error))
         return
     what = "all of it" if deep else "its tables (--deep: all of it)"
-    text = f"store {opened.uri}: snapshot {read.snapshot}, {read.studies} studies, {read.points} points, {read.cells} cells; "
+    text = f"store {opened.uri}: snapshot {read.snapshot}, {amounts(read)}; "
     yield Finding("store", "ok", f"{text}{what} read, with checksums")
 
 

@@ -14,20 +14,25 @@ import pandas as pd
 
 FORMS = ("latex", "markdown")
 
+_KINDS = {"_sem": "standard error", "_std": "standard deviation"}
+_ROUNDING = 1e-12  # of a mean: the difference of two that are equal may be that large
 _ERRORS = (("_mean", "_sem"), ("", "_sem"), ("_mean", "_std"))
 _TIED = "cannot be told apart from the best"
 
 
-def paper_table(frame: pd.DataFrame, form: str) -> str:
+def paper_table(frame: pd.DataFrame, form: str, asked: Sequence[str] = ()) -> str:
     r"""The rows of an answer of `tasks.query`, for a paper.
 
     A mean and its standard error (or, if only that was asked for, its standard deviation) become
     one column, rounded to two digits of the error. Of a ranking the first of each group is bold, and
-    every row that the ranking calls tied with it is marked; a note below says so.
+    every row that the ranking calls tied with it is marked; a note below says so. Its ranks are the
+    order of the rows, and have no column. What all of several rows have in common stands in the
+    note, unless it was asked for.
 
     Args:
         frame: what `query`, `rank` or `pareto` has given.
         form: ``latex``, for the package `booktabs`, or ``markdown``.
+        asked: columns that stay whatever they hold.
 
     Returns:
         Lines that end with a newline.
@@ -37,10 +42,14 @@ def paper_table(frame: pd.DataFrame, form: str) -> str:
     """
     signs = {"latex": _LATEX, "markdown": _MARKDOWN}[form]
     escape, mark = signs.escape, signs.mark
-    columns = {escape(name): cells for name, cells in _columns(frame, signs).items()}
     notes = []
-    if "rank" in frame and "tied" in frame and len(frame):
-        leads = frame["rank"].to_numpy() == 1
+    ranks = frame["rank"].to_numpy() if {"rank", "tied"} <= set(frame) and len(frame) else None
+    if ranks is not None and "rank" not in asked:
+        frame = frame.drop(columns="rank")
+    frame, common = _without_common(_without_rounding(frame), asked)
+    columns = {escape(name): cells for name, cells in _columns(frame, signs).items()}
+    if ranks is not None:
+        leads = ranks == 1
         tied = frame["tied"].fillna(False).to_numpy(dtype=bool)
         value = next(escape(title) for title, _ in _pairs(frame).values())
         columns[value] = [
@@ -52,8 +61,34 @@ def paper_table(frame: pd.DataFrame, form: str) -> str:
             notes.append(f"{mark}: {_TIED}, or the best from any other.")
         if frame["tied"].isna().any():
             notes.append("Without a mark: told apart, or too few seeds to decide.")
+    kinds = sorted({_KINDS[error[-4:]] for _, error in _pairs(frame).values()})
+    if kinds and len(frame):
+        notes.append(f"{signs.plus_minus}: one {' or '.join(kinds)}.")
+    if common:
+        notes.append(f"In all rows: {', '.join(f'{escape(name)} {escape(_text(value))}' for name, value in common)}.")
     rights = [pd.api.types.is_numeric_dtype(frame[name]) for name in _shown(frame)]
     return signs.write(list(columns), list(zip(*columns.values(), strict=True)), rights, " ".join(notes))
+
+
+def _without_rounding(frame: pd.DataFrame) -> pd.DataFrame:
+    """Distances behind the first as zero where they are the rounding of two equal means."""
+    means = next((frame[name].abs() for name in frame if str(name).endswith("_mean")), None)
+    if means is None or not {"behind", "behind_sem"} <= set(frame):
+        return frame
+    nothing = (frame["behind"].abs() < _ROUNDING * means) & ~(frame["behind_sem"] > _ROUNDING * means)
+    return frame.assign(behind=frame["behind"].mask(nothing, 0.0), behind_sem=frame["behind_sem"].mask(nothing, 0.0))
+
+
+def _without_common(frame: pd.DataFrame, asked: Sequence[str]) -> tuple[pd.DataFrame, list[tuple[str, object]]]:
+    """Without the columns that hold one value in all of several rows, and these with their value."""
+    paired = {name for value, (_, error) in _pairs(frame).items() for name in (value, error)}
+    common = [
+        str(name)
+        for name in frame
+        if name not in asked and name not in paired and name != "tied" and len(frame) > 1
+        if frame[name].notna().all() and frame[name].nunique() == 1
+    ]
+    return frame.drop(columns=common), [(name, frame[name].iloc[0]) for name in common]
 
 
 def _pairs(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -69,7 +104,7 @@ def _pairs(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def _shown(frame: pd.DataFrame) -> list[str]:
     """Columns that stand in the table by themselves."""
-    inside = {error for _, error in _pairs(frame).values()} | ({"tied"} if "rank" in frame else set())
+    inside = {error for _, error in _pairs(frame).values()} | {"tied"}
     return [str(name) for name in frame if name not in inside]
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.columns import MetricColumns, distinct, metric_names, of_models
+from tasks.messages import counted
 from tasks.plain import Plain, Spec
 
 _NAMES = ("dataset", "sampler", "formulation", "schedule", "grid", "steps")
@@ -48,7 +49,7 @@ def failure_lines(points: xr.Dataset, most: int = 20) -> list[str]:
     columns = (failed[name].values for name in ("dataset", "formulation", "sampler", "seed", "error"))
     reasons = sorted({f"  {d} {f}, {a}, seed {s}: {e}" for d, f, a, s, e in zip(*columns, strict=True)})
     more = [f"  and {len(reasons) - most} more"] if len(reasons) > most else []
-    heading = f"{failed.sizes['point']} points failed (diffatlas run --retry-failed computes them again):"
+    heading = f"{counted(failed.sizes['point'], 'point')} failed (diffatlas run --retry-failed computes them again):"
     return [heading, *reasons[:most], *more]
 
 

@@ -55,11 +55,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def counted(n: int, noun: str, nouns: str = "") -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
-
-
 def some(names: Sequence[str], most: int = 4) -> str:
     """The first few of a list, and how many more there are.
 

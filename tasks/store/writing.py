@@ -69,7 +69,9 @@ class Coordinator:
     ) -> str:
         """Record a study and rows that need no work (impossible points). Returns the snapshot's id."""
         study = _Study(name, dict(spec), [checked_id(point) for point in points])
-        return self._transaction(rows, study, f"study {name}: {len(points)} points asked", metadata)
+        return self._transaction(
+            rows, study, f"study {name}: {len(points)} point{'' if len(points) == 1 else 's'} asked", metadata
+        )
 
     def commit(self, rows: Rows, message: str, metadata: Mapping[str, object]) -> str:
         """Write rows in one transaction; returns the snapshot's id (the present one's if there is

@@ -50,10 +50,15 @@ def satisfied(expression: str, columns: Mapping[str, np.ndarray], size: int, opt
         QueryError: the expression cannot be understood, or compares what cannot be compared.
     """
     try:
-        with np.errstate(all="ignore"):
-            found = np.asarray(_holds(parse(expression), columns), dtype=bool)
+        return holds(parse(expression), columns, size)
     except QueryError as error:
         raise type(error)(f"{option} {shown(expression)}: {error}") from error.__cause__
+
+
+def holds(condition: Condition, columns: Mapping[str, np.ndarray], size: int) -> np.ndarray:
+    """As `satisfied`, of an expression that has been read."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(_holds(condition, columns), dtype=bool)
     return np.broadcast_to(found, (size,)).copy()
 
 

@@ -119,7 +119,15 @@ def test_a_device_is_not_replaced_by_a_report(store: str) -> None:
 
 
 def test_a_question_that_nothing_matches_says_so(store: str) -> None:
-    assert "no point matches" in ask("query", "--store", store, "--where", "steps > 1000").output
+    answered = ask("query", "--store", store, "--where", "steps > 1000")
+    assert answered.stdout == ""
+    assert answered.stderr.startswith(
+        "no point matches --where: steps > 1000 holds of none of the 16 points (steps there: "
+    )
+    assert len(answered.stderr.splitlines()) == 1
+    assert json.loads(ask("query", "--store", store, "--where", "steps > 1000", "--format", "json").stdout) == []
+    ranked = ask("query", "--store", store, "--best", "sampler", "--at", "nfe < 0")
+    assert "no point matches --at: nfe < 0 holds of none of the 16 points (nfe there: " in ranked.stderr
 
 
 def test_an_older_snapshot_answers_with_what_was_known_then(store: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -53,9 +53,12 @@ def test_a_ranking_says_what_its_rows_say_with_the_best_in_bold_and_ties_marked(
     frame = rank(points, "sampler", "w1")
     text = paper_table(frame, "markdown")
     titles, *rows = read(text)
-    assert titles[: len(titles) - 1] == [
-        str(name).removesuffix("_mean") for name in frame if name not in ("w1_sem", "behind", "behind_sem", "tied")
-    ]
+    common = {str(name) for name in frame if frame[name].nunique() == 1} - {"tied"}
+    assert common >= {"dataset", "w1_count"}
+    left_out = {"rank", "w1_sem", "behind_sem", "tied"} | common
+    assert titles == [str(name).removesuffix("_mean") for name in frame if name not in left_out]
+    for name in common:
+        assert re.search(rf"In all rows: .*\b{name} {frame[name].iloc[0]}".replace("_", r"\\?_"), text)
     assert len(rows) == len(frame)
     for cells, (_, row) in zip(rows, frame.iterrows(), strict=True):
         value, error = cells[titles.index("w1")].rstrip("†").split(" ± ")
@@ -68,11 +71,33 @@ def test_a_ranking_says_what_its_rows_say_with_the_best_in_bold_and_ties_marked(
     assert ("† " in text.splitlines()[-1] or "†:" in text.splitlines()[-1]) == bool(frame["tied"].any())
 
 
+def test_what_was_asked_for_stays_whatever_it_holds(points: xr.Dataset) -> None:
+    frame = rank(points, "sampler", "w1")
+    titles, *rows = read(paper_table(frame, "markdown", ["dataset", "rank", "w1_count"]))
+    assert titles[:2] == ["dataset", "formulation"]
+    assert [cells[titles.index("rank")] for cells in rows] == [str(rank) for rank in frame["rank"]]
+    assert {cells[titles.index("w1_count")] for cells in rows} == {"3"}
+    assert read(paper_table(frame.iloc[:1], "markdown"))[0][0] == "dataset"  # one row has nothing in common with others
+
+
+def test_a_distance_that_is_rounding_is_none() -> None:
+    """Two samplers that are one rule: their means differ in the last bit, or by nothing at all."""
+    behind: dict[str, list[Any]] = {
+        "behind": [0.0, -2.3e-18, 0.1],
+        "behind_sem": [np.nan, 2.4e-18, 0.02],
+        "tied": [True, True, False],
+    }
+    frame = pd.DataFrame({"sampler": ["a", "b", "c"], "rank": [1, 2, 3], "w1_mean": [0.5, 0.5, 0.6], "w1_sem": 0.01})
+    titles, *rows = read(paper_table(frame.assign(**behind), "markdown"))
+    assert [cells[titles.index("behind")] for cells in rows] == ["0", "0", "0.100 ± 0.020"]
+
+
 def test_groups_and_fronts_are_tables_as_well(points: xr.Dataset) -> None:
     groups = query(points, None, ["formulation", "steps"], ["w1"], ("mean", "std", "count"))
     titles, *rows = read(paper_table(groups, "markdown"))
-    assert titles == ["formulation", "steps", "w1", "w1_count"]
+    assert titles == ["formulation", "steps", "w1", *(["w1_count"] if groups["w1_count"].nunique() > 1 else [])]
     assert all("±" in cells[2] for cells in rows)
+    assert "±: one standard deviation." in paper_table(groups, "markdown")
     front = pareto(points, ["w1", "nfe"], ["formulation"])
     assert len(read(paper_table(front, "markdown"))) == len(front) + 1
 
@@ -119,6 +144,13 @@ def test_the_command_writes_them(uri: str, tmp_path: Path) -> None:
     text = (tmp_path / "table.tex").read_text()
     assert text.startswith(r"\begin{tabular}{")
     assert r"\textbf{" in text
+    assert text.splitlines()[2].startswith("formulation & sampler & ")
+    grouped = ["query", "--store", uri, "--by", "dataset,sampler", "--format", "markdown"]
+    assert read(CliRunner().invoke(app, grouped).stdout)[0] == ["dataset", "sampler", "ks", "w1"][:2] + [
+        name for name in read(CliRunner().invoke(app, grouped).stdout)[0][2:] if not name.endswith("_count")
+    ]
+    counted = CliRunner().invoke(app, [*grouped, "--stat", "mean,count", "--metric", "w1"])
+    assert read(counted.stdout)[0] == ["dataset", "sampler", "w1_mean", "w1_count"]
     wrong = CliRunner().invoke(app, [*asked[:-1], "word"])
     assert wrong.exit_code == 2
     assert "there are: table, csv, json, latex, markdown, parquet" in wrong.output

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from tasks.query import QueryError, where
+from tasks.where.columns import of_frame
 from tasks.where.language import DEEPEST, LONGEST
+from tasks.where.nothing import why_nothing
 
 FRAME = pd.DataFrame(
     {
@@ -230,6 +232,43 @@ def test_a_condition_runs_nothing(tmp_path: Path) -> None:
     ):
         _refused_or_answered(expression)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("steps > 5 and w1 > 0", None),
+        (
+            "sampler == 'huen'",
+            "sampler == 'huen' holds of none of the 4 points (sampler there: '', 'ddim(eta=0.5)', 'heun', \"it's\"; did you mean 'heun'?)",
+        ),
+        (
+            "steps >= 10 and steps < 20 and sampler == 'heun'",
+            "sampler == 'heun' holds of none of the 1 point with steps >= 10 and steps < 20 (sampler there: \"it's\")",
+        ),
+        (
+            "w1 < 0 or not (steps > 0)",
+            "(w1 < 0 or not (steps > 0)) holds of none of the 4 points (steps there: 1, 5, 10, 20; w1 there: 0.01, 0.5)",
+        ),
+        ("steps in [2, 3]", "steps in [2, 3] holds of none of the 4 points (steps there: 1, 5, 10, 20)"),
+        ("steps == 5 and w1 > 0", "w1 > 0 holds of none of the 1 point with steps == 5 (w1 there: no number)"),
+    ],
+)
+def test_what_leaves_nothing_is_named_with_what_is_there(expression: str, said: str | None) -> None:
+    assert why_nothing(expression, of_frame(FRAME)) == (None if said is None else f"--where: {said}")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["steps > 5", "w1 < 0.1", "sampler == 'heun'", "kept == 1", "steps in [1, 5]"]),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_reason_is_given_exactly_where_nothing_is_left(parts: list[str]) -> None:
+    expression = " and ".join(parts)
+    assert (why_nothing(expression, of_frame(FRAME)) is None) == bool(rows(expression))
 
 
 def test_a_frame_without_rows_has_no_row_that_satisfies_anything() -> None:

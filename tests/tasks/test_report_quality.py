@@ -8,10 +8,11 @@ import re
 
 import pytest
 
+from tasks.messages import counted
 from tasks.report import draw_report
 from tasks.report.lookup.labels import Part, short_labels
 from tasks.report.numbers.window import Window
-from tasks.report.text import counted, listing, some
+from tasks.report.text import listing, some
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import pictures_of
 from tests.tasks.realistic import realistic

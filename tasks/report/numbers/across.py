@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.columns import FORWARD
+from tasks.messages import counted
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation, values_by_seed
-from tasks.report.text import counted, number, some
+from tasks.report.text import number, some
 from tasks.statistics import decision
 from tasks.statistics.intervals import mean_interval
 

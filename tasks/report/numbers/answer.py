@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.columns import FORWARD
+from tasks.messages import counted
 from tasks.report.numbers import decomposition
 from tasks.report.numbers.curves import Curve, Mean, Tabulation, values_by_seed
 from tasks.report.numbers.decomposition import FLOOR, Split
 from tasks.report.numbers.findings import Best, Verdicts, failures
-from tasks.report.text import capital, counted, listing, number, plus_minus, some
+from tasks.report.text import capital, listing, number, plus_minus, some
 from tasks.statistics import decision
 
 LIMITS = {

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.columns import FORWARD
+from tasks.messages import counted
 from tasks.report.numbers.curves import values_by_seed
 from tasks.report.numbers.leads import Lead, lead
 from tasks.report.numbers.nearness import FACTOR, Nearness, Ratio, within
-from tasks.report.text import counted, number, plus_minus, some
+from tasks.report.text import number, plus_minus, some
 from tasks.statistics import decision
 
 if TYPE_CHECKING:

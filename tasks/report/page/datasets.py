@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tasks.messages import counted
 from tasks.report.lookup.targets import Target
 from tasks.report.numbers import decomposition as parts
 from tasks.report.numbers.curves import Tabulation
@@ -19,7 +20,6 @@ from tasks.report.pictures.fields import fields
 from tasks.report.pictures.losses import losses
 from tasks.report.pictures.score import score_errors
 from tasks.report.pictures.style import Picture
-from tasks.report.text import counted
 
 if TYPE_CHECKING:
     from tasks.results.models import ModelledAnswers

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.report.numbers import claims, evidence
 from tasks.report.numbers.across import across
@@ -33,7 +34,7 @@ from tasks.report.pictures.decomposition import WORDS
 from tasks.report.pictures.quality import MOST_BANDS
 from tasks.report.pictures.ranks import ranks
 from tasks.report.pictures.style import DASHES, PALETTE, SYMBOLS
-from tasks.report.text import counted, number, plus_minus
+from tasks.report.text import number, plus_minus
 from tasks.statistics.decision import LEVEL
 
 if TYPE_CHECKING:

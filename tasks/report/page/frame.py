@@ -7,11 +7,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.plan.warnings import end_warnings
 from tasks.report.numbers.curves import Tabulation
 from tasks.report.pictures.style import PALETTE, dash, symbol
-from tasks.report.text import counted
 
 if TYPE_CHECKING:
     from tasks.results import Answers

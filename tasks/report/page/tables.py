@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.messages import counted
 from tasks.report.numbers.claims import Weighed
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation
 from tasks.report.numbers.evidence import Verdict
@@ -13,7 +14,7 @@ from tasks.report.numbers.findings import Verdicts, panels_of, verdicts
 from tasks.report.numbers.nearness import Nearness, Ratio
 from tasks.report.pictures.quality import quality
 from tasks.report.pictures.style import Picture
-from tasks.report.text import counted, error, number, plus_minus
+from tasks.report.text import error, number, plus_minus
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tasks.columns import FORWARD
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Curve, Mean, Tabulation
 from tasks.report.numbers.findings import Best
 from tasks.report.numbers.window import Window
 from tasks.report.pictures.quality import curve_traces, floor_trace, upright
 from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks
-from tasks.report.text import capital, counted, plus_minus
+from tasks.report.text import capital, plus_minus
 
 MOST_NAMED = 4
 _WIDTH, _HEIGHT = 300, 300  # pixels of a small picture, in which names must not cover each other

@@ -16,6 +16,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tasks.columns import distinct
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Curve, Mean, Tabulation
 from tasks.report.numbers.window import Window
@@ -29,7 +30,7 @@ from tasks.report.pictures.style import (
     log_ticks,
     symbol,
 )
-from tasks.report.text import counted, number, plus_minus
+from tasks.report.text import number, plus_minus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

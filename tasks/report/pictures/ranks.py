@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.report.numbers.across import Across, Standing
 from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, symbol
-from tasks.report.text import counted, number
+from tasks.report.text import number
 
 MOST = 16
 

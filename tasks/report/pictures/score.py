@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import xarray as xr
 
+from tasks.messages import counted
 from tasks.plain import Spec
 from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.numbers.score_errors import errors_by_level
 from tasks.report.pictures.style import Picture, axis, color, escaped, layout, listed, log_ticks, symbol
-from tasks.report.text import counted, number
+from tasks.report.text import number
 
 
 def score_errors(found: xr.DataArray, table: Tabulation, dataset: str) -> Picture | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.messages import counted
 from tasks.report.numbers.curves import Panel
 from tasks.report.numbers.kept import Kept, default_panel, kept_samples
 from tasks.report.page.sections import EXACT_TOO, Pane
 from tasks.report.page.views.contract import DatasetAnswers
 from tasks.report.pictures.style import Picture
-from tasks.report.text import counted, some
+from tasks.report.text import some
 
 MOST_SELECTABLE = 8
 MOST_PICTURES = 36
