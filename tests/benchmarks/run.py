@@ -30,7 +30,7 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import cells, pages, query, sampling, scores, startup, training
+from tests.benchmarks import cells, pages, quality, query, sampling, scores, startup, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
@@ -115,6 +115,7 @@ def growth(snapshots: int = 1000) -> Ratio:
 
 MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     *training.MEASURES,
+    *quality.MEASURES,
     *sampling.MEASURES,
     ("network evaluation: share of the core's matrix-product rate", matrix_rate),
     ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
