@@ -24,7 +24,7 @@ from diffusion.datasets import Dataset
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from flows.command_line import app as command_line
-from tasks.study.catalogue import REGISTRIES
+from tasks.study.catalogue import REGISTRIES, accepted_names
 from tasks.study.schema import described_type, study_schema
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def _parameters(cls: type[Component]) -> Iterator[str]:
         kind = described_type(hints[field.name]).replace("|", "\\|")
         yield f"| `{field.name}` | {kind} | {_default(field)} |"
     yield ""
+    for name, accepted in accepted_names(cls).items():
+        yield f"`{name}` is one of {', '.join(f'`{one}`' for one in accepted)}.\n"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -330,10 +330,14 @@ def catalog(
             for column in ("name", "parameters", "formula", "source"):
                 table.add_column(column, overflow="fold")
             for entry in entries:
-                parameters = ", ".join(
-                    f"{k}={v['name'] if isinstance(v, dict) else v}" for k, v in entry["parameters"].items()
-                )
-                table.add_row(entry["name"], parameters, entry["formula"], entry["source"])
+                named: dict[str, list[str]] = entry.get("accepted", {})
+                parameters = [
+                    f"{k}: one of {', '.join(named[k])}"
+                    if k in named
+                    else f"{k}={v['name'] if isinstance(v, dict) else v}"
+                    for k, v in sorted(entry["parameters"].items(), key=lambda one: one[0] in named)
+                ]
+                table.add_row(entry["name"], ", ".join(parameters), entry["formula"], entry["source"])
             console.print(table, markup=False)
 
 

@@ -19,7 +19,7 @@ from flows.services.errors import ANSWER_SECONDS
 
 def prefect() -> Iterator[Finding]:
     """The configured server: whether it answers us, its version, its clock."""
-    url = _configured()
+    url = configured_server()
     if url is None:
         text = "no server is configured: each run starts one of its own on 127.0.0.1, without authentication"
         yield Finding("prefect", "ok", text)
@@ -48,8 +48,10 @@ def prefect() -> Iterator[Finding]:
     yield from _clock_of(url)
 
 
-def _configured() -> str | None:
-    """The address in force. Prefect is imported only where a place of its settings exists."""
+def configured_server() -> str | None:
+    """The address of the Prefect server that is named; None: a run starts its own. Prefect is
+    imported only where a place of its settings exists.
+    """
     if url := os.environ.get("PREFECT_API_URL"):
         return url
     places = (

@@ -16,6 +16,7 @@ from diffusion.objectives import noise_distributions, weightings
 from diffusion.objectives.parametrizations import parametrizations
 from diffusion.registry import Component, Entry, Registry
 from diffusion.samplers import Sampler, samplers
+from diffusion.samplers.peers import PeerSampler
 from diffusion.schedules import Schedule, schedules
 from diffusion.schedules.grids import grids
 from tasks.plain import Plain, Spec
@@ -42,7 +43,8 @@ def catalogue() -> dict[str, list[Spec]]:
 
     Samplers also tell their order and whether they are stochastic, schedules whether they are
     discrete and how much signal is left at their end, datasets whether their exact denoiser is
-    known and how many classes they have.
+    known and how many classes they have. Where a parameter names a sampler of another library,
+    `accepted` has the names by parameter.
     """
     return {f"{registry.kind}s": [_entry(entry) for entry in registry] for registry in REGISTRIES}
 
@@ -57,7 +59,15 @@ def _entry(entry: Entry[Component]) -> Spec:
         "seed": entry.document,  # the name that users of the command know
         "summary": " ".join((entry.cls.__doc__ or "").strip().split("\n\n")[0].split()),
         **(_traits(entry.cls()) if entry.has_defaults else {}),
+        **({"accepted": accepted} if (accepted := accepted_names(entry.cls)) else {}),
     }
+
+
+def accepted_names(component: type[Component]) -> dict[str, list[str]]:
+    """The names that a parameter of a component may have, by parameter: which of a library's
+    samplers.
+    """
+    return {component.named: list(component.names)} if issubclass(component, PeerSampler) else {}
 
 
 def _traits(component: Component) -> Spec:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -200,7 +201,20 @@ def test_the_catalogue_lists_every_registered_name_with_its_source() -> None:
         entries = listed[f"{registry.kind}s"]
         assert [entry["name"] for entry in entries] == registry.names()
         assert all(entry["formula"] and entry["source"] for entry in entries)
-    assert "heun" in ask("catalog", "samplers").stdout
+    shown = ask("catalog", "samplers").stdout
+    assert "heun" in shown
+    peers = {entry["name"]: entry["accepted"] for entry in listed["samplers"] if "accepted" in entry}
+    assert {name: list(names) for name, names in peers.items()} == {
+        "azula": ["sampler"],
+        "diffusers": ["scheduler"],
+        "k-diffusion": ["sampler"],
+    }
+    cells = [line.split("│")[2] for line in shown.splitlines() if line.count("│") == 5]
+    told = re.sub(r"\s", "", "".join(cells))  # names are folded over lines
+    for named in peers.values():
+        for parameter, names in named.items():
+            assert len(names) > 8
+            assert f"{parameter}:oneof{','.join(names)}" in told
     assert "no kind" in ask("catalog", "nonsense", code=2).output
 
 

@@ -108,6 +108,30 @@ def test_a_plan_says_how_long_it_takes_on_so_many_workers(tmp_path: Path) -> Non
     assert "limited by the start of Prefect's server and of Ray" in text
 
 
+@pytest.mark.parametrize(
+    ("named", "starts", "before"),
+    [
+        ((), ["server", "ray"], 15.0),
+        (("PREFECT_API_URL",), ["ray"], 5.0),
+        (("RAY_ADDRESS",), ["server"], 10.0),
+        (("PREFECT_API_URL", "RAY_ADDRESS"), [], 0.0),
+    ],
+)
+def test_what_runs_already_is_not_counted(
+    named: tuple[str, ...], starts: list[str], before: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PREFECT_API_URL", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in named:
+        monkeypatch.setenv(name, "http://127.0.0.1:9/api")  # which nobody asks
+    asked = ["plan", "smoke", "--store", str(tmp_path / "none"), "--on", "50"]
+    values = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["on"]
+    assert values["starts"] == starts
+    assert values["before_the_first_shard"] == pytest.approx(before, abs=0.1)  # and planning
+    if starts == ["ray"]:
+        assert "limited by the start of Ray: " in " ".join(CliRunner().invoke(app, asked).stdout.split())
+
+
 def test_a_finished_plan_takes_nothing() -> None:
     study = load_study("smoke")
     plan = make_plan(study, {}, ())

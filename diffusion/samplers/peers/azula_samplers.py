@@ -44,11 +44,12 @@ class AzulaSampler(PeerSampler):
     installed: str = ""
     library: ClassVar[str] = "azula"
     named: ClassVar[str] = "sampler"
+    names: ClassVar[tuple[str, ...]] = NAMES
 
     def __post_init__(self) -> None:
         if self.sampler in NAMES and self.sampler not in _MULTISTEP and self.order == self.rule.order:
             object.__setattr__(self, "order", None)  # what is claimed, handed back by `replace`
-        self._settle(NAMES)
+        self._settle()
         object.__setattr__(self, "order", self.rule.order)
 
     @property

@@ -170,6 +170,7 @@ class PeerSampler(PathSampler):
 
     library: ClassVar[str]
     named: ClassVar[str]  # the parameter that names one of its samplers
+    names: ClassVar[tuple[str, ...]]  # those that it may name
 
     @property
     @abstractmethod
@@ -199,9 +200,9 @@ class PeerSampler(PathSampler):
         """Whether it knows alpha and sigma, and not their ratio alone."""
         return False
 
-    def _settle(self, names: Sequence[str]) -> None:
+    def _settle(self) -> None:
         """Check the name, the version and the options, and fill in what was left out."""
-        version, name = version_of(self.library), getattr(self, self.named)
+        names, version, name = self.names, version_of(self.library), getattr(self, self.named)
         if vars(self)["installed"]:
             self._check_version()
         if name not in names:

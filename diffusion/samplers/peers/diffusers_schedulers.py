@@ -112,9 +112,10 @@ class DiffusersScheduler(PeerSampler):
     installed: str = ""
     library: ClassVar[str] = "diffusers"
     named: ClassVar[str] = "scheduler"
+    names: ClassVar[tuple[str, ...]] = NAMES
 
     def __post_init__(self) -> None:
-        self._settle(NAMES)
+        self._settle()
         if self.timestep_spacing == "grid" and self.steps_offset:
             raise WrongValue("steps_offset: it counts from the levels of a timestep_spacing, and none is given")
         self._made(self._chain(np.array([1.0, 0.5])))  # what the library refuses is refused now

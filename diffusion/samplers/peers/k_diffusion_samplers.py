@@ -62,11 +62,12 @@ class KDiffusionSampler(PeerSampler):
     installed: str = ""
     library: ClassVar[str] = "k-diffusion"
     named: ClassVar[str] = "sampler"
+    names: ClassVar[tuple[str, ...]] = NAMES
 
     def __post_init__(self) -> None:
         if self.sampler in _CLAIMED and self.order == _CLAIMED[self.sampler]:
             object.__setattr__(self, "order", None)  # what is claimed, handed back by `replace`
-        self._settle(NAMES)
+        self._settle()
         object.__setattr__(self, "order", self.rule.order)
 
     @property
