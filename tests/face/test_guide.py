@@ -126,14 +126,17 @@ NotebookClient(notebook, timeout=120, resources={"metadata": {"path": sys.argv[2
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
-    """In a kernel of its own, in a folder with the store that it asks. What it shows in the guide
-    is kept in the file, and was made by the same way: `jupyter execute --inplace`.
+    """In a kernel of its own, two folders below the store that it asks, as in a checkout. What it
+    shows in the guide is kept in the file, and was made by the same way: `jupyter execute
+    --inplace`.
     """
+    folder = tmp_path / "docs" / "notebooks"
+    folder.mkdir(parents=True)
     if notebook.stem == "asking":
         answer(str(tmp_path / "results"), next(study for study in STUDIES if study["name"] == "first"))
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     completed = subprocess.run(
-        [sys.executable, "-c", RUN, str(notebook), str(tmp_path)],
+        [sys.executable, "-c", RUN, str(notebook), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
