@@ -4,12 +4,15 @@ ties, what limits and what failed; and of a real run, against its own rows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 
 from tasks.plain import Spec
 from tasks.plan import Point
@@ -229,6 +232,40 @@ def test_the_opening_picture_names_the_winners_and_draws_the_others_as_one_trace
     dashed = [trace for trace in picture.spec["data"] if trace.get("line", {}).get("dash") == "dash"]
     assert len(dashed) == len(names)
     assert [t["text"][1] for t in picture.spec["data"] if t["name"] == "sampling floor"] == ["floor"]
+
+
+def test_names_in_the_opening_picture_lie_on_no_line() -> None:
+    """Neither on the curves that are named, nor on a dashed one, nor on the floor: boxes of names of
+    a picture of 300 by 300 pixels, against every piece of these lines.
+    """
+    for answers in (
+        realistic(samplers=("heun", "ddim", "euler"), steps=(1, 5, 10, 50)),
+        realistic(samplers=("heun", "ddim")),
+        one_after_the_other(),
+    ):
+        table = tabulate(answers)
+        picture = answer_picture(table, verdicts(table, "uniform", "w1").best, "w1")
+        assert picture is not None
+        (left, right), (low, high) = (picture.spec["layout"][name]["range"] for name in ("xaxis", "yaxis"))
+        assert picture.spec["layout"]["yaxis"]["type"] == "log"
+
+        def place(x: float, y: float, box: Sequence[float] = (left, right, low, high)) -> tuple[float, float]:
+            across, up = (math.log10(x) - box[0]) / (box[1] - box[0]), (math.log10(y) - box[2]) / (box[3] - box[2])
+            return 300 * across, 300 * up
+
+        lines = [
+            [place(x, y) for x, y in zip(trace["x"], trace["y"], strict=True) if x and y]
+            for trace in picture.spec["data"]
+            if "lines" in trace["mode"] and trace.get("line", {}).get("width") != 1
+        ]
+        names = [trace for trace in picture.spec["data"] if trace["mode"] == "text"]
+        assert len(lines) >= len(names) > 0
+        for name in names:
+            x, y = place(name["x"][0], name["y"][0])
+            wide = 6.4 * len(name["text"][0].removeprefix("<b>").removesuffix("</b>"))
+            start = x - {"right": 0.0, "center": wide / 2, "left": wide}[name["textposition"].removeprefix("middle ")]
+            box = Bbox.from_extents(start, y - 5, start + wide, y + 5)
+            assert [line for line in lines if Path(line).intersects_bbox(box, filled=False)] == []
 
 
 def caption(answers: ModelledAnswers) -> str:

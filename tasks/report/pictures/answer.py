@@ -3,14 +3,17 @@ once, with the best curves named on themselves.
 
 Best are those that lead at some budget. They are drawn as in the panels of `quality`, each with the
 exact denoiser's curve beside it; all others are thin. A name stands where its curve leads, on the
-side where nothing of the same kind is better, so that it covers little.
+side where nothing of the same kind is better, so that it covers little, and as far away as it takes
+to lie on no other name, no thick or dashed curve and no floor.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from tasks.columns import FORWARD
 from tasks.messages import counted
@@ -25,6 +28,9 @@ from tasks.report.text import capital, plus_minus
 MOST_NAMED = 4
 _WIDTH, _HEIGHT = 300, 300  # pixels of a small picture, in which names must not cover each other
 _LETTER, _LINE = 6.4, 17
+_TRIES = 4
+
+Place: TypeAlias = "tuple[float, float]"
 
 
 def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Picture | None:
@@ -48,8 +54,8 @@ def answer_picture(table: Tabulation, best: Sequence[Best], metric: str) -> Pict
     floors = sorted({f for one in named for f in table.floors_of(dataset, metric, one.panel.sampler) if f > 0})
     scale = Window.around([*named, *others, *(beside if learned else ())], floors)
     nfe = [mean.nfe for curve in (*named, *others) for mean in curve.at if mean.nfe > 0]
-    places = _placed(named, best, scale, nfe, higher=higher)
-    scale = _with_room(scale, [height for *_, height in places])
+    lines = [*named, *(beside if learned else ())]
+    places, scale = _with_names(named, best, scale, nfe, lines, floors, higher=higher)
     traces = [_thin(own, scale) for own in _by_series(others)]
     traces += [floor_trace(floor, min(nfe), max(nfe)) for floor in floors]
     traces += [t for curve in beside if learned for t in curve_traces(curve, scale, beside=True, banded=False)]
@@ -117,23 +123,87 @@ def _thin(curves: Sequence[Curve], scale: Window) -> Spec:
     }
 
 
+def _with_names(
+    named: Sequence[Curve],
+    best: Sequence[Best],
+    scale: Window,
+    nfe: Sequence[float],
+    lines: Sequence[Curve],
+    floors: Sequence[float],
+    *,
+    higher: bool,
+) -> tuple[list[tuple[float, str, float]], Window]:
+    """Places of the names, and the scale with room for them: a larger scale makes names cover more
+    of it, so that they are placed again.
+    """
+    for _ in range(_TRIES):
+        places = _placed(named, best, scale, nfe, _drawn(lines, floors, scale, nfe), higher=higher)
+        larger = _with_room(scale, [height for *_, height in places])
+        if (larger.low, larger.high) == (scale.low, scale.high):
+            break
+        scale = larger
+    return places, scale
+
+
+def _reach(nfe: Sequence[float]) -> tuple[float, float]:
+    """The ends of the horizontal axis, as logarithms."""
+    return math.log(min(nfe) / 1.2), math.log(max(nfe) * 1.2)
+
+
+def _drawn(
+    curves: Sequence[Curve], floors: Sequence[float], scale: Window, nfe: Sequence[float]
+) -> list[tuple[Place, Place]]:
+    """What names must not lie on, as pieces of lines in shares of the picture."""
+    low, high = _reach(nfe)
+    pieces = [((0.0, scale.share(floor)), (1.0, scale.share(floor))) for floor in floors]
+    for curve in curves:
+        along, heights = scale.line([mean.nfe for mean in curve.at], [scale.mean(mean) for mean in curve.at])
+        places = [
+            ((math.log(max(x, 1e-300)) - low) / (high - low), scale.share(y))
+            for x, y in zip(along, heights, strict=True)
+        ]
+        pieces += [(a, b) for a, b in itertools.pairwise(places) if not math.isnan(a[1] + b[1])]
+    return pieces
+
+
+def _meets(piece: tuple[Place, Place], left: float, right: float, bottom: float, top: float) -> bool:
+    """Whether a piece of a line passes through a box."""
+    (x, y), (x_end, y_end) = sorted(piece)
+    if x_end < left or x > right:
+        return False
+    slope = (y_end - y) / (x_end - x) if x_end > x else 0.0
+    ends = [y + slope * (min(max(edge, x), x_end) - x) for edge in (left, right)]
+    if x_end == x:
+        ends = [y, y_end]
+    return min(ends) < top and max(ends) > bottom
+
+
 def _placed(
-    named: Sequence[Curve], best: Sequence[Best], scale: Window, nfe: Sequence[float], *, higher: bool
+    named: Sequence[Curve],
+    best: Sequence[Best],
+    scale: Window,
+    nfe: Sequence[float],
+    lines: Sequence[tuple[Place, Place]],
+    *,
+    higher: bool,
 ) -> list[tuple[float, str, float]]:
     """Of each curve where its name stands: NFE, on which side of that, and how high."""
-    low, high = math.log(min(nfe)), math.log(max(nfe) + 1e-9)
+    low, high = _reach(nfe)
     taken: list[tuple[float, float, float]] = []
     found = []
     for curve in named:
         at = _leading(curve, best)
-        across = (math.log(max(at.nfe, 1)) - low) / (high - low or 1.0)
+        across = (math.log(max(at.nfe, 1)) - low) / (high - low)
         wide = _LETTER * len(_text(curve)) / _WIDTH
         side = "right" if across < 0.34 else "left" if across > 0.66 else "center"
         left = across - {"right": 0.0, "center": wide / 2, "left": wide}[side]
         height, step = scale.share(scale.clip(scale.mean(at))), (1 if higher else -1) * _LINE / _HEIGHT
         height += step
-        while any(left < r and low_end < left + wide and abs(height - h) < 0.99 * abs(step) for low_end, r, h in taken):
-            height += step
+        half, right = 0.45 * abs(step), left + wide
+        while any(
+            left < r and low_end < right and abs(height - h) < 0.99 * abs(step) for low_end, r, h in taken
+        ) or any(_meets(piece, left, right, height - half, height + half) for piece in lines):
+            height += 0.5 * step
         taken.append((left, left + wide, height))
         found.append((float(at.nfe), side, scale.at_share(height)))
     return found
