@@ -14,6 +14,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 from diffusion.datasets import Uniform
 from diffusion.formulations import ElucidatedDM
 from diffusion.inference import Question, Subject, levels_for, states
+from diffusion.networks import features
 from diffusion.randomness import stream
-from diffusion.samplers import DDIM, Heun, Sampler
+from diffusion.samplers import DDIM, Euler, Heun, Sampler
 from diffusion.schedules.grids import grids
 from diffusion.training import Member, Training, train
 from tests.benchmarks.pairs import Ratio, paired
@@ -33,6 +35,8 @@ MEMBERS = 8
 SAMPLES = 10_000
 STEPS = 20
 WIDTH = 128
+BLOCKS = (125, 250, 500, 1000, 2000)
+"""Samples of a member at once; they divide `SAMPLES`."""
 
 
 @functools.cache
@@ -105,6 +109,32 @@ def against(library: str, theirs: Callable[[], None], sampler: Sampler) -> Ratio
     return MEMBERS * middle, MEMBERS * low, MEMBERS * high
 
 
+def evaluations(count: int, rows: int) -> None:
+    """The network alone, so many times at every sample of all members, so many samples of each at
+    once.
+    """
+    network, parameters = _stack().network, _stack().rows
+    c, z = features(torch.rand(MEMBERS, 1)), torch.randn(MEMBERS, rows, 1)
+    with torch.inference_mode():
+        for _ in range(count * SAMPLES // rows):
+            network(parameters, z, c)
+
+
+def beside_evaluations(sampler: Sampler) -> Ratio:
+    """Processor time of sampling over that of its evaluations of the network, in blocks of the size
+    that serves them best.
+    """
+    count = sampler.evaluations(STEPS)
+    best = min(BLOCKS, key=lambda rows: _seconds(partial(evaluations, 2, rows)))
+    return paired(partial(ours, sampler), partial(evaluations, count, best), rounds=3, now=time.process_time)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
 _WHAT = f"({MEMBERS} members, width {WIDTH}, {STEPS} steps)"
 MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     (
@@ -114,6 +144,10 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     (
         f"sampling: Heun of azula / one of ours {_WHAT}",
         lambda: against("azula", lambda: azula("HeunSampler"), Heun()),
+    ),
+    *(
+        (f"sampling: {type(one).__name__} / its evaluations of the network {_WHAT}", partial(beside_evaluations, one))
+        for one in (Euler(), Heun(), DDIM())
     ),
     (f"sampling: DDIM of diffusers / one of ours {_WHAT}", lambda: against("diffusers", diffusers, DDIM())),
 )
