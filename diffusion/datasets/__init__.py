@@ -36,7 +36,7 @@ from diffusion.datasets.uniform import Uniform  # first in the catalogue
 # isort: split
 from diffusion.datasets.checkerboard import Checkerboard
 from diffusion.datasets.classes import given_labels
-from diffusion.datasets.curves import Moons, SwissRoll
+from diffusion.datasets.curves import Moons, StreakedMoons, SwissRoll
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.gaussian_mixture import EightGaussians, GaussianMixture
 from diffusion.datasets.observed import Observation, observed
@@ -66,6 +66,7 @@ __all__ = [
     "PointSet",
     "ScalarDataset",
     "SimulatorPosterior",
+    "StreakedMoons",
     "SwissRoll",
     "Torus",
     "TwoMoonsPosterior",

@@ -184,8 +184,8 @@ def test_samples_belong_to_modes_as_often_as_stated(dataset: Dataset) -> None:
 # --- what is exact --------------------------------------------------------------------------------
 
 
-def test_every_target_registered_here_is_exact() -> None:
-    assert EXACT.keys() == VARIANTS.keys()
+def test_every_target_registered_here_is_exact_but_for_those_that_offer_samples_alone() -> None:
+    assert VARIANTS.keys() - EXACT.keys() == {"streaked_moons"}
 
 
 @every_exact
