@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from diffusion.formulations.base import Formulation, NoiseConditional, Trained, formulations
+from diffusion.formulations.base import Formulation, NoiseConditional, Trained, Untrained, formulations
 
 # isort: split
 from diffusion.formulations.denoising import (
@@ -35,6 +35,7 @@ from diffusion.formulations.denoising import (
 # isort: split
 from diffusion.formulations.action_matching import ActionMatching
 from diffusion.formulations.class_conditional import ClassConditional
+from diffusion.formulations.coupled import ExactBetween, FlowBetween
 from diffusion.formulations.indi import InDI
 from diffusion.formulations.observation_conditional import ObservationConditional
 
@@ -66,6 +67,8 @@ __all__ = [
     "ElucidatedDM",
     "ElucidatedDM2",
     "Exact",
+    "ExactBetween",
+    "FlowBetween",
     "Formulation",
     "Given",
     "ImplicitScoreMatching",
@@ -79,6 +82,7 @@ __all__ = [
     "SeparateScores",
     "SlicedScoreMatching",
     "Trained",
+    "Untrained",
     "VPrediction",
     "VariationalAutoencoder",
     "formulations",

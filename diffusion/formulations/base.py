@@ -73,9 +73,16 @@ class Formulation(Component):
         return ""
 
     @property
+    def start_distribution(self) -> Dataset | None:
+        """The law of what sampling starts from where that is another data set, paired with the target
+        independently; None: noise, or an observation.
+        """
+        return None
+
+    @property
     def from_noise(self) -> bool:
         """Whether its models are sampled down from the schedule's noise, as the ideal denoiser is."""
-        return self.own_sampler is None and not self.restores
+        return self.own_sampler is None and not self.restores and self.start_distribution is None
 
     def refuses_sampler(self, sampler: Sampler, schedule: Schedule) -> str | None:  # noqa: ARG002
         """Why its models cannot be sampled by this rule on this schedule, which may be another than
@@ -104,6 +111,20 @@ class Formulation(Component):
         None: from the schedule's noise.
         """
         return None
+
+
+@dataclass(frozen=True)
+class Untrained(Formulation):
+    """A formulation that a study names and that needs no training."""
+
+    @abstractmethod
+    def model_of(self, datasets: Sequence[Dataset]) -> object:
+        """The models of a stack of targets, an instance of `gives`."""
+
+    @property
+    def evaluations_each(self) -> int:
+        """How often one answer asks the target's exact denoiser, for estimates of time."""
+        return 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from diffusion import plugins
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
-from diffusion.formulations.base import Formulation, formulations
+from diffusion.formulations.base import Untrained, formulations
 from diffusion.models import Denoiser
 from diffusion.models.given import Takes, given_denoiser
 from diffusion.models.own import OwnDenoiser, Predicts, described
@@ -37,7 +37,7 @@ _at_import: dict[str, tuple[object, bytes]] = {}
     source="the identities of Karras et al. 2022, section 2, and Salimans & Ho, ICLR 2022, appendix D",
 )
 @dataclass(frozen=True)
-class Given(Formulation):
+class Given(Untrained):
     """A network that is brought along, with its weights, asked as it was trained.
 
     `module` names a factory, ``package.module:load``: called without arguments it returns a
@@ -91,6 +91,10 @@ class Given(Formulation):
         """The network as a denoiser."""
         model: OwnDenoiser = self.__dict__["_model"]
         return model
+
+    def model_of(self, datasets: Sequence[Dataset]) -> OwnDenoiser:  # noqa: ARG002
+        """One network, whatever the targets."""
+        return self.model
 
     @property
     def parameters_held(self) -> int:

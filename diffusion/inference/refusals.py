@@ -65,6 +65,8 @@ def _unserved(
             return f"guidance steers a denoiser, and sampler {sampler.registered_name!r} asks for {needed}"
         if formulation.restores:
             return f"guidance steers a denoiser of data in noise, and {name!r} knows data and their observation"
+        if formulation.start_distribution is not None:
+            return f"guidance steers a denoiser of data in noise, and {name!r} knows them between two data sets"
         if reason := guidance.refuses(dataset, formulation):
             return reason
     if issubclass(formulation.gives, sampler.needs):

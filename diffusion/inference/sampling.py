@@ -22,10 +22,13 @@ from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance, Guided
 from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
+from diffusion.registry import identity_text
 from diffusion.samplers import Level, NoiseStreams, OwnStart, Sampler, SamplingStart, levels_of
 from diffusion.schedules import Schedule
 from diffusion.schedules.grids import Grid
 from diffusion.schedules.levels import levels_on
+
+_BLOCK = 1024  # draws of a start's law from one stream
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,23 @@ def clean_data(subject: Subject, samples: int) -> Tensor:
     return subject.dataset.sample(samples, stream("clean", subject.stream, subject.seed))
 
 
+def start_draws(law: Dataset, question: Question, subject: Subject) -> Tensor:
+    """Draws ``[samples, dim]`` of a law that samples start from: of what is sampled, the law and the
+    seed alone, block by block, so that more of them leave the first ones what they were.
+
+    Raises:
+        WrongValue: quantiles are asked for, and the law has none.
+    """
+    n = question.samples
+    if question.start == "quantiles":
+        if not law.has_cdf:
+            raise WrongValue(f"start: quantiles, which the source {law.label()!r} does not have; accepted: random")
+        return law.quantile((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None]
+    names = ("start", identity_text(law), subject.stream, subject.seed)
+    blocks = [law.sample(_BLOCK, stream(*names, k)) for k in range(-(-n // _BLOCK))]
+    return torch.cat(blocks)[:n]
+
+
 def noise_streams(
     question: Question, subjects: Sequence[Subject], purpose: str, device: torch.device = HOST
 ) -> NoiseStreams:
@@ -155,6 +175,7 @@ def _start(question: Question, subjects: Sequence[Subject], levels: Sequence[Lev
         levels_on(levels, device),
         tuple(one.dataset for one in subjects),
         lambda: to_device(torch.stack([clean_data(one, question.samples) for one in subjects]), device),
+        lambda law, m: to_device(start_draws(law, question, subjects[m]), device),
     )
     sampler = question.sampler
     own = sampler.start(start) if isinstance(sampler, OwnStart) else None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from diffusion.models.answers import EvidenceBound, Motion, angle_and_scale
+from diffusion.models.between import BetweenDenoiser
 from diffusion.models.capabilities import (
     ActionModel,
     Decoder,
@@ -30,6 +31,7 @@ from diffusion.models.exact import ExactDenoiser
 
 __all__ = [
     "ActionModel",
+    "BetweenDenoiser",
     "Counter",
     "Decoder",
     "Denoiser",

@@ -47,6 +47,9 @@ from diffusion.objectives.observed import ObservedLoss
 from diffusion.objectives.restoration import RestorationLoss
 
 # isort: split
+from diffusion.objectives.coupled import CoupledLoss
+
+# isort: split
 from diffusion.objectives.action_matching import ActionLoss
 
 # isort: split
@@ -60,6 +63,7 @@ __all__ = [
     "NO_LABEL",
     "ActionLoss",
     "ChainWeights",
+    "CoupledLoss",
     "DenoisingLoss",
     "ImplicitLoss",
     "LabelledLoss",

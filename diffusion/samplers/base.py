@@ -22,6 +22,11 @@ samplers: Registry[Sampler] = Registry("sampler")
 _NO_DATA = 1e8  # alpha^2 beside sigma^2 is then below a rounding error
 
 
+def _nothing_drawn(law: Dataset, m: int) -> Tensor:
+    """Of a start that was made without draws of other laws."""
+    raise TypeError(f"no draws of {law.label()!r} were prepared for member {m}")
+
+
 @dataclass(frozen=True)
 class SamplingStart:
     """What a stack of samples may start from.
@@ -29,7 +34,8 @@ class SamplingStart:
     `noise` is standard normal ``[members, samples, dim]``, the same for whatever is compared;
     `spread` ``[members]`` the standard deviation of the schedule's start noise, `levels` the grid's
     levels, noisiest first. `clean` draws data, ``[members, samples, dim]``, from a stream that
-    neither training nor metrics use.
+    neither training nor metrics use; ``drawn(law, m)`` draws ``[samples, dim]`` of any other law for
+    member m, the same for whatever is compared.
     """
 
     noise: Tensor
@@ -37,6 +43,7 @@ class SamplingStart:
     levels: Sequence[Level]
     datasets: tuple[Dataset, ...]
     clean: Callable[[], Tensor]
+    drawn: Callable[[Dataset, int], Tensor] = _nothing_drawn
 
     def of_member(self, m: int) -> SamplingStart:
         """The same for one member alone."""
@@ -47,6 +54,7 @@ class SamplingStart:
             spread=self.spread[rows],
             datasets=self.datasets[rows],
             clean=lambda: self.clean()[rows],
+            drawn=lambda law, k: self.drawn(law, m + k),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, PointSet
-from diffusion.formulations import Given, Trained
+from diffusion.formulations import Given, Trained, Untrained
 from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
@@ -20,6 +20,8 @@ def seconds_per_evaluation(cell: Cell) -> float:
     """For one sample, of the cell's denoiser."""
     if isinstance(cell.formulation, Given):
         return 2 * cell.formulation.parameters_held / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
+    if isinstance(cell.formulation, Untrained):
+        return cell.formulation.evaluations_each * 2 * _exact_seconds(cell.dataset)  # density and denoiser
     if cell.training is None:
         return _exact_seconds(cell.dataset)
     return _network_seconds(cell) + 2e-8 * cell.dataset.dim

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from diffusion.datasets import Dataset
-from diffusion.formulations import Exact, Formulation, Given, Trained
+from diffusion.formulations import Exact, Formulation, Trained, Untrained
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
 from tasks.plan.cell import Cell, digest
@@ -52,7 +52,9 @@ def _models(pairs: Iterable[tuple[Formulation, Schedule]], dataset: Dataset) -> 
     schedules as the data set has them.
     """
     fitted = [(formulation, formulation.fitted(schedule, dataset)) for formulation, schedule in pairs]
-    yield from ((formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained | Given))
+    yield from (
+        (formulation, schedule) for formulation, schedule in fitted if isinstance(formulation, Trained | Untrained)
+    )
     if dataset.exact:
         sampled = [schedule for f, schedule in fitted if f.from_noise]
         schedules = {digest(schedule.spec()): schedule for schedule in sampled}

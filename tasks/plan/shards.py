@@ -10,7 +10,7 @@ from functools import cached_property
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.formulations import Formulation, Given, Trained
+from diffusion.formulations import Formulation, Given, Trained, Untrained
 from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
@@ -35,6 +35,8 @@ def _stack_key(formulation: Formulation, dataset: Dataset, training: Training | 
     """The same for all seeds."""
     if isinstance(formulation, Given):
         return json.dumps([dataset.dim, formulation.spec()])
+    if isinstance(formulation, Untrained):
+        return json.dumps([dataset.dim, dataset.spec(), formulation.spec()])
     if not isinstance(formulation, Trained) or training is None:
         return json.dumps([dataset.dim, dataset.spec()])
     return json.dumps([repr(formulation.network(dataset, training)), repr(formulation.objective), training.spec()])

@@ -44,6 +44,8 @@ def start_of(point: Point, *, answered: bool) -> str:
     """
     if point.cell.formulation.restores:
         return f"observation: {point.cell.formulation.observation}"
+    if (law := point.cell.formulation.start_distribution) is not None:
+        return f"draws: {law.label()}"
     start = "data" if point.sampler.from_data else point.start
     noise = point.noise_left if answered else 0.0
     return f"{start} to sigma/alpha = {noise:.3g}" if noise > _LITTLE * point.cell.dataset.std else start
@@ -51,7 +53,9 @@ def start_of(point: Point, *, answered: bool) -> str:
 
 def process_of(point: Point, start: str) -> str:
     """What the point's rows do; `start` is that of `start_of`."""
-    return _process(type(point.sampler), restores=point.cell.formulation.restores, from_noise=start == point.start)
+    formulation = point.cell.formulation
+    generates = start == point.start or formulation.start_distribution is not None
+    return _process(type(point.sampler), restores=formulation.restores, from_noise=generates)
 
 
 def _process(sampler: type[Sampler] | None, *, restores: bool, from_noise: bool) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from diffusion.devices import HOST
-from diffusion.formulations import Given, Trained
+from diffusion.formulations import Trained, Untrained
 from diffusion.models import ExactDenoiser
 from diffusion.networks import Network
 from diffusion.objectives import Objective
@@ -33,12 +33,12 @@ type.
 
 
 def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.device) -> Models:
-    """The models, on a device, of cells that are all exact, all of one given network, or all
-    networks of one shape with safetensors files by cell id.
+    """The models, on a device, of cells that are all exact, all of one formulation that needs no
+    training, or all networks of one shape with safetensors files by cell id.
     """
-    given = cells[0].formulation
-    if isinstance(given, Given):
-        return lambda _: given.model
+    named = cells[0].formulation
+    if isinstance(named, Untrained):
+        return lambda chosen: named.model_of([cell.dataset for cell in chosen])
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells]).to(place)

@@ -22,8 +22,15 @@ def test_what_is_sampled_in_a_way_of_its_own_keeps_its_schedule_and_all_else_tak
 
 
 @every_formulation
-def test_samples_come_from_noise_or_from_an_observation_or_in_a_way_of_their_own(formulation: Formulation) -> None:
-    ways = [formulation.from_noise, formulation.restores, formulation.own_sampler is not None]
+def test_samples_come_from_noise_an_observation_or_a_data_set_or_in_a_way_of_their_own(
+    formulation: Formulation,
+) -> None:
+    ways = [
+        formulation.from_noise,
+        formulation.restores,
+        formulation.start_distribution is not None,
+        formulation.own_sampler is not None,
+    ]
     assert ways.count(True) == 1
     assert formulation.restores == bool(formulation.observation)
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import EightGaussians, Uniform
-from diffusion.formulations import ActionMatching, Formulation, InDI, Trained, VariationalAutoencoder, formulations
+from diffusion.formulations import (
+    ActionMatching,
+    Formulation,
+    InDI,
+    Trained,
+    Untrained,
+    VariationalAutoencoder,
+    formulations,
+)
 from diffusion.models import (
     ActionModel,
     Decoder,
@@ -87,7 +95,11 @@ def test_what_models_can_be_asked() -> None:
 
 @pytest.mark.parametrize("formulation", EVERY.values(), ids=EVERY.keys())
 def test_a_counted_model_can_be_asked_the_same_and_nothing_else(formulation: Formulation) -> None:
-    model = model_of(formulation) if isinstance(formulation, Trained) else ExactDenoiser([EightGaussians()] * 2)
+    targets, model = [EightGaussians()] * 2, object()
+    if isinstance(formulation, Untrained):
+        model = formulation.model_of(targets)
+    else:
+        model = model_of(formulation) if isinstance(formulation, Trained) else ExactDenoiser(targets)
     wrapped, counter = counted(model)
     assert capabilities_of(type(wrapped)) == capabilities_of(formulation.gives)
     if isinstance(model, Denoiser):

@@ -60,7 +60,7 @@ PEERS = {  # samplers of other libraries say which
     "diffusers": {"name": "diffusers", "scheduler": "UniPCMultistepScheduler"},
     "k-diffusion": {"name": "k-diffusion", "sampler": "sample_lms"},
 }
-CONDITIONAL = ("class-conditional", "observation-conditional")  # for targets that have on what
+CONDITIONAL = ("class-conditional", "observation-conditional", "flow-between")  # for targets that have on what
 GIVEN = {
     "name": "given",
     "module": "somebody_s_network:load",
@@ -152,6 +152,7 @@ def every_name() -> dict[str, Any]:
                 "samplers": [{"name": "ddim", "grid": grid} for grid in discrete],
             },
             {"datasets": ["two_moons_posterior"], "formulations": ["observation-conditional"]},
+            {"datasets": ["moons"], "formulations": ["flow-between", "exact-between"], "samplers": ["heun"]},
             {
                 "datasets": ["eight_gaussians"],
                 "formulations": ["edm", "class-conditional"],
