@@ -165,6 +165,20 @@ def test_the_first_picture_is_in_sight_and_the_rest_is_drawn_when_it_comes(brows
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
+def test_print_keeps_what_introduces_with_what_follows_and_shows_its_keys(browser: Any, curves: Path) -> None:
+    style = "([selector, key]) => [...document.querySelectorAll(selector)].map((one) => getComputedStyle(one)[key])"
+    with Watched(browser, curves, WIDE) as page:
+        assert set(page.evaluate(style, ["section > p", "breakAfter"])) == {"auto"}
+        page.emulate_media(media="print")
+        for selector in ("h2", "h3", "h4", "h5", "summary", ".key", "section > p"):
+            found = page.evaluate(style, [selector, "breakAfter"])
+            assert found, selector
+            assert set(found) == {"avoid"}, selector
+        assert set(page.evaluate(style, ["figure, tr, section > p", "breakInside"])) == {"avoid"}
+        assert set(page.evaluate(style, [".swatch", "printColorAdjust"])) == {"exact"}
+        assert page.evaluate(style, ["nav, .rail, .switch", "display"]) == ["none"] * 3
+
+
 def test_names_contents_and_folds_are_used_by_the_keyboard_alone(browser: Any, curves: Path) -> None:
     dim = """(key) => [...document.querySelectorAll(".plot")].flatMap((place) => (place._fullData || []).map((trace, i) => {
       const meta = place.data[i].meta;
