@@ -25,6 +25,7 @@ from tasks.report.numbers.comparisons import WORTH
 from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import BEYOND, failures, not_numbers
 from tasks.report.numbers.nearness import FACTOR
+from tasks.report.numbers.published import ALGORITHMS, SOURCE, beside_published
 from tasks.report.page.datasets import of_dataset
 from tasks.report.page.frame import commands, legend, missing_points, summary, warnings
 from tasks.report.page.library import packed_plotly
@@ -86,6 +87,9 @@ def draw_report(answers: ModelledAnswers) -> str:
         most_bands=MOST_BANDS,
         parts=data,
         warnings=warnings(table),
+        published=beside_published(table),
+        algorithms=ALGORITHMS,
+        source=SOURCE,
         claims=[one for one in weighed if one.verdicts],
         unweighed=[one.claim for one in weighed if not one.verdicts],
         rule={"level": f"{LEVEL:.0%}", "worth": f"{WORTH - 1:.0%}"},
