@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets import truncated_normal
-from diffusion.datasets.base import ScalarDataset, datasets
+from diffusion.datasets.base import InBlocks, ScalarDataset, datasets
 from diffusion.datasets.truncated_normal import FLAT_S, NODES, ROOT_TWO_PI
 from diffusion.errors import WrongValue
 
@@ -28,7 +28,7 @@ from diffusion.errors import WrongValue
     document="S0",
 )
 @dataclass(frozen=True)
-class Uniform(ScalarDataset):
+class Uniform(InBlocks, ScalarDataset):
     r"""U[low, high] on the line.
 
     ``D(x) = E[x_0 | x]`` is the mean of ``N(x / alpha, (sigma / alpha)^2)`` cut off at `low` and
@@ -96,12 +96,12 @@ class Uniform(ScalarDataset):
         s = (alpha * self._half / sigma).expand(a.shape)
         return left, a, s, s * (y - alpha * self._centre).abs() / sigma
 
-    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def _denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         left, a, s, tau = self._coordinates(x, alpha, sigma)
         gap = self._half * truncated_normal.gap(a, s, tau)
         return torch.where(left, self.low + gap, self.high - gap)[..., None]
 
-    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Not by Tweedie's formula: ``(alpha D - x) / sigma^2`` cancels inside the interval when
         sigma is small.
         """
@@ -109,12 +109,12 @@ class Uniform(ScalarDataset):
         pull = truncated_normal.pull(a, s, tau) / sigma
         return torch.where(left, pull, -pull)[..., None]
 
-    def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def _log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         _, a, s, tau = self._coordinates(x, alpha, sigma)
         return truncated_normal.log_density(a, s, tau) - torch.log(sigma)
 
-    def posterior_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Var[x_0 | x], ``[..., batch]``; ``sigma^2 / alpha^2 (1 + ...)`` of the truncated normal."""
+    def _variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Var[x_0 | x], ``[n]``; ``sigma^2 / alpha^2 (1 + ...)`` of the truncated normal."""
         _, a, s, tau = self._coordinates(x, alpha, sigma)
         return self._half**2 * truncated_normal.variance(a, s, tau)
 

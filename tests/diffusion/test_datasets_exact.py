@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion.datasets import (
     Checkerboard,
@@ -27,6 +28,7 @@ from diffusion.datasets import (
     Moons,
     PointSet,
     SwissRoll,
+    Torus,
     Uniform,
 )
 from diffusion.randomness import stream
@@ -593,3 +595,32 @@ def test_one_law_has_one_spelling() -> None:
     assert Gaussian((0.0, 0.0), 1, 2).spec() == Gaussian(0.0, (1.0, 1.0), 2).spec()
     assert GaussianMixture(means=((-2.0,), (2,))).spec() == GaussianMixture().spec()
     assert GaussianMixture((1.0,), ((1.0, 2.0),), (1.0,)).means == ((1.0, 2.0),)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class _Large(TorchDispatchMode):
+    """Counts the tensors made that have the batch as an axis, views aside."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.batch, self.count = batch, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and not func.is_view and self.batch in found.shape:
+            self.count += 1
+        return found
+
+
+@pytest.mark.parametrize("dataset", [Uniform(), Torus(), Checkerboard()], ids=lambda one: one.registered_name)
+@pytest.mark.parametrize("sigma", [0.05, 3.0])
+def test_answers_about_many_points_hold_no_temporaries_of_them_all(dataset: Dataset, sigma: float) -> None:
+    """What is made for the whole batch are the answers, and of the torus a few sums of both in the end."""
+    x = torch.randn(1, 1 << 16, dataset.dim, generator=stream("many"), dtype=torch.float64)
+    level = torch.full((1, 1), sigma, dtype=torch.float64)
+    for name in ("log_density", "denoise", "score", "posterior_variance"):
+        with _Large(x.shape[1]) as large:
+            getattr(dataset, name)(x, torch.ones_like(level), level)
+        assert large.count <= 8, name
