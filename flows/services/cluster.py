@@ -15,7 +15,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 from flows.services.orphans import MARK, end_orphans, run_folder
 from flows.services.signals import own_signal_handlers, signals_deferred
 from flows.services.token import check_token, own_token, token_found
+from flows.services.trust import few_authorities
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shards return metrics and a few samples; Ray's default is 30 % of the machine's memory."""
@@ -78,7 +79,7 @@ def ray_cluster(address: str | None, workers: int | None, environment: Mapping[s
         variables.setdefault("PREFECT_API_URL", url)
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     start = _local_ray(workers, variables) if target == "local" else _distant_ray(target, variables)
-    with start as found:
+    with few_authorities() if target == "local" else nullcontext(), start as found:
         _held.append(_Held(found, ours=target == "local"))
         try:
             yield found

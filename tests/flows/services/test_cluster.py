@@ -134,6 +134,20 @@ def test_a_local_ray_has_no_monitors(ray_address: str) -> None:  # noqa: ARG001
     assert [command for command in commands if b"monitor.py" in command] == []
 
 
+def test_prefects_clients_in_workers_read_one_authority(ray_address: str) -> None:  # noqa: ARG001
+    import ray
+
+    @ray.remote
+    def authorities() -> int:
+        import ssl
+
+        from prefect.settings import PREFECT_API_SSL_CERT_FILE
+
+        return len(ssl.create_default_context(cafile=PREFECT_API_SSL_CERT_FILE.value()).get_ca_certs())
+
+    assert ray.get(authorities.remote()) == 1
+
+
 def test_tasks_run_on_ray_and_are_recorded(ray_address: str, server: str) -> None:  # noqa: ARG001
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
