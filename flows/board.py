@@ -7,7 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from flows.time_left import Heard, Run, TaskRun, TimeLeft
 if TYPE_CHECKING:
     from flows.events import Emit
     from tasks.plan import Shard
+    from tasks.plan.pace import Paces
 
 _ANSWER_SECONDS = 0.2
 """How long the coordinator waits for an answer; the next reading finds one that is late."""
@@ -119,13 +121,14 @@ class SharedBoard:
         shards: in the order in which they are handed over.
         slots: how many task runs go on at once.
         emit: where it says that an actor was lost.
+        paces: what the devices that compute need for what is planned, by kind of shard.
     """
 
-    def __init__(self, shards: Sequence[Shard], slots: int, emit: Emit) -> None:
+    def __init__(self, shards: Sequence[Shard], slots: int, emit: Emit, paces: Paces = MappingProxyType({})) -> None:
         chains = [_task_runs(number, shard) for number, shard in enumerate(shards)]
         self._planned = {task.run: task.seconds for tasks in chains for task in tasks}
         self._all = max(sum(self._planned.values()), 1e-9)
-        self._time_left = TimeLeft(chains, slots)
+        self._time_left = TimeLeft(chains, slots, {kind: asdict(pace) for kind, pace in paces.items()})
         self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._emit, self._told = emit, False
         self._names: dict[Run, str] = {}

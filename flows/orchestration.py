@@ -19,6 +19,7 @@ from prefect.runtime import deployment
 
 from flows.attempts import NotComputed
 from flows.board import SharedBoard
+from flows.calibrating import calibrated
 from flows.events import (
     Compared,
     Emit,
@@ -130,9 +131,10 @@ def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Em
         check_nodes(code)
     asked = claims(request.device, request.resources)
     slots = asked.slots
-    shards = tuple(plan.shards(slots))
+    paces = calibrated(plan.jobs, asked, code)
+    shards = tuple(plan.shards(slots, paces))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
-    board = SharedBoard(shards, slots, emit)
+    board = SharedBoard(shards, slots, emit, paces)
     limit = 60 * request.shard_limit if request.shard_limit else None
     with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit) as workers:
         given_up = _train_and_sweep(shards, slots, workers, board, emit)

@@ -9,9 +9,10 @@ measured. What is left is then handed to the workers as Ray will do it, longest 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import chain
+from types import MappingProxyType
 
 Run = tuple[str, int]
 """A task run: its stage, and the number of its shard."""
@@ -47,21 +48,37 @@ class TimeLeft:
     Args:
         chains: for each shard its task runs, one after the other; longest shards first.
         slots: how many task runs go on at once.
+        paces: by kind and stage what the device that computes it needs for a planned second, as far
+            as it was measured; else one.
     """
 
-    def __init__(self, chains: Sequence[Sequence[TaskRun]], slots: int) -> None:
-        self._chains, self._slots = chains, slots
-        self._planned = {task.run: task for task in chain.from_iterable(chains)}
+    def __init__(
+        self,
+        chains: Sequence[Sequence[TaskRun]],
+        slots: int,
+        paces: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    ) -> None:
+        def pace_of(task: TaskRun) -> float:
+            return paces.get(task.kind, {}).get(task.run[0], 1.0)
+
+        self._chains = [[replace(task, seconds=task.seconds * pace_of(task)) for task in tasks] for tasks in chains]
+        self._slots = slots
+        self._planned = {task.run: task for task in chain.from_iterable(self._chains)}
+        self._paces = {task.run: pace_of(task) for task in chain.from_iterable(chains)}
+        kinds = {task.kind for task in self._planned.values()}
+        self._calibrated = bool(kinds) and kinds <= set(paces)
 
     def __call__(self, seen: Mapping[Run, Heard], ended: Collection[Run]) -> float | None:
-        """Seconds until all have ended; None before anything was measured.
+        """Seconds until all have ended; None before anything was measured, by task runs or on the
+        devices beforehand.
 
         Args:
             seen: the task runs that were taken up.
             ended: those of them that have given their answer.
         """
+        seen = {run: replace(one, done=one.done * self._paces.get(run, 1.0)) for run, one in seen.items()}
         pace = _Pace([(self._planned[run], one) for run, one in seen.items() if run in self._planned])
-        if not pace.measured:
+        if not (pace.measured or self._calibrated):
             return None
         running, waiting = [], []
         for tasks in self._chains:

@@ -122,7 +122,7 @@ class Workers:
         """
         since = time.monotonic()
         while self._waiting:
-            with _signals_as_raised():
+            with signals_as_raised():
                 ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=_POLL_SECONDS)
                 waiting()
             if not ready:
@@ -184,7 +184,7 @@ class Workers:
     def _answer(self, handed: _Handed) -> Iterator[ShardTrained | ShardSwept | TriedAgain | GivenUp]:
         attempt = handed.attempt
         try:
-            with _signals_as_raised():
+            with signals_as_raised():
                 answer = handed.future.result().content
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
             check_ray()
@@ -306,7 +306,7 @@ def _record_end(reason: str) -> None:
 
 
 @contextmanager
-def _signals_as_raised() -> Iterator[None]:
+def signals_as_raised() -> Iterator[None]:
     """What the handler of a signal raises while Ray waits arrives as the cause of a SystemError;
     raise it itself.
     """

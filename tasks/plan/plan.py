@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from tasks.plan.cell import Cell
 from tasks.plan.expansion import keeps_trajectory, points_of
+from tasks.plan.pace import AS_PLANNED, Paces
 from tasks.plan.point import Point
 from tasks.plan.shards import Job, Shard, aimed_at, packed, stack_key
 from tasks.study import Study
@@ -54,18 +55,24 @@ class Plan:
         """All cells by id, in the study's order."""
         return {point.cell.id: point.cell for point in self.points}
 
-    def shards(self, workers: int) -> list[Shard]:
+    def shards(self, workers: int, paces: Paces = MappingProxyType({})) -> list[Shard]:
         """The jobs packed for a number of workers: the shortest first, so that there is something to
         look at soon, then the longest first. Packing changes no number on processors; on a GPU the
-        last bits are those of a bucket, which follows from the number of workers and of jobs left.
+        last bits are those of a bucket, which follows from the number of workers and of jobs left,
+        and from the pace of the device.
+
+        Args:
+            workers: how many shards are computed at once.
+            paces: what the devices that compute them need for it; none: as planned, for one core each.
         """
         groups: dict[str, list[Job]] = {}
         for job in self.jobs:
             groups.setdefault(stack_key(job.cell), []).append(job)
-        total = sum(job.work() for job in self.jobs)
+        pace_of = {kind: paces.get(kind, AS_PLANNED) for kind in groups}
+        total = sum(pace_of[kind].seconds(job) for kind, group in groups.items() for job in group)
         target = aimed_at(total, workers)
-        shards = [shard for group in groups.values() for shard in packed(group, target)]
-        shards.sort(key=lambda shard: -shard.work())
+        shards = [shard for kind, group in groups.items() for shard in packed(group, target, pace_of[kind])]
+        shards.sort(key=lambda shard: -shard.seconds(paces))
         return shards[-1:] + shards[:-1]
 
 

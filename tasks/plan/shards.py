@@ -15,6 +15,7 @@ from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
 from tasks.plan.cell import Cell
 from tasks.plan.cost import CELL_SECONDS, metric_seconds, seconds_per_example
+from tasks.plan.pace import AS_PLANNED, Pace, Paces
 from tasks.plan.point import Point
 
 MOST_CELLS = 256  # a shard's answers are committed at once, and lost at once if its worker dies
@@ -119,6 +120,11 @@ class Shard:
         """Estimated seconds of one core."""
         return sum(job.work() for job in self.jobs)
 
+    def seconds(self, paces: Paces) -> float:
+        """What it takes, of one core or, as far as that is known, of the device that does it."""
+        pace = paces.get(self.kind, AS_PLANNED) if paces else AS_PLANNED
+        return sum(pace.seconds(job) for job in self.jobs)
+
     def asking(self, points: Iterable[Point]) -> Shard:
         """The part of it that asks these questions, and trains nothing."""
         ids = {point.id for point in points}
@@ -149,13 +155,15 @@ def aimed_at(total: float, workers: int) -> float:
     return max(min(max(SHARD_SECONDS, COORDINATOR_SECONDS * workers), total / max(workers, 1)), served, LEAST_SECONDS)
 
 
-def packed(jobs: list[Job], target: float) -> Iterator[Shard]:
-    """Consecutive jobs in shards of about `target` seconds each, and of `MOST_CELLS` at most."""
-    total = sum(job.work() for job in jobs)
+def packed(jobs: list[Job], target: float, pace: Pace = AS_PLANNED) -> Iterator[Shard]:
+    """Consecutive jobs in shards of about `target` seconds each, as a device needs them, and of
+    `MOST_CELLS` at most.
+    """
+    total = sum(pace.seconds(job) for job in jobs)
     count = min(len(jobs), max(1, math.ceil(total / target)))
     done, start = 0.0, 0
     for i, job in enumerate(jobs):
-        done += job.work()
+        done += pace.seconds(job)
         left = len(jobs) - i - 1
         if done >= total / count * (1 - 1e-9) or left == 0 or i - start + 1 == MOST_CELLS:
             yield Shard(tuple(jobs[start : i + 1]))
