@@ -477,6 +477,46 @@ def test_a_sampler_between_levels_and_one_with_noise_pass_every_schedule_on_the_
         elsewhere(*states(ExactDenoiser([law] * 2), question, subjects, levels_for(question, subjects), META))
 
 
+class _Launches(TorchDispatchMode):
+    """Counts what is started on the device, views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.count += isinstance(found, Tensor) and found.device == META and not func.is_view
+        return found
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "ddim", "dpmpp-2m"])
+def test_a_step_starts_little_beside_the_evaluations_which_a_graph_holds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formulation, law = formulation_of("edm"), EightGaussians()
+    subjects = [subject(formulation, law, formulation.own_schedule().fitted(law))] * 8
+    question = Question(samplers.create(name), 8, 16)
+    model, within, evaluations, answers = model_of(formulation, law, 8), 0, 0, NetworkDenoiser.answers
+
+    def seen(self: Any, *given: Any) -> Tensor:
+        nonlocal within, evaluations
+        before, found = started.count, answers(self, *given)
+        within, evaluations = within + started.count - before, evaluations + 1
+        return found
+
+    monkeypatch.setattr(NetworkDenoiser, "answers", seen)
+    with _Launches() as started:
+        path = states(model, question, subjects, levels_for(question, subjects), META)
+        next(path)
+        begun = started.count
+        for _ in range(4):
+            next(path)
+    beside = started.count - begun - within
+    assert evaluations >= 4
+    assert 0 < beside <= 20 * evaluations < within
+
+
 # --- guidance -------------------------------------------------------------------------------------
 
 
