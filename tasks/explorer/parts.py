@@ -145,10 +145,17 @@ def table(frame: pd.DataFrame, columns: Columns, shared: Mapping[str, Plain], *,
         frame: what `tasks.query` has given, or its first rows.
         columns: the labels that tell its rows apart, of all of them.
         shared: columns that all rows share.
-        only: whether these are left out.
+        only: whether these are left out, and the schedule of the sampler where it is the model's.
     """
-    names = [str(name) for name in frame.columns if not (only and name in shared)]
     some = frame.head(MOST_ROWS)
+    silent = set(shared) if only else set()
+    if (
+        only
+        and {"schedule", "sampling_schedule"} <= set(some)
+        and (some["schedule"] == some["sampling_schedule"]).all()
+    ):
+        silent.add("sampling_schedule")
+    names = [str(name) for name in frame.columns if name not in silent]
     return {
         "columns": names,
         "labels": [name for name in names if name in columns],

@@ -26,7 +26,7 @@ from tasks.explorer.details import point, points_behind
 from tasks.explorer.look import BANDS, CENTRES, Look, read
 from tasks.explorer.now import now
 from tasks.explorer.opened import OpenedStore
-from tasks.explorer.parts import remarks
+from tasks.explorer.parts import labels_in, remarks, table
 from tasks.explorer.views import view
 from tasks.plain import Spec
 from tasks.query import QueryError, pareto, pooled, query
@@ -167,6 +167,18 @@ def test_what_a_short_series_leaves_of_the_markers_the_longer_ones_have() -> Non
 def test_failed_points_are_counted_in_words_that_agree(count: int, words: str) -> None:
     points = xr.Dataset(coords={"status": ("point", ["failed"] * count + ["ok"])})
     assert remarks(of_points(points), "", ())[0].startswith(words)
+
+
+@pytest.mark.parametrize(("sampled", "only", "shown"), [("edm", True, False), ("vp", True, True), ("edm", False, True)])
+def test_a_column_that_repeats_the_schedule_is_shown_where_it_says_something(
+    sampled: str, only: bool, shown: bool
+) -> None:
+    frame = pd.DataFrame({"schedule": ["edm", "vp"], "sampling_schedule": [sampled, "vp"], "w1_mean": [0.1, 0.2]})
+    labels = labels_in(frame, ["schedule", "sampling_schedule"])
+    found = table(frame, labels, {}, only=only)
+    assert ("sampling_schedule" in found["columns"]) == ("sampling_schedule" in found["labels"]) == shown
+    assert all("sampling_schedule" in condition for condition in found["conditions"])  # which a click asks for
+    assert len(found["rows"][0]) == len(found["columns"])
 
 
 def test_the_front_is_that_of_query(store: OpenedStore, capsys: pytest.CaptureFixture[str]) -> None:
