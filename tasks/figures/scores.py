@@ -28,6 +28,7 @@ from tasks.report.text import number
 Array = NDArray[np.float64]
 _ARROWS = 19
 _STEPS = 40
+_LONG = 45  # characters of a name, two of which do not stand beside each other
 _FEW = 0.05  # of the law lies where the density is called low
 
 
@@ -271,7 +272,8 @@ def score_error(found: ScoreErrors, style: FigureStyle) -> Figure:
     ax.set_ylabel(r"$\sigma^2\, \mathrm{E}\,|s_\theta - s|^2$ / dimension")
     ax.set_title(f"{found.target.name}{'; bands: 95 % intervals over seeds' if bands else ''}")
     if len(found.curves) > 1:
-        figure.legend(loc="outside right upper")
+        longest = max(len(series.label) for series in found.curves)
+        figure.legend(loc="outside lower center", ncols=1 if longest > _LONG else 2 if longest > _LONG / 2 else 4)
     else:
         ax.legend(loc="best")
     return figure

@@ -29,7 +29,7 @@ from diffusion.registry import UnknownName
 from tasks.figures import FIGURES, STYLES, FigureLacksData, Movie, figure, figure_named, files, save
 from tasks.figures.action import action_velocity
 from tasks.figures.make import FoundNumbers, look_up, picture
-from tasks.figures.scores import score_field
+from tasks.figures.scores import score_error, score_field
 from tasks.figures.source import Source
 from tasks.figures.steps import against_steps, sweep
 from tasks.report.lookup.targets import Target
@@ -367,6 +367,24 @@ def test_errors_of_scores_are_those_of_the_model_at_fresh_draws() -> None:
         apart = model.score(x, sigma, alpha=1.0) - law.score(x, one, sigma * one)
         error = float(sigma**2 * (apart**2).mean())
         assert mean.geometric_mean == pytest.approx(error, rel=0.1)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_long_names_leave_room_for_the_curves(style: str) -> None:
+    """Five ways of learning with their parameters: below the picture, not beside it."""
+    shown = found("score-error")
+    ((series, levels),) = shown.curves.items()
+    name = "sliced-score-matching(projections=4,variance_reduced=True)"
+    many = {replace(series, key=k, style=k, label=f"{name[: 40 + 5 * k]}"): levels for k in range(5)}
+    with STYLES[style].worn():
+        sheet = score_error(replace(shown, curves=many), STYLES[style])
+        assert isinstance(sheet, Figure)
+        sheet.draw_without_rendering()
+        box, legend = sheet.axes[0].get_window_extent(), sheet.legends[0].get_window_extent()
+    assert box.width > 0.8 * sheet.bbox.width
+    assert box.height > 0.4 * sheet.bbox.height
+    assert legend.y1 <= box.y0
+    assert 0 <= legend.x0 < legend.x1 <= sheet.bbox.width
 
 
 @claims("annealed-langevin")
