@@ -17,6 +17,7 @@ contract).
 | `torus` | a surface in space |
 | `gaussian_linear_uniform_posterior`, `gaussian_mixture_posterior`, `two_moons_posterior` | parameters of a simulator given an outcome |
 | `noised` | any of these at one noise level |
+| `linear_subspace` | any of these on a plane of few dimensions in a space of many |
 
 Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that
 is left when a label is known, `observed` that which is left when some noisy coordinates are.
@@ -51,6 +52,9 @@ from diffusion.datasets.two_moons import TwoMoonsPosterior
 # isort: split
 from diffusion.datasets.noised import Noised, noised_distribution
 
+# isort: split
+from diffusion.datasets.linear_subspace import LinearSubspace
+
 __all__ = [
     "Checkerboard",
     "Dataset",
@@ -60,6 +64,7 @@ __all__ = [
     "GaussianLinearUniformPosterior",
     "GaussianMixture",
     "GaussianMixturePosterior",
+    "LinearSubspace",
     "Moons",
     "Noised",
     "Observation",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,10 @@ class LabelledMixture(MixtureDataset):
 )
 @dataclass(frozen=True)
 class GaussianMixture(LabelledMixture):
-    r"""``sum_k w_k N(mu_k, s_k^2 I)``: `weights` w, `means` mu (numbers on the line, else points),
-    `stds` s.
+    r"""``sum_k w_k N(mu_k, s_k^2 I)`` on R^d: `weights` w, `means` mu, `stds` s.
+
+    A mean is a point, or a number that all `dim` coordinates have: ``dim: 64`` alone is the default's
+    pair of bumps on the diagonal of R^64, 4 sqrt(64) apart. Of points `dim` need not be given.
 
     The default is the pair of bumps on which the documents climb and walk,
     ``0.3 N(-2, 0.2^2) + 0.7 N(2, 1)``. Their numbers are lost in the tutorial's text; these are the
@@ -98,16 +101,19 @@ class GaussianMixture(LabelledMixture):
     all float64.
 
     Raises:
-        WrongValue: no components, lists of unequal lengths, centres of different dimensions, a
-            number that is not finite, a weight or std that is not positive, or weights that do not
-            add up to 1 (within 1e-9).
+        WrongValue: no components, lists of unequal lengths, centres of different dimensions or of
+            another one than `dim`, a number that is not finite, a weight or std that is not
+            positive, or weights that do not add up to 1 (within 1e-9).
     """
 
     weights: tuple[float, ...] = (0.3, 0.7)
     means: Centres = (-2.0, 2.0)
     stds: tuple[float, ...] = (0.2, 1.0)
+    dim: int = 1
 
     def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise WrongValue(f"gaussian_mixture: dim = {self.dim!r}; needed: an integer of at least 1")
         points = [tuple(map(float, m)) if isinstance(m, tuple) else (float(m),) for m in self.means]
         weights, stds = tuple(map(float, self.weights)), tuple(map(float, self.stds))
         if not (len(weights) == len(points) == len(stds) > 0):
@@ -123,14 +129,31 @@ class GaussianMixture(LabelledMixture):
             raise WrongValue(f"gaussian_mixture: weights = {weights!r}, stds = {stds!r}; needed: positive numbers")
         if abs(math.fsum(weights) - 1) > 1e-9:
             raise WrongValue(f"gaussian_mixture: the weights add up to {math.fsum(weights)!r}; needed: 1")
-        centres: Centres = tuple(p[0] for p in points) if len(points[0]) == 1 else tuple(points)
-        for name, value in (("weights", weights), ("means", centres), ("stds", stds)):
+        given = len(points[0])
+        if self.dim not in (1, given) and given > 1:
+            raise WrongValue(
+                f"gaussian_mixture: dim = {self.dim!r}, and the means have {given} coordinates; needed: numbers, or points of one dimension"
+            )
+        centres: Centres = tuple(p[0] for p in points) if given == 1 else tuple(points)
+        dim = self.dim if given == 1 else given
+        for name, value in (("weights", weights), ("means", centres), ("stds", stds), ("dim", dim)):
             object.__setattr__(self, name, value)
+
+    @property
+    def _tells_dim(self) -> bool:
+        """Whether it cannot be read off the means: then it is part of what the target is known by."""
+        return self.dim > 1 and not isinstance(self.means[0], tuple)
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters().items() if name != "dim" or self._tells_dim}
+
+    def differences(self) -> tuple[str, ...]:
+        return tuple(each for each in super().differences() if self._tells_dim or not each.startswith("dim="))
 
     @cached_property
     def mixture(self) -> Mixture:
         weights, means, stds = (torch.tensor(v, dtype=torch.float64) for v in (self.weights, self.means, self.stds))
-        return Mixture(weights, means.reshape(len(weights), -1), stds)
+        return Mixture(weights, means.reshape(len(weights), -1).expand(-1, self.dim).contiguous(), stds)
 
     @property
     def has_cdf(self) -> bool:

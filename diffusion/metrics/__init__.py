@@ -21,6 +21,9 @@ perfect one below it. Two kinds of floor occur:
 | `w2`, `sliced-w2` | optimal transport, squared cost | on the line | measured |
 | `c2st` | accuracy of a classifier of samples and draws | - | 1/2 |
 | `mode-coverage` | shares of the samples per mode | yes | sum sqrt(w (1 - w)) / sqrt(2 pi n); exact |
+| `energy-unbiased` | as `energy`, over pairs of different points | on the line | measured |
+| `subspace-w2` | `sliced-w2` of the coordinates in a subspace | - | that of `sliced-w2` there |
+| `off-subspace` | size of what lies beside a subspace | yes | s / sqrt(pi n) |
 | `torus-distance` | mean distance to the surface / r | yes | 0 |
 | `torus-moment` | \|mean(x^2 + y^2) / E[x^2 + y^2] - 1\| | yes | sqrt(2 / pi) sd / (mean sqrt(n)) |
 | `score-error` | the model, a denoiser, not the samples | yes | 0 |
@@ -45,7 +48,7 @@ from diffusion.metrics.material import Materials, Measurement, ModelMaterial, Pa
 from diffusion.metrics.line import GridDivergence, KolmogorovSmirnov, Wasserstein1
 
 # isort: split
-from diffusion.metrics.kernels import EnergyDistance, MaximumMeanDiscrepancy
+from diffusion.metrics.kernels import EnergyDistance, MaximumMeanDiscrepancy, UnbiasedEnergy
 from diffusion.metrics.transport import SlicedWasserstein2, Wasserstein2
 
 # isort: split
@@ -54,6 +57,9 @@ from diffusion.metrics.classifier import ClassifierTwoSample
 # isort: split
 from diffusion.metrics.modes import ModeCoverage
 from diffusion.metrics.torus import TorusDistance, TorusMoment
+
+# isort: split
+from diffusion.metrics.subspace import OffSubspace, SubspaceWasserstein2
 
 # isort: split
 from diffusion.metrics.bound import NegativeBound
@@ -79,6 +85,7 @@ __all__ = [
     "ModelMetric",
     "NegativeBound",
     "NegativeLogLikelihood",
+    "OffSubspace",
     "PairMaterial",
     "PairedMetric",
     "Profile",
@@ -88,8 +95,10 @@ __all__ = [
     "SampleMaterial",
     "ScoreError",
     "SlicedWasserstein2",
+    "SubspaceWasserstein2",
     "TorusDistance",
     "TorusMoment",
+    "UnbiasedEnergy",
     "Wasserstein1",
     "Wasserstein2",
     "metrics",

@@ -63,7 +63,12 @@ PAIRS = [
     for on, target in TARGETS.items()
     if metric.refuses(target) is None
 ]
-POINT_LIMITS = {"energy": 200, "mmd": 200, "w2": 150}  # small, so that floors are quick and the limit is met
+POINT_LIMITS = {
+    "energy": 200,
+    "energy-unbiased": 200,
+    "mmd": 200,
+    "w2": 150,
+}  # small, so that floors are quick and the limit is met
 
 
 def quick(metric: Metric) -> Metric:
@@ -208,7 +213,7 @@ def test_metric_refuses_a_dataset_it_cannot_serve_with_a_reason() -> None:
         METRICS["ks"].evaluate(torch.zeros(4, 3), Torus())
     with pytest.raises(ValueError, match="'uniform' is refused"):
         METRICS["torus-distance"].floor(Uniform(), 10)
-    for name in ("energy", "mmd", "sliced-w2", "w2"):
+    for name in ("energy", "energy-unbiased", "mmd", "sliced-w2", "w2"):
         assert all(METRICS[name].refuses(target) is None for target in TARGETS.values())
 
 

@@ -477,7 +477,7 @@ def test_s1_4_clean_data_are_refused_where_the_objective_has_no_lower_bound_and_
     formulation: Denoising,
 ) -> None:
     clean = replace(formulation, noise_levels=CLEAN)
-    smooth = {"gaussian", "gaussian_mixture", "eight_gaussians", "moons", "swiss_roll"}
+    smooth = {"gaussian", "gaussian_mixture", "eight_gaussians", "moons", "swiss_roll", "linear_subspace"}
     for entry in datasets:
         if not entry.has_defaults:
             continue
