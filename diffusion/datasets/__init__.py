@@ -17,6 +17,7 @@ contract).
 | `torus` | a surface in space |
 | `gaussian_linear_uniform_posterior`, `gaussian_mixture_posterior`, `two_moons_posterior` | parameters of a simulator given an outcome |
 | `noised` | any of these at one noise level |
+| `standardised` | any of these, seen by models with mean 0 and deviation 1 |
 | `linear_subspace` | any of these on a plane of few dimensions in a space of many |
 
 Mixtures and labelled point sets have *classes*. `classes` makes of a target the distribution that
@@ -54,6 +55,7 @@ from diffusion.datasets.noised import Noised, noised_distribution
 
 # isort: split
 from diffusion.datasets.linear_subspace import LinearSubspace
+from diffusion.datasets.standardised import Standardised, in_data_units
 
 __all__ = [
     "Checkerboard",
@@ -71,6 +73,7 @@ __all__ = [
     "PointSet",
     "ScalarDataset",
     "SimulatorPosterior",
+    "Standardised",
     "StreakedMoons",
     "SwissRoll",
     "Torus",
@@ -78,6 +81,7 @@ __all__ = [
     "Uniform",
     "datasets",
     "given_labels",
+    "in_data_units",
     "noised_distribution",
     "observed",
 ]

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from diffusion.arguments import at_a_level, of_draws, wrap_own
+from diffusion.datasets.frame import Frame
 from diffusion.errors import NoExactAnswer, WrongValue
 from diffusion.registry import Component, Registry
 
@@ -99,6 +100,23 @@ class Dataset(Component):
     @abstractmethod
     def std(self) -> float:
         """Root of the variance averaged over coordinates, the `sigma_data` of the literature."""
+
+    @property
+    def frame(self) -> Frame | None:
+        """The map from the coordinates in which models see the data to the data's own, where these
+        are two: see `diffusion.datasets.standardised`.
+        """
+        return None
+
+    @property
+    def working(self) -> Dataset:
+        """The law in the coordinates in which models learn it and are sampled; as a rule itself."""
+        return self
+
+    @property
+    def law(self) -> Dataset:
+        """The law in the data's own coordinates, which samples should follow; as a rule itself."""
+        return self
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

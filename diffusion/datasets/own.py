@@ -34,6 +34,7 @@ class OwnPoints(PointSet):
     means: tuple[float, ...]
     sigma_data: float
     classes: int = 0
+    stds: tuple[float, ...] | None = None  # of each coordinate; of models saved by earlier versions not known
 
     @property
     def points(self) -> Tensor:
@@ -112,7 +113,8 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
         labels = labels.detach().to("cpu", torch.int64).clone()
         classes = int(labels.max()) + 1
         hashed.update(labels.numpy().astype("<i8").tobytes())
-    made = OwnPoints(hashed.hexdigest(), tuple(mean.tolist()), std, classes)
+    each = tuple((held - mean).square().mean(0).sqrt().tolist())
+    made = OwnPoints(hashed.hexdigest(), tuple(mean.tolist()), std, classes, each)
     made.__dict__["_content"] = (held, labels)
     return made
 

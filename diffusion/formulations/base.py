@@ -48,7 +48,7 @@ class Formulation(Component):
 
     def fitted(self, schedule: Schedule, dataset: Dataset) -> Schedule:
         """The schedule with what it leaves open as the law has it whose noised points are learned."""
-        return schedule.fitted(dataset)
+        return schedule.fitted(dataset.working)
 
     @property
     def own_sampler(self) -> Sampler | None:

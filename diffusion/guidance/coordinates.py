@@ -92,6 +92,11 @@ class KnownCoordinates(Guidance):
         return f"{n} coordinates #{digest[:6]}"
 
     def refuses(self, dataset: Dataset, formulation: Formulation) -> str | None:  # noqa: ARG002
+        if dataset.frame is not None:
+            return (
+                f"what is observed is in the data's units, and models of {dataset.registered_name!r} see others; "
+                "accepted: the data set itself, not standardised"
+            )
         listed = self._listed(dataset.dim)
         if not listed:
             return f"dataset {dataset.registered_name!r} has one coordinate, which is no half"

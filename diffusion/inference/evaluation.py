@@ -62,6 +62,7 @@ def serving(
 def _given(samples: Tensor | ArrayLike | Inference, target: Dataset) -> _GivenSamples | _GivenModel:
     if isinstance(samples, Inference):
         return _GivenModel(samples, target)
+    target = target.law
     x = arguments.points("samples", samples)
     return _GivenSamples(x[:, None] if x.ndim == 1 and target.dim == 1 else x, target)
 
@@ -76,6 +77,10 @@ def _score(metric: BaseMetric, given: _GivenSamples | _GivenModel) -> Score:
     if found is None:
         raise WrongValue(f"{metric.registered_name} finds nothing to look at")
     return Score(found.value, found.floor)
+
+
+def _seen(dataset: Dataset) -> str:
+    return "as they are" if dataset.frame is None else "standardised"
 
 
 def _refused(metric: BaseMetric, target: Dataset) -> str | None:
@@ -110,7 +115,9 @@ class _GivenModel(Materials):
     target: Dataset
 
     def model(self) -> ModelMaterial:
-        return ModelMaterial(self.given.model, self.target, self.given.schedule)
+        frame = self.target.frame
+        volume = 0.0 if frame is None else frame.log_volume
+        return ModelMaterial(self.given.model, self.target.working, self.given.schedule, volume)
 
     def refuses_samples(self, metric: BaseMetric) -> str:
         return (
@@ -123,6 +130,11 @@ class _GivenModel(Materials):
         own, dim = self.given.dataset.dim, self.target.dim
         if own != dim:
             return f"the model is of {own} dimensions and the target of {dim}; accepted: the same number"
+        if self.given.dataset.frame != self.target.frame:
+            return (
+                f"the model sees its data {_seen(self.given.dataset)} and the target is {_seen(self.target)}; "
+                f"accepted: {self.given.dataset.label()} as the target"
+            )
         formulation = self.given.formulation
-        reason = unmeasurable(metric, formulation, self.target, self.given.schedule)
+        reason = unmeasurable(metric, formulation, self.target.working, self.given.schedule)
         return reason and f"{metric.registered_name} cannot look at {formulation.registered_name!r}: {reason}"

@@ -60,7 +60,7 @@ def loss_floor(
         WrongValue: the target has no exact denoiser, the formulation is trained otherwise, or does
             not take schedule or target.
     """
-    name = formulation.registered_name
+    name, target = formulation.registered_name, target.working
     on = formulation.fitted(schedule or formulation.own_schedule(), target)
     if isinstance(formulation, Trained) and formulation.simulates:
         raise WrongValue(f"loss_floor: the least loss of {name!r} is a mean over all outcomes, which is not known")

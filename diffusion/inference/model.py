@@ -1,7 +1,8 @@
 """One model, trained, exact or somebody's own, and what it can be asked.
 
 Points are ``[n, dim]`` and answers float64, on the device of the model; noise is given by sigma, as in
-``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is named.
+``x = alpha x_0 + sigma eps``, where alpha is 1 unless it is named. All of them are in the data's own
+units, also where the model sees them in others (`diffusion.datasets.standardised`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from diffusion import arguments
 from diffusion.analysis.likelihood import Trace, log_likelihood
 from diffusion.datasets import Dataset
-from diffusion.devices import device_of, to_device
+from diffusion.devices import device_of, numbers, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance
@@ -75,7 +76,10 @@ class Inference:
         """
         denoiser = self.denoiser
         points, level = self._points(x, "x"), self._level(alpha, sigma)
-        return denoiser(points[None], *level)[0]
+        frame = self.dataset.frame
+        if frame is None:
+            return denoiser(points[None], *level)[0]
+        return frame.back(denoiser(*self._seen(points, *level))[0])
 
     @property
     def denoiser(self) -> Denoiser:
@@ -103,7 +107,10 @@ class Inference:
         if not isinstance(self.model, DensityModel):
             raise WrongValue(self._gives_none("densities (log_likelihood follows the flow of any denoiser)"))
         points, level = self._points(x, "x"), self._level(alpha, sigma)
-        return self.model.log_density(points[None], *level)[0]
+        frame = self.dataset.frame
+        if frame is None:
+            return self.model.log_density(points[None], *level)[0]
+        return self.model.log_density(*self._seen(points, *level))[0] - frame.log_volume
 
     def log_likelihood(self, x: Tensor, *, tolerance: float = 1e-4, trace: Trace = "auto") -> Tensor:
         """``log p(x)`` ``[n]``, in nats, by the probability flow: the density of noised data, at
@@ -111,7 +118,8 @@ class Inference:
 
         Args:
             x: points ``[n, dim]`` with the noise of t_min in them, ``alpha x_0 + sigma eps``: noise
-                clean ones first.
+                clean ones first. Of standardised data, of mean m and scale s, that is
+                ``m + alpha (x_0 - m) + s sigma eps``.
             tolerance: the solver's error, in units of the noise and in nats.
             trace: ``exact``, ``hutchinson``, or ``auto``, which is exact up to 16 dimensions.
 
@@ -124,8 +132,10 @@ class Inference:
             raise WrongValue(self._gives_none("a probability flow"))
         if reason := self.formulation.refuses_metric(NegativeLogLikelihood()):
             raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
-        points = self._points(x, "x")
-        return log_likelihood(self.model, points[None], self.schedule, tolerance=tolerance, trace=trace)[0]
+        points, frame = self._points(x, "x"), self.dataset.frame
+        seen = points if frame is None else frame.into(points)
+        found = log_likelihood(self.model, seen[None], self.schedule, tolerance=tolerance, trace=trace)[0]
+        return found if frame is None else found - frame.log_volume
 
     def states(
         self,
@@ -157,8 +167,10 @@ class Inference:
         if reason:
             raise WrongValue(reason)
         question = Question(sampler, steps, n, start, guidance)
-        subjects = [Subject(self.dataset, self.formulation, on, on_grid, self.stream, seed)]
-        return (x[0] for x in states(self.model, question, subjects, levels_for(question, subjects), self.device))
+        subjects = [Subject(self.dataset.working, self.formulation, on, on_grid, self.stream, seed)]
+        found = states(self.model, question, subjects, levels_for(question, subjects), self.device)
+        frame = self.dataset.frame
+        return (x[0] if frame is None else frame.back(x[0]) for x in found)
 
     def draw(
         self,
@@ -198,6 +210,19 @@ class Inference:
                 f"sampling diverged: {bad} of {n} samples of {sampler.label()} in {steps} steps are not finite"
             )
         return x
+
+    def _seen(self, points: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy points of standardised data and their level as the model sees them."""
+        frame = self.dataset.frame
+        assert frame is not None  # noqa: S101 - asked of such data only
+        if not frame.one_scale:
+            raise WrongValue(
+                f"{self.dataset.label()}: its coordinates have scales of their own, and noise of one size in the data's units is none in "
+                "the model's; accepted: samples and likelihoods, or data of one scale (each: false)"
+            )
+        scale = frame.scale[0]
+        shift = numbers(frame.shift, points.device)
+        return ((points - alpha * shift) / scale)[None], alpha, sigma / scale
 
     def _gives_none(self, needed: str) -> str:
         given = ", ".join(phrase_of(one) for one in capabilities_of(type(self.model)))

@@ -208,7 +208,18 @@ class ModelMetric(BaseMetric):
         found = materials.model()
         if found is None:
             return None
-        return Measurement(self.evaluate(*found), self.floor(found.dataset, found.schedule))
+        more = self.in_data_units(found.log_volume, found.dataset.dim)
+        return Measurement(self.evaluate(*found[:3]) + more, self.floor(found.dataset, found.schedule) + more)
+
+    def in_data_units(self, log_volume: float, dim: int) -> float:  # noqa: ARG002
+        """What is to be added to a number that was measured in a model's coordinates: nothing to a
+        pure number; a likelihood follows the units of its density.
+
+        Args:
+            log_volume: see `ModelMaterial`.
+            dim: how many coordinates there are.
+        """
+        return 0.0
 
     def evaluate(self, model: object, dataset: Dataset, schedule: Schedule) -> float:
         """The metric of a model.
@@ -259,7 +270,7 @@ class ProfileMetric(ModelMetric):
         if found is None:
             return None
         self._check_model(found.model)
-        errors = self.profile(*found)
+        errors = self.profile(*found[:3])
         profile = Profile(self.levels(found.schedule).tolist(), errors.tolist())
         return Measurement(float(errors.mean()), self.floor(found.dataset, found.schedule), profile)
 

@@ -80,6 +80,9 @@ class NegativeBound(ModelMetric):
         own = issubclass(model, LatentVariableModel)  # its bound is its own, whatever the schedule
         return super().refuses_model(model, schedule) or (None if own else refuses_bound(schedule))
 
+    def in_data_units(self, log_volume: float, dim: int) -> float:  # noqa: ARG002
+        return log_volume
+
     def _measure(self, model: Denoiser | LatentVariableModel, dataset: Dataset, schedule: Schedule) -> float:
         noise = stream("elbo noise", identity_text(dataset))
         terms = evidence_bound(

@@ -163,6 +163,9 @@ class NegativeLogLikelihood(_Likelihood):
     def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:  # noqa: ARG002
         return -log_density
 
+    def in_data_units(self, log_volume: float, dim: int) -> float:  # noqa: ARG002
+        return log_volume
+
 
 @metrics.register(
     "bits-per-dim",
@@ -190,3 +193,6 @@ class BitsPerDimension(_Likelihood):
 
     def _in_unit(self, log_density: Tensor, dim: int) -> Tensor:
         return bits_per_dim(log_density, dim, self.scale)
+
+    def in_data_units(self, log_volume: float, dim: int) -> float:
+        return log_volume / (dim * math.log(2))

@@ -29,11 +29,15 @@ class ModelMaterial(NamedTuple):
         model: a stack of one (see `diffusion.models.capabilities`).
         dataset: the data.
         schedule: the noise levels that it knows.
+        log_volume: where the data's own units are other ones than the model's, the logarithm of the
+            volume that a unit of the model's coordinates has in them: what is told of densities is
+            of the data's own.
     """
 
     model: object
     dataset: Dataset
     schedule: Schedule
+    log_volume: float = 0.0
 
 
 class PairMaterial(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from diffusion.datasets import datasets
+from diffusion.datasets import Dataset, Standardised, datasets
 from diffusion.datasets.own import OwnPoints
 from diffusion.errors import Unavailable
 from diffusion.formulations import Exact, formulations
@@ -33,14 +33,20 @@ def cell_of(spec: Spec) -> Cell:
         exact = spec["formulation"]["name"] == "exact"
         formulation = Exact(schedule) if exact else build(formulations, parameters_of(spec["formulation"]))
         data = parameters_of(spec["dataset"])
-        own = data["name"] == OwnPoints.registered_name
-        dataset = _own_points(data) if own else build(datasets, data)
+        dataset = _target(data)
         training = construct(Training, parameters_of(spec["training"])) if spec["training"] else None
     except (LookupError, TypeError, ValueError) as error:
         raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
     return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
 
 
-def _own_points(spec: Spec) -> OwnPoints:
-    """The place of points that are not here."""
-    return OwnPoints(spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"])
+def _target(spec: Spec) -> Dataset:
+    """The data set, or the place of points that are not here."""
+    if spec["name"] == OwnPoints.registered_name:
+        stds = spec.get("stds")
+        found = spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"]
+        return OwnPoints(*found, None if stds is None else tuple(stds))
+    of = spec.get("of")
+    if spec["name"] == Standardised.registered_name and of and of["name"] == OwnPoints.registered_name:
+        return Standardised(_target(of), spec["each"])
+    return build(datasets, spec)

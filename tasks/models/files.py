@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from diffusion.datasets import Standardised
 from diffusion.datasets.own import OwnPoints, own_points
 from diffusion.errors import WrongValue
 from tasks.models.cells import CannotBeMade, cell_of
@@ -28,9 +29,8 @@ def write_model(path: Path, cell: Cell, weights: dict[str, Tensor]) -> None:
         OSError: it cannot be written; what was there before is still there.
     """
     arrays = weights
-    if not weights and isinstance(cell.dataset, OwnPoints):
-        labels = cell.dataset.labels
-        arrays = {"points": cell.dataset.points, **({} if labels is None else {"labels": labels})}
+    if not weights and isinstance(own := cell.dataset.law, OwnPoints):
+        arrays = {"points": own.points, **({} if own.labels is None else {"labels": own.labels})}
     content = to_bytes(arrays, {_KEY: _described(cell)})
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,9 @@ def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
         raise CannotBeMade(f"{path} has form {described.get('form')!r}, and this version reads form {_FORM}")
     cell = cell_of(described["cell"])
     if "points" in arrays:
-        cell = replace(cell, dataset=own_points(arrays.pop("points"), arrays.pop("labels", None)))
+        own = own_points(arrays.pop("points"), arrays.pop("labels", None))
+        dataset = cell.dataset
+        cell = replace(cell, dataset=replace(dataset, of=own) if isinstance(dataset, Standardised) else own)
     if json.loads(json.dumps(cell.spec)) != described["identity"]:
         identity = json.dumps(described["identity"])
         raise CannotBeMade(f"{path}: {identity} was made by other versions of its parts than the present ones")

@@ -142,7 +142,7 @@ def model(
     if dim is not None and dim != data.dim:
         raise WrongValue(f"dim: found {dim!r}, and target {data.label()!r} has {data.dim}; accepted: the same number")
     on = named.schedule(schedule)
-    return Model.of(Cell(data, OwnModel(), on if target is None else on.fitted(data), seed, None), own)
+    return Model.of(Cell(data, OwnModel(), on if target is None else on.fitted(data.working), seed, None), own)
 
 
 def load(path: str | Path) -> Model:

@@ -114,7 +114,7 @@ def exact(
             known.
     """
     data = named.dataset(target)
-    on = named.schedule(schedule).fitted(data)
+    on = named.schedule(schedule).fitted(data.working)
     return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None))).to(device)
 
 
@@ -145,8 +145,10 @@ def _whole(seed: object) -> int:
 
 def _data(cell: Cell) -> Tensor:
     """What the cell learns from, labels as a last column where the formulation asks for them."""
-    if not isinstance(cell.dataset, OwnPoints):
+    own = cell.dataset.law
+    if not isinstance(own, OwnPoints):
         return torch.as_tensor(training_set(cell).copy())
-    points, labels = cell.dataset.points, cell.dataset.labels
+    points, labels, frame = own.points, own.labels, cell.dataset.frame
+    points = points if frame is None else frame.into(points)
     labelled = isinstance(cell.formulation, Trained) and cell.formulation.labelled
     return torch.cat([points, labels[:, None].double()], 1) if labelled and labels is not None else points

@@ -84,12 +84,19 @@ def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) 
         given: a name, a mapping, an object or a class; or points ``[n, dim]``, on the line also
             ``[n]``.
         labels: of points of one's own, ``[n]`` whole numbers from 0 on.
-        **parameters: of a name or a class.
+        **parameters: of a name or a class. Where one is a data set, as `of` is, it may be points:
+            ``dataset("standardised", of=points)``.
 
     Raises:
         WrongValue: an unknown name or parameter, a value that is not accepted, points of another
             shape.
     """
+    if isinstance(given, Mapping) and _are_points(given.get("of")):
+        given = {**given, "of": dataset(given["of"], labels=labels)}
+        labels = None
+    if _are_points(parameters.get("of")):
+        parameters["of"] = cast("Plain", dataset(parameters["of"], labels=labels))
+        labels = None
     if isinstance(given, str | Mapping | Dataset | type):
         if labels is None:
             found: Dataset = component(datasets, Dataset, given, **parameters)
@@ -178,6 +185,11 @@ def _named(component: C) -> C:
     if "registered_name" not in vars(cls):
         cls.registered_name = f"{cls.__module__}:{cls.__qualname__}"
     return component
+
+
+def _are_points(given: object) -> bool:
+    """Whether a data set that is a parameter was given as points."""
+    return given is not None and not isinstance(given, str | Mapping | Dataset | type)
 
 
 def _tensor(what: str, given: object) -> torch.Tensor:

@@ -159,8 +159,15 @@ class Model(Inference):
             reason = refuses_model(type(self.model)) or refuses_bound(self.schedule)
             if reason:
                 raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
-        points, generator = self._points(x, "x"), stream("elbo", self.cell.id, seed)
-        return evidence_bound(self.model, points, self.schedule, generator, draws, variance)
+        points, generator = self._data(x), stream("elbo", self.cell.id, seed)
+        found = evidence_bound(self.model, points, self.schedule, generator, draws, variance)
+        frame = self.dataset.frame
+        return found if frame is None else replace(found, reconstruction=found.reconstruction - frame.log_volume)
+
+    def _data(self, x: Tensor) -> Tensor:
+        """Clean data as the model sees them."""
+        points, frame = self._points(x, "x"), self.dataset.frame
+        return points if frame is None else frame.into(points)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``[n, latent]`` of an autoencoder's code for data x
@@ -171,7 +178,7 @@ class Model(Inference):
         """
         if not isinstance(self.model, Encoder):
             raise WrongValue(f"{self.cell} is no autoencoder and has no encoder")
-        mean, std = self.model.encode(self._points(x, "x")[None])
+        mean, std = self.model.encode(self._data(x)[None])
         return mean[0], std[0]
 
     def decode(self, z: Tensor) -> Tensor:
@@ -186,7 +193,8 @@ class Model(Inference):
         codes, latent = arguments.points("z", z), self.model.latent_dim()
         if codes.ndim != 2 or codes.shape[1] != latent:
             raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {latent}]")
-        return self.model.decode(to_device(codes, self.device)[None])[0]
+        found = self.model.decode(to_device(codes, self.device)[None])[0]
+        return found if self.dataset.frame is None else self.dataset.frame.back(found)
 
     def save(self, path: str | Path) -> Path:
         """Write the model to a safetensors file: its weights, and as JSON what it was made for; no
@@ -227,4 +235,4 @@ def trained_model(cell: Cell, stack: TrainedStack) -> Model:
 
 def exact_model(cell: Cell) -> Model:
     """The ideal denoiser of a cell's target."""
-    return Model.of(cell, ExactDenoiser([cell.dataset]))
+    return Model.of(cell, ExactDenoiser([cell.dataset.working]))

@@ -107,7 +107,7 @@ def _impossible(
     formulation: Formulation, dataset: Dataset, schedule: Schedule, training: Training | None
 ) -> str | None:
     """The same for all seeds."""
-    reason = formulation.refuses(schedule) or formulation.refuses_dataset(dataset)
+    reason = formulation.refuses(schedule) or formulation.refuses_dataset(dataset.working)
     if reason is None and training and isinstance(formulation, Trained):
-        reason = formulation.refuses_network(dataset, training)
+        reason = formulation.refuses_network(dataset.working, training)
     return reason

@@ -23,13 +23,13 @@ def seconds_per_evaluation(cell: Cell) -> float:
     if isinstance(cell.formulation, Untrained):
         return cell.formulation.evaluations_each * 2 * _exact_seconds(cell.dataset)  # density and denoiser
     if cell.training is None:
-        return _exact_seconds(cell.dataset)
+        return _exact_seconds(cell.dataset.working)
     return _network_seconds(cell) + 2e-8 * cell.dataset.dim
 
 
 def seconds_per_call(cell: Cell) -> float:
     """Of asking the cell's denoiser once, however few samples there are."""
-    by_quadrature = cell.training is None and cell.dataset.dim > 1 and not isinstance(cell.dataset, PointSet)
+    by_quadrature = cell.training is None and cell.dataset.dim > 1 and not isinstance(cell.dataset.working, PointSet)
     return 4e-3 if by_quadrature else 5e-4
 
 
@@ -57,7 +57,7 @@ def metric_seconds(cell: Cell, metrics: Sequence[BaseMetric]) -> list[float]:
 
 def _metric_seconds(cell: Cell, metric: ModelMetric) -> float:
     asked = metric.evaluations * seconds_per_evaluation(cell) + metric.calls * seconds_per_call(cell)
-    return asked + metric.exact_evaluations * _exact_seconds(cell.dataset)
+    return asked + metric.exact_evaluations * _exact_seconds(cell.dataset.working)
 
 
 def _exact_seconds(dataset: Dataset) -> float:
@@ -71,7 +71,7 @@ def _network_seconds(cell: Cell) -> float:
     """For one pass of one sample, forwards."""
     assert isinstance(cell.formulation, Trained)  # noqa: S101 - as above
     assert cell.training is not None  # noqa: S101
-    return _flops(cell.formulation, cell.dataset, cell.training) / _FLOPS_PER_SECOND
+    return _flops(cell.formulation, cell.dataset.working, cell.training) / _FLOPS_PER_SECOND
 
 
 @remembered(4096)

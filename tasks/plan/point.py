@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from diffusion.caches import remembered
-from diffusion.datasets import Dataset
+from diffusion.datasets import Dataset, in_data_units
 from diffusion.guidance import Guidance
 from diffusion.inference import unanswerable, unmeasurable
 from diffusion.metrics import BaseMetric, Metric, ModelMetric, PairedMetric
@@ -102,14 +102,21 @@ class Point:
         """The law of clean data that is sampled from: the cell's target, or that target given what
         guidance knows.
         """
-        return self.guidance.target(self.cell.dataset) if self.guidance else self.cell.dataset
+        return self._given(self.cell.dataset.law)
+
+    def _given(self, dataset: Dataset) -> Dataset:
+        return self.guidance.target(dataset) if self.guidance else dataset
 
     @cached_property
     def target(self) -> Dataset:
         """The law that its samples should follow, which may be another one than that of clean data."""
         if not isinstance(self.sampler, OwnTarget):
             return self.data_distribution
-        return self.sampler.target(self.data_distribution, self._last())
+        working, frame = self._given(self.cell.dataset.working), self.cell.dataset.frame
+        found = self.sampler.target(working, self._last())
+        if frame is None:
+            return found
+        return self.data_distribution if found == working else in_data_units(found, frame)
 
     @property
     def noise_left(self) -> float:
@@ -132,7 +139,7 @@ class Point:
         """
         if not self.cell.exact or self.sampler.order is None:
             return False
-        known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset) is None
+        known = self.guidance is None or self.guidance.refuses_target(self.cell.dataset.law) is None
         return known and self.target == self.data_distribution
 
     @property
@@ -146,21 +153,21 @@ class Point:
 
     def refuses_samples(self, metric: Metric) -> str | None:
         """See `diffusion.metrics.Refusals`, of which a point is one."""
-        unknown = self.guidance.refuses_target(self.cell.dataset) if self.guidance else None
+        unknown = self.guidance.refuses_target(self.cell.dataset.law) if self.guidance else None
         return unknown or metric.refuses(self.target)
 
     def refuses_model(self, metric: ModelMetric) -> str | None:
         """As `refuses_samples`."""
         if self.guidance is not None:
             return "it looks at the denoiser itself, without guidance"
-        return unmeasurable(metric, self.cell.formulation, self.cell.dataset, self.cell.schedule)
+        return unmeasurable(metric, self.cell.formulation, self.cell.dataset.working, self.cell.schedule)
 
     def refuses_pairs(self, metric: PairedMetric) -> str | None:
         """As `refuses_samples`."""
         formulation = self.cell.formulation
         if not formulation.restores:
             return f"it compares samples with what they were restored from, and {formulation.registered_name!r} restores nothing"
-        return metric.refuses(self.cell.dataset)
+        return metric.refuses(self.cell.dataset.law)
 
     def impossible(self) -> str | None:
         """Why this question has no answer, or None."""

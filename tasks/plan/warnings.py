@@ -70,5 +70,16 @@ def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
     (`Schedule.end_warning`) that is not the law of x at t_max, and neither a better network nor
     more steps mend it.
     """
-    warnings = ((dataset, schedule.end_warning(root_mean_square(dataset))) for dataset, schedule in pairs)
-    return list(dict.fromkeys(f"{dataset.label()}: {line}" for dataset, line in warnings if line is not None))
+    lines = []
+    for dataset, schedule in pairs:
+        line = schedule.end_warning(root_mean_square(dataset.working))
+        if line is not None:
+            lines.append(f"{dataset.label()}: {line}{_mended_by(dataset, schedule)}")
+    return list(dict.fromkeys(lines))
+
+
+def _mended_by(dataset: Dataset, schedule: Schedule) -> str:
+    """What to do where it is the data that are far from zero or large."""
+    if dataset.frame is not None or schedule.end_warning(1.0) is not None:
+        return ""
+    return "; {name: standardised, of: ...} has models see such data with mean 0 and deviation 1"

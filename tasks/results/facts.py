@@ -48,7 +48,7 @@ def start_of(point: Point, *, answered: bool) -> str:
         return f"draws: {law.label()}"
     start = "data" if point.sampler.from_data else point.start
     noise = point.noise_left if answered else 0.0
-    return f"{start} to sigma/alpha = {noise:.3g}" if noise > _LITTLE * point.cell.dataset.std else start
+    return f"{start} to sigma/alpha = {noise:.3g}" if noise > _LITTLE * point.cell.dataset.working.std else start
 
 
 def process_of(point: Point, start: str) -> str:

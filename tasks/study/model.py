@@ -20,6 +20,7 @@ from pydantic import PlainValidator, ValidationError, model_validator
 
 from diffusion.formulations import Trained
 from diffusion.metrics import BaseMetric, Metric, metrics
+from tasks.data.kept import with_files
 from tasks.messages import nearest, unknown
 from tasks.plain import Spec, as_json
 from tasks.study.axes import (
@@ -112,10 +113,14 @@ class Study(Axes):
     def from_spec(cls, spec: Spec) -> Study:
         """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``.
 
+        Among its `datasets`, and as `of` of one of them, arrays and tensors ``[n, dim]`` are accepted
+        too: they are kept in the user's cache folder, and the study reads them there.
+
         Raises:
             StudyError: the spec describes no study.
+            WrongValue: an array is no set of points.
         """
-        return _validated(Document("the study's spec", spec))
+        return _validated(Document("the study's spec", _without_arrays(spec)))
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +163,16 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     study = _validated(document)
     note_old_names(document.values)
     return study
+
+
+def _without_arrays(spec: Spec) -> Spec:
+    """The spec with a file in the place of each array of points."""
+    found = dict(spec)
+    if isinstance(spec.get("datasets"), list | tuple):
+        found["datasets"] = [with_files(entry) for entry in spec["datasets"]]
+    if isinstance(spec.get("grids"), list | tuple):
+        found["grids"] = [_without_arrays(block) if isinstance(block, dict) else block for block in spec["grids"]]
+    return found
 
 
 def _completed(block: object, lacking: Spec, training: object) -> object:
@@ -233,16 +248,16 @@ def _distributions(block: Block) -> Iterator[Dataset | str]:
     for dataset in block.datasets:
         for guidance in dict.fromkeys(choice.guidance for choice in block.samplers):
             if guidance is None:
-                yield dataset
+                yield dataset.law
             elif any(guidance.refuses(dataset, formulation) is None for formulation in block.formulations):
-                yield guidance.refuses_target(dataset) or guidance.target(dataset)
+                yield guidance.refuses_target(dataset.law) or guidance.target(dataset.law)
 
 
 def _useless_formulations(block: Block, at: Callable[[str, int], Keys]) -> Iterable[Complaint]:
     unsuited = [block.training.network.refuses(dataset) for dataset in block.datasets]
     for i, formulation in enumerate(block.formulations):
         reasons = [formulation.refuses(schedule) for schedule in block.schedules_of(formulation)]
-        refused = [formulation.refuses_dataset(dataset) for dataset in block.datasets]
+        refused = [formulation.refuses_dataset(dataset.working) for dataset in block.datasets]
         if all(refused):
             message = f"{_quoted(formulation)} can serve no dataset of the study: {_joined(refused)}"
             yield Complaint(at("formulations", i), message)
@@ -275,7 +290,7 @@ def _useless_questions(block: Block, at: Callable[[str, int], Keys]) -> Iterable
 
     def fitted(schedules: Iterable[Schedule]) -> list[Schedule]:
         """As the data sets of the block have them."""
-        return list(dict.fromkeys(s.fitted(dataset) for s in schedules for dataset in block.datasets))
+        return list(dict.fromkeys(s.fitted(dataset.working) for s in schedules for dataset in block.datasets))
 
     in_play = fitted(schedule for _, schedule in block.pairs())
     for i, choice in enumerate(block.samplers):

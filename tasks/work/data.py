@@ -49,13 +49,15 @@ def _attempted(cell: Cell) -> np.ndarray | str:
 
 
 def generate(dataset: Dataset, seed: int, n: int) -> np.ndarray:
-    """The training set of a target: a pure function of spec, seed and size. ``[n, dim]`` float64."""
-    return np.asarray(dataset.sample(n, stream("data", stream_name(dataset), seed, n)))
+    """The training set of a target, in a model's coordinates: a pure function of spec, seed and
+    size. ``[n, dim]`` float64.
+    """
+    return np.asarray(dataset.working.sample(n, stream("data", stream_name(dataset), seed, n)))
 
 
 def generate_labelled(dataset: Dataset, seed: int, n: int) -> np.ndarray:
     """The same data with their labels as a last column, ``[n, dim + 1]`` float64."""
-    x, labels = dataset.sample_labelled(n, stream("data", stream_name(dataset), seed, n))
+    x, labels = dataset.working.sample_labelled(n, stream("data", stream_name(dataset), seed, n))
     return np.asarray(torch.cat([x, labels[:, None].double()], 1))
 
 

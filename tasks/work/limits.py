@@ -12,7 +12,7 @@ from diffusion.models import Denoiser
 from tasks.columns import MetricColumns
 from tasks.plan import Point
 from tasks.work.answers import Progress, Requests
-from tasks.work.sampling import guided, start_noise
+from tasks.work.sampling import guided, in_own_units, start_noise
 from tasks.work.stacks import Models
 
 _MOST_NUMBERS = 1 << 16  # that move together: the solver keeps thirteen slopes of each
@@ -62,13 +62,14 @@ class Limits:
         start = start * torch.tensor([point.schedule.prior_std for point in points], dtype=torch.float64)[:, None, None]
         denoiser = guided(points, self._models([point.cell for point in points]))
         assert isinstance(denoiser, Denoiser)  # noqa: S101 - asked of exact models only
-        schedules, scales = zip(*((point.schedule, point.cell.dataset.std) for point in points), strict=True)
+        schedules, scales = zip(*((point.schedule, point.cell.dataset.working.std) for point in points), strict=True)
         for point, samples in zip(points, flow_limits(denoiser, start, schedules, scales), strict=True):
             self._found[point.flow] = {} if samples is None else self._measured(point, samples)
             self._left[_stack(point)].pop(point.flow, None)
             self._progress(point.limit_work() + point.measuring_work(self._requests.metrics), 0, 0)
 
     def _measured(self, point: Point, samples: torch.Tensor) -> dict[str, float]:
+        samples = in_own_units([point], samples[None])[0]
         return {
             MetricColumns(metric.column).limit: metric.evaluate(samples, point.target)
             for metric in self._requests.metrics

@@ -62,8 +62,11 @@ class _OfPoint(Materials):
         return SampleMaterial(self.x, self.point.target)
 
     def pairs(self) -> PairMaterial:
-        cell = self.point.cell
-        return PairMaterial(self.x, clean_data(self.point), cell.formulation.least_error(cell.dataset))
+        cell, frame = self.point.cell, self.point.cell.dataset.frame
+        least = cell.formulation.least_error(cell.dataset.working)
+        if frame is not None and least is not None:
+            least = least * frame.scale[0] ** 2 if frame.one_scale else None
+        return PairMaterial(self.x, clean_data(self.point), least)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class _OfCell(Materials):
     stack_of: Callable[[Cell], object]
 
     def model(self) -> ModelMaterial:
-        return ModelMaterial(self.stack_of(self.cell), self.cell.dataset, self.cell.schedule)
+        dataset, frame = self.cell.dataset, self.cell.dataset.frame
+        volume = 0.0 if frame is None else frame.log_volume
+        return ModelMaterial(self.stack_of(self.cell), dataset.working, self.cell.schedule, volume)
 
 
 def _columns(metric: BaseMetric, found: Measurement) -> dict[str, float]:

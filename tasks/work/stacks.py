@@ -40,7 +40,7 @@ def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.
     if isinstance(named, Untrained):
         return lambda chosen: named.model_of([cell.dataset for cell in chosen])
     if all(cell.training is None for cell in cells):
-        return lambda chosen: ExactDenoiser([cell.dataset for cell in chosen])
+        return lambda chosen: ExactDenoiser([cell.dataset.working for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells]).to(place)
     where = {member.key: m for m, member in enumerate(stack.members)}
     return lambda chosen: stack.select([where[cell.id] for cell in chosen]).model
@@ -122,13 +122,13 @@ def stack_of(cells: Sequence[Cell], files: Sequence[bytes]) -> TrainedStack:
 def member_of(cell: Cell) -> Member:
     """The cell as the training loop knows it; its id names its random streams."""
     assert isinstance(cell.formulation, Trained)  # noqa: S101 - exact cells are not trained
-    return Member(cell.dataset, cell.formulation, cell.schedule, cell.id)
+    return Member(cell.dataset.working, cell.formulation, cell.schedule, cell.id)
 
 
 def _program(cell: Cell) -> tuple[Objective, Network]:
     assert isinstance(cell.formulation, Trained)  # noqa: S101 - these cells have weights
     assert cell.training is not None  # noqa: S101
-    return cell.formulation.objective, cell.formulation.network(cell.dataset, cell.training)
+    return cell.formulation.objective, cell.formulation.network(cell.dataset.working, cell.training)
 
 
 def to_bytes(stack: TrainedStack, m: int) -> bytes:

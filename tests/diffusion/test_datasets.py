@@ -19,8 +19,10 @@ from diffusion.datasets import (
     Gaussian,
     GaussianMixture,
     GaussianMixturePosterior,
+    LinearSubspace,
     Moons,
     PointSet,
+    Standardised,
     SwissRoll,
     Torus,
     Uniform,
@@ -61,6 +63,9 @@ VARIANTS: dict[str, Dataset] = {
     "thin moons": Moons(0.01),
     "blurred moons": Moons(1.0),
     "thin swiss roll": SwissRoll(0.015),
+    "a subspace without noise": LinearSubspace(EightGaussians(), 5, 0.0),
+    "standardised mixture, as models see it": Standardised(EightGaussians(30.0, 2.0)).working,
+    "standardised points, as models see them": Standardised(Cloud(), each=True).working,
 }
 EXACT = {name: dataset for name, dataset in VARIANTS.items() if dataset.exact}
 SCALAR = {name: dataset for name, dataset in VARIANTS.items() if dataset.has_cdf}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
-from diffusion.datasets import Dataset, EightGaussians, FourPoints, Torus, Uniform, datasets
+from diffusion.datasets import Dataset, EightGaussians, FourPoints, LinearSubspace, Torus, Uniform, datasets
 from diffusion.datasets.classes import given_labels
 from diffusion.errors import WrongValue
 from diffusion.metrics import (
@@ -38,7 +38,7 @@ OF = {Metric: "samples", ModelMetric: "models", PairedMetric: "pairs"}
 METRICS = {entry.name: entry.cls() for entry in metrics}
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
 DIGITS = datasets.create("digits")
-TARGETS = (Uniform(), EightGaussians(), FourPoints(), Torus(), DIGITS, given_labels(DIGITS, (2,)))
+TARGETS = (Uniform(), EightGaussians(), FourPoints(), Torus(), LinearSubspace(), DIGITS, given_labels(DIGITS, (2,)))
 
 
 def target_of(metric: BaseMetric) -> Dataset:
@@ -105,7 +105,7 @@ def test_every_metric_measures_its_own_material_and_finds_none_elsewhere(metric:
         x, _ = given.samples()
         assert (found.value, found.floor) == (metric.evaluate(x, target), metric.floor(target, len(x)))
     if isinstance(metric, ModelMetric):
-        model, _, schedule = given.model()
+        model, _, schedule, _ = given.model()
         assert (found.value, found.floor) == (metric.evaluate(model, target, schedule), metric.floor(target, schedule))
     if isinstance(metric, PairedMetric):
         x, clean, least = given.pairs()

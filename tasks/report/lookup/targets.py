@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.analysis.fokker_planck import time_marginals
-from diffusion.datasets import Dataset, Torus, noised_distribution
+from diffusion.datasets import Dataset, Torus, in_data_units, noised_distribution
+from diffusion.datasets.frame import Frame
 from diffusion.metrics import BaseMetric, Metric
 from diffusion.randomness import stream
 from diffusion.samplers import OwnTarget, samplers
@@ -112,6 +113,9 @@ class Target:
         unknown).
         """
         std = 1.0 if self.distribution is None else self.distribution.std
+        frame = None if self.distribution is None else self.distribution.frame
+        if frame is not None:  # noise is in units of the scale
+            return float(std * np.hypot(alpha, sigma))
         return float(np.hypot(alpha * std, sigma))
 
     def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
@@ -121,6 +125,9 @@ class Target:
         distribution = self.distribution
         if distribution is None or distribution.dim != 1:
             return None
+        if frame := distribution.frame:
+            seen = replace(self, distribution=distribution.working).density(_seen(edges, frame), alpha, sigma)
+            return None if seen is None else seen / frame.scale[0]
         width = np.diff(edges)
         if sigma <= 0:
             if not distribution.has_cdf:
@@ -133,6 +140,11 @@ class Target:
         noisy = noised_distribution(distribution, alpha, sigma)
         found: Array = np.diff(noisy.cdf(torch.from_numpy(edges)).numpy()) / width
         return found
+
+
+def _seen(edges: Array, frame: Frame) -> Array:
+    """Edges on the line in a model's coordinates."""
+    return (edges - frame.shift[0]) / frame.scale[0]
 
 
 def target_of(rows: Iterable[Row]) -> Target:
@@ -174,6 +186,9 @@ def solved(distribution: Dataset, schedule: Schedule, time: float, edges: Array)
     """
     if distribution.dim != 1 or not distribution.has_cdf or not 0 <= time <= schedule.t_max:
         return None
+    if frame := distribution.frame:
+        seen = solved(distribution.working, schedule, time, _seen(edges, frame))
+        return None if seen is None else seen / frame.scale[0]
     found = time_marginals(distribution, schedule, [time])
     cdf = np.interp(edges, found.edges[0].numpy(), found.cdf[0].numpy())
     densities: Array = np.diff(cdf) / np.diff(edges)
@@ -198,5 +213,8 @@ def followed(target: Target, row: Row) -> Target | None:
     if not isinstance(sampler.component, OwnTarget):
         return target
     last = sampler.component.path(levels_of([schedule], [grid], row.steps))[-1]
-    distribution = sampler.component.target(target.distribution, last)
+    working, frame = target.distribution.working, target.distribution.frame
+    distribution = sampler.component.target(working, last)
+    if frame is not None:
+        distribution = target.distribution if distribution == working else in_data_units(distribution, frame)
     return target if distribution == target.distribution else replace(target, distribution=distribution)

@@ -1,0 +1,51 @@
+"""Points in memory where a study needs a file: they are written to the user's cache folder, under
+their digest, and read from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.datasets.own import OwnPoints, own_points
+from diffusion.errors import WrongValue
+from tasks.home import home
+from tasks.plain import Spec
+
+
+def with_files(entry: object) -> object:
+    """An entry of `datasets` of a study, with a file in the place of each array, tensor or object of
+    points: anything else passes as it is.
+
+    Raises:
+        WrongValue: the array is no set of points, or has labels, which files have not.
+    """
+    if isinstance(entry, Mapping) and "of" in entry:
+        return {**entry, "of": with_files(entry["of"])}
+    if isinstance(entry, OwnPoints):
+        return _kept(entry)
+    if hasattr(entry, "__array__"):  # an array or a tensor; of lists a study has its own
+        import torch
+
+        points = torch.as_tensor(entry)
+        return _kept(own_points(points[:, None] if points.ndim == 1 else points))
+    return entry
+
+
+def _kept(own: OwnPoints) -> Spec:
+    if own.labels is not None:
+        raise WrongValue(f"{own.label()} has labels, which a study does not take; accepted: points without labels")
+    points = own.points.numpy()
+    digest = hashlib.sha256(f"{list(points.shape)}".encode() + points.astype("<f8").tobytes()).hexdigest()
+    place = home() / "points" / f"points-{digest[:16]}.npy"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(f"{place}.{os.getpid()}.partial")
+        with beside.open("wb") as file:
+            np.save(file, points)
+        beside.replace(place)
+    return {"name": "from_file", "path": str(place)}
