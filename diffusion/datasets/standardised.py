@@ -248,7 +248,7 @@ class Standardised(Dataset):
         raise NoExactAnswer(f"{self.of.label()} does not tell the deviation of each coordinate")
 
     def _deviation_left(self) -> float:
-        """Of the law of z, over all coordinates: 1, but for coordinates that are the same in all data."""
+        """Of the law of z, over all coordinates: 1 but for those that are the same in all data."""
         if not self.each:
             return 1.0
         left = [(s / c) ** 2 for s, c in zip(self._deviations(), self.frame.scale, strict=True)]
