@@ -138,7 +138,9 @@ def model(
         WrongValue: no function of two arguments, or dimensions that are unknown or do not agree.
     """
     own = OwnDenoiser(denoiser, predicts, dtype, sigma_shape)
-    data = UnknownData(_dimension(dim)) if target is None else named.dataset(target)
+    data = (
+        UnknownData(_dimension(dim)) if target is None else named.dataset(target).law
+    )  # a function sees them as they are
     if dim is not None and dim != data.dim:
         raise WrongValue(f"dim: found {dim!r}, and target {data.label()!r} has {data.dim}; accepted: the same number")
     on = named.schedule(schedule)

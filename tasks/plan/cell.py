@@ -108,6 +108,11 @@ def _impossible(
 ) -> str | None:
     """The same for all seeds."""
     reason = formulation.refuses(schedule) or formulation.refuses_dataset(dataset.working)
+    if dataset.frame is not None and formulation.start_distribution is not None:
+        reason = (
+            f"{formulation.registered_name!r} starts from a data set in its own units, and models of {dataset.label()!r} "
+            "see others (name the data set itself, not standardised)"
+        )
     if reason is None and training and isinstance(formulation, Trained):
         reason = formulation.refuses_network(dataset.working, training)
     return reason

@@ -21,7 +21,7 @@ def seconds_per_evaluation(cell: Cell) -> float:
     if isinstance(cell.formulation, Given):
         return 2 * cell.formulation.parameters_held / _FLOPS_PER_SECOND + 2e-8 * cell.dataset.dim
     if isinstance(cell.formulation, Untrained):
-        return cell.formulation.evaluations_each * 2 * _exact_seconds(cell.dataset)  # density and denoiser
+        return cell.formulation.evaluations_each * 2 * _exact_seconds(cell.dataset.working)  # density and denoiser
     if cell.training is None:
         return _exact_seconds(cell.dataset.working)
     return _network_seconds(cell) + 2e-8 * cell.dataset.dim

@@ -38,7 +38,7 @@ def models_of(cells: Sequence[Cell], weights: Mapping[str, bytes], place: torch.
     """
     named = cells[0].formulation
     if isinstance(named, Untrained):
-        return lambda chosen: named.model_of([cell.dataset for cell in chosen])
+        return lambda chosen: named.model_of([cell.dataset.working for cell in chosen])
     if all(cell.training is None for cell in cells):
         return lambda chosen: ExactDenoiser([cell.dataset.working for cell in chosen])
     stack = stack_of(cells, [weights[cell.id] for cell in cells]).to(place)

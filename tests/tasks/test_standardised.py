@@ -220,6 +220,11 @@ def test_what_makes_no_sense_is_refused_in_one_sentence() -> None:
     model = da.exact(Standardised(own_points(far(7.0))))
     with pytest.raises(WrongValue, match="sees its data standardised and the target is as they are"):
         da.evaluate(model, far(7.0), "score-error")
+    moons = Standardised(Moons())
+    with pytest.raises(WrongValue, match="starts from a data set in its own units"):
+        da.train(moons, "flow-between", steps=2)
+    own = da.model(lambda x, sigma: x / (1 + sigma**2), target=moons)  # of data as they are
+    assert own.dataset == Moons()
     with pytest.raises(WrongValue, match="standardised already"):
         Standardised(Standardised(Uniform()))
     with pytest.raises(WrongValue, match="of the data's numbers are not finite"):
