@@ -30,6 +30,10 @@ from diffusion import plugins
 from diffusion.errors import WrongInput
 
 
+_MOST_LISTED = 60  # names that a message lists: those of one kind, not those of all kinds
+_MOST_NEAR = 5
+
+
 class UnknownName(WrongInput, LookupError):
     """A name that no registry entry, entry point or importable object answers to."""
 
@@ -37,12 +41,16 @@ class UnknownName(WrongInput, LookupError):
 
     def __init__(self, what: str, name: str, known: list[str], detail: str = "") -> None:
         self.what, self.name, self.known, self.detail = what, name, known, detail
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=_MOST_NEAR, cutoff=0.5)
         self.nearest = near[0] if near else None
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        if len(known) > _MOST_LISTED:
+            listed = (f"near: {', '.join(near)}; " if near else "") + f"'diffatlas catalog' lists all {len(known)}; "
+        else:
+            listed = f"known: {', '.join(known)}; " if known else ""
         super().__init__(
-            f"unknown {what} {name!r}{hint}{' ' + detail if detail else ''} (known: {', '.join(known)}; "
-            f"your own class is named as package.module:Object)"
+            f"unknown {what} {name!r}{hint}{' ' + detail if detail else ''} "
+            f"({listed}your own class is named as package.module:Object)"
         )
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
@@ -253,13 +261,15 @@ class Registry(Generic[C]):
             return self._adopt(found, path)
         if reason := plugins.why_not(module):
             if module in sys.modules:
-                raise UnknownName(self.kind, path, self.names(), f"(module {module!r} has no attribute {attribute!r})")
+                raise UnknownName(self.kind, path, self.names(), f"({_lacks(sys.modules[module], attribute)})")
             raise NotAllowed(self.kind, path, reason)
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            imported = importlib.import_module(module)
         except (ImportError, AttributeError, ValueError) as error:
             raise UnknownName(self.kind, path, self.names(), f"({error})") from error
-        return self._adopt(found, path)
+        if not hasattr(imported, attribute):
+            raise UnknownName(self.kind, path, self.names(), f"({_lacks(imported, attribute)})")
+        return self._adopt(getattr(imported, attribute), path)
 
     def _adopt(self, found: Any, name: str) -> type[C]:
         if not (isinstance(found, type) and issubclass(found, Component) and dataclasses.is_dataclass(found)):
@@ -267,3 +277,14 @@ class Registry(Generic[C]):
         if "registered_name" not in vars(found):  # a shipped class named by its path keeps its name, and so its ids
             found.registered_name = name
         return found  # type: ignore[return-value]  # the kind's own base class is checked where it is used
+
+
+def _lacks(module: Any, attribute: str) -> str:
+    """That a module has no such attribute, and which components of its own it has."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__
+    ]
+    has = f"; its components: {', '.join(own)}" if own else ", and no component of its own"
+    return f"module {module.__name__!r} has no attribute {attribute!r}{has}"
