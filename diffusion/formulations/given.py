@@ -25,6 +25,7 @@ from diffusion.models.own import OwnDenoiser, Predicts, described
 from diffusion.schedules import Schedule
 
 _SHOWN = 8  # digits of the digest in a label
+_NAMED = 3  # weights in a message
 _DEEPEST = 4  # of what holds what, where networks are looked for
 
 _at_import: dict[str, tuple[object, bytes]] = {}
@@ -232,13 +233,35 @@ def _fill(path: str, network: Any, weights: str) -> None:
     if not isinstance(network, torch.nn.Module):
         raise WrongValue(f"weights: {path!r} returned {type(network).__name__}; only a torch.nn.Module takes weights")
     try:
-        network.load_state_dict(load_file(weights))
+        loaded = load_file(weights)
+        network.load_state_dict(loaded)
     except FileNotFoundError:
         raise WrongValue(f"weights: there is no file {weights!r} (here is {Path.cwd()})") from None
     except (OSError, SafetensorError) as error:
         raise WrongValue(f"weights: {weights!r} is no safetensors file that can be read: {error}") from error
     except RuntimeError as error:
-        raise WrongValue(f"weights: {weights!r} are not those of {path!r}: {' '.join(str(error).split())}") from error
+        found = _differences(network, loaded) or " ".join(str(error).split())
+        raise WrongValue(f"weights: {weights!r} are not those of {path!r}: {found}") from error
+
+
+def _differences(network: torch.nn.Module, loaded: Mapping[str, torch.Tensor]) -> str:
+    """What a file lacks of a network's weights, has beyond them, or has in other shapes."""
+    own = network.state_dict()
+    shapes = [
+        f"{name} {list(loaded[name].shape)} instead of {list(value.shape)}"
+        for name, value in own.items()
+        if name in loaded and isinstance(value, torch.Tensor) and value.shape != loaded[name].shape
+    ]
+    told = {
+        f"lacks {{}} of {len(own)}": [name for name in own if name not in loaded],
+        "has {} that the network has not": [name for name in loaded if name not in own],
+        "has {} of another shape": shapes,
+    }
+    return ", ".join(f"it {what.format(len(names))} ({_some(names)})" for what, names in told.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _digest(path: str, source: bytes, network: Any) -> str:

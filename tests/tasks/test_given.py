@@ -174,6 +174,8 @@ def test_it_travels_with_its_weights(tmp_path: Path) -> None:
         ({"module": f"{PARTS}:extra"}, "holds dict at '_extra_state'; accepted: dense tensors"),
         ({"weights": "nowhere.safetensors"}, "there is no file 'nowhere.safetensors'"),
         ({"weights": "other.safetensors"}, f"are not those of '{PARTS}:epsilon'"),
+        ({"weights": "other.safetensors"}, "it lacks 1 of 1 (scale), it has 1 that the network has not (other)"),
+        ({"weights": "wide.safetensors"}, "it has 1 of another shape (scale [2] instead of [1])"),
         ({"weights": "text.safetensors"}, "is no safetensors file that can be read"),
         ({"module": f"{PARTS}:short", "weights": "other.safetensors"}, "only a torch.nn.Module takes weights"),
         ({"predicts": "noise"}, "x0"),
@@ -185,6 +187,7 @@ def test_what_cannot_be_right_is_refused_with_the_sentence_that_helps(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_file({"other": torch.ones(2)}, "other.safetensors")
+    save_file({"scale": torch.ones(2)}, "wide.safetensors")
     Path("text.safetensors").write_text("no weights")
     with pytest.raises(StudyError) as refused:
         Study.from_spec(study_of(EPSILON | change))
