@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from diffusion.samplers import Level, Noise, PathSampler, Sampler
     from diffusion.schedules import Schedule
     from flows.direct import run
-    from flows.growing import grow
+    from flows.direct_growth import grow
     from tasks.compare import Comparison, compare, summary
     from tasks.figures import figure
     from tasks.models import (
@@ -163,7 +163,7 @@ _WHERE = {
     "export": "tasks.results.export:export_store",
     "figure": "tasks.figures:figure",
     "formulation": "tasks.models:formulation",
-    "grow": "flows.growing:grow",
+    "grow": "flows.direct_growth:grow",
     "guidance": "tasks.models:guidance",
     "load": "tasks.models:load",
     "load_study": "tasks.study.typed:load_study",

@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 from diffusion import plugins
 from diffusion.errors import WrongInput
 
-
 _MOST_LISTED = 60  # names that a message lists: those of one kind, not those of all kinds
 _MOST_NEAR = 5
 

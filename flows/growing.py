@@ -11,31 +11,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diffusion.plugins import typed
-from tasks.query.growing import BestOf, LookTaken, answerable, look_at, read_margin, read_question
-from tasks.query.ranking import BY
+from tasks.query.growing import BestOf, LookTaken, answerable, look_at
 from tasks.results.foreseen import foreseen
 from tasks.results.provenance import provenance
 from tasks.results.read import Answers, open_results
 from tasks.results.stored import looks_recorded, plan_for, record_look, refuse_changes
-from tasks.statistics.sequential import MOST_SEEDS, RULE, Design, Margin, looks_up_to, seeds_of
+from tasks.statistics.sequential import RULE, Design, Margin, looks_up_to, seeds_of
 from tasks.store import Store
 from tasks.study import Study, StudyError, load_study
 from tasks.study.axes import MOST_SEEDS as LARGEST
 from tasks.where.language import QueryError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from flows.request import RunRequest
     from tasks.plain import Spec
     from tasks.plan import Plan
@@ -133,9 +128,10 @@ def grown(
         seeds = tuple(dict.fromkeys((*order[:n], *loaded.seeds)))
         study = loaded.model_copy(update={"seeds": seeds})
         plan = plan_for(study, request.store, retry_failed=request.retry_failed)
-        if plan.jobs or not _asked(request.store, plan):
+        if plan.jobs or not asked_all(request.store, plan):
             with tempfile.TemporaryDirectory() as folder:
-                run(_with_seeds(request, None if given is None else study, seeds, Path(folder)))
+                override = f"seeds={list(seeds)}"
+                run(with_override(request, None if given is None else study, override, Path(folder)))
         points = open_results(request.store, study.name)
         points = points.isel(point=np.isin(points["point_id"].values.astype(str), [point.id for point in plan.points]))
         failed = int((points["status"].values == "failed").sum())
@@ -155,83 +151,7 @@ def grown(
     return Growth(loaded.name, request.store, question, design, tuple(looks), failed)
 
 
-def grow(
-    study: Study | str | Path,
-    store: str = "results",
-    until: str = "best(sampler)",
-    *,
-    margin: str = "2%",
-    max_seeds: int = MOST_SEEDS,
-    by: Sequence[str] = BY,
-    metric: str | None = None,
-    overrides: Sequence[str] = (),
-    ray: str | None = None,
-    workers: int | None = None,
-    retry_failed: bool = False,
-    report: str | Path | None = None,
-    device: str = "cpu",
-    shard_limit: float | None = None,
-) -> pd.DataFrame:
-    """Add seeds to a study until it is decided who is best, as the command `diffatlas grow` does.
-
-    Args:
-        study: a file, the name of a shipped study, or a study that was loaded.
-        store: a folder, or ``s3://bucket/prefix``; made if it is not there.
-        until: the question: ``best(AXIS)``, or ``best(AXIS) at CONDITION``.
-        margin: what counts as no difference: a share such as ``2%``, or a number in the metric's
-            units.
-        max_seeds: at the last look.
-        by: labels within whose values the question is asked.
-        metric: by which; `w1` if it is measured, otherwise the only one.
-        overrides: changes to what is loaded.
-        ray: as for `run`.
-        workers: as for `run`.
-        retry_failed: as for `run`.
-        report: as for `run`.
-        device: as for `run`.
-        shard_limit: as for `run`.
-
-    Returns:
-        A row for each look and rival: seeds, the labels of `by`, `best`, `rival`, their means, the
-        `difference` with its interval (`low`, `high`), and the `verdict`: apart, equivalent, open or
-        contradicted. ``attrs["decided"]`` says whether all are apart or equivalent at the last look,
-        ``attrs["left_out"]`` which configurations were not compared, and why, and ``attrs["failed"]``
-        how many points failed.
-
-    Raises:
-        QueryError: the question or the margin cannot be read, or there is nothing to compare.
-        StudyError: the study cannot be used.
-        StoreUnavailable: the store cannot be written, or another run has it.
-        WrongValue: `shard_limit` is no number of minutes, or too short.
-    """
-    import pandas as pd
-
-    from flows.request import RunRequest, check_shard_limit
-    from flows.start import start
-
-    check_shard_limit(shard_limit)
-    question, design = read_question(until, by, metric), design_of(read_margin(margin), max_seeds)
-    request = RunRequest(
-        str(study) if not isinstance(study, Study) else study.name,
-        store,
-        tuple(overrides),
-        ray_address=ray,
-        workers=workers,
-        retry_failed=retry_failed,
-        report=None if report is None else str(report),
-        device=device,
-        shard_limit=shard_limit,
-    )
-    given = study if isinstance(study, Study) else None
-    found = grown(request, question, design, start, loaded=given, warn=partial(warnings.warn, stacklevel=3))
-    frame = pd.DataFrame(
-        [{"look": i, "seeds": look.seeds, **row} for i, look in enumerate(found.looks, 1) for row in look.rows]
-    )
-    frame.attrs.update(decided=found.decided, left_out=found.looks[-1].left_out, failed=found.failed)
-    return frame
-
-
-def _asked(store: str, plan: Plan) -> bool:
+def asked_all(store: str, plan: Plan) -> bool:
     """Whether the study is recorded with all points of a plan; it may have more seeds by now."""
     if plan.unrecorded or not Store.exists(store):
         return False
@@ -265,7 +185,7 @@ def _other_designs(store: str, announced: Spec) -> list[str]:
     keys = [key for key in announced if key != "rule"]
     mine = {key: announced[key] for key in keys}
     looks = [json.loads(text) for text in looks_recorded(Store.open(store), str(announced["study"]))]
-    found = [{key: look.get(key) for key in keys} for look in looks]
+    found = [{key: look.get(key) for key in keys} for look in looks if "until" in look]  # else steps were refined
     return [
         f"the store has looks at {one['study']} by another design: {one['until']} by {', '.join(one['by']) or 'nothing'}, "
         f"{one['metric']}, margin {one['margin']}, at {', '.join(map(str, one['announced']))} seeds; "
@@ -275,10 +195,10 @@ def _other_designs(store: str, announced: Spec) -> list[str]:
     ]
 
 
-def _with_seeds(request: RunRequest, study: Study | None, seeds: Sequence[int], folder: Path) -> RunRequest:
+def with_override(request: RunRequest, study: Study | None, override: str, folder: Path) -> RunRequest:
     """The run of a look; a study that was given without a file gets one."""
     if study is None:
-        return replace(request, overrides=(*request.overrides, f"seeds={list(seeds)}"))
+        return replace(request, overrides=(*request.overrides, override)) if override else request
     source = folder / f"{study.name}.yaml"
     source.write_text(json.dumps(study.spec()))  # JSON is YAML
     return replace(request, study=str(source), overrides=())

@@ -37,9 +37,11 @@ from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:
     from flows.growing import Growth
+    from flows.refining import Refinement
     from flows.request import RunRequest
     from tasks.plain import Spec
     from tasks.query.growing import LookTaken
+    from tasks.query.refining import StepsTaken
 
 
 _MOST_LEFT_OUT = 8  # of the configurations that are named below the table
@@ -49,12 +51,27 @@ _MOST_LEFT_OUT = 8  # of the configurations that are named below the table
 def grow(
     study: StudyArgument,
     until: Annotated[
-        str, typer.Option("--until", help="The question: best(AXIS), or best(AXIS) at nfe<=20.", metavar="QUESTION")
-    ] = "best(sampler)",
+        str | None,
+        typer.Option(
+            "--until",
+            help="The question: best(sampler) if none is asked, or best(AXIS) at nfe<=20.",
+            metavar="QUESTION",
+        ),
+    ] = None,
+    steps_until: Annotated[
+        str | None,
+        typer.Option(
+            "--steps-until",
+            help="floor: instead of seeds, step counts are added between neighbours that differ.",
+            metavar="floor",
+        ),
+    ] = None,
     margin: Annotated[
-        str, typer.Option("--margin", help="What counts as no difference: 2%, or a number in the metric's units.")
-    ] = "2%",
-    max_seeds: Annotated[int, typer.Option("--max-seeds", help="Seeds at the last look.")] = 40,
+        str | None,
+        typer.Option("--margin", help="What counts as no difference: 2% if not given, or in the metric's units."),
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option("--max-seeds", help="Seeds at the last look: 40.")] = None,
+    max_looks: Annotated[int | None, typer.Option("--max-looks", help="Looks at the step counts: 4.")] = None,
     by: ByOption = None,
     metric: MetricOption = None,
     store: StoreOption = "results",
@@ -73,22 +90,28 @@ def grow(
     """Add seeds to a study until every rival of the best is told apart from it or equivalent to it.
 
     Seeds are added in looks that are announced (5, 10, 20, 40), at a level of 5 % over all looks and
-    groups.
+    groups. With --steps-until floor steps are added instead.
     """
     with clear_errors():
         from flows.command_line.options import WrongOption
-        from flows.growing import design_of, grown
+        from flows.direct_growth import MARGIN, QUESTION, refuse_together
+        from flows.growing import Growth, design_of, grown
+        from flows.refining import checked_looks, refined
         from flows.request import RunRequest
         from flows.services import quiet_environment, terminate_as_interrupt
         from tasks.query.growing import read_margin, read_question
         from tasks.query.ranking import BY
+        from tasks.statistics.bisection import MOST_LOOKS
+        from tasks.statistics.sequential import MOST_SEEDS
 
         check_device(device)
         metrics = split(metric)
         if len(metrics) > 1:
             raise WrongOption(f"grow decides by one metric; found {', '.join(metrics)}")
-        question = read_question(until, split(by) or BY, metrics[0] if metrics else None)
-        design = design_of(read_margin(margin), max_seeds)
+        refuse_together(
+            steps_until=steps_until, until=until, margin=margin, max_seeds=max_seeds, by=by, max_looks=max_looks
+        )
+        named = metrics[0] if metrics else None
         request = RunRequest(
             study,
             store,
@@ -104,12 +127,21 @@ def grow(
             shard_limit=shard_limit,
         )
         quiet_environment()
+        found: Growth | Refinement
         with terminate_as_interrupt():
-            found = grown(request, question, design, _run, _tell, warn=_say, announce=_say)
+            if steps_until is not None:
+                looks = checked_looks(steps_until, MOST_LOOKS if max_looks is None else max_looks)
+                found = refined(request, named, looks, _run, _tell_steps, warn=_say, announce=_say)
+            else:
+                question = read_question(until or QUESTION, split(by) or BY, named)
+                design = design_of(read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds)
+                found = grown(request, question, design, _run, _tell, warn=_say, announce=_say)
         if as_json:
             print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
-        else:
+        elif isinstance(found, Growth):
             _show(found)
+        else:
+            _show_steps(found)
         if found.failed:
             err.print(
                 f"{_counted(found.failed, 'point')} failed (diffatlas query --where \"status == 'failed'\")",
@@ -130,6 +162,12 @@ def _run(request: RunRequest) -> None:
 def _tell(look: LookTaken) -> None:
     done = len(look.rows) - look.undecided
     err.print(f"{look.seeds} seeds: {done} of {_counted(len(look.rows), 'rival')} decided", markup=False)
+
+
+def _tell_steps(look: StepsTaken) -> None:
+    added = len({(group, steps) for group, more in look.added.items() for steps in more})
+    told = f"look {look.look}: {_counted(len(look.rows), 'pair')} of neighbours, {_counted(added, 'step count')} added"
+    err.print(f"{told}, {look.open} left open" if look.open else told, markup=False)
 
 
 def _say(sentence: str) -> None:
@@ -169,6 +207,33 @@ def _show(found: Growth) -> None:
         console.print(f"left out: {where}: {row['reason']}", markup=False)
     if len(last.left_out) > _MOST_LEFT_OUT:
         console.print(f"left out: {len(last.left_out) - _MOST_LEFT_OUT} more (--json has all)", markup=False)
+
+
+def _show_steps(found: Refinement) -> None:
+    """Where each group comes down to the floor, and how it ended."""
+    from tasks.query.refining import GROUP
+    from tasks.statistics.bisection import FLOORS
+
+    console = Console(width=width(), highlight=False)
+    table = Table(title=escape(f"steps by {found.metric}"), title_justify="left")
+    for name in (*GROUP, "steps", f"within {FLOORS:g} floors"):
+        table.add_column(name, overflow="fold")
+    for row in found.groups:
+        steps = ", ".join(map(str, row["steps"]))
+        reached = "not yet" if row["reached"] is None else f"from {row['reached']} on"
+        table.add_row(*(escape(str(row[name])) for name in GROUP), steps, reached)
+    console.print(table)
+    last = found.looks[-1]
+    left = f"{_counted(last.open, 'pair')} of neighbours {'is' if last.open == 1 else 'are'} left open (--max-looks)"
+    said = "nothing is left to refine" if found.decided else f"the looks are spent and {left}"
+    level = f"{100 * found.announced.level:g} % over all looks and groups"
+    console.print(f"{said} after {_counted(len(found.looks), 'look')}; level {level}", markup=False)
+    left_out = [row for look in found.looks for row in look.left_out]
+    for row in left_out[:_MOST_LEFT_OUT]:
+        where = ", ".join(f"{name} {value}" for name, value in row.items() if name != "reason")
+        console.print(f"left out: {where}: {row['reason']}", markup=False)
+    if len(left_out) > _MOST_LEFT_OUT:
+        console.print(f"left out: {len(left_out) - _MOST_LEFT_OUT} more (--json has all)", markup=False)
 
 
 def _interval(row: Spec) -> str:

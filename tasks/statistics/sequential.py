@@ -190,7 +190,7 @@ def verdicts(values: Array, pairs: Pairs, design: Design, looks: int | None = No
         direction = np.where(apart == look, contrasts.sign, direction).astype(np.int64)
         both = _equivalence(x[:, :n], y[:, :n], logarithmic, design.margin)
         _tell(equivalent, look, both, pairs.family, share * design.level)
-    return AfterLook(apart, direction, equivalent, contrasts, *_interval(contrasts, n, level))
+    return AfterLook(apart, direction, equivalent, contrasts, *interval_of(contrasts, n, level))
 
 
 def _tell(told: Codes, look: int, p: Array, family: Codes, level: float) -> Array:
@@ -246,8 +246,10 @@ def _below(x: Array, y: Array, logarithmic: Mask) -> Array:
     return np.where(found.sign < 0, found.p / 2, np.where(found.p < 1, 1 - found.p / 2, 1.0))
 
 
-def _interval(contrasts: Contrasts, n: int, level: Array) -> tuple[Array, Array]:
-    """Student's interval of the change, or of the factor, at the level of each pair's test."""
+def interval_of(contrasts: Contrasts, n: int | Codes, level: Array) -> tuple[Array, Array]:
+    """Student's interval of the change, or of the factor, of pairs of n seeds at the level of each
+    pair's test.
+    """
     from scipy.special import stdtrit
 
     log = contrasts.logarithmic

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flows.refining import refined
+from flows.request import RunRequest
 from tasks.results.stored import looks_recorded
 from tasks.store import Store
+from tasks.study import load_study
+from tests.tasks.tiny_store import answer
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Command
@@ -52,3 +56,29 @@ def test_a_study_grows_by_looks_and_the_same_command_again_computes_nothing(diff
     refused = diffatlas("grow", "growing.yaml", "--until", "best(smapler)", code=2).stderr
     assert "did you mean 'sampler'" in refused
     assert "looks at" not in refused
+
+
+def test_steps_are_refined_the_same_by_two_workers_and_a_second_command_computes_nothing(diffatlas: Command) -> None:
+    changes = ("seeds=5", "steps=[1, 5, 20]", "samplers=[euler, heun]")
+    (diffatlas.folder / "growing.yaml").write_text(STUDY)
+    set_to = [word for change in changes for word in ("--set", change)]
+    asked = ("grow", "growing.yaml", *set_to, "--steps-until", "floor", "--max-looks", "2")
+    first = diffatlas(*asked, "--workers", "2")
+    assert "w1 at 8 pairs of neighbouring step counts, in at most 2 looks" in first.stderr
+    assert "look 1: 8 pairs of neighbours, " in first.stderr
+    assert "after 2 looks; level 5 % over all looks and groups" in " ".join(first.stdout.split())
+    again = diffatlas(*asked, "--json", PREFECT_API_URL="http://127.0.0.1:9/api")  # nothing to run: not asked
+    assert "points computed" not in again.stderr
+    found = json.loads(again.stdout)
+
+    def answered(request: RunRequest) -> None:
+        answer(str(diffatlas.folder / "one"), load_study(request.study, request.overrides).spec())
+
+    here = refined(
+        RunRequest(str(diffatlas.folder / "growing.yaml"), str(diffatlas.folder / "one"), changes), None, 2, answered
+    )
+    assert [look["pairs"] for look in found["looks"]] == [look.value()["pairs"] for look in here.looks]
+    assert found["groups"] == json.loads(json.dumps(here.groups))
+    assert any(row["middle"] for row in found["looks"][0]["pairs"])
+    wrong = diffatlas("grow", "growing.yaml", "--steps-until", "floor", "--until", "best(sampler)", code=2).stderr
+    assert "--until belongs to seeds that are added" in wrong

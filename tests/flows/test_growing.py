@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from flows.growing import Growth, design_of, grow, grown
+from flows.direct_growth import grow
+from flows.growing import Growth, design_of, grown
 from flows.request import RunRequest
 from tasks.query.growing import look_at, read_margin, read_question
 from tasks.results.stored import looks_recorded

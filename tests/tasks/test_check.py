@@ -62,8 +62,7 @@ def test_the_command_tells_each_claim_and_ends_by_whether_all_hold(given: str) -
         ("qqqqqq", "unknown component 'qqqqqq' ('diffatlas catalog' lists all "),
         (
             "mine_to_check:Heun",
-            "unknown component 'mine_to_check:Heun' (module 'mine_to_check' has no attribute 'Heun'; its components: "
-            "Ralston) (your own class is named as package.module:Object)",
+            "(module 'mine_to_check' has no attribute 'Heun'; its components: Ralston) (your own class is named as",
         ),
         ("no_such_module:Heun", "unknown component 'no_such_module:Heun' (No module named 'no_such_module') (your own"),
         ("{name: decode, eta: 1}", "eta"),
