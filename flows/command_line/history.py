@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.command_line.options import (
+    AgainstOption,
     ByOption,
     ForceUnlockOption,
     JsonOption,
@@ -63,9 +64,10 @@ def tag(
 
 @app.command()
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="A snapshot, a tag or a time.")],
+    before: Annotated[str | None, typer.Argument(metavar="[A]", help="A snapshot, a tag or a time.")] = None,
     after: Annotated[str | None, typer.Argument(metavar="[B]", help="The same (the newest snapshot).")] = None,
     store: StoreOption = "results",
+    against: AgainstOption = None,
     study: StudyOption = None,
     by: ByOption = None,
     metric: MetricOption = None,
@@ -77,13 +79,21 @@ def diff(
     """Which numbers moved between two snapshots beyond the noise of their seeds, and what came,
     went or failed since.
 
-    Groups are configurations; --by "" makes one of all points.
+    Groups are configurations; --by "" makes one of all points. With --against the first side are the
+    points of another store that stand for the same questions, as of A if it is given.
     """
     with clear_errors():
         from tasks.compare import LABELS, compare, document, table
         from tasks.results import open_results
+        from tasks.results.beside import points_beside
 
-        sides = open_results(store, study, before), open_results(store, study, after)
+        if against is None and before is None:
+            raise WrongOption("diff: found neither a snapshot A nor --against URI, expected one of them")
+        own = open_results(store, study, after)
+        other = open_results(store, study, before) if against is None else points_beside(own, against, before)
+        if against is not None and not other.sizes["point"]:
+            raise WrongOption(f"--against {against}: it has none of the points of {study or store}")
+        sides = other, own
         found = compare(*sides, split(metric) or None, LABELS if by is None else split(by), level, correction)
         if as_json:
             print(json.dumps(document(found), indent=2))  # noqa: T201

@@ -67,6 +67,12 @@ ForceOption = Annotated[
         "--force", help="Compute these points again, training included: \"formulation == 'edm'\".", metavar="EXPR"
     ),
 ]
+BesideOption = Annotated[
+    str | None, typer.Option("--beside", help="Show the numbers beside those of this store (atlas:).", metavar="URI")
+]
+AgainstOption = Annotated[
+    str | None, typer.Option("--against", help="Another store, held against this one (atlas:).", metavar="URI")
+]
 AsOfOption = Annotated[str | None, typer.Option("--as-of", help="A snapshot, a tag or a time.", metavar="WHEN")]
 ForceUnlockOption = Annotated[
     bool,

@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line.batch import page_of_finished, run_each, sums
+from flows.command_line.beside import held_by, print_against, print_beside, refuse_several
 from flows.command_line.foretold import MOST_WORKERS, foretold, told
 from flows.command_line.options import (
+    AgainstOption,
     AllowPluginsOption,
+    BesideOption,
     DeviceOption,
     ForceOption,
     ForceUnlockOption,
@@ -58,6 +61,7 @@ def run(
     device: DeviceOption = "cpu",
     wait: WaitOption = 0.0,
     shard_limit: ShardLimitOption = None,
+    beside: BesideOption = None,
     allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - its callback has done it
 ) -> None:
     """Run what is missing of a study; show its table; draw its report.
@@ -74,6 +78,9 @@ def run(
         check_device(device)
         collection, each = _collection(study, overrides)
         plans = _plans(study, collection, store, retry_failed=retry_failed, force=force)
+        if beside is not None:
+            refuse_several(collection.name, beside)
+            held_by(beside, "--beside", plans)
 
         def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
             from tasks.store import Store
@@ -100,7 +107,7 @@ def run(
             )
 
         if collection.name is None:
-            _show(plans[0].study, store, run_one(study, plans[0], report), report)
+            _show(plans[0].study, store, run_one(study, plans[0], report), report, beside)
             return
 
         def run_member(member: CollectedStudy, page: Path | None) -> Outcome | None:
@@ -164,8 +171,8 @@ def _finished(store: str, plan: Plan) -> bool:
     return not plan.jobs and Store.exists(store) and is_recorded(Store.open(store), plan)
 
 
-def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None) -> None:
-    """The table, the report's path, and the exit code that the points deserve."""
+def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None, beside: str | None) -> None:
+    """The table, that beside another store's, the report's path, and the exit code that the points deserve."""
     from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables
     from tasks.results import open_results
@@ -177,6 +184,8 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
     for metric in (metric for i, metric in enumerate(wanted) if few or i == 0 or of_models(points, metric)):
         for table in tables(points, metric, console.width):
             console.print(table)
+    if beside is not None:
+        print_beside(study, points, beside)
     if outcome is None:
         page = page_of_finished(store, study.name, report)
         err.print(f"study {study.name} is finished: nothing to compute, nothing committed", markup=False)
@@ -211,6 +220,7 @@ def plan(
             "--on", min=1, max=MOST_WORKERS, help="How long it takes on N workers, and what limits it.", metavar="N"
         ),
     ] = None,
+    against: AgainstOption = None,
     as_json: JsonOption = False,
     allow_plugins: AllowPluginsOption = None,  # noqa: ARG001 - as above
 ) -> None:
@@ -221,6 +231,9 @@ def plan(
         each = [_plan_as_values(made) | ({"reasons": _reasons(made, store)} if explained else {}) for made in plans]
         if on is not None:
             each = [values | {"on": foretold(made, on)} for values, made in zip(each, plans, strict=True)]
+        if against is not None:
+            held = held_by(against, "--against", plans)
+            each = [values | {"against": one} for values, one in zip(each, held, strict=True)]
         if as_json:
             print(json.dumps(each[0] if collection.name is None else sums(collection, each), indent=2))  # noqa: T201 - the document asked for
             return
@@ -262,6 +275,8 @@ def _print_plan(summary: dict[str, Any]) -> None:
             f"{example['steps']}, seed {example['seed']})",
             markup=False,
         )
+    if summary.get("against"):
+        print_against(summary["against"])
     for line in told(summary["on"]) if summary.get("on") else ():
         console.print(line, markup=False)
     for warning in summary["warnings"]:

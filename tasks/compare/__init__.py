@@ -13,8 +13,8 @@ what is opened, as of when and of which study is the caller's choice.
 
 from tasks.compare.changes import Comparison, compare
 from tasks.compare.match import LABELS
-from tasks.compare.show import document, summary, table
+from tasks.compare.show import document, side_by_side, summary, table
 from tasks.compare.told import moves
 from tasks.statistics.corrections import CORRECTIONS
 
-__all__ = ["CORRECTIONS", "LABELS", "Comparison", "compare", "document", "moves", "summary", "table"]
+__all__ = ["CORRECTIONS", "LABELS", "Comparison", "compare", "document", "moves", "side_by_side", "summary", "table"]

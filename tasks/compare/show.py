@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -130,6 +131,40 @@ def table(comparison: Comparison, width: int, rows: int = 20) -> Group:
     parts += _listings("point", comparison.points, comparison, rows)
     parts += _listings("cell", comparison.cells, comparison, rows)
     return Group(*parts, *(Text(line, "yellow") for line in _remarks(comparison)))
+
+
+def side_by_side(comparison: Comparison, store: str, width: int, rows: int = 40) -> Group:
+    """Own numbers beside those of another store, a line for each group that both have.
+
+    Args:
+        comparison: of the other store's points (before) with one's own (after).
+        store: what the other store is called.
+        width: characters that there are.
+        rows: at most so many lines, the most significant difference first.
+    """
+    found = comparison.groups[(comparison.groups[["seeds_before", "seeds_after"]] > 0).all(axis=1)]
+    varying = _varying(comparison)
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for name in varying:
+        made.add_column(name, overflow="fold", max_width=max(10, min(_LABEL_WIDTH, width // 5)))
+    for name in ("here", store, "difference"):
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column("", overflow="fold", min_width=12)
+    for values in found.head(rows).itertuples(index=False):
+        row = dict(zip(found.columns, values, strict=True))
+        style = {WORSE: "red", BETTER: "green"}.get(row["verdict"])
+        figures = (brief(row["after"]), brief(row["before"]), _change(row) if row["verdict"] != UNCHANGED else "0")
+        remark = ", ".join(
+            part for part in (row["verdict"], row["reason"], "near the floor" if row["near_floor"] else "") if part
+        )
+        made.add_row(*(escape(str(row[name])) for name in varying), *figures, remark, style=style)
+    names = [name for name in (*comparison.by, "metric") if len(found) and name not in varying]
+    same = f" (all of {', '.join(f'{name} {found[name].iloc[0]}' for name in names)})" if names else ""
+    more = f"; the first {rows} of {len(found)} (all of them: diffatlas diff --against {store} --json)"
+    title = f"\nhere beside {store}, the means over the seeds that both have{same}{more if len(found) > rows else ''}"
+    points = comparison.points
+    alone = f"{len(points.appeared)} points are here alone" if len(points.appeared) else "all points are in both"
+    return Group(Text(title, "bold"), made, Text(alone))
 
 
 def _header(comparison: Comparison) -> Text:
