@@ -102,7 +102,7 @@ def grow(
     import pandas as pd
 
     from flows.request import RunRequest, check_shard_limit
-    from flows.start import start
+    from flows.start import starting_once
 
     check_shard_limit(shard_limit)
     refuse_together(
@@ -123,7 +123,8 @@ def grow(
     warn = partial(warnings.warn, stacklevel=3)
     if steps_until is not None:
         looks = checked_looks(steps_until, MOST_LOOKS if max_looks is None else max_looks)
-        steps = refined(request, metric, looks, start, loaded=given, warn=warn)
+        with starting_once() as run:
+            steps = refined(request, metric, looks, run, loaded=given, warn=warn)
         frame = pd.DataFrame([{"look": look.look, **row} for look in steps.looks for row in look.rows])
         frame.attrs.update(
             decided=steps.decided,
@@ -134,7 +135,8 @@ def grow(
         return frame
     question = read_question(until or QUESTION, BY if by is None else by, metric)
     design = design_of(read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds)
-    found = grown(request, question, design, start, loaded=given, warn=warn)
+    with starting_once() as run:
+        found = grown(request, question, design, run, loaded=given, warn=warn)
     frame = pd.DataFrame(
         [{"look": i, "seeds": look.seeds, **row} for i, look in enumerate(found.looks, 1) for row in look.rows]
     )

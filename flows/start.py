@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from flows.request import Outcome, PointsHaveFailed, RunRequest
-from flows.services import prefect_server
+from flows.services import prefect_server, ray_cluster
 
 
 def start(request: RunRequest) -> Outcome:
@@ -36,6 +38,23 @@ def start(request: RunRequest) -> Outcome:
         if isinstance(result, BaseException):
             raise result
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+
+
+@contextlib.contextmanager
+def starting_once() -> Iterator[Callable[[RunRequest], Outcome]]:
+    """`start` for the runs of one command, which share their services: these start with the first of
+    them, if there is one, and end with the block.
+    """
+    with contextlib.ExitStack() as services:
+        entered: list[str] = []
+
+        def run(request: RunRequest) -> Outcome:
+            if not entered:
+                services.enter_context(prefect_server(_import_the_flow))
+                entered.append(services.enter_context(ray_cluster(request.ray_address, request.workers, {})))
+            return start(request)
+
+        yield run
 
 
 def _import_the_flow() -> None:

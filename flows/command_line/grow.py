@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,9 +37,11 @@ from flows.command_line.options import (
 from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.growing import Growth
     from flows.refining import Refinement
-    from flows.request import RunRequest
+    from flows.request import Outcome, RunRequest
     from tasks.plain import Spec
     from tasks.query.growing import LookTaken
     from tasks.query.refining import StepsTaken
@@ -99,6 +102,7 @@ def grow(
         from flows.refining import checked_looks, refined
         from flows.request import RunRequest
         from flows.services import quiet_environment, terminate_as_interrupt
+        from flows.start import starting_once
         from tasks.query.growing import read_margin, read_question
         from tasks.query.ranking import BY
         from tasks.statistics.bisection import MOST_LOOKS
@@ -128,14 +132,15 @@ def grow(
         )
         quiet_environment()
         found: Growth | Refinement
-        with terminate_as_interrupt():
+        with terminate_as_interrupt(), starting_once() as start:
+            run = partial(_run, start)
             if steps_until is not None:
                 looks = checked_looks(steps_until, MOST_LOOKS if max_looks is None else max_looks)
-                found = refined(request, named, looks, _run, _tell_steps, warn=_say, announce=_say)
+                found = refined(request, named, looks, run, _tell_steps, warn=_say, announce=_say)
             else:
                 question = read_question(until or QUESTION, split(by) or BY, named)
                 design = design_of(read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds)
-                found = grown(request, question, design, _run, _tell, warn=_say, announce=_say)
+                found = grown(request, question, design, run, _tell, warn=_say, announce=_say)
         if as_json:
             print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
         elif isinstance(found, Growth):
@@ -150,9 +155,7 @@ def grow(
             raise typer.Exit(FAILED)
 
 
-def _run(request: RunRequest) -> None:
-    from flows.start import start
-
+def _run(start: Callable[[RunRequest], Outcome], request: RunRequest) -> None:
     err.print("getting Prefect and Ray ready", markup=False)  # seconds without a word
     outcome = start(request)
     done = f"{_counted(outcome.computed, 'point')} computed, {_counted(outcome.trained, 'cell')} trained"
