@@ -65,11 +65,12 @@ def grow(
     Args:
         study: a file, the name of a shipped study, or a study that was loaded.
         store: a folder, or ``s3://bucket/prefix``; made if it is not there.
-        until: the question: ``best(AXIS)``, or ``best(AXIS) at CONDITION``; ``best(sampler)`` if it is
-            not given.
-        steps_until: ``floor``: instead of seeds, step counts are added between neighbours that differ.
-        margin: what counts as no difference: a share such as ``2%``, which it is if it is not given,
-            or a number in the metric's units.
+        until: the question: ``best(AXIS)``, or ``best(AXIS) at CONDITION``; ``best(sampler)`` if it
+            is not given.
+        steps_until: ``floor``: instead of seeds, step counts are added between neighbours that
+            differ.
+        margin: what counts as no difference: a share such as ``2%``, which it is if it is not
+            given, or a number in the metric's units.
         max_seeds: at the last look; 40 if it is not given.
         max_looks: at step counts; 4 if it is not given.
         by: labels within whose values the question is asked; data set and formulation if it is not
@@ -89,9 +90,9 @@ def grow(
         equivalent, open or contradicted. Of steps, a row for each look and pair of neighbours: the
         labels, `from` and `to` with their means and floors, the `difference` with its interval, the
         `verdict` (refined, alike, floor or open) and the `middle` that was added; and
-        ``attrs["groups"]`` says where each group is within the floor. ``attrs["decided"]`` says whether
-        anything is left open at the last look, ``attrs["left_out"]`` what was not compared, and why,
-        and ``attrs["failed"]`` how many points failed.
+        ``attrs["groups"]`` says where each group is within the floor. ``attrs["decided"]`` says
+        whether nothing is left open at the last look, ``attrs["left_out"]`` what was not compared,
+        and why, and ``attrs["failed"]`` how many points failed.
 
     Raises:
         QueryError: the question or the margin cannot be read, or there is nothing to compare.

@@ -35,7 +35,7 @@ from tasks.results.foreseen import foreseen
 from tasks.results.provenance import provenance
 from tasks.results.read import open_results
 from tasks.results.stored import plan_for, record_look, refuse_changes
-from tasks.statistics.bisection import FLOORS, LARGEST_LOOKS, RULE, Group, Ladder, Pair, halves
+from tasks.statistics.bisection import FLOORS, LARGEST_LOOKS, RULE, Group, Pair, StepTree, halves
 from tasks.store import Store
 from tasks.study import Study, load_study
 from tasks.where.language import QueryError
@@ -57,7 +57,7 @@ class Refinement:
     study: str
     store: str
     metric: str
-    announced: Ladder
+    announced: StepTree
     looks: tuple[StepsTaken, ...]
     groups: tuple[Spec, ...]
     failed: int
@@ -204,7 +204,7 @@ def _can_ask(point: Point, steps: int) -> bool:
     return Point(point.cell, replace(point.settings, steps=steps)).impossible() is None
 
 
-def _said_of(study: str, metric: str, announced: Ladder) -> Spec:
+def _said_of(study: str, metric: str, announced: StepTree) -> Spec:
     return {
         "study": study,
         "steps_until": UNTIL_FLOOR,

@@ -172,7 +172,9 @@ def _finished(store: str, plan: Plan) -> bool:
 
 
 def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None, beside: str | None) -> None:
-    """The table, that beside another store's, the report's path, and the exit code that the points deserve."""
+    """The table, that beside another store's, the report's path, and the exit code that the points
+    deserve.
+    """
     from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables
     from tasks.results import open_results

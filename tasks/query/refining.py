@@ -15,7 +15,7 @@ import numpy as np
 from tasks.columns import CONFIGURATION, MetricColumns
 from tasks.plain import Spec
 from tasks.query.ranking import metric_of
-from tasks.statistics.bisection import FLOORS, CanAsk, Group, Ladder, Pair, ladder, middle, told_apart
+from tasks.statistics.bisection import FLOORS, CanAsk, Group, Pair, StepTree, middle, step_tree, told_apart
 from tasks.statistics.decision import FEWEST
 from tasks.statistics.sequential import interval_of
 from tasks.where.columns import Columns, Groups, PointColumns, Points, of_points
@@ -86,7 +86,7 @@ def group_of(labels: Mapping[str, object]) -> Group:
 
 def refinable(
     ahead: PointColumns, metric: str | None, axes: Mapping[Group, GroupSteps], looks: int
-) -> tuple[str, Ladder]:
+) -> tuple[str, StepTree]:
     """The metric and the tree of pairs, if there is something to refine: asked before anything is
     computed.
 
@@ -104,7 +104,7 @@ def refinable(
     if ahead.higher_is_better(metric) or ahead.of_models(metric):
         why = "is better the larger it is" if ahead.higher_is_better(metric) else "looks at models, whatever the steps"
         raise QueryError(f"--steps-until floor: {metric} {why}; choose another one by --metric")
-    announced = ladder(
+    announced = step_tree(
         {group: axis.steps for group, axis in axes.items()},
         lambda group, steps: axes[group].can_ask(steps),
         looks,
@@ -149,7 +149,7 @@ class _Asked:
 def look_at_steps(
     points: Points,
     metric: str,
-    announced: Ladder,
+    announced: StepTree,
     look: int,
     pairs: Mapping[Group, Sequence[Pair]],
     axes: Mapping[Group, GroupSteps],

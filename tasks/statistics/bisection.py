@@ -54,7 +54,7 @@ FLOORS = 2.0
 
 
 @dataclass(frozen=True)
-class Ladder:
+class StepTree:
     """What is announced: the pairs that could be looked at, by look and group ``[look][group]``."""
 
     pairs: tuple[Mapping[Group, tuple[Pair, ...]], ...]
@@ -67,7 +67,7 @@ class Ladder:
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldApart:
     """What the test says of each pair ``[pair]``: the contrasts, the second against the first, with
     the p value that was tested, and whether they are told apart.
     """
@@ -99,9 +99,9 @@ def halves(pair: Pair, can_ask: CanAsk = lambda _: True) -> tuple[Pair, ...]:
     return tuple(one for one in ((pair[0], at), (at, pair[1])) if middle(one, can_ask) is not None)
 
 
-def ladder(
+def step_tree(
     axes: Mapping[Group, Sequence[int]], can_ask: Callable[[Group, int], bool], looks: int, level: float = LEVEL
-) -> Ladder:
+) -> StepTree:
     """The tree of every group, look by look.
 
     Args:
@@ -130,10 +130,12 @@ def ladder(
                 for group, pairs in levels[-1].items()
             }
         )
-    return Ladder(tuple(levels), level)
+    return StepTree(tuple(levels), level)
 
 
-def told_apart(first: NDArray[np.float64], second: NDArray[np.float64], level: float, fixed: NDArray[np.bool_]) -> Told:
+def told_apart(
+    first: NDArray[np.float64], second: NDArray[np.float64], level: float, fixed: NDArray[np.bool_]
+) -> ToldApart:
     """The test of pairs, all at the same level.
 
     Args:
@@ -146,4 +148,4 @@ def told_apart(first: NDArray[np.float64], second: NDArray[np.float64], level: f
     signs = np.where(found.same, 1.0, 2.0 ** (1.0 - found.seeds_first))
     found = replace(found, p=np.where(found.still, signs, found.p))
     each = decided(found, np.arange(len(first)), level, nothing_random=fixed)  # a family each: the level is shared out
-    return Told(found, each.apart)
+    return ToldApart(found, each.apart)

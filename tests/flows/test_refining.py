@@ -24,7 +24,7 @@ from tasks.query.growing import read_question
 from tasks.query.refining import FLOOR, GROUP, REFINED, GroupSteps, group_of, look_at_steps
 from tasks.results.read import open_results
 from tasks.results.stored import looks_recorded
-from tasks.statistics.bisection import Group, ladder, middle
+from tasks.statistics.bisection import Group, middle, step_tree
 from tasks.statistics.sequential import Margin
 from tasks.store import Store
 from tasks.study import Study, StudyError, load_study
@@ -142,7 +142,7 @@ def test_a_look_refines_where_neighbours_differ_above_two_floors() -> None:
     groups = {group: (1, 4, 16, 64) for group, _ in configurations_of(points)}
     axes = {group: GroupSteps(steps, 5, fixed=False, can_ask=lambda _: True) for group, steps in groups.items()}
     for looks in (2, 1):
-        tree = ladder(groups, lambda *_: True, looks)
+        tree = step_tree(groups, lambda *_: True, looks)
         found = look_at_steps(points, "w1", tree, 0, tree.pairs[0], axes)
         verdicts = {(row["sampler"], row["from"]): row["verdict"] for row in found.rows}
         further = REFINED if looks == 2 else "open"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.statistics.bisection import Group, Ladder, Pair, halves, ladder, middle, told_apart
+from tasks.statistics.bisection import Group, Pair, StepTree, halves, middle, step_tree, told_apart
 from tasks.statistics.decision import LEVEL
 
 STUDIES = 2000
@@ -46,16 +46,16 @@ def test_the_middle_is_one_that_can_be_asked() -> None:
 
 def test_the_tree_is_known_beforehand_and_shares_the_level_out() -> None:
     axes: dict[Group, tuple[int, ...]] = {("a",): (16, 1, 4), ("b",): (1, 2)}
-    tree = ladder(axes, lambda group, steps: True, 3)  # noqa: ARG005
+    tree = step_tree(axes, lambda group, steps: True, 3)  # noqa: ARG005
     assert tree.pairs[0] == {("a",): ((1, 4), (4, 16)), ("b",): ()}
     assert tree.pairs[1][("a",)] == ((2, 4), (4, 8), (8, 16))
     assert tree.pairs[2][("a",)] == ((4, 6), (6, 8), (8, 11), (11, 16))
     spent = sum(tree.level_at(look) * sum(map(len, pairs.values())) for look, pairs in enumerate(tree.pairs))
     assert spent == pytest.approx(LEVEL)
-    assert ladder({("b",): (1, 2)}, lambda *_: True, 2).level_at(0) == 0
+    assert step_tree({("b",): (1, 2)}, lambda *_: True, 2).level_at(0) == 0
 
 
-def refined(values: dict[int, np.ndarray], tree: Ladder) -> dict[Pair, np.ndarray]:
+def refined(values: dict[int, np.ndarray], tree: StepTree) -> dict[Pair, np.ndarray]:
     """Which studies tell each pair of the tree apart that they come to: of axes ``[study, seed]``."""
     (pairs, *_) = tree.pairs[0].values()
     come = dict.fromkeys(pairs, np.ones(STUDIES, dtype=bool))
@@ -78,7 +78,7 @@ def simulated(curve: dict[int, float], seeds: int, noise: float, seed: int) -> d
 
 
 def test_equals_are_told_apart_no_more_often_than_stated() -> None:
-    tree = ladder({("a",): (1, 4, 16, 64)}, lambda *_: True, 3)
+    tree = step_tree({("a",): (1, 4, 16, 64)}, lambda *_: True, 3)
     level_curve = dict.fromkeys(range(1, 65), 30.0)
     told = refined(simulated(level_curve, 5, 0.3, 31), tree)
     rate = np.any(list(told.values()), axis=0).mean()
@@ -87,7 +87,7 @@ def test_equals_are_told_apart_no_more_often_than_stated() -> None:
 
 def test_where_the_curve_has_come_down_equals_are_told_apart_no_more_often_than_stated() -> None:
     """Also below pairs that were refined with reason: the curve falls up to 8 steps."""
-    tree = ladder({("a",): (1, 4, 16, 64)}, lambda *_: True, 3)
+    tree = step_tree({("a",): (1, 4, 16, 64)}, lambda *_: True, 3)
     curve = {n: 30.0 + 20.0 * max(0, 8 - n) for n in range(1, 65)}
     told = refined(simulated(curve, 5, 0.3, 32), tree)
     falls = [pair for pair in told if pair[0] < 8]
