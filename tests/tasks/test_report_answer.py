@@ -5,6 +5,7 @@ ties, what limits and what failed; and of a real run, against its own rows.
 from __future__ import annotations
 
 import math
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +26,13 @@ from tasks.report.page.frame import missing_points
 from tasks.report.pictures.answer import MOST_NAMED, answer_picture
 from tasks.report.text import plus_minus
 from tasks.results.models import ModelledAnswers
+from tasks.store import Store
 from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.real_page import all_kinds, together
 from tests.tasks.realistic import realistic
 from tests.tasks.test_report_decomposition import split_rows
+from tests.tasks.tiny_store import SPEC
+from tests.tasks.tiny_store import answer as answer_by_run
 
 pytestmark = together
 NOISE = (0.97, 1.01, 1.04, 0.99)  # by seed, shared by all
@@ -312,17 +316,27 @@ def test_one_data_set_is_no_ranking_across() -> None:
 # --- a real run -----------------------------------------------------------------------------------
 
 
-def test_the_answer_of_a_real_run_is_what_its_rows_say() -> None:
-    answers = all_kinds()
+_SECOND: dict[str, Any] = {"seeds": 3, "samplers": ["heun", "euler", "ddim"], "steps": [2, 6]}
+_THIRD: dict[str, Any] = {"datasets": ["gaussian_mixture"], "formulations": ["vp", "edm"], "steps": [3, 5], "seeds": 4}
+
+
+@pytest.mark.parametrize("more", [None, _SECOND, _THIRD], ids=["all kinds", "uniform", "mixture"])
+def test_the_answer_of_a_real_run_is_what_its_rows_say(more: dict[str, Any] | None, tmp_path: pathlib.Path) -> None:
+    if more is None:
+        answers = all_kinds()
+    else:
+        answer_by_run(str(tmp_path / "store"), {**SPEC, **more, "keep": {}})
+        answers = ModelledAnswers(Store.open(str(tmp_path / "store")), "tiny")
+    target = "uniform" if more is None else more.get("datasets", ["uniform"])[0]
     table = answers.points.to_dataframe().reset_index()
-    own = table[(table["dataset"] == "uniform") & (table["formulation"] != "exact")]
+    own = table[(table["dataset"] == target) & (table["formulation"] != "exact")]
     values: dict[tuple[str, str, int], list[float]] = {}
     for row in own.to_dict("records"):
         values.setdefault((row["formulation"], row["sampler"], row["steps"]), []).append(row["w1"])
     (formulation, sampler, _), best = min(values.items(), key=lambda item: np.mean(item[1]))
     mean, sem = float(np.mean(best)), float(np.std(best, ddof=1) / np.sqrt(len(best)))
     text = said(answers, "Who wins")
-    assert text.startswith(f"On uniform, {formulation} with {sampler} has the lowest w1 ")
+    assert text.startswith(f"On {target}, {formulation} with {sampler} has the lowest w1 ")
     assert plus_minus(mean, sem) in text
     assert np.all(table["status"] == "ok")
     assert said(answers, "What failed").startswith(f"Nothing failed: all {len(table)} points have an answer")
