@@ -231,18 +231,18 @@ def test_a_group_that_gets_more_steps_gets_them_alone(name: str) -> None:
     study = load_study(name)
     before = {point.id for point in points_of(study)}
     axes = steps_of(make_plan(study, {}, ()))
-    more = {
-        group: (between,)
-        for group, axis in axes.items()
-        if len(axis.steps) > 1 and (between := middle((axis.steps[0], axis.steps[-1]), axis.can_ask)) is not None
-    }
-    chosen = dict(list(more.items())[:: max(1, len(more) // 12)])
+    tree = step_tree({group: axis.steps for group, axis in axes.items()}, lambda at, n: axes[at].can_ask(n), 1)
+    more = {group: (middle(pairs[-1], axes[group].can_ask) or 0,) for group, pairs in tree.pairs[0].items() if pairs}
+    trained = [group for group in more if group[GROUP.index("formulation")] != "exact"]
+    exact = [group for group in more if group not in trained]
+    chosen = {group: more[group] for part in (trained, exact) for group in part[:: max(1, len(part) // 6)]}
     assert chosen
+    assert all(between not in axes[group].steps for group, (between,) in chosen.items())
     blocks = blocks_with_steps(study, chosen, lambda point: group_of(point.labels))
     grown = Study.from_spec({**study.spec(), "grids": blocks})
     points = points_of(grown)
     assert before <= {point.id for point in points}
     new = [point for point in points if point.id not in before]
-    asked = {(group, steps) for group, between in chosen.items() for steps in between if steps not in axes[group].steps}
+    asked = {(group, steps) for group, between in chosen.items() for steps in between}
     assert {(group_of(point.labels), point.steps) for point in new} == asked
     assert len(new) == sum(axes[group].seeds for group, _ in asked)
