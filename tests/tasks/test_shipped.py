@@ -77,13 +77,15 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
     assert has_one or member.study.name in {
         "restoration",
         "tutorial-indi",
-    }  # what restores knows data and their observation
+        "couplings",
+    }  # what restores knows data and their observation, and what starts from a data set, data on the way to it
 
 
 @each
 def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_baseline(name: str) -> None:
-    """Where models are trained whose samples are made from noise; what is steered or restored
-    answers another question, and an autoencoder does not learn from simulations.
+    """Where models are trained whose samples are made from noise; what is steered or restored, or
+    starts from a data set, answers another question, and an autoencoder does not learn from
+    simulations.
     """
     compared = [
         point
@@ -92,6 +94,7 @@ def test_every_comparison_in_the_plane_or_of_digits_has_an_autoencoder_as_its_ba
     ]
     baselines = {point.cell.dataset.label() for point in compared if point.cell.formulation.registered_name == "vae"}
     compared = [point for point in compared if not getattr(point.cell.formulation, "simulates", False)]
+    compared = [point for point in compared if point.cell.formulation.start_distribution is None]
     if any(point.guidance is None and not point.cell.formulation.restores for point in compared):
         assert baselines == {point.cell.dataset.label() for point in compared}
     else:
