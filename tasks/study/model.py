@@ -14,7 +14,7 @@ planner's, too.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PlainValidator, ValidationError, model_validator
 
@@ -165,13 +165,15 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     return study
 
 
-def _without_arrays(spec: Spec) -> Spec:
-    """The spec with a file in the place of each array of points."""
+def _without_arrays(spec: Any) -> Any:
+    """The spec with a file in the place of each array of points; what is none is refused later."""
+    if not isinstance(spec, dict):
+        return spec
     found = dict(spec)
     if isinstance(spec.get("datasets"), list | tuple):
         found["datasets"] = [with_files(entry) for entry in spec["datasets"]]
     if isinstance(spec.get("grids"), list | tuple):
-        found["grids"] = [_without_arrays(block) if isinstance(block, dict) else block for block in spec["grids"]]
+        found["grids"] = [_without_arrays(block) for block in spec["grids"]]
     return found
 
 

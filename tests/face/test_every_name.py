@@ -91,7 +91,8 @@ def test_every_dataset_is_sampled_by_its_ideal_denoiser_or_says_that_it_has_none
     assert x.shape == (20, target.dim)
     assert torch.isfinite(x).all()
     assert torch.isfinite(model.score(draws, 0.5)).all()
-    torch.testing.assert_close(model(draws, 0.5), target.denoise(draws, 1.0, 0.5), rtol=0, atol=0)  # type: ignore[arg-type]
+    allowed = 0.0 if target.frame is None else 1e-12 * target.std  # there and back costs a last bit
+    torch.testing.assert_close(model(draws, 0.5), target.denoise(draws, 1.0, 0.5), rtol=0, atol=allowed)  # type: ignore[arg-type]
 
 
 def served(metric: BaseMetric) -> Dataset | None:

@@ -21,6 +21,7 @@ from diffusion.errors import WrongValue
 from diffusion.metrics import NegativeLogLikelihood
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings
+from tasks.report.lookup.targets import Target, solved
 from tasks.results import open_results, open_samples, open_trajectory
 from tasks.study import Study
 from tests.tasks.tiny_store import answer
@@ -280,6 +281,41 @@ def test_a_study_stores_samples_paths_and_metrics_in_the_data_s_units(
             if str(name).startswith("nll") and str(name).endswith("_floor")
         )
         assert floor == pytest.approx(unit + 2 * math.log(size), abs=2.0)  # other draws
+
+
+def test_a_page_draws_the_noised_law_in_the_data_s_units_and_names_another_target_of_a_sampler() -> None:
+    """At a level of the schedule the data's mean stays where it is and noise is in units of the scale."""
+    target = Target("far", Standardised(Gaussian(50.0, 0.01)))
+    spread = 0.01 * math.hypot(0.6, 0.8)
+    edges = 50 + spread * np.linspace(-3, 3, 13)
+    cdf = torch.special.ndtr(torch.linspace(-3, 3, 13, dtype=torch.float64)).numpy()
+    expected = np.diff(cdf) / np.diff(edges)
+    drawn = target.density(edges, 0.6, 0.8)
+    assert drawn is not None
+    np.testing.assert_allclose(drawn, expected, rtol=1e-9)
+    assert target.standard_deviation(0.6, 0.8) == pytest.approx(spread)
+    schedule = da.schedule("vp-linear")
+    time = float(schedule.time_of(torch.tensor([0.8 / 0.6]))[0])
+    assert target.distribution is not None
+    found = solved(target.distribution, schedule, time, edges)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    study = Study.from_spec(
+        {
+            **SPEC,
+            "metrics": ["w1"],
+            "keep": {},
+            "datasets": [{"name": "standardised", "of": {"name": "gaussian", "means": 50.0}}],
+            "formulations": ["exact"],
+            "samplers": ["forward-sde", "heun"],
+        }
+    )
+    for point in make_plan(study, {}, []).points:
+        if point.sampler.registered_name == "heun":
+            assert point.target == Gaussian(50.0)
+        else:  # noise of the last level is left, in the data's units
+            assert point.target.std == pytest.approx(math.hypot(1, point.noise_left))
+            assert point.target.mean == pytest.approx((50.0,))
 
 
 def test_arrays_stand_where_a_study_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
