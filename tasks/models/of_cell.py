@@ -13,6 +13,7 @@ from diffusion import arguments
 from diffusion.analysis.elbo import evidence_bound, refuses_bound, refuses_model
 from diffusion.devices import device_named, to_device
 from diffusion.errors import WrongValue
+from diffusion.formulations import Untrained
 from diffusion.guidance import Guidance, guidances
 from diffusion.inference import Inference
 from diffusion.models import (
@@ -234,5 +235,6 @@ def trained_model(cell: Cell, stack: TrainedStack) -> Model:
 
 
 def exact_model(cell: Cell) -> Model:
-    """The ideal denoiser of a cell's target."""
-    return Model.of(cell, ExactDenoiser([cell.dataset.working]))
+    """The ideal denoiser of a cell's target, or what its formulation has in the place of one."""
+    named, targets = cell.formulation, [cell.dataset.working]
+    return Model.of(cell, named.model_of(targets) if isinstance(named, Untrained) else ExactDenoiser(targets))

@@ -14,6 +14,7 @@ import diffatlas as da
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Moons, StreakedMoons, Uniform
 from diffusion.formulations import ExactBetween, FlowBetween, RectifiedFlow
 from diffusion.inference import Question, Subject, levels_for, states
+from diffusion.inference.sampling import start_draws
 from diffusion.metrics import metrics
 from diffusion.models import BetweenDenoiser
 from diffusion.objectives.member import Member
@@ -177,6 +178,15 @@ def test_an_exact_answer_needs_a_mixture_as_source_and_an_exact_target() -> None
     assert "source 'moons' is none" in str(ExactBetween(Moons()).refuses_dataset(Moons()))
     assert ExactBetween(PLANE).refuses_dataset(StreakedMoons()) == "target 'streaked_moons' has no exact denoiser"
     assert FlowBetween(Moons()).refuses_dataset(StreakedMoons()) is None
+
+
+def test_quantiles_are_those_of_the_source_and_refused_where_it_has_none() -> None:
+    subject = Subject(Uniform(), FlowBetween(LINE), Flow(), grids.create("uniform-t"), "target", 0)
+    question = Question(samplers.create("euler"), 1, 5, "quantiles")
+    u = LINE.cdf(start_draws(LINE, question, subject)[:, 0])
+    assert torch.allclose(u, torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64))
+    with pytest.raises(da.WrongValue, match="start: quantiles, which the source 'eight_gaussians'"):
+        start_draws(EightGaussians(), question, subject)
 
 
 # --- the target of the published table ------------------------------------------------------------
