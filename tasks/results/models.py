@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 
-from diffusion.formulations import ExactBetween
+from diffusion.formulations import Untrained
 from diffusion.models import Denoiser
 from tasks.models import CannotBeMade, Model, cell_of, exact_model, trained_model
 from tasks.plan import ENGINE_VERSION
@@ -41,7 +41,7 @@ def model_of(answers: Answers, cell_id: str) -> Model:
             f"cell {cell_id}: {json.dumps(answers.cell_specs[cell_id])} was made by other versions of its parts than the "
             f"present ones (engine {ENGINE_VERSION}); diffatlas history --json tells which revision committed it"
         )
-    if cell.exact or isinstance(cell.formulation, ExactBetween):
+    if cell.exact or isinstance(cell.formulation, Untrained):
         return exact_model(cell)
     return trained_model(cell, stack_of([cell], [answers.weights(cell_id)]))
 

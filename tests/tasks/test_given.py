@@ -24,7 +24,8 @@ from flows.command_line import app
 from tasks.models import CannotBeMade, cell_of
 from tasks.plan import make_plan
 from tasks.plan.cell import Cell
-from tasks.results import Answers, open_results
+from tasks.results import Answers, open_results, open_samples
+from tasks.results.models import open_model
 from tasks.store import Store
 from tasks.study import Study, StudyError
 from tests.tasks import given_parts
@@ -99,6 +100,12 @@ def test_a_study_asks_it_like_the_others(tmp_path: Path) -> None:
     assert {cell.id for cell in remade} <= {*Answers(Store.open(uri)).cell_specs}
     assert len(remade) == 2
     assert make_plan(Study.from_spec(study_of(EPSILON)), {}, ()).points
+
+    (asked,) = frame[(frame.formulation == labels[1]) & (frame.sampler == "heun") & (frame.seed == 0)]["point"]
+    point = points.isel(point=int(asked))
+    again = open_model(uri, str(point["cell_id"].values)).sample("heun", steps=3, n=60)
+    stored = open_samples(uri, str(point["point_id"].values)).values
+    assert (again[:, 0].numpy().astype(stored.dtype) == stored.reshape(-1)).all()
 
 
 def given_of(weights: Path | None, module: str = f"{PARTS}:epsilon") -> Given:
