@@ -38,22 +38,22 @@ class UnknownName(WrongInput, LookupError):
 
     kind = "unknown-name"
 
-    def __init__(self, what: str, name: str, known: list[str], detail: str = "") -> None:
-        self.what, self.name, self.known, self.detail = what, name, known, detail
+    def __init__(self, what: str, name: str, known: list[str], detail: str = "", own: bool = True) -> None:
+        self.what, self.name, self.known, self.detail, self.own = what, name, known, detail, own
         near = difflib.get_close_matches(name, known, n=_MOST_NEAR, cutoff=0.5)
         self.nearest = near[0] if near else None
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
         if len(known) > _MOST_LISTED:
-            listed = (f"near: {', '.join(near)}; " if near else "") + f"'diffatlas catalog' lists all {len(known)}; "
+            listed = (f"near: {', '.join(near)}; " if near else "") + f"'diffatlas catalog' lists all {len(known)}"
         else:
-            listed = f"known: {', '.join(known)}; " if known else ""
+            listed = f"known: {', '.join(known)}" if known else ""
+        remarks = [listed, "your own class is named as package.module:Object" if own else ""]
         super().__init__(
-            f"unknown {what} {name!r}{hint}{' ' + detail if detail else ''} "
-            f"({listed}your own class is named as package.module:Object)"
+            f"unknown {what} {name!r}{hint}{' ' + detail if detail else ''} ({'; '.join(filter(None, remarks))})"
         )
 
-    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
-        return type(self), (self.what, self.name, self.known, self.detail)
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str, bool]]:
+        return type(self), (self.what, self.name, self.known, self.detail, self.own)
 
 
 class NotAllowed(UnknownName):

@@ -84,5 +84,5 @@ def figure_named(name: str) -> FigureEntry:
         UnknownName: There is none.
     """
     if name not in FIGURES:
-        raise UnknownName("figure", name, list(FIGURES))
+        raise UnknownName("figure", name, list(FIGURES), own=False)
     return FIGURES[name]

@@ -207,5 +207,5 @@ def style_named(name: str) -> FigureStyle:
         UnknownName: There is none.
     """
     if name not in STYLES:
-        raise UnknownName("figure style", name, list(STYLES))
+        raise UnknownName("figure style", name, list(STYLES), own=False)
     return STYLES[name]

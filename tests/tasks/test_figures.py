@@ -479,7 +479,7 @@ def test_curves_of_quality_are_means_over_the_stored_seeds() -> None:
 def test_a_name_that_is_not_there_has_a_nearest_one() -> None:
     with pytest.raises(UnknownName, match="did you mean 'flow-fields'"):
         figure_named("flow-field")
-    with pytest.raises(UnknownName, match=r"figure style 'papier'.*did you mean 'paper'"):
+    with pytest.raises(UnknownName, match=r"figure style 'papier'; did you mean 'paper'\? \(known: [\w, ]+\)$"):
         figure("forward", style="papier", store=figure_store())
 
 
