@@ -38,7 +38,8 @@ class BaseMetric(Component):
 
     axis_label: ClassVar[str] = ""  # text for an axis
     higher_is_better: ClassVar[bool] = False
-    costly: ClassVar[bool] = False  # of samples: takes so long that plans count its `seconds`, and asked by name only
+    counted: ClassVar[bool] = False  # of samples: not little beside sampling, so plans count its `seconds`
+    costly: ClassVar[bool] = False  # of samples: takes so long that it is asked by name only
     of: ClassVar[Literal["samples", "models", "pairs"]]  # what it looks at, as the store says it
 
     @property
@@ -98,7 +99,7 @@ class Metric(BaseMetric):
     of: ClassVar[Literal["samples", "models", "pairs"]] = "samples"
 
     def seconds(self, dataset: Dataset, n: int) -> float:  # noqa: ARG002
-        """Estimated seconds of one core for `n` samples, of a metric that is `costly`: sizes shards
+        """Estimated seconds of one core for `n` samples, of a metric that is `counted`: sizes shards
         and limits of time, nothing else.
         """
         return 0.0

@@ -64,6 +64,7 @@ class ClassifierTwoSample(Metric):
     """
 
     axis_label: ClassVar[str] = "accuracy of a classifier (C2ST)"
+    counted: ClassVar[bool] = True
     costly: ClassVar[bool] = True
 
     points: int = 10_000

@@ -184,6 +184,7 @@ class Wasserstein2(SimulatedFloor):
     """
 
     axis_label: ClassVar[str] = "Wasserstein-2 distance to the target"
+    counted: ClassVar[bool] = True
 
     points: int = 500
 
@@ -193,6 +194,10 @@ class Wasserstein2(SimulatedFloor):
 
     def refuses(self, dataset: Dataset) -> str | None:  # noqa: ARG002
         return None
+
+    def seconds(self, dataset: Dataset, n: int) -> float:
+        """As measured of 500 to 2,000 points, in two and in 16 dimensions."""
+        return 0.0 if dataset.has_cdf else 1.2e-10 * min(n, self.points) ** 3
 
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
         if dataset.has_cdf:

@@ -199,8 +199,8 @@ class Point:
 
     def measuring_work(self, metrics: Sequence[BaseMetric]) -> float:
         """Estimated seconds of one core for those metrics of its samples that take long."""
-        costly = [metric for metric in metrics if isinstance(metric, Metric) and metric.costly]
-        return sum(metric.seconds(self.target, self.samples) for metric in costly if self.refuses(metric) is None)
+        slow = [metric for metric in metrics if isinstance(metric, Metric) and metric.counted]
+        return sum(metric.seconds(self.target, self.samples) for metric in slow if self.refuses(metric) is None)
 
     def work(self) -> float:
         """Estimated seconds of one core."""

@@ -89,6 +89,16 @@ def test_a_metric_of_the_model_is_work_and_one_of_samples_is_not() -> None:
     assert work("nll") > work("score-error") > work()
 
 
+def test_an_exact_assignment_of_many_points_is_work() -> None:
+    def work(points: int, dataset: str) -> float:
+        metrics = [{"name": "w2", "points": points}]
+        (job,) = make_plan(study(seeds=1, datasets=[dataset], samples=4000, metrics=metrics), {}, ()).jobs
+        return job.work()
+
+    assert work(4000, "eight_gaussians") - work(2000, "eight_gaussians") > 5  # it grows with the cube
+    assert work(4000, "uniform") == work(2000, "uniform")  # sorted
+
+
 @dataclasses.dataclass(frozen=True)
 class Unsampled(Uniform):
     """A target whose points cannot be drawn."""
