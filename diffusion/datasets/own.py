@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.datasets.base import Dataset
-from diffusion.datasets.points import PointSet
+from diffusion.datasets.points import PointSet, deviations
 from diffusion.errors import WrongValue
 
 MOST_EXACT = 5000
@@ -99,8 +99,8 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
         )
     held = points.detach().to("cpu", torch.float64).contiguous().clone()
     mean = held.mean(0)
-    std = float((held - mean).square().mean().sqrt())
-    if not std > 0:
+    std, each = float((held - mean).square().mean().sqrt()), tuple(deviations(held).tolist())
+    if not any(each):
         raise WrongValue("all points of the data are the same one; accepted: data with a positive standard deviation")
     hashed = hashlib.sha256(f"{list(held.shape)}".encode() + held.numpy().astype("<f8").tobytes())
     classes = 0
@@ -113,7 +113,6 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
         labels = labels.detach().to("cpu", torch.int64).clone()
         classes = int(labels.max()) + 1
         hashed.update(labels.numpy().astype("<i8").tobytes())
-    each = tuple((held - mean).square().mean(0).sqrt().tolist())
     made = OwnPoints(hashed.hexdigest(), tuple(mean.tolist()), std, classes, each)
     made.__dict__["_content"] = (held, labels)
     return made

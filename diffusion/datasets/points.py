@@ -112,6 +112,21 @@ class PointSet(MixtureDataset):
         return steps[torch.searchsorted(heights, u.contiguous()).clamp(max=len(steps) - 1)]
 
 
+_LAST_DIGITS = 64 * torch.finfo(torch.float64).eps
+
+
+def deviations(points: Tensor) -> Tensor:
+    """The standard deviation of each coordinate of points ``[n, dim]``, ``[dim]``, of all points
+    and not of a sample: ``sqrt(mean_i (x_i - m)^2)``.
+
+    It is 0 where it is no more than ``64 eps max_i |x_i|``. The mean of equal numbers is another
+    number in its last digits, so a coordinate that is 0.1 in all points has a deviation of 3e-17 as
+    computed.
+    """
+    found = (points - points.mean(0)).square().mean(0).sqrt()
+    return torch.where(found > _LAST_DIGITS * points.abs().amax(0), found, 0.0)
+
+
 @dataclass(frozen=True)
 class PointsOfClass(PointSet):
     """Those points of a labelled set that have one label."""

@@ -28,7 +28,7 @@ from diffusion.datasets.base import Dataset, datasets
 from diffusion.datasets.frame import Frame
 from diffusion.datasets.gaussian import Gaussian
 from diffusion.datasets.own import OwnPoints
-from diffusion.datasets.points import PointSet
+from diffusion.datasets.points import PointSet, deviations
 from diffusion.datasets.uniform import Uniform
 from diffusion.devices import numbers
 from diffusion.errors import NoExactAnswer, WrongValue
@@ -243,7 +243,7 @@ class Standardised(Dataset):
             case OwnPoints(stds=tuple(stds)):
                 return list(stds)
             case PointSet():
-                found: list[float] = self.of.points.std(0, correction=0).tolist()
+                found: list[float] = deviations(self.of.points).tolist()
                 return found
         raise NoExactAnswer(f"{self.of.label()} does not tell the deviation of each coordinate")
 

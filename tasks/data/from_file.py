@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.datasets import PointSet, datasets
+from diffusion.datasets.points import deviations
 from tasks.plain import Spec
 
 MOST_BYTES = 1_000_000_000
@@ -55,8 +56,9 @@ class FilePoints(PointSet):
         object.__setattr__(self, "digest", found)
         self.__dict__["_shape"] = held.shape[1:]
         self.__dict__["_points"] = torch.from_numpy(held.reshape(len(held), -1))
-        if not 0 < self.std < math.inf:
-            raise ValueError(f"{what} has a standard deviation of {self.std!r}; needed: a positive number")
+        std = self.std if bool(deviations(self.points).any()) else 0.0
+        if not 0 < std < math.inf:
+            raise ValueError(f"{what} has a standard deviation of {std!r}; needed: a positive number")
 
     @property
     def points(self) -> Tensor:

@@ -192,6 +192,23 @@ def test_each_coordinate_may_have_a_scale_of_its_own_and_a_constant_one_keeps_it
             Standardised(other, each=True)
 
 
+@pytest.mark.parametrize("constant", [0.1, 1e6 + 1 / 3, -3e-200])
+def test_a_coordinate_that_is_the_same_in_all_points_has_no_deviation_whatever_its_last_digits(
+    tmp_path: Path, constant: float
+) -> None:
+    """Its computed deviation is the rounding of its mean, 3e-17 for 0.1."""
+    points = torch.stack([torch.full((1000,), constant, dtype=torch.float64), RING[:, 0]], 1)
+    named = {"name": "from_file", "path": file_of(tmp_path, points)}
+    scales = [da.dataset("standardised", of=of, each=True).frame.scale for of in (named, points)]  # type: ignore[attr-defined]
+    assert scales[0] == scales[1] == (1.0, pytest.approx(float(RING[:, 0].std(correction=0)), rel=1e-12))
+    seen = Standardised(own_points(points), each=True).working.sample(100, torch.Generator().manual_seed(0))
+    assert float(seen[:, 0].abs().max()) <= 1e-9
+    with pytest.raises(WrongValue, match="all points of the data are the same one"):
+        own_points(points[:, :1])
+    with pytest.raises(ValueError, match=r"standard deviation of 0\.0"):
+        da.dataset("from_file", path=file_of(tmp_path, points[:, :1]))
+
+
 # --- what stands around it ------------------------------------------------------------------------
 
 
