@@ -70,16 +70,25 @@ def end_warnings(pairs: Iterable[tuple[Dataset, Schedule]]) -> list[str]:
     (`Schedule.end_warning`) that is not the law of x at t_max, and neither a better network nor
     more steps mend it.
     """
-    lines = []
-    for dataset, schedule in pairs:
-        line = schedule.end_warning(root_mean_square(dataset.working))
-        if line is not None:
-            lines.append(f"{dataset.label()}: {line}{_mended_by(dataset, schedule)}")
-    return list(dict.fromkeys(lines))
+    found = (
+        end_warning(dataset.label(), dataset.working, schedule, moved=dataset.frame is not None)
+        for dataset, schedule in pairs
+    )
+    return list(dict.fromkeys(line for line in found if line is not None))
 
 
-def _mended_by(dataset: Dataset, schedule: Schedule) -> str:
-    """What to do where it is the data that are far from zero or large."""
-    if dataset.frame is not None or schedule.end_warning(1.0) is not None:
-        return ""
-    return "; {name: standardised, of: ...} has models see such data with mean 0 and deviation 1"
+def end_warning(name: str, working: Dataset, schedule: Schedule, *, moved: bool) -> str | None:
+    """The line for one law that is seen by models, or None.
+
+    Args:
+        name: What the line calls the data.
+        working: The law in the coordinates in which models see it.
+        schedule: What is sampled on.
+        moved: Whether those are other coordinates than the data's own.
+    """
+    line = schedule.end_warning(root_mean_square(working))
+    if line is None:
+        return None
+    far = not moved and schedule.end_warning(1.0) is None  # it is the data that are far from zero or large
+    mend = "; {name: standardised, of: ...} has models see such data with mean 0 and deviation 1" if far else ""
+    return f"{name}: {line}{mend}"

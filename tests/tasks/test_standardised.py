@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 import diffatlas as da
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, Moons, Noised, Standardised, Uniform
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Moons, Noised, Standardised, Uniform
 from diffusion.datasets.own import own_points
 from diffusion.errors import WrongValue
 from diffusion.metrics import NegativeLogLikelihood
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings
-from tasks.report.lookup.targets import Target, solved
+from tasks.report.lookup.targets import Target, followed, solved
+from tasks.report.numbers.curves import tabulate
+from tasks.report.page.frame import warnings as page_warnings
 from tasks.results import open_results, open_samples, open_trajectory
+from tasks.results.models import ModelledAnswers
+from tasks.store import Store
 from tasks.study import Study
 from tests.tasks.tiny_store import answer
 
@@ -199,8 +203,11 @@ def test_a_coordinate_that_is_the_same_in_all_points_has_no_deviation_whatever_i
     """Its computed deviation is the rounding of its mean, 3e-17 for 0.1."""
     points = torch.stack([torch.full((1000,), constant, dtype=torch.float64), RING[:, 0]], 1)
     named = {"name": "from_file", "path": file_of(tmp_path, points)}
-    scales = [da.dataset("standardised", of=of, each=True).frame.scale for of in (named, points)]  # type: ignore[attr-defined]
-    assert scales[0] == scales[1] == (1.0, pytest.approx(float(RING[:, 0].std(correction=0)), rel=1e-12))
+    one, other = (da.dataset("standardised", of=of, each=True).frame for of in (named, points))
+    assert one is not None
+    assert one == other
+    assert one.scale[0] == 1.0
+    assert one.scale[1] == pytest.approx(float(RING[:, 0].std(correction=0)), rel=1e-12)
     seen = Standardised(own_points(points), each=True).working.sample(100, torch.Generator().manual_seed(0))
     assert float(seen[:, 0].abs().max()) <= 1e-9
     with pytest.raises(WrongValue, match="all points of the data are the same one"):
@@ -313,8 +320,7 @@ def test_a_page_draws_the_noised_law_in_the_data_s_units_and_names_another_targe
     assert target.standard_deviation(0.6, 0.8) == pytest.approx(spread)
     schedule = da.schedule("vp-linear")
     time = float(schedule.time_of(torch.tensor([0.8 / 0.6]))[0])
-    assert target.distribution is not None
-    found = solved(target.distribution, schedule, time, edges)
+    found = solved(target, schedule, time, edges)
     assert found is not None
     np.testing.assert_allclose(found, expected, rtol=0.01)
     study = Study.from_spec(
@@ -333,6 +339,60 @@ def test_a_page_draws_the_noised_law_in_the_data_s_units_and_names_another_targe
         else:  # noise of the last level is left, in the data's units
             assert point.target.std == pytest.approx(math.hypot(1, point.noise_left))
             assert point.target.mean == pytest.approx((50.0,))
+
+
+LABELLED = GaussianMixture((0.25, 0.75), (48.0, 52.0), (0.5, 0.25))
+
+
+def test_a_page_knows_in_which_coordinates_models_see_a_target_of_which_a_label_is_asked(tmp_path: Path) -> None:
+    """The law of x at a level is that of ``m + alpha (x_0 - m) + s sigma eps``, x_0 of the label:
+    a normal one, whose numbers are closed forms.
+    """
+    spec = {
+        **SPEC,
+        "datasets": [{"name": "standardised", "of": LABELLED.spec()}],
+        "formulations": ["exact"],
+        "schedules": ["vp-linear"],
+        "samplers": [{"name": name, "guidance": {"name": "class-label", "labels": 1}} for name in ("heun", "langevin")],
+        "metrics": ["w1"],
+        "keep": {},
+    }
+    answer(str(tmp_path / "store"), spec)
+    (block,) = Study.from_spec(spec).blocks()
+    frame = block.datasets[0].frame
+    assert frame is not None
+    (mean,), (size,) = frame.shift, frame.scale
+    table = tabulate(ModelledAnswers(Store.open(str(tmp_path / "store")), "far"))
+    (target,) = table.targets.values()
+    alpha, sigma = 0.6, 0.8
+    middle, spread = mean + alpha * (52 - mean), math.hypot(alpha * 0.25, size * sigma)
+    assert target.frame == frame
+    assert target.standard_deviation(alpha, sigma) == pytest.approx(spread)
+    edges = middle + spread * np.linspace(-3, 3, 13)
+    expected = np.diff(torch.special.ndtr(torch.linspace(-3, 3, 13, dtype=torch.float64)).numpy()) / np.diff(edges)
+    drawn = target.density(edges, alpha, sigma)
+    assert drawn is not None
+    np.testing.assert_allclose(drawn, expected, rtol=1e-9)
+    schedule = da.schedule("vp-linear")
+    found = solved(target, schedule, float(schedule.time_of(torch.tensor([sigma / alpha]))[0]), edges)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+    x = middle + spread * np.linspace(-2, 2, 5)[:, None]
+    closed = -0.5 * ((x[:, 0] - middle) / spread) ** 2 - math.log(spread * math.sqrt(2 * math.pi))
+    np.testing.assert_allclose(target.log_density(x, alpha, sigma), closed, rtol=1e-9)
+    np.testing.assert_allclose(target.score(x, alpha, sigma), (middle - x) / spread**2, rtol=1e-9)
+    # at 52 and in units of the data no schedule would drown it
+    assert page_warnings(table) == []
+    asked = {point.id: point for point in make_plan(Study.from_spec(spec), {}, []).points}
+    assert {asked[row.point_id].noise_left > 0 for row in table.points} == {False, True}
+    for row in table.points:
+        point, law = asked[row.point_id], followed(target, row)
+        assert law is not None
+        assert law.distribution == point.target
+        left = point.noise_left
+        clean = law.density(52 + math.hypot(0.25, size * left) * np.array([-0.1, 0.1]), 1.0, 0.0)
+        assert clean is not None
+        assert float(clean[0]) == pytest.approx(1 / (math.hypot(0.25, size * left) * math.sqrt(2 * math.pi)), rel=0.01)
 
 
 def test_arrays_stand_where_a_study_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

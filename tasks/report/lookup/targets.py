@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffusion.analysis.fokker_planck import time_marginals
 from diffusion.datasets import Dataset, Torus, in_data_units, noised_distribution
 from diffusion.datasets.frame import Frame
+from diffusion.errors import NoExactAnswer
 from diffusion.metrics import BaseMetric, Metric
 from diffusion.randomness import stream
 from diffusion.samplers import OwnTarget, samplers
@@ -35,12 +37,33 @@ _AT_THE_MEAN = 1000
 
 @dataclass(frozen=True)
 class Target:
-    """A dataset by name; `distribution` is None where it cannot be built, and `missing` says why."""
+    """A dataset by name; `distribution` is None where it cannot be built, and `missing` says why.
+
+    Where models see the data in other coordinates, ``x_0 = m + s z_0``, noise is in units of s and
+    x at a level is ``m + s (alpha z_0 + sigma eps) = m + alpha (x_0 - m) + s sigma eps``: so samples
+    are stored on their way, and of this x are `standard_deviation`, `density`, `log_density` and
+    `score`.
+
+    Args:
+        name: As the axis `dataset` has it.
+        distribution: The law of x_0.
+        missing: Why that is not known.
+        shape: Of images, where the law does not tell it.
+        working: The law of z_0; as a rule what `distribution` says it is.
+        frame: m and s; None where models see the data themselves.
+    """
 
     name: str
     distribution: Dataset | None
     missing: str = ""
     shape: tuple[int, int, int] | None = None
+    working: Dataset | None = None
+    frame: Frame | None = None
+
+    def __post_init__(self) -> None:
+        if self.working is None and self.distribution is not None:
+            object.__setattr__(self, "working", self.distribution.working)
+            object.__setattr__(self, "frame", self.distribution.frame)
 
     @property
     def dim(self) -> int | None:
@@ -60,14 +83,21 @@ class Target:
     @property
     def torus_radii(self) -> tuple[float, float] | None:
         """Major and minor radius (R, r), for a torus."""
-        return (self.distribution.R, self.distribution.r) if isinstance(self.distribution, Torus) else None
+        torus = self._torus
+        return None if torus is None else (torus.R, torus.r)
 
     @property
     def torus_moment(self) -> float:
         """E[x^2 + y^2] on a torus, which tells an even covering from crowding on part of the
         surface.
         """
-        return self.distribution.second_moment if isinstance(self.distribution, Torus) else float("nan")
+        torus = self._torus
+        return float("nan") if torus is None else torus.second_moment
+
+    @property
+    def _torus(self) -> Torus | None:
+        law = None if self.distribution is None else self.distribution.law
+        return law if isinstance(law, Torus) else None
 
     def sample(self, n: int) -> Array | None:
         """`n` draws of the clean target ``[n, dim]``, always the same, or None where it is not
@@ -108,38 +138,87 @@ class Target:
             return False
         return bool(self.distribution.quantile(torch.tensor([0.0, 1.0], dtype=torch.float64)).isfinite().all())
 
+    @property
+    def shift(self) -> Array:
+        """m of each coordinate; one zero where models see the data themselves."""
+        return np.zeros(1) if self.frame is None else np.array(self.frame.shift)
+
+    def noise(self, sigma: float) -> float:
+        """The noise of a level in the data's units, ``s sigma``; of scales that differ, their root
+        mean square.
+        """
+        return sigma if self.frame is None else sigma * float(np.sqrt(np.mean(np.square(self.frame.scale))))
+
+    def without_noise(self, x: Array, alpha: float) -> Array:
+        """Where clean points ``[..., dim]`` are at a level, noise aside: ``m + alpha (x - m)``."""
+        found: Array = alpha * x + (1 - alpha) * self.shift if self.frame is not None else alpha * x
+        return found
+
     def standard_deviation(self, alpha: float, sigma: float) -> float:
-        """sqrt(alpha^2 std^2 + sigma^2): the width of the noised law (std = 1 where the target is
-        unknown).
+        """The width of the noised law, ``sqrt(alpha^2 std^2 + s^2 sigma^2)`` (std = 1 where the
+        target is unknown).
         """
         std = 1.0 if self.distribution is None else self.distribution.std
-        frame = None if self.distribution is None else self.distribution.frame
-        if frame is not None:  # noise is in units of the scale
-            return float(std * np.hypot(alpha, sigma))
-        return float(np.hypot(alpha * std, sigma))
+        return float(np.hypot(alpha * std, self.noise(sigma)))
 
     def density(self, edges: Array, alpha: float, sigma: float) -> Array | None:
-        """Mean density of x = alpha x_0 + sigma eps in each bin of a target on the line, or None
-        where it is not known.
+        """Mean density of x at a level in each bin of a target on the line, or None where it is not
+        known.
         """
-        distribution = self.distribution
-        if distribution is None or distribution.dim != 1:
+        if self.working is None or self.working.dim != 1:
             return None
-        if frame := distribution.frame:
-            seen = replace(self, distribution=distribution.working).density(_seen(edges, frame), alpha, sigma)
-            return None if seen is None else seen / frame.scale[0]
-        width = np.diff(edges)
-        if sigma <= 0:
-            if not distribution.has_cdf:
-                return None
-            clean: Array = np.diff(distribution.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
-            return clean
-        if not distribution.exact:
+        if self.frame is None:
+            return _mean_density(self.working, edges, alpha, sigma)
+        found = _mean_density(self.working, _seen(edges, self.frame), alpha, sigma)
+        return None if found is None else found / self.frame.scale[0]
+
+    @property
+    def exact(self) -> bool:
+        """Whether `log_density` and `score` are known."""
+        return self.working is not None and self.working.exact
+
+    def log_density(self, x: Array, alpha: float, sigma: float) -> Array:
+        """log p(x) ``[n]`` of points ``[n, dim]`` at a noisy level, where `exact`."""
+        law, z = self._seen_at(x)
+        found = law.log_density(z, *_level(alpha, sigma))
+        return _numbers(found if self.frame is None else found - self.frame.log_volume)
+
+    def score(self, x: Array, alpha: float, sigma: float) -> Array:
+        """grad log p(x) ``[n, dim]``, as `log_density`."""
+        law, z = self._seen_at(x)
+        found = _numbers(law.score(z, *_level(alpha, sigma)))
+        return found if self.frame is None else found / np.array(self.frame.scale)
+
+    def _seen_at(self, x: Array) -> tuple[Dataset, Tensor]:
+        if self.working is None:
+            raise NoExactAnswer(f"dataset {self.name!r} is not known: {self.missing}")
+        points = torch.from_numpy(x)
+        return self.working, points if self.frame is None else self.frame.into(points)
+
+
+def _level(alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
+    one = torch.ones((), dtype=torch.float64)
+    return alpha * one, sigma * one
+
+
+def _numbers(found: Tensor) -> Array:
+    return np.asarray(found.numpy(), dtype=np.float64)
+
+
+def _mean_density(law: Dataset, edges: Array, alpha: float, sigma: float) -> Array | None:
+    """Of ``alpha x_0 + sigma eps`` in each bin of the line; None where it is not known."""
+    width = np.diff(edges)
+    if sigma <= 0:
+        if not law.has_cdf:
             return None
-        # by its distribution function: a bell may be narrower than a bin
-        noisy = noised_distribution(distribution, alpha, sigma)
-        found: Array = np.diff(noisy.cdf(torch.from_numpy(edges)).numpy()) / width
-        return found
+        clean: Array = np.diff(law.cdf(torch.from_numpy(edges / alpha)).numpy()) / width
+        return clean
+    if not law.exact:
+        return None
+    # by its distribution function: a bell may be narrower than a bin
+    noisy = noised_distribution(law, alpha, sigma)
+    found: Array = np.diff(noisy.cdf(torch.from_numpy(edges)).numpy()) / width
+    return found
 
 
 def _seen(edges: Array, frame: Frame) -> Array:
@@ -172,26 +251,27 @@ def _target_of(row: Row) -> Target:
     shape = whole.component.image_shape
     if guidance.component is None:
         return Target(row.dataset, None, guidance.missing, shape)
-    reason = guidance.component.refuses_target(whole.component)
-    distribution = guidance.component.target(whole.component) if reason is None else None
-    return Target(row.dataset, distribution, reason or "", shape)
+    reason = guidance.component.refuses_target(whole.component.law)
+    if reason is not None:
+        return Target(row.dataset, None, reason, shape)
+    given = guidance.component.target
+    working = given(whole.component.working)
+    return Target(row.dataset, given(whole.component.law), "", shape, working, whole.component.frame)
 
 
-def solved(distribution: Dataset, schedule: Schedule, time: float, edges: Array) -> Array | None:
-    """The density at a time by the Fokker-Planck equation, a mean for each bin of the line; None
+def solved(target: Target, schedule: Schedule, time: float, edges: Array) -> Array | None:
+    """The density of x at a time by the Fokker-Planck equation, a mean for each bin of the line; None
     where that is not solved.
 
     No formula of the noised law is asked: it is a second opinion on it, and the only one where
     there is none.
     """
-    if distribution.dim != 1 or not distribution.has_cdf or not 0 <= time <= schedule.t_max:
+    law, frame = target.working, target.frame
+    if law is None or law.dim != 1 or not law.has_cdf or not 0 <= time <= schedule.t_max:
         return None
-    if frame := distribution.frame:
-        seen = solved(distribution.working, schedule, time, _seen(edges, frame))
-        return None if seen is None else seen / frame.scale[0]
-    found = time_marginals(distribution, schedule, [time])
-    cdf = np.interp(edges, found.edges[0].numpy(), found.cdf[0].numpy())
-    densities: Array = np.diff(cdf) / np.diff(edges)
+    found = time_marginals(law, schedule, [time])
+    seen = edges if frame is None else _seen(edges, frame)
+    densities: Array = np.diff(np.interp(seen, found.edges[0].numpy(), found.cdf[0].numpy())) / np.diff(edges)
     return densities
 
 
@@ -213,8 +293,10 @@ def followed(target: Target, row: Row) -> Target | None:
     if not isinstance(sampler.component, OwnTarget):
         return target
     last = sampler.component.path(levels_of([schedule], [grid], row.steps))[-1]
-    working, frame = target.distribution.working, target.distribution.frame
-    distribution = sampler.component.target(working, last)
-    if frame is not None:
-        distribution = target.distribution if distribution == working else in_data_units(distribution, frame)
-    return target if distribution == target.distribution else replace(target, distribution=distribution)
+    working, frame = target.working, target.frame
+    assert working is not None  # noqa: S101 - it has a distribution
+    found = sampler.component.target(working, last)
+    if found == working:
+        return target
+    distribution = found if frame is None else in_data_units(found, frame)
+    return replace(target, distribution=distribution, working=found)

@@ -124,8 +124,8 @@ def marginals_at(kept: xr.DataArray, target: Target, schedule: Schedule | None, 
         edges = np.linspace(low - margin, high + margin, _BINS_OF_ONE + 1)
         exact = target.density(edges, alpha, sigma)
         by_equation = (
-            solved(target.distribution, schedule, time, edges)
-            if target.distribution is not None and schedule is not None and sigma > 0 and (forward or exact is None)
+            solved(target, schedule, time, edges)
+            if schedule is not None and sigma > 0 and (forward or exact is None)
             else None
         )
         mean = float(np.mean(finite)) if finite.size else float("nan")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.messages import counted
 from tasks.plain import Spec
-from tasks.plan.warnings import end_warnings
+from tasks.plan.warnings import end_warning
 from tasks.report.numbers.curves import Tabulation
 from tasks.report.pictures.style import PALETTE, dash, symbol
 
@@ -83,13 +83,14 @@ def warnings(table: Tabulation) -> list[str]:
     """What is wrong with a schedule for one of the data sets that were sampled on it, from its
     start noise.
     """
-    pairs = {}
+    lines = {}
     for row in {(row.dataset, id(row.requested)): row for row in table.points}.values():
         sampler, schedule = row.requested.sampler.component, row.requested.sampling_schedule.component
-        distribution = table.targets[row.dataset].distribution
-        if distribution is not None and schedule is not None and (sampler is None or sampler.from_noise):
-            pairs[row.dataset, schedule.label()] = distribution, schedule
-    return end_warnings(pairs.values())
+        target = table.targets[row.dataset]
+        if target.working is not None and schedule is not None and (sampler is None or sampler.from_noise):
+            line = end_warning(row.dataset, target.working, schedule, moved=target.frame is not None)
+            lines[row.dataset, schedule.label()] = line
+    return list(dict.fromkeys(line for line in lines.values() if line is not None))
 
 
 def commands(answers: Answers, table: Tabulation) -> list[tuple[str, str]]:
