@@ -4,6 +4,7 @@ which asks one group.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from diffusion.formulations import Exact, Trained
@@ -29,29 +30,35 @@ def blocks_with_steps(
         group_of: which group a point is of.
 
     Returns:
-        The blocks of the study, and one for each group. Patterns of `exclude` that name steps are
-        left out of these.
+        The blocks of the study, and one for each group and each way in which the study asks it (two
+        trainings are two), with all seeds that it has there at any step count. So patterns of
+        `exclude` that name seeds or steps are left out of these.
 
     Raises:
         KeyError: the study has no such group.
     """
-    left = {group: tuple(sorted(steps)) for group, steps in added.items() if steps}
-    found: dict[Group, Spec] = {}
+    wanted = {group: tuple(sorted(steps)) for group, steps in added.items() if steps}
+    found: dict[Group, dict[str, tuple[Spec, set[int]]]] = {group: {} for group in wanted}
     for block in study.blocks():
         for one in _single(block):
-            if len(found) == len(left):
-                break
+            seeds: dict[Group, set[int]] = {}
+            first: dict[Group, Point] = {}
             for point in points_of(study.model_copy(update={"grids": (one,)})):
                 group = group_of(point)
-                if group in left and group not in found:
-                    found[group] = _asking(point, one, left[group])
-    if missing := left.keys() - found.keys():
-        raise KeyError(next(iter(missing)))
-    return [*(study.spec()["grids"] or [{}]), *(found[group] for group in left)]
+                if group in wanted:
+                    first.setdefault(group, point)
+                    seeds.setdefault(group, set()).add(point.cell.seed)
+            for group, point in first.items():
+                spec = _asking(point, one, wanted[group])
+                found[group].setdefault(json.dumps(spec, sort_keys=True), (spec, set()))[1].update(seeds[group])
+    if missing := [group for group, ways in found.items() if not ways]:
+        raise KeyError(missing[0])
+    more: list[Spec] = [{**spec, "seeds": sorted(seeds)} for ways in found.values() for spec, seeds in ways.values()]
+    return [*(study.spec()["grids"] or [{}]), *more]
 
 
 def _single(block: Block) -> Iterator[Axes]:
-    """The crosses of one data set, model and sampler each that make up a block, with one seed."""
+    """The crosses of one data set, model and sampler each that make up a block."""
     for dataset in block.datasets:
         for formulation, schedule in block.pairs():
             for sampler in block.samplers:
@@ -59,7 +66,7 @@ def _single(block: Block) -> Iterator[Axes]:
                     "datasets": (dataset,),
                     "formulations": (formulation,),
                     "schedules": (schedule,) if block.schedules else None,
-                    "seeds": block.seeds[:1],
+                    "seeds": block.seeds,
                     "training": block.training,
                     "samplers": (sampler,),
                     "steps": block.steps,
@@ -69,9 +76,9 @@ def _single(block: Block) -> Iterator[Axes]:
 
 
 def _asking(point: Point, one: Axes, steps: Sequence[int]) -> Spec:
-    """The block that asks a point's group, one of those of `one`, so many steps."""
+    """The block that asks a point's group, one of those of `one`, so many steps; without its seeds."""
     spec = one.axes_spec(name for name in Axes.model_fields if name not in ("seeds", "steps", "exclude"))
-    exclude: list[Spec] = [pattern.spec() for pattern in one.exclude if pattern.steps is None]
+    exclude: list[Spec] = [rule.spec() for rule in one.exclude if rule.steps is None and rule.seed is None]
     if isinstance(point.cell.formulation, Exact):
         spec |= {"formulations": [Exact(point.cell.schedule).spec()], "schedules": None}
     else:
