@@ -91,8 +91,9 @@ def grow(
         labels, `from` and `to` with their means and floors, the `difference` with its interval, the
         `verdict` (refined, alike, floor or open) and the `middle` that was added; and
         ``attrs["groups"]`` says where each group is within the floor. ``attrs["decided"]`` says
-        whether nothing is left open at the last look, ``attrs["left_out"]`` what was not compared,
-        and why, and ``attrs["failed"]`` how many points failed.
+        whether nothing is left open at the last look (of steps: and every pair could be compared),
+        ``attrs["left_out"]`` what was not compared, and why, and ``attrs["failed"]`` how many
+        points failed.
 
     Raises:
         QueryError: the question or the margin cannot be read, or there is nothing to compare.
@@ -129,7 +130,7 @@ def grow(
         frame = pd.DataFrame([{"look": look.look, **row} for look in steps.looks for row in look.rows])
         frame.attrs.update(
             decided=steps.decided,
-            left_out=tuple(row for look in steps.looks for row in look.left_out),
+            left_out=steps.left_out,
             groups=steps.groups,
             failed=steps.failed,
         )

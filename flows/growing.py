@@ -120,7 +120,7 @@ def grown(
     announced = _announced(loaded.name, question, design)
     Store.check_writable(request.store)
     announce(f"looks at {', '.join(map(str, design.looks))} seeds; margin {design.margin}")
-    for other in _other_designs(request.store, announced):
+    for other in other_designs(request.store, announced, "until", _design_said):
         warn(other)
     looks: list[LookTaken] = []
     failed = 0
@@ -178,21 +178,34 @@ def _refuse_own_seeds(study: Study, order: Sequence[int]) -> None:
         raise StudyError(study.name, wrong)
 
 
-def _other_designs(store: str, announced: Spec) -> list[str]:
-    """A sentence for each other design whose looks at the study are in a store."""
+def other_designs(store: str, announced: Spec, kind: str, said: Callable[[Spec], str]) -> list[str]:
+    """A sentence for each other design of a kind whose looks at a study are in a store.
+
+    Args:
+        store: where the looks are recorded.
+        announced: the design of now, with its `study`.
+        kind: the key that looks of this kind have, and those of the others lack.
+        said: what was looked at, and by which design.
+    """
     if not Store.exists(store):
         return []
     keys = [key for key in announced if key != "rule"]
     mine = {key: announced[key] for key in keys}
     looks = [json.loads(text) for text in looks_recorded(Store.open(store), str(announced["study"]))]
-    found = [{key: look.get(key) for key in keys} for look in looks if "until" in look]  # else steps were refined
+    found = [{key: look.get(key) for key in keys} for look in looks if kind in look]
     return [
-        f"the store has looks at {one['study']} by another design: {one['until']} by {', '.join(one['by']) or 'nothing'}, "
-        f"{one['metric']}, margin {one['margin']}, at {', '.join(map(str, one['announced']))} seeds; "
+        f"the store has looks at {said(one)}; "
         "each design spends its level, and of what all of them say any may be false with the sum"
         for i, one in enumerate(found)
         if one != mine and one not in found[:i]
     ]
+
+
+def _design_said(one: Spec) -> str:
+    return (
+        f"{one['study']} by another design: {one['until']} by {', '.join(one['by']) or 'nothing'}, "
+        f"{one['metric']}, margin {one['margin']}, at {', '.join(map(str, one['announced']))} seeds"
+    )
 
 
 def with_override(request: RunRequest, study: Study | None, override: str, folder: Path) -> RunRequest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusion.plugins import typed
-from flows.growing import asked_all, with_override
+from flows.growing import asked_all, other_designs, with_override
 from tasks.plan.more_steps import blocks_with_steps
 from tasks.plan.point import Point
 from tasks.query.refining import (
@@ -50,27 +50,33 @@ UNTIL_FLOOR = "floor"
 
 @dataclass(frozen=True)
 class Refinement:
-    """How the steps of a study were refined: its looks, where each group is within the floor, and how
-    many points have failed.
+    """How the steps of a study were refined: by how many seeds, its looks, where each group is within
+    the floor, and how many points have failed.
     """
 
     study: str
     store: str
     metric: str
     announced: StepTree
+    seeds: tuple[int, ...]
     looks: tuple[StepsTaken, ...]
     groups: tuple[Spec, ...]
     failed: int
 
     @property
     def decided(self) -> bool:
-        """Whether no pair is left that the rule would refine."""
-        return not self.looks[-1].open
+        """Whether no pair is left that the rule would refine, of all that were to be looked at."""
+        return not self.looks[-1].open and not self.left_out
+
+    @property
+    def left_out(self) -> tuple[Spec, ...]:
+        """The pairs that could not be looked at: what lies between them is not known."""
+        return tuple(row for look in self.looks for row in look.left_out)
 
     def value(self) -> Spec:
         """As plain values: the same whenever the numbers are."""
         return {
-            **_said_of(self.study, self.metric, self.announced),
+            **_said_of(self.study, self.metric, self.announced, self.seeds),
             "store": self.store,
             "looks": [look.value() for look in self.looks],
             "decided": self.decided,
@@ -113,7 +119,7 @@ def refined(
         run: computes what a request lacks; called where a look's points are not all in the store.
         tell: is given each look.
         loaded: the study, where it is none that the request's `study` names.
-        warn: is given, in a sentence, why one waits.
+        warn: is given, in a sentence, what makes the stated level doubtful, and why one waits.
         announce: is given, in a sentence, what is looked at, once nothing is left to refuse.
 
     Returns:
@@ -132,11 +138,15 @@ def refined(
     plan = plan_for(loaded, request.store)
     axes = steps_of(plan)
     metric, announced = refinable(foreseen(plan), metric, axes, max_looks)
+    seeds = tuple(sorted({axis.seeds for axis in axes.values()}))
+    said = _said_of(loaded.name, metric, announced, seeds)
     Store.check_writable(request.store)
     pairs: Mapping[Group, tuple[Pair, ...]] = announced.pairs[0]
     announce(
         f"{metric} at {sum(map(len, pairs.values()))} pairs of neighbouring step counts, in at most {max_looks} looks"
     )
+    for other in other_designs(request.store, said, "steps_until", _design_said):
+        warn(other)
     added: dict[Group, tuple[int, ...]] = {}
     looks: list[StepsTaken] = []
     for look in range(max_looks):
@@ -155,7 +165,7 @@ def refined(
         record_look(
             Store.open(request.store),
             study.name,
-            json.dumps({**_said_of(study.name, metric, announced), **looks[-1].value()}, sort_keys=True),
+            json.dumps({**said, **looks[-1].value()}, sort_keys=True),
             provenance(study.name),
             force_unlock=request.force_unlock,
             wait=60 * request.wait,
@@ -169,7 +179,7 @@ def refined(
         pairs = _halved(looks[-1], axes)
     failed = int((points["status"].values == "failed").sum())
     groups = floors_reached(points, metric, [group for group, own in announced.pairs[0].items() if own])
-    return Refinement(loaded.name, request.store, metric, announced, tuple(looks), tuple(groups), failed)
+    return Refinement(loaded.name, request.store, metric, announced, seeds, tuple(looks), tuple(groups), failed)
 
 
 def _halved(look: StepsTaken, axes: Mapping[Group, GroupSteps]) -> dict[Group, tuple[Pair, ...]]:
@@ -204,12 +214,19 @@ def _can_ask(point: Point, steps: int) -> bool:
     return Point(point.cell, replace(point.settings, steps=steps)).impossible() is None
 
 
-def _said_of(study: str, metric: str, announced: StepTree) -> Spec:
+def _design_said(one: Spec) -> str:
+    seeds = " or ".join(map(str, one["seeds"] or ()))
+    pairs = ", ".join(map(str, one["announced_pairs"]))
+    return f"the steps of {one['study']} by another design: {one['metric']}, {seeds} seeds, at {pairs} pairs"
+
+
+def _said_of(study: str, metric: str, announced: StepTree, seeds: Sequence[int]) -> Spec:
     return {
         "study": study,
         "steps_until": UNTIL_FLOOR,
         "floors": FLOORS,
         "metric": metric,
+        "seeds": list(seeds),
         "level_of_all": announced.level,
         "announced_pairs": [sum(map(len, pairs.values())) for pairs in announced.pairs],
         "rule": RULE,

@@ -37,7 +37,7 @@ from flows.command_line.options import (
 from flows.exit_codes import FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flows.growing import Growth
     from flows.refining import Refinement
@@ -198,18 +198,14 @@ def _show(found: Growth) -> None:
         table.add_section()
     console.print(table)
     last = found.looks[-1]
-    left = f"{_counted(last.undecided, 'rival')} {'is' if last.undecided == 1 else 'are'} undecided"
+    left = f"{_counted(last.undecided, 'rival')} {_is(last.undecided)} undecided"
     said = "decided" if found.decided else f"the seeds are spent and {left}"
     among = ", among the configurations that were compared" if last.left_out else ""
     level = f"{100 * found.design.level:g} % over all looks and groups"
     console.print(f"{said} with {last.seeds} seeds{among}; level {level}", markup=False)
     if any(row["verdict"] == "contradicted" for row in last.rows):
         console.print("contradicted: told apart from the best, but as the better of the two", markup=False)
-    for row in last.left_out[:_MOST_LEFT_OUT]:
-        where = ", ".join(f"{name} {value}" for name, value in row.items() if name != "reason")
-        console.print(f"left out: {where}: {row['reason']}", markup=False)
-    if len(last.left_out) > _MOST_LEFT_OUT:
-        console.print(f"left out: {len(last.left_out) - _MOST_LEFT_OUT} more (--json has all)", markup=False)
+    _list_left_out(console, last.left_out)
 
 
 def _show_steps(found: Refinement) -> None:
@@ -227,16 +223,29 @@ def _show_steps(found: Refinement) -> None:
         table.add_row(*(escape(str(row[name])) for name in GROUP), steps, reached)
     console.print(table)
     last = found.looks[-1]
-    left = f"{_counted(last.open, 'pair')} of neighbours {'is' if last.open == 1 else 'are'} left open (--max-looks)"
-    said = "nothing is left to refine" if found.decided else f"the looks are spent and {left}"
+    left = []
+    if last.open:
+        left.append(
+            f"the looks are spent and {_counted(last.open, 'pair')} of neighbours {_is(last.open)} left open (--max-looks)"
+        )
+    if found.left_out:
+        left.append(f"{_counted(len(found.left_out), 'pair')} of neighbours could not be compared")
+    said = ", and ".join(left) or "nothing is left to refine"
     level = f"{100 * found.announced.level:g} % over all looks and groups"
     console.print(f"{said} after {_counted(len(found.looks), 'look')}; level {level}", markup=False)
-    left_out = [row for look in found.looks for row in look.left_out]
+    _list_left_out(console, found.left_out)
+
+
+def _list_left_out(console: Console, left_out: Sequence[Spec]) -> None:
     for row in left_out[:_MOST_LEFT_OUT]:
         where = ", ".join(f"{name} {value}" for name, value in row.items() if name != "reason")
         console.print(f"left out: {where}: {row['reason']}", markup=False)
     if len(left_out) > _MOST_LEFT_OUT:
         console.print(f"left out: {len(left_out) - _MOST_LEFT_OUT} more (--json has all)", markup=False)
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def _interval(row: Spec) -> str:

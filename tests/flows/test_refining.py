@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from diffusion.plugins import typed
+from flows.command_line.grow import _show_steps
 from flows.direct_growth import grow
 from flows.growing import design_of, grown
 from flows.refining import Refinement, checked_looks, refined, steps_of
@@ -246,3 +248,94 @@ def test_a_group_that_gets_more_steps_gets_them_alone(name: str) -> None:
     asked = {(group, steps) for group, between in chosen.items() for steps in between}
     assert {(group_of(point.labels), point.steps) for point in new} == asked
     assert len(new) == sum(axes[group].seeds for group, _ in asked)
+
+
+OWN_SEEDS = """
+name: own-seeds
+datasets: [uniform]
+formulations: [edm]
+seeds: [0, 1, 2]
+training: {steps: 10, batch: 16, width: 8, depth: 1, data: 50}
+samplers: [euler, heun]
+steps: [4, 64]
+samples: 200
+metrics: [w1]
+grids:
+  - seeds: [5, 6, 7]
+  - {seeds: [0, 5, 8], samplers: [heun], training: {steps: 20, batch: 16, width: 8, depth: 1, data: 50}}
+exclude:
+  - {seed: 5, sampler: heun}
+  - {seed: 6, steps: 64}
+"""
+
+
+def test_added_steps_have_the_seeds_of_their_group_whichever_block_asks_it() -> None:
+    study = Study.from_spec(yaml.safe_load(OWN_SEEDS))
+    axes = steps_of(make_plan(study, {}, ()))
+    assert {(group[GROUP.index("formulation")], group[GROUP.index("sampler")]) for group in axes} == {
+        (formulation, sampler) for formulation in ("edm", "exact") for sampler in ("euler", "heun")
+    }
+    blocks = blocks_with_steps(study, dict.fromkeys(axes, (16,)), lambda point: group_of(point.labels))
+    points = points_of(Study.from_spec({**study.spec(), "grids": blocks}))
+
+    def asked(chosen: Callable[[int], bool]) -> set[tuple[Group, object, int]]:
+        # the first training and the second of one group are two ways to ask it
+        return {(group_of(p.labels), p.cell.training, p.cell.seed) for p in points if chosen(p.steps)}
+
+    assert asked(lambda steps: steps == 16) == asked(lambda steps: steps != 16)
+
+
+def test_steps_of_a_block_with_seeds_of_its_own_are_refined_to_the_last_look(tmp_path: Path) -> None:
+    changes = ('grids=[{"seeds": [5, 6, 7, 8, 9], "steps": [4, 64]}]', "samplers=[heun]", "formulations=[exact]")
+    file = tmp_path / "refining.yaml"
+    file.write_text(STUDY)
+    request = RunRequest(str(file), str(tmp_path / "store"), changes)
+    calls: list[int] = []
+    found = refined(request, None, 2, ran(request.store, calls))
+    assert calls == [10, 15]  # five seeds each
+    assert [len(look.rows) for look in found.looks] == [1, 2]
+    assert found.decided == (not found.looks[-1].open)
+    assert not any(look.left_out for look in found.looks)
+
+
+def test_pairs_that_could_not_be_compared_leave_it_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("training.learning_rate=1e30", "samplers=[heun]", "steps=[1, 4]", "seeds=2")  # its trainings fail
+    (tmp_path / "refining.yaml").write_text(STUDY)
+    request = RunRequest(str(tmp_path / "refining.yaml"), str(tmp_path / "store"), changes)
+    found = refined(request, None, 1, ran(request.store, []))
+    assert found.failed == 4
+    assert {row["formulation"] for row in found.left_out} == {"edm"}
+    assert {row["formulation"] for row in found.looks[-1].rows} == {"exact"}
+    alone = replace(found, looks=(replace(found.looks[0], rows=()),))  # nothing at all could be compared
+    assert alone.looks[-1].open == 0
+    assert not alone.decided
+    _show_steps(alone)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 pair of neighbours could not be compared after 1 look" in said
+    assert "left out: dataset uniform, formulation edm" in said
+    whole = replace(found, looks=(replace(found.looks[0], rows=(), left_out=()),))
+    assert whole.decided
+    _show_steps(whole)
+    assert "nothing is left to refine after 1 look" in " ".join(capsys.readouterr().out.split())
+
+
+def test_looks_by_another_design_are_told(tmp_path: Path) -> None:
+    file, uri = tmp_path / "refining.yaml", str(tmp_path / "store")
+    file.write_text(STUDY)
+    own = ("formulations=[exact]", "samplers=[heun]", "steps=[1, 4]", "seeds=3", "samples=50", "metrics=[w1, ks]")
+
+    def said(metric: str, looks: int, *changes: str) -> list[str]:
+        sentences: list[str] = []
+        refined(RunRequest(str(file), uri, (*own, *changes)), metric, looks, ran(uri, []), warn=sentences.append)
+        return sentences
+
+    assert said("w1", 1) == []
+    assert said("w1", 1) == []
+    (other,) = said("w1", 2)
+    assert "looks at the steps of refining by another design: w1, 3 seeds, at 1 pairs" in other
+    assert "of what all of them say any may be false with the sum" in other
+    assert len(said("ks", 1)) == 2
+    assert len(said("w1", 1, "seeds=4")) == 3
+    assert len(said("w1", 1)) == 3
