@@ -127,6 +127,17 @@ class Component:
         whole = {**self.spec(), **inner, "version": self.version}
         return {self.stored_names.get(name, name): value for name, value in whole.items()}
 
+    def stream_spec(self) -> dict[str, Any]:
+        """What the random streams of metrics are named by: the spec, without what changes no number,
+        such as where a file lies. Versions are not in it.
+        """
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        spec = self.spec()
+        inner = {
+            name: part.stream_spec() for name, part in parts.items() if isinstance(part, Component) and name in spec
+        }
+        return {**spec, **inner}
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle with the name: a class of somebody's own has it from the study that named it, not
         from its module.
@@ -137,8 +148,13 @@ class Component:
 
 
 def spec_text(component: Component) -> str:
-    """The canonical text of a component, for the names of random streams."""
+    """The canonical text of a component: its name and parameters, with the place of a file."""
     return json.dumps(component.spec(), sort_keys=True, default=str)
+
+
+def stream_text(component: Component) -> str:
+    """The same for the names of random streams, which do not change when a file is moved."""
+    return json.dumps(component.stream_spec(), sort_keys=True, default=str)
 
 
 def identity_text(component: Component) -> str:

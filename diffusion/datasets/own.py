@@ -77,6 +77,10 @@ class OwnPoints(PointSet):
         """The content alone."""
         return {"name": self.registered_name, "digest": self.digest, "version": self.version}
 
+    def stream_spec(self) -> dict[str, Any]:
+        """The content alone, not what an earlier version did not save beside it."""
+        return {"name": self.registered_name, "digest": self.digest}
+
     def label(self) -> str:
         return f"points@{self.digest[:8]}"
 

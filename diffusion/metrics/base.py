@@ -21,7 +21,7 @@ from diffusion.errors import WrongValue
 from diffusion.metrics.material import Materials, Measurement, Profile
 from diffusion.models import Denoiser, phrase_of
 from diffusion.randomness import stream
-from diffusion.registry import Component, Registry, spec_text
+from diffusion.registry import Component, Registry, spec_text, stream_text
 from diffusion.schedules import Schedule
 
 metrics: Registry[BaseMetric] = Registry("metric")
@@ -372,7 +372,7 @@ class SimulatedFloor(Metric):
 
 @remembered(512)
 def _simulated_floor(metric: SimulatedFloor, dataset: Dataset, n: int) -> float:
-    generator = stream("metric floor", spec_text(metric), spec_text(dataset), n)
+    generator = stream("metric floor", spec_text(metric), stream_text(dataset), n)
     repeats = metric._repeats(dataset, n)  # noqa: SLF001
     return float(np.mean([metric.evaluate(dataset.sample(n, generator), dataset) for _ in range(repeats)]))
 
@@ -387,4 +387,4 @@ def reference_sample(dataset: Dataset, m: int) -> np.ndarray:
     if dataset.has_cdf:
         quantiles = dataset.quantile((torch.arange(m, dtype=torch.float64) + 0.5) / m)
         return np.asarray(quantiles)[:, None]
-    return np.asarray(dataset.sample(m, stream("metric reference", spec_text(dataset))))
+    return np.asarray(dataset.sample(m, stream("metric reference", stream_text(dataset))))

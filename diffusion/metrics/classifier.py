@@ -24,7 +24,7 @@ from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.metrics.base import Metric, metrics
 from diffusion.randomness import stream
-from diffusion.registry import spec_text
+from diffusion.registry import stream_text
 
 _FOLDS, _UNITS = 5, 10  # of the protocol; units of a hidden layer for each coordinate
 _SEED = 1  # of the folds and of the networks' first weights
@@ -111,7 +111,7 @@ def _reference(dataset: Dataset, m: int) -> np.ndarray:
 
     Not the quantiles of a target on the line: evenly spaced points are told from draws.
     """
-    return np.asarray(dataset.sample(m, stream("metric reference", spec_text(dataset))))
+    return np.asarray(dataset.sample(m, stream("metric reference", stream_text(dataset))))
 
 
 def _accuracy(x: np.ndarray, y: np.ndarray, epochs: int) -> float:

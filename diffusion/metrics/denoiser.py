@@ -18,7 +18,7 @@ from diffusion.errors import WrongValue
 from diffusion.metrics.base import ProfileMetric, metrics
 from diffusion.models import Denoiser
 from diffusion.randomness import stream
-from diffusion.registry import spec_text
+from diffusion.registry import stream_text
 from diffusion.schedules import Schedule
 
 _MOST = 100_000
@@ -90,7 +90,7 @@ class ScoreError(ProfileMetric):
 
     def profile(self, model: Denoiser, dataset: Dataset, schedule: Schedule) -> Tensor:
         self._check(dataset)
-        generator = stream("score-error", spec_text(dataset))
+        generator = stream("score-error", stream_text(dataset))
         clean = dataset.sample(self.batch, generator)
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         times = self._times(schedule)

@@ -36,6 +36,7 @@ class FilePoints(PointSet):
     the array is.
     """
 
+    version: ClassVar[int] = 2  # 1: streams of metrics were named by the file's path
     _accepted: ClassVar[dict[int, str]]  # by the number of the array's axes
 
     path: str
@@ -71,7 +72,11 @@ class FilePoints(PointSet):
 
     def identity(self) -> Spec:
         """The content alone: where the file lies, and how its path is spelled, changes no number."""
-        return {key: value for key, value in super().identity().items() if key not in {"path", "array"}}
+        return _without_place(super().identity())
+
+    def stream_spec(self) -> Spec:
+        """The content alone, as of `identity`."""
+        return _without_place(super().stream_spec())
 
     def label(self) -> str:
         """The file's name without its ending, the array, and the beginning of the digest:
@@ -131,6 +136,10 @@ class Images(FilePoints):
     def image_shape(self) -> tuple[int, int, int]:
         *channels, height, width = self.__dict__["_shape"]
         return (*channels, height, width) if channels else (1, height, width)
+
+
+def _without_place(spec: Spec) -> Spec:
+    return {key: value for key, value in spec.items() if key not in {"path", "array"}}
 
 
 class _Refused(Exception):
