@@ -382,7 +382,8 @@ def test_what_is_not_refused_can_be_built(formulation: str, network: str, target
     if reason is None:
         assert model.network(dataset, training).size > 0
     else:
-        assert network != "mlp" or model.labelled or model.simulates  # a perceptron serves all that have their labels
+        elsewhere = model.start_distribution is not None and model.start_distribution.dim != dataset.dim
+        assert network != "mlp" or model.labelled or model.simulates or elsewhere  # a perceptron serves all others
 
 
 def test_a_study_with_a_metric_of_digits_on_another_target_is_refused_with_its_place() -> None:
