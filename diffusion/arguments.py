@@ -46,12 +46,7 @@ def of_numbers(method: OfTime[S]) -> OfTime[S]:
 
 def as_numbers(what: str, value: Any) -> Tensor:
     """A number, or an array of numbers, from 0 to infinity as a float64 tensor of its shape."""
-    try:
-        found = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise WrongValue(
-            f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above"
-        ) from None
+    found = array_of(what, value, "a number or a tensor of numbers, 0 or above").to(torch.float64)
     if isinstance(value, bool) or not bool((found >= 0).all()):
         raise WrongValue(f"{what}: found {_shown(value)}; accepted: a number or a tensor of numbers, 0 or above")
     return found
@@ -133,11 +128,43 @@ def of_draws(method: OfDraws[S]) -> OfDraws[S]:
 
 
 def points(what: str, x: Any) -> Tensor:
-    """An array of numbers as a float64 tensor of its shape."""
+    """An array of numbers as a float64 tensor of its shape. Raises as `array_of`."""
+    return array_of(what, x).to(torch.float64)
+
+
+def array_of(what: str, given: Any, accepted: str = "a tensor or an array of numbers") -> Tensor:
+    """What somebody gives for numbers as a tensor: real numbers as float64, whole ones as int64,
+    truth values as such, whatever their byte order, their strides and the library that holds them.
+    A tensor passes as it is.
+
+    Raises:
+        WrongValue: it holds something else, or values that are masked, of which the numbers beneath
+            mean nothing.
+    """
+    if isinstance(given, Tensor) and not given.is_complex():
+        return given
+    if isinstance(given, np.ma.MaskedArray):
+        raise WrongValue(
+            f"{what}: found a masked array of shape {list(given.shape)}; accepted: {accepted}, with no value masked "
+            "(filled or compressed gives one)"
+        )
+    found = _numbers(given)
+    if found is None:
+        raise WrongValue(f"{what}: found {_shown(given)}; accepted: {accepted}")
+    return torch.from_numpy(found)
+
+
+def _numbers(given: Any) -> np.ndarray | None:
+    """The same as an array that torch can take; None where it holds no real numbers."""
     try:
-        return torch.as_tensor(x, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise WrongValue(f"{what}: x is {_shown(x)}; accepted: a tensor or an array of numbers") from None
+        held = np.asarray(given)
+        kind = held.dtype.kind
+        if kind not in "fiubO" or (kind == "O" and any(isinstance(one, str | bytes) for one in held.flat)):
+            return None
+        whole = kind == "i" or (kind == "u" and held.dtype.itemsize < 8)
+        return np.require(held, bool if kind == "b" else np.int64 if whole else np.float64, ("C", "W"))
+    except Exception:  # noqa: BLE001 - whoever made the object decides what it raises
+        return None
 
 
 def wrap_own(cls: type, names: tuple[str, ...], wrapper: Callable[[Any], Any]) -> None:
@@ -161,5 +188,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, Real):
         return repr(value)
     if isinstance(value, Tensor | np.ndarray):
-        return f"an array of shape {list(value.shape)} with values from {value.min():g} to {value.max():g}"
+        kind = str(value.dtype).removeprefix("torch.")
+        found = f"an array of shape {list(value.shape)} and type {kind}"
+        measured = 0 not in value.shape and kind.startswith(("float", "int", "uint"))
+        return f"{found} with values from {value.min():g} to {value.max():g}" if measured else found
     return f"{type(value).__name__} {str(value)[:40]!r}"

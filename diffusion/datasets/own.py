@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from diffusion.arguments import array_of
 from diffusion.datasets.base import Dataset
 from diffusion.datasets.points import PointSet, deviations
 from diffusion.errors import WrongValue
@@ -120,6 +121,17 @@ def own_points(points: Tensor, labels: Tensor | None = None) -> OwnPoints:
     made = OwnPoints(hashed.hexdigest(), tuple(mean.tolist()), std, classes, each)
     made.__dict__["_content"] = (held, labels)
     return made
+
+
+def own_array(given: Any, labels: Any = None) -> OwnPoints:
+    """The same of arrays, tensors or lists: points ``[n, dim]``, on the line also ``[n]``.
+
+    Raises:
+        WrongValue: they hold no numbers or masked ones, or as of `own_points`.
+    """
+    points = array_of("the data", given)
+    known = None if labels is None else array_of("the labels", labels)
+    return own_points(points[:, None] if points.ndim == 1 else points, known)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion.datasets.own import OwnPoints, own_points
+from diffusion.datasets.own import OwnPoints, own_array
 from diffusion.errors import WrongValue
 from tasks.home import home
 from tasks.plain import Spec
@@ -28,11 +28,10 @@ def with_files(entry: object) -> object:
         return {**entry, "of": with_files(entry["of"])}
     if isinstance(entry, OwnPoints):
         return _kept(entry)
-    if hasattr(entry, "__array__"):  # an array or a tensor; of lists a study has its own
-        import torch
-
-        points = torch.as_tensor(entry)
-        return _kept(own_points(points[:, None] if points.ndim == 1 else points))
+    if hasattr(entry, "__array__") and not isinstance(
+        entry, str
+    ):  # NumPy's strings are names; of lists a study has its own
+        return _kept(own_array(entry))
     return entry
 
 

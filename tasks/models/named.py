@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
 from diffusion.datasets import Dataset, datasets
-from diffusion.datasets.own import own_points
+from diffusion.datasets.own import own_array
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation, formulations
 from diffusion.guidance import Guidance, guidances
@@ -104,9 +104,7 @@ def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) 
         raise WrongValue("labels belong to points of one's own; a data set has its own labels")
     if parameters:
         raise WrongValue(f"points of one's own take no parameters, found {', '.join(parameters)}")
-    points = _tensor("the data", given)
-    known_labels = None if labels is None else _tensor("the labels", labels)
-    return own_points(points[:, None] if points.ndim == 1 else points, known_labels)
+    return own_array(given, labels)
 
 
 def schedule(given: Named | Schedule, **parameters: Plain) -> Schedule:
@@ -190,11 +188,3 @@ def _named(component: C) -> C:
 def _are_points(given: object) -> bool:
     """Whether a data set that is a parameter was given as points."""
     return given is not None and not isinstance(given, str | Mapping | Dataset | type)
-
-
-def _tensor(what: str, given: object) -> torch.Tensor:
-    try:
-        found = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError):
-        raise WrongValue(f"{what}: found {shown(given)}; accepted: a tensor or an array of numbers") from None
-    return found
