@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from diffusion.datasets import PointSet, datasets
 from diffusion.datasets.points import deviations
+from tasks.home import home
 from tasks.plain import Spec
 
 MOST_BYTES = 1_000_000_000
@@ -46,20 +48,42 @@ class FilePoints(PointSet):
     def __post_init__(self) -> None:
         what = f"{self.registered_name}: {self.path!r}"
         try:
-            held = _read(self.path, self.array, self._accepted)
+            held = self._held()
         except _Refused as refused:
             raise ValueError(f"{what} {refused}") from refused
-        found = _digest(held)
-        if self.digest not in ("", found):
-            raise ValueError(
-                f"{what} has changed since: its digest is {found[:12]}..., expected {self.digest[:12]!r}..."
-            )
-        object.__setattr__(self, "digest", found)
+        object.__setattr__(self, "digest", digest_of(held))
         self.__dict__["_shape"] = held.shape[1:]
         self.__dict__["_points"] = torch.from_numpy(held.reshape(len(held), -1))
         std = self.std if bool(deviations(self.points).any()) else 0.0
         if not 0 < std < math.inf:
             raise ValueError(f"{what} has a standard deviation of {std!r}; needed: a positive number")
+
+    def _held(self) -> NDArray[np.float64]:
+        """The array in the file or, if that is not there any more or has changed, the one which a
+        study was given and which was kept here under this digest (`tasks.data.kept`). Raises
+        `_Refused`.
+        """
+        try:
+            return self._in_file()
+        except _Refused:
+            kept = self._kept()
+            if kept is None:
+                raise
+            return kept
+
+    def _in_file(self) -> NDArray[np.float64]:
+        held = _read(self.path, self.array, self._accepted)
+        found = digest_of(held)
+        if self.digest not in ("", found):
+            raise _Refused(f"has changed since: its digest is {found[:12]}..., expected {self.digest[:12]!r}...")
+        return held
+
+    def _kept(self) -> NDArray[np.float64] | None:
+        with suppress(_Refused):
+            held = _read(str(kept_place(self.digest)), None, self._accepted)
+            if digest_of(held) == self.digest:
+                return held
+        return None
 
     @property
     def points(self) -> Tensor:
@@ -102,7 +126,8 @@ class FromFile(FilePoints):
     answer, the *empirical* ideal denoiser, is offered for up to 5000 points.
 
     `digest` is the SHA-256 of shape and values. Leave it out to take the file as it is; a spec that
-    was stored has it.
+    was stored has it. Where the file is not there any more, or has changed, an array with this digest
+    that a study was given from Python on this machine takes its place.
 
     Raises:
         ValueError: in one line: the file is missing, unreadable or of another kind; holds pickled
@@ -138,6 +163,11 @@ class Images(FilePoints):
         return (*channels, height, width) if channels else (1, height, width)
 
 
+def kept_place(digest: str) -> Path:
+    """Where the user's cache folder keeps points that a study was given in memory."""
+    return home() / "points" / f"points-{digest[:16]}.npy"
+
+
 def _without_place(spec: Spec) -> Spec:
     return {key: value for key, value in spec.items() if key not in {"path", "array"}}
 
@@ -146,7 +176,8 @@ class _Refused(Exception):
     """Why a file is not a set of points; completes a sentence that begins with the file's name."""
 
 
-def _digest(points: NDArray[np.float64]) -> str:
+def digest_of(points: NDArray[np.float64]) -> str:
+    """The SHA-256 of an array's shape and values."""
     shape = ",".join(map(str, points.shape))
     return hashlib.sha256(shape.encode() + b"\n" + points.astype("<f8").tobytes()).hexdigest()
 

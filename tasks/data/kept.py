@@ -4,7 +4,6 @@ their digest, and read from there.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from diffusion.datasets.own import OwnPoints, own_array
 from diffusion.errors import WrongValue
-from tasks.home import home
+from tasks.data.from_file import digest_of, kept_place
 from tasks.plain import Spec
 
 
@@ -39,12 +38,22 @@ def _kept(own: OwnPoints) -> Spec:
     if own.labels is not None:
         raise WrongValue(f"{own.label()} has labels, which a study does not take; accepted: points without labels")
     points = own.points.numpy()
-    digest = hashlib.sha256(f"{list(points.shape)}".encode() + points.astype("<f8").tobytes()).hexdigest()
-    place = home() / "points" / f"points-{digest[:16]}.npy"
-    if not place.exists():
+    digest = digest_of(points)
+    place = kept_place(digest)
+    if not _holds(place, digest):
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(f"{place}.{os.getpid()}.partial")
         with beside.open("wb") as file:
             np.save(file, points)
         beside.replace(place)
-    return {"name": "from_file", "path": str(place)}
+    return {"name": "from_file", "path": str(place), "digest": digest}
+
+
+def _holds(place: Path, digest: str) -> bool:
+    """Whether the file is there and has the points: what lies in a cache folder may have been cut off
+    or changed.
+    """
+    try:
+        return digest_of(np.load(place, allow_pickle=False)) == digest
+    except (OSError, ValueError, EOFError):
+        return False
