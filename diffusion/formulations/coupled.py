@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffusion.datasets import Dataset, EightGaussians
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture
 from diffusion.datasets.mixtures import MixtureDataset
 from diffusion.formulations.base import Formulation, Untrained, formulations
 from diffusion.formulations.denoising import RectifiedFlow
@@ -106,7 +106,8 @@ class FlowBetween(FromSource, RectifiedFlow):
 @dataclass(frozen=True)
 class ExactBetween(FromSource, Untrained):
     """The ideal denoiser on the straight paths from a mixture of normal distributions to the target;
-    no network. It asks the target's exact denoiser once for each component of the source.
+    no network. It asks the target's exact denoiser once for each component of the source, which may
+    be `gaussian` of one deviation, too. Points have no density and are refused.
     """
 
     @property
@@ -117,16 +118,37 @@ class ExactBetween(FromSource, Untrained):
         return Flow()
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
-        if not isinstance(self.source, MixtureDataset):
-            return f"'exact-between' is known from mixtures of normal distributions, and source {self.source.label()!r} is none"
+        if self._mixture is None:
+            return self._why_no_mixture()
         if not dataset.exact:
             return f"target {dataset.registered_name!r} has no exact denoiser"
         return super().refuses_dataset(dataset)
 
+    @property
+    def _mixture(self) -> MixtureDataset | None:
+        """The source as components that each have a density; None if it is no such mixture."""
+        match self.source:
+            case MixtureDataset() as source if source.smooth:
+                return source
+            case Gaussian(stds=float(std), mean=mean):
+                return GaussianMixture((1.0,), (mean,), (std,))
+        return None
+
+    def _why_no_mixture(self) -> str:
+        name = self.source.label()
+        if isinstance(self.source, MixtureDataset):
+            return (
+                f"'exact-between' asks for the density of its source, and atoms have none: {name!r} (use flow-between)"
+            )
+        return (
+            "'exact-between' is known from mixtures of normal distributions that are as wide along every axis, and source "
+            f"{name!r} is none (use gaussian_mixture, eight_gaussians or gaussian of one deviation; flow-between takes any)"
+        )
+
     def model_of(self, datasets: Sequence[Dataset]) -> BetweenDenoiser:
-        assert isinstance(self.source, MixtureDataset)  # noqa: S101 - `refuses_dataset` keeps others out
-        return BetweenDenoiser(datasets, self.source)
+        assert self._mixture is not None  # noqa: S101 - `refuses_dataset` keeps others out
+        return BetweenDenoiser(datasets, self._mixture)
 
     @property
     def evaluations_each(self) -> int:
-        return len(self.source.mixture.weights) if isinstance(self.source, MixtureDataset) else 1
+        return len(self._mixture.mixture.weights) if self._mixture is not None else 1

@@ -11,7 +11,18 @@ from scipy import stats
 from torch import Tensor
 
 import diffatlas as da
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Moons, StreakedMoons, Uniform
+from diffusion.datasets import (
+    Dataset,
+    EightGaussians,
+    FourPoints,
+    Gaussian,
+    GaussianMixture,
+    LinearSubspace,
+    Moons,
+    StreakedMoons,
+    Uniform,
+    datasets,
+)
 from diffusion.formulations import ExactBetween, FlowBetween, RectifiedFlow
 from diffusion.inference import Question, Subject, levels_for, states
 from diffusion.inference.sampling import start_draws
@@ -178,6 +189,45 @@ def test_an_exact_answer_needs_a_mixture_as_source_and_an_exact_target() -> None
     assert "source 'moons' is none" in str(ExactBetween(Moons()).refuses_dataset(Moons()))
     assert ExactBetween(PLANE).refuses_dataset(StreakedMoons()) == "target 'streaked_moons' has no exact denoiser"
     assert FlowBetween(Moons()).refuses_dataset(StreakedMoons()) is None
+
+
+def test_a_source_of_atoms_has_no_density_and_is_refused_before_anything_is_asked() -> None:
+    """Of every registered data set: what is not refused gives finite numbers, what is says why."""
+    served = set()
+    for entry in datasets:
+        if entry.has_defaults:
+            source = entry.cls()
+            target = LinearSubspace(LINE, source.dim) if source.dim > 1 else LINE
+            formulation = ExactBetween(source)
+            reason = formulation.refuses_dataset(target)
+            if reason is None:
+                served.add(entry.name)
+                end, _ = sampled(formulation, target, samplers.create("euler"), 2, 5)
+                assert torch.isfinite(end).all()
+            else:
+                assert entry.name in reason
+                assert "flow-between" in reason
+                assert FlowBetween(source).refuses_dataset(target) is None
+    assert {"gaussian", "gaussian_mixture", "eight_gaussians"} <= served
+    assert not served & {"four_points", "moons", "uniform"}
+    assert "atoms have none: 'four_points'" in str(ExactBetween(FourPoints()).refuses_dataset(LINE))
+
+
+def test_an_isotropic_normal_source_is_a_mixture_of_one_component() -> None:
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    one = ExactBetween(Gaussian(means=1.2, stds=0.7))
+    other = ExactBetween(NORMAL)
+    assert torch.equal(asked(one.model_of([LINE]), x, 0.4), asked(other.model_of([LINE]), x, 0.4))
+    assert one.evaluations_each == other.evaluations_each == 1
+    wide = ExactBetween(Gaussian(means=(0.0, 3.0), stds=0.5, dim=2))
+    assert wide.refuses_dataset(PLANE) is None
+    end, start = sampled(wide, Gaussian(dim=2), samplers.create("rk45", rtol=1e-6, atol=1e-6), 20, 2000)
+    for found, mean in ((end, (0.0, 0.0)), (start, (0.0, 3.0))):  # z-tests, a false alarm in 10^6 of each
+        z = (found.mean(0) - torch.tensor(mean, dtype=torch.float64)) / found.std(0) * math.sqrt(2000)
+        assert z.abs().max() < 5.1
+    reason = ExactBetween(Gaussian(stds=(1.0, 2.0), dim=2)).refuses_dataset(PLANE)
+    assert "as wide along every axis" in str(reason)
+    assert "use gaussian_mixture" in str(reason)
 
 
 def test_quantiles_are_those_of_the_source_and_refused_where_it_has_none() -> None:
