@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from diffusion.datasets import Dataset, Standardised, datasets
-from diffusion.datasets.own import OwnPoints
-from diffusion.errors import Unavailable
-from diffusion.formulations import Exact, formulations
-from diffusion.schedules import schedules
+from pydantic import ValidationError
+
+from diffusion.datasets import Dataset, datasets
+from diffusion.formulations import Exact, Formulation, formulations
+from diffusion.schedules import Schedule, schedules
 from diffusion.training import Training
+from tasks.models.needed import NOWHERE, CannotBeMade, Places, with_data
 from tasks.plain import Spec
 from tasks.plan import Cell
-from tasks.study.components import build, construct
+from tasks.study.components import build, complaints_of, construct
 from tasks.study.identity import parameters_of
 
 
-class CannotBeMade(Unavailable, ValueError):
-    """A stored cell that this version of the code does not make; the message says which one would."""
-
-    kind = "cannot-be-made"
-
-
-def cell_of(spec: Spec) -> Cell:
+def cell_of(spec: Spec, known: Sequence[Dataset] = (), places: Places = NOWHERE) -> Cell:
     """The cell that a canonical spec describes, with the versions of the present code.
 
+    Args:
+        spec: the description; of points in files it has digests.
+        known: data sets that may be among those described by a digest.
+        places: where points of files have been.
+
     Raises:
-        CannotBeMade: a name or a parameter that the present code does not know.
+        CannotBeMade: a name or a parameter that the present code does not know, or points of a file
+            that are in none of its places.
     """
     try:
         schedule = build(schedules, parameters_of(spec["schedule"]))
-        exact = spec["formulation"]["name"] == "exact"
-        formulation = Exact(schedule) if exact else build(formulations, parameters_of(spec["formulation"]))
-        data = parameters_of(spec["dataset"])
-        dataset = _target(data)
+        data = with_data(parameters_of(spec["dataset"]), known, places)
+        dataset = data if isinstance(data, Dataset) else build(datasets, data)
+        formulation = _formulation(spec["formulation"], schedule, known, places)
         training = construct(Training, parameters_of(spec["training"])) if spec["training"] else None
+    except CannotBeMade:
+        raise
+    except ValidationError as error:
+        reasons = [f"{'.'.join(map(str, c.path))}: {c.text}" if c.path else c.text for c in complaints_of(error)]
+        raise CannotBeMade(f"{json.dumps(spec)}: {'; '.join(reasons)}") from error
     except (LookupError, TypeError, ValueError) as error:
         raise CannotBeMade(f"{json.dumps(spec)}: {error}") from error
     return Cell(dataset, formulation, schedule, int(spec["seed"]), training)
 
 
-def _target(spec: Spec) -> Dataset:
-    """The data set, or the place of points that are not here."""
-    if spec["name"] == OwnPoints.registered_name:
-        stds = spec.get("stds")
-        found = spec["digest"], tuple(spec["means"]), spec["sigma_data"], spec["classes"]
-        return OwnPoints(*found, None if stds is None else tuple(stds))
-    of = spec.get("of")
-    if spec["name"] == Standardised.registered_name and of and of["name"] == OwnPoints.registered_name:
-        return Standardised(_target(of), spec["each"])
-    return build(datasets, spec)
+def _formulation(spec: Spec, schedule: Schedule, known: Sequence[Dataset], places: Places) -> Formulation:
+    if spec["name"] == Exact.registered_name:
+        return Exact(schedule)
+    return build(formulations, with_data(parameters_of(spec), known, places))

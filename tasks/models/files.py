@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from diffusion.datasets import Standardised
+from diffusion.datasets import Dataset
 from diffusion.datasets.own import OwnPoints, own_points
 from diffusion.errors import WrongValue
-from tasks.models.cells import CannotBeMade, cell_of
+from diffusion.formulations import Exact
+from tasks.models.cells import cell_of
+from tasks.models.needed import CannotBeMade, data_in
 from tasks.plain import Plain
 from tasks.plan import Cell
 
-_KEY, _FORM = "diffatlas", 1
+_KEY = "diffatlas"
+_FORM, _NAMED = 1, 2
+"""Without points or with those of its target alone; with points under their digests."""
 
 
 def write_model(path: Path, cell: Cell, weights: dict[str, Tensor]) -> None:
-    """Write a file; of points of one's own that no weights were trained on, the points.
+    """Write a file: of points of one's own those that are asked for again, which is what samples
+    start from and, where no weights were trained on it, the target.
 
     Raises:
         WrongValue: a cell that cannot be described.
         OSError: it cannot be written; what was there before is still there.
     """
-    arrays = weights
-    if not weights and isinstance(own := cell.dataset.law, OwnPoints):
-        arrays = {"points": own.points, **({} if own.labels is None else {"labels": own.labels})}
-    content = to_bytes(arrays, {_KEY: _described(cell)})
+    held = [*data_in(cell.formulation), *(() if weights else data_in(cell.dataset))]
+    points: dict[str, Tensor] = {}
+    for own in held:
+        if isinstance(own, OwnPoints):
+            points[f"points:{own.digest}"] = own.points
+            if own.labels is not None:
+                points[f"labels:{own.digest}"] = own.labels
+    content = to_bytes({**weights, **points}, {_KEY: _described(cell, _NAMED if points else _FORM)})
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -41,12 +50,14 @@ def write_model(path: Path, cell: Cell, weights: dict[str, Tensor]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
-    """The cell and the weights in a file.
+def read_model(path: Path, data: Sequence[Dataset] = ()) -> tuple[Cell, dict[str, Tensor]]:
+    """The cell and the weights in a file. `data` are data sets of files, for those that are no
+    longer where they were.
 
     Raises:
         WrongValue: the file is none that `write_model` wrote.
-        CannotBeMade: it was made by other versions of its parts than the present ones.
+        CannotBeMade: it was made by other versions of its parts than the present ones, or of points
+            in a file that is gone or has changed.
         OSError: there is no such file, or it cannot be read.
     """
     with path.open("rb"):  # what the system refuses, its own error says
@@ -57,24 +68,34 @@ def read_model(path: Path) -> tuple[Cell, dict[str, Tensor]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise WrongValue(f"{path} is no model that was saved here ({type(error).__name__})") from error
-    if described.get("form") != _FORM:
-        raise CannotBeMade(f"{path} has form {described.get('form')!r}, and this version reads form {_FORM}")
-    cell = cell_of(described["cell"])
-    if "points" in arrays:
-        own = own_points(arrays.pop("points"), arrays.pop("labels", None))
-        dataset = cell.dataset
-        cell = replace(cell, dataset=replace(dataset, of=own) if isinstance(dataset, Standardised) else own)
+    if described.get("form") not in (_FORM, _NAMED):
+        raise CannotBeMade(f"{path} has form {described.get('form')!r}, and this version reads up to form {_NAMED}")
+    own = _taken_out(arrays)
+    cell = cell_of(described["cell"], [*own, *data])
     if json.loads(json.dumps(cell.spec)) != described["identity"]:
         identity = json.dumps(described["identity"])
         raise CannotBeMade(f"{path}: {identity} was made by other versions of its parts than the present ones")
+    parts = [*data_in(cell.dataset), *data_in(cell.formulation)]
+    if not all(one in parts for one in own):
+        raise WrongValue(f"{path} is no model that was saved here (its points are not those that it tells of)")
     return cell, arrays
 
 
-def _described(cell: Cell) -> str:
-    """What a cell is made of, and by which versions of it."""
+def _taken_out(arrays: dict[str, Tensor]) -> list[OwnPoints]:
+    """The points among the arrays, which are left without them: ``points:DIGEST``, in the first form
+    ``points``.
+    """
+    names = [name for name in arrays if name.partition(":")[0] == "points"]
+    return [own_points(arrays.pop(name), arrays.pop(name.replace("points", "labels", 1), None)) for name in names]
+
+
+def _described(cell: Cell, form: int) -> str:
+    """What a cell is made of, and by which versions of it; of points in a file, where it lies."""
     training = cell.training.spec() if cell.training else None
+    named = cell.formulation
+    formulation = named.identity() if isinstance(named, Exact) else named.spec()
     try:
-        made_of = {**cell.spec, "dataset": cell.dataset.spec(), "training": training}
-        return json.dumps({"form": _FORM, "cell": made_of, "identity": cell.spec})
+        parts = {"dataset": cell.dataset.spec(), "formulation": formulation, "training": training}
+        return json.dumps({"form": form, "cell": {**cell.spec, **parts}, "identity": cell.spec})
     except (TypeError, ValueError) as error:
         raise WrongValue(f"{cell} cannot be written down: {error}") from error

@@ -147,9 +147,11 @@ def model(
     return Model.of(Cell(data, OwnModel(), on if target is None else on.fitted(data.working), seed, None), own)
 
 
-def load(path: str | Path) -> Model:
-    """The model that `Model.save` wrote, which gives the same bits. Raises as `Model.load` does."""
-    return Model.load(path)
+def load(path: str | Path, data: Dataset | Sequence[Dataset] | None = None) -> Model:
+    """The model that `Model.save` wrote, which gives the same bits; arguments and errors are those of
+    `Model.load`.
+    """
+    return Model.load(path, data)
 
 
 def evaluate(

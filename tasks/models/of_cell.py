@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from diffusion import arguments
 from diffusion.analysis.elbo import evidence_bound, refuses_bound, refuses_model
+from diffusion.datasets import Dataset
 from diffusion.devices import device_named, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Untrained
@@ -34,6 +36,7 @@ from diffusion.schedules.levels import Variance
 from diffusion.training import TrainedStack, Training
 from tasks.models.files import read_model, write_model
 from tasks.models.named import Named, choice_of, component
+from tasks.models.needed import check_needed, checked_data
 from tasks.plan import Cell
 from tasks.work import stack_of
 from tasks.work.data import stream_name
@@ -202,7 +205,8 @@ class Model(Inference):
         pickle.
 
         The file takes the place of another of that name when it is whole. Training data are not in
-        it.
+        it; points of one's own that samples start from are, and of an exact model its target.
+        Of data in a file it has the place and the digest.
 
         Returns:
             The path.
@@ -217,15 +221,23 @@ class Model(Inference):
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Model:
+    def load(cls, path: str | Path, data: Dataset | Sequence[Dataset] | None = None) -> Model:
         """The model that `save` wrote, on the host: it gives the same bits. `to` takes it elsewhere.
 
+        Args:
+            path: the file.
+            data: data sets of files, ``dataset("from_file", path=...)``, if those that it was made
+                for have moved.
+
         Raises:
-            WrongValue: the file is none that `save` wrote.
-            CannotBeMade: it was made by other versions of its parts than the present ones.
+            WrongValue: the file is none that `save` wrote, or data that it was not made for.
+            CannotBeMade: it was made by other versions of its parts than the present ones, or of
+                points in a file that is gone or has changed.
             OSError: there is no such file, or it cannot be read.
         """
-        cell, weights = read_model(Path(path))
+        given = checked_data(data)
+        cell, weights = read_model(Path(path), given)
+        check_needed(cell, given)
         return trained_model(cell, stack_of([cell], [to_bytes(weights)])) if weights else exact_model(cell)
 
 

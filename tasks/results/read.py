@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -59,8 +59,7 @@ class _Parsed(Mapping[str, Spec]):
         self._texts = texts
 
     def __getitem__(self, key: str) -> Spec:
-        found: Spec = json.loads(self._texts[key])
-        return found
+        return cast("Spec", json.loads(self._texts[key]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
@@ -88,14 +87,16 @@ class Answers:
     @cached_property
     def study(self) -> Spec:
         """The study's canonical spec; empty if the whole store was opened."""
-        with self._store.reading(f"study {self.name}"):
-            return read_study(self._root, self.name)[0] if self.name else {}
+        return self.described(self.name)[0] if self.name else {}
+
+    def described(self, study: str) -> tuple[Spec, np.ndarray]:
+        """The canonical spec of a study and the ids of its points."""
+        with self._store.reading(f"study {study}"):
+            return read_study(self._root, study)
 
     def asked(self, study: str) -> list[str]:
         """The ids of all points that a study asks for, answered or not."""
-        with self._store.reading(f"study {study}"):
-            found: list[str] = read_study(self._root, study)[1].tolist()
-        return found
+        return cast("list[str]", self.described(study)[1].tolist())
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -110,10 +111,9 @@ class Answers:
             if self._derived is not None:
                 columns |= {name: np.array(texts, dtype=str) for name, texts in self._derived.points.items()}
             columns |= devices_of(columns["cell_id"], read_cells(self._root, ["cell_id", "device"]))
-        requested_ids = self.asked(self.name) if self.name else []
         if self.name:
             rows = {point: row for row, point in enumerate(decoded(columns["point_id"]).tolist())}
-            requested = np.array([rows[point] for point in requested_ids if point in rows], dtype=np.intp)
+            requested = np.array([rows[point] for point in self.asked(self.name) if point in rows], dtype=np.intp)
             columns = {name: taken(column, requested) for name, column in columns.items()}
         return columns
 
