@@ -12,6 +12,7 @@ import ray
 from prefect import get_run_logger
 from ray.exceptions import GetTimeoutError, RayError
 
+from diffusion.formulations import Given
 from diffusion.training.placement import BUCKETS
 from flows.workers import signals_as_raised
 from tasks.plan.pace import Paces
@@ -33,7 +34,7 @@ def samples_of(jobs: Sequence[Job], slots: int) -> dict[str, Sample]:
     """A piece of work of each kind, of the size that a shard's has; of given models there is none."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        if job.cell.training is not None or job.cell.exact:
+        if not isinstance(job.cell.formulation, Given):
             groups.setdefault(stack_key(job.cell), []).append(job)
     found = {}
     for kind, group in groups.items():

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from diffusion.errors import WrongValue
+
 
 class PlannedWork(Protocol):
     """A job, as far as its time is concerned; seconds are those of one core."""
@@ -24,10 +26,20 @@ class PlannedWork(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a device for a planned second of one core, by stage."""
+    """Seconds of a device for a planned second of one core, by stage.
+
+    Raises:
+        WrongValue: one of them is not a finite number above 0.
+    """
 
     train: float = 1.0
     sweep: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("train", "sweep"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise WrongValue(f"pace: {name} = {value!r}; accepted: a finite number above 0")
 
     def seconds(self, job: PlannedWork) -> float:
         """What a job takes there."""

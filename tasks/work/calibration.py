@@ -1,6 +1,7 @@
 """How fast a device does the work of a study: a few steps of its own networks, measured.
 
-What is measured is kept in the user's cache folder, by the device's model, the code and the work.
+What is measured is kept for a week in the user's cache folder, by the device's model, the code and
+the work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion.models import Denoiser, ExactDenoiser
+from diffusion.models import Denoiser
 from diffusion.randomness import stream
 from diffusion.training import TrainedStack, Training, train
 from diffusion.training.placement import Placement
@@ -27,11 +28,12 @@ from tasks.plan.pace import Pace
 from tasks.work.code import Code
 from tasks.work.data import training_set
 from tasks.work.placing import device_of_worker, label
-from tasks.work.stacks import member_of
+from tasks.work.stacks import member_of, models_of
 
 _FEW, _MANY = 4, 44  # steps; what is done once for a stack is in both
 _CALLS = 5
 _LEAST = 1e-9  # seconds, of what a clock cannot tell from nothing
+_KEPT_SECONDS = 7 * 24 * 3600.0  # a driver, a limit of power or who else uses the device may have changed since
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def measured(sample: Sample, place: torch.device) -> Pace:
     What is done once for a stack, such as the capture of a graph, is left out.
     """
     cell, members = sample.cell, sample.members
-    training, model = 1.0, _exact(sample)
     if cell.training is not None:
         training, model = _training(sample, cell.training, place)
+    else:
+        training, model = 1.0, models_of([cell] * members, {}, place)([cell] * members)
     if not isinstance(model, Denoiser):
         return Pace(training, training)
     x = torch.randn(members, sample.samples, cell.dataset.dim, generator=stream("calibration"), dtype=torch.float64)
@@ -81,10 +84,6 @@ def measured(sample: Sample, place: torch.device) -> Pace:
         asked = _seconds(lambda: [model(x, one, one) for _ in range(_CALLS)], place) / _CALLS
     planned = members * (sample.samples * seconds_per_evaluation(cell) + seconds_per_call(cell))
     return Pace(training, max(asked, _LEAST) / planned)
-
-
-def _exact(sample: Sample) -> object:
-    return ExactDenoiser([sample.cell.dataset] * sample.members)
 
 
 def _training(sample: Sample, settings: Training, place: torch.device) -> tuple[float, object]:
@@ -117,10 +116,13 @@ def _seconds(work: Callable[[], object], place: torch.device) -> float:
 
 
 def _kept(file: Path) -> Pace | None:
-    """What was measured before, if it can be read."""
+    """What was measured within a week, if it can be read and is a pace."""
     try:
-        return Pace(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        if time.time() - file.stat().st_mtime > _KEPT_SECONDS:
+            return None
+        held = json.loads(file.read_text(encoding="utf-8"))
+        return Pace(held["train"], held["sweep"])
+    except (OSError, ValueError, TypeError, LookupError):
         return None
 
 

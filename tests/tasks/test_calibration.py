@@ -5,7 +5,9 @@ A processor stands for the device: what is measured of it is what training and s
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,12 @@ import pytest
 import torch
 
 from diffusion.devices import HOST
+from diffusion.errors import WrongValue
 from diffusion.models import ExactDenoiser
 from diffusion.training import train
+from flows.calibrating import samples_of
 from tasks.plan import Plan, make_plan
-from tasks.plan.cost import CELL_SECONDS, POINT_SECONDS
+from tasks.plan.cost import CELL_SECONDS, POINT_SECONDS, seconds_per_call, seconds_per_evaluation
 from tasks.plan.pace import AS_PLANNED, Pace
 from tasks.plan.shards import LEAST_SECONDS, stack_key
 from tasks.study import Study
@@ -143,6 +147,100 @@ def test_a_processor_that_is_asked_measures_itself_once(tmp_path: Path, monkeypa
     assert paces_on("cpu", kinds, code_here()) == found
     other = {kind: Sample(sample.cell, 3, 50) for kind, sample in kinds.items()}
     assert paces_on("cpu", other, code_here()) == {}
+
+
+WRONG_PACES = {
+    "not a number": '{"train": NaN, "sweep": 1.0}',
+    "infinite": '{"train": 1.0, "sweep": Infinity}',
+    "beyond every number": '{"train": 1e999, "sweep": 1.0}',
+    "nothing": '{"train": 0, "sweep": 1.0}',
+    "negative": '{"train": 1.0, "sweep": -2.0}',
+    "a text": '{"train": "fast", "sweep": 1.0}',
+    "null": '{"train": null, "sweep": 1.0}',
+    "true": '{"train": true, "sweep": 1.0}',
+    "half of it": '{"train": 1.0}',
+    "of another kind": "[1.0, 1.0]",
+    "cut off": '{"train": 1.0, "sw',
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PACES)
+def test_a_kept_pace_that_is_none_is_measured_again(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "measured", lambda sample, place: Pace(0.25, 4.0))  # noqa: ARG005
+    kinds = {"kind": Sample(plan_of().jobs[0].cell, 2, 50)}
+    assert paces_on("cpu", kinds, code_here()) == {"kind": Pace(0.25, 4.0)}
+    (file,) = (tmp_path / "paces").iterdir()
+    file.write_text(WRONG_PACES[wrong], encoding="utf-8")
+    assert paces_on("cpu", kinds, code_here()) == {"kind": Pace(0.25, 4.0)}
+    assert json.loads(file.read_text(encoding="utf-8")) == {"train": 0.25, "sweep": 4.0}
+
+
+def test_a_pace_is_kept_for_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    kinds = {"kind": Sample(plan_of().jobs[0].cell, 2, 50)}
+    for days, then in ((0.0, 1.0), (6.9, 1.0), (7.1, 3.0), (0.0, 3.0)):
+        monkeypatch.setattr(calibration, "measured", lambda sample, place, then=then: Pace(then, then))  # noqa: ARG005
+        for file in (tmp_path / "paces").glob("*"):
+            os.utime(file, (time.time() - days * 86400,) * 2)
+        assert paces_on("cpu", kinds, code_here()) == {"kind": Pace(then, then)}
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf, "1", None, True])
+def test_a_pace_is_a_finite_number_above_zero(wrong: Any) -> None:
+    for pace in ({"train": wrong}, {"sweep": wrong}):
+        with pytest.raises(WrongValue, match=r"pace: .* accepted: a finite number above 0"):
+            Pace(**pace)
+
+
+SOURCE = {"name": "gaussian_mixture", "weights": [0.5, 0.5], "means": [-1.0, 1.0], "stds": [0.5, 0.5]}
+
+
+def test_every_kind_of_work_that_needs_no_given_network_is_a_sample_to_be_measured() -> None:
+    formulations = [
+        "edm",
+        "exact",
+        {"name": "exact-between", "source": SOURCE},
+        {"name": "flow-between", "source": SOURCE},
+    ]
+    plan = plan_of(datasets=["uniform"], formulations=formulations, samplers=["euler"], seeds=2)
+    found = samples_of(plan.jobs, 1)
+    assert found.keys() == set(kinds_of(plan))
+    assert {sample.cell.formulation.registered_name for sample in found.values()} == {
+        "edm",
+        "exact",
+        "exact-between",
+        "flow-between",
+    }
+
+
+@pytest.mark.parametrize("formulation", ["exact", {"name": "exact-between", "source": SOURCE}])
+def test_untrained_models_are_asked_as_a_sweep_asks_them(formulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of data in coordinates of their own those of the model, and twice for a source of two
+    components: by a clock that each answer of a target advances.
+    """
+    now, asked = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    answers = ExactDenoiser.__call__
+
+    def exactly(self: Any, x: Any, *level: Any) -> Any:
+        now[0] += 1.0
+        asked.extend(self.targets())
+        return answers(self, x, *level)
+
+    monkeypatch.setattr(ExactDenoiser, "__call__", exactly)
+    normal: Any = {"name": "gaussian", "means": 50.0, "stds": 3.0}
+    target = {"name": "standardised", "of": normal} if formulation == "exact" else normal
+    plan = plan_of(datasets=[target], formulations=[formulation], samplers=["euler"], seeds=1)
+    cell = plan.jobs[0].cell
+    pace = measured(Sample(cell, 3, 100), HOST)
+    assert set(asked) == {cell.dataset.working}
+    components = 1 if formulation == "exact" else 2
+    assert pace.sweep * 3 * (100 * seconds_per_evaluation(cell) + seconds_per_call(cell)) == pytest.approx(components)
+    assert pace.train == 1.0
 
 
 def _refuses(sample: Sample, place: torch.device) -> Pace:
