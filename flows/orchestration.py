@@ -136,7 +136,7 @@ def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Em
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards, slots, emit, paces)
     limit = 60 * request.shard_limit if request.shard_limit else None
-    with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit) as workers:
+    with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit, paces) as workers:
         given_up = _train_and_sweep(shards, slots, workers, board, emit)
     if given_up:
         emit(board.read())  # without what workers told of it

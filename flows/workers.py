@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -40,6 +40,7 @@ from flows.pages import briefly
 from flows.resources import Claims
 from flows.services import check_ray
 from flows.task_runner import TellingRayTaskRunner
+from tasks.plan.pace import Paces
 from tasks.stages import Opaque, generate_data, sweep, train
 from tasks.work import DataKey, Requests, TrainingAnswer, data_key, lost_sweep, lost_training
 from tasks.work.deadline import APART_LIMITS, limit_of
@@ -66,6 +67,7 @@ class Workers:
         claims: what a task run asks of Ray, and where it computes, by the name of its stage.
         code: what workers have to compute with.
         limit: seconds that a shard may take; None: as its planned work has it.
+        paces: what the devices that compute need for what is planned, by kind of shard.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class Workers:
         claims: Claims,
         code: Code,
         limit: float | None = None,
+        paces: Paces = MappingProxyType({}),
     ) -> None:
         self._requests, self._stored, self._board, self._claims = requests, stored, board, claims
-        self._code, self._limit = Opaque(code), limit
+        self._code, self._limit, self._paces = Opaque(code), limit, paces
         self._runner = TellingRayTaskRunner()
         self._sets: dict[DataKey, PrefectRayFuture[Any]] = {}
         self._trained: dict[int, PrefectRayFuture[Any]] = {}  # by number of the shard, until it is swept
@@ -160,7 +163,7 @@ class Workers:
 
     def _hand_over(self, attempt: Attempt, stage: Task[..., Any], **parameters: Any) -> None:
         number, name = attempt.number, attempt.shard.name
-        limit = self._limit or limit_of(attempt.shard.work())
+        limit = self._limit or limit_of(attempt.shard.seconds(self._paces))
         reporter = self._board.reporter((stage.name, number), f"{stage.name} {name}")
         parameters |= {"reporter": Opaque(reporter), "code": self._code, "device": self._claims.devices[stage.name]}
         parameters |= {"shard": Opaque(attempt.shard), "limit": limit, "apart": attempt.apart}

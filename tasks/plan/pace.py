@@ -23,6 +23,9 @@ class PlannedWork(Protocol):
     def training_work(self) -> float:
         """What its training takes, if it is trained."""
 
+    def measuring_work(self) -> float:
+        """What metrics of samples take that are counted."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -42,11 +45,11 @@ class Pace:
                 raise WrongValue(f"pace: {name} = {value!r}; accepted: a finite number above 0")
 
     def seconds(self, job: PlannedWork) -> float:
-        """What a job takes there."""
+        """What a job takes there; samples are measured on a processor, wherever they were drawn."""
         if self == AS_PLANNED:
             return job.work()
-        training = job.training_work() if job.train else 0.0
-        return self.train * training + self.sweep * max(job.work() - training, 0.0)
+        training, measuring = job.training_work() if job.train else 0.0, job.measuring_work()
+        return self.train * training + self.sweep * max(job.work() - training - measuring, 0.0) + measuring
 
     def steady(self) -> Pace:
         """The nearest powers of the square root of two, at most 19 % away: measured twice, a device

@@ -67,6 +67,15 @@ class Job:
             + sum(metric_seconds(self.cell, [metric for metric in self.metrics if self._measures(metric)]))
         )
 
+    def measuring_work(self) -> float:
+        """What of it are metrics of samples, which a processor computes whatever device draws them."""
+        return self._measuring
+
+    @cached_property
+    def _measuring(self) -> float:
+        limits = {point.flow: point for point in self.points if point.has_limit} if self.cell.exact else {}
+        return sum(point.measuring_work(self.metrics) for point in (*self.points, *limits.values()))
+
     def training_work(self) -> float:
         """Estimated seconds of one core to train it."""
         training = self.cell.training

@@ -243,5 +243,16 @@ def test_untrained_models_are_asked_as_a_sweep_asks_them(formulation: Any, monke
     assert pace.train == 1.0
 
 
+def test_samples_are_measured_on_a_processor_whatever_device_draws_them() -> None:
+    slow = {"name": "c2st", "points": 500}
+    for formulations in (["exact"], ["edm"]):
+        (job, *_) = plan_of(datasets=["moons"], formulations=formulations, seeds=1, metrics=[slow]).jobs
+        (quick, *_) = plan_of(datasets=["moons"], formulations=formulations, seeds=1, metrics=["energy"]).jobs
+        assert job.measuring_work() == pytest.approx(job.work() - quick.work())
+        assert job.measuring_work() > 1
+        assert Pace(0.5, 0.01).seconds(job) == pytest.approx(Pace(0.5, 0.01).seconds(quick) + job.measuring_work())
+        assert Pace().seconds(job) == job.work()
+
+
 def _refuses(sample: Sample, place: torch.device) -> Pace:
     raise RuntimeError(f"{sample.members} on {place}")
