@@ -67,6 +67,15 @@ def print_beside(study: Study, points: xr.Dataset, store: str) -> None:
 
     console = Console(width=width())
     other = points_beside(points, store)
-    there = set(metric_names(points)) & set(metric_names(other))
-    wanted = [metric.column for metric in study.metrics if metric.column in there]
+    here, there = set(metric_names(points)), set(metric_names(other))
+    wanted = [metric.column for metric in study.metrics if metric.column in here & there]
+    if not wanted:
+        console.print(
+            f"nothing can be compared: {store} measured {_listed(there)}, and here it is {_listed(here)}", markup=False
+        )
+        return
     console.print(side_by_side(compare(other, points, wanted), store, console.width))
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from diffusion.errors import DiffatlasError
 from flows.command_line.batch import page_of_finished, run_each, sums
 from flows.command_line.beside import held_by, print_against, print_beside, refuse_several
 from flows.command_line.foretold import MOST_WORKERS, foretold, told
@@ -172,8 +173,8 @@ def _finished(store: str, plan: Plan) -> bool:
 
 
 def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None, beside: str | None) -> None:
-    """The table, that beside another store's, the report's path, and the exit code that the points
-    deserve.
+    """The table, the report's path, what failed, the table beside another store's, and the exit code
+    that the points deserve.
     """
     from tasks.columns import metric_names, of_models
     from tasks.query.tables import failure_lines, tables
@@ -186,8 +187,6 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
     for metric in (metric for i, metric in enumerate(wanted) if few or i == 0 or of_models(points, metric)):
         for table in tables(points, metric, console.width):
             console.print(table)
-    if beside is not None:
-        print_beside(study, points, beside)
     if outcome is None:
         page = page_of_finished(store, study.name, report)
         err.print(f"study {study.name} is finished: nothing to compute, nothing committed", markup=False)
@@ -202,9 +201,17 @@ def _show(study: Study, store: str, outcome: Outcome | None, report: Path | None
         if outcome.untold:
             err.print(outcome.untold, markup=False)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    if failed := failure_lines(points):
-        for line in failed:
-            err.print(line, markup=False)
+    failed = failure_lines(points)
+    for line in failed:
+        err.print(line, markup=False)
+    if beside is not None:  # last: the other store may be gone by now, and all else is told
+        try:
+            print_beside(study, points, beside)
+        except DiffatlasError as error:
+            if not failed:
+                raise
+            err.print(str(error), markup=False)
+    if failed:
         raise typer.Exit(FAILED)
 
 

@@ -147,7 +147,7 @@ def side_by_side(comparison: Comparison, store: str, width: int, rows: int = 40)
     made = Table(box=None, pad_edge=False, header_style="dim")
     for name in varying:
         made.add_column(name, overflow="fold", max_width=max(10, min(_LABEL_WIDTH, width // 5)))
-    for name in ("here", store, "difference"):
+    for name in ("here", escape(store), "difference"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("", overflow="fold", min_width=12)
     for values in found.head(rows).itertuples(index=False):
@@ -162,9 +162,18 @@ def side_by_side(comparison: Comparison, store: str, width: int, rows: int = 40)
     same = f" (all of {', '.join(f'{name} {found[name].iloc[0]}' for name in names)})" if names else ""
     more = f"; the first {rows} of {len(found)} (all of them: diffatlas diff --against {store} --json)"
     title = f"\nhere beside {store}, the means over the seeds that both have{same}{more if len(found) > rows else ''}"
-    points = comparison.points
-    alone = f"{len(points.appeared)} points are here alone" if len(points.appeared) else "all points are in both"
-    return Group(Text(title, "bold"), made, Text(alone))
+    return Group(Text(title, "bold"), made, Text(_alone(comparison)))
+
+
+def _alone(comparison: Comparison) -> str:
+    """Which of one's own points stand beside none of the other store."""
+    own, many = len(comparison.points.appeared), comparison.ambiguous
+    if many:
+        return (
+            f"{_many(own, 'point')} of here not compared: {_many(many, 'point')} of both share labels and seed with others "
+            "of their store, and are not matched"
+        )
+    return f"{_many(own, 'point')} {'is' if own == 1 else 'are'} here alone" if own else "all points are in both"
 
 
 def _header(comparison: Comparison) -> Text:

@@ -6,20 +6,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
+from flows.command_line.beside import print_beside
 from tasks.results import open_results
 from tasks.results.beside import held_elsewhere, points_beside
 from tasks.study import Study
 from tests.tasks.tiny_store import SPEC, answer
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 OTHER: dict[str, Any] = {**SPEC, "training": {**SPEC["training"], "steps": 12}}
 LESS: dict[str, Any] = {**SPEC, "steps": [1], "metrics": ["w1"], "keep": {}}
+THIRD: dict[str, Any] = {**OTHER, "name": "third", "training": {**SPEC["training"], "steps": 14}}
+OF_KS: dict[str, Any] = {**LESS, "metrics": ["ks"]}
+FAILS: dict[str, Any] = {**LESS, "training": {**SPEC["training"], "learning_rate": 1e30}}
 STRANGER: dict[str, Any] = {**SPEC, "name": "stranger", "datasets": ["four_points"]}
 
 
@@ -29,9 +36,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     less, and with nothing of it.
     """
     folder = tmp_path_factory.mktemp("beside")
-    (folder / "tiny.yaml").write_text(json.dumps(SPEC))
-    for name, spec in {"own": SPEC, "same": SPEC, "other": OTHER, "less": LESS, "stranger": STRANGER}.items():
+    for name, spec in {"tiny": SPEC, "less": LESS, "fails": FAILS}.items():
+        (folder / f"{name}.yaml").write_text(json.dumps(spec))
+    stores = {"own": SPEC, "same": SPEC, "other": OTHER, "less": LESS, "stranger": STRANGER, "of [ks]": OF_KS}
+    for name, spec in {**stores, "twins": OTHER, "failed": FAILS}.items():
         answer(str(folder / name), spec)
+    answer(str(folder / "twins"), THIRD)
     return folder
 
 
@@ -94,6 +104,37 @@ def test_run_shows_both_beside_each_other_with_what_diff_says() -> None:
     less = said("run", "tiny.yaml", "--store", "own", "--report", "page.html", "--beside", "less")
     assert less.count(" unchanged") == 4
     assert "8 points are here alone" in less
+
+
+def test_what_cannot_be_put_beside_is_told() -> None:
+    twins = said("run", "tiny.yaml", "--store", "own", "--report", "page.html", "--beside", "twins")
+    assert twins.count(" unchanged") == 8  # the exact rows
+    told = "8 points of here not compared: 24 points of both share labels and seed with others of their store"
+    assert told in twins
+    none = said("run", "less.yaml", "--store", "less", "--report", "page.html", "--beside", "of [ks]")
+    assert "nothing can be compared: of [ks] measured ks, and here it is w1" in none
+    assert "all points are in both" not in none
+    marked = said("run", "tiny.yaml", "--store", "own", "--report", "page.html", "--beside", "of [ks]")
+    assert marked.count("of [ks]") == 2  # in the title and above its column
+
+
+def test_the_path_of_the_page_and_failures_are_told_before_another_store_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+
+    def gone(study: Study, points: xr.Dataset, store: str) -> None:
+        opened.append(store)
+        print_beside(study, points, "nowhere")  # what was there when the run began
+
+    monkeypatch.setattr("flows.command_line.run.print_beside", gone)
+    for store, study, code in (("failed", "fails.yaml", 1), ("less", "less.yaml", 3)):
+        found = CliRunner().invoke(app, ["run", study, "--store", store, "--report", "page.html", "--beside", "same"])
+        assert found.exit_code == code, found.output
+        assert "report: page.html" in found.stdout
+        assert "there is no store here" in " ".join(found.stderr.split())
+        assert ("failed" in found.stderr) is (code == 1)
+    assert opened == ["same", "same"]
 
 
 def test_the_numbers_are_those_of_either_store() -> None:
