@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ from tasks.where.language import QueryError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from flows.request import Outcome, RunRequest
 
 QUESTION = "best(sampler)"
 MARGIN = "2%"
@@ -123,10 +125,15 @@ def grow(
     )
     given = study if isinstance(study, Study) else None
     warn = partial(warnings.warn, stacklevel=3)
+
+    def told(start: Callable[[RunRequest], Outcome], each: RunRequest) -> None:
+        if untold := start(each).untold:
+            warn(untold)
+
     if steps_until is not None:
         looks = checked_looks(steps_until, MOST_LOOKS if max_looks is None else max_looks)
-        with starting_once() as run:
-            steps = refined(request, metric, looks, run, loaded=given, warn=warn)
+        with starting_once() as start:
+            steps = refined(request, metric, looks, partial(told, start), loaded=given, warn=warn)
         frame = pd.DataFrame([{"look": look.look, **row} for look in steps.looks for row in look.rows])
         frame.attrs.update(
             decided=steps.decided,
@@ -136,9 +143,11 @@ def grow(
         )
         return frame
     question = read_question(until or QUESTION, BY if by is None else by, metric)
-    design = design_of(read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds)
-    with starting_once() as run:
-        found = grown(request, question, design, run, loaded=given, warn=warn)
+    design = design_of(
+        read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds
+    )
+    with starting_once() as start:
+        found = grown(request, question, design, partial(told, start), loaded=given, warn=warn)
     frame = pd.DataFrame(
         [{"look": i, "seeds": look.seeds, **row} for i, look in enumerate(found.looks, 1) for row in look.rows]
     )

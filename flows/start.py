@@ -43,7 +43,8 @@ def start(request: RunRequest) -> Outcome:
 @contextlib.contextmanager
 def starting_once() -> Iterator[Callable[[RunRequest], Outcome]]:
     """`start` for the runs of one command, which share their services: these start with the first of
-    them, if there is one, and end with the block.
+    them, if there is one, and end with the block. After a run that lost Prefect's server the next one
+    starts them anew.
     """
     with contextlib.ExitStack() as services:
         entered: list[str] = []
@@ -52,7 +53,11 @@ def starting_once() -> Iterator[Callable[[RunRequest], Outcome]]:
             if not entered:
                 services.enter_context(prefect_server(_import_the_flow))
                 entered.append(services.enter_context(ray_cluster(request.ray_address, request.workers, {})))
-            return start(request)
+            outcome = start(request)
+            if outcome.untold:  # Ray's workers have the server's address too
+                services.close()
+                entered.clear()
+            return outcome
 
         yield run
 

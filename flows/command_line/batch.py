@@ -50,8 +50,8 @@ def run_each(
     """Run one study after the other, and end with the worst of their exit codes.
 
     `run` gives a study's outcome, None if there was nothing to do; pages go to `folder`, if it is
-    named. The services are entered once for all; after an error that is nobody's input they are
-    left, and the next study enters them afresh.
+    named. The services are entered once for all; after an error that is nobody's input, and where
+    Prefect's server was lost, they are left, and the next study enters them afresh.
     """
     ended: list[Ended] = []
     with ExitStack() as entered:
@@ -64,7 +64,11 @@ def run_each(
                     for service in services:
                         entered.enter_context(service())
                     ready = True
-                one = _ended(member, store, run(member, page), page)
+                outcome = run(member, page)
+                if outcome is not None and outcome.untold:
+                    entered.close()
+                    ready = False
+                one = _ended(member, store, outcome, page)
             except Exception as error:  # noqa: BLE001 - whatever ended this study, the others go on
                 entered.close()
                 ready = False

@@ -139,7 +139,9 @@ def grow(
                 found = refined(request, named, looks, run, _tell_steps, warn=_say, announce=_say)
             else:
                 question = read_question(until or QUESTION, split(by) or BY, named)
-                design = design_of(read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds)
+                design = design_of(
+                    read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds
+                )
                 found = grown(request, question, design, run, _tell, warn=_say, announce=_say)
         if as_json:
             print(json.dumps(found.value(), indent=2))  # noqa: T201 - the document asked for
@@ -160,6 +162,8 @@ def _run(start: Callable[[RunRequest], Outcome], request: RunRequest) -> None:
     outcome = start(request)
     done = f"{_counted(outcome.computed, 'point')} computed, {_counted(outcome.trained, 'cell')} trained"
     err.print(done, markup=False)
+    if outcome.untold:
+        err.print(outcome.untold, markup=False)
 
 
 def _tell(look: LookTaken) -> None:

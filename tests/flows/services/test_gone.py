@@ -51,6 +51,64 @@ with prefect_server() as url:
 """
 
 
+LOOKS = """
+import os, signal, sys, threading, time
+sys.path.insert(0, {root!r})
+from flows.services import quiet_environment
+quiet_environment()
+from flows.request import RunRequest
+from flows.start import starting_once
+
+def servers():
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and b"server_process.py" in open(f"/proc/{{entry}}/cmdline", "rb").read():
+            if open(f"/proc/{{entry}}/stat").read().rpartition(")")[2].split()[1] == str(os.getpid()):
+                yield int(entry)
+
+def kill_the_server():
+    from tasks.store import Store
+    while not Store.exists("results") or not any("swept" in one["message"] for one in Store.open("results").history()):
+        time.sleep(0.05)
+    for server in servers():
+        os.kill(server, signal.SIGKILL)
+
+if __name__ == "__main__":
+    from flows import pages
+    pages.PATIENCE_SECONDS = pages.AGAIN_SECONDS = 3.0
+    threading.Thread(target=kill_the_server, daemon=True).start()
+    with starting_once() as run:
+        for steps in ("[1, 2]", "[1, 2, 3]"):
+            outcome = run(RunRequest("looks.yaml", workers=1, overrides=(f"steps={{steps}}",), quiet=True))
+            print(outcome.computed, bool(outcome.untold), len(list(servers())), flush=True)
+"""
+STUDY = """
+name: looks
+datasets: [uniform]
+formulations: [exact]
+samplers: [heun]
+steps: [1]
+samples: 50
+metrics: [w1]
+"""
+
+
+def test_after_a_look_that_lost_the_server_the_next_has_another(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "looks.yaml").write_text(STUDY)
+    own = {"DIFFATLAS_HOME": str(home), "PREFECT_CLIENT_MAX_RETRIES": "1"}  # Prefect's patience is not looked at here
+    ended = subprocess.run(
+        [sys.executable, "-c", LOOKS.format(root=str(ROOT))],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["2 True 0", "1 False 1"]
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_flow_goes_on_without_its_server_and_says_what_it_came_to(home: Path) -> None:
     begun = time.monotonic()
     ended = subprocess.run(
