@@ -33,10 +33,10 @@ def refuse_together(**given: object) -> None:
         QueryError: an option of the one is given beside the other.
     """
     if given.pop("steps_until") is None:
-        wrong = [name for name in ("max_looks",) if given[name] is not None]
+        wrong = ["max_looks"] if given["max_looks"] is not None else []
         because = "belongs to --steps-until floor"
     else:
-        wrong = [name for name, value in given.items() if name != "max_looks" and value]
+        wrong = [name for name, value in given.items() if name != "max_looks" and value is not None]
         because = "belongs to seeds that are added, and not to --steps-until: ask the one after the other"
     if wrong:
         raise QueryError(f"--{wrong[0].replace('_', '-')} {because}")
@@ -142,9 +142,9 @@ def grow(
             failed=steps.failed,
         )
         return frame
-    question = read_question(until or QUESTION, BY if by is None else by, metric)
+    question = read_question(QUESTION if until is None else until, BY if by is None else by, metric)
     design = design_of(
-        read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds
+        read_margin(MARGIN if margin is None else margin), MOST_SEEDS if max_seeds is None else max_seeds
     )
     with starting_once() as start:
         found = grown(request, question, design, partial(told, start), loaded=given, warn=warn)

@@ -138,9 +138,9 @@ def grow(
                 looks = checked_looks(steps_until, MOST_LOOKS if max_looks is None else max_looks)
                 found = refined(request, named, looks, run, _tell_steps, warn=_say, announce=_say)
             else:
-                question = read_question(until or QUESTION, split(by) or BY, named)
+                question = read_question(QUESTION if until is None else until, BY if by is None else split(by), named)
                 design = design_of(
-                    read_margin(margin or MARGIN), MOST_SEEDS if max_seeds is None else max_seeds
+                    read_margin(MARGIN if margin is None else margin), MOST_SEEDS if max_seeds is None else max_seeds
                 )
                 found = grown(request, question, design, run, _tell, warn=_say, announce=_say)
         if as_json:

@@ -210,6 +210,13 @@ def test_seeds_change_nothing_of_facts_so_one_is_enough(tmp_path: Path) -> None:
     [
         ({"steps_until": "floor", "until": "best(sampler)"}, "--until belongs to seeds"),
         ({"steps_until": "floor", "max_seeds": 5}, "--max-seeds belongs to seeds"),
+        ({"steps_until": "floor", "max_seeds": 0}, "--max-seeds belongs to seeds"),
+        ({"steps_until": "floor", "by": ""}, "--by belongs to seeds"),
+        ({"steps_until": "floor", "by": ()}, "--by belongs to seeds"),
+        ({"steps_until": "floor", "until": ""}, "--until belongs to seeds"),
+        ({"steps_until": "floor", "margin": ""}, "--margin belongs to seeds"),
+        ({"until": ""}, "--until '': "),
+        ({"margin": ""}, "--margin '': "),
         ({"max_looks": 2}, "--max-looks belongs to --steps-until floor"),
         ({"steps_until": "zero"}, "--steps-until: found 'zero', expected floor"),
         ({"steps_until": "floor", "max_looks": 0}, "--max-looks: found 0, expected 1 to 10"),
