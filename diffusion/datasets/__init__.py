@@ -32,7 +32,7 @@ outside this package, which has no files: `tasks.data.from_file`.
 
 from __future__ import annotations
 
-from diffusion.datasets.base import Dataset, ScalarDataset, datasets
+from diffusion.datasets.base import Dataset, ScalarDataset, datasets, misstated
 from diffusion.datasets.uniform import Uniform  # first in the catalogue
 
 # isort: split
@@ -82,6 +82,7 @@ __all__ = [
     "datasets",
     "given_labels",
     "in_data_units",
+    "misstated",
     "noised_distribution",
     "observed",
 ]

@@ -302,6 +302,21 @@ class InBlocks(Dataset):
         """`posterior_variance` of a block, ``[n]``."""
 
 
+def misstated(dataset: Dataset) -> str | None:
+    """What a data set that somebody wrote gives in place of its mean or deviation; None if both are
+    of their kind.
+    """
+    name = dataset.registered_name
+    mean: object = dataset.mean
+    std: object = dataset.std
+    each = mean if isinstance(mean, tuple | list) else ()
+    if len(each) != dataset.dim or not all(isinstance(m, int | float) for m in each):
+        return f"{name}: its mean is {mean!r}; needed: a tuple of {dataset.dim} numbers, one for each coordinate"
+    if not isinstance(std, int | float):
+        return f"{name}: its std is {std!r}; needed: one number, the root of the variance averaged over coordinates"
+    return None
+
+
 def tree_sum(terms: Tensor) -> Tensor:
     """Sum over the first axis by halves, elementwise: the same order for every column, whatever the
     columns beside it.

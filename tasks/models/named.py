@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
-from diffusion.datasets import Dataset, datasets
+from diffusion.datasets import Dataset, datasets, misstated
 from diffusion.datasets.own import own_array
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation, formulations
@@ -100,6 +100,8 @@ def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) 
     if isinstance(given, str | Mapping | Dataset | type):
         if labels is None:
             found: Dataset = component(datasets, Dataset, given, **parameters)
+            if reason := misstated(found):
+                raise WrongValue(reason)
             return found
         raise WrongValue("labels belong to points of one's own; a data set has its own labels")
     if parameters:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, Strict, ValidationEr
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 import tasks.data  # noqa: F401 - registers digits and their metrics
-from diffusion.datasets import Dataset, datasets
+from diffusion.datasets import Dataset, datasets, misstated
 from diffusion.datasets.degradations import Degradation, degradations
 from diffusion.formulations import Formulation, formulations
 from diffusion.guidance import Guidance, guidances
@@ -244,6 +244,9 @@ def _unusable(dataset: Dataset) -> Iterator[str]:
         yield f"{dataset.dim} coordinates; at most {MOST_COORDINATES} are accepted"
         return
     try:
+        if reason := misstated(dataset):
+            yield reason
+            return
         size = max(dataset.std, *map(abs, dataset.mean))
     except (ArithmeticError, ValueError) as error:
         size, reason = math.inf, f" ({_one_line(error)})"

@@ -120,7 +120,8 @@ class Document:
         one.
 
         Raises:
-            StudyError: the path leads into something that has no such place.
+            StudyError: the path leads into something that has no such place, or every entry of
+                `grids` has its own value, so that nothing would change.
         """
         target, equals, text = override.partition("=")
         label = f"--set {_printable(override)}"
@@ -141,6 +142,10 @@ class Document:
             if isinstance(node, list) and isinstance(node[int(key)], str):  # a bare name is about to get a parameter
                 node[int(key)] = {"name": node[int(key)]}
             node = node[key]
+        blocks = self.values.get("grids") if isinstance(self.values, dict) and len(path) == 1 else None
+        if isinstance(blocks, list) and blocks and all(_has_its_own(block, key) for block in blocks):
+            message = f"every entry of grids has its own {key}, so nothing would change; name one: grids[0].{key}=..."
+            raise StudyError(label, [f"{label}: {message}"])
         node[key] = value
         self.marks = {k: m for k, m in self.marks.items() if k[: len(path)] != path} | {path: _printable(override)}
 
@@ -154,6 +159,11 @@ class Document:
             message = f"{where} has {len(node)} entries, counted from 0; there is no entry {shown(part)}"
             raise StudyError(label, [f"{label}: {message}"])
         return int(part)
+
+
+def _has_its_own(block: Plain, key: str | int) -> bool:
+    """Whether what a block says of a key takes the place of what the study says."""
+    return isinstance(block, dict) and key in block and not isinstance(block[key], dict)
 
 
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Document:

@@ -1,5 +1,6 @@
 """What cannot be right is answered in one sentence: what was found, and what would be accepted."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -197,3 +198,17 @@ class Careless(da.Dataset):
 def test_draws_of_ones_own_data_set_that_cannot_be_right_are_refused(fault: str, found: str) -> None:
     with pytest.raises(da.WrongValue, match=rf"careless.sample {found}"):
         da.train(Careless(fault), "edm", steps=2, width=8, depth=1, batch=8, data=50)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"mean": 0.0}, "its mean is 0.0; needed: a tuple of 2 numbers, one for each coordinate"),
+        ({"mean": (0.0,)}, "its mean is (0.0,); needed: a tuple of 2 numbers, one for each coordinate"),
+        ({"std": (1.0, 1.0)}, "its std is (1.0, 1.0); needed: one number"),
+    ],
+)
+def test_moments_of_ones_own_data_set_of_another_kind_are_refused(changed: dict[str, Any], found: str) -> None:
+    wrong = type("Wrong", (Careless,), changed)
+    with pytest.raises(da.WrongValue, match=re.escape(found)):
+        da.train(wrong(), "edm", steps=2, width=8, depth=1, batch=8, data=50)

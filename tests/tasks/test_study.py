@@ -275,6 +275,15 @@ def test_a_wrong_override_is_refused_with_itself_as_the_place(
     assert fragment in text
 
 
+def test_an_override_of_what_every_block_has_itself_is_refused(tmp_path: Path) -> None:
+    blocks = "[{formulations: [edm], steps: [3]}, {formulations: [vp], steps: [4]}]"
+    text = message(tmp_path, text_of(grids=blocks), "steps=[5]")
+    assert text.startswith("--set steps=[5]: every entry of grids has its own steps")
+    changed = load_study(write(tmp_path, text_of(grids=blocks)), ["grids[0].steps=[5]"])
+    assert [block.steps for block in changed.blocks()] == [(5,), (4,)]
+    assert load_study(write(tmp_path, text_of(grids="[{steps: [3]}, {}]")), ["steps=[5]"]).blocks()[1].steps == (5,)
+
+
 def test_overrides_are_the_same_as_writing_it_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, text_of())
     overrides = ["steps=[1,2,4]", "training.steps=100", "keep.samples=true", "samplers[0].eta=0.5", "seeds=[4, 2]"]
