@@ -23,7 +23,7 @@ from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance
 from diffusion.inference.refusals import unanswerable
 from diffusion.inference.sampling import Question, Subject, levels_for, states
-from diffusion.metrics import NegativeLogLikelihood
+from diffusion.metrics import NegativeLogLikelihood, ScoreError
 from diffusion.models import Denoiser, DensityModel, capabilities_of, phrase_of
 from diffusion.samplers import Sampler
 from diffusion.schedules import Schedule
@@ -94,8 +94,10 @@ class Inference:
 
     def score(self, x: Tensor, sigma: Tensor | float, *, alpha: Tensor | float = 1.0) -> Tensor:
         """``grad log p(x) = (alpha E[x_0 | x] - x) / sigma^2`` of ``x = alpha x_0 + sigma eps``;
-        arguments as of `denoise`.
+        arguments as of `denoise`. Refused of a model that does not know data in noise.
         """
+        if reason := self.formulation.refuses_metric(ScoreError()):
+            raise WrongValue(f"{self.formulation.registered_name!r} gives no score: {reason}")
         a, s = self._level(alpha, sigma)
         points = self._points(x, "x")
         return (a * self.denoise(points, sigma, alpha=alpha) - points) / s**2

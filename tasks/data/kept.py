@@ -15,16 +15,18 @@ from diffusion.errors import WrongValue
 from tasks.data.from_file import digest_of, kept_place
 from tasks.plain import Spec
 
+_DATA = ("of", "source")  # parameters that are data sets
+
 
 def with_files(entry: object) -> object:
-    """An entry of `datasets` of a study, with a file in the place of each array, tensor or object of
-    points: anything else passes as it is.
+    """An entry of `datasets` or `formulations` of a study, with a file in the place of each array,
+    tensor or object of points: anything else passes as it is.
 
     Raises:
         WrongValue: the array is no set of points, or has labels, which files have not.
     """
-    if isinstance(entry, Mapping) and "of" in entry:
-        return {**entry, "of": with_files(entry["of"])}
+    if isinstance(entry, Mapping):
+        return {**entry, **{key: with_files(entry[key]) for key in _DATA if key in entry}}
     if isinstance(entry, OwnPoints):
         return _kept(entry)
     if hasattr(entry, "__array__") and not isinstance(

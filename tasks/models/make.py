@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion.datasets.own import OwnPoints
 from diffusion.devices import device_named
 from diffusion.errors import WrongValue
-from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.formulations import Exact, Formulation, Trained, Untrained
 from diffusion.networks import Architecture, architectures
 from diffusion.schedules import Schedule
 from diffusion.training import train as train_together
@@ -78,7 +78,8 @@ def train(
     chosen = named.formulation(formulation)
     if not isinstance(chosen, Trained):
         raise WrongValue(
-            f"train: {chosen.registered_name!r} has no network; accepted: a formulation that has (`exact` asks without)"
+            f"train: {chosen.registered_name!r} has no network; accepted: a formulation that has "
+            f"(without one: da.exact(target, formulation={chosen.registered_name!r}))"
         )
     on = chosen.fitted(chosen.own_schedule() if schedule is None else named.schedule(schedule), own)
     sizes = {"steps": steps, "batch": batch, "width": width, "depth": depth, "data": data}
@@ -99,23 +100,37 @@ def train(
 
 
 def exact(
-    target: Target, schedule: Named | Schedule = "edm", *, seed: int = 0, device: str | torch.device = "cpu"
+    target: Target,
+    schedule: Named | Schedule | None = None,
+    *,
+    formulation: Named | Formulation = "exact",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Model:
-    """The ideal denoiser of a target as a model.
+    """The ideal denoiser of a target as a model: of its noised points, or of what another formulation
+    without a network says.
 
     Args:
         target: the data.
-        schedule: the one that is sampled on unless another is named.
+        schedule: the one that is sampled on unless another is named; None: the formulation's own,
+            `edm` of the ideal denoiser.
+        formulation: one that needs no training; ``{"name": "exact-between", "source": ...}`` starts
+            from a mixture of normal distributions in the place of noise.
         seed: of its samples.
         device: where it is asked: ``auto``, ``cpu``, ``cuda`` or a `torch.device`.
 
     Raises:
-        WrongValue: an unknown name, a device that is not there, or a target whose denoiser is not
-            known.
+        WrongValue: an unknown name, a formulation that has to be trained, a device that is not
+            there, or a target whose denoiser is not known.
     """
-    data = named.dataset(target)
-    on = named.schedule(schedule).fitted(data.working)
-    return exact_model(_possible(Cell(data, Exact(on), on, _whole(seed), None))).to(device)
+    data, chosen = named.dataset(target), named.formulation(formulation)
+    if not isinstance(chosen, Exact | Untrained):
+        raise WrongValue(
+            f"exact: {chosen.registered_name!r} has a network; accepted: a formulation without one (`train` trains one)"
+        )
+    on = chosen.fitted(chosen.own_schedule() if schedule is None else named.schedule(schedule), data)
+    how = Exact(on) if isinstance(chosen, Exact) else chosen
+    return exact_model(_possible(Cell(data, how, on, _whole(seed), None))).to(device)
 
 
 def _number(name: str, value: object) -> float:

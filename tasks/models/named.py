@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args, get_type_hints
 
 import torch
 from numpy.typing import ArrayLike
@@ -26,10 +26,12 @@ from diffusion.plugins import typed
 from diffusion.registry import Component, Registry
 from diffusion.samplers import Sampler, samplers
 from diffusion.schedules import Schedule, schedules
+from tasks.data.from_file import FilePoints
 from tasks.messages import shown
-from tasks.plain import Plain
+from tasks.plain import Plain, Spec
 from tasks.study.axes import SamplerChoice, read_sampler
 from tasks.study.components import complaints_of, read
+from tasks.study.identity import class_named
 from tasks.study.renamed import note_old_names
 
 C = TypeVar("C", bound=Component)
@@ -54,7 +56,7 @@ def component(registry: Registry[C], base: type, given: object, **parameters: Pl
         given: a registered name or ``package.module:Class``; a mapping
             ``{"name": ..., parameter: ...}``; an object; or somebody's own class, of which an
             object is made.
-        **parameters: of a name or a class.
+        **parameters: of a name or a class. Where one is a data set, it may be points.
 
     Raises:
         WrongValue: an unknown name or parameter, a value that is not accepted, an object of another
@@ -63,7 +65,8 @@ def component(registry: Registry[C], base: type, given: object, **parameters: Pl
     if isinstance(given, base) and not parameters:
         return _named(cast("C", given))
     if isinstance(given, type) and issubclass(given, base):
-        return _named(_made(cast("type[C]", given), parameters))
+        own = cast("type[C]", given)
+        return _named(_made(own, _with_data(own, parameters)))
     if parameters and not isinstance(given, str):
         names = ", ".join(parameters)
         raise WrongValue(f"{registry.kind}: parameters ({names}) belong to a name, found {shown(given)}")
@@ -71,7 +74,12 @@ def component(registry: Registry[C], base: type, given: object, **parameters: Pl
     if isinstance(entry, Mapping):
         entry = dict(entry)
     note_old_names(entry)
-    return _read(registry.kind, lambda: read(registry, base, entry))
+
+    def reading() -> C:
+        cls = class_named(registry, str(entry.get("name"))) if isinstance(entry, dict) else None
+        return read(registry, base, entry if cls is None else _with_data(cls, cast("Spec", entry)))
+
+    return _read(registry.kind, reading)
 
 
 def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) -> Dataset:
@@ -98,6 +106,7 @@ def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) 
         parameters["of"] = cast("Plain", dataset(parameters["of"], labels=labels))
         labels = None
     if isinstance(given, str | Mapping | Dataset | type):
+        _check_no_points_for_a_file(given, parameters)
         if labels is None:
             found: Dataset = component(datasets, Dataset, given, **parameters)
             if reason := misstated(found):
@@ -107,6 +116,20 @@ def dataset(given: Target, *, labels: Array | None = None, **parameters: Plain) 
     if parameters:
         raise WrongValue(f"points of one's own take no parameters, found {', '.join(parameters)}")
     return own_array(given, labels)
+
+
+def _check_no_points_for_a_file(given: object, parameters: Mapping[str, Plain]) -> None:
+    """Points are a data set without being in a file."""
+    entry = {**given, **parameters} if isinstance(given, Mapping) else {"name": given, **parameters}
+    cls = class_named(datasets, entry["name"]) if isinstance(entry.get("name"), str) else entry.get("name")
+    if isinstance(cls, type) and issubclass(cls, FilePoints):
+        for key in ("path", "array"):
+            if hasattr(entry.get(key), "__array__") and not isinstance(entry[key], str):
+                raise WrongValue(
+                    f"{key}: found {shown(entry[key])}, and {cls.registered_name!r} asks for the name of a"
+                    f"{' file' if key == 'path' else 'n array in its file'}; points in memory are a data set themselves, "
+                    "da.dataset(points)"
+                )
 
 
 def schedule(given: Named | Schedule, **parameters: Plain) -> Schedule:
@@ -185,6 +208,20 @@ def _named(component: C) -> C:
     if "registered_name" not in vars(cls):
         cls.registered_name = f"{cls.__module__}:{cls.__qualname__}"
     return component
+
+
+def _with_data(cls: type[Component], parameters: Mapping[str, Plain]) -> dict[str, Plain]:
+    """The parameters with a data set in the place of points, where one is asked for."""
+    found = dict(parameters)
+    if any(map(_has_points, found.values())):
+        asked = {name for name, hint in get_type_hints(cls).items() if Dataset in (hint, *get_args(hint))}
+        found |= {name: dataset(found[name]) for name in asked & found.keys() if _has_points(found[name])}
+    return found
+
+
+def _has_points(given: object) -> bool:
+    """Whether points are given for a data set, or for one within it."""
+    return any(map(_has_points, given.values())) if isinstance(given, Mapping) else _are_points(given)
 
 
 def _are_points(given: object) -> bool:

@@ -113,8 +113,9 @@ class Study(Axes):
     def from_spec(cls, spec: Spec) -> Study:
         """The study that `spec` describes; ``Study.from_spec(study.spec()) == study``.
 
-        Among its `datasets`, and as `of` of one of them, arrays and tensors ``[n, dim]`` are accepted
-        too: they are kept in the user's cache folder, and the study reads them there.
+        Among its `datasets`, as `of` of one of them and as `source` of a formulation, arrays and
+        tensors ``[n, dim]`` are accepted too: they are kept in the user's cache folder, and the study
+        reads them there.
 
         Raises:
             StudyError: the spec describes no study.
@@ -170,8 +171,9 @@ def _without_arrays(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
     found = dict(spec)
-    if isinstance(spec.get("datasets"), list | tuple):
-        found["datasets"] = [with_files(entry) for entry in spec["datasets"]]
+    for axis in ("datasets", "formulations"):
+        if isinstance(spec.get(axis), list | tuple):
+            found[axis] = [with_files(entry) for entry in spec[axis]]
     if isinstance(spec.get("grids"), list | tuple):
         found["grids"] = [_without_arrays(block) for block in spec["grids"]]
     return found

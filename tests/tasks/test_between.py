@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import diffatlas as da
+from diffusion.datasets.noised import Noised
 from diffusion.errors import WrongValue
-from diffusion.formulations import ExactBetween
+from diffusion.formulations import ExactBetween, FlowBetween
 from tasks.columns import GENERATION
+from tasks.data.from_file import FromFile
 from tasks.models import Model
 from tasks.models.cells import cell_of
 from tasks.plan import make_plan
@@ -81,6 +83,61 @@ def test_a_stored_cell_of_each_is_a_model_again_with_the_samples_that_the_store_
         assert np.array_equal(saved.sample("heun", steps=2, n=60).numpy(), again.numpy())
         with pytest.raises(WrongValue, match="between two data sets"):
             model.log_likelihood(again)
+        with pytest.raises(WrongValue, match=r"'.*-between' gives no score: .* between two data sets"):
+            model.score(again, 0.5)
+
+
+def test_the_exact_answer_between_two_data_sets_is_asked_from_python() -> None:
+    model = da.exact("moons", formulation={"name": "exact-between", "source": RING})
+    assert model.schedule == da.schedule("flow")
+    one = model.sample("euler", steps=1, n=4)
+    assert np.allclose(one.numpy(), np.broadcast_to(model.dataset.mean, (4, 2)))  # Euler's step from t = 1
+    with pytest.raises(
+        WrongValue, match=r"no network; .* \(without one: da.exact\(target, formulation='exact-between'\)\)"
+    ):
+        da.train("moons", "exact-between")
+    with pytest.raises(WrongValue, match=r"exact: 'edm' has a network; accepted: .* without one"):
+        da.exact("moons", formulation="edm")
+    with pytest.raises(WrongValue, match="does not reach it"):
+        da.exact("moons", "vp-cosine", formulation="exact-between")
+    assert da.exact("moons").cell == da.exact("moons", "edm", formulation="exact").cell
+
+
+def test_a_source_may_be_points_of_ones_own() -> None:
+    points = np.random.default_rng(0).normal(3.0, 0.5, [40, 2])
+    by_name = da.formulation("flow-between", source=points)
+    assert by_name == da.formulation("flow-between", source=da.dataset(points))
+    assert by_name == da.formulation({"name": "flow-between", "source": points.tolist()})
+    assert by_name == da.formulation(FlowBetween, source=points)
+    nested = da.formulation("flow-between", source={"name": "noised", "of": points})
+    assert nested == da.formulation("flow-between", source=da.dataset("noised", of=points))
+    model = da.train("moons", by_name, steps=2, width=8, depth=1, data=50)
+    start = next(model.states(da.sampler("euler"), steps=1, n=30))
+    assert {tuple(row) for row in start.tolist()} <= {tuple(row) for row in points.tolist()}
+    with pytest.raises(WrongValue, match=r"the data have shape \[3\]|coordinates"):
+        da.train("moons", da.formulation("flow-between", source=np.arange(3.0)), steps=2)
+
+
+def test_so_it_may_in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path))
+    points = np.random.default_rng(0).normal(3.0, 0.5, [40, 2])
+    other_block = {"formulations": [{"name": "flow-between", "source": {"name": "noised", "of": points}}]}
+    study = Study.from_spec(
+        SPEC | {"formulations": [{"name": "flow-between", "source": points}], "grids": [{}, other_block]}
+    )
+    assert Study.from_spec(study.spec()) == study
+    one, other = (cast("FlowBetween", f).source for block in study.blocks() for f in block.formulations)
+    assert isinstance(one, FromFile)
+    assert np.array_equal(one.points.numpy(), points)
+    assert isinstance(other, Noised)
+    assert other.of == one
+
+
+def test_points_for_the_name_of_an_array_are_told_to_be_a_data_set() -> None:
+    points = np.zeros([3, 2])
+    for wrong in ({"array": points}, {"path": points}, {"path": "no.npy", "array": points}):
+        with pytest.raises(WrongValue, match=r"points in memory are a data set themselves, da.dataset\(points\)"):
+            da.dataset("from_file", **wrong)
 
 
 def test_quantiles_of_a_source_on_the_line_are_its_start() -> None:
