@@ -88,7 +88,7 @@ def velocities(source: Source) -> Velocities:
 def _at(target: Target, flows: list[FieldOfFlow], level: Level) -> VelocityAt:
     alpha, sigma = float(level.alpha), float(level.sigma)
     law = target.distribution
-    middle = alpha * (law.mean[0] if law else 0.0)
+    middle = float(target.without_noise(np.array([law.mean[0] if law else 0.0]), alpha)[0])
     reach = 3 * target.standard_deviation(alpha, sigma)
     edges = np.linspace(middle - reach, middle + reach, _PLACES + 1)
     x = (edges[1:] + edges[:-1]) / 2

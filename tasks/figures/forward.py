@@ -56,9 +56,11 @@ def process(source: Source) -> ForwardProcess:
     n = kept.states.sizes["level"]
     states = kept.states.transpose("level", "sample", ...).values.astype(float).reshape(n, -1)
     alpha, sigma = (np.broadcast_to(kept.states[name].values.astype(float), n) for name in ("alpha", "sigma"))
-    known = kept.target.distribution
-    mean = alpha * (known.mean[0] if known else float(states[0].mean()))
-    std = np.hypot(alpha * (known.std if known else float(states[0].std())), sigma)
+    target, known = kept.target, kept.target.distribution
+    start = np.array([known.mean[0] if known else float(states[0].mean())])
+    mean = np.array([target.without_noise(start, float(a))[0] for a in alpha])
+    noise = np.array([target.noise(float(s)) for s in sigma])
+    std = np.hypot(alpha * (known.std if known else float(states[0].std())), noise)
     return ForwardProcess(kept, states, mean, std, marginals_at(kept.states, kept.target, None, _MARGINALS))
 
 
@@ -96,10 +98,10 @@ def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
     )
     for sign in (-3, 3):
         paths.plot(moves, found.mean + sign * found.std, color=style.accent, linestyle="--", linewidth=0.8 * style.line)
-    reach = 1.12 * float(np.max(np.abs(found.mean) + 3 * found.std))
-    paths.set(
-        xlabel=f"moves $k$; paths of {faint} samples", ylabel="$x_k$", xlim=(0, moves[-1]), ylim=(-reach, 1.3 * reach)
-    )
+    middle = float(found.kept.target.shift[0])
+    reach = 1.12 * float(np.max(np.abs(found.mean - middle) + 3 * found.std))
+    window = (middle - reach, middle + 1.3 * reach)
+    paths.set(xlabel=f"moves $k$; paths of {faint} samples", ylabel="$x_k$", xlim=(0, moves[-1]), ylim=window)
     paths.legend(loc="upper center", ncols=3, columnspacing=0.9, handlelength=1.2, handletextpad=0.4, borderpad=0.1)
     for ax, one in zip(beside, found.marginals, strict=True):
         histogram(ax, one.density, one.edges, style.color(0), upright=False)
@@ -143,7 +145,7 @@ def forward_moving(found: tuple[KeptTrajectory, StoredMarginals], style: FigureS
     if marginals.exact is not None:
         exact = curve(ax, marginals.exact[last], marginals.edges, style, label="exact $q_k$")
     ax.set(xlim=marginals.edges[[0, -1]], ylim=(0, top), ylabel="density")
-    ax.set_xlabel("$x_k$ / standard deviation of $q_k$" if marginals.standard else "$x_k$")
+    ax.set_xlabel(marginals.named("$x_k$", "standard deviation of $q_k$"))
     ax.legend(loc="upper right")
 
     def show(frame: int) -> None:
@@ -203,5 +205,5 @@ def mixture_paths(found: tuple[KeptTrajectory, StoredMarginals], style: FigureSt
         side.set(xticks=[], title=name)
         side.set_xlim(left=0)
     before.invert_xaxis()
-    before.set_ylabel("$x_k$ / standard deviation" if marginals.standard else "$x_k$")
+    before.set_ylabel(marginals.named("$x_k$", "standard deviation"))
     return figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -122,6 +121,7 @@ class Ladder:
         sigmas: The noise at each level that is shown.
         samples: ``[level, sample, 2]``.
         reach: Half of the window at each level.
+        middle: The middle of all windows.
         exact: The exact density on a grid of the window ``[row, column]`` at each level.
     """
 
@@ -129,6 +129,7 @@ class Ladder:
     sigmas: list[float]
     samples: Array
     reach: list[float]
+    middle: tuple[float, float]
     exact: list[Array]
 
 
@@ -147,23 +148,40 @@ def ladder(source: Source) -> Ladder:
             exact = [
                 density_on_grid(target, float(a), float(s), r) for a, s, r in zip(alpha, levels, reach, strict=True)
             ]
-            return Ladder(kept, levels.tolist(), values, reach, exact)
+            return Ladder(kept, levels.tolist(), values, reach, middle_of(target), exact)
     raise FigureLacksData("a kept trajectory of annealed Langevin dynamics in the plane")
 
 
-def density_on_grid(target: Target, alpha: float, sigma: float, reach: float) -> Array:
-    """The exact density of ``alpha x_0 + sigma eps`` in a square of the plane, ``[row, column]``;
-    zeros where it is not known. Without noise, that of a noise narrower than a pixel.
+def middle_of(target: Target) -> tuple[float, float]:
+    """Where noise alone has its middle in the plane."""
+    x, y = np.broadcast_to(target.shift, 2).tolist()
+    return x, y
+
+
+def window(middle: tuple[float, float], reach: float) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a square."""
+    x, y = middle
+    return x - reach, x + reach, y - reach, y + reach
+
+
+def places(target: Target, reach: float, cells: int) -> Array:
+    """The midpoints of `cells` by `cells` squares of a window about `middle_of` the target,
+    ``[n, 2]``, row by row.
     """
-    law = target.distribution
-    if law is None or not law.exact:
+    along = (np.arange(cells) + 0.5) / cells * 2 * reach - reach
+    x, y = np.meshgrid(along, along)
+    found: Array = np.stack([x.ravel(), y.ravel()], axis=1) + target.shift
+    return found
+
+
+def density_on_grid(target: Target, alpha: float, sigma: float, reach: float) -> Array:
+    """The exact density of x at a level in a square of the plane, ``[row, column]``; zeros where it
+    is not known. Without noise, that of a noise narrower than a pixel.
+    """
+    if not target.exact:
         return np.zeros((_CELLS, _CELLS))
-    middle = (np.arange(_CELLS) + 0.5) / _CELLS * 2 * reach - reach
-    x, y = np.meshgrid(middle, middle)
-    points = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=1))
-    noise = max(sigma, reach / _CELLS)
-    one = torch.ones((), dtype=torch.float64)
-    found: Array = law.log_density(points, alpha * one, noise * one).exp().numpy().reshape(x.shape)
+    noise = max(sigma, reach / _CELLS / target.noise(1.0))
+    found: Array = np.exp(target.log_density(places(target, reach, _CELLS), alpha, noise)).reshape(_CELLS, _CELLS)
     return found
 
 
@@ -183,7 +201,7 @@ def annealed_langevin(found: Ladder, style: FigureStyle) -> Figure:
     for ax, sigma, samples, reach, exact in zip(
         panels, found.sigmas, found.samples, found.reach, found.exact, strict=False
     ):
-        density_map(ax, exact, (-reach, reach, -reach, reach), style, 1.1 * float(np.quantile(exact, 0.995)) or 1.0)
+        density_map(ax, exact, window(found.middle, reach), style, 1.1 * float(np.quantile(exact, 0.995)) or 1.0)
         ax.plot(*samples[:800].T, ".", color=style.color(1), markersize=0.7 * style.line, alpha=0.6, rasterized=True)
         ax.set_aspect("equal")
         ax.locator_params(nbins=4)

@@ -109,7 +109,7 @@ def density_of_levels(found: tuple[KeptTrajectory, StoredMarginals], style: Figu
             ax.plot(levels, marginals.values[:, i], color=style.color(1), linewidth=0.45 * style.line, alpha=0.8)
         ax.set(title=name, xlabel="level, from noise to data")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0].set_ylabel(r"$x$ / standard deviation of $p_t$" if marginals.standard else "$x$")
+    panels[0].set_ylabel(marginals.named("$x$", "standard deviation of $p_t$"))
     if shown is not None:
         figure.colorbar(shown, ax=list(panels), label=r"density $p_t(x)$", extend="max", pad=0.02)
     figure.suptitle(f"{kept.title}: law and paths of {min(_PATHS, marginals.values.shape[1])} samples")

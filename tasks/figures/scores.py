@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import levels_of
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.langevin import density_on_grid
+from tasks.figures.langevin import density_on_grid, middle_of, places, window
 from tasks.figures.panels import density_map
 from tasks.figures.registry import register
 from tasks.figures.source import Source
@@ -37,9 +37,11 @@ class ScoreField:
     """The scores of one model in the plane at one noise level.
 
     Args:
-        sigma: The noise, for data of amplitude `alpha`.
+        sigma: The noise of the level, for data of amplitude `alpha`.
         alpha: That amplitude.
-        reach: Half of the window.
+        noise: The same noise in the data's units.
+        middle: The middle of the window.
+        reach: Half of it.
         density: The exact density on a grid ``[row, column]``.
         least: The density below which 5 % of the law lie.
         points: Where arrows stand, ``[arrow, 2]``.
@@ -50,6 +52,8 @@ class ScoreField:
 
     sigma: float
     alpha: float
+    noise: float
+    middle: tuple[float, float]
     reach: float
     density: Array
     least: float
@@ -59,12 +63,12 @@ class ScoreField:
     low: NDArray[np.bool_]
 
     def error(self, *, low: bool) -> float:
-        """Mean of ``sigma^2 |s_theta - s|^2 / 2`` over the arrows where the density is low, or is
+        """Mean of ``noise^2 |s_theta - s|^2 / 2`` over the arrows where the density is low, or is
         not: 1 is what no score at all would err by where there is noise alone.
         """
         there = self.low == low
         apart = ((self.learned - self.exact)[there] ** 2).sum(axis=1)
-        return float(self.sigma**2 * apart.mean() / 2) if there.any() else float("nan")
+        return float(self.noise**2 * apart.mean() / 2) if there.any() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def _learned(source: Source, shares: tuple[float, ...]) -> LearnedScores:
     data's width, the next ones that the model was trained at.
     """
     for target in source.datasets(2):
-        if target.distribution is None or not target.distribution.exact:
-            continue
+        if not target.exact or (target.frame is not None and not target.frame.one_scale):
+            continue  # models say nothing of noise of one size where their coordinates have scales of their own
         for row in source.table.points:
             series = source.table.series_of(row.formulation, row.schedule)
             if row.dataset != target.name or row.status != "ok" or series is None or series.exact:
@@ -105,7 +109,7 @@ def score_field(target: Target, model: Model, share: float) -> ScoreField:
     Raises:
         FigureLacksData: The schedule has no level that holds both data and noise.
     """
-    law = target.distribution
+    law = target.working
     assert law is not None  # noqa: S101 - `_learned` has asked
     schedule = model.cell.schedule
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], min(_STEPS, schedule.max_steps or _STEPS))
@@ -115,17 +119,17 @@ def score_field(target: Target, model: Model, share: float) -> ScoreField:
     alpha, sigma = min(both, key=lambda level: abs(np.log(level[1] / level[0] / (share * law.std))))
     reach = 2.4 * target.standard_deviation(alpha, sigma)
     density = density_on_grid(target, alpha, sigma, reach)
-    middle = (np.arange(_ARROWS) + 0.5) / _ARROWS * 2 * reach - reach
-    x, y = np.meshgrid(middle, middle)
-    points = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=1))
-    a, s = (torch.tensor(value, dtype=torch.float64) for value in (alpha, sigma))
-    exact = law.score(points, a, s).numpy()
-    at_points = law.log_density(points, a, s).exp().numpy()
-    learned = model.score(points, sigma, alpha=alpha).detach().cpu().numpy()
+    points = places(target, reach, _ARROWS)
+    exact = target.score(points, alpha, sigma)
+    at_points = np.exp(target.log_density(points, alpha, sigma))
+    noise = target.noise(sigma)
+    noisy = torch.from_numpy(points - (1 - alpha) * target.shift)  # alpha x_0 + noise, as a model is asked
+    learned = model.score(noisy, noise, alpha=alpha).detach().cpu().numpy()
     ordered = np.sort(density.ravel())
     share_below = np.cumsum(ordered) / ordered.sum()
     least = float(ordered[np.searchsorted(share_below, _FEW)])
-    return ScoreField(sigma, alpha, reach, density, least, points.numpy(), exact, learned, at_points < least)
+    middle = middle_of(target)
+    return ScoreField(sigma, alpha, noise, middle, reach, density, least, points, exact, learned, at_points < least)
 
 
 def _arrows(ax: Axes, one: ScoreField, score: Array, color: str) -> None:
@@ -149,13 +153,13 @@ def _arrows(ax: Axes, one: ScoreField, score: Array, color: str) -> None:
 
 
 def _ground(ax: Axes, one: ScoreField, style: FigureStyle, *, marked: bool) -> None:
-    box = (-one.reach, one.reach, -one.reach, one.reach)
-    density_map(ax, one.density, box, style, 2.2 * float(np.quantile(one.density, 0.99)))
+    density_map(ax, one.density, window(one.middle, one.reach), style, 2.2 * float(np.quantile(one.density, 0.99)))
     if marked:
-        middle = (np.arange(len(one.density)) + 0.5) / len(one.density) * 2 * one.reach - one.reach
-        low = ax.contourf(middle, middle, one.density, levels=[-1.0, one.least], colors="none", hatches=["///"])
+        along = (np.arange(len(one.density)) + 0.5) / len(one.density) * 2 * one.reach - one.reach
+        x, y = (along + at for at in one.middle)
+        low = ax.contourf(x, y, one.density, levels=[-1.0, one.least], colors="none", hatches=["///"])
         low.set_edgecolor(style.muted)
-        ax.contour(middle, middle, one.density, levels=[one.least], colors=[style.accent], linewidths=0.9 * style.line)
+        ax.contour(x, y, one.density, levels=[one.least], colors=[style.accent], linewidths=0.9 * style.line)
     ax.set_aspect("equal")
     ax.locator_params(nbins=4)
 

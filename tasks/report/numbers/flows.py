@@ -3,7 +3,8 @@ r"""The probability flow on the line: which way every x goes at every level, fro
     dx/dt = alpha'(t) D(x) + sigma'(t) (x - alpha D(x)) / sigma
 
 is asked of each stored denoiser, exact or trained, on the levels of its schedule's own grid, as a
-sampler passes them. Paths are Heun's, from quantiles of the start noise.
+sampler passes them; where models see the data in other coordinates, ``x = m + s z``, of z. Paths
+are Heun's, from quantiles of the start noise.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class FieldOfFlow:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the start noise."""
-        return float(self.model.cell.schedule.prior_std)
+        """Standard deviation of the start noise, in the data's units."""
+        return float(self.model.cell.schedule.prior_std) * _coordinates(self.model)[1]
 
     def velocity(self, level: int, x: Array) -> Array:
         """dx/dt at a noisy level."""
@@ -69,9 +70,23 @@ class FieldOfFlow:
         alpha, sigma, alpha_dot, sigma_dot = (
             float(part) for part in (now.alpha, now.sigma, now.alpha_dot, now.sigma_dot)
         )
-        denoised = self.model.denoise(torch.from_numpy(x)[:, None], sigma, alpha=alpha)[:, 0].double().numpy()
-        found: Array = alpha_dot * denoised + sigma_dot * (x - alpha * denoised) / sigma
+        shift, scale = _coordinates(self.model)
+        z = (x - shift) / scale
+        denoised = _denoised(self.model, torch.from_numpy(z)[:, None], alpha, sigma)[:, 0].double().numpy()
+        found: Array = scale * (alpha_dot * denoised + sigma_dot * (z - alpha * denoised) / sigma)
         return found
+
+
+def _coordinates(model: Model) -> tuple[float, float]:
+    """m and s of the line's ``x = m + s z``, z what the model sees."""
+    frame = model.dataset.frame
+    return (0.0, 1.0) if frame is None else (frame.shift[0], frame.scale[0])
+
+
+def _denoised(model: Model, z: Tensor, alpha: float, sigma: float) -> Tensor:
+    """``E[z_0 | z]`` of points ``[n, 1]`` in the coordinates that the model sees."""
+    shift, scale = _coordinates(model)
+    return (model.denoise(alpha * shift + scale * z, scale * sigma, alpha=alpha) - shift) / scale
 
 
 def flows_of(answers: ModelledAnswers, table: Tabulation, dataset: str) -> Iterator[FieldOfFlow]:
@@ -114,29 +129,34 @@ def paths_of(model: Model) -> tuple[list[Level], Array]:
     levels = levels_of([schedule], [grids.create(schedule.own_grid)], steps)
 
     def denoiser(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return model.denoise(x[0], float(sigma), alpha=float(alpha))[None]
+        return _denoised(model, x[0], float(alpha), float(sigma))[None]
 
     share = (torch.arange(PATHS, dtype=torch.float64) + 0.5) / PATHS
     start = (schedule.prior_std * torch.special.ndtri(share))[None, :, None]
     rule = DDIM() if Heun().refuses(schedule) else Heun()
     states = rule.trajectory(denoiser, start, levels, _Silence())
-    return levels, torch.stack([start, *states])[:, 0, :, 0].numpy()
+    shift, scale = _coordinates(model)
+    return levels, shift + scale * torch.stack([start, *states])[:, 0, :, 0].numpy()
 
 
 @dataclass(frozen=True)
 class Height:
-    """How high x is drawn: ``asinh((x - centre) / unit)``, from -`reach` to `reach`."""
+    """How high x is drawn: ``asinh((x - centre) / unit)``, from -`reach` to `reach`; `origin` is
+    where start noise has its middle.
+    """
 
     centre: float
     unit: float
     reach: float
+    origin: float = 0.0
 
     @classmethod
     def around(cls, found: Sequence[FieldOfFlow], target: Target) -> Height:
         low, high = target.support() or (-1.0, 1.0)
         centre, unit = 0.5 * (low + high), 0.5 * (high - low) or 1.0
         widest = max([2.2 * one.spread for one in found] + [1.5 * unit])
-        return cls(centre, unit, math.asinh((widest + abs(centre)) / unit))
+        origin = float(target.shift[0])
+        return cls(centre, unit, math.asinh((widest + abs(centre - origin)) / unit), origin)
 
     def drawn(self, x: Array) -> Array:
         found: Array = np.arcsinh((x - self.centre) / self.unit)
@@ -155,14 +175,15 @@ class Height:
         """Round numbers, evenly enough apart as drawn."""
         most = float(self.value(np.array(self.reach)))
         ticks = [0.0] + [sign * m * 10.0**p for p in range(-3, 7) for m in (1, 3) for sign in (-1, 1)]
+        if self.origin:  # round distances from it
+            most = self.unit * math.sinh(self.reach)
         shown: list[float] = []
         # the data first, then outwards
         for tick in sorted(ticks, key=abs):
-            heights = [float(self.drawn(np.array(v))) for v in (tick, *shown)]
+            heights = [float(self.drawn(np.array(self.origin + v))) for v in (tick, *shown)]
             if abs(tick) <= most and all(abs(heights[0] - other) > self.reach / 7 for other in heights[1:]):
                 shown.append(tick)
-        shown.sort()
-        return shown
+        return [self.origin + tick for tick in sorted(shown)]
 
 
 def density_of(flow: FieldOfFlow, target: Target, scale: Height) -> tuple[Array, Array] | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.report.lookup.targets import solved
 from tasks.report.numbers.levels import edges_around, histogram, levels_of, scales_of, stays
+from tasks.report.text import number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,10 +33,12 @@ class StoredMarginals:
 
     Args:
         levels: Which levels, ``[level]``.
-        values: The states divided by `scales`, ``[level, sample]``.
+        values: The states less `shift` divided by `scales`, ``[level, sample]``.
         sigmas: The noise at each level.
         scales: What x is divided by: see `levels.scales_of`.
         standard: Whether that is its standard deviation; else 1.
+        shift: The data's mean where x is divided by its deviation and keeps that mean at all levels
+            (`Target.shift`); else 0.
         edges: Of the bins, of x as divided.
         densities: Of the samples, ``[level, bin]``.
         exact: The exact mean density in each bin, ``[level, bin]``; None where one is not known.
@@ -46,10 +49,17 @@ class StoredMarginals:
     sigmas: Array
     scales: Array
     standard: bool
+    shift: float
     edges: Array
     densities: Array
     exact: Array | None
     known: Array  # the exact densities that are known, ``[some levels, bin]``
+
+    def named(self, x: str, deviation: str) -> str:
+        """What `values` and `edges` are, for an axis: x, or x divided by its deviation."""
+        if not self.standard:
+            return x
+        return f"({x} − {number(self.shift, 3)}) / {deviation}" if self.shift else f"{x} / {deviation}"
 
     @property
     def fixed(self) -> bool:
@@ -75,13 +85,17 @@ def marginals_along(kept: xr.DataArray, target: Target, most: int) -> StoredMarg
     """The histograms of a kept trajectory at up to `most` levels."""
     chosen, values, alphas, sigmas = levels_of(kept, most)
     scales, standard = scales_of(target, alphas, sigmas)
-    scaled = values / scales[:, None]
+    shift = float(target.shift[0]) if standard else 0.0
+    scaled = (values - shift) / scales[:, None]
     edges = edges_around(scaled, _BINS)
-    exact = [target.density(edges * s, a, b) for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)]
+    exact = [
+        target.density(shift + edges * s, a, b)
+        for s, a, b in zip(scales, alphas.tolist(), sigmas.tolist(), strict=True)
+    ]
     known = np.array([density * s for density, s in zip(exact, scales, strict=True) if density is not None])
     densities = np.array([histogram(row, edges) for row in scaled])
     whole = known if len(known) == len(scaled) else None
-    return StoredMarginals(chosen, scaled, sigmas, scales, standard, edges, densities, whole, known)
+    return StoredMarginals(chosen, scaled, sigmas, scales, standard, shift, edges, densities, whole, known)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,11 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
         clean / (target.standard_deviation(float(a), float(s)) or 1.0) for a, s in zip(alphas, sigmas, strict=True)
     ]
     shown = np.stack(
-        [middle + (x - a * middle) * scale for x, a, scale in zip(values, alphas, scales, strict=True)], axis=1
+        [
+            middle + (x - target.without_noise(np.array([middle]), float(a))) * scale
+            for x, a, scale in zip(values, alphas, scales, strict=True)
+        ],
+        axis=1,
     )
     spec = _side_by_side([("", sheets.tiled(shown.reshape(-1, shown.shape[-1]), len(levels)))], columns=1)
     listed = ", ".join(number(float(s), 2) for s in sigmas)

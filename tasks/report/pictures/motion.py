@@ -56,7 +56,7 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     button: Spec = {"method": "animate"}
     passed = "move" if found.fixed else "level"
     axes: Spec = {
-        "xaxis": axis("x / standard deviation of pₜ" if found.standard else "x", range=listed([edges[0], edges[-1]])),
+        "xaxis": axis(found.named("x", "standard deviation of pₜ"), range=listed([edges[0], edges[-1]])),
         "yaxis": axis("density", range=listed([0, top])),
         "margin": {"l": 52, "r": 12, "t": 10, "b": 100},
         "sliders": [

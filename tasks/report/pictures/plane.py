@@ -98,7 +98,7 @@ def _on_the_way(series: Series, sampled: str, kept: xr.DataArray, target: Target
     shown, tops = [], []
     for level in levels:
         scale = target.standard_deviation(float(alphas[level]), float(sigmas[level])) or 1.0
-        density, _ = window.density(values[level] / scale)
+        density, _ = window.density((values[level] - target.shift) / scale)
         shown.append((f"level {level}, σ = {number(float(sigmas[level]), 2)}", density))
         tops.append(float(np.quantile(density[density > 0], 0.98)) if (density > 0).any() else 1.0)
     # one colour scale for all would show the noise as nothing beside concentrated data

@@ -143,7 +143,7 @@ def _map(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Pi
     if fixed:
         traces += [_wanderer(chosen, scaled[:, i]) for i in range(min(_WANDERERS, scaled.shape[1]))]
     passed = "move" if fixed else "level"
-    name = "x / standard deviation of pₜ" if found.standard else "x"
+    name = found.named("x", "standard deviation of pₜ")
     axes: Spec = {
         "xaxis": axis(f"sampled: {passed}", showgrid=False, nticks=5, domain=[0, 0.48 if exact is not None else 1]),
         "yaxis": axis(name, showgrid=False, range=listed([edges[0], edges[-1]])),
