@@ -9,7 +9,7 @@ from functools import cached_property
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
-from diffusion.formulations import Exact, Formulation, Trained
+from diffusion.formulations import Exact, Formulation, Given, Trained
 from diffusion.schedules import Schedule
 from diffusion.training import Training
 from tasks.plain import Plain, Spec
@@ -102,15 +102,22 @@ class Cell:
         return f"{labels['dataset']} {labels['formulation']} on {labels['schedule']}, seed {self.seed}"
 
 
+def _in_own_units(formulation: Formulation) -> str | None:
+    """What it does with a data set that is as it is, or None."""
+    if formulation.start_distribution is not None:
+        return "starts from a data set"
+    return "was trained on a data set" if isinstance(formulation, Given) else None
+
+
 @remembered(4096)
 def _impossible(
     formulation: Formulation, dataset: Dataset, schedule: Schedule, training: Training | None
 ) -> str | None:
     """The same for all seeds."""
     reason = formulation.refuses(schedule) or formulation.refuses_dataset(dataset.working)
-    if dataset.frame is not None and formulation.start_distribution is not None:
+    if dataset.frame is not None and (knows := _in_own_units(formulation)) is not None:
         reason = (
-            f"{formulation.registered_name!r} starts from a data set in its own units, and models of {dataset.label()!r} "
+            f"{formulation.registered_name!r} {knows} in its own units, and models of {dataset.label()!r} "
             "see others (name the data set itself, not standardised)"
         )
     if reason is None and training and isinstance(formulation, Trained):

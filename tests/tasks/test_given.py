@@ -214,3 +214,21 @@ def test_a_module_that_nobody_has_allowed_is_not_imported_and_the_command_ends_w
     found = CliRunner().invoke(app, ["plan", "study.yaml"])
     assert found.exit_code == 2
     assert "nothing in the module 'a_stranger' is called, because nobody has allowed it" in found.stderr
+
+
+def test_a_given_network_of_data_that_models_see_standardised_is_refused_in_the_plan() -> None:
+    """It was trained on the data as they are; asked of z it would answer wrongly without a word."""
+    spec = study_of(EPSILON, "exact", datasets=[LAW, {"name": "standardised", "of": LAW}])
+    plan = make_plan(Study.from_spec(spec), {}, [])
+    refused = {point.cell.dataset.registered_name for point in plan.points if point.id in plan.impossible}
+    given = [point for point in plan.points if isinstance(point.cell.formulation, Given)]
+    assert refused == {"standardised"}
+    for point in given:
+        moved = point.cell.dataset.frame is not None
+        assert (point.id in plan.impossible) == moved
+        if moved:
+            assert plan.impossible[point.id] == (
+                "'given' was trained on a data set in its own units, and models of "
+                f"{point.cell.dataset.label()!r} see others (name the data set itself, not standardised)"
+            )
+    assert len(plan.impossible) == len(given) / 2
