@@ -30,6 +30,7 @@ _FAR = 1e4  # standard deviations from the mean up to which squared distances ma
 _REFERENCE = 2  # points of the reference sample for each point that is looked at
 _NODES = 800  # quantiles that stand for a law on the line where its kernel's eigenvalues are needed
 _LEAST_REPEATS, _MOST_REPEATS = 16, 128
+_SORTED_IN_FLOOR = 3e7  # numbers that a measured floor on the line may sort in all its repeats: some seconds
 _FAINTEST = -700.0  # exponents below have exponentials that cost the processor ten times as long
 _HUGE = 1e100  # beyond, squares would overflow
 
@@ -232,14 +233,34 @@ class UnbiasedEnergy(_KernelMetric):
     ``2 integral of (F_n - F)^2`` less the samples' own mean distance over n. Elsewhere the first
     `points` samples against a fixed reference sample of ``2 points`` draws.
 
-    Floor: the mean over independent perfect samples. Their mean square is 0, and the floor that of
-    its noise.
+    Against the law the mean of perfect samples' square is 0. Against the reference it is 0 over
+    references; with the one that there is, it is an offset of deviation
+    ``sqrt(2 sum lambda_k^2 / (m (m - 1)))``, m = 2 points and lambda_k the eigenvalues of the kernel
+    centred under the law, whose sum is ``E|X - X'|``. All seeds share it, and no number of them
+    averages it out. Where n = points it is about a third of one sample's noise.
+
+    Floor: the mean over independent perfect samples against the same reference, so that it holds
+    the offset.
+
+    Raises:
+        WrongValue: `points` below 2, or one sample.
     """
 
     axis_label: ClassVar[str] = "energy distance to the target, without bias"
     pairs_of_floor: ClassVar[float] = 2e8
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points < 2:
+            raise WrongValue(
+                f"energy-unbiased: points = {self.points}; needed: 2 to {_MOST_POINTS}, as pairs of different ones are compared"
+            )
+
     def _measure(self, samples: Tensor, dataset: Dataset) -> float:
+        return math.sqrt(max(self._squared(samples, dataset), 0.0))
+
+    def _squared(self, samples: Tensor, dataset: Dataset) -> float:
+        """The estimate of D^2, which may be below 0."""
         n = len(samples)
         if n < 2:
             raise WrongValue("energy-unbiased: 1 sample; needed: 2 or more, as pairs of different ones are compared")
@@ -247,10 +268,10 @@ class UnbiasedEnergy(_KernelMetric):
             x = samples[:, 0].sort().values - dataset.mean[0]
             rank = 2.0 * torch.arange(1, n + 1, dtype=torch.float64) - (n + 1)
             own = 2.0 * float((rank / n * (x / (n - 1))).sum())
-            return math.sqrt(max(2 * integral_of_gap(samples[:, 0], dataset, torch.square) - own / n, 0.0))
+            return 2 * integral_of_gap(samples[:, 0], dataset, torch.square) - own / n
         across, within, reference, scale = _mean_distances(samples, dataset, self.points)
         n, m = min(n, self.points), _REFERENCE * self.points
-        return math.sqrt(max(2 * across - within * (n / (n - 1)) - reference * (m / (m - 1)), 0.0) * scale)
+        return (2 * across - within * (n / (n - 1)) - reference * (m / (m - 1))) * scale
 
     def _floor(self, dataset: Dataset, n: int) -> float:
         if n < 2:
@@ -261,8 +282,8 @@ class UnbiasedEnergy(_KernelMetric):
         return n if dataset.has_cdf else min(n, self.points)
 
     def _repeats(self, dataset: Dataset, n: int) -> int:
-        if dataset.has_cdf:
-            return _MOST_REPEATS
+        if dataset.has_cdf:  # sorting
+            return int(min(max(_SORTED_IN_FLOOR / n, _LEAST_REPEATS), _MOST_REPEATS))
         return max(_LEAST_REPEATS, super()._repeats(dataset, n) * _NARROW // max(_NARROW, dataset.dim))
 
 

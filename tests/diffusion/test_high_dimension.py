@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import ive
 from torch import Tensor
 
 from diffusion.datasets import Dataset, EightGaussians, FourPoints, Gaussian, GaussianMixture, LinearSubspace
@@ -19,6 +20,7 @@ from diffusion.errors import WrongValue
 from diffusion.formulations import Exact
 from diffusion.inference import Inference
 from diffusion.metrics import EnergyDistance, OffSubspace, SubspaceWasserstein2, UnbiasedEnergy, metrics
+from diffusion.metrics.base import reference_sample
 from diffusion.models import ExactDenoiser
 from diffusion.randomness import stream
 from diffusion.samplers import samplers
@@ -218,6 +220,47 @@ def test_the_square_of_the_unbiased_distance_is_right_in_the_mean() -> None:
     assert biased.mean() - expected == pytest.approx(2 / math.sqrt(math.pi) / n, abs=5 * biased.std() / 20)
 
 
+def from_the_centre(y: np.ndarray) -> np.ndarray:
+    """``E|y - X|`` of X ~ N(0, I) in the plane: Rice's mean."""
+    q = np.square(y).sum(1) / 4
+    return np.asarray(math.sqrt(math.pi / 2) * ((1 + 2 * q) * ive(0, q) + 2 * q * ive(1, q)))
+
+
+def test_the_reference_gives_the_square_of_the_unbiased_distance_an_offset_that_all_samples_share() -> None:
+    """Normal laws in the plane, each at another place and so with another reference: the offset is
+    ``2 mean h(y) - E|X - X'| - mean |y - y'|``, h the mean distance from the law; over references its
+    mean is 0 and its deviation what the docstring says. Bands of five standard errors (a false alarm
+    in 1e6), and 25 % for the deviation of 300.
+    """
+    metric, m = UnbiasedEnergy(20), 40
+    within, offsets = math.sqrt(math.pi), []
+    laws = [Gaussian((float(k), 0.0), 1.0, 2) for k in range(300)]
+    for law in laws:
+        y = reference_sample(law, m) - np.array(law.mean)
+        pairs = np.sqrt(np.square(y[:, None] - y[None]).sum(-1)).sum() / (m * (m - 1))
+        offsets.append(2 * from_the_centre(y).mean() - within - pairs)
+    found = np.array(offsets)
+    assert abs(found.mean()) <= 5 * found.std() / math.sqrt(len(found))
+    x = Gaussian((0.0, 0.0), 1.0, 2).sample(1500, stream("kernel")).numpy()
+    h = from_the_centre(x)
+    kernel = h[:, None] + h[None] - np.sqrt(np.square(x[:, None] - x[None]).sum(-1)) - within
+    np.fill_diagonal(kernel, 0.0)
+    squares = np.square(kernel).sum() / (len(x) * (len(x) - 1))
+    assert found.std() == pytest.approx(math.sqrt(2 * squares / (m * (m - 1))), rel=0.25)
+    for k in (int(found.argmin()), int(found.argmax())):
+        generator = stream("offset", k)
+        values = np.array([metric._squared(laws[k].sample(20, generator), laws[k]) for _ in range(1000)])
+        error = values.std() / math.sqrt(len(values))
+        assert abs(values.mean() - found[k]) <= 5 * error
+        assert abs(found[k]) > 5 * error  # so it is no noise of these samples
+
+
+def test_a_floor_on_the_line_takes_fewer_samples_the_larger_they_are() -> None:
+    """3e7 numbers are sorted, or sixteen samples."""
+    metric = UnbiasedEnergy()
+    assert [metric._repeats(Gaussian(), n) for n in (100, 10**6, 10**8)] == [128, 30, 16]
+
+
 def test_beside_the_subspace_too_much_and_too_little_noise_are_told_by_their_size() -> None:
     target = LinearSubspace(dim=64, noise=0.1)
     flat = target.placed(target.coordinates(target.sample(300, stream("flat"))))
@@ -241,5 +284,8 @@ def test_what_has_no_subspace_and_what_fills_the_space_are_refused() -> None:
         UnbiasedEnergy().evaluate(torch.zeros(1, 1, dtype=torch.float64), Gaussian())
     with pytest.raises(WrongValue, match="2 or more"):
         UnbiasedEnergy().floor(Gaussian(), 1)
+    with pytest.raises(WrongValue, match="points = 1; needed: 2 to"):
+        UnbiasedEnergy(1)
+    assert UnbiasedEnergy(2).floor(Gaussian((0.0, 0.0), 1.0, 2), 2) > 0
     with pytest.raises(WrongValue, match="projections"):
         SubspaceWasserstein2(0)
