@@ -14,8 +14,9 @@ import torch
 
 from diffusion.datasets import datasets
 from tasks.data.from_file import FromFile
-from tasks.models.cells import cell_of
+from tasks.models import CannotBeMade, cell_of
 from tasks.plan import make_plan
+from tasks.results.models import open_model
 from tasks.study import Study, StudyError
 from tasks.study.components import build
 from tests.tasks import tiny_store
@@ -101,3 +102,23 @@ def test_what_lies_under_the_digest_is_read_only_if_it_has_it(tmp_path: Path, ke
         build(datasets, target.spec())
     np.save(kept / f"points-{target.digest[:16]}.npy", POINTS)
     assert build(datasets, target.spec()) == target
+
+
+def test_a_stored_cell_of_an_array_is_a_model_again_once_the_array_is_given_again(tmp_path: Path, kept: Path) -> None:
+    """A cell has the digest alone, whatever stands around the points."""
+    np.save(tmp_path / "own.npy", POINTS[:30])
+    own = {"name": "from_file", "path": str(tmp_path / "own.npy")}
+    uri = str(tmp_path / "store")
+    plan = tiny_store.answer(uri, {**SPEC, "datasets": [POINTS, own, {"name": "standardised", "of": own}]})
+    for point in plan.points:
+        model = open_model(uri, point.cell.id)
+        assert model.dataset == point.cell.dataset
+        assert torch.isfinite(model.denoise(torch.zeros(2, 2, dtype=torch.float64), 0.5)).all()
+    shutil.rmtree(kept)
+    np.save(tmp_path / "own.npy", POINTS[:29])
+    for point in plan.points:
+        with pytest.raises(CannotBeMade):
+            open_model(uri, point.cell.id)
+    Study.from_spec({**SPEC, "datasets": [POINTS, POINTS[:30]]})
+    for point in plan.points:
+        assert torch.equal(open_model(uri, point.cell.id).dataset.law.points, point.cell.dataset.law.points)  # type: ignore[attr-defined]
