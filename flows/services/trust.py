@@ -6,16 +6,16 @@ clients. A client of a server without TLS looks at none of them.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.services.environment import temporary_environment
+from flows.services.orphans import run_folder
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_END = "-----END CERTIFICATE-----\n"
+_END = b"-----END CERTIFICATE-----"
 _VARIABLE = "PREFECT_API_SSL_CERT_FILE"
 
 
@@ -38,10 +38,13 @@ def few_authorities() -> Iterator[None]:
     if "ssl_cert_file" in get_current_settings().api.model_fields_set or os.environ.get(_VARIABLE):
         yield
         return
-    first, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition(_END)
-    with tempfile.TemporaryDirectory(prefix="diffatlas-") as folder:
-        file = Path(folder) / "authority.pem"
-        file.write_text(first + end, encoding="utf-8")
+    first, end, _ = Path(certifi.where()).read_bytes().partition(_END)
+    if not end:  # a bundle of another form, which is Prefect's to read
+        yield
+        return
+    with run_folder() as folder:
+        file = folder / "authority.pem"
+        file.write_bytes(first + end + b"\n")
         with (
             temporary_environment({_VARIABLE: str(file)}),
             temporary_settings(updates={PREFECT_API_SSL_CERT_FILE: str(file)}),

@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.xdist_group("services"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes through /proc"),
 ]
+PEM = b"PREFECT_API_SSL_CERT_FILE="
 
 
 @pytest.mark.parametrize("how", ["exception", "SIGINT", "SIGTERM"])
@@ -46,6 +47,9 @@ def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_
     started = descendants(process.pid)
     servers = {entry for entry in started if b"server_process" in Path(f"/proc/{entry[0]}/cmdline").read_bytes()}
     assert len(servers) == 1
+    own = {line for pid, _ in started for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
+    (authority,) = (Path(os.fsdecode(line[len(PEM) :])) for line in own if line.startswith(PEM))
+    assert authority.exists()
     process.kill()
     process.communicate()
     assert not remaining(servers, 5)
@@ -53,6 +57,7 @@ def test_after_sigkill_the_server_ends_itself_and_the_next_run_ends_the_rest_in_
     following = child(home, WITH_RAY, "from tests.flows.services.sample_flow import sample_flow; sample_flow(2)")
     until_ready(following)
     assert not remaining(started, 0)
+    assert not authority.parent.exists()
     begin = time.monotonic()
     output, errors = following.communicate(timeout=120)
     assert (following.returncode, output, errors) == (0, "", "")

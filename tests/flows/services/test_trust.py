@@ -76,3 +76,17 @@ def test_a_file_that_the_user_has_named_stays(by_variable: bool, monkeypatch: py
     with temporary_settings(updates={} if by_variable else {PREFECT_API_SSL_CERT_FILE: own}), few_authorities():
         assert os.environ.get("PREFECT_API_SSL_CERT_FILE") == (own if by_variable else None)
         assert PREFECT_API_SSL_CERT_FILE.value() == own
+
+
+def test_a_bundle_in_any_encoding_is_read_and_one_without_a_certificate_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", LOOPBACK)
+    whole, bundle = Path(certifi.where()).read_bytes(), tmp_path / "bundle.pem"
+    monkeypatch.setattr("certifi.where", lambda: str(bundle))
+    bundle.write_bytes("# Főtanúsítvány\n".encode("latin2") + whole.replace(b"\n", b"\r\n"))
+    with few_authorities():
+        (_,) = ssl.create_default_context(cafile=os.environ["PREFECT_API_SSL_CERT_FILE"]).get_ca_certs()
+    bundle.write_bytes(b"nothing")
+    with few_authorities():
+        assert "PREFECT_API_SSL_CERT_FILE" not in os.environ
