@@ -9,17 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ray
-from prefect import get_run_logger
 from ray.exceptions import GetTimeoutError, RayError
 
 from diffusion.formulations import Given
 from diffusion.training.placement import BUCKETS
+from flows.events import Hindered, Waiting
 from flows.workers import signals_as_raised
 from tasks.plan.pace import Paces
 from tasks.plan.shards import stack_key
 from tasks.work.calibration import Sample, paces_on
 
 if TYPE_CHECKING:
+    from flows.events import Emit
     from flows.resources import Claims
     from tasks.plan import Job
     from tasks.work.code import Code
@@ -44,18 +45,21 @@ def samples_of(jobs: Sequence[Job], slots: int) -> dict[str, Sample]:
     return found
 
 
-def calibrated(jobs: Sequence[Job], claims: Claims, code: Code, seconds: float = SECONDS) -> Paces:
+def calibrated(jobs: Sequence[Job], claims: Claims, code: Code, emit: Emit, seconds: float = SECONDS) -> Paces:
     """The pace of each kind on a device of those that its stages compute on; none where only
     processors compute, or where it cannot be had: then work is packed as planned.
+
+    It says beforehand with `emit` that it waits, and for how long, and afterwards if in vain.
     """
     stage = next((stage for stage, device in claims.devices.items() if device == "cuda"), None)
     kinds = samples_of(jobs, claims.slots) if stage else {}
-    return asked_of(stage, kinds, claims, code, seconds) if stage and kinds else {}
+    return asked_of(stage, kinds, claims, code, emit, seconds) if stage and kinds else {}
 
 
-def asked_of(stage: str, kinds: dict[str, Sample], claims: Claims, code: Code, seconds: float) -> Paces:
+def asked_of(stage: str, kinds: dict[str, Sample], claims: Claims, code: Code, emit: Emit, seconds: float) -> Paces:
     """The same, of a worker with what a task run of the stage is given."""
     device = claims.devices[stage]
+    emit(Waiting(f"{device} is asked how fast it works, for at most {seconds:.0f} s"))
     answer = ray.remote(paces_on).options(max_retries=0, **claims.options(stage)).remote(device, kinds, code)
     try:
         with signals_as_raised():
@@ -63,7 +67,7 @@ def asked_of(stage: str, kinds: dict[str, Sample], claims: Claims, code: Code, s
     except (RayError, GetTimeoutError) as error:
         with suppress(RayError):
             ray.cancel(answer, force=True)
-        get_run_logger().info("the device was not measured (%s): shards are sized as planned", type(error).__name__)
+        emit(Hindered(f"{device} was not measured ({type(error).__name__}): shards are sized as planned"))
         return {}
 
     def on_it(name: str, value: float) -> float:

@@ -145,9 +145,9 @@ class MetricNotMeasured:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Another run has the store."""
+    """A run waits: another one has the store, or a device is asked how fast it is."""
 
-    reason: str  # with its holder
+    reason: str  # with the holder
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Em
         check_nodes(code)
     asked = claims(request.device, request.resources)
     slots = asked.slots
-    paces = calibrated(plan.jobs, asked, code)
+    paces = calibrated(plan.jobs, asked, code, emit)
     shards = tuple(plan.shards(slots, paces))
     emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
     board = SharedBoard(shards, slots, emit, paces)

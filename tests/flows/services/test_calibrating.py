@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect.logging import disable_run_logger
 
 from flows.calibrating import asked_of, calibrated, samples_of
+from flows.events import Event, Hindered, Waiting
 from flows.resources import Claims
 from flows.services import ray_cluster
 from tasks.plan import Job, make_plan
@@ -47,7 +47,9 @@ def jobs() -> tuple[Job, ...]:
 def test_a_worker_measures_every_kind_of_a_plan_and_what_it_says_is_steady(ray_of_ours: Any, home: Path) -> None:  # noqa: ARG001
     kinds = samples_of(jobs(), 1)
     assert kinds.keys() == {stack_key(job.cell) for job in jobs()}
-    found = asked_of("sweep", kinds, ON_PROCESSORS, code_here(), 120)
+    said: list[Event] = []
+    found = asked_of("sweep", kinds, ON_PROCESSORS, code_here(), said.append, 120)
+    assert said == [Waiting("cpu is asked how fast it works, for at most 120 s")]
     assert found.keys() == kinds.keys()
     assert all(pace == pace.steady() for pace in found.values())
     assert any(pace.train != 1 for pace in found.values())
@@ -58,9 +60,12 @@ def test_a_worker_measures_every_kind_of_a_plan_and_what_it_says_is_steady(ray_o
 
 
 def test_a_device_that_does_not_answer_in_time_is_taken_as_planned(ray_of_ours: Any) -> None:  # noqa: ARG001
-    with disable_run_logger():
-        assert asked_of("train", samples_of(jobs(), 1), ON_PROCESSORS, code_here(), 0.0) == {}
+    said: list[Event] = []
+    assert asked_of("train", samples_of(jobs(), 1), ON_PROCESSORS, code_here(), said.append, 0.0) == {}
+    assert said[1:] == [Hindered("cpu was not measured (GetTimeoutError): shards are sized as planned")]
 
 
 def test_processors_are_not_measured() -> None:
-    assert calibrated(jobs(), ON_PROCESSORS, code_here()) == {}
+    said: list[Event] = []
+    assert calibrated(jobs(), ON_PROCESSORS, code_here(), said.append) == {}
+    assert said == []
