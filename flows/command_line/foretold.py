@@ -36,7 +36,7 @@ def _started() -> list[str]:
     from flows.doctor.services import configured_server
 
     named = {"server": configured_server(), "ray": os.environ.get("RAY_ADDRESS")}
-    return [name for name in _SERVICES if not named[name]]
+    return [name for name in _SERVICES if named[name] in (None, "", "local")]
 
 
 def foretold(plan: Plan, workers: int) -> dict[str, Any] | None:

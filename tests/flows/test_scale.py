@@ -115,6 +115,7 @@ def test_a_plan_says_how_long_it_takes_on_so_many_workers(tmp_path: Path) -> Non
         (("PREFECT_API_URL",), ["ray"], 5.0),
         (("RAY_ADDRESS",), ["server"], 10.0),
         (("PREFECT_API_URL", "RAY_ADDRESS"), [], 0.0),
+        (("RAY_ADDRESS=local",), ["server", "ray"], 15.0),
     ],
 )
 def test_what_runs_already_is_not_counted(
@@ -123,7 +124,8 @@ def test_what_runs_already_is_not_counted(
     for name in ("PREFECT_API_URL", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     for name in named:
-        monkeypatch.setenv(name, "http://127.0.0.1:9/api")  # which nobody asks
+        variable, _, value = name.partition("=")
+        monkeypatch.setenv(variable, value or "http://127.0.0.1:9/api")  # which nobody asks
     asked = ["plan", "smoke", "--store", str(tmp_path / "none"), "--on", "50"]
     values = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["on"]
     assert values["starts"] == starts
