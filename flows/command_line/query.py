@@ -102,7 +102,8 @@ def query_command(
             err.print(_nothing(points, where, at, ranked=bool(best or pareto)), markup=False)
             if form in _FOR_EYES:
                 return
-        asked = (*split(by), *(f"{name}_{each}" for name in metrics or points.metrics() for each in split(stat)))
+        measured = (*(metrics or points.metrics()), *split(pareto))
+        asked = (*split(by), *measured, *(f"{name}_{each}" for name in measured for each in ("mean", *split(stat))))
         _write(frame, form, out, plain=not (by or best or pareto), asked=asked)
 
 
@@ -162,8 +163,8 @@ def _nothing(points: PointColumns, where: str | None, at: str | None, *, ranked:
     if not ok:
         return f"no point matches: none of the {counted(left.size, 'point')} chosen is ok (status failed or skipped)"
     return (
-        f"no point matches: {ok:,} points that are ok were chosen, and no configuration is whole, with all of its "
-        "seeds ok and within --at"
+        f"no point matches: {counted(ok, 'point')} that are ok were chosen, and no configuration is whole, with all of its "
+        f"seeds ok{' and within --at' if at else ''}"
     )
 
 

@@ -151,6 +151,11 @@ def test_the_command_writes_them(uri: str, tmp_path: Path) -> None:
     ]
     counted = CliRunner().invoke(app, [*grouped, "--stat", "mean,count", "--metric", "w1"])
     assert read(counted.stdout)[0] == ["dataset", "sampler", "w1_mean", "w1_count"]
+    one = "steps == 1 and seed == 0 and formulation == 'exact' and sampler != 'ddim'"  # of one step both are one rule
+    same = CliRunner().invoke(app, ["query", "--store", uri, "--where", one, "--metric", "w1", "--format", "markdown"])
+    titles, *rows = read(same.stdout)
+    assert len({cells[titles.index("w1")] for cells in rows}) == 1
+    assert len(rows) == 2
     wrong = CliRunner().invoke(app, [*asked[:-1], "word"])
     assert wrong.exit_code == 2
     assert "there are: table, csv, json, latex, markdown, parquet" in wrong.output

@@ -10,8 +10,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.command_line.query import _nothing
 from tasks.plain import Plain, Spec
 from tasks.query import QueryError, pareto, rank
+from tasks.where.columns import of_points
 from tests.tasks.test_query import HITS, points_of
 
 CONFIGURATION = ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
@@ -323,3 +325,14 @@ def test_forward_rows_are_ranked_by_themselves_where_nothing_else_is_asked_or_sa
     assert rank(points, where="dataset == 'moons'")["sampler"].tolist() == ["forward-sde"]
     assert set(rank(points)["sampler"]) == {"heun", "forward-sde"}
     assert set(pareto(points, by=["dataset", "sampler"])["sampler"]) == {"heun", "forward-sde", FORWARD}
+
+
+def test_why_a_front_is_empty_names_a_condition_only_where_one_was_given() -> None:
+    rows = [{"sampler": name, "seed": 0, "w1": 1.0} for name in ("euler", "heun")]
+    lost = [{**row, "seed": 1, "status": "failed"} for row in rows]
+    points = of_points(points_of([*rows, *lost], "w1"))
+    assert len(pareto(points, ("w1", "nfe"))) == 0
+    for at in (None, "nfe > 0"):
+        told = _nothing(points, None, at, ranked=True)
+        assert "2 points that are ok were chosen, and no configuration is whole, with all of its seeds ok" in told
+        assert ("--at" in told) is (at is not None)
