@@ -49,8 +49,8 @@ def print_against(held: dict[str, Any]) -> None:
     console = Console(width=width())
     counts = held["points"]
     console.print(
-        f"{held['store']} has {counts['answered']} of {counts['asked']} points; {counts['different']} stand there in another "
-        f"form, {counts['failed']} failed there, {counts['absent']} are not there",
+        f"{held['store']} has {counts['answered']:,} of {counts['asked']:,} points; {counts['different']:,} stand there in another "
+        f"form, {counts['failed']:,} failed there, {counts['absent']:,} are not there",
         markup=False,
     )
     for reason in held["differences"][:_MOST_DIFFERENCES]:

@@ -252,7 +252,7 @@ def plan(
             points, cells = (sums(collection, each)[key] for key in ("points", "cells_to_train"))
             err.print(
                 f"{collection.name}: {counted(len(each), 'study', 'studies')}, "
-                f"{counted(points['asked'], 'point')} asked, {points['missing']} to compute; "
+                f"{counted(points['asked'], 'point')} asked, {points['missing']:,} to compute; "
                 f"{counted(cells, 'cell')} to train",
                 markup=False,
             )
@@ -263,8 +263,8 @@ def _print_plan(summary: dict[str, Any]) -> None:
     console = Console(width=width())
     counts = summary["points"]
     console.print(
-        f"study {summary['study']}: {counted(counts['asked'], 'point')} asked, {counts['done']} done, {counts['missing']} to compute, "
-        f"{counts['failed']} failed before, {counts['impossible']} impossible; {counted(summary['cells_to_train'], 'cell')} to train"
+        f"study {summary['study']}: {counted(counts['asked'], 'point')} asked, {counts['done']:,} done, {counts['missing']:,} to compute, "
+        f"{counts['failed']:,} failed before, {counts['impossible']:,} impossible; {counted(summary['cells_to_train'], 'cell')} to train"
     )
     table = Table()
     for column in ("dataset", "formulation", "schedule"):

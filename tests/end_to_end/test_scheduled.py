@@ -270,7 +270,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     until(stages, 150, serve_log, "snapshot")
     outcome = ended(client, scheduled, serve_log)
     assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("COMPLETED", True, "tiny")
-    assert re.fullmatch(r"\d+ points? computed, \d+ cells? trained, \d+ commits?", outcome.state.message)
+    assert re.fullmatch(r"[\d,]+ points? computed, [\d,]+ cells? trained, [\d,]+ commits?", outcome.state.message)
 
     def recorded() -> dict[str, str] | None:  # task runs are recorded from events, a moment later
         runs = client.read_task_runs()
