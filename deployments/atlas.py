@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "deployments" / "atlas"
 
 STUDIES = ("uniform", "smoke", "reference", "restoration", "action-matching", "torus", "guidance")
-"""Those that two cores compute within a quarter of an hour."""
+"""Those that ship; which do not, and why, stands in `docs/query.md`."""
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ and never written, and computing some again gives the same.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,17 @@ MOST_BYTES = 3_000_000
 def test_they_are_the_studies_that_are_said_to_ship_and_small() -> None:
     assert sorted(Answers(Store.open(ATLAS)).studies) == sorted(STUDIES)
     assert sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+def test_the_guide_names_what_ships_and_what_does_not() -> None:
+    known = {path.stem for path in (ROOT / "deployments" / "studies").glob("*.yaml")}
+    text = (ROOT / "docs" / "query.md").read_text(encoding="utf-8")
+    ships, others = (re.search(start + r".*?\n\n", text, re.DOTALL) for start in ("can ask `atlas:`", "Not in it are"))
+    assert ships
+    assert others
+    named = [set(re.findall(r"`([\w-]+)`", found[0])) & known for found in (ships, others)]
+    assert named[0] == set(STUDIES)
+    assert named[1] == known - set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
