@@ -50,7 +50,9 @@ class FilePoints(PointSet):
         try:
             held = self._held()
         except _Refused as refused:
-            raise ValueError(f"{what} {refused}") from refused
+            given = self.digest and Path(self.path).name == kept_place(self.digest).name
+            hint = " (a study was given it as an array: give the same to a study here, and it is kept again)"
+            raise ValueError(f"{what} {refused}{hint if given else ''}") from refused
         object.__setattr__(self, "digest", digest_of(held))
         self.__dict__["_shape"] = held.shape[1:]
         self.__dict__["_points"] = torch.from_numpy(held.reshape(len(held), -1))

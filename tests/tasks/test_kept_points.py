@@ -80,7 +80,10 @@ def test_a_stored_study_finds_its_points_in_another_cache_folder_once_they_are_g
     held = {**first.points[0].cell.spec, "dataset": first.points[0].cell.dataset.spec()}
     shutil.rmtree(kept)
     monkeypatch.setenv("DIFFATLAS_HOME", str(tmp_path / "elsewhere"))
-    with pytest.raises(StudyError, match=r"from_file: '.*points-\w{16}\.npy' cannot be read"):
+    with pytest.raises(
+        StudyError,
+        match=r"from_file: '.*points-\w{16}\.npy' cannot be read: .* \(a study was given it as an array: give",
+    ):
         Study.from_spec(spec)
     given = Study.from_spec({**SPEC, "name": "another"})
     assert str(tmp_path / "elsewhere") in target_of(given).path
