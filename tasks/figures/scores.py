@@ -89,7 +89,8 @@ def _learned(source: Source, shares: tuple[float, ...]) -> LearnedScores:
             continue  # models say nothing of noise of one size where their coordinates have scales of their own
         for row in source.table.points:
             series = source.table.series_of(row.formulation, row.schedule)
-            if row.dataset != target.name or row.status != "ok" or series is None or series.exact:
+            guided = row.requested.guidance is not None  # the model alone does not follow that law
+            if row.dataset != target.name or row.status != "ok" or guided or series is None or series.exact:
                 continue
             model = source.answers.model(row.cell_id)
             if model is not None and begins_with_noise(model):

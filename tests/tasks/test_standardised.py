@@ -21,8 +21,10 @@ from diffusion.errors import WrongValue
 from diffusion.metrics import NegativeLogLikelihood
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings
+from tasks.report import draw_report
 from tasks.report.lookup.targets import Target, followed, solved
 from tasks.report.numbers.curves import tabulate
+from tasks.report.numbers.flows import flows_of
 from tasks.report.page.frame import warnings as page_warnings
 from tasks.results import open_results, open_samples, open_trajectory
 from tasks.results.models import ModelledAnswers
@@ -362,7 +364,8 @@ def test_a_page_knows_in_which_coordinates_models_see_a_target_of_which_a_label_
     frame = block.datasets[0].frame
     assert frame is not None
     (mean,), (size,) = frame.shift, frame.scale
-    table = tabulate(ModelledAnswers(Store.open(str(tmp_path / "store")), "far"))
+    answers = ModelledAnswers(Store.open(str(tmp_path / "store")), "far")
+    table = tabulate(answers)
     (target,) = table.targets.values()
     alpha, sigma = 0.6, 0.8
     middle, spread = mean + alpha * (52 - mean), math.hypot(alpha * 0.25, size * sigma)
@@ -383,6 +386,8 @@ def test_a_page_knows_in_which_coordinates_models_see_a_target_of_which_a_label_
     np.testing.assert_allclose(target.score(x, alpha, sigma), (middle - x) / spread**2, rtol=1e-9)
     # at 52 and in units of the data no schedule would drown it
     assert page_warnings(table) == []
+    assert list(flows_of(answers, table, target.name)) == []  # of models without guidance, which follow another law
+    assert "<html" in draw_report(answers)
     asked = {point.id: point for point in make_plan(Study.from_spec(spec), {}, []).points}
     assert {asked[row.point_id].noise_left > 0 for row in table.points} == {False, True}
     for row in table.points:
