@@ -5,18 +5,26 @@ else.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
+from flows.command_line.batch import run_each
+from flows.request import Outcome
 from tasks.messages import note_the_new_name
 from tasks.study import StudyError, load_study
 from tasks.study import document as study_file
 from tasks.study.collection import load_collection
 from tests.tasks.tiny_store import SPEC, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.study.collection import CollectedStudy
 
 runner = CliRunner()
 
@@ -226,3 +234,24 @@ def test_a_wrong_list_exits_2_and_writes_nothing(folder: Path) -> None:
     for command in ("run", "plan"):
         assert "there is no such file" in ask(command, str(path), code=2).output
     assert not (folder / "results").exists()
+
+
+def test_after_a_study_that_lost_the_server_the_next_has_another(folder: Path) -> None:
+    """What a study came to is planted: its server is lost, or is not."""
+    for name in ("a", "b", "first"):
+        answer(str(folder / "store"), load_study("documents/first" if name == "first" else f"mine/{name}.yaml").spec())
+    happened: list[str] = []
+
+    @contextmanager
+    def service() -> Iterator[None]:
+        happened.append("start")
+        yield
+        happened.append("end")
+
+    def run(member: CollectedStudy, _: Path | None) -> Outcome:
+        happened.append(member.study.name)
+        untold = "its pages lack the rest" if member.study.name == "a" else ""
+        return Outcome(member.study.name, "store", "", 0, 0, 0, {}, "page.html", "", untold)
+
+    run_each(load_collection("mine/all.yaml"), run, "store", None, (service,))
+    assert happened == ["start", "a", "end", "start", "b", "first", "end"]
