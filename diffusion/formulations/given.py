@@ -120,8 +120,10 @@ class Given(Untrained):
         return low, high
 
     def refuses_dataset(self, dataset: Dataset) -> str | None:
-        """Why it says nothing of the target's points, told by asking it for two of them."""
-        x, own = torch.zeros(1, 2, dataset.dim, dtype=torch.float64), self.schedule
+        """Why it says nothing of the target's points, told by asking it for some of them: not as many
+        as they have coordinates, so that levels ``[n]`` that are meant as ``[n, 1]`` do not fit.
+        """
+        x, own = torch.zeros(1, 3 if dataset.dim == 2 else 2, dataset.dim, dtype=torch.float64), self.schedule
         t = own.level_times[:1] if own.max_steps else torch.tensor([own.t_min], dtype=torch.float64)
         try:
             found = self.model(x, own.alpha(t), own.sigma(t))

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from diffusion import plugins
+from diffusion.datasets import datasets
 from diffusion.errors import WrongValue
 from diffusion.formulations import Given
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear
@@ -232,3 +233,11 @@ def test_a_given_network_of_data_that_models_see_standardised_is_refused_in_the_
                 f"{point.cell.dataset.label()!r} see others (name the data set itself, not standardised)"
             )
     assert len(plan.impossible) == len(given) / 2
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_a_network_that_takes_one_level_for_all_points_is_refused_in_every_dimension(dim: int) -> None:
+    given = Given(f"{PARTS}:unshaped", "x0", EDM())
+    reason = given.refuses_dataset(datasets.create("gaussian", dim=dim))
+    assert reason is not None
+    assert f"cannot be asked for points of {dim} coordinates" in reason
