@@ -16,7 +16,7 @@ from tasks.store.holder import Holder
 from tasks.store.lock import hold, holder_of, refuse_read_only
 from tasks.store.migration import Derive, migrate
 from tasks.store.schema import SCHEMA, schema_of
-from tasks.store.storage import Conflict, Place, Repository, Snapshot
+from tasks.store.storage import ATLAS, Conflict, Place, Repository, Snapshot
 from tasks.store.writing import Coordinator, lay_out
 
 _OF_ICECHUNK = {"refs", "snapshots", "transactions", "manifests", "chunks", "attributes", "config.yaml", "repo"}
@@ -56,7 +56,10 @@ class Store:
             StoreUnavailable: there is no store.
         """
         if not cls.exists(uri):
-            raise StoreMissing(f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one)")
+            meant = f"; the answers that came with diffatlas are {ATLAS!r}" if uri == ATLAS.rstrip(":") else ""
+            raise StoreMissing(
+                f"store {uri}: there is no store here (diffatlas run STUDY --store {uri} makes one{meant})"
+            )
         with reading_stored(uri, "open it"):
             return cls(uri, Repository.open(Place(uri)))
 

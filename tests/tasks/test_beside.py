@@ -165,6 +165,7 @@ def test_the_numbers_are_those_of_either_store() -> None:
         (("diff", "--store", "own", "--against", "stranger"), 2, "it has none of the points of own"),
         (("diff", "--store", "own"), 2, "found neither a snapshot A nor --against URI"),
         (("run", "tiny.yaml", "--store", "own", "--beside", "nowhere"), 3, "there is no store here"),
+        (("plan", "tiny.yaml", "--against", "atlas"), 3, "the answers that came with diffatlas are 'atlas:'"),
         (("run", "documents", "--store", "own", "--beside", "same"), 2, "documents names several studies"),
     ],
 )
