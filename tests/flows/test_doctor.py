@@ -52,7 +52,7 @@ def test_what_is_healthy_is_said_to_be_and_only_the_store_is_imported(somewhere:
     )
     assert table.code == 0, table.said
     assert "healthy: a run can start" in table.said
-    assert f"snapshot {opened.snapshot()}, 1 studies, 4 points, 1 cells" in table.said
+    assert f"snapshot {opened.snapshot()}, 1 study, 4 points, 1 cell" in table.said
     assert table.imported == STORE
     assert [problems(one) for one in (as_json, none, old)] == [[], [], []]
     assert "there is none yet" in none.said
