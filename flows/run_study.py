@@ -57,9 +57,9 @@ def run_study(
     others are committed all the same.
 
     Args:
-        study: a file, or the name of a shipped study: action-matching, digits,
-            digits-perceptron, digits-transformer, formulations, guidance, peers,
-            posteriors, reference, restoration, samplers, schedules, smoke, torus, uniform.
+        study: a file, or the name of a shipped study: action-matching, couplings,
+            digits, digits-perceptron, digits-transformer, formulations, guidance, peers, posteriors,
+            reference, restoration, samplers, schedules, smoke, torus, uniform.
         store: a folder, or ``s3://bucket/prefix``.
         overrides: changes to the study, each ``key.path=value``.
         ray_address: of an existing cluster; without one a local Ray is started.

@@ -85,14 +85,18 @@ def diff(
     with clear_errors():
         from tasks.compare import LABELS, compare, document, table
         from tasks.results import open_results
-        from tasks.results.beside import points_beside
 
         if against is None and before is None:
             raise WrongOption("diff: found neither a snapshot A nor --against URI, expected one of them")
         own = open_results(store, study, after)
-        other = open_results(store, study, before) if against is None else points_beside(own, against, before)
-        if against is not None and not other.sizes["point"]:
-            raise WrongOption(f"--against {against}: it has none of the points of {study or store}")
+        if against is None:
+            other = open_results(store, study, before)
+        else:
+            from tasks.results.beside import points_beside  # which plans, and so waits for torch
+
+            other = points_beside(own, against, before)
+            if not other.sizes["point"]:
+                raise WrongOption(f"--against {against}: it has none of the points of {study or store}")
         sides = other, own
         found = compare(*sides, split(metric) or None, LABELS if by is None else split(by), level, correction)
         if as_json:
