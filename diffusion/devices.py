@@ -8,7 +8,7 @@ copied, so that a study compares with itself whatever it runs on. See docs/devic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -80,6 +80,63 @@ def unreproducible() -> list[str]:
         "convolutions are in TF32": not torch.backends.cudnn.allow_tf32,
     }
     return [problem for problem, settled in asked.items() if not settled]
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Products and convolutions in all digits of float32 off the host, whatever the caller has set
+    torch to (its own default is TF32 for convolutions); the settings are the caller's again
+    afterwards. Nothing changes on the host.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    cudnn, finer = torch.backends.cudnn, _finer_settings()
+    convolutions, products = _as_set(lambda: cudnn.allow_tf32), _as_set(torch.get_float32_matmul_precision)
+    before = [one.fp32_precision for one in finer]
+    try:
+        cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        for one in finer:  # what one says of CUDA as a whole counts where none of them says otherwise
+            one.fp32_precision = "ieee"
+        yield
+    finally:
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for one, precision in zip(finer, before, strict=True):
+            one.fp32_precision = precision
+
+
+def each_in_full_float32(found: Iterator[T], device: torch.device) -> Iterator[T]:
+    """What an iterator finds, each found in `full_float32`; between two of them the caller's
+    settings hold.
+    """
+    nothing = object()
+    while True:
+        with full_float32(device):
+            one = next(found, nothing)
+        if one is nothing:
+            return
+        yield one  # type: ignore[misc]
+
+
+def _finer_settings() -> list[Any]:
+    """Where torch (2.9 and above) says the precision of each kind of operation apart."""
+    cudnn: Any = torch.backends.cudnn
+    host: Any = torch.backends.mkldnn
+    if not hasattr(cudnn, "conv"):
+        return []
+    return [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, host.matmul]
+
+
+def _as_set(read: Callable[[], T]) -> T | None:
+    """A setting, or None where torch refuses to tell: the caller has set a finer one."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion import arguments
 from diffusion.datasets import Dataset
+from diffusion.devices import HOST, full_float32
 from diffusion.errors import WrongValue
 from diffusion.inference.model import Inference
 from diffusion.inference.refusals import unmeasurable
@@ -48,7 +49,8 @@ def evaluate(
     if not metrics:
         raise WrongValue("metrics: found none; accepted: at least one")
     given = _given(samples, target)
-    return {metric.column: _score(metric, given) for metric in metrics}
+    with full_float32(samples.device if isinstance(samples, Inference) else HOST):
+        return {metric.column: _score(metric, given) for metric in metrics}
 
 
 def serving(

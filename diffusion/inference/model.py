@@ -17,7 +17,7 @@ from torch import Tensor
 from diffusion import arguments
 from diffusion.analysis.likelihood import Trace, log_likelihood
 from diffusion.datasets import Dataset
-from diffusion.devices import device_of, numbers, to_device
+from diffusion.devices import device_of, each_in_full_float32, full_float32, numbers, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Formulation
 from diffusion.guidance import Guidance
@@ -77,9 +77,10 @@ class Inference:
         denoiser = self.denoiser
         points, level = self._points(x, "x"), self._level(alpha, sigma)
         frame = self.dataset.frame
-        if frame is None:
-            return denoiser(points[None], *level)[0]
-        return frame.back(denoiser(*self._seen(points, *level))[0])
+        with full_float32(self.device):
+            if frame is None:
+                return denoiser(points[None], *level)[0]
+            return frame.back(denoiser(*self._seen(points, *level))[0])
 
     @property
     def denoiser(self) -> Denoiser:
@@ -136,7 +137,8 @@ class Inference:
             raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
         points, frame = self._points(x, "x"), self.dataset.frame
         seen = points if frame is None else frame.into(points)
-        found = log_likelihood(self.model, seen[None], self.schedule, tolerance=tolerance, trace=trace)[0]
+        with full_float32(self.device):
+            found = log_likelihood(self.model, seen[None], self.schedule, tolerance=tolerance, trace=trace)[0]
         return found if frame is None else found - frame.log_volume
 
     def states(
@@ -172,7 +174,8 @@ class Inference:
         subjects = [Subject(self.dataset.working, self.formulation, on, on_grid, self.stream, seed)]
         found = states(self.model, question, subjects, levels_for(question, subjects), self.device)
         frame = self.dataset.frame
-        return (x[0] if frame is None else frame.back(x[0]) for x in found)
+        own = (x[0] if frame is None else frame.back(x[0]) for x in found)
+        return each_in_full_float32(own, self.device)
 
     def draw(
         self,

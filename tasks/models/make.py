@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from diffusion.datasets.own import OwnPoints
-from diffusion.devices import device_named
+from diffusion.devices import device_named, full_float32
 from diffusion.errors import WrongValue
 from diffusion.formulations import Exact, Formulation, Trained, Untrained
 from diffusion.networks import Architecture, architectures
@@ -93,7 +93,8 @@ def train(
     cell = _possible(Cell(own, chosen, on, _whole(seed), training))
     for line in end_warnings([(own, on)]):
         warnings.warn(line, stacklevel=2)
-    stack = train_together([member_of(cell)], [_data(cell)], training, lambda step, _: progress(step), place)
+    with full_float32(place):
+        stack = train_together([member_of(cell)], [_data(cell)], training, lambda step, _: progress(step), place)
     if stack.errors[0]:
         raise WrongValue(stack.errors[0])
     return trained_model(cell, stack)

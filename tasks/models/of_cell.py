@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion import arguments
 from diffusion.analysis.elbo import evidence_bound, refuses_bound, refuses_model
 from diffusion.datasets import Dataset
-from diffusion.devices import device_named, to_device
+from diffusion.devices import device_named, full_float32, to_device
 from diffusion.errors import WrongValue
 from diffusion.formulations import Untrained
 from diffusion.guidance import Guidance, guidances
@@ -164,7 +164,8 @@ class Model(Inference):
             if reason:
                 raise WrongValue(f"{self.formulation.registered_name!r}: {reason}")
         points, generator = self._data(x), stream("elbo", self.cell.id, seed)
-        found = evidence_bound(self.model, points, self.schedule, generator, draws, variance)
+        with full_float32(self.device):
+            found = evidence_bound(self.model, points, self.schedule, generator, draws, variance)
         frame = self.dataset.frame
         return found if frame is None else replace(found, reconstruction=found.reconstruction - frame.log_volume)
 
@@ -182,7 +183,8 @@ class Model(Inference):
         """
         if not isinstance(self.model, Encoder):
             raise WrongValue(f"{self.cell} is no autoencoder and has no encoder")
-        mean, std = self.model.encode(self._data(x)[None])
+        with full_float32(self.device):
+            mean, std = self.model.encode(self._data(x)[None])
         return mean[0], std[0]
 
     def decode(self, z: Tensor) -> Tensor:
@@ -197,7 +199,8 @@ class Model(Inference):
         codes, latent = arguments.points("z", z), self.model.latent_dim()
         if codes.ndim != 2 or codes.shape[1] != latent:
             raise WrongValue(f"z has shape {list(codes.shape)}; accepted: [n, {latent}]")
-        found = self.model.decode(to_device(codes, self.device)[None])[0]
+        with full_float32(self.device):
+            found = self.model.decode(to_device(codes, self.device)[None])[0]
         return found if self.dataset.frame is None else self.dataset.frame.back(found)
 
     def save(self, path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 import diffatlas as da
+from diffusion.samplers import Heun
 
 META = torch.device("meta")  # shapes, and no numbers: what is drawn there cannot be looked at
 
@@ -53,6 +55,75 @@ def test_a_gpu_where_there_is_none_is_refused_in_one_sentence(ask: Any) -> None:
 def test_an_unknown_device_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(da.WrongValue, match=r"found 'tpu'; accepted: auto, cpu, cuda, or a torch\.device"):
         da.sample("gaussian", n=2, device="tpu")
+
+
+def as_torch_is_set() -> tuple[bool, str]:
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.fixture
+def tf32(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[bool, str]]:
+    """A caller who has asked torch for TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield as_torch_is_set()
+    torch.set_float32_matmul_precision(before)
+
+
+def test_off_the_host_models_are_asked_in_all_digits_of_float32_and_the_callers_setting_comes_back(
+    tf32: tuple[bool, str],
+) -> None:
+    seen: list[tuple[bool, str]] = []
+
+    def spy(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(as_torch_is_set())
+        return x / (1 + sigma)
+
+    assert tf32 == (True, "high")
+    model = da.model(spy, dim=2).to(META)
+    x = torch.zeros(3, 2)
+    model.denoise(x, 0.5)
+    assert model.score(x, 0.5).device == META
+    states = model.states(Heun(), steps=2, n=3)
+    between = [as_torch_is_set() for _ in states]
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        model.log_likelihood(x)  # whose solver looks at its error
+    asked = len(seen)
+    da.evaluate(model, "eight_gaussians", [{"name": "nll", "batch": 4}])
+    assert len(seen) > asked
+    assert len(seen) >= 7
+    assert set(seen) == {(False, "highest")}
+    assert set(between) == {tf32}
+    assert as_torch_is_set() == tf32
+    seen.clear()
+    da.sample(spy, n=3, dim=2, steps=2)
+    assert set(seen) == {tf32}  # on the host nothing is set
+
+
+def test_off_the_host_training_is_in_all_digits_of_float32(tf32: tuple[bool, str]) -> None:
+    seen: list[tuple[bool, str]] = []
+    small: dict[str, Any] = {"steps": 2, "batch": 4, "width": 4, "depth": 1, "data": 8}
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # in the end losses are looked at
+        da.train("gaussian", **small, device=META, progress=lambda _: seen.append(as_torch_is_set()))
+    assert seen == [(False, "highest")] * 2
+    assert as_torch_is_set() == tf32
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has no finer settings")
+def test_a_setting_of_convolutions_alone_is_overruled_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    before, conv.fp32_precision = conv.fp32_precision, "tf32"
+    seen: list[str] = []
+
+    def spy(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(conv.fp32_precision)
+        return x / (1 + sigma)
+
+    da.model(spy, dim=2).to(META).denoise(torch.zeros(3, 2), 0.5)
+    after, conv.fp32_precision = conv.fp32_precision, before
+    assert (seen, after) == (["ieee"], "tf32")
 
 
 @needs_no_gpu
