@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -63,6 +63,7 @@ class ScheduledRun(BaseModel):
     name: Annotated[str, Field(min_length=1)] | None = None
     wait: Annotated[float, Field(ge=0, le=1440, strict=False)] = 0.0
     shard_limit: Annotated[float, Field(ge=LEAST_SHARD_LIMIT, strict=False)] | None = None
+    device: Literal["cpu", "cuda", "auto"] | None = None
     tags: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
 
     @field_validator("store")
@@ -117,9 +118,9 @@ class ScheduledRun(BaseModel):
         """
         study = shipped_name(self.study) or _absolute(self.study, folder)
         store = self.store if "://" in self.store else _absolute(self.store, folder)
-        given = {"wait": self.wait or None, "shard_limit": self.shard_limit}
-        times = {name: minutes for name, minutes in given.items() if minutes is not None}
-        return {"study": study, "store": store, "overrides": list(self.overrides), **times}
+        asked = {"wait": self.wait or None, "shard_limit": self.shard_limit, "device": self.device}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return {"study": study, "store": store, "overrides": list(self.overrides), **given}
 
 
 def _prefect_takes(**schedule: str) -> None:

@@ -54,6 +54,12 @@ def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of
     assert [entry.parameters(tmp_path).get("wait") for entry in found] == [None, 30.0, None, None]
 
 
+def test_an_entry_says_where_its_workers_compute_or_leaves_it_to_the_flow(tmp_path: Path) -> None:
+    entries = [GOOD | {"name": name, "device": name} for name in ("cpu", "cuda", "auto")]
+    found = read_schedules(listed(tmp_path, GOOD, *entries))
+    assert [entry.parameters(tmp_path).get("device") for entry in found] == [None, "cpu", "cuda", "auto"]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -67,6 +73,7 @@ def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of
         ({"wait": -1}, "wait: .*greater than or equal to 0"),
         ({"shard_limit": 0}, "shard_limit: .*greater than or equal to 0.05"),
         ({"shard_limit": "soon"}, "shard_limit: .*valid number"),
+        ({"device": "tpu"}, "device: found 'tpu': Input should be 'cpu', 'cuda' or 'auto'"),
         ({"overrides": ["seeds=4"]}, "asks for another study 'smoke' of store .*answers than entry 1 .smoke., .*name="),
         ({"overrides": "seeds=2"}, "overrides: "),
         ({"overrides": [2]}, r"overrides\.0: .*valid string"),
@@ -74,7 +81,7 @@ def test_one_study_may_be_run_twice_a_day_and_another_needs_a_name_or_a_store_of
         ({"name": "a/b"}, "name: .*none of the characters"),
         (
             {"when": "now"},
-            "when: unknown key .*study, store, cron, after, timezone, overrides, name, wait, shard_limit, tags",
+            "when: unknown key .*study, store, cron, after, timezone, overrides, name, wait, shard_limit, device, tags",
         ),
         ({"after": "smoke"}, "expected one of `cron: ...` and `after: NAME"),
         ({"cron": None}, "expected one of `cron: ...` and `after: NAME"),
