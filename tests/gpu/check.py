@@ -26,7 +26,7 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
-from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, Uniform
+from diffusion.datasets import Dataset, EightGaussians, Gaussian, PointSet, TwoMoonsPosterior, Uniform
 from diffusion.devices import HOST, unreproducible
 from diffusion.formulations import ElucidatedDM, Formulation, formulations
 from diffusion.formulations.base import Trained
@@ -41,6 +41,10 @@ from tasks.study import load_study
 from tasks.work import Requests, data_key, left_to_sweep, sweep_shard, train_shard, training_sets
 from tasks.work.placing import device_of_worker, gpu_label
 from tests.benchmarks.training import plain_loop
+from tests.diffusion.taught import examples
+
+LONGEST = 480.0
+"""Seconds of the whole examination."""
 
 FALSE_ALARM = 1e-3
 """Of all comparisons of the processor with the device together."""
@@ -61,7 +65,7 @@ class Sizes:
     matrix: int = 8192
     copied: int = 2**30  # numbers
     study: str = "uniform"
-    compared: int | None = None  # formulations; all
+    compared: tuple[str, ...] | None = None  # formulations; all
 
 
 QUICK = Sizes(
@@ -74,7 +78,7 @@ QUICK = Sizes(
     matrix=64,
     copied=2**12,
     study="smoke",
-    compared=3,
+    compared=("ddpm", "edm", "vp"),
 )
 
 
@@ -217,17 +221,19 @@ def _equal_on_the_second(given: Sequence[tuple[Member, Tensor]], settings: Train
 
 def agreement(under: Under) -> Iterator[Line]:
     """The loss at which eight seeds of each formulation end, here and there: Welch's test."""
-    names = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
+    names = under.sizes.compared or [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
     settings = Training(steps=under.sizes.agreeing_steps, batch=128, width=32, depth=2, data=4096)
     worst: list[tuple[float, str]] = []
-    for name in names[: under.sizes.compared]:
+    for name in names:
         formulation = formulations.create(name, **SMALL.get(name, {}))
-        law = _law_for(formulation, settings)
+        law = law_for(formulation, settings)
         if law is None:
+            yield Line(f"agrees with the processor: {name}", "not compared: no data set here serves it", kept=False)
             continue
         ends = [_ends(formulation, law, settings, place) for place in (Placement(), under.place(8))]
         worst.append((float(stats.ttest_ind(*ends, equal_var=False).pvalue), name))
     tests = len(worst)
+    yield Line("formulations compared with the processor", f"{tests} of {len(names)}", tests == len(names))
     for p, name in worst_first(worst)[:3]:
         yield Line(
             f"agrees with the processor, of {tests} formulations: {name}", f"p = {p:.2g}", p > FALSE_ALARM / tests
@@ -239,9 +245,9 @@ def worst_first(found: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(found, key=lambda one: (-1.0 if math.isnan(one[0]) else one[0], one[1]))
 
 
-def _law_for(formulation: Formulation, settings: Training) -> Dataset | None:
+def law_for(formulation: Formulation, settings: Training) -> Dataset | None:
     """The first that formulation and network serve."""
-    for law in (EightGaussians(), Gaussian(dim=2)):
+    for law in (EightGaussians(), Gaussian(dim=2), TwoMoonsPosterior()):
         refused = isinstance(formulation, Trained) and formulation.refuses_network(law, settings)
         if not refused and formulation.refuses_dataset(law) is None:
             return law
@@ -253,11 +259,7 @@ def _ends(formulation: Formulation, law: Dataset, settings: Training, place: Pla
     members, data = [], []
     for seed in range(8):
         members.append(Member(law, formulation, schedule, f"{formulation.label()} {seed}"))
-        if isinstance(formulation, Trained) and formulation.labelled:
-            x, labels = law.sample_labelled(settings.data, stream("data", seed))
-            data.append(torch.cat([x, labels[:, None].double()], 1))
-        else:
-            data.append(law.sample(settings.data, stream("data", seed)))
+        data.append(examples(formulation, law, settings.data, stream("data", seed)))
     losses = train(members, data, settings, device=place).losses
     return [float(one) for one in losses[:, -min(16, losses.shape[1]) :].double().mean(1)]
 
@@ -375,6 +377,12 @@ def _verdict(line: Line) -> str:
     return "" if line.kept is None else "kept" if line.kept else "BROKEN"
 
 
+def in_time(took: float, sizes: Sizes) -> Line:
+    """Whether the examination kept its own limit."""
+    found = f"{took:.0f} s"
+    return Line(f"the examination: at most {LONGEST:.0f} s", found, took <= LONGEST if sizes == Sizes() else None)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -389,6 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, begun = Console(stderr=True), time.perf_counter()
     lines = examined(under, console)
     took = time.perf_counter() - begun
+    lines.append(in_time(took, under.sizes))
     table = Table("promise", "found", "", title=f"{gpu_label(name, ())}: {took:.0f} s")
     for line in lines:
         table.add_row(line.what, line.found, _verdict(line))

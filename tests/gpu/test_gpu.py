@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +15,11 @@ import torch
 from rich.console import Console
 
 from diffusion.devices import HOST
+from diffusion.formulations import formulations
+from diffusion.formulations.base import Trained
 from diffusion.replay import Replayed, Work
-from tests.gpu.check import QUICK, Line, Under, examined, main, worst_first
+from tests.gpu import check
+from tests.gpu.check import QUICK, Line, Sizes, Under, agreement, examined, in_time, main, worst_first
 
 
 @pytest.mark.gpu
@@ -34,6 +38,26 @@ def test_the_examination_itself_goes_all_its_way_on_a_processor(tmp_path: Path) 
     kept = [line["what"] for line in found["lines"] if line["kept"]]
     assert len([what for what in kept if what.startswith("equal bits")]) == 16
     assert {line["kept"] for line in found["lines"]} == {True, None}
+
+
+def test_every_formulation_that_is_trained_is_compared_with_the_processor() -> None:
+    sizes = replace(QUICK, compared=None, agreeing_steps=2)
+    first, *rest = agreement(Under(HOST, sizes))
+    trained = [entry.name for entry in formulations if issubclass(entry.cls, Trained)]
+    assert first == Line("formulations compared with the processor", f"{len(trained)} of {len(trained)}", kept=True)
+    assert len(trained) >= 20
+    assert [line.kept for line in rest] == [True] * 3
+
+
+def test_a_formulation_that_no_data_set_here_serves_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "law_for", lambda *_: None)
+    found = list(agreement(Under(HOST, replace(QUICK, compared=("edm",)))))
+    assert [line.kept for line in found] == [False, False]
+
+
+def test_the_examination_judges_its_own_time_where_it_is_whole() -> None:
+    assert [in_time(took, Sizes()).kept for took in (479.0, 481.0)] == [True, False]
+    assert in_time(481.0, QUICK).kept is None
 
 
 def test_a_graph_that_could_not_be_captured_breaks_a_promise() -> None:
