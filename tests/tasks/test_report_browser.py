@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from tasks.report import draw_report
+from tests.screenshots import keep
+from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import Page
 from tests.tasks.real_page import page_of_all_kinds, together
 from tests.tasks.realistic import realistic
+from tests.tasks.test_report_line import of_a_way
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -48,11 +51,28 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of all kinds."""
+    path: Path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page_of_all_kinds(), encoding="utf-8")
+    return path
+
+
 class Watched:
     """A page that is open, with what it complained of and what it asked for."""
 
-    def __init__(self, browser: Any, path: Path, size: tuple[int, int], scheme: str = "light", at: str = "") -> None:
-        self.context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    def __init__(
+        self,
+        browser: Any,
+        path: Path,
+        size: tuple[int, int],
+        scheme: str = "light",
+        at: str = "",
+        motion: str = "no-preference",
+    ) -> None:
+        viewport = {"width": size[0], "height": size[1]}
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion=motion)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -127,11 +147,9 @@ def test_a_browser_that_is_too_old_says_so_in_place_of_the_first_picture(browser
     page.close()
 
 
-def test_every_picture_is_drawn_with_its_data(browser: Any, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(page_of_all_kinds(), encoding="utf-8")
+def test_every_picture_is_drawn_with_its_data(browser: Any, whole: Path) -> None:
     wanted = [len(spec["data"]) for spec in Page(page_of_all_kinds()).specs]
-    with Watched(browser, path, WIDE, at="#all") as page:
+    with Watched(browser, whole, WIDE, at="#all") as page:
         until(page, "document.documentElement.dataset.all === 'drawn'")
         assert page.evaluate("document.documentElement.dataset.problems") is None
         assert page.evaluate("Number(document.documentElement.dataset.drawn)") == len(wanted)
@@ -242,3 +260,93 @@ def test_nothing_serious_keeps_anybody_from_reading_it(
         for one in found
         if one["impact"] in {"serious", "critical"}
     ] == []
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A page of two pictures that move, of 60 and 13 frames; and what they draw."""
+    rows = [*of_a_way(80, forward=False), *of_a_way(12, forward=False, schedule="edm")]
+    html = draw_report(answers_to(rows, samples=400))
+    path: Path = tmp_path_factory.mktemp("page") / "moving.html"
+    path.write_text(html, encoding="utf-8")
+    specs = [spec for spec in Page(html).specs if "frames" in spec]
+    assert [len(spec["frames"]) for spec in specs] == [60, 13]
+    return path, specs
+
+
+# What the pictures that move draw now, and the level that is named above each.
+MOVED = """() => [...document.querySelectorAll("figure:has(.frame)")].map((figure) => [
+  figure.querySelector(".frame").textContent,
+  figure.querySelector(".plot").calcdata.map((trace) => trace.map((one) => one.y)),
+])"""
+
+
+def frames(specs: list[dict[str, Any]], *which: int) -> list[list[Any]]:
+    """Of each picture a frame as `MOVED` tells it."""
+    chosen = [spec["frames"][k] for spec, k in zip(specs, which, strict=True)]
+    return [[frame["name"], [trace["y"] for trace in frame["data"]]] for frame in chosen]
+
+
+def test_one_control_moves_all_pictures_by_mouse_and_by_keyboard(
+    browser: Any, moving: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    path, specs = moving
+    first, last = frames(specs, 0, 0), frames(specs, -1, -1)
+    with Watched(browser, path, WIDE) as page:
+        page.get_by_text("The same in motion").click()
+        control = page.locator(".motion")
+        button, slider = control.get_by_role("button"), control.get_by_role("slider")
+
+        def shows(wanted: list[list[Any]]) -> None:
+            deadline = time.monotonic() + 60
+            while page.evaluate(MOVED) != wanted:
+                assert time.monotonic() < deadline, [name for name, _ in page.evaluate(MOVED)]
+                page.wait_for_timeout(50)
+
+        until(page, "[...document.querySelectorAll('figure:has(.frame) .plot')].every((one) => one.calcdata)")
+        shows(first)
+        button.click()
+        assert button.inner_text() == "Pause"
+        shows(last)
+        until(page, "document.querySelector('.motion button').textContent === 'Play'")
+        slider.press("Home")
+        shows(first)
+        slider.press("ArrowRight")
+        shows(frames(specs, 1, 0))
+        slider.press("End")
+        shows(last)
+        assert slider.get_attribute("aria-valuetext") == last[0][0]
+        page.locator("#scheme").click()
+        until(page, "document.querySelector('.plot')._fullLayout.font.color === '#e6e9ed'")
+        shows(last)  # in other colours, too
+        button.focus()
+        page.keyboard.press("Space")  # from the end it begins again
+        until(page, "document.querySelector('.motion input').value < 50")
+        page.keyboard.press("Space")
+        held = slider.input_value()
+        page.wait_for_timeout(300)
+        assert (slider.input_value(), button.inner_text()) == (held, "Play")
+        shows(frames(specs, int(held), round(int(held) / 59 * 12)))
+        keep(page, "page-moving")
+        for key in ("End", "ArrowLeft", "ArrowLeft"):
+            slider.press(key)
+        button.press("Enter")
+        shows(last)
+
+
+def test_who_wants_less_motion_moves_the_pictures_step_by_step(
+    browser: Any, moving: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    path, _ = moving
+    with Watched(browser, path, NARROW, "dark", motion="reduce") as page:
+        page.get_by_text("The same in motion").click()
+        button, slider = page.locator(".motion button"), page.locator(".motion input")
+        assert button.inner_text() == "Next"
+        for k in range(1, 4):
+            button.press("Enter")
+            page.wait_for_timeout(150)
+            assert slider.input_value() == str(k)
+        slider.press("End")
+        button.press("Enter")
+        assert slider.input_value() == "0"
+        keep(page, "page-moving-narrow")

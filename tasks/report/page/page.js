@@ -126,6 +126,16 @@
   });
   let library = null;
 
+  // Pictures that move: how far on the way each is, from 0 to 1.
+  const shares = new Map();
+  const show = async (place) => {
+    const frames = place._transitionData._frames;
+    const { name } = frames[Math.round((shares.get(place) || 0) * (frames.length - 1))];
+    const atOnce = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } };
+    await Plotly.animate(place, [name], atOnce).catch((error) => { if (error) throw error; });  // none: another frame came first
+    place.closest("figure").querySelector(".frame").textContent = name;
+  };
+
   const draw = async (place) => {
     await (library ??= unpacked());
     const read = JSON.parse(specs.get(place));
@@ -134,7 +144,10 @@
     // Two fingers scroll the page on a phone; a swipe over a picture must not be caught by it.
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
     await Plotly.react(place, spec.data, spec.layout, config(spec));
-    if (spec.frames) await Plotly.addFrames(place, spec.frames);
+    if (spec.frames) {
+      await Plotly.addFrames(place, spec.frames);
+      await show(place);  // drawn anew in other colours, it stays where it was
+    }
     const after = () => {
       light(place, chosen());
       // The picture's words are its label and caption; its buttons stay within reach.
@@ -157,6 +170,61 @@
     }
   }, { rootMargin: "500px" });
   for (const place of plots) watcher.observe(place);
+
+  // One control moves all pictures of its pane, each to its own frame at the same part of the way.
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const SECONDS = 4;  // for a way of few frames; of many, 0.08 each
+  for (const control of document.querySelectorAll(".motion")) {
+    const [button, slider] = control.children;
+    const places = [...control.nextElementSibling.querySelectorAll(".frame")].map((name) => name.parentElement.querySelector(".plot"));
+    const last = Number(slider.max);
+    let playing = false;
+    let following = false;
+    let shown = 0;
+    // Frames that came while others were drawn are passed over: a slow machine shows fewer, not later ones.
+    const follow = async () => {
+      if (following) return;
+      following = true;
+      while (shown !== slider.value) {
+        const to = slider.value;
+        for (const place of places) shares.set(place, last ? to / last : 0);
+        for (const place of places) await (drawn.has(place) ? show(place) : draw(place));
+        shown = to;
+        slider.setAttribute("aria-valuetext", control.nextElementSibling.querySelector(".frame").textContent);
+      }
+      following = false;
+    };
+    const go = (to) => {
+      slider.value = to;
+      follow().catch((error) => { following = false; note(error); });
+    };
+    const name = () => {
+      button.textContent = still.matches ? "Next" : playing ? "Pause" : "Play";
+      button.dataset.state = playing ? "playing" : "paused";
+    };
+    const play = (on) => { playing = on; name(); };
+    button.addEventListener("click", () => {
+      const at = Number(slider.value);
+      if (still.matches) return go(at < last ? at + 1 : 0);  // by a step for each press: nothing moves by itself
+      play(!playing);
+      if (!playing) return;
+      const milliseconds = Math.max(1e3 * SECONDS, 80 * last);
+      let began = null;
+      const tick = (now) => {
+        if (!playing) return;
+        began ??= now - (at < last ? at / last : 0) * milliseconds;
+        const part = Math.min(1, (now - began) / milliseconds);
+        go(Math.round(part * last));
+        if (part < 1) requestAnimationFrame(tick);
+        else play(false);
+      };
+      requestAnimationFrame(tick);
+    });
+    slider.addEventListener("input", () => { play(false); go(slider.value); });
+    still.addEventListener("change", () => play(false));
+    name();
+    control.hidden = false;
+  }
 
   for (const button of document.querySelectorAll(".legend button")) {
     const key = button.dataset.key;

@@ -27,6 +27,11 @@ class Pane:
     folded: list[tuple[str, Pane]] = field(default_factory=list)
     grid: str = ""
 
+    @property
+    def moving(self) -> list[int]:
+        """How many frames the pictures have that move."""
+        return [len(picture.spec["frames"]) for picture in self.pictures if "frames" in picture.spec]
+
 
 @dataclass(frozen=True)
 class Section:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.plain import Spec
 from tasks.report.numbers.marginals import marginals_along
 from tasks.report.pictures.style import Picture, axis, color, layout, listed, midpoints, packed
+from tasks.report.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,8 @@ _MOST_FRAMES = 60
 
 
 def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> Picture:
-    """The histogram level after level, with a slider and a button that plays it; the exact density
-    moves with it.
+    """The histogram level after level, and the exact density with it: a frame for each level, named by
+    it. What plays them is the page's: one control for all pictures of a pane.
     """
     found = marginals_along(kept, target, _MOST_FRAMES)
     chosen, edges, densities = found.levels, found.edges, found.densities
@@ -43,7 +44,10 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
         dashed = {"color": "@ink", "width": 1.5, "dash": "dash"}
         hover = "exact %{y:.3g}<extra></extra>"
         traces.append({**line, "y": _short(curves[0]), "line": dashed, "hovertemplate": hover})
-    names = [f"{level}" for level in chosen.tolist()]
+    passed = "move" if found.fixed else "level"
+    names = [
+        f"{passed} {level}, σ = {number(sigma, 2)}" for level, sigma in zip(chosen.tolist(), found.sigmas, strict=True)
+    ]
     frames = [
         {"name": name, "data": [{"y": _short(row)} for row in (density, *([curve] if known else []))]}
         for name, density, curve in zip(names, densities, curves, strict=True)
@@ -51,61 +55,16 @@ def motion(series: Series, sampled: str, kept: xr.DataArray, target: Target) -> 
     top = 1.15 * max(
         float(np.max(row)) for row in (*densities, *(curve for curve in curves if known and curve is not None))
     )
-    at_once = {"mode": "immediate", "transition": {"duration": 0}}
-    plays: Spec = {**at_once, "fromcurrent": True, "frame": {"duration": 80, "redraw": False}}
-    button: Spec = {"method": "animate"}
-    passed = "move" if found.fixed else "level"
     axes: Spec = {
         "xaxis": axis(found.named("x", "standard deviation of pₜ"), range=listed([edges[0], edges[-1]])),
         "yaxis": axis("density", range=listed([0, top])),
-        "margin": {"l": 52, "r": 12, "t": 10, "b": 100},
-        "sliders": [
-            {
-                "active": 0,
-                "steps": [
-                    {**button, "label": name, "args": [[name], {**at_once, "frame": {"duration": 0, "redraw": False}}]}
-                    for name in names
-                ],
-                "x": 0.16,
-                "len": 0.84,
-                "y": -0.32,
-                "yanchor": "top",
-                "pad": {"t": 0, "b": 0},
-                "currentvalue": {"prefix": f"{passed} ", "font": {"size": 12, "color": "@ink"}, "xanchor": "right"},
-                "font": {"size": 10, "color": "@muted"},
-                "bgcolor": "@grid",
-                "bordercolor": "@axis",
-                "tickcolor": "@axis",
-                "ticklen": 0,
-                "minorticklen": 0,
-            }
-        ],
-        "updatemenus": [
-            {
-                "type": "buttons",
-                "direction": "left",
-                "showactive": False,
-                "x": 0,
-                "y": -0.36,
-                "xanchor": "left",
-                "yanchor": "top",
-                "pad": {"t": 0, "r": 0},
-                "bgcolor": "@card",
-                "bordercolor": "@axis",
-                "font": {"size": 12, "color": "@ink"},
-                "buttons": [
-                    {**button, "label": "▶", "args": [None, plays]},
-                    {**button, "label": "❚❚", "args": [[None], at_once]},
-                ],
-            }
-        ],
     }
     caption = (
-        f"{series.label} with {sampled}: press ▶, or draw the slider. Histogram of {kept.sizes['sample']:,} samples"
+        f"{series.label} with {sampled}: histogram of {kept.sizes['sample']:,} samples"
         f"{'; dashed: the exact density' if known else ''}."
     )
     spec = {"data": traces, "layout": layout(**axes), "frames": frames}
-    return Picture(f"{series.label}: histogram in motion", caption, spec, "tall", series.shown_with)
+    return Picture(f"{series.label}: histogram in motion", caption, spec, families=series.shown_with)
 
 
 def _short(values: Array | None) -> list[float | None]:

@@ -20,9 +20,11 @@ def line_view(subject: DatasetAnswers) -> Shown:
     exact = [pictures for series, pictures in paths if series.exact]
     sections = [_against_steps(subject, kept)] if kept.runs else []
     if paths:
-        pane = _pane(trained or exact)
+        pane = _still(trained or exact)
         if trained and exact:
-            pane.folded.append((EXACT_TOO, _pane(exact)))
+            pane.folded.append((EXACT_TOO, _still(exact)))
+        moving = [picture for pictures in trained + exact for picture in pictures[2:]]
+        pane.folded.append(("The same in motion", Pane("", moving)))
         lead = "One kept trajectory per series: its histograms at a few levels, and p<sub>t</sub>(x) along all of them."
         sections.append(Section("way", "On the way between noise and data", lead, [pane], ("density 0", "high")))
     return Shown(sections, kept.notes + notes_of_trajectories(len(paths), more))
@@ -47,10 +49,6 @@ def _against_steps(subject: DatasetAnswers, kept: KeptSamples) -> Section:
     return Section("sweep", "Distribution of the samples against N", lead, panes_of(kept, draw), key)
 
 
-def _pane(found: list[list[Picture]]) -> Pane:
-    """Histograms and map of each trajectory beside each other; the histograms in motion are folded
-    away.
-    """
-    still = [picture for pictures in found for picture in pictures[:2]]
-    moving = [picture for pictures in found for picture in pictures[2:]]
-    return Pane("", still, [("The same in motion", Pane("", moving, grid="pairs"))], "pairs")
+def _still(found: list[list[Picture]]) -> Pane:
+    """Histograms and map of each trajectory beside each other."""
+    return Pane("", [picture for pictures in found for picture in pictures[:2]], grid="pairs")
