@@ -4,9 +4,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 FOLDER = Path(os.environ.get("DIFFATLAS_SCREENSHOTS") or Path(__file__).parents[1] / "build" / "screenshots")
 
@@ -16,3 +21,23 @@ def keep(page: Any, name: str, **how: Any) -> bytes:
     FOLDER.mkdir(parents=True, exist_ok=True)
     picture: bytes = page.screenshot(path=FOLDER / f"{name}.png", **how)
     return picture
+
+
+def pixels_of(picture: bytes) -> NDArray[np.int64]:
+    """The colours of a picture, ``[row, column, 3]`` from 0 to 255."""
+    from matplotlib.image import imread
+
+    shades: NDArray[np.float64] = imread(io.BytesIO(picture), format="png")[..., :3]
+    return np.rint(shades * 255).astype(np.int64)
+
+
+def colours_in(picture: bytes, places: Sequence[tuple[float, float]]) -> NDArray[np.int64]:
+    """The colours at some places, each from the left and from the top."""
+    at = np.rint(np.array(places)).astype(int).reshape(-1, 2)
+    found: NDArray[np.int64] = pixels_of(picture)[at[:, 1], at[:, 0]]
+    return found
+
+
+def colours_of(picture: bytes) -> int:
+    """How many different colours a picture has."""
+    return len(np.unique(pixels_of(picture).reshape(-1, 3) @ [1 << 16, 1 << 8, 1]))

@@ -32,6 +32,7 @@ MOST_TICKED = 8
 _MOST_SPECS = 60  # points of a row whose specs are compared
 _MOST_VALUES = 4  # of a setting that a row has several of
 _MOST_ROWS = 400
+_MOST_MARKS = 4000
 
 
 def compare_rows(store: OpenedStore, look: Look) -> Spec:
@@ -196,6 +197,8 @@ def moved(store: OpenedStore, look: Look) -> Spec:
     shared = {name: plain(groups[name].iloc[0]) for name in by if len(groups) and groups[name].nunique() == 1}
     names = [name for name in names if not (look.only and name in shared)]
     some = groups.head(_MOST_ROWS)
+    marked = groups.head(_MOST_MARKS)
+    few = [f"the first {_MOST_MARKS:,} of {len(groups):,} groups are drawn"] if len(groups) > _MOST_MARKS else []
     return {
         "view": "moved",
         "metric": metric,
@@ -203,7 +206,8 @@ def moved(store: OpenedStore, look: Look) -> Spec:
         "before": {"snapshot": ids[0], "time": sides[0].attrs["time"], "points": found.points.before},
         "after": {"snapshot": ids[1], "time": sides[1].attrs["time"], "points": found.points.after},
         "shared": shared,
-        "groups": _marks(some, by),
+        "groups": _marks(marked, by),
+        "counts": {str(name): int(count) for name, count in groups["verdict"].value_counts().items()},
         "table": {
             "columns": names,
             "labels": [name for name in names if name in by],
@@ -211,7 +215,7 @@ def moved(store: OpenedStore, look: Look) -> Spec:
             "conditions": _conditions(some, by),
             "total": len(groups),
         },
-        "notes": [],
+        "notes": few,
         "asked": [_diff(store, look, ids, metric, by)],
         "snapshot": ids[1],
         "time": sides[1].attrs["time"],

@@ -28,7 +28,7 @@ from tasks.explorer.parts import (
 )
 from tasks.plain import Spec
 from tasks.query import pareto, query
-from tasks.query.records import metric_columns, unreduced
+from tasks.query.records import chosen, metric_columns, unreduced
 from tasks.where.columns import Columns, PointColumns, check, frame_of, of_frame
 from tasks.where.language import QueryError
 
@@ -194,7 +194,7 @@ def _spans(frame: pd.DataFrame, metric: str, look: Look) -> bool:
 def heat(points: PointColumns, look: Look) -> Spec:
     """A statistic of the points at each place of two columns."""
     metric = str(look.metric)
-    y = look.y or next(name for name in (*(look.by or ()), "sampler", "dataset") if name != look.x)
+    y = look.y or _down(points, look)
     if y == look.x:
         raise QueryError(f"a heat map has two different axes, found {y} twice")
     by = (y, look.x)
@@ -223,6 +223,15 @@ def heat(points: PointColumns, look: Look) -> Spec:
         "asked": [asked.document(points)],
         "higher": points.higher_is_better(metric),
     }
+
+
+def _down(points: PointColumns, look: Look) -> str:
+    """What a heat map has along its other axis where nobody chose: the first label that tells the
+    points apart.
+    """
+    labels = [name for name in (*(look.by or ()), "sampler", "dataset") if name != look.x]
+    rows = chosen(points, look.where or None)
+    return next((name for name in labels if rows.size and not rows.uniform(name)), labels[0])
 
 
 def scatter(points: PointColumns, look: Look) -> Spec:

@@ -4,18 +4,16 @@ network; it fits a telephone, can be used by the keyboard alone, and axe-core fi
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tasks.report import draw_report
-from tests.screenshots import keep
+from tests.screenshots import colours_of, keep
 from tests.tasks.chosen import answers_to
 from tests.tasks.page_reader import Page
 from tests.tasks.real_page import page_of_all_kinds, together
@@ -90,14 +88,6 @@ class Watched:
         self.context.close()
         assert self.complaints == []
         assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-
-
-def colours_of(png: bytes) -> int:
-    """How many different colours a picture has."""
-    from matplotlib.image import imread
-
-    pixels = imread(io.BytesIO(png), format="png")[..., :3]
-    return len(np.unique((pixels.reshape(-1, 3) * 255).astype(int) @ [1 << 16, 1 << 8, 1]))
 
 
 def until(page: Any, expression: str) -> None:

@@ -156,7 +156,7 @@ export const compare = async (place, state, get, refuse, quiet = false) => {
       : make("p", { className: "small", textContent: "Their specs do not differ." });
     settings.classList.add("wrapped");
     place.replaceChildren(
-      heading("comparison-title", `${found.rows.length} rows beside each other`, () => close(place)), list,
+      heading("comparison-title", `${found.rows.length} rows beside each other`, () => { close(place); document.getElementById("compare").focus(); }), list,
       make("h3", { textContent: "Can they be told apart?" }), numbers,
       make("p", { className: "small", textContent: "Tested seed by seed against the first row; all tests are one family, corrected by Holm's rule at 5 %." }),
       ...(found.notes.length ? [make("ul", { className: "notes" }, ...found.notes.map((text) => make("li", { textContent: text })))] : []),

@@ -50,7 +50,18 @@ const refuse = (error) => {
 
 const place = () => `${location.pathname}${state.size ? `?${state}` : ""}`;
 
+// Lists are made anew with each answer: whoever stands on a button of one stays on it.
+const nameOf = (one) => one.getAttribute("aria-label") ?? one.textContent;
+const alike = (list, name) => [...byId(list).querySelectorAll("button, input")].filter((one) => nameOf(one) === name);
+const standing = (one) => {
+  const list = one?.closest("#legend, #table, #asked")?.id;
+  return list && { list, name: nameOf(one), at: alike(list, nameOf(one)).indexOf(one) };
+};
+const stand = (place) => { if (place) alike(place.list, place.name)[place.at]?.focus({ preventScroll: true }); };
+let opener = null; // where the reader stood when a row was opened
+
 const render = () => {
+  const place = standing(document.activeElement);
   show(state, choices, shown);
   byId("refusal").hidden = true;
   draw(byId("plot"), shown, state, (condition) => openRow(condition));
@@ -59,6 +70,7 @@ const render = () => {
   table(byId("table"), shown.table, state, tick, openRow);
   ticks();
   asked(byId("asked"), shown.asked, copied);
+  stand(place);
   root.dataset.shown = shown.view;
 };
 
@@ -137,8 +149,8 @@ const poll = async () => {
 const snapshots = async () => fillSnapshots((await get("history", "")).snapshots, state);
 
 const list = (condition, quiet) => open(byId("details"), { row: condition, quiet, choose: (id) => change({ point: id }, { push: false, anew: false }) }, state, get, refuse, closed);
-const openRow = (condition) => { row = condition; return list(condition, false); };
-const closed = () => { close(byId("details")); change({ point: null }, { push: false, anew: false }); };
+const openRow = (condition) => { row = condition; opener = standing(document.activeElement); return list(condition, false); };
+const closed = () => { close(byId("details")); if (opener) stand(opener); else byId("picture").focus(); change({ point: null }, { push: false, anew: false }); };
 
 const tick = (condition, wanted) => {
   const now = state.getAll("tick").filter((one) => one !== condition);

@@ -58,18 +58,21 @@ const tickText = (value) => {
   return `${factor === "1" ? "" : `${factor}×`}10<sup>${power.replace("+", "").replace("-", "−")}</sup>`;
 };
 // A label that would run into the one before it is left out; its line stays.
-const apart = (values) => {
-  const room = 0.035 * Math.log10(values.at(-1) / values[0]);
+let wide = 800;  // pixels of the picture that is drawn
+const apart = (values, at) => {
+  const room = (28 / Math.max(100, wide - 74)) * (at(values.at(-1)) - at(values[0]));
   let last = -Infinity;
-  return values.map((value) => { if (Math.log10(value) - last < room) return ""; last = Math.log10(value); return value; });
+  return values.map((value) => { if (at(value) - last < room) return ""; last = at(value); return String(value); });
 };
 const many = (values, isLog) => [...new Set(values.filter((value) => value !== null && (!isLog || value > 0)))].sort((a, b) => a - b);
 // Ticks at the values that there are, where these are few.
 const numbers = (name, isLog, values) => {
   const there = many(values, isLog);
-  if (!isLog || there.length < 2) return axis(name, there.length === 1 ? { tickvals: there, ticktext: there.map(brief) } : {});
-  const whole = there.length <= 12 && there.every(Number.isInteger);
-  return axis(name, { type: "log", ...(whole ? { tickmode: "array", tickvals: there, ticktext: apart(there).map(String) } : logTicks(there[0], there.at(-1))) });
+  if (there.length === 1) return axis(name, { tickvals: there, ticktext: there.map(brief) });
+  const whole = there.length > 1 && there.length <= 12 && there.every(Number.isInteger);
+  const type = isLog && there.length ? "log" : "linear";
+  if (whole) return axis(name, { type, tickangle: 0, tickmode: "array", tickvals: there, ticktext: apart(there, isLog ? Math.log10 : Number) });
+  return axis(name, type === "log" ? { type, tickangle: 0, ...logTicks(there[0], there.at(-1)) } : {});
 };
 const along = (name, kind, isLog, values) => (kind === "text" ? axis(name, { type: "category" }) : numbers(name, isLog, values));
 export const upwards = (name, isLog, values) => {
@@ -109,19 +112,30 @@ const curves = (shown, state) => {
 };
 const line = (xs, y) => ({ type: "scatter", mode: "lines", x: [...new Set(xs)].sort((a, b) => a - b), y: [...new Set(xs)].map(() => y), line: { color: colour("ink"), width: 1, dash: "dot" }, hoverinfo: "skip" });
 
+// A number of a cell: short, so that it stays within.
+const short = (value) => {
+  if (Number.isInteger(value) && Math.abs(value) < 1e4) return String(value);
+  if (Math.abs(value) >= 0.999e-3 && Math.abs(value) < 1e4) return String(Number(value.toPrecision(3)));
+  const [factor, power] = value.toExponential(1).split("e");
+  return `${factor}×10<sup>${power.replace("+", "").replace("-", "−")}</sup>`;
+};
+
 const heat = (shown) => {
   const isLog = shown.z.log;
   const z = shown.cells.map((row) => row.map((cell) => (cell && cell.value !== null ? (isLog ? Math.log10(cell.value) : cell.value) : null)));
   const flat = z.flat().filter((value) => value !== null);
   const [low, high] = [Math.min(...flat), Math.max(...flat)];
-  const few = shown.x.values.length <= 14 && shown.y.values.length <= 30;
+  const texts = shown.cells.map((row) => row.map((cell) => (cell && cell.value !== null ? short(cell.value) : "")));
+  const longest = Math.max(...texts.flat().map((text) => text.replace(/<.*?>/g, "").length));
+  const few = (wide - 200) / shown.x.values.length > 7 * longest + 4 && shown.y.values.length <= 26;
   const names = (values) => values.map((value) => (value === "" ? "(nothing)" : String(value)));
-  const ticks = isLog ? { tickvals: [low, (low + high) / 2, high], ticktext: [low, (low + high) / 2, high].map((value) => brief(10 ** value)) } : {};
-  const annotations = few ? shown.cells.flatMap((row, j) => row.flatMap((cell, i) => (cell && cell.value !== null ? [{ x: i, y: j, text: brief(cell.value), showarrow: false, font: { size: 12, color: onRamp((z[j][i] - low) / (high - low || 1)) } }] : []))) : [];
+  const { tickvals, ticktext } = isLog ? logTicks(10 ** low, 10 ** high) : {};
+  const ticks = isLog ? { tickmode: "array", tickvals: tickvals.map(Math.log10), ticktext } : {};
+  const annotations = few ? shown.cells.flatMap((row, j) => row.flatMap((cell, i) => (cell && cell.value !== null ? [{ x: i, y: j, text: texts[j][i], showarrow: false, font: { size: 12, color: onRamp((z[j][i] - low) / (high - low || 1)) } }] : []))) : [];
   return [[{
     type: "heatmap", z, colorscale: ramp(), xgap: 1, ygap: 1, hoverongaps: false, customdata: shown.cells.map((row) => row.map((cell) => cell && cell.condition)),
     text: shown.cells.map((row, j) => row.map((cell, i) => (cell ? `${escaped(shown.y.name)} ${escaped(names(shown.y.values)[j])}<br>${escaped(shown.x.name)} ${escaped(names(shown.x.values)[i])}<br>${escaped(shown.z.name)} ${brief(cell.value)}<br>${cell.count} ${cell.count === 1 ? "value" : "values"}` : ""))),
-    hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0, title: { text: escaped(shown.z.name), side: "right", font: { size: 13 } }, ...ticks },
+    hovertemplate: "%{text}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0, xpad: 8, ...ticks },
   }], layout({
     annotations, margin: { l: 60, r: 14, t: 12, b: 48 },
     xaxis: axis(shown.x.name, { tickvals: shown.x.values.map((_, i) => i), ticktext: names(shown.x.values).map(escaped), showgrid: false }),
@@ -145,7 +159,10 @@ const scatter = (shown, state) => {
   }));
   for (const front of shown.fronts) {
     const order = front.x.map((_, i) => i).sort((a, b) => front.x[a] - front.x[b]);
-    traces.push({ type: "scatter", mode: "lines", x: order.map((i) => front.x[i]), y: order.map((i) => front.y[i]), line: { color: colour("ink"), width: 1.4, dash: "dot", shape: "hv" }, hoverinfo: "skip" });
+    traces.push({
+      type: "scatter", mode: "lines+markers", x: order.map((i) => front.x[i]), y: order.map((i) => front.y[i]), hoverinfo: "skip",
+      line: { color: colour("ink"), width: 1.4, dash: "dot", shape: "hv" }, marker: { symbol: "circle-open", size: 13, color: colour("ink"), line: { width: 1.4 } },
+    });
   }
   const xs = shown.series.flatMap((one) => one.x), ys = shown.series.flatMap((one) => one.y);
   return [traces, layout({ xaxis: numbers(shown.x.name, logX, xs), yaxis: upwards(shown.y.name, logY, ys) })];
@@ -173,7 +190,7 @@ const kinds = { curves, heat, scatter, moved };
 const titles = {
   curves: (shown) => `${shown.y.name} along ${shown.x.name}`,
   heat: (shown) => `${shown.z.name} by ${shown.y.name} and ${shown.x.name}`,
-  scatter: (shown) => `${shown.y.name} against ${shown.x.name}, and the front that nothing beats`,
+  scatter: (shown) => `${shown.y.name} against ${shown.x.name}; ringed: the front that nothing beats`,
   moved: (shown) => `What moved in ${shown.metric}: ${shown.summary}`,
 };
 
@@ -184,6 +201,7 @@ export const draw = (place, shown, state, chosen) => {
   document.getElementById("shared").textContent = shared.length ? `all of ${shared.map(([name, value]) => `${name} ${value}`).join(", ")}` : "";
   place.hidden = empty;
   if (empty) return;
+  wide = place.clientWidth;
   const [traces, how] = kinds[shown.view](shown, state);
   for (const trace of traces) trace.visible = !hidden.has(trace.meta);
   const coarse = matchMedia("(pointer: coarse)").matches;
@@ -231,9 +249,9 @@ export const legend = (place, plot, shown, state, pin) => {
     }
     return item;
   }));
-  if (shown.view === "moved") place.replaceChildren(...Object.entries(VERDICTS).filter(([name]) => shown.groups.verdict.includes(name)).map(([name, [token, mark]]) => {
+  if (shown.view === "moved") place.replaceChildren(...Object.entries(VERDICTS).filter(([name]) => shown.counts[name]).map(([name, [token, mark]]) => {
     const item = document.createElement("li");
-    item.append(swatch(0, true, colour(token), mark), `${name}: ${shown.groups.verdict.filter((one) => one === name).length}`);
+    item.append(swatch(0, true, colour(token), mark), `${name}: ${shown.counts[name].toLocaleString("en")}`);
     return item;
   }));
 };
