@@ -84,9 +84,12 @@ def run(
             held_by(beside, "--beside", plans)
 
         def run_one(source: str, plan: Plan, page: Path | None) -> Outcome | None:
+            from tasks.plan.warnings import of_other_sources
             from tasks.store import Store
 
             if _finished(store, plan):
+                for warning in of_other_sources(plan):  # otherwise the run says it
+                    err.print(f"warning: {warning}", markup=False)
                 return None
             Store.check_writable(store)
             err.print(f"study {plan.study.name}: getting Prefect and Ray ready", markup=False)  # seconds without a word

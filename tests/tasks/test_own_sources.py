@@ -62,6 +62,22 @@ def test_a_source_that_changed_without_a_version_is_told_with_what_it_computed(
     assert "raise the `version`" in line
 
 
+def test_a_run_of_what_is_finished_tells_it_too(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts nothing; that a run which computes tells it as well: tests/end_to_end/test_grow.py."""
+    monkeypatch.setenv(plugins.VARIABLE, place.module)
+    study = place.study(NAMED)
+    answer("store", study)
+    file = place.folder / "mine.json"
+    file.write_text(json.dumps(study))
+    asked = ["run", str(file), "--store", "store", "--report", "page.html"]
+    (place.folder / f"{place.module}.py").write_text(OWN + "\n# changed\n")
+    snapshot = Store.open("store").snapshot()
+    ((code, said),) = commands(place, tmp_path, asked)
+    assert code == 0
+    assert f"warning: the source of {place.module} is {TOLD} 8 of the 16 done points were computed by" in said
+    assert Store.open("store").snapshot() == snapshot
+
+
 def test_only_what_names_a_module_says_so_and_no_reader_is_troubled_by_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
