@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from diffusion.datasets import GaussianMixture
+from diffusion.datasets import EightGaussians, GaussianMixture
 from diffusion.schedules import DDPMLinear, Schedule, VPLinear
 
 LAW = GaussianMixture((0.3, 0.7), (-1.0, 1.0), (0.5, 0.4))
@@ -64,6 +64,17 @@ def velocity() -> Exact:
 def counted() -> Exact:
     """Told the number of a chain's level from 0 on."""
     return Exact("epsilon", DDPMLinear(levels=100), shift=1)
+
+
+def plane() -> object:
+    """The ideal noise of `eight_gaussians` on `vp-linear`."""
+    return _noise_in_the_plane
+
+
+def _noise_in_the_plane(x: Tensor, t: Tensor) -> Tensor:
+    alpha, sigma = VPLinear().alpha(t.double()), VPLinear().sigma(t.double())
+    d = EightGaussians().denoise(x.double(), alpha, sigma)
+    return (x.double() - alpha[:, None] * d) / sigma[:, None]
 
 
 def short() -> object:

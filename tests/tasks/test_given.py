@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -107,6 +108,43 @@ def test_a_study_asks_it_like_the_others(tmp_path: Path) -> None:
     again = open_model(uri, str(point["cell_id"].values)).sample("heun", steps=3, n=60)
     stored = open_samples(uri, str(point["point_id"].values)).values
     assert (again[:, 0].numpy().astype(stored.dtype) == stored.reshape(-1)).all()
+
+
+TWO_PLACES = {"name": "eight_gaussians"}
+OBSERVED = {"name": "observation", "coordinates": 0, "values": 0.9, "std": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("law", "module", "sampler", "metric"),
+    [
+        (LAW, "epsilon", {"name": "heun", "grid": "log-snr"}, "w1"),
+        (LAW, "epsilon", {"name": "dpmpp-2m", "grid": "log-snr", "schedule": {"name": "edm", "sigma_min": 0.02}}, "w1"),
+        (TWO_PLACES, "plane", {"name": "heun", "grid": "log-snr"}, "energy"),
+        (TWO_PLACES, "plane", {"name": "heun", "guidance": OBSERVED}, "energy"),
+        (TWO_PLACES, "plane", {"name": "ancestral", "guidance": OBSERVED, "grid": "log-snr"}, "energy"),
+    ],
+    ids=["grid", "grid and schedule", "grid in the plane", "guidance", "both"],
+)
+def test_on_another_grid_and_with_guidance_it_gives_the_exact_rows(
+    law: dict[str, Any], module: str, sampler: dict[str, Any], metric: str, tmp_path: Path
+) -> None:
+    """The ideal network, asked elsewhere than at its own levels, and through its gradient."""
+    uri = str(tmp_path / "store")
+    given = EPSILON | {"module": f"{PARTS}:{module}"}
+    spec = study_of(given, "exact", datasets=[law], samplers=["heun", sampler], steps=[5], metrics=[metric])
+    answer(uri, {**spec, "schedules": ["vp-linear"]})
+    points = open_results(uri)
+    assert set(points["error"].values.tolist()) == {""}
+    columns = [points[name].values.astype(str).tolist() for name in ("sampler", "grid", "guidance", "point_id")]
+    samples = {
+        (label == "exact", "|".join(question)): open_samples(uri, point).values
+        for label, *question, point in zip(points["formulation"].values.tolist(), *columns, strict=True)
+    }
+    assert len(samples) == 4
+    plain, other = sorted({question for _, question in samples})
+    for question in (plain, other):
+        np.testing.assert_allclose(samples[True, question], samples[False, question], rtol=0, atol=1e-5)
+    assert np.abs(samples[True, plain] - samples[True, other]).max() > 1e-3  # they are different questions
 
 
 def given_of(weights: Path | None, module: str = f"{PARTS}:epsilon") -> Given:
