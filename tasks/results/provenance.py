@@ -25,6 +25,7 @@ def provenance(study: str, **more: str) -> dict[str, str]:
     return {
         "study": study,
         "host": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": cpu_capability(),
         "user": _user(),
         "python": platform.python_version(),
         **_versions(),
@@ -36,6 +37,16 @@ def provenance(study: str, **more: str) -> dict[str, str]:
 @cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
+
+
+@cache
+def cpu_capability() -> str:
+    """Which instructions torch's kernels use on this machine's processor, such as ``AVX512``: with
+    the same versions they decide the bits.
+    """
+    from torch.backends.cpu import get_cpu_capability  # not needed to read
+
+    return str(get_cpu_capability())
 
 
 def _user() -> str:
