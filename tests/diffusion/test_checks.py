@@ -32,8 +32,11 @@ def test_every_registered_sampler_keeps_what_it_claims(name: str) -> None:
     found = list(check_component(samplers.create(name)))
     assert [finding for finding in found if not finding.holds] == []
     assert {"evaluations", "noise", "the batch may grow", "members may join"} <= {finding.claim for finding in found}
-    order = [finding for finding in found if finding.claim.startswith(("order", "follows"))]
+    order = [finding for finding in found if finding.claim.startswith(("order on", "follows"))]
     sampler = samplers.create(name)
+    assert [finding.found for finding in found if finding.claim == "order"] == (
+        ["claims no order"] if sampler.order is None else []
+    )
     assert bool(order) == (sampler.order is not None and sampler.needs is Denoiser)
 
 

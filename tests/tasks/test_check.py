@@ -53,6 +53,56 @@ def test_the_command_tells_each_claim_and_ends_by_whether_all_hold(given: str) -
     assert ("claims hold" if right else "1 of 9 claims fail") in table.stdout
 
 
+RALSTON = """
+from dataclasses import dataclass
+from diffusion.samplers import Sampler
+from diffusion.samplers.base import velocity
+
+@dataclass(frozen=True)
+class Ralston(Sampler):
+    share: float = 0.75
+    order = 2
+    between_levels = True
+
+    def evaluations(self, steps):
+        return 2 * steps - 1
+
+    def step(self, denoiser, x, now, then, noise):
+        h = (then.time - now.time)[:, None, None]
+        first = velocity(denoiser, x, now)
+        if then.clean:
+            return x + h * first
+        second = velocity(denoiser, x + 2 / 3 * h * first, now.at(now.time + 2 / 3 * (then.time - now.time)))
+        return x + h * ((1 - self.share) * first + self.share * second)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "broken"),
+    [
+        ("a_rule_of_ralston:Ralston", []),
+        ("{name: 'a_rule_of_ralston:Ralston', share: 0.5}", ["order on a normal law", "order on a mixture"]),
+    ],
+    ids=["1/4, 3/4", "1/2, 1/2"],
+)
+def test_a_rule_of_ones_own_is_measured_and_wrong_weights_fail_its_order(
+    given: str, broken: list[str], tmp_path: Path
+) -> None:
+    """Ralston's rule (1962), the second stage at two thirds; with equal weights it is of order one."""
+    (tmp_path / "a_rule_of_ralston.py").write_text(RALSTON)
+    found = CliRunner().invoke(app, ["check", given, "--json"])
+    told = {row["claim"]: row for row in json.loads(found.stdout)["claims"]}
+    assert [claim for claim, row in told.items() if not row["holds"]] == broken
+    assert found.exit_code == (1 if broken else 0)
+    for claim in ("order on a normal law", "order on a mixture"):
+        assert float(told[claim]["found"].split()[0]) == pytest.approx(1 if broken else 2, abs=0.1)
+
+
+def test_a_sampler_that_declares_no_order_says_so() -> None:
+    table = CliRunner().invoke(app, ["check", "gradient-ascent"], env={"COLUMNS": "120"}).stdout
+    assert "claims no order" in table
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
