@@ -74,10 +74,11 @@ if TYPE_CHECKING:
     )
     from tasks.plan import Plan
     from tasks.query import query
+    from tasks.results.beside import HeldElsewhere
+    from tasks.results.beside import planned as plan
     from tasks.results.export import export_store as export
     from tasks.results.models import open_model
     from tasks.results.read import open_results, open_samples, open_trajectory
-    from tasks.results.stored import plan_for as plan
     from tasks.study import Study
     from tasks.study.catalogue import catalogue as catalog
     from tasks.study.typed import load_study
@@ -91,6 +92,7 @@ __all__ = [
     "DiffatlasError",
     "Formulation",
     "Guidance",
+    "HeldElsewhere",
     "Level",
     "Metric",
     "Model",
@@ -143,6 +145,7 @@ _WHERE = {
     "DiffatlasError": "diffusion.errors:DiffatlasError",
     "Formulation": "diffusion.formulations:Formulation",
     "Guidance": "diffusion.guidance:Guidance",
+    "HeldElsewhere": "tasks.results.beside:HeldElsewhere",
     "Level": "diffusion.samplers:Level",
     "Metric": "diffusion.metrics:Metric",
     "Model": "tasks.models:Model",
@@ -174,7 +177,7 @@ _WHERE = {
     "open_results": "tasks.results.read:open_results",
     "open_samples": "tasks.results.read:open_samples",
     "open_trajectory": "tasks.results.read:open_trajectory",
-    "plan": "tasks.results.stored:plan_for",
+    "plan": "tasks.results.beside:planned",
     "query": "tasks.query:query",
     "run": "flows.direct:run",
     "sample": "tasks.models:sample",

@@ -6,16 +6,53 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from flows.request import RunRequest, check_shard_limit
+from tasks.columns import metric_names
+from tasks.results.beside import held_elsewhere, points_beside, refuse_strangers
 from tasks.results.read import open_results
 from tasks.results.stored import is_recorded, plan_for
 from tasks.store import Store
 from tasks.study import Study
+from tasks.where.language import QueryError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from tasks.compare import Comparison
+
+
+@overload
+def run(
+    study: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    report: str | Path | None = None,
+    device: str = "cpu",
+    shard_limit: float | None = None,
+    beside: None = None,
+) -> xr.Dataset: ...
+
+
+@overload
+def run(
+    study: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    report: str | Path | None = None,
+    device: str = "cpu",
+    shard_limit: float | None = None,
+    beside: str,
+) -> tuple[xr.Dataset, Comparison]: ...
 
 
 def run(
@@ -29,7 +66,8 @@ def run(
     report: str | Path | None = None,
     device: str = "cpu",
     shard_limit: float | None = None,
-) -> xr.Dataset:
+    beside: str | None = None,
+) -> xr.Dataset | tuple[xr.Dataset, Comparison]:
     """Run what a store lacks of a study, as the command `diffatlas run` does, and return its
     points.
 
@@ -47,9 +85,11 @@ def run(
             the Ray cluster has a GPU.
         shard_limit: minutes that a shard may take before its worker is ended, and what hangs in it is
             looked for and has failed; None: ten times what is planned, and ten at least.
+        beside: another store, such as ``"atlas:"``, whose numbers are compared with the study's.
 
     Returns:
-        The study's points, as `open_results` has them; failed ones have the reason in `error`.
+        The study's points, as `open_results` has them; failed ones have the reason in `error`. With
+        `beside` also how they compare with the other store's, which are those before.
 
     Raises:
         StudyError: the study cannot be used.
@@ -57,9 +97,13 @@ def run(
         ServiceUnavailable: Prefect or Ray does not start.
         WrongResources: no such device, or the cluster has none.
         WrongValue: `shard_limit` is no number of minutes, or too short.
+        QueryError: the other store has none of the study's points, found before anything runs, or
+            none of its metrics.
     """
     check_shard_limit(shard_limit)
     made = plan_for(study, store, overrides, retry_failed=retry_failed)
+    if beside is not None:
+        refuse_strangers("beside", [held_elsewhere(made.study, beside)])
     if made.jobs or not Store.exists(store) or not is_recorded(Store.open(store), made):
         from flows.start import start
 
@@ -83,4 +127,22 @@ def run(
             )
     import tasks.accessor  # noqa: F401 - gives the points their `atlas`
 
-    return open_results(store, made.study.name)
+    points = open_results(store, made.study.name)
+    return points if beside is None else (points, compared_beside(made.study, points, beside))
+
+
+def compared_beside(study: Study, points: xr.Dataset, store: str) -> Comparison:
+    """A study's points compared with those of another store that stand for the same questions.
+
+    Raises:
+        QueryError: the other store measured none of the study's metrics.
+    """
+    from tasks.compare import compare
+
+    other = points_beside(points, store)
+    here, there = set(metric_names(points)), set(metric_names(other))
+    wanted = [metric.column for metric in study.metrics if metric.column in here & there]
+    if not wanted:
+        theirs, ours = (", ".join(sorted(names)) or "nothing" for names in (there, here))
+        raise QueryError(f"nothing can be compared: {store} measured {theirs}, and here it is {ours}")
+    return compare(other, points, wanted)

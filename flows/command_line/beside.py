@@ -61,21 +61,14 @@ def print_against(held: dict[str, Any]) -> None:
 
 def print_beside(study: Study, points: xr.Dataset, store: str) -> None:
     """A study's numbers beside those of another store, with what `diff` says of their difference."""
-    from tasks.columns import metric_names
-    from tasks.compare import compare, side_by_side
-    from tasks.results.beside import points_beside
+    from flows.direct import compared_beside
+    from tasks.compare import side_by_side
+    from tasks.where.language import QueryError
 
     console = Console(width=width())
-    other = points_beside(points, store)
-    here, there = set(metric_names(points)), set(metric_names(other))
-    wanted = [metric.column for metric in study.metrics if metric.column in here & there]
-    if not wanted:
-        console.print(
-            f"nothing can be compared: {store} measured {_listed(there)}, and here it is {_listed(here)}", markup=False
-        )
+    try:
+        compared = compared_beside(study, points, store)
+    except QueryError as error:  # the numbers are there, and only have nothing beside them
+        console.print(str(error), markup=False)
         return
-    console.print(side_by_side(compare(other, points, wanted), store, console.width))
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+    console.print(side_by_side(compared, store, console.width))

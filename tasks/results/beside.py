@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from tasks.columns import PLACE
 from tasks.plain import Spec
-from tasks.plan import NEW
+from tasks.plan import NEW, Plan
 from tasks.results.explain import Reason, explain
 from tasks.results.read import Answers, open_results
-from tasks.results.stored import plan_against
+from tasks.results.stored import plan_against, plan_for
 from tasks.store import Store
 from tasks.study import Study
 from tasks.study.axes import Keep
@@ -92,6 +93,64 @@ def held_elsewhere(study: Study, store: str) -> HeldElsewhere:
         tuple(reason for reason in reasons if reason.text != NEW),
         tuple(answers.studies),
     )
+
+
+@overload
+def planned(
+    source: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    retry_failed: bool = False,
+    against: None = None,
+) -> Plan: ...
+
+
+@overload
+def planned(
+    source: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    retry_failed: bool = False,
+    against: str,
+) -> tuple[Plan, HeldElsewhere]: ...
+
+
+def planned(
+    source: Study | str | Path,
+    store: str = "results",
+    overrides: Sequence[str] = (),
+    *,
+    retry_failed: bool = False,
+    against: str | None = None,
+) -> Plan | tuple[Plan, HeldElsewhere]:
+    """What a run of a study would do: which points are done, missing, failed or impossible, and
+    why.
+
+    Nothing is written.
+
+    Args:
+        source: a file, the name of a shipped study, or a study that was loaded.
+        store: a folder, or ``s3://bucket/prefix``; it need not be there.
+        overrides: changes to what is loaded, such as ``"steps=[1, 2, 4]"``.
+        retry_failed: points that failed before are to be computed again.
+        against: another store, such as ``"atlas:"``.
+
+    Returns:
+        The plan; with `against` also what that store has of the study.
+
+    Raises:
+        StudyError: the study cannot be used, or asks nothing.
+        StoreUnavailable: a store cannot be read.
+        QueryError: the other store has none of the study's points.
+    """
+    made = plan_for(source, store, overrides, retry_failed=retry_failed)
+    if against is None:
+        return made
+    held = held_elsewhere(made.study, against)
+    refuse_strangers("against", [held])
+    return made, held
 
 
 def refuse_strangers(option: str, held: Sequence[HeldElsewhere]) -> None:

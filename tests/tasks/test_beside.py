@@ -6,21 +6,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
+import diffatlas as da
 from flows.command_line import app
 from flows.command_line.beside import print_beside
 from tasks.results import open_results
 from tasks.results.beside import held_elsewhere, points_beside
 from tasks.study import Study
+from tasks.where.language import QueryError
 from tests.tasks.tiny_store import SPEC, answer
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 OTHER: dict[str, Any] = {**SPEC, "training": {**SPEC["training"], "steps": 12}}
 LESS: dict[str, Any] = {**SPEC, "steps": [1], "metrics": ["w1"], "keep": {}}
@@ -91,6 +91,27 @@ def test_plan_tells_what_another_store_has() -> None:
     assert values["points"] == {"asked": 16, "answered": 0, "different": 8, "failed": 0, "absent": 8}
     assert values["differences"][0]["reason"] == "ks not measured"
     assert not Path("none").exists()
+
+
+def test_from_python_both_return_what_the_other_store_has() -> None:
+    made, held = da.plan("tiny.yaml", "none", against="other")
+    assert (len(made.points), held.answered, held.different, held.absent) == (16, 8, 8, 0)
+    assert isinstance(da.plan("tiny.yaml", "none"), da.Plan)
+    points, moved = da.run("tiny.yaml", "own", report="page.html", beside="other")  # it is finished
+    assert points.sizes["point"] == 16
+    told = json.loads(said("diff", "--store", "own", "--study", "tiny", "--against", "other", "--json"))
+    assert sorted(moved.groups["verdict"]) == sorted(row["verdict"] for row in told["groups"])
+    assert sorted(moved.groups["after"]) == pytest.approx(sorted(row["after"] for row in told["groups"]))
+    assert isinstance(da.run("tiny.yaml", "own", report="page.html"), xr.Dataset)
+    for ask in (
+        lambda: da.plan("tiny.yaml", against="stranger"),
+        lambda: da.run("tiny.yaml", "new", beside="stranger"),
+    ):
+        with pytest.raises(QueryError, match=r"(against|beside) stranger: it has none of the points of tiny"):
+            ask()
+    with pytest.raises(QueryError, match=r"nothing can be compared: of \[ks\] measured ks, and here it is w1"):
+        da.run("less.yaml", "less", report="page.html", beside="of [ks]")
+    assert not Path("new").exists()
 
 
 def test_run_shows_both_beside_each_other_with_what_diff_says() -> None:
