@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _FORMS = ("table", "csv", "json", "latex", "markdown", "parquet")
 _FOR_EYES = ("table", "latex", "markdown")  # of which nothing is written where nothing matches
 _MOST = 8
+_LONGEST = 200  # rows of points that eyes are shown of several studies at once
 
 
 @app.command("query")
@@ -75,6 +76,8 @@ def query_command(
     (--pareto).
     """
     with clear_errors():
+        import pandas as pd
+
         from tasks.query import DEFAULT_STATISTICS, pooled, pooled_schedules, rank
         from tasks.query import pareto as front
         from tasks.query import query as ask
@@ -97,6 +100,14 @@ def query_command(
                 err.print(f"note: {mixed}", markup=False)
         if best and study is None:
             _tell_of_studies(store, as_of)
+        plain = not (by or best or pareto)
+        if plain and study is None and out is None and form == "table" and len(frame) > _LONGEST:
+            counts = _of_studies(store, as_of, where)
+            if len(counts) > 1:
+                err.print(_too_long(len(frame), next(iter(counts))), markup=False)
+                frame = pd.DataFrame({"study": list(counts), "points": list(counts.values())})
+                _write(frame, form, None, plain=False, asked=())
+                return
         _remark(frame)
         if frame.empty:
             err.print(_nothing(points, where, at, ranked=bool(best or pareto)), markup=False)
@@ -104,7 +115,7 @@ def query_command(
                 return
         measured = (*(metrics or points.metrics()), *split(pareto))
         asked = (*split(by), *measured, *(f"{name}_{each}" for name in measured for each in ("mean", *split(stat))))
-        _write(frame, form, out, plain=not (by or best or pareto), asked=asked)
+        _write(frame, form, out, plain=plain, asked=asked)
 
 
 def _refuse(
@@ -144,6 +155,25 @@ def _tell_of_studies(store: str, as_of: str | None) -> None:
         err.print(
             f"note: ranked over all {len(names)} studies of the store ({listed}); --study NAME ranks one", markup=False
         )
+
+
+def _of_studies(store: str, as_of: str | None, where: str | None) -> dict[str, int]:
+    """How many points of each study of a store were chosen."""
+    from tasks.query.records import chosen
+    from tasks.results import Answers
+    from tasks.results.read import open_columns
+    from tasks.store import Store
+
+    names = Answers(Store.found(store), None, as_of).studies
+    return {name: chosen(open_columns(store, name, as_of), where).size for name in names}
+
+
+def _too_long(rows: int, study: str) -> str:
+    """Why the studies are named instead of the points."""
+    return (
+        f"note: {rows:,} points of several studies, so only the studies are named; --study {study} has those of one, "
+        "--by COLUMNS their means, --format csv all of them"
+    )
 
 
 def _nothing(points: PointColumns, where: str | None, at: str | None, *, ranked: bool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from deployments.atlas import STUDIES
 from flows.command_line import app
 from tasks.results import open_results
 from tasks.study import load_study
@@ -76,6 +77,20 @@ def test_a_question_that_is_named_is_answered(asked: str) -> None:
     assert len(said.splitlines()) > 2
     if asked.startswith("plan"):
         assert re.search(r"atlas: has ([\d,]+) of \1 points; 0 stand there in another form", " ".join(said.split()))
+
+
+def test_a_question_about_all_studies_at_once_is_answered_by_their_names() -> None:
+    found = CliRunner().invoke(app, ["query", "--store", ATLAS], env={"COLUMNS": "200"})
+    assert found.exit_code == 0
+    rows = [line.split() for line in found.stdout.splitlines()[1:]]
+    assert sorted(name for name, _ in rows) == sorted(STUDIES)
+    sizes = {name: open_results(ATLAS, name).sizes["point"] for name in STUDIES}
+    assert {name: int(count) for name, count in rows} == sizes
+    assert "so only the studies are named; --study " in found.stderr
+    narrow = CliRunner().invoke(app, ["query", "--store", ATLAS, "--where", "steps == 64 and sampler == 'heun'"])
+    assert narrow.stdout.startswith("dataset ")  # few enough
+    whole = CliRunner().invoke(app, ["query", "--store", ATLAS, "--format", "csv"])
+    assert len(whole.stdout.splitlines()) == open_results(ATLAS).sizes["point"] + 1
 
 
 def test_the_figures_of_the_torus_are_those_that_ship() -> None:
