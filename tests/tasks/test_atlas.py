@@ -9,12 +9,14 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from deployments.atlas import STUDIES, TARGET
 from diffusion.metrics import BaseMetric
@@ -40,6 +42,28 @@ AGAIN = (*SMALL, "uniform", "action-matching", "torus")  # of the others one exa
 def test_they_are_the_studies_that_are_said_to_ship_and_small() -> None:
     assert sorted(Answers(Store.open(ATLAS)).studies) == sorted(STUDIES)
     assert sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+def test_the_wheel_holds_them_and_they_answer_from_it(tmp_path: Path) -> None:
+    """Built as it is published, unpacked elsewhere, and asked there."""
+    builder = WheelBuilder(str(ROOT))
+    (wheel,) = builder.build(directory=str(tmp_path / "wheels"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    installed = tmp_path / "installed" / "deployments" / "atlas"
+    files = {path.relative_to(TARGET) for path in TARGET.rglob("*") if path.is_file()}
+    assert {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()} == files
+    assert all((installed / name).read_bytes() == (TARGET / name).read_bytes() for name in files)
+    asked = ["query", "--store", ATLAS, "--study", "smoke", "--by", "formulation", "--format", "csv"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *asked],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "installed"), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) > 2
 
 
 def test_the_guide_names_what_ships_and_what_does_not() -> None:
