@@ -6,19 +6,23 @@ What every target owes is tested over the registry; here is what goes in and out
 
 from __future__ import annotations
 
+import json
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import diffatlas as da
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, GaussianMixture, Moons, Noised, Standardised, Uniform
 from diffusion.datasets.own import own_points
 from diffusion.errors import WrongValue
 from diffusion.metrics import NegativeLogLikelihood
+from flows.command_line import app
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings
 from tasks.report import draw_report
@@ -31,9 +35,6 @@ from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tasks.study import Study
 from tests.tasks.tiny_store import answer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCALES = (0.01, 7.0)
 RING = torch.tensor(
@@ -264,6 +265,24 @@ def test_the_plan_warns_of_data_that_noise_does_not_cover_and_says_what_to_do() 
     (line,) = end_warnings([(points, edm)])
     assert "standardised" in line
     assert end_warnings([(Standardised(points), edm)]) == []
+
+
+def test_the_command_plan_warns_of_a_file_that_is_far_from_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points around 50 in a study; standardised ones are no cause for a warning."""
+    monkeypatch.chdir(tmp_path)
+    np.save("far.npy", far(0.01).numpy())
+    for dataset, warned in (
+        ({"name": "from_file", "path": "far.npy"}, True),
+        ({"name": "standardised", "of": {"name": "from_file", "path": "far.npy"}}, False),
+    ):
+        Path("far.json").write_text(json.dumps({**SPEC, "datasets": [dataset]}))
+        found = CliRunner().invoke(app, ["plan", "far.json", "--store", "none", "--json"])
+        assert found.exit_code == 0
+        lines = [line for line in json.loads(found.stdout)["warnings"] if "does not end in noise" in line]
+        assert bool(lines) is warned
+        assert all("standardised" in line for line in lines)
 
 
 SPEC: dict[str, Any] = {
