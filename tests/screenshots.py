@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 FOLDER = Path(os.environ.get("DIFFATLAS_SCREENSHOTS") or Path(__file__).parents[1] / "build" / "screenshots")
 
@@ -23,21 +24,13 @@ def keep(page: Any, name: str, **how: Any) -> bytes:
     return picture
 
 
-def pixels_of(picture: bytes) -> NDArray[np.int64]:
+def pixels_of(picture: bytes) -> NDArray[np.uint8]:
     """The colours of a picture, ``[row, column, 3]`` from 0 to 255."""
-    from matplotlib.image import imread
-
-    shades: NDArray[np.float64] = imread(io.BytesIO(picture), format="png")[..., :3]
-    return np.rint(shades * 255).astype(np.int64)
+    return np.asarray(Image.open(io.BytesIO(picture), formats=["PNG"]).convert("RGB"))
 
 
 def colours_in(picture: bytes, places: Sequence[tuple[float, float]]) -> NDArray[np.int64]:
     """The colours at some places, each from the left and from the top."""
     at = np.rint(np.array(places)).astype(int).reshape(-1, 2)
-    found: NDArray[np.int64] = pixels_of(picture)[at[:, 1], at[:, 0]]
+    found: NDArray[np.int64] = pixels_of(picture)[at[:, 1], at[:, 0]].astype(np.int64)
     return found
-
-
-def colours_of(picture: bytes) -> int:
-    """How many different colours a picture has."""
-    return len(np.unique(pixels_of(picture).reshape(-1, 3) @ [1 << 16, 1 << 8, 1]))

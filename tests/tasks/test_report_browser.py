@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.report import draw_report
-from tests.screenshots import colours_of, keep
+from tests.screenshots import FOLDER, keep, pixels_of
 from tests.tasks.chosen import answers_to
-from tests.tasks.page_reader import Page
+from tests.tasks.page_reader import Page, unpacked
 from tests.tasks.real_page import page_of_all_kinds, together
 from tests.tasks.realistic import realistic
 from tests.tasks.test_report_line import of_a_way
@@ -111,19 +112,36 @@ def test_a_page_of_ten_thousand_points_is_small_and_opens_with_its_first_picture
         assert "10,080" in page.locator(".stamp").inner_text()
 
 
-# What is on the page of each trace: its kind, whether it has numbers, and whether something stands for it.
+# What is on the page of each trace: its numbers, how many places on the page they have, and what stands for them.
 DRAWN = """() => [...document.querySelectorAll(".plot")].map((place) => ({
   title: place.closest("figure").querySelector("h5").textContent,
-  asked: place.data.length,
   traces: place._fullData.map((trace, i) => ({
     kind: trace.type,
-    numbers: trace.type !== "scatter" || place.calcdata[i].some((one) => Number.isFinite(one.x) && Number.isFinite(one.y)),
+    numbers: Object.fromEntries(["x", "y", "z"].filter((key) => trace[key]).map((key) => [key, [...trace[key]].map(
+      (row) => (typeof row === "object" && row !== null ? [...row] : row))])),
+    places: place.calcdata[i].filter((one) => Number.isFinite(one.x) && Number.isFinite(one.y)).length,
+    points: place.querySelectorAll(`.trace${trace.uid} .points path`).length,
     marks: trace.type === "scatter" ? place.querySelectorAll(`.trace${trace.uid} path, .trace${trace.uid} text`).length
       : trace.type === "bar" ? place.querySelectorAll(".barlayer .trace path").length
       : trace.type === "heatmap" ? place.querySelectorAll(".heatmaplayer image").length
       : place.querySelectorAll("canvas").length,
   })),
 }))"""
+
+
+def numbers_of(values: Any) -> Any:
+    """A trace's numbers as a picture's specification or the page has them, to be compared."""
+    found = unpacked(values) if isinstance(values, dict) else values
+    if isinstance(found, list) and any(isinstance(one, str) for one in found):
+        return found
+    return np.array(found, np.float64).tolist()
+
+
+def coloured(pixels: Any, box: dict[str, float]) -> int:
+    """How many pixels of a picture have a colour, as neither axes nor texts nor the ground have."""
+    left, top, right, bottom = (round(box[side]) for side in ("left", "top", "right", "bottom"))
+    shades = pixels[top:bottom, left:right].astype(int)
+    return int((shades.max(axis=2) - shades.min(axis=2) > 40).sum())
 
 
 def test_a_browser_that_is_too_old_says_so_in_place_of_the_first_picture(browser: Any, curves: Path) -> None:
@@ -138,24 +156,137 @@ def test_a_browser_that_is_too_old_says_so_in_place_of_the_first_picture(browser
 
 
 def test_every_picture_is_drawn_with_its_data(browser: Any, whole: Path) -> None:
-    wanted = [len(spec["data"]) for spec in Page(page_of_all_kinds()).specs]
+    specs = Page(page_of_all_kinds()).specs
     with Watched(browser, whole, WIDE, at="#all") as page:
         until(page, "document.documentElement.dataset.all === 'drawn'")
         assert page.evaluate("document.documentElement.dataset.problems") is None
-        assert page.evaluate("Number(document.documentElement.dataset.drawn)") == len(wanted)
         found = page.evaluate(DRAWN)
-        assert [one["asked"] for one in found] == [len(one["traces"]) for one in found] == wanted
-        lacking = [
-            (one["title"], trace)
-            for one in found
-            for trace in one["traces"]
-            if not (trace["numbers"] and trace["marks"])
-        ]
-        assert lacking == []
-        kinds = [{trace["kind"] for trace in one["traces"]} for one in found]
-        for kind in ("scatter", "bar", "heatmap", "scatter3d"):
-            place = page.locator(".plot").nth(next(i for i, own in enumerate(kinds) if kind in own))
-            assert colours_of(place.screenshot()) > 20, kind
+        assert len(found) == len(specs) == page.evaluate("Number(document.documentElement.dataset.drawn)")
+        assert {trace["kind"] for one in found for trace in one["traces"]} == {
+            "scatter",
+            "bar",
+            "heatmap",
+            "scatter3d",
+            "surface",
+        }
+        for one, spec in zip(found, specs, strict=True):
+            assert len(one["traces"]) == len(spec["data"])
+            for drawn, wanted in zip(one["traces"], spec["data"], strict=True):
+                for key, values in drawn["numbers"].items():
+                    if key in wanted:
+                        np.testing.assert_equal(numbers_of(values), numbers_of(wanted[key]), one["title"])
+                assert set(drawn["numbers"]) >= {"x", "y", "z"} & set(wanted)
+                assert drawn["marks"], one["title"]
+                if drawn["kind"] == "scatter":
+                    assert drawn["places"], one["title"]
+                    markers = "markers" in wanted.get("mode", "")
+                    assert drawn["points"] == (drawn["places"] if markers else 0), one["title"]
+        assert pale(page, len(specs)) == []
+
+
+def pale(page: Any, pictures: int) -> list[int]:
+    """Which pictures have hardly a pixel in colour; the page is looked at in windows of 8,000 pixels,
+    because a browser draws no more than twice that at once.
+    """
+    boxes = """[...document.querySelectorAll(".plot")].map((one) => one.getBoundingClientRect().toJSON())"""
+    page.set_viewport_size({"width": 1200, "height": 8000})
+    left, found, top = set(range(pictures)), [], 0
+    while left:
+        page.evaluate(f"scrollTo({{top: {top}, behavior: 'instant'}})")
+        page.wait_for_timeout(100)
+        places = page.evaluate(boxes)
+        inside = [k for k in sorted(left) if places[k]["top"] >= 0 and places[k]["bottom"] <= 8000]
+        assert inside, f"pictures {left} are nowhere"
+        pixels = pixels_of(keep(page, f"page-of-all-kinds-{top}"))
+        found += [k for k in inside if coloured(pixels, places[k]) < 50]
+        left -= set(inside)
+        top += min(7400, int(min((places[k]["top"] for k in left), default=0)) - 50)
+    return found
+
+
+def test_the_sections_stand_in_the_order_of_the_contents_and_the_rest_is_folded(browser: Any, curves: Path) -> None:
+    with Watched(browser, curves, WIDE) as page:
+        sections = page.evaluate(
+            "[...document.querySelectorAll('main > section[id], footer[id]')].map((one) => one.id)"
+        )
+        order = ["answer", "data-1", "findings", "tables", "published", "claims", "method", "provenance"]
+        assert [one for one in order if one in sections] == sections
+        assert {"answer", "data-1", "tables", "claims", "method"} <= set(sections)
+        hashes = page.evaluate("[...document.querySelectorAll('#contents a')].map((one) => one.hash.slice(1))")
+        assert hashes == sections
+        last = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('.plot')].map((one) => one.compareDocumentPosition("
+            "document.querySelector('#tables')) & Node.DOCUMENT_POSITION_FOLLOWING))"
+        )
+        assert last  # no picture comes after the first table
+        folds = """[...document.querySelectorAll("#tables, #claims, #method, #provenance")].map((one) =>
+          [...one.children].filter((part) => part.localName === "details").map((part) => part.open))"""
+        assert all(opened and not any(opened) for opened in page.evaluate(folds))
+        keep(page, "page-wide")
+
+
+def test_on_a_telephone_the_contents_are_in_reach_from_everywhere(browser: Any, curves: Path) -> None:
+    with Watched(browser, curves, NARROW) as page:
+        keep(page, "page-narrow")
+        page.evaluate("scrollTo({top: document.body.scrollHeight, behavior: 'instant'})")
+        button = page.get_by_role("button", name="Contents")
+        assert 0 <= button.bounding_box()["y"] < 60
+        button.click()
+        link = page.locator('#contents a[href="#tables"]')
+        box = link.bounding_box()
+        assert 0 <= box["y"] < 800
+        keep(page, "page-narrow-contents")
+        link.click()
+        until(page, "(({top}) => top >= 0 && top < 200)(document.querySelector('#tables h2').getBoundingClientRect())")
+        assert not link.is_visible()
+
+
+def test_a_name_dims_the_other_curves_also_in_pictures_that_are_drawn_later(browser: Any, whole: Path) -> None:
+    stands = """([key, later]) => [...document.querySelectorAll(".plot")].flatMap((place) => (place._fullData || []).map((trace, i) => {
+      const meta = place.data[i].meta;
+      const drawing = meta && meta.families && place.querySelector(`.trace${trace.uid}`);
+      return drawing ? [meta.families.includes(key), drawing.style.opacity === ""] : null;
+    })).filter((one) => one !== null)"""
+    figures = """(key) => [...document.querySelectorAll("figure[data-families]")].map((figure) =>
+      [figure.dataset.families.split(" ").includes(String(key)), !figure.classList.contains("dim")])"""
+    with Watched(browser, whole, WIDE) as page:
+        button = page.locator(".legend button", has_text="vp")
+        key = int(button.get_attribute("data-key"))
+        button.click()
+        page.mouse.move(600, 400)
+        before = page.evaluate(stands, [key, False])
+        assert {True, False} == {own for own, _ in before} == {lit for _, lit in before}
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        for place in page.locator(".plot:visible").all():
+            place.scroll_into_view_if_needed()
+        until(
+            page, "[...document.querySelectorAll('.plot')].every((one) => one.offsetParent === null || one._fullData)"
+        )
+        after = page.evaluate(stands, [key, True])
+        assert len(after) > len(before)
+        assert all(own == lit for own, lit in after)
+        found = page.evaluate(figures, key)
+        assert {True, False} == {own for own, _ in found}
+        assert all(own == lit for own, lit in found)
+        keep(page, "page-one-name")
+
+
+def test_printed_everything_is_unfolded_light_and_as_wide_as_paper(browser: Any, curves: Path) -> None:
+    wide = """[...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).map((one) =>
+      [one.clientWidth, one._fullLayout?.width, one._fullLayout?.font.color])"""
+    with Watched(browser, curves, WIDE, "dark") as page:
+        closed = page.evaluate("document.querySelectorAll('details:not([open])').length")
+        assert closed
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+        until(page, f"{wide}.every(([own, drawn, ink]) => Math.abs(own - drawn) < 1 && ink === '#1b1f24')")
+        widths = [own for own, *_ in page.evaluate(wide)]
+        assert max(widths) <= 43 * 16
+        assert len(widths) > 5
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        until(page, "document.querySelector('.plot')._fullLayout.font.color === '#e6e9ed'")
+        assert page.evaluate("document.querySelectorAll('details:not([open])').length") == closed
+        page.pdf(path=FOLDER / "page-printed.pdf", prefer_css_page_size=True, format="A4")
 
 
 def test_the_first_picture_is_in_sight_and_the_rest_is_drawn_when_it_comes(browser: Any, curves: Path) -> None:
@@ -235,15 +366,20 @@ def test_the_switch_turns_the_colours_of_page_and_pictures(browser: Any, curves:
         assert (page.evaluate(ground), page.evaluate(line)) == dark
 
 
-@pytest.mark.parametrize(("scheme", "size"), [("light", NARROW), ("dark", WIDE)])
+@pytest.mark.parametrize(
+    ("which", "scheme", "size"),
+    [("curves", "light", NARROW), ("curves", "dark", WIDE), ("whole", "light", WIDE), ("whole", "dark", NARROW)],
+)
 def test_nothing_serious_keeps_anybody_from_reading_it(
-    browser: Any, curves: Path, scheme: str, size: tuple[int, int]
+    browser: Any, request: pytest.FixtureRequest, which: str, scheme: str, size: tuple[int, int]
 ) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
     ).Axe
-    with Watched(browser, curves, size, scheme) as page:
+    with Watched(browser, request.getfixturevalue(which), size, scheme, at="#all" if which == "whole" else "") as page:
         page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        if which == "whole":
+            until(page, "document.documentElement.dataset.all === 'drawn'")
         found = axe().run(page).response["violations"]
     assert [
         (one["id"], [node["html"][:120] for node in one["nodes"]][:3])

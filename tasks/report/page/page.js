@@ -302,17 +302,20 @@
   };
   if (location.hash === "#all") everything();
   let before;
+  let unfolded = [];
   addEventListener("beforeprint", () => {
     before = root.dataset.scheme;
     root.dataset.scheme = "light";
     root.dataset.print = "yes";
-    for (const fold of document.querySelectorAll("details")) fold.open = true;
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    for (const fold of unfolded) fold.open = true;
     drawMany(plots.filter((place) => place.offsetParent !== null));
   });
   addEventListener("afterprint", () => {
     delete root.dataset.print;
     if (before) root.dataset.scheme = before;
     else delete root.dataset.scheme;
+    for (const fold of unfolded) fold.open = false;
     drawMany(drawn);
   });
   root.dataset.plots = plots.length;
