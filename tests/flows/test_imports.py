@@ -88,6 +88,67 @@ def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
     assert {number: text for number, text in expected.items() if text not in listed[number].said} == {}
 
 
+def test_whatever_its_options_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:
+    store = ["--store", unpacked("run-3", tmp_path)]
+    study = [*store, "--study", "run"]
+    asked = ["query", *study, "--metric", "energy", "--by", "dataset"]
+    light = [
+        ["history", *store, "--json"],
+        ["status", *store, "--json"],
+        ["tag", "kept", *store],
+        ["tag", "gone", *store],
+        ["tag", "gone", "--delete", *store],
+        ["gc", *store, "--older-than", "90d", "--json"],
+        ["backup", store[1], str(tmp_path / "copy")],
+        ["restore", str(tmp_path / "copy"), str(tmp_path / "again")],
+    ]
+    answers = [
+        ["query", *study, "--as-of", "kept"],
+        ["query", "--store", "atlas:", "--metric", "w1", "--by", "formulation", "--stat", "count"],
+        *(
+            [*asked, "--format", kind, "--out", str(tmp_path / kind)]
+            for kind in ("csv", "json", "latex", "markdown", "parquet")
+        ),
+    ]
+    compared = [
+        ["diff", "kept", *study, "--exit-code", "--json"],
+        ["diff", "kept", *study, "--metric", "energy", "--level", "0.9"],
+        ["diff", "kept", *store],
+    ]
+    ended = run(
+        *light,
+        *answers,
+        ["export", *study, "--format", "zarr", "--samples", "--out", str(tmp_path / "zarr")],
+        *compared,
+        ["diff", "--against", store[1], *study],  # which names the points of another store anew: it plans
+        ["doctor", *store],  # which asks for Prefect's server
+    )
+    assert [(one.code, one.said) for one in ended if one.code] == []
+    expected = [STORE] * len(light) + [STORE | {"pandas"}] * len(answers) + [TABLES] + [QUANTILES] * len(compared)
+    planned = QUANTILES | NETWORKS
+    assert [one.imported for one in ended] == [*expected, planned, planned | {"prefect"}]
+
+
+def test_what_looks_names_up_starts_no_service_and_reads_no_data(tmp_path: Path) -> None:
+    store = ["--store", unpacked("run-3", tmp_path)]
+    (tmp_path / "tiny.yaml").write_text(json.dumps(SPEC))
+    study = str(tmp_path / "tiny.yaml")
+    schema, wrong, mistaken, catalog, checked, page = run(
+        ["schema"],
+        ["check", "no-such-name"],
+        ["grow", study, "--until", "no question"],
+        ["catalog", "--json"],
+        ["check", "heun"],
+        ["report", *store, "--study", "run", "--out", str(tmp_path / "page.html")],
+    )
+    assert [one.code for one in (schema, wrong, mistaken, catalog, checked, page)] == [0, 2, 2, 0, 0, 0]
+    assert [one.imported for one in (schema, wrong)] == [NETWORKS] * 2
+    assert "--until 'no question'" in mistaken.said
+    assert mistaken.imported == NETWORKS | STORE | {"pandas"}
+    assert catalog.imported == checked.imported == mistaken.imported | {"scipy"}  # the spline of one schedule
+    assert page.imported == QUANTILES | NETWORKS | {"jinja2", "plotly"}
+
+
 def test_the_list_of_figures_draws_no_page_and_starts_no_service() -> None:
     (listed,) = run(["figure", "--list"])
     assert listed.code == 0, listed.said
