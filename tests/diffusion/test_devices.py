@@ -12,7 +12,7 @@ import io
 import math
 import pickle
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ from diffusion.datasets.truncated_normal import where_asked
 from diffusion.devices import HOST, device_of
 from diffusion.formulations import Exact, Formulation, formulations
 from diffusion.formulations.base import Trained
+from diffusion.formulations.coupled import ExactBetween
 from diffusion.guidance import Guided, guidances
 from diffusion.inference import Question, Subject, levels_for, states
 from diffusion.metrics import ModelMetric, metrics
@@ -40,7 +41,8 @@ from diffusion.models import (
     LatentVariableModel,
     counted,
 )
-from diffusion.models.own import OwnDenoiser
+from diffusion.models.given import given_denoiser
+from diffusion.models.own import OwnDenoiser, Predicts
 from diffusion.networks import architectures
 from diffusion.objectives import noise_distributions, weightings
 from diffusion.objectives.denoising import NetworkDenoiser
@@ -67,6 +69,8 @@ ON_THE_HOST: dict[str, str] = {
 WAITS: dict[str, str] = {
     "nll": "the flow is followed by an adaptive solver on the host",
     "bits-per-dim": "the flow is followed by an adaptive solver on the host",
+    "azula": "its samplers ask a schedule on the host for each time",
+    "k-diffusion": "its samplers ask of each level whether it is the last",
     "rk45": "the adaptive rule looks at the error of a step before it takes the next",
     "user": "Newton's rule for the inverse ends when all values have settled",
 }
@@ -425,6 +429,40 @@ class _Rowwise(torch.nn.Module):
         return found
 
 
+class Shrinking(torch.nn.Module):
+    """A network somebody has, in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, device=META))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        elsewhere(x, told)
+        return self.weight * x / (1 + told[:, None] ** 2)
+
+
+@pytest.mark.parametrize("predicts", get_args(Predicts))
+def test_a_given_network_answers_on_its_device(predicts: Predicts) -> None:
+    model = given_denoiser(Shrinking(), predicts, "time", schedules.create("vp-linear"))
+    elsewhere(model(meta(1, 5, 2), meta(1), meta(1)))
+
+
+def test_the_exact_answer_between_two_data_sets_is_found_on_the_device() -> None:
+    between = formulations.create("exact-between", source=EightGaussians())
+    assert isinstance(between, ExactBetween)
+    law = Gaussian(dim=2)
+    x, level = meta(2, 5, 2), meta(2)
+    elsewhere(between.model_of([law] * 2)(x, level, level))
+    subjects = [subject(between, law, between.own_schedule())] * 2
+    question = Question(samplers.create("euler"), 3, 5)
+    elsewhere(*states(between.model_of([law] * 2), question, subjects, levels_for(question, subjects), META))
+
+
+def test_every_formulation_without_a_network_of_its_own_is_asked_above() -> None:
+    rest = {entry.name for entry in formulations} - set(TRAINED)
+    assert rest == {"exact", "exact-between", "given"}
+
+
 # --- samplers -------------------------------------------------------------------------------------
 
 
@@ -457,6 +495,33 @@ def test_every_sampler_goes_all_its_way_on_the_device(name: str) -> None:
             list(path)
     else:
         elsewhere(*path)
+
+
+PEERS: dict[str, tuple[str, dict[str, str]]] = {
+    "azula": ("edm", {"sampler": "EulerSampler"}),
+    "diffusers": ("ddpm-linear", {"scheduler": "DDIMScheduler"}),
+    "k-diffusion": ("edm", {"sampler": "sample_heun"}),
+}
+
+
+def test_every_sampler_without_defaults_is_one_of_a_peer() -> None:
+    assert {entry.name for entry in samplers if not entry.has_defaults} == set(PEERS)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peers_sampler_goes_all_its_way_on_the_device(name: str) -> None:
+    schedule, options = PEERS[name]
+    law, on = EightGaussians(), schedules.create(schedule).fitted(EightGaussians())
+    question = Question(samplers.create(name, **options), 3, 5)
+    subjects = [subject(Exact(), law, on)] * 2
+    path = states(ExactDenoiser([law] * 2), question, subjects, levels_for(question, subjects), META)
+    if name in WAITS:
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"(out of|on) meta"):
+            list(path)
+    else:
+        found = list(path)
+        assert len(found) == 4
+        elsewhere(*found)
 
 
 @pytest.mark.parametrize("schedule", schedules.names())
