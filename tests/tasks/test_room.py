@@ -25,10 +25,10 @@ from tasks.plain import Spec
 from tasks.plan import Job, Shard, make_plan
 from tasks.results.rows import trained_rows
 from tasks.study import Study
-from tasks.work import Requests, SweepAnswer, TrainingAnswer, data_key, sweep_shard, train_shard, training_sets
+from tasks.work import Requests, SweepAnswer, TrainingAnswer, data_key, placing, sweep_shard, train_shard, training_sets
 from tasks.work.child import TrainingPart
 from tasks.work.guilty import train_apart
-from tasks.work.placing import GPU_SHARE, Bucket, gpu_label, with_room
+from tasks.work.placing import GPU_SHARE, Bucket, device_of_worker, gpu_label, with_room
 from tasks.work.sampling import states
 from tasks.work.shard import placed
 from tasks.work.stacks import train_jobs
@@ -269,3 +269,18 @@ def test_what_equal_bits_need_is_set_and_each_lack_of_it_is_seen() -> None:
     assert done.returncode == 0, done.stderr
     if not torch.cuda.is_available():
         assert "there is no GPU here that torch can use" in done.stdout
+
+
+@pytest.mark.parametrize(("share", "expected"), [("0.25", [(0.25, "cuda:0")]), ("1", []), ("", [])])
+def test_of_a_gpu_that_others_share_torch_takes_no_more_than_the_workers_part(
+    share: str, expected: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[float, str]] = []
+    monkeypatch.setattr(placing, "reproducible_cuda", lambda: None)
+    monkeypatch.setattr(placing, "device_named", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda part, device: taken.append((part, str(device)))
+    )
+    monkeypatch.setenv(GPU_SHARE, share)
+    assert device_of_worker("cuda") == torch.device("cuda", 0)
+    assert taken == expected
