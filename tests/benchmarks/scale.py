@@ -3,6 +3,10 @@ it foretells a real run.
 
     python -m tests.benchmarks.scale costs
     python -m tests.benchmarks.scale check
+    python -m tests.benchmarks.scale trivial
+
+The last takes studies of 10, 1,000 and 10,000 cells that cost next to nothing through the whole pipeline,
+or of as many as are named after it.
 
 Seconds of processor are measured, not of the clock, so other work on the machine matters little. A
 cost is the slope between a small and a large case: what is paid once for a run falls out.
@@ -10,12 +14,15 @@ cost is the slope between a small and a large case: what is paid once for a run 
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +210,46 @@ def check() -> None:
                 _say(f"  {kind}: foretold {said:.1f} s more, took {took:.1f} s more, {said / took:.2f}")
 
 
+CELLS = (10, 1_000, 10_000)
+
+
+def whole(counts: Sequence[int] = CELLS) -> None:
+    """Studies of so many trivial cells from the request to the page, with two workers: the clock, the
+    first commit, seconds of a core by kind, the coordinator's memory, and what one more cell costs.
+    """
+    from flows.request import RunRequest
+    from flows.start import start
+    from tasks.store import Store
+    from tests.benchmarks.cells import trivial
+
+    rows: list[tuple[int, float, float, dict[str, float], float]] = []
+    with tempfile.TemporaryDirectory() as name, prefect_server(), ray_cluster(None, 2, {}):
+        folder = Path(name)
+        for number, cells in enumerate((counts[0], *counts)):  # the first imports what is imported once
+            study, store = folder / f"{number}.yaml", str(folder / f"store-{number}")
+            study.write_text(json.dumps(trivial(cells).spec()))
+            before, begun, clock = _memory(), datetime.now(UTC), time.perf_counter()
+            with counted() as seconds:
+                start(RunRequest(str(study), store, (), None, 2, quiet=True, report=str(folder / "page.html")))
+                took = time.perf_counter() - clock
+            commits = [one for one in Store.open(store).history() if ": trained" in str(one["message"])]
+            first = min(datetime.fromisoformat(str(one["time"])) for one in commits) - begun
+            rows.append((cells, took, first.total_seconds(), seconds, (_memory() - before) / 1e6))
+    _say("| cells | seconds | first commit | coordinator | server | workers | Ray | memory, MB |")
+    _say("|---|---|---|---|---|---|---|---|")
+    for cells, took, first_commit, seconds, memory in rows[1:]:
+        of_cores = " | ".join(f"{seconds[kind]:.1f}" for kind in ("coordinator", "server", "workers", "ray"))
+        _say(f"| {cells:,} | {took:.1f} | {first_commit:.1f} | {of_cores} | {memory:.0f} |")
+    for few, many in itertools.pairwise(rows[1:]):
+        more = many[0] - few[0]
+        clock, cores = (many[1] - few[1]) / more, (sum(many[3].values()) - sum(few[3].values())) / more
+        kept = 1e3 * (many[4] - few[4]) / more
+        _say(
+            f"one more cell between {few[0]:,} and {many[0]:,}: {1e3 * clock:.1f} ms of the clock, {1e3 * cores:.1f} ms of cores, "
+            f"{kept:.1f} kB of the coordinator"
+        )
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -230,6 +277,8 @@ def _ray(nodes: int) -> Iterator[str | None]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
         check()
+    elif sys.argv[1:2] == ["trivial"]:
+        whole([int(count) for count in sys.argv[2:]] or CELLS)
     else:
         for name, cost in {**of_plans(), **of_commits(), **of_task_runs()}.items():
             _say(f"{name} {cost:.2g}")
