@@ -3,6 +3,11 @@ shown.
 
 Absolute times mean little on shared machines: each line compares two ways of doing the same on the
 same core, or one way with the core's measured rate of multiplying matrices.
+
+    python -m tests.benchmarks.run --json bench.json
+    python -m tests.benchmarks.run --markdown bench.json
+
+The second prints the table of the README.
 """
 
 from __future__ import annotations
@@ -15,10 +20,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -129,11 +135,13 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
 )
 """What is measured, in words, and how; None where a peer is not installed."""
 
+_NUMBERS = ("ratio", "from", "to")
+
 
 def machine() -> dict[str, str]:
     """What the ratios were measured on."""
     named = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-    packages = ("torch", "numpy", "azula", "diffusers", "mlflow", "duckdb")
+    packages = ("torch", "numpy", "azula", "diffusers", "smalldiffusion", "mlflow", "duckdb")
     installed = {name: version(name) for name in packages if importlib.util.find_spec(name)}
     processor = named[0] if named else platform.processor() or platform.machine()
     return {"processor": processor, "cores": str(os.cpu_count()), "python": platform.python_version(), **installed}
@@ -143,12 +151,29 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def main() -> None:
+def markdown(ratios: Sequence[Mapping[str, Any]]) -> str:
+    """The README's table of what ``--json`` has written; what was not installed is left out."""
+    there = [row for row in ratios if row["ratio"] is not None]
+    lines = [" | ".join([row["what"], *(_shown(row[name]) for name in _NUMBERS)]) for row in there]
+    return "\n".join(["| what | ratio | from | to |", "|---|---|---|---|", *(f"| {line} |" for line in lines)]) + "\n"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.{1 if value >= 10 else 2 if value >= 0.1 else 3}f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print, a line at a time; with ``--json FILE`` write the same beside the machine."""
     parser = argparse.ArgumentParser(description="Ratios of speed, measured side by side.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write them as well")
     parser.add_argument("--only", default="", metavar="TEXT", help="measure the lines that begin so")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="measure nothing: the README's table of that JSON"
+    )
+    asked = parser.parse_args(arguments)
+    if asked.markdown:
+        sys.stdout.write(markdown(json.loads(asked.markdown.read_text())["ratios"]))
+        return
     torch.set_num_threads(1)
     table = Table("what", "ratio", "from", "to")
     rows: list[dict[str, object]] = []
@@ -158,7 +183,7 @@ def main() -> None:
         print(name, file=sys.stderr)  # noqa: T201 - it takes minutes
         found = measure()
         table.add_row(name, *([f"{value:.2f}" for value in found] if found else ["not installed", "", ""]))
-        rows.append({"what": name, **dict(zip(("ratio", "from", "to"), found or (None,) * 3, strict=True))})
+        rows.append({"what": name, **dict(zip(_NUMBERS, found or (None,) * 3, strict=True))})
     Console(width=110).print(table)
     if asked.json:
         asked.json.write_text(json.dumps({"machine": machine(), "ratios": rows}, indent=2) + "\n")
