@@ -3,7 +3,7 @@ network for one model.
 
 Theirs is asked with a module of three hidden layers of the same width, in float32 and one call a
 step for all samples; ours with a stack of eight trained models. What is timed is the processor's
-time for a sample of one model, 20 steps of the same rule: DDIM and, with azula, Heun's.
+time for a sample of one model, 20 steps of the same rule: DDIM and, with azula, Euler's and Heun's.
 
 ``python -m tests.benchmarks.run --only sampling`` prints the table.
 """
@@ -140,6 +140,10 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     (
         f"sampling: DDIM of azula / one of ours {_WHAT}",
         lambda: against("azula", lambda: azula("DDIMSampler"), DDIM()),
+    ),
+    (
+        f"sampling: Euler of azula / one of ours {_WHAT}",
+        lambda: against("azula", lambda: azula("EulerSampler"), Euler()),
     ),
     (
         f"sampling: Heun of azula / one of ours {_WHAT}",

@@ -4,19 +4,28 @@ own rate of multiplying matrices.
 The loop is a module of three hidden layers that sees the noise level's features beside the point,
 `torch.optim.Adam` and a moving average: less than a member of a stack has, whose units are scaled by
 the noise level and whose gradients are clipped. Packages of the field train with the same loop;
-where one is installed, its own loss stands in the place of that one.
+where one is installed, its own loss stands in the place of that one, or its own loop.
 
 ``python -m tests.benchmarks.run --only training`` prints the table.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import io
+import itertools
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from diffusion.datasets import Uniform
 from diffusion.devices import HOST
@@ -103,11 +112,11 @@ def products(width: int, batch: int, steps: int, members: int) -> None:
         torch.bmm(h.mT, g)
 
 
-def against_loop(width: int, batch: int, loss: Loss = edm_loss) -> Ratio:
+def against_loop(width: int, batch: int, loop: Callable[[int, int, int], None] = plain_loop) -> Ratio:
     """Processor time of one model in a loop of its own over that of one model of a stack."""
     return _each(
         paired(
-            lambda: plain_loop(width, batch, STEPS, loss),
+            lambda: loop(width, batch, STEPS),
             lambda: stack(width, batch, STEPS),
             rounds=3,
             now=time.process_time,
@@ -176,7 +185,53 @@ def against_peer(name: str, width: int, batch: int) -> Ratio | None:
     """As `against_loop`, with the loss of a package in the loop; None where it is not installed."""
     if importlib.util.find_spec(name) is None:
         return None
-    return against_loop(width, batch, PEERS[name]())
+    return against_loop(width, batch, partial(plain_loop, loss=PEERS[name]()))
+
+
+def smalldiffusion_loop(width: int, batch: int, steps: int) -> None:
+    """One model in smalldiffusion's own `training_loop`, fed by the `DataLoader` that it asks for."""
+    with _without_torchvision():
+        theirs: Any = importlib.import_module("smalldiffusion")
+
+    class Theirs(Perceptron, theirs.ModelMixin):  # type: ignore[misc]  # without types
+        input_dims = (1,)
+
+        def forward(self, x: Tensor, sigma: Tensor, cond: None = None) -> Tensor:  # noqa: ARG002
+            return super().forward(x / (1 + sigma**2).sqrt(), sigma[:, 0].log() / 4)
+
+    data: Any = Uniform().sample(10_000, stream("data")).float()
+    loader: Any = DataLoader(data, batch_size=batch, shuffle=True)
+    schedule = theirs.ScheduleLogLinear(1000, 0.002, 80.0)
+    with redirect_stderr(io.StringIO()):  # its progress
+        steps_taken = theirs.training_loop(loader, Theirs(width), schedule, epochs=steps, lr=4e-3)
+        for _ in itertools.islice(steps_taken, steps + 1):  # it hands on each loss before its step
+            pass
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """smalldiffusion imports it for its images, which nobody asks for here; each version of it asks for
+    one version of torch.
+    """
+    if importlib.util.find_spec("torchvision"):
+        yield
+        return
+    nothing, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
+    vars(nothing)["transforms"] = transforms
+    vars(transforms)["__getattr__"] = lambda name: lambda *given: (name, given)
+    sys.modules.update({"torchvision": nothing, "torchvision.transforms": transforms})
+    try:
+        yield
+    finally:
+        for name in ("torchvision", "torchvision.transforms"):
+            del sys.modules[name]
+
+
+def against_smalldiffusion(width: int, batch: int) -> Ratio | None:
+    """As `against_loop`, with the loop of smalldiffusion; None where it is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("smalldiffusion", "accelerate")):
+        return None
+    return against_loop(width, batch, loop=smalldiffusion_loop)
 
 
 def _of(width: int, batch: int) -> str:
@@ -188,10 +243,15 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     *((f"training: share of the matrix-product rate {_of(*s)}", lambda s=s: product_share(*s)) for s in SIZES),
     *(
         (
-            f"training: a loop with the loss of {name} / one of 16 stacked {_of(*SIZES[0])}",
-            lambda n=name: against_peer(n, *SIZES[0]),
+            f"training: a loop with the loss of {name} / one of 16 stacked {_of(*size)}",
+            lambda n=name, s=size: against_peer(n, *s),
         )
         for name in PEERS
+        for size in SIZES
+    ),
+    *(
+        (f"training: the loop of smalldiffusion / one of 16 stacked {_of(*s)}", lambda s=s: against_smalldiffusion(*s))
+        for s in SIZES
     ),
 )
 """Lines for the table of `tests.benchmarks.run`."""
