@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_a_scheduler_that_a_new_version_of_diffusers_has_is_noticed() -> None:
     theirs = {name for name in dir(module_of("diffusers")) if name.endswith("Scheduler")}
     assert theirs - {*diffusers_schedulers.NAMES} == set().union(*LEFT_OUT.values())
     assert len(set().union(*LEFT_OUT.values())) == sum(map(len, LEFT_OUT.values()))
+
+
+def test_the_versions_that_are_told_are_those_that_are_pinned() -> None:
+    told = " ".join((ROOT / "docs" / "peers.md").read_text(encoding="utf-8").split())
+    found = re.search(r"Measured with azula ([\d.]+), diffusers ([\d.]+) and k-diffusion ([\w.]+), on", told)
+    assert found
+    pins = [(ROOT / name).read_text(encoding="utf-8") for name in ("constraints.txt", "Makefile")]
+    for library, version in zip(("azula", "diffusers", "k-diffusion"), found.groups(), strict=True):
+        assert any(f"{library}=={version}" in text for text in pins), library
 
 
 def test_the_study_asks_every_name() -> None:
