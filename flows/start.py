@@ -16,28 +16,45 @@ def start(request: RunRequest) -> Outcome:
 
     Raises:
         DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that
-            ended it as it is.
+            ended it as it is. `ServerGone` if Prefect's server was lost before there was anything to
+            compute: what asks it then cannot go on without.
     """
     with prefect_server(_import_the_flow) as url:
-        from flows.pages import ServerGone, lacking
-        from flows.run_study import run_study
+        from httpx import TransportError
+
+        from flows.pages import ServerGone
 
         try:
-            state: Any = run_study(**request.parameters(), return_state=True)
-        except ServerGone as gone:  # the engine could not tell how the flow ended
-            if isinstance(gone.ended, BaseException):
-                raise gone.ended from None
-            if gone.ended is None:
-                raise
-            return replace(gone.ended, untold=lacking(url))
-        result = state.result(raise_on_failure=False)
-        if isinstance(result, Outcome):
-            return result
-        if isinstance(result, PointsHaveFailed):
-            return result.outcome
-        if isinstance(result, BaseException):
-            raise result
-        raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+            return _carried_out(request, url)
+        except TransportError as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise ServerGone(
+                f"Prefect's server at {url} stopped answering ({type(error).__name__}: {first}). What is committed "
+                "stays; run the same command again to go on, when the server is there",
+                None,
+            ) from None
+
+
+def _carried_out(request: RunRequest, url: str) -> Outcome:
+    from flows.pages import ServerGone, lacking
+    from flows.run_study import run_study
+
+    try:
+        state: Any = run_study(**request.parameters(), return_state=True)
+    except ServerGone as gone:  # the engine could not tell how the flow ended
+        if isinstance(gone.ended, BaseException):
+            raise gone.ended from None
+        if gone.ended is None:
+            raise
+        return replace(gone.ended, untold=lacking(url))
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, Outcome):
+        return result
+    if isinstance(result, PointsHaveFailed):
+        return result.outcome
+    if isinstance(result, BaseException):
+        raise result
+    raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
 
 
 @contextlib.contextmanager

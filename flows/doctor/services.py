@@ -34,9 +34,7 @@ def prefect() -> Iterator[Finding]:
         with get_client(sync_client=True) as client:
             found = client.api_version()
     except ServiceUnavailable as error:
-        remedy = "prefect config view; then prefect server start, or unset PREFECT_API_URL"
-        if "authentication string" in str(error):
-            remedy = "export PREFECT_API_AUTH_STRING=..."
+        remedy = error.remedy or "prefect config view; then prefect server start, or unset PREFECT_API_URL"
         yield Finding("prefect", "problem", str(error), remedy)
         return
     ours = version("prefect")
@@ -111,7 +109,8 @@ def ray(address: str | None) -> Iterator[Finding]:
         with ray_cluster(target, None, {}) as found:
             yield from _nodes(found)
     except ServiceUnavailable as error:
-        yield Finding("ray", "problem", str(error), "ray start --head, or correct --ray or RAY_ADDRESS")
+        remedy = error.remedy or "ray start --head, or correct --ray or RAY_ADDRESS"
+        yield Finding("ray", "problem", str(error), remedy)
 
 
 def _nodes(found: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -278,7 +279,8 @@ def _connect(**arguments: Any) -> str:
         if where == "local":
             raise ServiceUnavailable(f"A local Ray did not start. {'; '.join(reasons)}") from error
         raise ServiceUnavailable(
-            f"The Ray cluster at {where} refused the connection. Is it of our version of Ray? {'; '.join(reasons)}"
+            f"The Ray cluster at {where} refused the connection. Is it of our version of Ray? {'; '.join(reasons)}",
+            f"on all its machines: pip install ray=={version('ray')}, and start Ray again",
         ) from error
 
 
@@ -355,7 +357,8 @@ def _check_reachable_from_workers(url: str | None) -> None:
     if others:
         raise ServiceUnavailable(
             f"The Ray cluster has machines ({', '.join(others[:3])}) that cannot reach the Prefect server at {url}. "
-            "Start one that they reach (`prefect server start --host 0.0.0.0`) and set PREFECT_API_URL to its address."
+            "Start one that they reach (`prefect server start --host 0.0.0.0`) and set PREFECT_API_URL to its address.",
+            "prefect server start --host 0.0.0.0; export PREFECT_API_URL=http://ADDRESS:4200/api",
         )
 
 

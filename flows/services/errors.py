@@ -7,6 +7,13 @@ ANSWER_SECONDS = 10.0
 
 
 class ServiceUnavailable(Unavailable, RuntimeError):
-    """A service that the run needs does not answer or does not start; the text says what to do."""
+    """A service that the run needs does not answer or does not start; the text says what to do.
+
+    `remedy` is the command alone, where there is one for just this.
+    """
 
     kind = "service-unavailable"
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy

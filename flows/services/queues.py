@@ -27,6 +27,10 @@ def deliver(seconds: float) -> bool:
     return not unsent
 
 
+def _critical(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL
+
+
 @contextmanager
 def delivered(seconds: float) -> Iterator[None]:
     """Deliver at the end of a block what is queued, for as long as that, and drop the rest.
@@ -38,7 +42,7 @@ def delivered(seconds: float) -> Iterator[None]:
     active: Any = services._active_services  # noqa: SLF001 - there is no other way to give up
     logging.raiseExceptions, before = False, logging.raiseExceptions
     for name in ("EventsWorker", "APILogWorker", "prefect._internal.concurrency"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).addFilter(_critical)  # its level Prefect sets anew when a flow begins
     try:
         yield
     finally:

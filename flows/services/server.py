@@ -124,7 +124,8 @@ def check_configured_server(url: str) -> None:
         lacking = "does not accept ours" if PREFECT_API_AUTH_STRING.value() else "wants one, and there is none here"
         raise ServiceUnavailable(
             f"The Prefect server at {url} is protected by an authentication string and {lacking}. Set that of its "
-            "PREFECT_SERVER_API_AUTH_STRING here: `export PREFECT_API_AUTH_STRING=...`."
+            "PREFECT_SERVER_API_AUTH_STRING here: `export PREFECT_API_AUTH_STRING=...`.",
+            "export PREFECT_API_AUTH_STRING=...",
         )
     if error is not None:
         raise ServiceUnavailable(

@@ -24,6 +24,8 @@ from flows.services.errors import ANSWER_SECONDS, ServiceUnavailable
 
 MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
+_GIVE_IT = f"export {TOKEN}=..."
+
 
 @contextmanager
 def own_token(folder: Path) -> Iterator[None]:
@@ -51,7 +53,8 @@ def token_found(address: str) -> Iterator[None]:
         if mode and not wanted:
             raise ServiceUnavailable(
                 f"The Ray cluster at {address} uses no token, and {MODE}=token has this process want one of its "
-                f"workers. Unset it: `unset {MODE}`."
+                f"workers. Unset it: `unset {MODE}`.",
+                f"unset {MODE}",
             )
         mode = "token" if wanted else "disabled"
     with temporary_environment({MODE: mode or "disabled"}), _read_anew():
@@ -68,19 +71,20 @@ def check_token(address: str) -> None:
     if os.environ.get(MODE, "").lower() == "token" and not place:
         raise ServiceUnavailable(
             f"{MODE}=token, and there is no Ray token here. Put the cluster's (on its head: `cat ~/.ray/auth_token`) "
-            f"into {TOKEN} or ~/.ray/auth_token, or unset {MODE}."
+            f"into {TOKEN} or ~/.ray/auth_token, or unset {MODE}.",
+            _GIVE_IT,
         )
     if not _is_refused(address):
         return
-    remedy = f"On its head `cat ~/.ray/auth_token` shows it; here: `export {TOKEN}=...`."
+    remedy, advice = _GIVE_IT, f"On its head `cat ~/.ray/auth_token` shows it; here: `{_GIVE_IT}`."
     if not place:
         lacking = "wants a token, and there is none here"
     elif os.environ.get(MODE, "").lower() != "token":
         lacking = f"wants a token, and {MODE}={os.environ.get(MODE)} keeps ours back"
-        remedy = f"Unset it: `unset {MODE}`."
+        remedy, advice = f"unset {MODE}", f"Unset it: `unset {MODE}`."
     else:
         lacking = f"does not accept our token ({place})"
-    raise ServiceUnavailable(f"The Ray cluster at {address} {lacking}. {remedy}")
+    raise ServiceUnavailable(f"The Ray cluster at {address} {lacking}. {advice}", remedy)
 
 
 def _is_refused(address: str) -> bool:

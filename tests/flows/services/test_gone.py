@@ -92,6 +92,51 @@ metrics: [w1]
 """
 
 
+EARLY = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from flows.services import quiet_environment
+quiet_environment()
+import flows.orchestration
+
+def kill_the_server():
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and b"server_process.py" in open(f"/proc/{{entry}}/cmdline", "rb").read():
+            if open(f"/proc/{{entry}}/stat").read().rpartition(")")[2].split()[1] == str(os.getpid()):
+                os.kill(int(entry), signal.SIGKILL)
+
+load = flows.orchestration.load_study
+
+def lost_within_the_flow(*given):
+    kill_the_server()
+    return load(*given)
+
+flows.orchestration.load_study = lost_within_the_flow
+sys.argv = ["diffatlas", "run", "looks.yaml", "--workers", "1"]
+from flows.command_line import app
+app()
+"""
+
+
+def test_a_server_that_is_lost_before_there_is_work_is_told_in_one_sentence(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "looks.yaml").write_text(STUDY)
+    own = {"DIFFATLAS_HOME": str(home), "PREFECT_CLIENT_MAX_RETRIES": "0"}  # Prefect's patience is not looked at here
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY.format(root=str(ROOT))],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 3, ended.stderr
+    preparing, reason = ended.stderr.splitlines()
+    assert preparing == "study looks: getting Prefect and Ray ready"
+    assert "stopped answering (ConnectError: " in reason
+    assert "run the same command again to go on" in reason
+
+
 def test_after_a_look_that_lost_the_server_the_next_has_another(home: Path, tmp_path: Path) -> None:
     (tmp_path / "looks.yaml").write_text(STUDY)
     own = {"DIFFATLAS_HOME": str(home), "PREFECT_CLIENT_MAX_RETRIES": "1"}  # Prefect's patience is not looked at here

@@ -4,6 +4,7 @@ node of which has other sources.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -59,16 +60,25 @@ def test_the_node_with_other_sources_is_named_and_nothing_is_computed(tmp_path: 
     ) as cluster:
         assert cluster.stdin is not None
         assert cluster.stdout is not None
-        ended = subprocess.run(
-            [sys.executable, "-m", "flows", "run", "small.yaml", "--ray", cluster.stdout.readline().strip()],
-            cwd=tmp_path,
-            env=os.environ | {"PREFECT_API_URL": server},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        address = cluster.stdout.readline().strip()
+        looked, ended = (
+            subprocess.run(
+                [sys.executable, "-m", "flows", *command, "--ray", address],
+                cwd=tmp_path,
+                env=os.environ | {"PREFECT_API_URL": server},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            for command in (["doctor", "--json"], ["run", "small.yaml"])
         )
         cluster.stdin.close()
+    assert looked.returncode == 3, looked.stderr
+    (problem,) = (one for one in json.loads(looked.stdout)["findings"] if one["level"] == "problem")
+    assert problem["of"] == "ray"
+    assert "diffusion/samplers/ode.py is another one" in problem["text"]
+    assert problem["remedy"].startswith("on each node: pip install the same")
     assert ended.returncode == 3, ended.stderr
     named = re.findall(r"\(([0-9a-f]{8})\): ([^;]*?)\. Install", ended.stderr.replace("\n", " "))
     assert [reason for _, reason in named] == ["diffusion/samplers/ode.py is another one"], ended.stderr
@@ -91,28 +101,54 @@ class {name}(Sampler):
     def step(self, denoiser, x, now, then, noise):
         return {part} * denoiser(x, now.alpha, now.sigma)
 """
+WHERE = """
+import time
+from pathlib import Path
+
+import ray
+
+from helper_of_mine import HALF
 
 
-def test_own_modules_beside_a_study_reach_the_nodes_of_a_cluster(tmp_path: Path, server: str) -> None:
+def here():
+    nodes = Path(FOLDER)
+    (nodes / ray.get_runtime_context().get_node_id()).touch()
+    end = time.monotonic() + 60
+    while len(list(nodes.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    return HALF
+"""
+
+
+def test_a_study_is_computed_on_both_nodes_which_its_own_modules_reach(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file, one beside it that it imports, and a package of two; the nodes have none of them, nor
-    the folder, and the command is called elsewhere.
+    the folder, and the command is called elsewhere. There are two shards, and the step of each leaves
+    the name of its node and waits for another node's.
     """
-    beside, elsewhere = tmp_path / "beside", tmp_path / "elsewhere"
+    beside, elsewhere, nodes = tmp_path / "beside", tmp_path / "elsewhere", tmp_path / "nodes"
     (beside / "kit_of_mine").mkdir(parents=True)
     elsewhere.mkdir()
-    (beside / "file_of_mine.py").write_text(
-        OWN.format(imports="from helper_of_mine import HALF", name="Half", part="HALF")
-    )
+    nodes.mkdir()
+    imports = WHERE.replace("FOLDER", repr(str(nodes)))
+    (beside / "file_of_mine.py").write_text(OWN.format(imports=imports, name="Half", part="here()"))
     (beside / "helper_of_mine.py").write_text("HALF = 0.5")  # which the study does not name
     (beside / "kit_of_mine" / "__init__.py").touch()
     (beside / "kit_of_mine" / "parts.py").write_text("PART = 0.25")
     imports = "from kit_of_mine.parts import PART"
     (beside / "kit_of_mine" / "steps.py").write_text(OWN.format(imports=imports, name="Quarter", part="PART"))
     allowed = ["--allow-plugins", "helper_of_mine"]
-    text = STUDY.replace("[euler]", '["file_of_mine:Half", "kit_of_mine.steps:Quarter"]')
-    (beside / "small.yaml").write_text(text)
+    two = STUDY.replace("[gaussian]", "[gaussian, uniform]").replace("[euler]", "[heun]")
+    (beside / "small.yaml").write_text(
+        two.replace("[heun]", '[heun, "file_of_mine:Half", "kit_of_mine.steps:Quarter"]')
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER, "0", ROOT], cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CLUSTER, "0", ROOT, ROOT],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as cluster:
         assert cluster.stdin is not None
         assert cluster.stdout is not None
@@ -128,9 +164,17 @@ def test_own_modules_beside_a_study_reach_the_nodes_of_a_cluster(tmp_path: Path,
         )
         cluster.stdin.close()
     assert ended.returncode == 0, ended.stderr
-    points = open_results(str(elsewhere / "results"), "small")
-    assert points.sizes["point"] == 4
+    assert len(list(nodes.iterdir())) == 2, ended.stderr
+    points = open_results(str(elsewhere / "results"), "small").sortby("point_id")
+    assert points.sizes["point"] == 12
     assert set(points["status"].values) == {"ok"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text(two)
+    answer("one", load_study("one.yaml").spec())  # in one process
+    expected = open_results("one", "small").sortby("point_id")
+    found = points.isel(point=points["sampler"].values == "heun")
+    for column in ("point_id", "w1"):
+        assert found[column].values.tolist() == expected[column].values.tolist()
 
 
 LONGER = """

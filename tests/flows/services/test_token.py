@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 OURS = "4f" * 32
+GIVE_IT = "export RAY_AUTH_TOKEN=..."
 
 
 def free_port() -> int:
@@ -101,12 +102,12 @@ def test_a_head_that_turns_tokens_on_is_followed(head: str, tmp_path: Path, some
 
 @pytest.mark.parametrize("client", [False, True], ids=["driver", "client"])
 @pytest.mark.parametrize(
-    ("variables", "reason"),
+    ("variables", "reason", "remedy"),
     [
-        ({}, r"wants a token, and there is none here\. .*`export RAY_AUTH_TOKEN=\.\.\.`"),
-        ({TOKEN: "another" * 8}, r"does not accept our token \(RAY_AUTH_TOKEN\)\."),
-        ({TOKEN: OURS, MODE: "disabled"}, r"RAY_AUTH_MODE=disabled keeps ours back\. Unset it"),
-        ({MODE: "token"}, "RAY_AUTH_MODE=token, and there is no Ray token here"),
+        ({}, r"wants a token, and there is none here\. .*`export RAY_AUTH_TOKEN=\.\.\.`", GIVE_IT),
+        ({TOKEN: "another" * 8}, r"does not accept our token \(RAY_AUTH_TOKEN\)\.", GIVE_IT),
+        ({TOKEN: OURS, MODE: "disabled"}, r"RAY_AUTH_MODE=disabled keeps ours back\. Unset it", "unset RAY_AUTH_MODE"),
+        ({MODE: "token"}, "RAY_AUTH_MODE=token, and there is no Ray token here", GIVE_IT),
     ],
 )
 def test_who_lacks_the_token_is_told_in_one_line_and_soon(
@@ -116,6 +117,7 @@ def test_who_lacks_the_token_is_told_in_one_line_and_soon(
     client: bool,
     variables: dict[str, str],
     reason: str,
+    remedy: str,
 ) -> None:
     for name, value in variables.items():
         somebody.setenv(name, value)
@@ -125,6 +127,8 @@ def test_who_lacks_the_token_is_told_in_one_line_and_soon(
         pass
     assert time.monotonic() - begin < 10
     assert "\n" not in str(refused.value)
+    (found,) = services.ray(address)
+    assert (found.level, found.text, found.remedy) == ("problem", str(refused.value), remedy)
     assert capfd.readouterr().err == ""
 
 
