@@ -170,7 +170,7 @@ def _train_and_sweep(
         if not workers.goes_on(ended.number):
             board.end(("train" if isinstance(ended, ShardTrained) else "sweep", ended.number))
         left = left_to_sweep(ended.shard, ended.answer) if isinstance(ended, ShardTrained) else None
-        if left:  # before the commit, which need not be waited for
+        if left:  # before the commit, which may wait for object storage; the answer is taken after it
             workers.sweep(ended.number, left)
         hand_over()
         emit(ended)

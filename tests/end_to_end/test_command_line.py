@@ -158,8 +158,10 @@ def running(diffatlas: Command) -> list[str]:
     return [one["task"] for one in json.loads(diffatlas("status", "--json").stdout)["run"]["running"]]
 
 
-def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffatlas: Command) -> None:
-    (diffatlas.folder / "small.yaml").write_text(SMALL.replace("steps: 120", "steps: 6000"))
+def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(
+    diffatlas: Command, undisturbed: Path
+) -> None:
+    (diffatlas.folder / "small.yaml").write_text(LONG)
     process = diffatlas.start("run", "small.yaml")
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -170,13 +172,19 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(diffat
     assert (told["holder"]["pid"], told["run"]["study"]) == (process.pid, "small")
     assert 0 < told["run"]["shards_done"] < told["run"]["shards"]
     wait_for(lambda: running(diffatlas) == ["train uniform: edm x2, ddpm x2"])
+    mine = descendants(process.pid)
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "interrupted" in err
     assert "Traceback" not in err
-    wait_for(lambda: not processes(["ray::", "raylet", "gcs_server"]))
-    assert open_results(str(diffatlas.folder / "results"), "small").sizes["point"] > 0
+    assert remaining(mine, 20) == set()
+    store = diffatlas.folder / "results"
+    assert set(open_results(str(store), "small")["formulation"].values) == {"exact"}
+    with Store.open(str(store)).coordinate():  # its lock is free
+        pass
+    diffatlas.answer_here("small.yaml")
+    same(store, undisturbed)
 
 
 def test_when_rays_head_is_killed_what_is_committed_stays_and_the_reason_is_said(

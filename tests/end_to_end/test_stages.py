@@ -18,6 +18,7 @@ from tasks.plan import make_plan
 from tasks.results import Answers, open_results
 from tasks.store import Store
 from tasks.study import load_study
+from tasks.work.code import code_here
 from tests.end_to_end.conftest import SMALL, Command, Once, wait_for
 from tests.end_to_end.test_command_line import same, until_workers_run
 
@@ -96,7 +97,12 @@ def test_the_five_stages_have_task_runs_of_one_flow_run_and_data_go_from_each_to
     swept = named["sweep: uniform: edm x2, ddpm x2"]
     assert [one.id for one in trained.task_inputs["data"]] == [named["data: uniform, 2 seeds"].id]
     assert [one.id for one in swept.task_inputs["trained"]] == [trained.id]
-    messages = [entry["message"] for entry in Store.open(str(once.store)).history()]
+    history = Store.open(str(once.store)).history()
+    messages = [entry["message"] for entry in history]
+    computed = [
+        entry["metadata"] for entry in history if ": trained" in entry["message"] or ": swept" in entry["message"]
+    ]
+    assert [made["code"] for made in computed] == 3 * [code_here().digest]
     assert messages.index("study once: trained uniform: edm x2, ddpm x2") > messages.index(
         "study once: swept uniform: edm x2, ddpm x2"
     )
@@ -156,6 +162,63 @@ def test_what_was_not_trained_is_not_swept_and_its_points_have_failed(diffatlas:
     stages = by_stage(task_runs(client, "untrained", 1 + 2 + 1 + 3 + 1))
     assert (stages["train", "CRASHED"], stages["train", "COMPLETED"]) == (1, 1)
     assert stages["sweep", "COMPLETED"] == 1
+
+
+SILENT = """
+import sys
+from dataclasses import replace
+from flows.services import quiet_environment
+quiet_environment()
+import flows.orchestration, flows.workers
+from flows.resources import Claims
+
+claims, answer = flows.orchestration.claims, flows.workers.Workers._answer
+
+class Vanishing(Claims):
+    handed = 0
+
+    def options(self, stage):
+        Vanishing.handed += stage == "sweep"
+        return {"num_cpus": 1 if Vanishing.handed < 2 else 2}  # of the one that there is
+
+def impatient(self, handed):
+    flows.workers._PATIENCE, flows.workers._GRACE_SECONDS = 0.0, 1.0
+    return answer(self, handed)
+
+def vanishing(*asked):
+    found = claims(*asked)
+    return Vanishing(found.resources, found.devices)
+
+flows.orchestration.claims = vanishing
+flows.workers.Workers._answer = impatient
+sys.argv = ["diffatlas", "run", sys.argv[1], "--workers", "1"]
+from flows.command_line import app
+app()
+"""
+
+
+def test_what_ray_never_begins_is_given_up_and_the_rest_is_committed(diffatlas: Command, client: Any) -> None:
+    """The second shard asks for a processor that was taken away: Ray waits for it without a word. Once
+    the first has ended, a second of that is enough here.
+    """
+    exact = "[{name: exact, schedule: edm}]"
+    name = study(diffatlas, "silent", datasets="[uniform, gaussian]", formulations=exact, steps="[2]", seeds="1")
+    _, err = diffatlas.python(SILENT, name, code=3)
+    reason = "the worker ended without an answer (NothingEnded: nothing ended within 1 s)"
+    assert [line.strip().partition(": ")[0] for line in err.splitlines() if reason in line][:2] == ["try 2", "try 3"], (
+        err
+    )
+    assert f"2 points in 1 shard not computed: {reason}. All others are committed" in err
+    assert "Traceback" not in err
+    points = open_results(str(diffatlas.folder / "results"), "silent")
+    assert set(points["status"].values) == {"ok"}
+    assert len(set(points["dataset"].values)) == 1
+    stages = by_stage(task_runs_of(client, flow_run(client, "silent").id))
+    assert (stages["sweep", "COMPLETED"], stages["sweep", "CRASHED"]) == (1, 3)
+
+    diffatlas.answer_here(name)
+    diffatlas.answer_here(name, "undisturbed")
+    same(diffatlas.folder / "results", diffatlas.folder / "undisturbed")
 
 
 def test_an_interrupted_run_leaves_no_task_run_that_seems_to_go_on(diffatlas: Command, client: Any) -> None:
