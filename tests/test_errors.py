@@ -17,6 +17,7 @@ from diffusion.registry import NotAllowed, UnknownName
 from flows.exit_codes import exit_code_of
 from flows.pages import ServerGone
 from flows.request import Outcome, PointsHaveFailed
+from flows.services import ServiceUnavailable
 from tasks.study import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ WITH_PARTS = [
     NotAllowed("sampler", "mine:Heun", "the module 'mine' is not imported"),
     PointsHaveFailed("1 point failed", Outcome("s", "results", "ABC", 1, 0, 2, {"p": "why"}, "reports/s.html", "")),
     ServerGone("gone", None),
+    ServiceUnavailable("gone", "start it"),
 ]
 """One of each class that is made of something else than its message."""
 

@@ -84,6 +84,10 @@ _REMEDIES = (
     (("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"), "look at the credentials (AWS_* or ~/.aws)"),
     (("NoSuchBucket",), "make the bucket first"),
     (
+        ("error writing object to object store service error",),
+        "its server refused that: look at the credentials (AWS_* or ~/.aws) and their rights",
+    ),
+    (
         ("dispatch failure", "Connection refused", "timed out", "error sending request", "endpoint URL"),
         (_SILENT := "look whether the server answers"),
     ),
