@@ -282,10 +282,7 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     assert all(name.startswith(("train: uniform: ", "sweep: uniform: ")) for name in names)
     assert [run.name for run in client.read_flow_runs() if run.parent_task_run_id] == []
 
-    def chained() -> Any:
-        return next((run for run in client.read_flow_runs() if run.name == "chained" and run.state.is_final()), None)
-
-    follower = until(chained, 60, serve_log, "run after this one")  # and before the next tests use the store
+    follower = until(lambda: chained(client), 60, serve_log, "run after this one")[0]  # before the next tests use it
     assert (follower.state_type.value, follower.state.message.split(",")[0]) == ("COMPLETED", "0 points computed")
     assert set(follower.tags) >= {"diffatlas", "smoke"}
 
@@ -327,6 +324,27 @@ def test_a_run_on_a_store_that_is_in_use_fails_with_its_holder_and_writes_nothin
     said = serve_log.read_text()
     assert f"store-locked: store {store.uri}: in use by another run" in said
     assert "Traceback" not in said
+
+
+def chained(client: Any) -> list[Any]:
+    """The runs of the entry that follows another one, as far as they have ended."""
+    return [run for run in client.read_flow_runs() if run.name == "chained" and run.state.is_final()]
+
+
+def test_a_run_whose_entry_waits_completes_when_the_store_is_free(
+    client: Any, scheduled: Any, folder: Path, serve_log: Path
+) -> None:
+    ended(client, scheduled, serve_log)
+    store, said, followed = Store.open(str(folder / "answers")), len(serve_log.read_text()), len(chained(client))
+    waits = {"study": "smoke", "store": store.uri, "overrides": [*TINY, "name=waits"], "wait": 10}
+    with store.coordinate():
+        run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=waits)
+        until(lambda: f"waiting: store {store.uri}" in serve_log.read_text()[said:], 120, serve_log, "word of waiting")
+        assert client.read_flow_run(run.id).state_type.value == "RUNNING"
+    outcome = ended(client, run, serve_log)
+    assert (outcome.state_type.value, outcome.state.message.split(",")[0]) == ("COMPLETED", "0 points computed")
+    assert "waits" in {str(entry["metadata"].get("study")) for entry in store.history()}
+    until(lambda: len(chained(client)) > followed, 60, serve_log, "run after this one")  # the next tests use the store
 
 
 def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
