@@ -89,6 +89,21 @@ def test_a_metric_of_the_model_is_work_and_one_of_samples_is_not() -> None:
     assert work("nll") > work("score-error") > work()
 
 
+def test_the_limits_of_exact_flows_are_work_once_for_all_steps() -> None:
+    def of(**changes: object) -> tuple[float, float, float]:
+        """Work of the exact cell, of its points, and of one limit."""
+        jobs = make_plan(study(seeds=1, datasets=["moons"], metrics=["energy"], exclude=[], **changes), {}, ()).jobs
+        (job,) = (job for job in jobs if job.cell.exact)
+        asked = sum(point.work() + point.measuring_work(job.metrics) for point in job.points)
+        limited = [point for point in job.points if point.has_limit]
+        return job.work(), asked, limited[0].limit_work() if limited else 0.0
+
+    work, asked, limit = of(samplers=["euler"], steps=[1, 2, 4])
+    assert limit > 0
+    assert work - asked >= limit
+    assert work - asked < 2 * limit  # steps share it
+
+
 def test_an_exact_assignment_of_many_points_is_work() -> None:
     def work(points: int, dataset: str) -> float:
         metrics = [{"name": "w2", "points": points}]
