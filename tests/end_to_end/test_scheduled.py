@@ -357,9 +357,10 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And what moved reaches a webhook once: in the first of two nights a metric has another version
-    than when its values were stored, and gives others.
+    than when its values were stored, and gives others. The entry that follows does not begin.
     """
     ended(client, scheduled, serve_log)
+    followed = len(chained(client))
     (folder / "boom.py").write_text(BOOM)
     failing = [*TINY, "formulations=[edm]", "samplers=[heun]", 'metrics=["size:Size"]', "name=failing"]
     (folder / "size.py").write_text(SIZE.replace("VERSION", "1").replace("VALUE", "float(samples.abs().mean())"))
@@ -399,6 +400,8 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     assert about(messages, "smoke", MOVED) == []  # a first night moves nothing
     (locked,) = about(messages, "smoke", FAILED)
     assert "in use by another run" in locked["text"]
+    assert len(chained(client)) == followed
+    assert sum(run.name == "chained" for run in client.read_flow_runs()) == followed
 
 
 def backfilled(folder: Path, url: str, changes: list[str]) -> str:
