@@ -482,27 +482,42 @@ def test_that_a_serving_process_was_killed_is_told_once_by_the_dead_mans_switch(
     assert told() == ["diffatlas: no run has finished in time"]
 
 
-def test_the_list_is_deployed_to_a_pool_and_a_worker_runs_it(
-    client: Any, folder: Path, url: str, automations: Any
+def test_the_list_is_deployed_to_a_pool_and_its_schedule_fires_and_is_told(
+    client: Any, folder: Path, url: str, automations: Any, messages: list[dict[str, Any]]
 ) -> None:
-    """An entry that is finished: the worker's process finds the flow, and there is nothing to compute."""
+    """A worker's process finds the flow; all points but those of a sampler that raises are there."""
     del automations  # as the tests before: whatever listens is told
-    home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url, **ACCESS}
-    answer(str(folder / "deployed"), load_study("smoke", TINY).spec())
-    entry = (folder / "schedules.yaml").read_text().partition("\n- ")[0].replace("name: tiny", "name: pooled")
-    (folder / "pool.yaml").write_text(entry.replace("store: answers", "store: deployed"))
+    home = home_of(folder, url)
+    (folder / "boom.py").write_text(BOOM)
+    pooled = [*TINY, "formulations=[edm]", "samplers=[heun]", "name=pooled"]
+    answer(str(folder / "deployed"), load_study("smoke", pooled).spec())
+    pooled.append('samplers=[heun,"boom:Boom"]')
+    overrides = "".join(f"    - {override!r}\n" for override in pooled)
+    second = (datetime.now(UTC) + timedelta(seconds=30)).second
+    entry = f"- study: smoke\n  store: deployed\n  cron: '* * * * * {second}'\n  name: pooled\n  overrides:\n"
+    (folder / "pool.yaml").write_text(entry + overrides)
     command = [sys.executable, str(SERVE.with_name("deploy.py")), "--schedules", "pool.yaml"]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | home, capture_output=True, text=True, timeout=120, check=True
     )
     assert f"work pool diffatlas made at {url}" in done.stderr
     (deployment,) = (found for found in client.read_deployments() if found.name == "pooled")
-    client.pause_deployment(deployment.id)
-    run = client.create_flow_run_from_deployment(deployment.id)
     log = folder / "worker.log"
-    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "diffatlas", "--run-once"]
+
+    def running() -> Any:
+        runs = [run for run in client.read_flow_runs() if run.deployment_id == deployment.id]
+        return next((run for run in runs if run.state_type.value in ("RUNNING", "FAILED", "COMPLETED")), None)
+
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "diffatlas", "--limit", "1"]
     with process(worker, folder, log, 60, **home):
+        run = until(running, 180, log, "scheduled flow run")
+        client.pause_deployment(deployment.id)
         outcome = ended(client, run, log)
-    assert (outcome.state_type.value, outcome.name) == ("COMPLETED", "pooled")
-    assert outcome.state.message == "0 points computed, 0 cells trained, 0 commits"
-    assert "Traceback" not in log.read_text()
+    assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("FAILED", True, "pooled")
+    assert re.match(r"\d+ points? failed; \d+ points? computed", outcome.state.message)
+    said = log.read_text()
+    assert FAILURE in said
+    assert "Traceback" not in said
+    until(lambda: about(messages, "pooled", FAILED), 30, log, "message")
+    (told,) = about(messages, "pooled", FAILED)
+    assert told["subject"] == "diffatlas: pooled failed"
