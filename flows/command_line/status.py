@@ -1,4 +1,4 @@
-"""`status`: what a store holds of each study, and who writes to it now."""
+"""`status`: what a store holds of each study, what failed and why, and who writes to it now."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from rich.table import Table
 from flows.clock import clock
 from flows.command_line.options import JsonOption, StoreOption, app, clear_errors, width
 from tasks.messages import counted
+from tasks.report.text import some
 
 if TYPE_CHECKING:
     from tasks.results.live import Live
-    from tasks.results.status import Status
+    from tasks.results.status import Status, StudyStatus
 
 _COUNTS = {"asked": "asked", "ok": "ok", "failed": "failed", "skipped": "impossible", "missing": "to compute"}
 
-
 _WATCH_SECONDS = 2.0
+_MOST_REASONS, _MOST_NAMES = 5, 3  # of failures, for eyes
 
 
 @app.command()
@@ -31,7 +32,7 @@ def status(
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="tell again every two seconds, until the run ends")] = False,
 ) -> None:
-    """Who writes to a store, how far that run is, and how far each study is. Nothing is locked."""
+    """Who writes to a store, how far it and each study are, what failed and why. Nothing is locked."""
     with clear_errors():
         from tasks.results.status import status_of
 
@@ -88,6 +89,21 @@ def _print(found: Status, console: Console) -> None:
     for study in found.studies:
         table.add_row(study.study, *(str(getattr(study, name)) for name in _COUNTS))
     console.print(table)
+    for study in found.studies:
+        _print_failures(study, console)
+
+
+def _print_failures(study: StudyStatus, console: Console) -> None:
+    for one in study.failures[:_MOST_REASONS]:
+        console.print(
+            f"{study.study}: {counted(len(one.point_ids), 'point')} failed ({some(one.questions, _MOST_NAMES)}): {one.reason}",
+            markup=False,
+        )
+    more = study.failures[_MOST_REASONS:]
+    if more:
+        points = counted(sum(len(one.point_ids) for one in more), "point")
+        reasons = counted(len(more), "more reason")
+        console.print(f"{study.study}: {points} failed for {reasons}; --json tells all", markup=False)
 
 
 def _print_run(live: Live, console: Console) -> None:

@@ -27,7 +27,16 @@ from flows.rows_so_far import RowsSoFar
 from tasks.plan import Plan, Point, Shard, make_plan
 from tasks.query.tables import brief, row_name
 from tasks.study import Study
-from tasks.work import Requests, SweepAnswer, data_key, lost_sweep, lost_training, training_set
+from tasks.work import (
+    Requests,
+    SweepAnswer,
+    data_key,
+    lost_sweep,
+    lost_training,
+    sweep_shard,
+    train_shard,
+    training_set,
+)
 from tests.tasks.in_one_process import run_shard
 from tests.tasks.tiny_store import SPEC
 
@@ -53,6 +62,33 @@ def test_a_task_run_that_starts_again_counts_from_nothing() -> None:
     counted = {run: (total.whole, total.work, total.cells, total.points) for run, total in found.items()}
     assert counted == {("train", 0): (True, 2.0, 0, 4), ("sweep", 0): (False, 1.0, 0, 2)}
     assert all(0 <= total.heard <= total.running for total in found.values())
+
+
+def test_a_worker_says_at_each_step_what_it_does(plan: Plan) -> None:
+    shard, exact = trained_and_exact(plan)
+    board, told = Board(), []
+
+    def heard(seconds: float, cells: int, points: int, doing: str = "", /) -> None:
+        board.add(("train", 0), seconds, cells, points, doing)
+        told.append(board.read().totals["train", 0].doing)
+
+    data = {data_key(job.cell): training_set(job.cell) for job in shard.jobs}
+    answer = train_shard(shard, data, heard)
+    lines = [
+        re.fullmatch(r"step (\d+) of 10, loss ([\d.e-]+), on cpu", line) for line in dict.fromkeys(filter(None, told))
+    ]
+    steps = [int(line[1]) for line in lines if line]
+    assert len(steps) == len(lines) > 1
+    assert steps == sorted(steps)
+    assert steps[-1] == 10
+    last = sum(cell.losses[-1] for cell in answer.cells) / len(answer.cells)
+    (loss,) = (float(line[2]) for line in lines[-1:] if line)
+    assert loss == pytest.approx(last, rel=0.06)  # told with two digits
+
+    told.clear()
+    sweep_shard(exact, {}, Requests(plan.study.metrics, False, frozenset()), heard)
+    asked = {f"{sampler}, {steps} steps, on cpu" for sampler in ("euler", "heun") for steps in (1, 3)}
+    assert set(told) == asked
 
 
 def test_a_shard_that_is_done_is_told_with_the_time_that_is_left(
