@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
@@ -24,9 +23,11 @@ from tasks.report.numbers.curves import tabulate
 from tasks.report.numbers.findings import verdicts
 from tasks.report.page.frame import missing_points
 from tasks.report.pictures.answer import MOST_NAMED, answer_picture
-from tasks.report.text import plus_minus
 from tasks.results.models import ModelledAnswers
+from tasks.results.stored import coordinate, plan_against, record
 from tasks.store import Store
+from tasks.study import Study
+from tests.tasks.answer_oracle import hold_to_its_rows
 from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.real_page import all_kinds, together
 from tests.tasks.realistic import realistic
@@ -316,7 +317,7 @@ def test_one_data_set_is_no_ranking_across() -> None:
 # --- a real run -----------------------------------------------------------------------------------
 
 
-_SECOND: dict[str, Any] = {"seeds": 3, "samplers": ["heun", "euler", "ddim"], "steps": [2, 6]}
+_SECOND: dict[str, Any] = {"seeds": 3, "samplers": ["heun", "euler", "ancestral"], "steps": [2, 6]}
 _THIRD: dict[str, Any] = {"datasets": ["gaussian_mixture"], "formulations": ["vp", "edm"], "steps": [3, 5], "seeds": 4}
 
 
@@ -327,19 +328,34 @@ def test_the_answer_of_a_real_run_is_what_its_rows_say(more: dict[str, Any] | No
     else:
         answer_by_run(str(tmp_path / "store"), {**SPEC, **more, "keep": {}})
         answers = ModelledAnswers(Store.open(str(tmp_path / "store")), "tiny")
-    target = "uniform" if more is None else more.get("datasets", ["uniform"])[0]
-    table = answers.points.to_dataframe().reset_index()
-    own = table[(table["dataset"] == target) & (table["formulation"] != "exact")]
-    values: dict[tuple[str, str, int], list[float]] = {}
-    for row in own.to_dict("records"):
-        values.setdefault((row["formulation"], row["sampler"], row["steps"]), []).append(row["w1"])
-    (formulation, sampler, _), best = min(values.items(), key=lambda item: np.mean(item[1]))
-    mean, sem = float(np.mean(best)), float(np.std(best, ddof=1) / np.sqrt(len(best)))
-    text = said(answers, "Who wins")
-    assert text.startswith(f"On {target}, {formulation} with {sampler} has the lowest w1 ")
-    assert plus_minus(mean, sem) in text
-    assert np.all(table["status"] == "ok")
-    assert said(answers, "What failed").startswith(f"Nothing failed: all {len(table)} points have an answer")
+    said_of_it = hold_to_its_rows(answers)
+    assert said_of_it["What failed"].startswith("Nothing failed")
+
+
+def test_the_answer_of_a_run_that_failed_in_part_is_what_its_rows_say(tmp_path: pathlib.Path) -> None:
+    uri = str(tmp_path / "store")
+    good = {"formulations": ["edm", "vp"], "samplers": ["heun", "euler"], "steps": [2, 6]}
+    wild = {"formulations": ["flow"], "training": {**SPEC["training"], "learning_rate": 1e6, "steps": 40}}
+    mixed = {key: value for key, value in SPEC.items() if key not in ("formulations", "training")}
+    answer_by_run(uri, {**mixed, "seeds": 4, "keep": {}, "grids": [{**good, "training": SPEC["training"]}, wild]})
+    answers = ModelledAnswers(Store.open(uri), "tiny")
+    text = hold_to_its_rows(answers)["What failed"]
+    assert re.match(r"Of \d+ points, 16 failed \(training diverged", text)
+
+
+def test_the_answer_of_a_run_of_which_cells_are_missing_is_what_its_rows_say(tmp_path: pathlib.Path) -> None:
+    uri = str(tmp_path / "store")
+    spec = {**SPEC, "formulations": ["edm", "vp"], "seeds": 3, "steps": [2, 6], "keep": {}}
+    answer_by_run(uri, spec)
+    grown = {**spec, "formulations": ["edm", "vp", "flow"], "seeds": 5, "steps": [2, 6, 9]}
+    with coordinate(Store.open(uri)) as coordinator:  # asked for, and its run ended before it began
+        record(coordinator, plan_against(Store.open(uri), Study.from_spec(grown)), {"study": "tiny"})
+    # some of it was computed after all: more seeds of one formulation alone
+    answer_by_run(uri, {**spec, "name": "more", "formulations": ["vp"], "seeds": 5})
+    answers = ModelledAnswers(Store.open(uri), "tiny")
+    seeds = answers.points.to_dataframe().groupby("formulation")["seed"].nunique().to_dict()
+    assert (seeds["edm"], seeds["vp"]) == (3, 5)
+    assert "are not computed yet" in hold_to_its_rows(answers)["What failed"]
 
 
 def test_what_asks_no_network_has_no_place_along_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:

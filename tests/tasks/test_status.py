@@ -10,10 +10,10 @@ import os
 import pty
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,11 +155,19 @@ def test_to_watch_is_to_look_again_until_the_run_has_ended(small: str) -> None:
 
 
 def test_to_watch_ends_when_the_run_is_killed_and_says_so(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.command_line.status._WATCH_SECONDS", 0.05)
+    waited: list[float] = []
     with held_by_another_process(small) as other:
-        threading.Timer(0.4, other.kill).start()
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                other.kill()
+                other.wait()
+
+        monkeypatch.setattr("flows.command_line.status.time", SimpleNamespace(sleep=wait))
         text = " ".join(told("--watch", "--store", small).split())
-    assert text.count(f"process {other.pid}") > 2
+    assert waited == [2.0] * 3
+    assert text.count("in use by a run (") == 3
     assert text.count("was killed; the next run goes on") == 1
     assert "\x1b" not in text
 
