@@ -38,7 +38,7 @@ from flows.board import SharedBoard
 from flows.events import GivenUp, ShardSwept, ShardTrained, TriedAgain
 from flows.pages import briefly
 from flows.resources import Claims
-from flows.services import check_ray
+from flows.services import await_ray, check_ray
 from flows.task_runner import TellingRayTaskRunner
 from tasks.plan.pace import Paces
 from tasks.stages import Opaque, generate_data, sweep, train
@@ -172,6 +172,7 @@ class Workers:
         self._waiting[future.wrapped_future] = _Handed(attempt, stage, future, seconds)
 
     def _submit(self, stage: Task[..., Any], node: str | None = None, **parameters: Any) -> PrefectRayFuture[Any]:
+        await_ray()
         place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
         with remote_options(max_retries=0, **self._claims.options(stage.name), **place):
             return self._runner.submit(stage, parameters)
@@ -190,7 +191,7 @@ class Workers:
             with signals_as_raised():
                 answer = handed.future.result().content
         except Exception as error:  # noqa: BLE001 - whatever ended the worker, the other shards go on
-            check_ray()
+            await_ray()
             yield from self._unanswered(handed, error)
             return
         if lacked := module_lacked(answer):

@@ -18,7 +18,7 @@ Neither `prefect` nor `ray` is imported with this package: both read their envir
 imported, and `quiet_environment` has to come first.
 """
 
-from flows.services.cluster import check_ray, ray_cluster, ray_is_ours
+from flows.services.cluster import await_ray, check_ray, ray_cluster, ray_is_ours
 from flows.services.environment import quiet_environment
 from flows.services.errors import ServiceUnavailable
 from flows.services.orphans import end_orphans
@@ -28,6 +28,7 @@ from flows.services.signals import Terminated, terminate_as_interrupt
 __all__ = [
     "ServiceUnavailable",
     "Terminated",
+    "await_ray",
     "check_ray",
     "end_orphans",
     "prefect_server",

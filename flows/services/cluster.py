@@ -36,7 +36,7 @@ OBJECT_STORE_BYTES = 512 * 2**20
 HEAD_SECONDS = 20.0
 """How long a distant head may be away; Ray ends this process after a minute."""
 
-_LOOK_SECONDS, _PROBE_SECONDS = 5.0, 2.0
+_LOOK_SECONDS, _PROBE_SECONDS, _AGAIN_SECONDS = 5.0, 2.0, 0.5
 
 
 @contextmanager
@@ -111,23 +111,38 @@ def check_ray() -> None:
 
     Asked for while a run waits for its workers: Ray itself says nothing for a minute, and then ends
     this process. One of our own is known to be dead at once; a distant one that does not answer may
-    be started again for `HEAD_SECONDS`.
+    be started again for `HEAD_SECONDS`, and is looked at every five seconds.
 
     Raises:
         ServiceUnavailable: it is gone.
     """
     held = _held[-1]
+    if held.ours or time.monotonic() - held.looked >= _LOOK_SECONDS:
+        _look(held)
+
+
+def await_ray() -> None:
+    """Wait until the head answers, if it does not.
+
+    Asked for before anything is handed over: that would wait for the head within Ray, where nothing
+    can be said any more when Ray ends this process.
+
+    Raises:
+        ServiceUnavailable: it is gone.
+    """
+    held = _held[-1]
+    while not _look(held):
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _look(held: _Held) -> bool:
+    """Whether the daemons answer now; raises `ServiceUnavailable` if they have not for too long."""
     now = time.monotonic()
-    if held.ours:
-        dead = _dead_daemons()
-    elif now - held.looked < _LOOK_SECONDS:
-        return
-    else:
-        dead = _silent_daemons(held.address)
+    dead = _dead_daemons() if held.ours else _silent_daemons(held.address)
     held.looked = now
     if not dead:
         held.missing_since = None
-        return
+        return True
     held.missing_since = now if held.missing_since is None else held.missing_since
     if held.ours or now - held.missing_since >= HEAD_SECONDS:
         waited = "" if held.ours else f" for {now - held.missing_since:.0f} s"
@@ -135,6 +150,7 @@ def check_ray() -> None:
             f"The head of the Ray cluster at {held.address} is gone ({dead}{waited}). What is committed stays; run the same "
             "command again to go on" + ("." if held.ours else ", when the cluster is there again.")
         )
+    return False
 
 
 def _dead_daemons() -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
@@ -259,3 +261,60 @@ def test_what_is_lost_with_a_node_is_computed_on_the_next(tmp_path: Path, server
     told = told_by_a_run(tmp_path, server, "shard 1/3 committed", f"\n{ROOT}\n")  # the exact rows; now it trains
     assert "try 2" in told, told
     same(tmp_path, undisturbed)
+
+
+HEAD = """
+import sys
+from flows.services import quiet_environment
+quiet_environment()
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.head_node.kill_gcs_server()
+print("killed", flush=True)
+sys.stdin.read()
+"""
+HANDS_OVER = """
+import os, sys
+from flows.services import ServiceUnavailable, await_ray, cluster, ray_cluster
+cluster.HEAD_SECONDS = 2.0
+with ray_cluster(sys.argv[1], None, {}):
+    await_ray()
+    print("answers", flush=True)
+    sys.stdin.readline()
+    try:
+        await_ray()
+    except ServiceUnavailable as gone:
+        print(gone, flush=True)
+    os._exit(0)  # leaving a cluster without a head takes longer than is of interest here
+"""
+
+
+def test_whoever_hands_over_work_is_told_that_the_head_is_gone_instead_of_waiting_within_ray() -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS")}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with (
+        subprocess.Popen([sys.executable, "-c", HEAD], start_new_session=True, **pipes) as head,
+        subprocess.Popen([sys.executable, "-c", HANDS_OVER, said(head)], **pipes) as driver,
+    ):
+        try:
+            assert said(driver) == "answers"
+            tell(head)
+            assert said(head) == "killed"
+            tell(driver)
+            assert re.match(r"The head of the Ray cluster at .* is gone \(.* does not answer for \d+ s\)", said(driver))
+        finally:
+            driver.kill()
+            os.killpg(head.pid, signal.SIGKILL)
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
