@@ -24,6 +24,7 @@ from typing import Any, Self
 from tasks.work.answers import Progress, SweepAnswer, TrainingAnswer
 from tasks.work.child import ANSWERS, LENGTH, LOG, WORK, Heard, SweepPart, TrainingPart
 
+_PREFIX = "diffatlas-apart-"
 _POLL_SECONDS = 0.1
 _LOG_LETTERS = 300  # of its end, in a reason
 _LINES = 3
@@ -35,13 +36,13 @@ class Apart:
 
     def __enter__(self) -> Self:
         run = os.environ.get("DIFFATLAS_RUN", "")  # the folder of a run on this machine: what lies in it goes with it
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="diffatlas-apart-", dir=run if run and Path(run).is_dir() else None)
-        )
+        place = run if run and Path(run).is_dir() else tempfile.gettempdir()
+        _remove_abandoned(Path(place))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_namespace()}-{os.getpid()}-", dir=place))
         self._parts = 0
         path = os.pathsep.join(entry for entry in sys.path if entry)  # own modules are found as they are here
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tasks.work.child"],
+        self._server = subprocess.Popen(  # noqa: S603 - ours
+            [sys.executable, "-m", "tasks.work.child", str(self._folder)],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -98,6 +99,22 @@ class Apart:
         reason = None if status == 0 else _reason(status, over, folder / LOG)
         shutil.rmtree(folder)
         return reason
+
+
+def _namespace() -> int:
+    """The number of the namespace in which this process has its id; 0 where it is unknowable."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the folders of workers that were killed, which may have taken with them who removes it."""
+    for folder in place.glob(f"{_PREFIX}{_namespace()}-*-*"):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[1]
+        if _namespace() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # somebody else's stays
 
 
 def _send(pid: int, what: signal.Signals) -> None:

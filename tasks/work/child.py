@@ -13,6 +13,7 @@ import ctypes
 import faulthandler
 import os
 import pickle
+import shutil
 import signal
 import sys
 import traceback
@@ -59,22 +60,30 @@ class SweepPart:
             heard(part)
 
 
-def main() -> None:
-    """Serve until stdin ends."""
-    ends_with_its_parent()
+def main(folder: Path) -> None:
+    """Serve until whoever watches is gone; then remove the folder of all parts."""
+
+    def leave(*_: object) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)  # the child ends with this process
+
+    signal.signal(signal.SIGTERM, leave)
+    ends_with_its_parent(signal.SIGTERM)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a child that is asked where it is before it listens does not end
     for line in sys.stdin:
         pid = os.fork()
         if not pid:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             _work(Path(line.rstrip("\n")))
         print(pid, flush=True)  # noqa: T201 - for whoever watches
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201 - as above
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def ends_with_its_parent() -> None:
-    """Have the system end this process when its parent is gone, where the system can."""
+def ends_with_its_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the system send this process a signal when its parent is gone, where the system can."""
     try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # PR_SET_PDEATHSIG
     except (OSError, AttributeError):
         return
 
@@ -107,4 +116,4 @@ def _work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -4,9 +4,11 @@ Real processes.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -180,7 +182,7 @@ def test_halves_are_cells_first_then_questions_and_nothing_is_lost(steps: list[i
 
 
 def test_a_child_that_does_not_listen_yet_is_not_ended_by_being_asked_where_it_is(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tasks.work.child"]
+    command = [sys.executable, "-m", "tasks.work.child", str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -191,3 +193,26 @@ def test_a_child_that_does_not_listen_yet_is_not_ended_by_being_asked_where_it_i
             server.send_signal(signal.SIGUSR1)  # children begin with what the server does about a signal
         server.stdin.close()
         assert server.wait() == 0
+
+
+WATCHES = """
+import time
+from tasks.work.apart import Apart
+with Apart():
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process is told that its parent is gone")
+def test_nothing_is_left_of_a_shard_apart_whose_worker_is_killed(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "DIFFATLAS_RUN"} | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", WATCHES], stdout=subprocess.PIPE, env=environment) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"there\n"
+        assert list(tmp_path.iterdir())
+        worker.kill()
+    deadline = time.monotonic() + 60
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, list(tmp_path.iterdir())
+        time.sleep(0.1)
