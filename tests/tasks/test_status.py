@@ -99,7 +99,10 @@ def test_what_failed_is_told_by_its_reason_and_of_which_points(tmp_path: Path) -
     assert "impossible: " not in text
 
 
-def test_of_many_reasons_the_most_frequent_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+def test_of_many_reasons_the_most_frequent_are_told_and_the_rest_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     uri = str(tmp_path / "store")
     with Store.create(uri).coordinate() as coordinator:
         reasons = [n for n in range(1, 8) for _ in range(n)]  # the seventh reason has seven points
