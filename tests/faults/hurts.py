@@ -1,4 +1,4 @@
-"""Most faults of docs/faults.md, as what hurts a run of a small study: a row of the table of
+"""Faults of docs/faults.md, as what hurts a run of a small study: a row of the table of
 `tests.faults.rounds`.
 """
 
@@ -7,8 +7,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kit import Round, Run
+from tests.faults.kit import Round, RoundFailed, Run
 from tests.tasks.test_code import copied
 
 STUDY = """
@@ -31,7 +29,7 @@ samplers: [heunOWN]
 steps: [2]
 samples: 300
 metrics: [w1]
-""".replace("STEPS", "3000")
+""".replace("STEPS", "9000")
 
 
 def study_of(row: Fault | None) -> str:
@@ -106,6 +104,7 @@ class Fault:
     alone: bool = False  # it answers one question, of an exact cell; else one of every cell
     fails: str = ""  # of the points of the own sampler: a regular expression; empty: they are answered
     mends: Callable[[Round], object] | None = None  # before the command is given again
+    shown: Callable[[Round], object] | None = None  # looked at when the hurt run has ended
 
 
 FAULTS: dict[str, Fault] = {}
@@ -130,11 +129,44 @@ def kill(one: Round, run: Run, number: int, *words: str) -> None:
     os.kill(run.until(lambda: one.processes(*words), " or ".join(words))[0], number)
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def on_two_nodes(one: Round, *arguments: str) -> Run:
+    """A run that two nodes of one core share."""
+    address, _ = one.cluster(*[one.environment["PYTHONPATH"]] * 2)
+    return one.start("--ray", address, *arguments)
+
+
+def told_in_full(one: Round) -> None:
+    """Prefect's server has all of the run, also what it could not be told at the time."""
+    flow_runs = one.ask("flow_runs/filter")
+    states = [found["state_type"] for found in flow_runs]
+    if states != ["COMPLETED"]:
+        raise RoundFailed(f"Prefect's server knows of flow runs in the states {states}")
+    pages = {found["key"]: found["data"] for found in one.ask("artifacts/filter")}
+    if pages.get("rounds-progress") != 100 or "rounds-summary" not in pages:
+        raise RoundFailed(f"Prefect's pages are {sorted(pages)}, progress {pages.get('rounds-progress')}")
+
+
 @fault("worker-killed", "a worker is ended by SIGKILL", said="try 2: ")
 def _(one: Round) -> Run:
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     kill(one, run, signal.SIGKILL, "ray::train")
+    return run
+
+
+@fault("apart-killed", "a worker is ended by SIGKILL, and so is the one that runs its shard apart", said="try 3: ")
+def _(one: Round) -> Run:
+    run = on_two_nodes(one)
+    training(one, run)
+    kill(one, run, signal.SIGKILL, "ray::train")
+    part = run.until(lambda: one.processes("tasks.work.child"), "part of a shard apart")[0]
+    time.sleep(one.jitter)
+    with suppress(OSError):  # it has ended already: then the round says that nothing was tried again
+        os.kill(parent(part), signal.SIGKILL)
     return run
 
 
@@ -148,7 +180,7 @@ def _(one: Round) -> Run:
     fails="exit status 137",
 )
 def _(one: Round) -> Run:
-    return one.start("--workers", "1")
+    return on_two_nodes(one)
 
 
 @fault(
@@ -178,15 +210,18 @@ def _(one: Round) -> Run:
     fails="no answer within",
 )
 def _(one: Round) -> Run:
-    return one.start("--workers", "1", "--shard-limit", "1")
+    return on_two_nodes(one, "--shard-limit", "1")
 
 
 @fault("node-killed", "one of two nodes is ended by SIGKILL", said="try 2: ")
 def _(one: Round) -> Run:
     address, raylets = one.cluster(*[one.environment["PYTHONPATH"]] * 2)
     run = one.start("--ray", address)
-    training(one, run)
-    os.kill(raylets[int(2 * one.jitter)], signal.SIGKILL)
+    run.until(lambda: len(one.processes("ray::train")) > 1, "training on both nodes")
+    time.sleep(one.jitter)
+    node = raylets[int(2 * one.jitter)]
+    for pid in [node, *(worker for worker in one.processes("ray::") if parent(worker) == node)]:
+        os.kill(pid, signal.SIGKILL)  # a worker without its raylet goes on, and answers
     return run
 
 
@@ -235,16 +270,16 @@ def _(one: Round) -> Run:
 
 @fault("board-killed", "the actor that counts progress is ended by SIGKILL", said="actor that counts progress")
 def _(one: Round) -> Run:
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     kill(one, run, signal.SIGKILL, "ray::Board")
     return run
 
 
-@fault("server-stopped", "Prefect's server is stopped for 15 s")
+@fault("server-stopped", "Prefect's server is stopped for 15 s", shown=told_in_full)
 def _(one: Round) -> Run:
     server = one.own_server()
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     server.send(signal.SIGSTOP)
     time.sleep(15)
@@ -252,10 +287,10 @@ def _(one: Round) -> Run:
     return run
 
 
-@fault("server-restarted", "Prefect's server is killed, and started again after 5 s")
+@fault("server-restarted", "Prefect's server is killed, and started again after 5 s", shown=told_in_full)
 def _(one: Round) -> Run:
     server = one.own_server()
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     server.kill()
     time.sleep(5)
@@ -266,7 +301,7 @@ def _(one: Round) -> Run:
 @fault("server-gone", "Prefect's server is killed for good", said="stopped answering: its pages lack")
 def _(one: Round) -> Run:
     server = one.own_server()
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     server.kill()
     return run
@@ -294,7 +329,7 @@ def _(one: Round) -> Run:
 
 @fault("head-killed", "the head of Ray is ended by SIGKILL", codes=(3,), said="The head of the Ray cluster at")
 def _(one: Round) -> Run:
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     kill(one, run, signal.SIGKILL, "gcs_server")
     return run
@@ -302,7 +337,7 @@ def _(one: Round) -> Run:
 
 @fault("interrupted", "the run is ended by SIGTERM", codes=(130,), said="interrupted")
 def _(one: Round) -> Run:
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     os.kill(run.process.pid, signal.SIGTERM)
     return run
@@ -310,87 +345,7 @@ def _(one: Round) -> Run:
 
 @fault("killed", "the run is ended by SIGKILL", codes=(-signal.SIGKILL,))
 def _(one: Round) -> Run:
-    run = one.start("--workers", "1")
+    run = on_two_nodes(one)
     training(one, run)
     os.kill(run.process.pid, signal.SIGKILL)
     return run
-
-
-def _more_room(one: Round) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(one.folder / "small")], check=True)
-    (one.folder / "small" / "filler").unlink()
-
-
-@fault(
-    "disk-full",
-    "the store's disk is full; then it has room",
-    codes=(3,),
-    said="make room on that disk",
-    mends=_more_room,
-)
-def _(one: Round) -> Run:
-    (one.folder / "small").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(one.folder / "small")], check=True)
-    one.later.callback(subprocess.run, ["umount", "-l", str(one.folder / "small")], check=False)
-    one.store = "small/results"
-    run = one.start("--workers", "1")
-    training(one, run)
-    with suppress(OSError), (one.folder / "small" / "filler").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(bytes(4096))
-    return run
-
-
-@fault("s3-fails", "1 of 10 requests to an S3 server is answered 503")
-def _(one: Round) -> Run:
-    from tests.tasks.test_store_s3 import proxy
-
-    address = one.services.enter_context(proxy(_s3(one), fails=10, how="503"))
-    one.variables["AWS_ENDPOINT_URL_S3"] = address
-    return one.start("--workers", "1")
-
-
-@fault("s3-away", "an S3 server does not answer for 20 s", said="")
-def _(one: Round) -> Run:
-    from tests.tasks.test_store_s3 import cut_off
-
-    address, cut = one.services.enter_context(cut_off(_s3(one)))
-    one.variables["AWS_ENDPOINT_URL_S3"] = address
-    run = one.start("--workers", "1")
-    training(one, run)
-    cut(True)
-    time.sleep(20)
-    cut(False)
-    return run
-
-
-def _s3(one: Round) -> str:
-    """A server with a bucket, which this process reads too; its address."""
-    from importlib import import_module
-
-    boto3 = import_module("boto3")  # an optional one, without types
-
-    from tests.end_to_end.test_scheduled import free_port
-
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    one.later.callback(server.wait)
-    one.later.callback(server.kill)
-    url = f"http://127.0.0.1:{port}"
-    access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    access |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": url}
-    os.environ.update(access)
-    one.variables |= access
-    client = boto3.session.Session().client("s3", endpoint_url=url)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket="rounds")
-            break
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)
-    one.store = "s3://rounds/store"
-    return url

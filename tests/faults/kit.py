@@ -162,7 +162,8 @@ class Round:
             process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # nodes whose head is gone
             process.wait()
 
         self.services.callback(end)
@@ -177,6 +178,14 @@ class Round:
         found.start()
         self.server = found.url
         return found
+
+    def ask(self, what: str) -> Any:
+        """What the round's Prefect server has of a kind."""
+        asked = urllib.request.Request(  # noqa: S310 - on loopback
+            f"{self.server}/{what}", b"{}", {"Content-Type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+            return json.load(answer)
 
     def processes(self, *words: str) -> list[int]:
         """Those of this round whose command line or title holds one of the words."""

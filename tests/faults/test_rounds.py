@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.faults.hurts import FAULTS, Fault, study_of
 from tests.faults.kit import Round, RoundFailed, Run
 from tests.faults.rounds import Result, carry_out, lost, table
 from tests.faults.whole import Contents
+from tests.tasks.store_kit import ROOT
 
 
 def contents(*points: str, value: str = "1", weights: str = "w") -> Contents:
@@ -57,6 +59,14 @@ def test_the_points_of_a_shard_are_known_by_its_name_in_the_study_of_the_rounds(
     for shard in shards:
         said = f"shard 1/1 committed: {shard.name} ({len(shard.questions)} points) after 0:30"
         assert lost(said, Contents({}, {}, {}), whole, whole) == {point.id for point in shard.questions}
+
+
+def test_the_guide_tells_how_often_each_fault_was_tried() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    told = text[text.index("## How often this was tried") :]
+    assert sorted(re.findall(r"^\| (.*?) \| \d+ \|", told, re.MULTILINE)) == sorted(
+        row.about for row in FAULTS.values()
+    )
 
 
 def test_the_table_says_what_is_not_known() -> None:

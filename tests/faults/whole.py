@@ -30,6 +30,8 @@ from tasks.store import (
 
 _NOT_COMPARED = {"train_seconds", "sample_seconds", "sample_row", "trajectory_row"}
 
+_NONE_OWN = ("sources", "")  # of a store that has own components in other cells; else it lacks the column
+
 Row = tuple[tuple[str, Any], ...]
 
 
@@ -88,7 +90,8 @@ def _rows(columns: dict[str, np.ndarray], key: str) -> dict[str, dict[str, Any]]
     names = [name for name in columns if name not in _NOT_COMPARED]
     found = {}
     for values in zip(*(columns[name].tolist() for name in names), strict=True):
-        row = {name: _exact(value) for name, value in zip(names, values, strict=True) if not _absent(value)}
+        named = zip(names, values, strict=True)
+        row = {name: _exact(value) for name, value in named if not _absent(value) and (name, value) != _NONE_OWN}
         assert row[key] not in found, f"{row[key]} has two rows"
         found[row[key]] = row
     return found
