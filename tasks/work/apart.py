@@ -110,7 +110,7 @@ def _namespace() -> int:
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Remove the folders of workers that were killed, which may have taken with them who removes it."""
+    """Remove the folders of workers that were killed, and with them whoever would remove these."""
     for folder in place.glob(f"{_PREFIX}{_namespace()}-*-*"):
         pid = folder.name.removeprefix(_PREFIX).split("-")[1]
         if _namespace() and not Path(f"/proc/{pid}").exists():
