@@ -57,7 +57,7 @@ def test_each_answer_stands_beside_the_rows_of_its_task_observation_and_budget(a
             == (one.task, one.observation, one.simulations)
         }
         assert one.published == expected
-        assert len(one.published) == (4 if one.simulations else 0)
+        assert len(one.published) == (8 if one.simulations else 0)
 
 
 def test_rows_of_the_corrected_task_take_the_place_of_the_papers() -> None:

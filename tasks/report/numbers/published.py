@@ -23,7 +23,7 @@ from tasks.report.lookup.points import Row
 from tasks.report.numbers.curves import Mean, Series, Tabulation
 from tasks.report.text import plus_minus
 
-ALGORITHMS = ("NPE", "SNPE", "NLE", "SNLE")
+ALGORITHMS = ("NPE", "SNPE", "NLE", "SNLE", "NRE", "SNRE", "REJ-ABC", "SMC-ABC")
 SOURCE = (
     "Lueckmann, Boelts, Greenberg, Goncalves and Macke, Benchmarking Simulation-Based Inference, AISTATS 2021, by the results "
     "that its authors publish; rows of the mixture are those of the corrected task"
