@@ -162,7 +162,7 @@ def test_metrics_that_take_long_are_part_of_the_work_of_every_point() -> None:
     plain, long = (make_plan(study(metrics=metrics), {}, ()).jobs for metrics in (["w1"], ["w1", "c2st"]))
     for one, other in zip(plain, long, strict=True):
         seconds = sum(ClassifierTwoSample().seconds(point.target, point.samples) for point in one.points)
-        assert seconds > len(one.points)
+        assert seconds > 0.5 * len(one.points)
         seconds += sum(  # each exact flow is measured once more, where it ends
             ClassifierTwoSample().seconds(point.target, point.samples)
             for point in {point.flow: point for point in one.points if one.cell.exact and point.has_limit}.values()
