@@ -172,21 +172,7 @@ def is_recorded(store: Store, plan: Plan) -> bool:
 def plan_for(
     source: Study | str | Path, store: str = "results", overrides: Sequence[str] = (), *, retry_failed: bool = False
 ) -> Plan:
-    """What a run of a study would do: which points are done, missing, failed or impossible, and
-    why.
-
-    Nothing is written.
-
-    Args:
-        source: a file, the name of a shipped study, or a study that was loaded.
-        store: a folder, or ``s3://bucket/prefix``; it need not be there.
-        overrides: changes to what is loaded, such as ``"steps=[1, 2, 4]"``.
-        retry_failed: points that failed before are to be computed again.
-
-    Raises:
-        StudyError: the study cannot be used, or asks nothing.
-        StoreUnavailable: the store cannot be read.
-    """
+    """The plan of a study on a store: `tasks.results.beside.planned` without another store."""
     refuse_changes(source, overrides)
     with typed() if isinstance(source, Study) else typed(source):
         study = source if isinstance(source, Study) else load_study(source, overrides)
