@@ -73,7 +73,11 @@ def test_every_shipped_study_asks_for_the_likelihood_where_a_model_has_one(name:
     plan = plan_of(name)
     likelihood = known_metrics.create("nll")
     has_one = any(point.refuses(likelihood) is None for point in plan.points if point.id not in plan.impossible)
-    assert has_one == ("nll" in {metric.registered_name for metric in member.study.metrics})
+    asked = "nll" in {metric.registered_name for metric in member.study.metrics}
+    if name == "posteriors":  # its points are held against published rows, whose measure is c2st, within half an hour
+        assert not asked
+        return
+    assert has_one == asked
     assert has_one or member.study.name in {
         "restoration",
         "tutorial-indi",
