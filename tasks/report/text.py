@@ -47,7 +47,16 @@ def plus_minus(mean: float, sem: float) -> str:
     >>> plus_minus(0.0123, 0.00042), plus_minus(1.2e-17, 2.5e-18)
     ('0.0123 ± 0.00042', '0')
     """
-    return f"{number(0.0 if abs(mean) <= NOTHING else mean)} {error(mean, sem)}".rstrip()
+    return f"{written(mean)} {error(mean, sem)}".rstrip()
+
+
+def written(mean: float) -> str:
+    """A mean alone, with what is nothing but rounding as nothing.
+
+    >>> written(0.0123), written(1.2e-17)
+    ('0.0123', '0')
+    """
+    return number(0.0 if abs(mean) <= NOTHING else mean)
 
 
 def capital(text: str) -> str:

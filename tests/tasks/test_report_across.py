@@ -94,6 +94,16 @@ def test_seeds_are_paired_also_where_they_differ_more_than_the_curves() -> None:
     assert [one.rank for one in mixed.standings] == [1.5, 1.5]
 
 
+def test_values_that_are_equal_but_for_rounding_share_their_rank_and_the_first_has_the_win() -> None:
+    for last_digit in (-1, 1):
+        near = 1 + last_digit * 1e-12
+        places: Planted = {
+            name: {"edm": (1, 2, 1), "vp": (near, 2 * near, near)} for name in ("uniform", "four_points")
+        }
+        first, second = ranked(rows(places)).standings
+        assert (first.series.label, first.rank, first.wins, second.rank, second.wins) == ("edm", 1.5, 2, 1.5, 0)
+
+
 def test_equal_values_share_their_rank() -> None:
     places: Planted = {
         "uniform": {"edm": (1, 1, 1), "vp": (1, 1, 2), "iddpm": (1, 3, 3)},

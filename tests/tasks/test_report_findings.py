@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,76 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert plus_minus(0.5, float("nan")) == "0.500"
     assert thin(list(range(1, 1001)), 5)[0] == 1
     assert len(thin(list(range(1, 1001)), 5)) == 5
+
+
+# --- equal but for rounding -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("last_digit", [-1, 1])
+def test_who_is_equal_but_for_rounding_ties_and_the_first_of_the_study_has_the_name(
+    last_digit: int, seeds: int
+) -> None:
+    """Two samplers that are one rule on a schedule, whose errors differ by 1e-12: for every seed in the
+    same direction, so that a test alone would tell them apart.
+    """
+    own = [0.010, 0.011, 0.0105, 0.0102]
+    rows: list[Spec] = []
+    for seed, value in enumerate(own[:seeds]):
+        other = value * (1 + last_digit * 1e-12 * (1 + 1e-3 * seed))
+        rows += [
+            {"formulation": "edm", "sampler": "ddim", "seed": seed, "w1": value},
+            {"formulation": "edm", "sampler": "euler", "seed": seed, "w1": other},
+            {"formulation": "edm", "sampler": "heun", "seed": seed, "w1": 3 * value * (1 + 0.01 * seed)},
+        ]
+    (at_ten, at_nineteen) = verdicts(tabulate(answers_to(rows)), "uniform", "w1").best
+    assert (at_ten.who, at_ten.ties, at_ten.undecided) == ("edm with ddim", ("edm with euler",), ())
+    assert (at_nineteen.who, at_nineteen.ties) == ("edm with ddim", ("edm with euler",))
+    if seeds > 1:
+        assert at_nineteen.undecided == ()
+        assert at_nineteen.lead is not None
+        assert at_nineteen.lead.who == "edm with heun"
+    else:
+        assert at_nineteen.undecided == ("edm with heun",)
+
+
+def test_the_nearest_of_those_behind_is_the_first_of_equals_too() -> None:
+    for last_digit in (-1, 1):
+        rows: list[Spec] = []
+        for seed, value in enumerate([0.010, 0.011, 0.0105, 0.0102]):
+            for sampler, more in (("heun", 1.0), ("ddim", 3.0), ("euler", 3.0 * (1 + last_digit * 1e-12))):
+                drawn = value * more * (1 + 0.01 * seed * (more > 1))
+                rows.append({"formulation": "edm", "sampler": sampler, "seed": seed, "w1": drawn, "nfe": 10})
+        (best,) = verdicts(tabulate(answers_to(rows)), "uniform", "w1").best
+        assert best.who == "edm with heun"
+        assert best.lead is not None
+        assert best.lead.who == "edm with ddim"
+
+
+def test_what_differs_by_more_than_rounding_is_told_apart() -> None:
+    rows: list[Spec] = []
+    for seed, value in enumerate([0.010, 0.011, 0.0105, 0.0102]):
+        other = value * (1 - 1e-7 * (1 + 1e-3 * seed))
+        rows += [
+            {"formulation": "edm", "sampler": sampler, "seed": seed, "w1": w1}
+            for sampler, w1 in (("ddim", value), ("euler", other))
+        ]
+    (best,) = verdicts(tabulate(answers_to(rows)), "uniform", "w1").best
+    assert (best.who, best.ties) == ("edm with euler", ())
+
+
+def test_a_mean_that_is_nothing_but_rounding_is_written_as_nothing_and_no_ratio_to_it_is_told() -> None:
+    """An exact denoiser whose error is 1e-17, as a sum that cancels leaves it."""
+    rows: list[Spec] = []
+    for seed in range(3):
+        for n in (2, 10):
+            rows += [
+                {"formulation": "edm", "steps": n, "seed": seed, "w1": 0.1 / n * (1 + 0.01 * seed)},
+                {"steps": n, "seed": seed, "w1": (1.0 + 0.2 * seed) * 1e-17},
+            ]
+    answers = answers_to(rows)
+    (near,) = verdicts(tabulate(answers), "uniform", "w1").nearness
+    assert "ratio" not in near.sentence()
+    assert all(math.isnan(ratio.value) for ratio in near.ratios)
+    page = Page(draw_report(answers))
+    assert re.findall(r"\S*10⁻¹\S+|\S*\de-1\d\S*|\bratio \d\S*", page.text) == []

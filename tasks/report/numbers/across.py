@@ -2,11 +2,11 @@
 
 Compared are the curves (a formulation with a sampler) that several data sets have in common, each by
 the best mean within a budget of network evaluations, in each data set's first metric. In every data
-set and for every seed they are ranked from 1 (equal values share their mean rank); a curve's rank
-for a seed is the mean over the data sets, and its mean rank that over seeds, with Student's
-interval. All curves of one seed have the same start noise, so that ranks are paired. Who cannot be
-told apart from the first is decided by the rule of `tasks.statistics.decision` on the ranks by seed,
-those ranked being a family. A win is the best mean over seeds in one data set.
+set and for every seed they are ranked from 1 (values equal but for rounding share their mean rank); a
+curve's rank for a seed is the mean over the data sets, and its mean rank that over seeds, with
+Student's interval. All curves of one seed have the same start noise, so that ranks are paired. Who
+cannot be told apart from the first is decided by the rule of `tasks.statistics.decision` on the
+ranks by seed, those ranked being a family. A win is the best mean over seeds in one data set.
 
 The interval is about these data sets: others would be another question.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tasks.columns import FORWARD
 from tasks.messages import counted
 from tasks.report.numbers.curves import Curve, Mean, Panel, Series, Tabulation, values_by_seed
+from tasks.report.numbers.equals import equal_pairs, first_of
 from tasks.report.text import number, some
 from tasks.statistics import decision
 from tasks.statistics.intervals import mean_interval
@@ -143,7 +144,9 @@ def _common(own: dict[str, dict[_Key, Curve]]) -> tuple[list[str], list[_Key]]:
 def _within(table: Tabulation, curve: Curve, budget: int) -> Mean | None:
     higher = curve.metric in table.higher_is_better
     affordable = [mean for mean in curve.at if mean.nfe <= budget and not mean.lost]
-    return min(affordable, key=lambda mean: -mean.mean if higher else mean.mean, default=None)
+    if not affordable:
+        return None
+    return affordable[first_of([-mean.mean if higher else mean.mean for mean in affordable])]
 
 
 def _ranked(
@@ -166,7 +169,7 @@ def _ranked(
         known = sorted({seed for mean in chosen for seed in mean.seeds})
         values = (-1.0 if higher else 1.0) * values_by_seed(chosen)
         ranks[i] = _ranks(values[:, np.isin(known, seeds)])
-        wins[int(np.argmin([(-mean.mean if higher else mean.mean) for mean in chosen]))] += 1
+        wins[first_of([-mean.mean if higher else mean.mean for mean in chosen])] += 1
     by_seed = ranks.mean(axis=0)
     order = np.argsort(by_seed.mean(axis=1), kind="stable")
     by_seed = by_seed[order]
@@ -184,7 +187,9 @@ def _ranked(
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 within each column ``[curve, seed]``; equal values share their mean rank."""
-    less = (values[:, None] > values[None]).sum(axis=1)
-    equal = (values[:, None] == values[None]).sum(axis=1)
-    return np.asarray(less + (equal + 1) / 2, dtype=np.float64)
+    """Ranks from 1 within each column ``[curve, seed]``; values that are equal but for rounding share
+    their mean rank.
+    """
+    same = equal_pairs(values)
+    less = ((values[:, None] > values[None]) & ~same).sum(axis=1)
+    return np.asarray(less + (same.sum(axis=1) + 1) / 2, dtype=np.float64)

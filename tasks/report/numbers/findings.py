@@ -24,6 +24,7 @@ import numpy as np
 from tasks.columns import FORWARD
 from tasks.messages import counted
 from tasks.report.numbers.curves import values_by_seed
+from tasks.report.numbers.equals import equal_to, first_of
 from tasks.report.numbers.leads import Lead, lead
 from tasks.report.numbers.nearness import FACTOR, Nearness, Ratio, within
 from tasks.report.text import number, plus_minus, some
@@ -291,18 +292,21 @@ def _best(table: Tabulation, curves: Sequence[Curve], *, higher: bool) -> Iterab
         for curve in curves:
             affordable = [mean for mean in curve.at if mean.nfe <= budget and not mean.lost]
             if affordable:
-                champions.append((curve, min(affordable, key=lambda mean: sign * mean.mean)))
-        first = min(range(len(champions)), key=lambda i: sign * champions[i][1].mean)
+                champions.append((curve, affordable[first_of([sign * mean.mean for mean in affordable])]))
+        means = [sign * mean.mean for _, mean in champions]
+        first = first_of(means)
         fixed = np.array([table.nothing_random(curve.panel.sampler, curve.series) for curve, _ in champions])
-        values, leads = values_by_seed([mean for _, mean in champions]), np.full(len(champions), first)
+        values = values_by_seed([mean for _, mean in champions])
+        same = equal_to(values, first)
+        values, leads = np.where(same[:, None], values[first], values), np.full(len(champions), first)
         found = decision.against_first(values, leads, more_is_better=higher, nothing_random=fixed)
         names = [f"{curve.series.label} with {curve.panel.title}" for curve, _ in champions]
         ties, undecided = (
             tuple(name for i, name in enumerate(names) if i != first and which[i])
-            for which in (found.tied, found.unknown)
+            for which in (found.tied | same, found.unknown & ~same)
         )
         behind = [i for i in np.flatnonzero(found.apart).tolist() if i != first]
-        nearest = min(behind, key=lambda i: sign * champions[i][1].mean, default=None)
+        nearest = behind[first_of([means[i] for i in behind])] if behind else None
         ahead = (
             None
             if nearest is None

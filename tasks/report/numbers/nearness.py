@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.report.text import NOTHING, ROUNDING, number
+from tasks.report.text import NOTHING, ROUNDING, number, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ class Nearness:
         steps = "at any N asked" if everywhere else f"at N in {{{', '.join(str(ratio.steps) for ratio in found)}}}"
         times = f", ratio {number(extreme.value, 2)}" if math.isfinite(extreme.value) else ""
         return (
-            f"{steps}: {self.curve.metric} {number(extreme.trained.mean)} vs {number(extreme.exact.mean)} "
+            f"{steps}: {self.curve.metric} {written(extreme.trained.mean)} vs {written(extreme.exact.mean)} "
             f"at N = {extreme.steps}{times}"
         )
 
