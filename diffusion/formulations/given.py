@@ -6,10 +6,11 @@ import functools
 import hashlib
 import importlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +21,18 @@ from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
 from diffusion.formulations.base import Untrained, formulations
 from diffusion.models import Denoiser
-from diffusion.models.given import Takes, given_denoiser
+from diffusion.models.given import AsTrained, Takes, given_denoiser
 from diffusion.models.own import OwnDenoiser, Predicts, described
+from diffusion.randomness import stream
 from diffusion.schedules import Schedule
 
 _SHOWN = 8  # digits of the digest in a label
 _NAMED = 3  # weights in a message
 _DEEPEST = 4  # of what holds what, where networks are looked for
+_NOISE = (0.25, 0.5, 1.0)  # in root mean squares of the data
+_NUMBERS = 1024  # how many coordinates of points a network is asked for, to see what it predicts
+_FEWEST = 8  # points at least
+_CLEAR = 4.0  # times nearer to the ideal denoiser
 
 _at_import: dict[str, tuple[object, bytes]] = {}
 """By module, the spec that it was first seen with, which a reload replaces, and its source then."""
@@ -132,6 +138,41 @@ class Given(Untrained):
             return f"{self.module!r} cannot be asked for points of {dataset.dim} coordinates: {text}"
         if not bool(torch.isfinite(found).all()):
             return f"{self.module!r} gives numbers that are not finite for points of {dataset.dim} coordinates"
+        return self._read_otherwise(dataset)
+
+    def _read_otherwise(self, dataset: Dataset) -> str | None:
+        """Why what it returns is not what `predicts` says, as far as the target's ideal denoiser tells.
+
+        It is refused if another reading than the declared one is `_CLEAR` times nearer to the ideal
+        denoiser, in mean squares, and as much nearer than an answer of zero in that reading, which for
+        `v` is the best linear denoiser; and within a tenth of the data's variance. A network without
+        training, or of other data, is near in no reading. At the levels of `_NOISE` times the data's
+        size; where these are not among the schedule's, nothing is told.
+        """
+        size = math.sqrt(dataset.std**2 + math.fsum(m * m for m in dataset.mean) / dataset.dim)
+        low, high = self.noise_range(self.schedule) or (0.0, 0.0)
+        levels = [share * size for share in _NOISE if low <= share * size <= high]
+        asked = self.model.function
+        if not (levels and dataset.exact and isinstance(asked, AsTrained)):
+            return None
+        generator = stream("how a network is read")
+        clean = dataset.sample(max(_FEWEST, _NUMBERS // dataset.dim), generator)
+        eps = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        errors: dict[Predicts, float] = dict.fromkeys(get_args(Predicts), 0.0)
+        zeros = dict(errors)
+        for level in torch.tensor(levels, dtype=clean.dtype):
+            y = clean + level * eps
+            ideal = dataset.denoise(y, torch.ones_like(level), level)
+            for kind, (error, zero) in asked.errors(y, level, ideal).items():
+                errors[kind] += float(error) / len(levels)
+                zeros[kind] += float(zero) / len(levels)
+        best = min(errors, key=lambda kind: errors[kind])
+        if errors[best] < min(errors[self.predicts] / _CLEAR, zeros[best] / _CLEAR, dataset.std**2 / 10):
+            return (
+                f"{self.module!r} does not predict {self.predicts!r}: read so, its mean squared distance from the ideal denoiser "
+                f"of {dataset.label()!r} is {errors[self.predicts]:.2g}; read as {best!r} it is {errors[best]:.2g} "
+                f"(write predicts: {best})"
+            )
         return None
 
     def identity(self) -> dict[str, Any]:

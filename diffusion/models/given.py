@@ -19,7 +19,7 @@ that has the same noise-to-signal ratio.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -54,24 +54,38 @@ class AsTrained:
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         """The clean data ``[n, dim]`` float64 behind y = x_0 + sigma eps."""
+        x, alpha, noise, told = self._question(y, sigma)
+        return _read(self.predicts, self._asked(x, told), x, alpha, noise)
+
+    @torch.no_grad()
+    def errors(self, y: Tensor, sigma: Tensor, ideal: Tensor) -> dict[Predicts, tuple[Tensor, Tensor]]:
+        """How far what the network says of y is from the ideal denoiser's answer, whatever it may
+        predict: the mean of ``(D(y) - ideal)^2``, by what its answer is read as, and that of an answer
+        of zero read in the same way.
+
+        Args:
+            y: x_0 + sigma eps, ``[n, dim]`` float64.
+            sigma: the noise-to-signal ratio, without axes.
+            ideal: ``E[x_0 | y]`` of the data, ``[n, dim]``.
+        """
+        x, alpha, noise, told = self._question(y, sigma)
+        f = self._asked(x, told)
+
+        def error(kind: Predicts, answer: Tensor) -> Tensor:
+            return (_read(kind, answer, x, alpha, noise) - ideal).square().mean()
+
+        return {kind: (error(kind, f), error(kind, torch.zeros_like(f))) for kind in get_args(Predicts)}
+
+    def _question(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_t, alpha and sigma of the own schedule where it has y's noise-to-signal ratio, and what the
+        network is told of each row.
+        """
         time = self.schedule.time_of(sigma)
         alpha, noise, told = torch.ones_like(sigma), sigma, sigma
         if self.takes != "sigma":
             alpha, noise = self.schedule.alpha(time), self.schedule.sigma(time)
             told = time if self.takes == "time" else time.round() - 1
-        x = alpha * y
-        f = self._asked(x, told.expand(len(y)))
-        match self.predicts:
-            case "x0":
-                return f
-            case "epsilon":
-                return (x - noise * f) / alpha
-            case "score":
-                return (x + noise**2 * f) / alpha
-            case "v":
-                return (alpha * x - noise * f) / (alpha**2 + noise**2)
-            case "flow-velocity":
-                return (x - noise * f) / (alpha + noise)
+        return alpha * y, alpha, noise, told.expand(len(y))
 
     def _asked(self, x: Tensor, told: Tensor) -> Tensor:
         """What the network returns, in its own numbers and on its own device."""
@@ -87,6 +101,21 @@ class AsTrained:
                 "shape of x"
             )
         return found.to(x.device, x.dtype)
+
+
+def _read(predicts: Predicts, f: Tensor, x: Tensor, alpha: Tensor, noise: Tensor) -> Tensor:
+    """The clean data, by the table at the top of this file."""
+    match predicts:
+        case "x0":
+            return f
+        case "epsilon":
+            return (x - noise * f) / alpha
+        case "score":
+            return (x + noise**2 * f) / alpha
+        case "v":
+            return (alpha * x - noise * f) / (alpha**2 + noise**2)
+        case "flow-velocity":
+            return (x - noise * f) / (alpha + noise)
 
 
 def given_denoiser(network: Any, predicts: Predicts, takes: Takes, schedule: Schedule) -> OwnDenoiser:

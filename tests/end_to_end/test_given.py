@@ -155,6 +155,11 @@ def test_what_is_wrong_with_a_network_ends_the_command_with_2_and_the_sentence_t
     refuse(diffatlas, wrong)
     flat = "the network returned a tensor of float32 of shape [2] for x of shape [2, 16]"
     refuse(diffatlas, {flat: {"module": "networks:Flat"}})
+    other = {"datasets": [NORMAL], "formulations": [{**PLAIN, "predicts": "epsilon"}]}
+    (folder / "networks.yaml").write_text(study_of(other))
+    said = " ".join(diffatlas("run", "networks.yaml", code=2).stderr.split())
+    assert "'networks:plain' does not predict 'epsilon': read so, " in said
+    assert "(write predicts: x0)" in said
     assert not (folder / "results").exists()
 
 

@@ -61,6 +61,29 @@ def velocity() -> Exact:
     return Exact("flow-velocity", VPLinear())
 
 
+def nothing() -> object:
+    """As a network whose last layer starts at zero."""
+    return lambda x, t: 0 * x  # noqa: ARG005
+
+
+class Untrained(torch.nn.Module):
+    """As it was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.SiLU(), torch.nn.Linear(32, 1))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        found: Tensor = self.layers(torch.cat([x, t[:, None]], 1))
+        return found
+
+
+def untrained() -> Untrained:
+    return Untrained()
+
+
 def counted() -> Exact:
     """Told the number of a chain's level from 0 on."""
     return Exact("epsilon", DDPMLinear(levels=100), shift=1)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from diffusion import plugins
-from diffusion.datasets import datasets
+from diffusion.datasets import GaussianMixture, datasets
 from diffusion.errors import WrongValue
 from diffusion.formulations import Given
 from diffusion.schedules import EDM, DDPMLinear, Flow, Schedule, VPLinear
@@ -69,6 +69,31 @@ def test_whatever_a_network_predicts_its_denoiser_is_the_ideal_one(
     x = (alpha + 0.3)[:, None, None] * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     expected = given_parts.LAW.denoise(x, alpha[:, None], sigma[:, None])
     torch.testing.assert_close(model(x, alpha, sigma), expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("declared", PREDICTS.values())
+@pytest.mark.parametrize("factory", PREDICTS)
+def test_a_network_that_predicts_something_else_is_refused_and_told_what(factory: str, declared: Any) -> None:
+    reason = Given(f"{PARTS}:{factory}", declared, VPLinear()).refuses_dataset(given_parts.LAW)
+    right = PREDICTS[factory]
+    if declared == right:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert reason.startswith(f"'{PARTS}:{factory}' does not predict {declared!r}: ")
+        assert reason.endswith(f"(write predicts: {right})")
+
+
+@pytest.mark.parametrize("declared", PREDICTS.values())
+def test_a_network_that_knows_nothing_of_the_data_is_asked_as_it_is_declared(declared: Any) -> None:
+    """One that returns zero, which some readings make a linear denoiser of; one with random weights; and
+    the ideal one of data far away.
+    """
+    for factory in ("nothing", "untrained"):
+        for target in (given_parts.LAW, datasets.create("uniform"), datasets.create("gaussian")):
+            assert Given(f"{PARTS}:{factory}", declared, VPLinear()).refuses_dataset(target) is None
+    far = GaussianMixture((1.0,), (40.0,), (0.1,))
+    assert Given(f"{PARTS}:epsilon", declared, VPLinear()).refuses_dataset(far) is None
 
 
 def test_a_network_that_counts_levels_is_told_the_number_from_zero_on() -> None:
