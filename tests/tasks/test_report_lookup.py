@@ -165,6 +165,7 @@ def test_the_error_of_a_single_point_is_what_the_metric_says_of_it() -> None:
     assert target.error_of_its_mean(metrics.create("ks")) == pytest.approx(0.5)
     assert math.isnan(target.error_of_its_mean(metrics.create("torus-distance")))
     assert math.isnan(Target("mine", None).error_of_its_mean(metrics.create("w1")))
+    assert math.isnan(target.error_of_its_mean(metrics.create("c2st")))  # five seconds, for each data set of a page
     assert math.isnan(target.error_of_its_mean(None))
 
 

@@ -112,9 +112,12 @@ class Target:
         """What a metric says of samples that all lie on the target's mean, as one step of a sampler
         leaves them.
 
-        NaN where target or metric is not known, or they do not go together.
+        NaN where target or metric is not known, they do not go together, or the metric takes so long
+        that only who names it waits for it.
         """
-        if not isinstance(metric, Metric) or self.distribution is None or metric.refuses(self.distribution) is not None:
+        if not isinstance(metric, Metric) or metric.costly:
+            return math.nan
+        if self.distribution is None or metric.refuses(self.distribution) is not None:
             return math.nan
         mean = torch.tensor(self.distribution.mean, dtype=torch.float64)
         try:
