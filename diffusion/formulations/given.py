@@ -141,7 +141,8 @@ class Given(Untrained):
         return self._read_otherwise(dataset)
 
     def _read_otherwise(self, dataset: Dataset) -> str | None:
-        """Why what it returns is not what `predicts` says, as far as the target's ideal denoiser tells.
+        """Why what it returns is not what `predicts` says, as far as the target's ideal denoiser
+        tells.
 
         It is refused if another reading than the declared one is `_CLEAR` times nearer to the ideal
         denoiser, in mean squares, and as much nearer than an answer of zero in that reading, which for
