@@ -77,8 +77,8 @@ class AsTrained:
         return {kind: (error(kind, f), error(kind, torch.zeros_like(f))) for kind in get_args(Predicts)}
 
     def _question(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x_t, alpha and sigma of the own schedule where it has y's noise-to-signal ratio, and what the
-        network is told of each row.
+        """x_t, alpha and sigma of the own schedule where it has y's noise-to-signal ratio, and what
+        the network is told of each row.
         """
         time = self.schedule.time_of(sigma)
         alpha, noise, told = torch.ones_like(sigma), sigma, sigma
