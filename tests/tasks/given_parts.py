@@ -61,7 +61,7 @@ def velocity() -> Exact:
     return Exact("flow-velocity", VPLinear())
 
 
-def nothing() -> object:
+def silent() -> object:
     """As a network whose last layer starts at zero."""
     return lambda x, t: 0 * x  # noqa: ARG005
 

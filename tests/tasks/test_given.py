@@ -89,7 +89,7 @@ def test_a_network_that_knows_nothing_of_the_data_is_asked_as_it_is_declared(dec
     """One that returns zero, which some readings make a linear denoiser of; one with random weights; and
     the ideal one of data far away.
     """
-    for factory in ("nothing", "untrained"):
+    for factory in ("silent", "untrained"):
         for target in (given_parts.LAW, datasets.create("uniform"), datasets.create("gaussian")):
             assert Given(f"{PARTS}:{factory}", declared, VPLinear()).refuses_dataset(target) is None
     far = GaussianMixture((1.0,), (40.0,), (0.1,))
