@@ -17,6 +17,7 @@ from flows.scale import TOLD_SECONDS, WAITING_FOR_EACH, Costs, Load, follow, pre
 from tasks.plan import make_plan
 from tasks.plan.shards import COORDINATOR_SECONDS, SHARD_SECONDS, aimed_at
 from tasks.study import load_study
+from tests.benchmarks import foretold
 
 COSTS = Costs()
 NONE = Costs(*[0.0] * 13)
@@ -132,6 +133,36 @@ def test_what_runs_already_is_not_counted(
     assert values["before_the_first_shard"] == pytest.approx(before, abs=0.1)  # and planning
     if starts == ["ray"]:
         assert "limited by the start of Ray: " in " ".join(CliRunner().invoke(app, asked).stdout.split())
+
+
+def test_the_table_of_the_guide_is_what_is_foretold() -> None:
+    """As far as that is a matter of a second; `python -m tests.benchmarks.foretold` makes all of it."""
+    guide = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    lines = [
+        [part.strip() for part in line.strip("| ").split("|")] for line in guide.splitlines() if line.startswith("|")
+    ]
+    begin = lines.index(list(foretold.HEADINGS))
+    table = lines[begin + 2 : begin + 2 + len(foretold.CELLS)]
+    assert [line[0] for line in table] == [f"{cells:,}" for cells in foretold.CELLS]
+    assert [line[-1] for line in table] == [f"{foretold.memory(cells) / 1e9:.1f} GB" for cells in foretold.CELLS]
+    for line, cells in zip(table[:2], foretold.CELLS, strict=False):
+        assert line == foretold.row(cells)
+    assert table[2][4] == f"{foretold.seconds(100_000, 1_000):,.0f}"
+
+
+def test_what_the_guide_says_of_the_limits_follows_from_the_costs() -> None:
+    guide = " ".join((Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8").split())
+    coordinator, server = 2 * (COSTS.hand_over + COSTS.commit), 2 * (COSTS.told + COSTS.told_commit)
+    assert f"It needs {coordinator:.2f} s for a shard of two task runs" in guide
+    assert f"busy all the time from {SHARD_SECONDS / coordinator:.0f} workers on" in guide
+    assert (
+        f"more than {math.floor(SHARD_SECONDS / COORDINATOR_SECONDS)} workers, {COORDINATOR_SECONDS} s for each"
+        in guide
+    )
+    assert f"does {server:.2f} s of work for a shard" in guide
+    shards = foretold.loads(1_000, 1_000)
+    assert f"1,000 cells on 1,000 workers are {len(shards)} shards of seven cells" in guide
+    assert {load.cells for load in shards[:-1]} == {7}
 
 
 def test_a_finished_plan_takes_nothing() -> None:
