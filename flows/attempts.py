@@ -120,6 +120,8 @@ def reason_of(error: BaseException) -> str:
             f"its node lacks a module that the run was started with (No module named {lacked!r}); "
             f"`--allow-plugins {lacked.partition('.')[0]}` sends it, if it is not installed here"
         )
+    if isinstance(error, NothingEnded):
+        return f"Ray did not answer ({error})"
     while isinstance(cause := getattr(error, "cause", None), BaseException) and cause is not error:
         error = cause  # around which Ray says no more than that there is one
     lines = Text.from_ansi(str(error)).plain.strip().splitlines()

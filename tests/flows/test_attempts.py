@@ -237,6 +237,10 @@ def test_a_reason_is_bounded_and_names_no_file_that_goes_with_ray(error: Excepti
     assert ".out" not in reason
 
 
+def test_of_what_ray_never_ran_no_worker_is_said_to_have_ended() -> None:
+    assert reason_of(NothingEnded("nothing ended within 240 s")) == "Ray did not answer (nothing ended within 240 s)"
+
+
 def test_what_ray_could_not_read_for_want_of_a_module_is_told_by_the_module() -> None:
     """As Ray 2.60 tells of it: what it says of the error names no module."""
     error = of_ray.RaySystemError("No module named 'json.decoder'", "Traceback (most recent call last):\n  ...")
