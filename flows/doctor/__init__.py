@@ -1,7 +1,7 @@
 """What a run needs, looked at one after the other: each problem with what mends it.
 
 - `findings`: what was found, as values;
-- `machine`: packages, disks, what killed runs have left;
+- `machine`: packages, GPUs, disks, what killed runs have left;
 - `stores`: a store, whether it can be written, and what its server promises;
 - `services`: the Prefect server and the Ray cluster.
 """
@@ -24,6 +24,7 @@ def examine(store: str, ray: str | None, *, deep: bool = False) -> Iterator[Find
     from flows.doctor import machine, services, stores
 
     yield from machine.packages()
+    yield from machine.devices()
     yield from machine.left_behind()
     yield from machine.disks(store)
     yield from stores.store(store, deep=deep)

@@ -17,6 +17,7 @@ LEAST_FREE = 500_000_000
 much.
 """
 _PINNED = Path(__file__).resolve().parents[2] / "constraints.txt"
+_DEVICES = Path("/dev")
 
 
 def packages() -> Iterator[Finding]:
@@ -45,7 +46,11 @@ def packages() -> Iterator[Finding]:
     if not wrong:
         named = ", ".join(f"{name} {_version(name)}" for name in ("diffatlas", "torch", "prefect", "ray", "icechunk"))
         yield Finding("packages", "ok", named)
-    if "+cpu" in (_version("torch") or "") and any(Path("/dev").glob("nvidia[0-9]*")):
+
+
+def devices() -> Iterator[Finding]:
+    """A GPU that torch cannot use, because its build has no code for one."""
+    if "+cpu" in (_version("torch") or "") and any(_DEVICES.glob("nvidia[0-9]*")):
         text = "this machine has a GPU, and torch is its build for CPUs"
         yield Finding("devices", "note", text, "pip install torch from PyTorch's index for your CUDA (docs/devices.md)")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.doctor import machine
 from flows.doctor.findings import Finding, clock
 from flows.doctor.stores import store
 from tasks.store import Store
@@ -110,6 +111,29 @@ def test_a_wrong_prefect_address_and_a_package_of_another_version_are_named(some
     assert packages["remedy"].startswith("pip install 'zarr")
     assert "http://127.0.0.1:9/api does not answer" in prefect["text"]
     assert "prefect server start" in prefect["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("build", "device", "told"),
+    [
+        ("2.13.0+cpu", "nvidia0", "this machine has a GPU, and torch is its build for CPUs"),
+        ("2.13.0+cu130", "nvidia0", None),
+        ("2.13.0+cpu", "nvidiactl", None),  # a driver without a device
+    ],
+)
+def test_a_gpu_that_torch_has_no_code_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, device: str, told: str | None
+) -> None:
+    metadata = tmp_path / f"torch-{build}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {build}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / device).touch()
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path / "dev")
+    found = list(machine.devices())
+    assert [(one.of, one.level, one.text) for one in found] == ([("devices", "note", told)] if told else [])
+    assert all("pip install torch" in one.remedy for one in found)
 
 
 def test_a_clock_that_is_wrong_is_told_and_one_that_is_not_known_to_be_is_not() -> None:
