@@ -53,7 +53,7 @@ def code_in(folder: Path, *own: str) -> Code:
 
 
 def test_what_is_changed_or_missing_in_a_copy_is_named_and_nothing_else(tmp_path: Path) -> None:
-    """What draws and tells may differ: a node never needs it."""
+    """A library of another version, too. What draws and tells may differ: a node never needs it."""
     folder = copied(tmp_path)
     changed = folder / "diffusion" / "samplers" / "ode.py"
     changed.write_text(changed.read_text() + "\n# another line\n")
@@ -64,10 +64,13 @@ def test_what_is_changed_or_missing_in_a_copy_is_named_and_nothing_else(tmp_path
         path = folder / room
         for one in (path,) if path.is_file() else path.rglob("*.py"):
             one.write_text(one.read_text() + "\n# another line\n")
+    (folder / "scipy-0.1.dist-info").mkdir()
+    (folder / "scipy-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: scipy\nVersion: 0.1\n")
     (folder / "tasks" / "explorer" / "page" / "later.py").touch()
     (folder / "tasks" / "figures" / "flow.py").unlink()
     other = code_in(folder, "mine")
     assert code_here().differences(other) == [
+        f"scipy is 0.1, not {dict(code_here().versions)['scipy']}",
         "diffusion/samplers/ode.py is another one",
         "module mine is another one",
         "tasks/more.py is another one",

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from flows.events import Progressed, Running, ShardDone, Started
+from flows.events import PointsFailed, Progressed, Running, ShardDone, Started
 from flows.live import LiveFile
 from tasks.results import Answers
 from tasks.results.live import told as last_told
@@ -223,11 +223,14 @@ def test_a_run_tells_how_far_it_is_while_it_goes_on(tmp_path: Path, monkeypatch:
         live(Started(plan, shards, 1, ()))
         first = json.loads(told("--store", uri, "--json"))["run"]
         assert (first["shards"], first["shards_done"], first["points"]) == (len(shards), 0, plan.missing)
+        live(PointsFailed(plan.points[:2], "sampling failed: ArithmeticError: no"))
+        live(PointsFailed(plan.points[5:6], "diverged"))
         live(Progressed(1.0, 1, 3, 0.25, (Running("train uniform: edm x2", 0.5, 2.0),), 75.0))
         monkeypatch.setattr(live, "_written", time.monotonic())  # just now: the end of a shard is told all the same
         live(ShardDone(0, shards[0]))
         text = told("--store", uri)
-        assert f"study tiny: 1 of {len(shards)} shards done, 3 of 16 points; about 1:15 left" in text
+        assert f"study tiny: 1 of {len(shards)} shards done, 3 of 16 points, 3 failed; about 1:15 left" in text
+        assert json.loads(told("--store", uri, "--json"))["run"]["points_failed"] == 3
         assert "train uniform: edm x2: 50 %" in text
         with monkeypatch.context() as elsewhere:  # a home in which nothing can be written stops nothing
             elsewhere.setenv("DIFFATLAS_HOME", "/proc/none")
