@@ -1,5 +1,5 @@
 """No command waits for what it does not use: which of the large libraries each has imported when it
-ends.
+ends. And none of these listens to anybody, as SECURITY.md says.
 
 Commands share a process, those that need least first: what one imports the next one has.
 """
@@ -23,15 +23,23 @@ NETWORKS = {"torch"}
 LARGE = QUANTILES | NETWORKS | {"h5netcdf", "jinja2", "matplotlib", "plotly", "prefect", "ray", "sklearn"}
 
 _PROGRAM = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, socket, sys
+heard, listen = [], socket.socket.listen
+def listens(self, *given):
+    heard.append(str(self.getsockname()))
+    return listen(self, *given)
+socket.socket.listen = listens
 from flows.command_line import app
+from tests.flows.services.processes import descendants, listening_addresses
 ended = []
 for arguments in json.loads(sys.argv[1]):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = app(arguments, standalone_mode=False)
     ended.append([code or 0, said.getvalue(), sorted(set(json.loads(sys.argv[2])) & sys.modules.keys())])
-print(json.dumps(ended))
+ours = {os.getpid(), *(pid for pid, _ in descendants(os.getpid()))}
+there = sorted(listening_addresses(ours)) if os.path.exists("/proc/net/tcp") else []
+print(json.dumps([ended, heard + there]))
 """
 
 
@@ -49,7 +57,9 @@ def run(*commands: list[str], **environment: str) -> list[Ended]:
     with python(_PROGRAM, json.dumps(commands), json.dumps(sorted(LARGE)), env=environment) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
-    return [Ended(code, said, set(imported)) for code, said, imported in json.loads(out)]
+    ended, listening = json.loads(out)
+    assert listening == []
+    return [Ended(code, said, set(imported)) for code, said, imported in ended]
 
 
 def test_reading_waits_for_nothing_that_computes(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tasks.store.holder import Holder
 from tasks.store.lease import Lease, LeaseError
 from tasks.store.storage import Place
 from tests.faults.whole import contents, snapshots
+from tests.flows.services.processes import descendants, listening_addresses
 from tests.tasks.store_kit import held_by_another_process, python, small_store
 from tests.tasks.tiny_store import SPEC, answer
 
@@ -47,7 +48,9 @@ def _moto(port: int) -> list[str]:
 
 
 def _ministack(port: int) -> list[str]:
-    """An S3 by other authors, in an environment of its own (`make servers`): it wants another botocore."""
+    """An S3 by other authors, in an environment of its own (`make servers`): it wants another botocore.
+    It binds every interface unless it is told one, which does what a network namespace would.
+    """
     found = shutil.which("ministack", path=str(Path(sys.prefix) / "ministack" / "bin")) or shutil.which("ministack")
     if found is None:
         pytest.skip("ministack is not installed: make servers")
@@ -71,6 +74,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                     break
             assert process.poll() is None, "the S3 server did not start"
             time.sleep(0.1)
+        if Path("/proc/net/tcp").exists():  # one of them binds every interface, unless it is told otherwise
+            ours = {process.pid, *(pid for pid, _ in descendants(process.pid))}
+            assert listening_addresses(ours) == {"0100007F"}
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
