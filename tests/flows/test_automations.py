@@ -3,11 +3,19 @@ is wrong with another is said before anything is changed. That messages arrive i
 `tests/end_to_end/test_scheduled.py`.
 """
 
+import email
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from email import policy
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from types import SimpleNamespace as Object
 from typing import Any
 from uuid import uuid4
@@ -61,6 +69,71 @@ def rendered(entry: Told, event: Any) -> dict[str, Any]:
     template = automation.model_dump()["actions"][0]["payload"]
     found: dict[str, Any] = json.loads(render_user_template_sync(template, {"automation": automation, "event": event}))
     return found
+
+
+class Letterbox(StreamRequestHandler):
+    """A mail server that keeps what it is given: who sends, to whom, and the letter."""
+
+    letters: list[tuple[bytes, bytes]]
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        told = b""
+        for line in self.rfile:
+            if line.upper().startswith(b"QUIT"):
+                self.wfile.write(b"221 bye\r\n")
+                return
+            if line.upper().startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                lines = iter(self.rfile.readline, b".\r\n")
+                self.letters.append((told, b"".join(line.removeprefix(b".") for line in lines)))
+            told += line
+            self.wfile.write(b"250 good\r\n")
+
+
+def test_the_guides_program_makes_letters_of_messages() -> None:
+    """With a mail server on loopback, and the text of a message as Prefect's server posts it."""
+    guide = (SHIPPED_AUTOMATIONS.parents[1] / "docs" / "scheduling.md").read_text(encoding="utf-8")
+    found = re.search(r"^```\n(import json, os, smtplib\n.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert found
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = found[1].replace('("127.0.0.1", 8025)', f'("127.0.0.1", {port})')
+    assert str(port) in program
+    reason = "no <file> \N{MULTIPLICATION SIGN} 3\n. a line of its own\n.\nthe last"
+    payload = {"study": "mine", "reason": reason}
+    entry = next(one for one in read_automations() if FAILED in one.trigger["expect"])
+    message = rendered(entry, Object(event=FAILED, payload=payload, resource={}))
+    letters: list[tuple[bytes, bytes]] = []
+    with ThreadingTCPServer(("127.0.0.1", 0), type("Box", (Letterbox,), {"letters": letters})) as box:
+        Thread(target=box.serve_forever, daemon=True).start()
+        given = {"MAIL_FROM": "atlas@here", "MAIL_TO": "me@there", "MAIL_SERVER": f"127.0.0.1:{box.server_address[1]}"}
+        with subprocess.Popen([sys.executable, "-c", program], env=os.environ | given, stderr=subprocess.PIPE) as mail:
+            try:
+                until_it_listens(mail, port)
+                post = urllib.request.Request(f"http://127.0.0.1:{port}", json.dumps(message).encode())
+                with urllib.request.urlopen(post, timeout=20) as answer:  # noqa: S310
+                    assert answer.status == 204
+            finally:
+                mail.kill()
+        box.shutdown()
+    ((envelope, text),) = letters
+    assert b"<atlas@here>" in envelope
+    assert b"<me@there>" in envelope
+    letter = email.message_from_bytes(text, policy=policy.default)
+    assert (letter["From"], letter["To"], letter["Subject"]) == ("atlas@here", "me@there", "diffatlas: mine failed")
+    body = letter.get_body()
+    assert body is not None
+    assert body.get_content().splitlines() == reason.splitlines()
+
+
+def until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 30
+    while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
