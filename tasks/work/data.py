@@ -12,6 +12,7 @@ from diffusion.datasets import Dataset, SimulatorPosterior
 from diffusion.formulations import Trained
 from diffusion.randomness import stream
 from tasks.plan import Cell, without_signed_zeros
+from tasks.plan.cell import digest
 from tasks.work.answers import reason_of
 
 DataKey = tuple[str | int, ...]
@@ -20,12 +21,11 @@ DataAnswer = Mapping[DataKey, np.ndarray | str]
 
 
 def data_key(cell: Cell) -> DataKey:
-    """What a trained cell's training set is known by: dataset label, seed and size, and what
-    stands beside the points.
+    """What a trained cell's training set is known by: dataset label, seed and size, what stands
+    beside the points, and a digest of the dataset's identity, as a label is a text for people and two
+    data sets may have the same.
     """
-    kind = _kind(cell)
-    named = (cell.dataset.label(), cell.seed, _size(cell))
-    return (*named, kind) if kind else named
+    return (cell.dataset.label(), cell.seed, _size(cell), _kind(cell), digest(cell.spec["dataset"]))
 
 
 def training_set(cell: Cell) -> np.ndarray:

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -144,3 +145,23 @@ def test_a_target_that_cannot_be_sampled_costs_its_own_cells_and_no_others() -> 
     assert sum(trained_cells) == 3
     swept = sweep_shard(Shard(tuple(good)), trained.weights, Requests(study().metrics, False, frozenset()))
     assert all(answer.error is None for answer in swept.points)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nameless(Uniform):
+    """U[low, high], of which a table says no more than that."""
+
+    def label(self) -> str:
+        return "mine"
+
+
+def test_two_data_sets_of_one_label_have_a_training_set_each() -> None:
+    (job, *_) = make_plan(study(seeds=1), {}, ()).jobs
+    near, far = (dataclasses.replace(job.cell, dataset=Nameless(low, low + 1)) for low in (0.0, 50.0))
+    assert near.labels == far.labels
+    sets = training_sets({data_key(cell): cell for cell in (near, far)})
+    assert len(sets) == 2
+    means = [float(np.mean(np.asarray(sets[data_key(cell)]))) for cell in (near, far)]
+    assert means[0] < 1 < 50 < means[1]
+    again = dataclasses.replace(job.cell, dataset=Nameless(0.0, 1.0))
+    assert data_key(again) == data_key(near)
