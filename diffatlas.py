@@ -28,7 +28,7 @@ no Ray and no store.
 | claims | `check` |
 | the mathematics | `sample`, `train`, `exact`, `model`, `load`, `evaluate`, `loss_floor` |
 | by name | `catalog`, `dataset`, `schedule`, `sampler`, `formulation`, `guidance`, `metric` |
-| bases of one's own classes | `Dataset`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
+| own bases | `Dataset`, `SimulatorPosterior`, `Schedule`, `Sampler`, `PathSampler`, `Formulation`, `Guidance`, `Metric`, `Architecture` |
 | what a sampler's `step` is given | `Denoiser`, `Level`, `Noise` |
 | what else a score is good for | the rooms of `analysis` |
 """
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusion import analysis
-    from diffusion.datasets import Dataset
+    from diffusion.datasets import Dataset, SimulatorPosterior
     from diffusion.errors import DiffatlasError, WrongValue
     from diffusion.formulations import Formulation
     from diffusion.guidance import Guidance
@@ -102,6 +102,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Score",
+    "SimulatorPosterior",
     "Study",
     "WrongValue",
     "analysis",
@@ -155,6 +156,7 @@ _WHERE = {
     "Sampler": "diffusion.samplers:Sampler",
     "Schedule": "diffusion.schedules:Schedule",
     "Score": "diffusion.inference:Score",
+    "SimulatorPosterior": "diffusion.datasets:SimulatorPosterior",
     "Study": "tasks.study:Study",
     "WrongValue": "diffusion.errors:WrongValue",
     "catalog": "tasks.study.catalogue:catalogue",

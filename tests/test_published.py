@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import diffatlas as da
+from diffusion.datasets import SimulatorPosterior
+from diffusion.randomness import stream
 from tasks.study import load_study
+from tests.benchmarks import references
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROW = re.compile(
@@ -71,3 +77,36 @@ def test_the_published_distances_stand_in_the_guide_and_in_no_other_way() -> Non
     assert told == {"euler`, 1 step": rows["euler 1 step"], "adaptive": rows["adaptive"]}
     assert all(f"{number}" in " ".join(text.partition("## ")[0].split()) for number in rows.values())
     assert len(load_study("couplings").seeds) == 10
+
+
+def archive(path: Path, shift: float, *, lacking: bool = False) -> Path:
+    """A file like the wheel of `sbibm`, with our own draws in it, moved by so many deviations."""
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name in references.TASKS:
+            for observation in (1, 2):
+                target = da.dataset(name, observation=observation)
+                assert isinstance(target, SimulatorPosterior)
+                folder = f"sbibm/tasks/{name.removesuffix('_posterior')}/files/num_observation_{observation}"
+                draws = target.sample(1000, stream("archive", name, observation)) + shift * target.std
+                rows = {"observation.csv": [target.observed], "reference_posterior_samples.csv.bz2": draws.tolist()}
+                for file, content in rows.items():
+                    if lacking and file == "observation.csv":
+                        continue
+                    text = "\n".join(["header", *(",".join(map(repr, row)) for row in content)]).encode()
+                    wheel.writestr(f"{folder}/{file}", bz2.compress(text) if file.endswith("bz2") else text)
+    return path
+
+
+def test_the_program_that_compares_reference_draws_tells_those_of_another_law(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A false alarm in a hundred, and the draws are fixed; moved by a fifth of a deviation they are told."""
+    observations = ["--observation", "1", "--observation", "2"]
+    assert references.main([str(archive(tmp_path / "same.whl", 0.0)), *observations]) == 0
+    assert "6 posteriors, " in capsys.readouterr().out
+    assert references.main([str(archive(tmp_path / "moved.whl", 0.2)), *observations]) == 1
+    assert "they do NOT agree" in capsys.readouterr().out
+    assert references.main([str(archive(tmp_path / "less.whl", 0.0, lacking=True)), *observations]) == 2
+    assert "the wheel has no sbibm/tasks/" in capsys.readouterr().err
+    assert references.main([str(tmp_path / "none.whl")]) == 2
+    assert "needed: the wheel of sbibm 1.1.0" in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,8 @@ def test_an_example_is_short_says_what_it_is_and_uses_the_public_face_alone(scri
     assert {module.split(".")[0] for module in modules} <= ALLOWED
 
 
-def test_there_are_five_examples() -> None:
-    names = {"own_sampler", "own_dataset", "own_schedule", "own_network", "results_in_xarray"}
+def test_there_are_six_examples() -> None:
+    names = {"own_sampler", "own_dataset", "own_posterior", "own_schedule", "own_network", "results_in_xarray"}
     assert {script.stem for script in SCRIPTS} == names
 
 
@@ -59,6 +61,32 @@ def test_the_own_data_set_is_learned_and_states_its_moments() -> None:
     assert float((draws - draws.mean(0)).square().mean().sqrt()) == pytest.approx(target.std, rel=0.005)
     for score in example.scores(steps=200).values():
         assert score.value < 4 * score.floor
+
+
+def test_the_own_posterior_is_the_law_of_parameters_that_its_simulator_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every claim of a data set; the denoiser by an integral over prior and simulator; the outcomes'
+    moments within five standard errors.
+    """
+    import torch
+
+    import diffatlas as da
+
+    example = loaded("own_posterior")
+    monkeypatch.setitem(sys.modules, example.__name__, example)  # as a module that is imported, which travels
+    target = example.Parabola(2)
+    assert [row for row in da.check(target) if not row.holds] == []
+    line = torch.linspace(-6, 6, 121, dtype=torch.float64)
+    theta = torch.cartesian_prod(line, line, line)
+    x, alpha, sigma = torch.tensor([[1.0, -0.4, 0.2]], dtype=torch.float64), 0.8, 0.5
+    seen = torch.tensor(target.observed, dtype=torch.float64)
+    logs = -0.5 * theta.square().sum(1) - 0.5 * ((seen - theta @ example.VALUES.T) / 0.5).square().sum(1)
+    weights = torch.softmax(logs - 0.5 * ((x - alpha * theta) / sigma).square().sum(1), 0)
+    expected = (weights[:, None] * theta).sum(0, keepdim=True)
+    torch.testing.assert_close(target.denoise(x, alpha, sigma), expected, rtol=0, atol=1e-7)
+    joint = target.sample_joint(20_000, torch.Generator().manual_seed(0))
+    outcomes, (mean, std) = joint[:, 3:], target.outcomes
+    assert outcomes.mean(0).tolist() == pytest.approx(mean, abs=5 * max(std) / math.sqrt(20_000))
+    assert outcomes.std(0).tolist() == pytest.approx(std, rel=5 / math.sqrt(2 * 20_000))
 
 
 def test_on_the_own_schedule_the_exact_denoiser_comes_to_the_data() -> None:
