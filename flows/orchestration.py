@@ -209,14 +209,16 @@ def _requests(plan: Plan) -> Requests:
 
 def _started() -> dict[str, str]:
     """Whether a schedule, somebody through a deployment, or somebody at a terminal started this
-    run, and the run's name.
+    run, and the run's name. Nothing that Prefect's server would have to be asked for: it may be gone.
     """
     context = get_run_context()
     assert isinstance(context, FlowRunContext)  # noqa: S101 - called in a flow
-    assert context.flow_run is not None  # noqa: S101 - as above
-    by = "schedule" if context.flow_run.auto_scheduled else "deployment" if deployment.id else "command line"
-    name = {"deployment": str(deployment.name)} if deployment.id else {}
-    return {"started_by": by, **name, "flow_run": str(context.flow_run.name)}
+    run = context.flow_run
+    assert run is not None  # noqa: S101 - as above
+    deployed = run.deployment_id is not None
+    by = "schedule" if run.auto_scheduled else "deployment" if deployed else "command line"
+    name = {"deployment": str(deployment.name)} if deployed else {}  # known since the run was named
+    return {"started_by": by, **name, "flow_run": str(run.name)}
 
 
 def _failed(answers: Answers) -> dict[str, str]:

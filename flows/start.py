@@ -16,8 +16,8 @@ def start(request: RunRequest) -> Outcome:
 
     Raises:
         DiffatlasError: whatever ended the flow, if it is an error of ours; any other exception that
-            ended it as it is. `ServerGone` if Prefect's server was lost before there was anything to
-            compute: what asks it then cannot go on without.
+            ended it as it is. `ServerGone` if Prefect's server was lost before the flow began: what
+            asks it then cannot go on without.
     """
     with prefect_server(_import_the_flow) as url:
         from httpx import TransportError
