@@ -123,9 +123,15 @@ def serve(deployments: Sequence[RunnerDeployment]) -> None:
     and end in order.
 
     Prefect's own `serve` ends at once on SIGTERM and kills its runs: they stay Running in the
-    record, and for minutes every later run of theirs is refused as overlapping.
+    record, and for minutes every later run of theirs is refused as overlapping. It also ends, and its
+    runs with it, when it has asked three times in vain what is due: see `flows.patience`.
     """
-    from prefect.runner import Runner
+    from prefect.runner import Runner, _scheduled_run_poller
+
+    from flows.patience import ask_on, outlast_the_server
+
+    outlast_the_server()
+    ask_on(_scheduled_run_poller, lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201 - for the person
 
     class Patient(Runner):
         def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:

@@ -22,11 +22,13 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.patience import outlast_the_server
 from flows.refusals import tell_in_one_line
 from flows.request import LEAST_SHARD_LIMIT, Outcome, PointsHaveFailed, RunRequest
 from tasks.messages import counted
 
 tell_in_one_line()
+outlast_the_server()
 
 
 def _name_of_run() -> str:

@@ -41,8 +41,7 @@ def delivered(seconds: float) -> Iterator[None]:
 
     active: Any = services._active_services  # noqa: SLF001 - there is no other way to give up
     logging.raiseExceptions, before = False, logging.raiseExceptions
-    for name in ("EventsWorker", "APILogWorker", "prefect._internal.concurrency"):
-        logging.getLogger(name).addFilter(_critical)  # its level Prefect sets anew when a flow begins
+    _quiet()
     try:
         yield
     finally:
@@ -52,5 +51,31 @@ def delivered(seconds: float) -> Iterator[None]:
                 logging.raiseExceptions = before
             else:
                 for queue in queues:
-                    if queue._loop is not None and queue._done_event is not None:  # noqa: SLF001 - as above
-                        queue._loop.call_soon_threadsafe(queue._done_event.set)  # noqa: SLF001
+                    _give_up(queue)
+
+
+def deliver_at_exit(seconds: float) -> None:
+    """The same for a process of a run that Prefect starts, which has no such block: when its
+    interpreter ends it waits no longer than that for each queue.
+    """
+    from prefect._internal.concurrency import services
+
+    def leave(queue: Any) -> None:
+        try:
+            queue._drain(at_exit=True).result(seconds)  # noqa: SLF001 - there is no other way
+        except TimeoutError:
+            _give_up(queue)
+
+    place: Any = services._QueueServiceBase  # noqa: SLF001 - as above
+    place._at_exit = leave  # noqa: SLF001
+    _quiet()
+
+
+def _quiet() -> None:
+    for name in ("EventsWorker", "APILogWorker", "prefect._internal.concurrency"):
+        logging.getLogger(name).addFilter(_critical)  # its level Prefect sets anew when a flow begins
+
+
+def _give_up(queue: Any) -> None:
+    if queue._loop is not None and queue._done_event is not None:  # noqa: SLF001 - there is no other way
+        queue._loop.call_soon_threadsafe(queue._done_event.set)  # noqa: SLF001

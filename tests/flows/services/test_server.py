@@ -1,8 +1,11 @@
 """A Prefect server is found or started, answers on loopback, and its absence is told. Real servers."""
 
+import logging
 import os
 import signal
+import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -63,6 +66,39 @@ def test_a_server_that_does_not_start_is_reported_with_its_log(
         prefect_server(),
     ):
         pass
+
+
+def test_a_run_whose_slot_the_server_does_not_know_goes_on(server: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """As it is with a server that was started again. Prefect's own engine ends such a run."""
+    import prefect
+    from prefect.concurrency import _leases
+
+    import flows.run_study
+
+    assert flows.run_study  # which is what sees to it
+    for name in ("_RENEWAL_RETRY_BASE_DELAY", "_RENEWAL_RETRY_MAX_DELAY"):  # Prefect would be patient for seconds
+        monkeypatch.setattr(_leases, name, 0.01)
+
+    @prefect.flow
+    def holds() -> str:
+        with _leases.maintain_concurrency_lease(uuid4(), 0.1, raise_on_lease_renewal_failure=True):
+            end = time.monotonic() + 2.0
+            while time.monotonic() < end:
+                time.sleep(0.01)
+        return "went on"
+
+    said: list[str] = []
+    hears = logging.Handler()
+    monkeypatch.setattr(hears, "emit", lambda record: said.append(record.getMessage()))
+    logger = logging.getLogger("prefect.flow_runs")
+    logger.addHandler(hears)
+    try:
+        assert holds() == "went on"
+    finally:
+        logger.removeHandler(hears)
+    warned = [line for line in said if "does not renew this run's slot of its deployment" in line]
+    assert len(warned) == 1, said
+    assert "(PrefectHTTPStatusError)" in warned[0]
 
 
 def test_a_second_run_has_a_server_of_its_own(server: str, home: Path) -> None:
