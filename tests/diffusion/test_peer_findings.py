@@ -20,13 +20,13 @@ from torch import Tensor
 from diffusion.checks import samplers as checking
 from diffusion.checks.known import smooth_levels
 from diffusion.checks.samplers import order_measured
-from diffusion.samplers import NoiseStreams, Sampler
+from diffusion.samplers import DPMSolver2M, NoiseStreams, Sampler
 from diffusion.samplers.peers import diffusers_schedulers
 from diffusion.samplers.peers.libraries import module_of
-from diffusion.schedules import EDM, VPLinear
+from diffusion.schedules import EDM, DDPMLinear, Schedule, VPLinear
 from diffusion.schedules.grids import grids
 from diffusion.schedules.levels import level_at, levels_of
-from tests.diffusion.test_peers import NAMES, STEPS, Spec, name_of, path_of, peer
+from tests.diffusion.test_peers import NAMES, STEPS, Spec, agree, denoise, name_of, path_of, peer, walked
 from tests.tasks.store_kit import ROOT
 
 NORMAL, MIXTURE = "a normal law", "a mixture"
@@ -47,9 +47,7 @@ LEFT_OUT = {  # of diffusers, by the reason that docs/peers.md gives
     },
     "a rule that another name has": {"DDIMParallelScheduler", "DDPMParallelScheduler"},
     "to noise": {"DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"},
-    "levels that nobody gives it": {
-        *("FlowMatchHeunDiscreteScheduler", "IPNDMScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"),
-    },
+    "a step by other calls": {"KarrasVeScheduler", "ScoreSdeVeScheduler"},
 }
 
 
@@ -186,6 +184,31 @@ def test_of_a_four_step_rule_the_first_steps_alone_leave_an_error(
         assert errors[-1] == pytest.approx(-((2.0 - 1.8) ** 2) / 2, rel=1e-9)
 
 
+IPNDM = ("diffusers", {"scheduler": "IPNDMScheduler"})
+
+
+def test_ipndm_has_the_weights_of_equal_steps_whatever_the_steps() -> None:
+    """Where dz/dsigma = sigma, whatever z, two derivatives are enough. In equal steps only the first
+    one's error stays, half of its square; in equal ratios each step has an error of its own, where the
+    four-step rule that knows its steps has none.
+    """
+    equal = torch.linspace(2.0, 0.4, 9, dtype=torch.float64)
+    ratios = torch.exp(torch.linspace(math.log(2.0), math.log(0.4), 9, dtype=torch.float64))
+
+    def errors(case: tuple[str, Spec], sigma: Tensor) -> list[float]:
+        states = walk(peer(case[0], **case[1]), sigma, lambda z, s: z - s**2)
+        return [z - (s**2 - 4.0) / 2 for z, s in zip(states, sigma.tolist(), strict=True)]
+
+    assert errors(IPNDM, equal)[1:] == pytest.approx([-(0.2**2) / 2] * 8, rel=1e-9)
+    known = errors(("diffusers", {"scheduler": "LMSDiscreteScheduler"}), ratios)
+    assert known[1:] == pytest.approx([known[1]] * 8, rel=1e-6)
+    found, s = np.array(errors(IPNDM, ratios)), ratios.numpy()
+    weighed = (55 * s[3:-1] - 59 * s[2:-2] + 37 * s[1:-3] - 9 * s[:-4]) / 24
+    own = np.diff(s)[3:] * (weighed - (s[3:-1] + s[4:]) / 2)
+    np.testing.assert_allclose(np.diff(found)[3:], own, rtol=1e-9)
+    assert (own.max(), own.min()) == pytest.approx((8.2e-4, 1.6e-4), rel=0.03)  # as docs/peers.md tells
+
+
 def test_unipc_takes_its_last_step_with_fixed_weights() -> None:
     """For D = lambda its three estimates are exact once it has them, and the last step of
     `lower_order_final` is not: half of the last difference stands for the exponential weight.
@@ -228,3 +251,27 @@ def test_levels_by_an_option_are_those_of_its_formula(option: str) -> None:
         else high ** (1 - share) * low**share
     )
     np.testing.assert_allclose(found[:-1], expected, rtol=1e-6)
+
+
+CHOSEN: list[tuple[Schedule, Spec]] = [
+    *((VPLinear(), {option: True}) for option in diffusers_schedulers._OF_ENDS),
+    *((DDPMLinear(levels=1000), {"timestep_spacing": name}) for name in ("linspace", "leading", "trailing")),
+]
+
+
+@pytest.mark.parametrize(("schedule", "options"), CHOSEN, ids=[str(options) for _, options in CHOSEN])
+def test_on_levels_of_its_own_choice_a_scheduler_takes_the_same_steps(schedule: Schedule, options: Spec) -> None:
+    """DPM-Solver++(2M) and ours on the levels that it passes; through float32."""
+    sampler = peer("diffusers", scheduler="DPMSolverMultistepScheduler", **options)
+    levels = path_of(sampler, [schedule])
+    start = NoiseStreams([("start", "peers", 0)], 64, 2).fresh()
+    ours = DPMSolver2M().trajectory(denoise, start, levels, NoiseStreams([("peers", 0)], 64, 2))
+    agree(walked(sampler, [schedule]), torch.stack(list(ours)), exact=False)
+
+
+def test_levels_by_linspace_are_those_of_our_grid_of_that_name() -> None:
+    """Those of DDIM, whose steps then end elsewhere: see docs/peers.md."""
+    chain = DDPMLinear(levels=1000)
+    found = path_of(peer("diffusers", scheduler="DDIMScheduler", timestep_spacing="linspace"), [chain], 12)
+    expected = levels_of([chain], [grids.create("linspace")], 12)
+    assert [float(level.time) for level in found] == [float(level.time) for level in expected]

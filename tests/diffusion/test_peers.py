@@ -159,6 +159,24 @@ def test_rules_in_the_ratio_are_ours_where_the_ratio_is_time(case: tuple[str, Sp
     agree(*((theirs[-1:], expected[-1:]) if "s_churn" in case[1] else (theirs, expected)), exact=True)
 
 
+def test_flow_matchings_heun_is_ours_on_the_straight_line() -> None:
+    """Where the share of noise is time; through float32."""
+    schedules = (Flow(t_max=0.99), Flow(t_max=0.9))
+    agree(
+        walked(peer("diffusers", scheduler="FlowMatchHeunDiscreteScheduler"), schedules),
+        walked(Heun(), schedules),
+        exact=False,
+    )
+
+
+def test_the_first_step_of_ipndm_is_ddims() -> None:
+    """Later ones take more estimates."""
+    schedules = (EDM(), VPLinear(), DDPMLinear(levels=1000))
+    theirs, ours = (walked(one, schedules) for one in (peer("diffusers", scheduler="IPNDMScheduler"), DDIM()))
+    agree(theirs[:1], ours[:1], exact=True)
+    assert float((theirs[1] - ours[1]).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 def test_levels_that_a_scheduler_chooses_are_those_of_our_grid_of_that_name(spacing: str, eta: float) -> None:
@@ -188,6 +206,7 @@ BELOW = {  # claims that do not hold: the order measured with 32, 64, 128 steps,
     "k-diffusion-sample_dpmpp_3m_sde": 2.0,  # half of the second difference that a parabola has
     "k-diffusion-sample_dpmpp_3m_sde-0.0": 2.0,
     "azula-zABSampler-3": 2.7,
+    "diffusers-IPNDMScheduler": 2.0,  # weights of equal steps in sigma / alpha
 }
 IN_FEW_STEPS = {  # what ends in one or two steps, and how
     "k-diffusion-sample_dpmpp_2m_sde": "UnboundLocalError",

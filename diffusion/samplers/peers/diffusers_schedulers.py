@@ -44,16 +44,19 @@ _CLAIMED = {
     "EulerAncestralDiscreteScheduler": 1,
     "EDMEulerScheduler": 1,
     "FlowMatchEulerDiscreteScheduler": 1,
+    "FlowMatchHeunDiscreteScheduler": 2,
     "HeunDiscreteScheduler": 2,
     "KDPM2DiscreteScheduler": 2,
     "KDPM2AncestralDiscreteScheduler": 2,
     "DPMSolverSDEScheduler": 2,
     "LMSDiscreteScheduler": 4,
+    "IPNDMScheduler": 4,
     "PNDMScheduler": 2,  # as its authors prove
 }
 NAMES = (*_CLAIMED, *_SOLVERS)
 _TWO_STAGES = (
     "HeunDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "DPMSolverSDEScheduler",
@@ -61,7 +64,8 @@ _TWO_STAGES = (
 _BETWEEN = ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler")
 _DRAWING = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", *_BETWEEN[1:])
 _EXPLODING = (*_TWO_STAGES, *(name for name in NAMES if name.startswith(("Euler", "EDM", "LMS"))))
-_FLOW = "FlowMatchEulerDiscreteScheduler"
+_FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+_IPNDM = "IPNDMScheduler"
 _OF_ENDS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 _CHOOSING = ("timestep_spacing", *_OF_ENDS)
 _OPTIONS = (
@@ -164,7 +168,7 @@ class DiffusersScheduler(PeerSampler):
         return super().refuses(schedule)
 
     def unit(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        if self.scheduler == _FLOW:
+        if self.scheduler in _FLOW:
             return alpha + sigma
         return alpha if self.scheduler in _EXPLODING else torch.sqrt(alpha**2 + sigma**2)
 
@@ -215,9 +219,10 @@ class DiffusersScheduler(PeerSampler):
         if self.chooses_levels:
             return self._choosing(walk.schedule, len(walk.nsr) - 1)
         made = self._made(self._chain(noisy))
-        if self.scheduler == _FLOW:
-            made.set_timesteps(sigmas=(noisy / (1 + noisy)).tolist())
-            return made
+        if self.scheduler in _FLOW:
+            return _on_line(made, noisy / (1 + noisy))
+        if self.scheduler == _IPNDM:
+            return _on_circle(made, walk.nsr.double())
         if self.scheduler.startswith("EDM"):
             made.set_timesteps(len(noisy))
             made.sigmas = torch.from_numpy(np.append(noisy, 0.0))
@@ -292,13 +297,15 @@ class DiffusersScheduler(PeerSampler):
     def _stepped(self, made: Any, z: Tensor, t: Any, nsr: float, clean: Tensor) -> Tensor:
         """One call of its `step`, told what a network would tell."""
         named: dict[str, Any] = {"eta": self.eta} if self.scheduler == "DDIMScheduler" else {}
-        if self.scheduler == _FLOW:
+        if self.scheduler in _FLOW:
             share = nsr / (1 + nsr)
             told = (z - clean) / share
         elif self.scheduler in _EXPLODING:
             told = (z - clean) / nsr
         else:
             told = (z * math.sqrt(1 + nsr**2) - clean) / nsr
+        if self.scheduler == _IPNDM:  # of a network that predicts v
+            told = (told - nsr * clean) / math.sqrt(1 + nsr**2)
         if self.scheduler == "EDMEulerScheduler":
             named["pred_original_sample"] = clean
         elif self.scheduler == "EDMDPMSolverMultistepScheduler":
@@ -330,6 +337,26 @@ def _exact(rounded: Tensor, noisy: np.ndarray) -> Tensor:
     return torch.where(rounded == 0, 0.0, torch.from_numpy(noisy[nearest]))
 
 
+def _on_line(made: Any, shares: np.ndarray) -> Any:
+    """A scheduler of flow matching at these shares of noise; of two stages, with those between named
+    twice, as its own are.
+    """
+    if "Heun" not in type(made).__name__:
+        made.set_timesteps(sigmas=shares.tolist())
+        return made
+    made.set_timesteps(len(shares))
+    made.sigmas = torch.from_numpy(np.concatenate([shares[:1], shares[1:].repeat(2), [0.0]]))
+    return made
+
+
+def _on_circle(made: Any, ratios: Tensor) -> Any:
+    """IPNDM between levels whose signal and noise are its `alphas` and `betas`, the last one too."""
+    made.set_timesteps(len(ratios) - 1)
+    made.alphas, made.betas = 1 / torch.sqrt(1 + ratios**2), ratios / torch.sqrt(1 + ratios**2)
+    made.timesteps = torch.arange(len(ratios) - 1, 0, -1)  # of which the first alone is looked up
+    return made
+
+
 def _chain_of(schedule: Schedule) -> np.ndarray:
     """The ratios of a discrete schedule's levels, or as many between the ends of a continuous one."""
     if schedule.max_steps is not None:
@@ -341,10 +368,12 @@ def _chain_of(schedule: Schedule) -> np.ndarray:
 def _ratio_asked(made: Any, k: int, t: Any) -> float:
     """The noise-to-signal ratio at which its k-th call asks."""
     name = type(made).__name__
+    if name == _IPNDM:
+        return float(made.betas[k] / made.alphas[k])
     if not hasattr(made, "sigmas"):
         square = float(made.alphas_cumprod[int(t)])
         return math.sqrt((1 - square) / square)
-    if name == _FLOW:
+    if name in _FLOW:
         share = float(made.sigmas[k])
         return share / (1 - share)
     if name in _TWO_STAGES and not made.state_in_first_order:
