@@ -64,8 +64,7 @@ def reproducible_cuda() -> None:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nobody reads it unwritten
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    _ask_for_full_float32()
     if problems := unreproducible():
         raise WrongValue(f"CUDA would not give equal bits: {', '.join(problems)}")
 
@@ -76,8 +75,8 @@ def unreproducible() -> list[str]:
         f"{_WORKSPACE} is not {' or '.join(_WORKSPACES)}": os.environ.get(_WORKSPACE) in _WORKSPACES,
         "torch takes algorithms that are not deterministic": torch.are_deterministic_algorithms_enabled(),
         "cuDNN chooses its algorithms by their speed": not torch.backends.cudnn.benchmark,
-        "products are in TF32": torch.get_float32_matmul_precision() == "highest",
-        "convolutions are in TF32": not torch.backends.cudnn.allow_tf32,
+        "products are in TF32": _as_set(torch.get_float32_matmul_precision) == "highest",
+        "convolutions are in TF32": _as_set(lambda: torch.backends.cudnn.allow_tf32) is False,
     }
     return [problem for problem, settled in asked.items() if not settled]
 
@@ -95,10 +94,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
     convolutions, products = _as_set(lambda: cudnn.allow_tf32), _as_set(torch.get_float32_matmul_precision)
     before = [one.fp32_precision for one in finer]
     try:
-        cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
-        for one in finer:  # what one says of CUDA as a whole counts where none of them says otherwise
-            one.fp32_precision = "ieee"
+        _ask_for_full_float32()
         yield
     finally:
         if convolutions is not None:
@@ -120,6 +116,17 @@ def each_in_full_float32(found: Iterator[T], device: torch.device) -> Iterator[T
         if one is nothing:
             return
         yield one  # type: ignore[misc]
+
+
+def _ask_for_full_float32() -> None:
+    """In both of torch's ways, which it wants to agree. The older switch alone is not enough:
+    `allow_tf32 = False` leaves convolutions to what `torch.backends.fp32_precision` says of
+    everything, and that may be TF32.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    for one in _finer_settings():
+        one.fp32_precision = "ieee"
 
 
 def _finer_settings() -> list[Any]:

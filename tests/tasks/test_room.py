@@ -254,6 +254,17 @@ reproducible_cuda()
 assert unreproducible() == []
 assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 assert torch.backends.cuda.matmul.allow_tf32 is False
+if hasattr(torch.backends.cudnn, "conv"):
+    finer = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    torch.backends.fp32_precision = "tf32"  # of everything that says nothing itself
+    assert {one.fp32_precision for one in finer} == {"ieee"}
+    assert unreproducible() == []
+    torch.backends.cudnn.allow_tf32 = False  # alone it leaves convolutions to what was said of everything
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert unreproducible() == ["convolutions are in TF32"], unreproducible()
+    reproducible_cuda()
+    assert {one.fp32_precision for one in finer} == {"ieee"}
+    assert unreproducible() == []
 from tasks.work.placing import device_of_worker
 assert device_of_worker("cpu").type == "cpu"
 try:
