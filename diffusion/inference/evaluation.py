@@ -18,6 +18,7 @@ from diffusion.errors import WrongValue
 from diffusion.inference.model import Inference
 from diffusion.inference.refusals import unmeasurable
 from diffusion.metrics import BaseMetric, Materials, Metric, ModelMaterial, ModelMetric, PairedMetric, SampleMaterial
+from diffusion.models import placed
 
 
 class Score(NamedTuple):
@@ -37,7 +38,7 @@ def evaluate(
 
     Args:
         samples: ``[n, dim]``, or on the line ``[n]``, for metrics of samples; a model for metrics
-            of models, which look at it on its own schedule.
+            of models, which look at it on its own schedule and on its device.
         target: what the samples should follow.
         metrics: at least one.
 
@@ -63,7 +64,7 @@ def serving(
 
 def _given(samples: Tensor | ArrayLike | Inference, target: Dataset) -> _GivenSamples | _GivenModel:
     if isinstance(samples, Inference):
-        return _GivenModel(samples, target)
+        return _GivenModel(samples, target, placed(samples.model, samples.device))
     target = target.law
     x = arguments.points("samples", samples)
     return _GivenSamples(x[:, None] if x.ndim == 1 and target.dim == 1 else x, target)
@@ -115,11 +116,12 @@ class _GivenSamples(Materials):
 class _GivenModel(Materials):
     given: Inference
     target: Dataset
+    asked: object  # the model, which says where: one object, so that metrics share what they find
 
     def model(self) -> ModelMaterial:
         frame = self.target.frame
         volume = 0.0 if frame is None else frame.log_volume
-        return ModelMaterial(self.given.model, self.target.working, self.given.schedule, volume)
+        return ModelMaterial(self.asked, self.target.working, self.given.schedule, volume)
 
     def refuses_samples(self, metric: BaseMetric) -> str:
         return (

@@ -4,7 +4,8 @@
   phrase;
 - `answers`: what they answer, where it is more than a tensor;
 - `exact`: the ideal denoisers of targets for which they are known;
-- `counting`: a model of the same capabilities that counts how often it is evaluated.
+- `counting`: a model of the same capabilities that counts how often it is evaluated;
+- `placing`: one that says on which device it is asked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from diffusion.models.capabilities import (
 )
 from diffusion.models.counting import Counter, counted
 from diffusion.models.exact import ExactDenoiser
+from diffusion.models.placing import placed
 
 __all__ = [
     "ActionModel",
@@ -50,4 +52,5 @@ __all__ = [
     "capability",
     "counted",
     "phrase_of",
+    "placed",
 ]

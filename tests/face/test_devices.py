@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 import diffatlas as da
+from diffusion.devices import device_of
+from diffusion.inference.evaluation import _given
+from diffusion.models import ExactDenoiser, capabilities_of
 from diffusion.samplers import Heun
 
 META = torch.device("meta")  # shapes, and no numbers: what is drawn there cannot be looked at
@@ -90,9 +93,10 @@ def test_off_the_host_models_are_asked_in_all_digits_of_float32_and_the_callers_
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         model.log_likelihood(x)  # whose solver looks at its error
     asked = len(seen)
-    da.evaluate(model, "eight_gaussians", [{"name": "nll", "batch": 4}])
-    assert len(seen) > asked
-    assert len(seen) >= 7
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # which looks at the error that it found
+        da.evaluate(model, "eight_gaussians", [{"name": "score-error", "count": 2, "batch": 4}])
+    assert len(seen) == asked + 1
+    assert len(seen) >= 6
     assert set(seen) == {(False, "highest")}
     assert set(between) == {tf32}
     assert as_torch_is_set() == tf32
@@ -167,3 +171,60 @@ def test_a_function_is_asked_where_it_is_told_and_a_module_where_its_parameters_
     assert da.model(Bent(META), dim=2).device == META
     with pytest.raises(da.WrongValue, match="the module's parameters are on 'meta'; accepted: that device, or none"):
         da.sample(Bent(META), n=3, dim=2, device="cpu")
+
+
+MEASURED: list[tuple[str, dict[str, Any], str]] = [
+    ("edm", {"name": "score-error", "count": 2, "batch": 8}, "asked"),
+    ("ddpm-linear", {"name": "elbo", "batch": 8}, "asked"),
+    ("edm", {"name": "nll", "batch": 8}, "not asked"),  # its solver looks at the points before it asks
+    ("edm", {"name": "bits-per-dim", "batch": 8}, "not asked"),
+]
+
+
+@pytest.mark.parametrize(("schedule", "metric", "asked"), MEASURED, ids=[metric["name"] for _, metric, _ in MEASURED])
+def test_a_model_that_can_be_asked_anywhere_is_measured_on_the_device_that_it_was_taken_to(
+    schedule: str, metric: dict[str, Any], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.device] = []
+    answers = ExactDenoiser.__call__
+
+    def spy(self: ExactDenoiser, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        seen.extend((x.device, alpha.device, sigma.device))
+        return answers(self, x, alpha, sigma)
+
+    monkeypatch.setattr(ExactDenoiser, "__call__", spy)
+    model = da.exact("eight_gaussians", schedule)
+    there = model.to(META)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # in the end a number is looked at
+        da.evaluate(there, "eight_gaussians", [metric])
+    assert set(seen) == ({META} if asked == "asked" else set())
+    here = da.evaluate(model, "eight_gaussians", [metric])
+    assert {device.type for device in set(seen) - {META}} == {"cpu"}
+    assert da.evaluate(there.to("cpu"), "eight_gaussians", [metric]) == here
+
+
+def test_a_function_is_measured_on_the_device_that_it_was_taken_to() -> None:
+    seen: list[torch.device] = []
+    model = da.model(asked_at(seen), dim=2)
+    metric = {"name": "score-error", "count": 2, "batch": 8}
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        da.evaluate(model.to(META), "eight_gaussians", [metric])
+    assert set(seen) == {META}
+    seen.clear()
+    da.evaluate(model, "eight_gaussians", [metric])
+    assert {device.type for device in seen} == {"cpu"}
+
+
+def test_a_model_on_a_device_is_one_object_for_all_metrics_and_can_do_what_it_could() -> None:
+    """Likelihoods in two units share a flow, which they know by the object that was asked."""
+    model = da.exact("eight_gaussians")
+    given = _given(model.to(META), model.dataset)
+    found, again = given.model(), given.model()
+    assert found is not None
+    assert again is not None
+    assert found.model is again.model
+    assert device_of(found.model) == META
+    assert capabilities_of(type(found.model)) == capabilities_of(ExactDenoiser)
+    here = _given(model, model.dataset).model()
+    assert here is not None
+    assert here.model is model.model
