@@ -105,6 +105,13 @@ class Chain(VariancePreserving):
     def t_max(self) -> float:
         return float(self.levels)
 
+    @property
+    def terminal_nsr(self) -> float:
+        """sigma / alpha at the last level, where B is the sum of all ``-log(1 - beta_k)``: no spline
+        is made to say how a chain ends.
+        """
+        return math.sqrt(math.expm1(-float(np.cumsum(np.log1p(-self.betas))[-1])))
+
     def integrated_beta(self, t: Tensor) -> Tensor:
         cubic, square, linear, constant, z = self._at(t)
         z2 = z * z
