@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ class RowsSoFar:
 
     def __init__(self, study: Study) -> None:
         self._metric = next((m.column for m in study.metrics if not isinstance(m, ModelMetric)), None)
-        self._rows: dict[tuple[str, ...], dict[int, list[float]]] = {}
+        self._rows: dict[tuple[str, ...], dict[int, tuple[float, int]]] = {}  # by steps the sum, and of how many
         self._lock = Lock()  # it is drawn by a thread of its own
 
     def add(self, points: Sequence[PointAnswer]) -> None:
@@ -46,17 +45,18 @@ class RowsSoFar:
             if math.isfinite(value):
                 labels = {name: str(value) for name, value in answer.point.labels.items()}
                 key = tuple(labels[axis] for axis in _AXES)
-                row = self._rows.pop(key, None) or defaultdict(list)
-                row[answer.point.steps].append(value)
+                row = self._rows.pop(key, {})
+                total, count = row.get(answer.point.steps, (0.0, 0))
+                row[answer.point.steps] = total + value, count + 1
                 self._rows[key] = row  # in the end: it is the latest
 
     def table(self, width: int, most: int) -> Group | None:
         """At most so many rows, as many step counts as fit; nothing while nothing is found."""
         with self._lock:
-            rows = {key: {n: list(values) for n, values in row.items()} for key, row in self._rows.items()}
-        if not rows or most < 1:
+            rows = list(self._rows)
+            latest = {key: dict(self._rows[key]) for key in rows[-most:][::-1]} if most > 0 else {}
+        if not latest:
             return None
-        latest = dict(list(rows.items())[-most:][::-1])
         steps = sorted({n for row in latest.values() for n in row})
         shown = spread(steps, max(2, (width - _NAME) // _NUMBER))
         more = len(rows) - len(latest)
@@ -69,7 +69,7 @@ class RowsSoFar:
             name = _named(key, rows)
             values = (row.get(n) for n in shown)
             style = "dim" if name.startswith("exact") else None
-            table.add_row(name.replace("[", r"\["), *(brief(sum(v) / len(v)) if v else "" for v in values), style=style)
+            table.add_row(name.replace("[", r"\["), *(brief(v[0] / v[1]) if v else "" for v in values), style=style)
         return Group(Text(title, no_wrap=True, overflow="ellipsis"), table)
 
 

@@ -24,6 +24,7 @@ _COUNTS = {"asked": "asked", "ok": "ok", "failed": "failed", "skipped": "impossi
 
 _WATCH_SECONDS = 2.0
 _MOST_REASONS, _MOST_NAMES = 5, 3  # of failures, for eyes
+_MOST_RUNS = 20  # task runs that go on, for eyes
 
 
 @app.command()
@@ -115,5 +116,8 @@ def _print_run(live: Live, console: Console) -> None:
         f"{live.points_done} of {counted(live.points, 'point')}{failed}{left}",
         markup=False,
     )
-    for name, part, doing in live.running:
+    for name, part, doing in live.running[:_MOST_RUNS]:
         console.print(f"  {name}: {100 * part:.0f} %{f' ({doing})' if doing else ''}", markup=False)
+    more = len(live.running) - _MOST_RUNS
+    if more > 0:
+        console.print(f"  and {counted(more, 'more task run')}; --json tells all", markup=False)

@@ -12,6 +12,8 @@ from rich.console import Console
 from flows.board import Board
 from flows.events import (
     Event,
+    Hindered,
+    MetricNotMeasured,
     PointsFailed,
     Progressed,
     Running,
@@ -28,6 +30,7 @@ from tasks.plan import Plan, Point, Shard, make_plan
 from tasks.query.tables import brief, row_name
 from tasks.study import Study
 from tasks.work import (
+    PointAnswer,
     Requests,
     SweepAnswer,
     data_key,
@@ -231,3 +234,91 @@ def test_on_a_terminal_they_stand_below_the_bars_and_are_gone_at_the_end(
         assert "w1 so far, mean over seeds" in told
         display(Swept())
     assert "so far" not in capsys.readouterr().err.rpartition("\x1b[2K")[2]
+
+
+@pytest.mark.parametrize("height", [8, 10, 24, 60])
+def test_hundreds_of_task_runs_keep_to_the_terminals_height_and_it_is_said_how_many_more(
+    height: int, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", str(height))
+    _, exact = trained_and_exact(plan)
+    with Display() as display:
+        display(Started(plan, (exact,) * 300, 300, ()))
+        display(ShardSwept(0, exact, swept(exact)))
+        for count in (300, 40, 3, 0):
+            runs = tuple(
+                Running(f"train uniform [0, 1]: edm x{i}, and others of its width", i / count, 70.0, f"step {i} of 400")
+                for i in range(count)
+            )
+            display(Progressed(1.0, 1, 5, 0.1, runs, 60.0))
+            lines = shown(display._shown()).splitlines()
+            assert len(lines) < height
+            assert max(map(len, lines)) <= 100
+            named = [line for line in lines if line.startswith("  train uniform [0, 1]: edm x")]
+            assert len(named) == min(count, 8, (height - 6) // 2)
+            assert all(f"1:10 step {i} of 400" in line for i, line in enumerate(named))
+            more = [line for line in lines if line.startswith(f"  and {count - len(named)} more task run")]
+            assert len(more) == (count > len(named))
+            assert ("w1 so far, mean over seeds" in "\n".join(lines)) == (height - len(named) - len(more) > 6)
+        for number in range(300):
+            display(ShardDone(number, exact))
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 + 300
+    assert told[-1].startswith("shard 300/300 committed: uniform: exact on edm x2 (0 points) after 0:0")
+
+
+def test_of_hundreds_of_failures_after_one_answer_some_are_told_and_the_others_are_counted(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, exact = trained_and_exact(plan)
+    points = tuple(exact.questions[:2])
+    with Display() as display:
+        for reason in range(300):
+            display(PointsFailed(points, f"reason {reason}"))
+        for cell in range(10):
+            display(MetricNotMeasured(f"nll of cell {cell}"))
+        display(Hindered("something else"))
+        display(PointsFailed(points, "the next answer"))
+        for _ in range(8):
+            display(PointsFailed(points[:1], "the last one"))
+    told = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in told[:8]] == [f"reason {reason}" for reason in range(8)]
+    assert told[8:16] == [f"  not measured: nll of cell {cell}" for cell in range(8)]
+    assert told[16:19] == [
+        "  failed: 584 more points; `diffatlas status` says why",
+        "  not measured: 2 more times; the run's log has all",
+        "warning: something else",
+    ]
+    assert told[-1] == "  failed: 1 more point; `diffatlas status` says why"
+    assert len(told) == 19 + 8 + 1
+
+
+def test_five_hundred_rows_are_the_latest_few_and_how_many_stand_before() -> None:
+    spec = {
+        **SPEC,
+        "datasets": [{"name": "gaussian", "means": float(mean)} for mean in range(25)],
+        "formulations": ["edm", "vp", "ve", "iddpm", "ddpm"],
+        "seeds": 1,
+        "steps": [1, 2],
+        "keep": {},
+    }
+    plan = make_plan(Study.from_spec(spec), {}, ())
+    asked = [point for job in plan.jobs for point in job.points]
+    rows = RowsSoFar(plan.study)
+    keys: list[tuple[str, ...]] = []
+    for number, point in enumerate(asked):
+        rows.add([PointAnswer(point, None, metrics={"w1": 1 + number / len(asked)})])
+        key = tuple(str(point.labels[axis]) for axis in ("formulation", "schedule", "sampler", "grid", "dataset"))
+        keys = [other for other in keys if other != key] + [key]
+    assert len(keys) >= 500
+    for most, width in ((1, 60), (5, 100), (12, 80), (1000, 100)):
+        text = StringIO()
+        Console(width=width, file=text).print(rows.table(width, most))
+        lines = text.getvalue().splitlines()
+        kept = min(most, len(keys))
+        assert len(lines) == 3 + kept  # an empty line, the title, the step counts
+        assert (f"(and {len(keys) - kept} rows before)" in lines[1]) == (kept < len(keys))
+        assert max(map(len, lines)) <= width
+        for line, key in zip(lines[3:], reversed(keys[-kept:]), strict=True):
+            assert line.startswith(row_name(key[0], key[1]))

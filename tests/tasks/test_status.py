@@ -232,6 +232,13 @@ def test_a_run_tells_how_far_it_is_while_it_goes_on(tmp_path: Path, monkeypatch:
         assert f"study tiny: 1 of {len(shards)} shards done, 3 of 16 points, 3 failed; about 1:15 left" in text
         assert json.loads(told("--store", uri, "--json"))["run"]["points_failed"] == 3
         assert "train uniform: edm x2: 50 %" in text
+        many = tuple(Running(f"train uniform: edm {n}", 0.5, 2.0) for n in range(300))
+        monkeypatch.setattr(live, "_written", 0.0)
+        live(Progressed(1.0, 1, 3, 0.25, many, 75.0))
+        text = told("--store", uri)
+        assert text.count("train uniform: edm ") == 20
+        assert "and 280 more task runs; --json tells all" in text
+        assert len(json.loads(told("--store", uri, "--json"))["run"]["running"]) == 300
         with monkeypatch.context() as elsewhere:  # a home in which nothing can be written stops nothing
             elsewhere.setenv("DIFFATLAS_HOME", "/proc/none")
             elsewhere.setattr(live, "_written", 0.0)
