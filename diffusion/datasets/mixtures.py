@@ -36,6 +36,13 @@ _FAINT = 800.0  # exponents further below the largest have exponentials that are
 _WIDE = 1e-4  # (width / alpha R)^2 from which on it is exact enough
 
 
+def taken_one_by_one(components: int, dim: int) -> bool:
+    """Whether so many components of one width are so many, in so many dimensions, that samples go
+    one by one, each by products of a matrix and a vector.
+    """
+    return components >= _MANY and dim >= _LONG
+
+
 class _Level(NamedTuple):
     """What all points at the noise level (a, s) share, of components of one width."""
 
@@ -94,8 +101,7 @@ class Mixture(Components):
         """Whether points are better taken one by one: many components of one width in many
         dimensions, on the host.
         """
-        size, dim = self.means.shape
-        return self.means.is_cpu and size >= _MANY and dim >= _LONG and len(self.squares) == 1
+        return self.means.is_cpu and taken_one_by_one(*self.means.shape) and len(self.squares) == 1
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         dim = self.means.shape[1]

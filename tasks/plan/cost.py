@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset, PointSet
+from diffusion.datasets.mixtures import taken_one_by_one
 from diffusion.formulations import Given, Trained, Untrained
 from diffusion.metrics import BaseMetric, ModelMetric
 from diffusion.training import Training
@@ -14,6 +15,7 @@ from tasks.plan.cell import Cell
 CELL_SECONDS = 0.01  # to make a network and its file, however small it is
 POINT_SECONDS = 0.003  # to ask and to measure, however few samples there are
 _FLOPS_PER_SECOND = 3e10  # of one core on matrices of a network's size; only sizes shards and weighs progress
+_PAIR_SECONDS = 1.4e-9  # to go once over a pair of a sample and a point, in float64
 
 
 def seconds_per_evaluation(cell: Cell) -> float:
@@ -62,9 +64,24 @@ def _metric_seconds(cell: Cell, metric: ModelMetric) -> float:
 
 def _exact_seconds(dataset: Dataset) -> float:
     """For one sample, of the exact denoiser."""
-    if isinstance(dataset, PointSet):  # every sample is compared with every point
-        return 1e-6 + 7e-10 * dataset.points.numel()
-    return dataset.effort * (2e-7 if dataset.dim == 1 else 5e-6)
+    if isinstance(dataset, PointSet):
+        return _points_seconds(dataset)
+    own = dataset.effort * (2e-7 if dataset.dim == 1 else 5e-6)
+    inner = getattr(dataset, "of", None)  # noised, moved, on a plane in more dimensions: the law within is asked
+    return max(own, _exact_seconds(inner)) if isinstance(inner, Dataset) else own
+
+
+def _points_seconds(dataset: PointSet) -> float:
+    """The same where every sample is compared with every point (`diffusion.datasets.mixtures`).
+
+    An answer goes several times over all pairs for exponents, exponentials and their sums, and again
+    for each coordinate; in many dimensions samples are taken one by one, and products of a matrix
+    and a vector go twice over the points themselves.
+    """
+    points, dim = dataset.points.shape
+    if taken_one_by_one(points, dim):
+        return 4e-5 + _PAIR_SECONDS * (8 + 0.4 * dim) * points
+    return 1e-6 + _PAIR_SECONDS * (9 + 3.4 * dim) * points
 
 
 def _network_seconds(cell: Cell) -> float:
