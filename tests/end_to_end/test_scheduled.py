@@ -25,9 +25,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from deployments.automations import SHIPPED_AUTOMATIONS
 from flows.services import end_orphans
-from flows.telling import FAILED, MOVED
+from flows.services.token import FILE, MODE
+from flows.telling import FAILED, FINISHED, MOVED
+from tasks.results import open_results
 from tasks.store import Store
 from tasks.study import load_study
+from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses
 from tests.homes import migrated
 from tests.postgres import ask, postgres, why_not
 from tests.tasks.tiny_store import answer
@@ -72,6 +75,36 @@ class Size(Metric):
     def _floor(self, dataset, n):
         return 0.0
 """
+WAITS = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from diffusion.samplers import Sampler
+
+if room := sys.modules.get("flows.pages"):  # in the process of the run: a minute's patience is long for a test
+    room.PATIENCE_SECONDS = room.AGAIN_SECONDS = 3.0
+
+@dataclass(frozen=True)
+class Waits(Sampler):
+    def step(self, denoiser, x, now, then, noise):
+        Path(FOLDER, "begun").touch()
+        while not Path(FOLDER, "killed").exists():
+            time.sleep(0.05)
+        return denoiser(x, now.alpha, now.sigma)
+"""
+TEAM = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block
+message = {"subject": "{{subject}}", "text": "{{body}}", "event": "by a block", "automation": "", "payload": {"study": "failing"}}
+Block(name="team", url=sys.argv[1], json_data=message).save("team", overwrite=True)
+"""  # as the guide makes one of Slack's
+BY_BLOCK = f"""
+- name: by a block
+  trigger: {{type: event, posture: Reactive, expect: [{MOVED}], match: {{prefect.resource.id: diffatlas.study.failing}}}}
+  subject: "{{{{ event.payload.study }}}} moved"
+  text: "{{{{ event.payload.summary }}}}"
+"""
+LISTENS = "0100007F"  # 127.0.0.1, where Prefect's runner speaks with the processes of its runs
 FAILURE = "uniform edm, boom:Boom, seed 0: sampling failed: ArithmeticError: no, not this one"
 TINY = ["formulations=[vp, edm]", "training.steps=20", "samples=200", "steps=[2]", "keep.trajectories=[]"]
 
@@ -130,7 +163,8 @@ def database() -> Iterator[str | None]:
 
 
 @pytest.fixture(scope="module")
-def url(folder: Path, database: str | None) -> Iterator[str]:
+def prefect(folder: Path, database: str | None) -> Iterator[tuple[str, Any]]:
+    """The address of a server, and its process, which leads a group of its own."""
     port = free_port()
     address, log = f"http://127.0.0.1:{port}/api", folder / "server.log"
 
@@ -144,9 +178,14 @@ def url(folder: Path, database: str | None) -> Iterator[str]:
     more |= {"PREFECT_SERVER_API_AUTH_STRING": ACCESS["PREFECT_API_AUTH_STRING"], **ACCESS}
     if database:
         more["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"postgresql+asyncpg://{database}"
-    with process(command, folder, log, 10, PREFECT_HOME=str(migrated(folder / "prefect")), **more):
+    with process(command, folder, log, 10, PREFECT_HOME=str(migrated(folder / "prefect")), **more) as started:
         until(healthy, 90, log, "answer of the server")
-        yield address
+        yield address, started
+
+
+@pytest.fixture(scope="module")
+def url(prefect: tuple[str, Any]) -> str:
+    return prefect[0]
 
 
 @pytest.fixture(scope="module")
@@ -180,17 +219,22 @@ def messages() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def automations(folder: Path, url: str, messages: list[dict[str, Any]]) -> Callable[..., list[str]]:
-    """Puts a file of automations on the server, and returns what was said of each."""
+    """Puts a file of automations on the server, and returns what was said of each. One message goes
+    through a notification block as well.
+    """
     address = messages.pop()["address"]
+    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url, **ACCESS}
 
-    def applied(file: Path = SHIPPED_AUTOMATIONS, **more: str) -> list[str]:
-        home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url, **ACCESS}
-        command = [sys.executable, str(AUTOMATIONS), "--file", str(file)]
+    def applied(file: Path = SHIPPED_AUTOMATIONS, *options: str, **more: str) -> list[str]:
+        command = [sys.executable, str(AUTOMATIONS), "--file", str(file), *options]
         done = subprocess.run(command, env=os.environ | home | more, capture_output=True, text=True, check=True)
         assert SECRET not in done.stdout + done.stderr
         return done.stderr.splitlines()[:-1]
 
     assert all(line.startswith("made: ") for line in applied(DIFFATLAS_WEBHOOK=address))
+    subprocess.run([sys.executable, "-c", TEAM, address], env=os.environ | home, check=True)
+    (folder / "by-block.yaml").write_text(BY_BLOCK)
+    assert applied(folder / "by-block.yaml", "--block", "custom-webhook/team") == ["made: by a block"]
     return applied
 
 
@@ -213,7 +257,7 @@ def home_of(folder: Path, url: str) -> dict[str, str]:
     """The environment of a serving process."""
     home = {"PREFECT_HOME": str(folder / "prefect"), "DIFFATLAS_HOME": str(folder), "PREFECT_API_URL": url, **ACCESS}
     home["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    home["DIFFATLAS_ALLOW_PLUGINS"] = "boom,size"  # a deployment names it: nothing is imported for that alone
+    home["DIFFATLAS_ALLOW_PLUGINS"] = "boom,size,waits"  # a deployment names it: nothing is imported for that alone
     home["PREFECT_RUNNER_POLL_FREQUENCY"] = "2"  # sooner than a run ends, for the one that overlaps
     return home
 
@@ -293,11 +337,33 @@ def test_the_schedule_fires_and_its_pages_are_filled(
     assert artifacts["smoke-progress"].data == 100
     assert artifacts["smoke-summary"].type == "table"
     assert '"formulation": "edm"' in str(artifacts["smoke-summary"].data)
+    about = events(client, FINISHED, "smoke")[0]
+    assert about["store"] == uri
+    assert (about["snapshot"], about["report"]) == (Store.open(uri).snapshot(), str(Path("reports/smoke.html")))
+    counts = "{computed:,} points computed, {trained} cells trained, {committed} commits".format(**about)
+    assert counts == outcome.state.message
+    assert (about["failed"], about["moved"]) == (0, "")
+
     address = re.search(r"\((file://.*)\)", artifacts["smoke-report"].data)
     assert address
     page = Path(unquote(urlsplit(address[1]).path))
     assert page == folder / "reports" / "smoke.html"
     assert page.stat().st_size > 10_000
+
+
+def events(client: Any, event: str, study: str) -> list[dict[str, Any]]:
+    """The payloads of the events of a study, the first one first, as Prefect's server has them."""
+    wanted = {"event": {"name": [event]}, "resource": {"id": [f"diffatlas.study.{study}"]}, "order": "ASC"}
+
+    def found() -> Any:
+        answer = client.request("POST", "/events/filter", json={"filter": wanted})
+        return [one["payload"] for one in answer.json()["events"]]
+
+    deadline = time.monotonic() + 60
+    while not (payloads := found()):
+        assert time.monotonic() < deadline, f"no event {event} of {study}"
+        time.sleep(0.5)
+    return list(payloads)
 
 
 def test_what_was_scheduled_lies_in_postgresql(database: str | None, client: Any, scheduled: Any) -> None:
@@ -397,6 +463,8 @@ def test_failed_points_are_told_by_name_and_reason_and_without_a_traceback(
     assert (what["verdict"], moved["payload"]["more"]) == ("worse", 0)
     assert what["p_corrected"] < 0.05
     assert moved["payload"]["after"] in {entry["snapshot"] for entry in Store.open(str(folder / "answers")).history()}
+    (by_block,) = about(messages, "failing", "by a block")
+    assert (by_block["subject"], by_block["text"]) == ("failing moved", moved["payload"]["summary"])
     assert about(messages, "smoke", MOVED) == []  # a first night moves nothing
     (locked,) = about(messages, "smoke", FAILED)
     assert "in use by another run" in locked["text"]
@@ -425,6 +493,12 @@ def about(messages: list[dict[str, Any]], study: str, event: str) -> list[dict[s
     return [one for one in messages if one["event"] == event and one["payload"].get("study") == study]
 
 
+def program(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    return b""
+
+
 def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     client: Any,
     scheduled: Any,
@@ -432,6 +506,7 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
     serving: Any,
     serve_log: Path,
 ) -> None:
+    """And while it computes, all that listens does so on loopback, and Ray wants a token."""
     store = str(folder / "other")
     long = {"study": "smoke", "store": store, "overrides": [*TINY, "training.steps=1000000"]}
     run = client.create_flow_run_from_deployment(scheduled.deployment_id, parameters=long)
@@ -441,6 +516,13 @@ def test_when_serving_stops_its_run_is_cancelled_and_nothing_is_left(
         return any(task.name.startswith("train: ") and task.state_type.value == "RUNNING" for task in mine)
 
     until(training, 240, serve_log, "training")
+    everything = {pid for pid, _ in descendants(serving.pid)}
+    assert {LISTENS} <= listening_addresses({serving.pid, *everything}) <= LOOPBACK
+    (raylet,) = (pid for pid in everything if program(pid).endswith(b"/raylet"))
+    variables = dict(one.split("=", 1) for one in Path(f"/proc/{raylet}/environ").read_text().split("\0") if one)
+    assert variables[MODE] == "token"
+    token = Path(variables[FILE])
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     serving.terminate()
     assert serving.wait(60) == 0
     assert "stopped" in serve_log.read_text()
@@ -475,6 +557,7 @@ def test_that_a_serving_process_was_killed_is_told_once_by_the_dead_mans_switch(
     with process([*SERVING[:-1], "quiet.yaml"], folder, log, 5, **home_of(folder, url)) as serving:
         run = client.create_flow_run_from_deployment(until(served, 90, log, "deployment").id)
         assert ended(client, run, log).state_type.value == "COMPLETED"
+        assert listening_addresses({serving.pid, *(pid for pid, _ in descendants(serving.pid))}) == {LISTENS}  # idle
         serving.kill()
         assert serving.wait() == -signal.SIGKILL
     until(told, 120, log, "message of the switch")
@@ -509,10 +592,14 @@ def test_the_list_is_deployed_to_a_pool_and_its_schedule_fires_and_is_told(
         return next((run for run in runs if run.state_type.value in ("RUNNING", "FAILED", "COMPLETED")), None)
 
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "diffatlas", "--limit", "1"]
-    with process(worker, folder, log, 60, **home):
+    with process(worker, folder, log, 60, **home) as working:
         run = until(running, 180, log, "scheduled flow run")
         client.pause_deployment(deployment.id)
+        running_tree = {working.pid, *(pid for pid, _ in descendants(working.pid))}
+        assert {LISTENS} <= listening_addresses(running_tree) <= LOOPBACK
         outcome = ended(client, run, log)
+        until(lambda: not descendants(working.pid), 60, log, "end of the process")
+        assert listening_addresses({working.pid}) <= {LISTENS}  # idle
     assert (outcome.state_type.value, outcome.auto_scheduled, outcome.name) == ("FAILED", True, "pooled")
     assert re.match(r"\d+ points? failed; \d+ points? computed", outcome.state.message)
     said = log.read_text()
@@ -521,3 +608,41 @@ def test_the_list_is_deployed_to_a_pool_and_its_schedule_fires_and_is_told(
     until(lambda: about(messages, "pooled", FAILED), 30, log, "message")
     (told,) = about(messages, "pooled", FAILED)
     assert told["subject"] == "diffatlas: pooled failed"
+
+
+def test_a_served_run_whose_server_is_gone_for_good_does_its_work_and_says_so(
+    client: Any, folder: Path, prefect: tuple[str, Any]
+) -> None:
+    """The last of these tests: the server is killed while a sampler waits for that. What serves goes on
+    asking, where Prefect's own would end itself and its run.
+    """
+    url, server = prefect
+    log = folder / "gone.log"
+    (folder / "waits.py").write_text(WAITS.replace("FOLDER", repr(str(folder))))
+    asked = [*TINY, "formulations=[edm]", 'samplers=[heun,"waits:Waits"]', "name=gone"]
+    overrides = "".join(f"    - {override!r}\n" for override in asked)
+    entry = f"- study: smoke\n  store: gone\n  cron: '0 0 1 1 *'\n  name: gone\n  overrides:\n{overrides}"
+    (folder / "gone.yaml").write_text(entry)
+
+    def served() -> Any:
+        return next((found for found in client.read_deployments() if found.name == "gone"), None)
+
+    impatient = home_of(folder, url) | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+    try:
+        with process([*SERVING[:-1], "gone.yaml"], folder, log, 5, **impatient) as serving:
+            client.create_flow_run_from_deployment(until(served, 90, log, "deployment").id)
+            until((folder / "begun").exists, 120, log, "sampler")
+            os.killpg(server.pid, signal.SIGKILL)
+            (folder / "killed").touch()
+            until(lambda: "server-gone: " in log.read_text(), 120, log, "word of the server")
+            until(lambda: "exited with status code: 1" in log.read_text(), 60, log, "end of the run")
+            assert serving.poll() is None
+    finally:
+        end_orphans()
+    said = log.read_text()
+    assert f"server-gone: Prefect's server at {url}" in said
+    assert said.count("runs that are going on go on") == 1
+    assert "Traceback" not in said
+    points = open_results(str(folder / "gone"), "gone")
+    assert set(points["status"].values) == {"ok"}
+    assert set(points["sampler"].values) == {"heun", "waits:Waits"}
