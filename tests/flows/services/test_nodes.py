@@ -19,6 +19,7 @@ import xarray as xr
 from flows.services.token import FILE, MODE, TOKEN
 from tasks.results import open_results
 from tasks.study import load_study
+from tests.flows.services.processes import LOOPBACK, descendants, listening_addresses
 from tests.tasks.test_code import copied
 from tests.tasks.tiny_store import answer
 
@@ -41,6 +42,7 @@ for line in sys.stdin:  # a path: a node with this code comes; an empty line: th
 cluster.shutdown()
 """
 ROOT = str(Path(__file__).parents[3])
+EVERY = {"00000000", "0" * 32}  # as the kernel writes it
 STUDY = """
 name: small
 datasets: [gaussian]
@@ -205,7 +207,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 def told_by_a_run(folder: Path, server: str, moment: str, then: str, **variables: str) -> str:
     """What a run says on a cluster of one node that computes, which is told something once the run has
-    said a word.
+    said a word. It listens at every address of this machine, as all of a cluster's Ray does.
     """
     (folder / "longer.yaml").write_text(LONGER)
     environment = os.environ | {"PREFECT_API_URL": server}
@@ -219,7 +221,8 @@ def told_by_a_run(folder: Path, server: str, moment: str, then: str, **variables
     ) as cluster:
         assert cluster.stdin is not None
         assert cluster.stdout is not None
-        command = [sys.executable, "-m", "flows", "run", "longer.yaml", "--ray", cluster.stdout.readline().strip()]
+        address = cluster.stdout.readline().strip()
+        command = [sys.executable, "-m", "flows", "run", "longer.yaml", "--ray", address]
         with subprocess.Popen(
             command, cwd=folder, env=environment | variables, stderr=subprocess.PIPE, text=True
         ) as run:
@@ -228,6 +231,9 @@ def told_by_a_run(folder: Path, server: str, moment: str, then: str, **variables
                 if moment in line and moment not in told:
                     cluster.stdin.write(then)
                     cluster.stdin.flush()
+                    driver = {run.pid, *(pid for pid, _ in descendants(run.pid))}
+                    assert listening_addresses(driver) & EVERY
+                    assert listening_addresses(driver) <= EVERY | LOOPBACK
                 told += line
         cluster.stdin.close()
     assert run.returncode == 0, told
@@ -277,14 +283,16 @@ sys.stdin.read()
 """
 HANDS_OVER = """
 import os, sys
-from flows.services import ServiceUnavailable, await_ray, cluster, ray_cluster
+from flows.services import ServiceUnavailable, await_ray, cluster, quiet_environment, ray_cluster
+quiet_environment()
+from flows.workers import Workers
 cluster.HEAD_SECONDS = 2.0
 with ray_cluster(sys.argv[1], None, {}):
     await_ray()
     print("answers", flush=True)
     sys.stdin.readline()
     try:
-        await_ray()
+        Workers(None, None, None, None, None)._submit(None)  # it looks at nothing else before
     except ServiceUnavailable as gone:
         print(gone, flush=True)
     os._exit(0)  # leaving a cluster without a head takes longer than is of interest here
