@@ -13,7 +13,7 @@ import torch
 
 from diffusion.datasets import Dataset
 from diffusion.schedules import Schedule, schedules
-from diffusion.schedules.grids import Grid
+from diffusion.schedules.grids import Grid, grids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,8 +70,9 @@ def _noise(ratio: float) -> float:
 
 def _schedule(schedule: Schedule) -> str:
     times = torch.linspace(0, 1, 61, dtype=torch.float64) * schedule.t_max
-    if schedule.max_steps is not None:
-        times = times.round().unique()
+    if schedule.max_steps is not None:  # its levels alone
+        every = grids.create(schedule.own_grid).noisy_times(schedule, schedule.max_steps).sort().values
+        times = every[torch.linspace(0, len(every) - 1, min(61, len(every))).round().long()]
     ratios = (schedule.sigma(times) / schedule.alpha(times)).tolist()
     shown = [(t, r) for t, r in zip((times / schedule.t_max).tolist(), ratios, strict=True) if r > 10**LOW]
     marks = [
