@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diffusion.models import ActionModel
 from diffusion.schedules.levels import Level
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import density_map
+from tasks.figures.panels import density_map, in_lines, not_drawn
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -47,12 +47,13 @@ class VelocityAt:
 @dataclass(frozen=True)
 class Velocities:
     """Models of one path on the line: learned by an action, by a score, and exact, with their
-    velocities at a few levels from noise to data.
+    velocities at a few levels from noise to data; names of those for which there is no room.
     """
 
     target: Target
     flows: list[FieldOfFlow]
     at: list[VelocityAt]
+    others: tuple[str, ...] = ()
 
     def error(self, flow: int, level: int) -> float:
         """``E |v_theta - v|^2 / E |v|^2`` under the exact law at a level; NaN without an exact one."""
@@ -81,7 +82,8 @@ def velocities(source: Source) -> Velocities:
         flows += [one for one in others if one.series.exact and one not in flows][:1]
         levels = [level for level in flows[0].levels if float(level.sigma) > 0]
         chosen = [levels[round(share * (len(levels) - 1))] for share in (0.35, 0.7, 0.93)][:_LEVELS]
-        return Velocities(target, flows, [_at(target, flows, level) for level in chosen])
+        left = tuple(one.series.label for one in same if one not in flows)
+        return Velocities(target, flows, [_at(target, flows, level) for level in chosen], left)
     raise FigureLacksData("a model of an action on the line, and another one of the same path")
 
 
@@ -127,8 +129,9 @@ def action_velocity(found: Velocities, style: FigureStyle) -> Figure:
         ax.locator_params(nbins=5)
         ax.set(title=f"α = {number(one.alpha, 2)}, σ = {number(one.sigma, 2)}", xlabel="$x$")
     panels[0].set_ylabel(r"velocity $\mathrm{d}x/\mathrm{d}t$")
-    if any(one.density.any() for one in found.at):
-        figure.suptitle("behind: density of the data at that noise")
+    behind = "behind: density of the data at that noise" if any(one.density.any() for one in found.at) else ""
+    if title := in_lines(behind, not_drawn(found.others)):
+        figure.suptitle(title)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2 if max(map(len, labels)) > 24 else len(labels))
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import dashed_ends, density_map
+from tasks.figures.panels import dashed_ends, density_map, grid_of, in_lines, not_drawn
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -16,26 +16,30 @@ from tasks.report.lookup.targets import Target
 from tasks.report.numbers.flows import Arrows, FieldOfFlow, Height, arrows, density_of, flows_of
 from tasks.report.text import number
 
-_MOST = 4
+_MOST = 6
 
 
 @dataclass(frozen=True)
 class Flows:
-    """The fields of some denoisers, drawn on one scale of x."""
+    """The fields of some denoisers, drawn on one scale of x; names of those for which there is no
+    room.
+    """
 
     target: Target
     scale: Height
     flows: list[tuple[FieldOfFlow, Arrows]]
+    others: tuple[str, ...] = ()
 
 
 def fields(source: Source) -> Flows:
     """Of the trained denoisers of the first data set on the line that has any; else of exact ones."""
     for target in source.datasets(1):
         found = list(flows_of(source.answers, source.table, target.name))
-        chosen = ([one for one in found if not one.series.exact] or found)[:_MOST]
+        own = [one for one in found if not one.series.exact] or found
+        chosen, others = own[:_MOST], tuple(one.series.label for one in own[_MOST:])
         if chosen:
             scale = Height.around(chosen, target)
-            return Flows(target, scale, [(one, arrows(one, scale)) for one in chosen])
+            return Flows(target, scale, [(one, arrows(one, scale)) for one in chosen], others)
     raise FigureLacksData("a denoiser of data on the line")
 
 
@@ -51,9 +55,11 @@ def flow_fields(found: Flows, style: FigureStyle) -> Figure:
     """A panel for each formulation, all on one scale of x."""
     scale = found.scale
     known = False
-    figure = style.sheet(height=0.62 if len(found.flows) < 3 else 0.46)
-    panels = figure.subplots(1, len(found.flows), sharey=True, squeeze=False)[0]
-    for ax, (flow, field) in zip(panels, found.flows, strict=True):
+    count = len(found.flows)
+    rows, columns = grid_of(count, 2 if count < 3 else 3 if count > 4 else 4)
+    figure = style.sheet(height=0.62 if count < 3 else 0.42 * rows + 0.04)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for ax, (flow, field) in zip(panels.ravel(), found.flows, strict=False):
         steps = len(flow.levels) - 1
         density = density_of(flow, found.target, scale)
         if density is not None:
@@ -86,8 +92,12 @@ def flow_fields(found: Flows, style: FigureStyle) -> Figure:
         ax.locator_params(axis="x", nbins=3)
         ax.set_title(f"{flow.series.label}\nstart: σ = {number(flow.spread, 3)}")
     ticks = scale.ticks()
-    panels[0].set_yticks(scale.drawn(np.array(ticks)), [f"{tick:g}" for tick in ticks])
-    panels[0].set_ylabel("$x$ (asinh scale)")
-    figure.suptitle(f"{'exact law as colours, ' if known else ''}paths as lines{dashed_ends(found.target)}")
+    panels[0][0].set_yticks(scale.drawn(np.array(ticks)), [f"{tick:g}" for tick in ticks])
+    for row in panels:
+        row[0].set_ylabel("$x$ (asinh scale)")
+    for ax in panels.ravel()[count:]:
+        ax.set_visible(False)
+    laws = "exact law as colours, " if known else ""
+    figure.suptitle(in_lines(f"{laws}paths as lines{dashed_ends(found.target)}", not_drawn(found.others)))
     figure.supxlabel("level, from noise to data", fontsize=style.size)
     return figure

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diffusion.samplers import Forward
+from diffusion.schedules.levels import levels_of
 from tasks.figures.movie import Movie, settled
-from tasks.figures.panels import curve, density_map, histogram
+from tasks.figures.panels import curve, density_map, histogram, in_lines
 from tasks.figures.registry import register
 from tasks.figures.source import KeptTrajectory, Source, first
 from tasks.figures.style import FigureStyle
@@ -22,6 +24,7 @@ _FAINT = 80
 _FRAMES = 60
 _MOST = 200
 _PATHS = 8
+_SEEN = 0.005  # of a logarithm of widths
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ForwardProcess:
         mean: Of the exact q_k at each level.
         std: The same.
         marginals: At a few levels, the data and the noise among them.
+        wider: See `wider_than_exact`.
     """
 
     kept: KeptTrajectory
@@ -41,6 +45,7 @@ class ForwardProcess:
     mean: Array
     std: Array
     marginals: list[MarginalAtLevel]
+    wider: float
 
 
 def _forward(source: Source) -> KeptTrajectory:
@@ -61,7 +66,35 @@ def process(source: Source) -> ForwardProcess:
     mean = np.array([target.without_noise(start, float(a))[0] for a in alpha])
     noise = np.array([target.noise(float(s)) for s in sigma])
     std = np.hypot(alpha * (known.std if known else float(states[0].std())), noise)
-    return ForwardProcess(kept, states, mean, std, marginals_at(kept.states, kept.target, None, _MARGINALS))
+    marginals = marginals_at(kept.states, kept.target, None, _MARGINALS)
+    return ForwardProcess(kept, states, mean, std, marginals, wider_than_exact(kept))
+
+
+def wider_than_exact(kept: KeptTrajectory) -> float:
+    """How many times as wide as the exact law the moves themselves make the samples, at the level
+    where it is most: `Forward.moments` by the schedule's ``sqrt(alpha^2 std^2 + sigma^2)``. 1 of a
+    chain, and where data, schedule or sampler are not known.
+    """
+    requested, law = kept.row.requested, kept.target.working
+    rule, schedule = requested.sampler.component, requested.sampling_schedule.component
+    grid = requested.grid.component
+    if law is None or schedule is None or grid is None or not isinstance(rule, Forward):
+        return 1.0
+    passed = rule.path(levels_of([schedule], [grid], kept.row.steps))
+    exact = np.array([np.hypot(float(level.alpha) * law.std, float(level.sigma)) for level in passed])
+    ratio = rule.moments(passed, law.std)[1][:, 0].numpy() / np.where(exact > 0, exact, np.nan)
+    return float(ratio[np.nanargmax(np.abs(np.log(ratio)))])
+
+
+def _of_the_moves(kept: KeptTrajectory, wider: float, between: str = " ") -> str:
+    """What few moves do to the width, for a caption; empty where that is not to be seen."""
+    if abs(np.log(wider)) < _SEEN:
+        return ""
+    reach = "up" if wider > 1 else "down"
+    return (
+        f"{kept.row.steps} moves of {kept.panel.title}{between}"
+        f"make $\\sigma_k$ {reach} to {number(wider)} times the exact one"
+    )
 
 
 @register(
@@ -111,6 +144,8 @@ def forward(found: ForwardProcess, style: FigureStyle) -> Figure:
         ax.set(xlim=(0, 1.08 * highest), xticks=[], title=f"$k = {one.level}$")
         ax.tick_params(left=False)
     beside[len(beside) // 2].set_xlabel("density of $x_k$: samples filled, exact dashed")
+    if said := _of_the_moves(found.kept, found.wider):
+        figure.suptitle(said)
     return figure
 
 
@@ -131,7 +166,7 @@ def moving(source: Source) -> tuple[KeptTrajectory, StoredMarginals]:
 )
 def forward_moving(found: tuple[KeptTrajectory, StoredMarginals], style: FigureStyle) -> Movie:
     """One panel, whose histogram and curve move."""
-    _, marginals = found
+    kept, marginals = found
     figure = style.sheet(height=0.72, wide=False)
     ax = figure.subplots()
     frames = len(marginals.levels)
@@ -146,7 +181,9 @@ def forward_moving(found: tuple[KeptTrajectory, StoredMarginals], style: FigureS
         exact = curve(ax, marginals.exact[last], marginals.edges, style, label="exact $q_k$")
     ax.set(xlim=marginals.edges[[0, -1]], ylim=(0, top), ylabel="density")
     ax.set_xlabel(marginals.named("$x_k$", "standard deviation of $q_k$"))
-    ax.legend(loc="upper right")
+    figure.legend(loc="outside lower center", ncols=2)  # beside it, an atom would go through
+    if said := _of_the_moves(kept, wider_than_exact(kept), "\n"):
+        figure.suptitle(said)
 
     def show(frame: int) -> None:
         for part in (filled, outline):
@@ -194,9 +231,13 @@ def mixture_paths(found: tuple[KeptTrajectory, StoredMarginals], style: FigureSt
         ax.plot(levels, marginals.values[:, i], color=style.color(1), linewidth=0.6 * style.line)
     ax.set_xlabel("moves $k$")
     law = "samples" if marginals.exact is None else "exact law"
+    said = _of_the_moves(kept, wider_than_exact(kept))
     figure.suptitle(
-        f"{kept.panel.title}: {law} as colours, paths of {min(_PATHS, marginals.values.shape[1])} samples as lines;\n"
-        f"at the sides samples filled{'' if marginals.exact is None else ', exact law dashed'}"
+        in_lines(
+            f"{kept.panel.title}: {law} as colours, paths of {min(_PATHS, marginals.values.shape[1])} samples as lines;",
+            f"at the sides samples filled{'' if marginals.exact is None else ', exact law dashed'}",
+            said,
+        )
     )
     for side, row, name in ((before, 0, "data"), (after, -1, f"σ = {number(float(marginals.sigmas[-1]), 2)}")):
         histogram(side, marginals.densities[row], edges, style.color(0), upright=False)

@@ -33,7 +33,7 @@ class Walk:
         kept: The trajectory.
         states: ``[move, sample]``.
         density: Of the last states in the bins of the figure.
-        apart: The L1 distance of that histogram from the exact law; 2 at most.
+        apart: The integral of ``|p_hat - p|`` between that histogram and the exact law; 2 at most.
     """
 
     kept: KeptTrajectory
@@ -105,7 +105,8 @@ def ascent_and_langevin(found: Walks, style: FigureStyle) -> Figure:
         histogram(beside, walk.density, found.edges, style.color(0), upright=False, label="samples")
         curve(beside, found.exact, found.edges, style, upright=False, label="exact law")
         # modes that are hit by all samples would make the law a line
-        beside.set(xlim=(0, 3.2 * float(found.exact.max())), title=f"last states: L1 = {number(walk.apart, 2)}")
+        beside.set_xlim(0, 3.2 * float(found.exact.max()))
+        beside.set_title(rf"last states: $\Vert\hat{{p}} - p\,\Vert_1$ = {number(walk.apart, 2)}")
     panels[1][0].set_xlabel("moves")
     panels[1][1].set_xlabel("density")
     panels[0][1].legend(loc="lower right")

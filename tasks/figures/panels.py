@@ -8,7 +8,11 @@ import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from tasks.report.text import some
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -71,6 +75,16 @@ def dashed_ends(target: Target) -> str:
     if target.support() is None:
         return ""
     return f"; dashed: {'ends' if target.has_ends() else '0.5 % and 99.5 % quantiles'} of the target"
+
+
+def not_drawn(names: Sequence[str]) -> str:
+    """What a title says of those for which there is no room; nothing where there is for all."""
+    return f"not drawn: {some(names)}" if names else ""
+
+
+def in_lines(*parts: str) -> str:
+    """A title of several lines, without those that are empty."""
+    return "\n".join(part for part in parts if part)
 
 
 def tight(figure: Figure) -> None:

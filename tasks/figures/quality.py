@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, LogLocator
 
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import grid_of
+from tasks.figures.panels import grid_of, not_drawn
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -33,6 +33,7 @@ class QualityByCost:
         panels: The curves of each sampler, trained ones first.
         floors: What as many draws of the target score, by sampler.
         higher: Whether higher values are better.
+        others: Samplers for which there is no room.
     """
 
     dataset: str
@@ -41,6 +42,7 @@ class QualityByCost:
     panels: list[tuple[Panel, list[Curve]]]
     floors: dict[Panel, list[float]]
     higher: bool
+    others: tuple[str, ...] = ()
 
     @property
     def series(self) -> list[Series]:
@@ -56,16 +58,16 @@ def quality_by_cost(source: Source) -> QualityByCost:
         for metric in table.metrics:
             of_panel = {panel: table.select(target.name, metric, panel) for panel in source.panels(target)}
             swept = {panel: [one for one in own if len(one.at) > 1] for panel, own in of_panel.items()}
-            asked = [panel for panel, own in swept.items() if any(mean.nfe for one in own for mean in one.at)][:_MOST]
+            compared = [panel for panel, own in swept.items() if any(mean.nfe for one in own for mean in one.at)]
+            asked, others = compared[:_MOST], tuple(panel.title for panel in compared[_MOST:])
             if not asked:
                 continue
             floors = {panel: table.floors_of(target.name, metric, panel.sampler) for panel in asked}
             curves = [curve for panel in asked for curve in swept[panel]]
             window = Window.around(curves, [floor for own in floors.values() for floor in own])
             higher = metric in table.higher_is_better
-            return QualityByCost(
-                target.name, metric, window, [(panel, swept[panel]) for panel in asked], floors, higher
-            )
+            panels = [(panel, swept[panel]) for panel in asked]
+            return QualityByCost(target.name, metric, window, panels, floors, higher, others)
     raise FigureLacksData("a metric at several numbers of steps")
 
 
@@ -106,6 +108,16 @@ def quality(found: QualityByCost, style: FigureStyle) -> Figure:
         ax.set_xlabel("network evaluations (NFE)")
     for row in panels:
         row[0].set_ylabel(f"{found.metric} ({'higher' if found.higher else 'lower'} is better)")
+    if found.others:
+        figure.suptitle(not_drawn(found.others))
+    figure.legend(
+        handles=_handles(found, drawn, style), loc="outside lower center", ncols=4, handlelength=2.2, columnspacing=1.4
+    )
+    return figure
+
+
+def _handles(found: QualityByCost, drawn: set[str], style: FigureStyle) -> list[Artist]:
+    """The legend: a series each, and what else is drawn."""
     handles: list[Artist] = [_handle(series, style) for series in found.series if not series.exact]
     handles += [
         _handle(series, style) for series in found.series if series.exact and series.shown_with == (series.key,)
@@ -118,8 +130,7 @@ def quality(found: QualityByCost, style: FigureStyle) -> Figure:
         handles.append(Patch(color=style.muted, alpha=0.3, linewidth=0, label="95 % band over seeds"))
     if "outside" in drawn:
         handles.append(Line2D([], [], color=style.muted, marker="^", linestyle="none", label="beyond the axis"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.2, columnspacing=1.4)
-    return figure
+    return handles
 
 
 def _handle(series: Series, style: FigureStyle) -> Line2D:

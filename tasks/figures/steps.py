@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.figures.lacking import FigureLacksData
-from tasks.figures.panels import dashed_ends, density_map, grid_of
+from tasks.figures.panels import dashed_ends, density_map, grid_of, in_lines, not_drawn
 from tasks.figures.registry import register
 from tasks.figures.source import Source
 from tasks.figures.style import FigureStyle
@@ -16,16 +16,19 @@ from tasks.report.lookup.targets import Target
 from tasks.report.numbers.by_steps import ColumnsBySteps, columns_by_steps, window
 from tasks.report.numbers.kept import Kept, kept_samples
 
-_MOST = 4
+_MOST = 6
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Kept samples of some series by one sampler, as columns of densities."""
+    """Kept samples of some series by one sampler, as columns of densities; names of those for which
+    there is no room.
+    """
 
     target: Target
     sampler: str
     columns: list[tuple[Kept, ColumnsBySteps]]
+    others: tuple[str, ...] = ()
 
 
 def sweep(source: Source) -> Sweep:
@@ -34,10 +37,12 @@ def sweep(source: Source) -> Sweep:
         for panel in source.panels(target):
             kept, _ = kept_samples(source.answers, source.table, target.name, 1, panel, target)
             own = [one for one in kept if one.target is None and len(one.values) > 1]
-            chosen = ([one for one in own if not one.series.exact] or own)[:_MOST]
+            compared = [one for one in own if not one.series.exact] or own
+            chosen, others = compared[:_MOST], tuple(one.series.label for one in compared[_MOST:])
             if chosen:
                 shown = window(chosen, target)
-                return Sweep(target, panel.title, [(one, columns_by_steps(one, target, shown)) for one in chosen])
+                columns = [(one, columns_by_steps(one, target, shown)) for one in chosen]
+                return Sweep(target, panel.title, columns, others)
     raise FigureLacksData("kept samples on the line at several numbers of steps")
 
 
@@ -51,7 +56,7 @@ def sweep(source: Source) -> Sweep:
 )
 def against_steps(found: Sweep, style: FigureStyle) -> Figure:
     """A panel for each series, the target as its last column."""
-    rows, columns = grid_of(len(found.columns), 2)
+    rows, columns = grid_of(len(found.columns), 3 if len(found.columns) > 4 else 2)
     figure = style.sheet(height=0.36 * rows + 0.05)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for k, (ax, (kept, of)) in enumerate(zip(panels, found.columns, strict=False)):
@@ -74,5 +79,5 @@ def against_steps(found: Sweep, style: FigureStyle) -> Figure:
             ax.set_xlabel("number of steps $N$")
     for ax in panels[len(found.columns) :]:
         ax.set_visible(False)
-    figure.suptitle(f"samples of {found.sampler}{dashed_ends(found.target)}")
+    figure.suptitle(in_lines(f"samples of {found.sampler}{dashed_ends(found.target)}", not_drawn(found.others)))
     return figure

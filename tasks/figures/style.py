@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.colors import LinearSegmentedColormap
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from diffusion.registry import UnknownName
@@ -76,6 +77,20 @@ class FigureStyle:
     def density(self) -> LinearSegmentedColormap:
         """Colours of a density; nothing is the ground itself."""
         return LinearSegmentedColormap.from_list(f"density-{self.name}", [self.page, *self.ramp])
+
+    @property
+    def distance(self) -> LinearSegmentedColormap:
+        """Colours of a distance, those of `cividis` that stand out from the ground: near is dark on
+        light, and far is bright on dark.
+        """
+        whole = mpl.colormaps["cividis"]
+        part = (0.35, 1.0) if self._dark else (0.0, 0.8)
+        colors = whole(np.linspace(*part, 64))
+        return LinearSegmentedColormap.from_list(f"distance-{self.name}", colors)
+
+    @property
+    def _dark(self) -> bool:
+        return sum(to_rgb(self.page)) < sum(to_rgb(self.ink))
 
     @property
     def grey(self) -> LinearSegmentedColormap:

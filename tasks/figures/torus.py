@@ -88,7 +88,7 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
     shown = ax.scatter(
         *values[inside].T,
         c=np.log10(np.maximum(distance[inside], 1e-6)),
-        cmap="cividis",
+        cmap=style.distance,
         vmin=-3,
         vmax=-0.5,
         s=1.6 * style.line**2,
@@ -97,11 +97,11 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
         rasterized=True,
     )
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-2.2 * r, 2.2 * r))
-    ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.35)
-    ax.set_axis_off()
+    ax.set_box_aspect((1, 1, 2.2 * r / reach), zoom=1.15)
+    _scaled(ax, R, r, style)
     bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.7, aspect=30, pad=0.03)
     bar.set_ticks([-3, -2, -1], labels=["0.001", "0.01", "0.1"])
-    bar.set_label("distance to the surface")
+    bar.set_label("distance to the surface, in units of $x$")
     who = "exact score" if found.cloud.series.exact else found.cloud.series.label
     figure.suptitle(
         f"{who}, {found.cloud.panel.title}, N = {found.cloud.point.steps}\n"
@@ -114,3 +114,17 @@ def torus(found: OnTorus, style: FigureStyle) -> Movie:
     with settled(figure):
         show(0)
     return Movie(figure, _FRAMES, show, style)
+
+
+def _scaled(ax: Axes3D, R: float, r: float, style: FigureStyle) -> None:
+    """Axes with their names and two marks each, where names have room between them; and neither walls
+    nor a grid. Offsets of 21 and 8 points, matplotlib's own, suit one size of text alone.
+    """
+    for axis, name, marks in ((ax.xaxis, "x", (-R, R)), (ax.yaxis, "y", (-R, R)), (ax.zaxis, "z", (-r, r))):
+        axis.set_pane_color((0, 0, 0, 0))
+        axis.line.set_color(style.muted)
+        axis.set_ticks(marks, [f"{mark:g}".replace("-", "−") for mark in marks])
+        axis.set_label_text(f"${name}$")
+        axis.set_tick_params(pad=0.65 * style.size - 8)
+        axis.labelpad = 1.5 * style.size - 21
+    ax.grid(visible=False)

@@ -21,6 +21,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 
 import diffatlas as da
@@ -71,6 +72,11 @@ def texts(shown: Figure) -> Iterator[Text]:
             continue
         yield ax.title
         yield from ax.texts
+        if isinstance(ax, Axes3D):  # its texts have their places from when it was drawn
+            for way in (ax.xaxis, ax.yaxis, ax.zaxis):
+                yield way.label
+                yield from (tick.label1 for tick in way.majorTicks)
+            continue
         if not ax.axison:
             continue
         for axis in (ax.xaxis, ax.yaxis):
@@ -82,7 +88,11 @@ def texts(shown: Figure) -> Iterator[Text]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_overlaps_and_nothing_is_cut_off(name: str, style: str) -> None:
     made = drawn(name, style)
-    shown = made.still() if isinstance(made, Movie) else made
+    check_layout(made.still() if isinstance(made, Movie) else made, style)
+
+
+def check_layout(shown: Figure, style: str) -> None:
+    """No text of a figure lies on another one, or beyond its edge."""
     with STYLES[style].worn():
         shown.draw_without_rendering()  # as a file is written
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts(shown) if text.get_text().strip()]
