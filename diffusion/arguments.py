@@ -120,11 +120,20 @@ def of_draws(method: OfDraws[S]) -> OfDraws[S]:
             raise WrongValue(
                 f"{_name(self)}.sample gave {given} for n = {n}; accepted: a tensor of shape {[n, self.dim]}"
             )
-        if bad := int((~torch.isfinite(found)).any(-1).sum()):
+        if bad := lost_rows(found):
             raise WrongValue(f"{_name(self)}.sample gave {bad} of {n} points that are not finite")
         return found
 
     return wraps(method)(checked)
+
+
+def lost_rows(x: Tensor) -> int:
+    """How many rows of ``x [n, dim]`` hold a number that is not finite.
+
+    An infinity and a NaN stay in the sum of all numbers, so that one pass is enough where it is
+    finite; of huge numbers it may be infinite without them, and the rows are looked at.
+    """
+    return 0 if bool(torch.isfinite(x.sum())) else int((~torch.isfinite(x)).any(-1).sum())
 
 
 def points(what: str, x: Any) -> Tensor:

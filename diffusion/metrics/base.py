@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.arguments import lost_rows
 from diffusion.caches import remembered
 from diffusion.datasets import Dataset
 from diffusion.errors import WrongValue
@@ -73,7 +74,7 @@ class BaseMetric(Component):
             raise WrongValue(f"{self.registered_name}: dataset {dataset.registered_name!r} is refused: {reason}")
 
     def _check_finite(self, samples: Tensor) -> None:
-        if bad := int((~torch.isfinite(samples)).any(dim=1).sum()):
+        if bad := lost_rows(samples):
             raise WrongValue(f"{self.registered_name}: {bad} of {len(samples)} samples are not finite")
 
 

@@ -4,6 +4,7 @@ nonsense is refused.
 
 import contextlib
 import itertools
+import math
 import pickle
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.arguments import lost_rows
 from diffusion.datasets import Dataset, EightGaussians, Gaussian, Uniform, datasets
 from diffusion.errors import WrongValue
 from diffusion.registry import Entry
@@ -162,3 +164,16 @@ class _Exact:
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return Gaussian().log_density(x, alpha[:, None], sigma[:, None])
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost"),
+    [
+        ([[1.0, 2.0], [3.0, 4.0]], 0),
+        ([[1e308, 1e308], [1e308, 1e308]], 0),  # whose sum is infinite
+        ([[1.0, math.inf], [-math.inf, 0.0], [0.0, 0.0]], 2),  # whose sum is not a number
+        ([[1.0, math.nan], [math.nan, math.nan], [1e308, 1e308]], 2),
+    ],
+)
+def test_rows_that_are_not_finite_are_counted_whatever_their_sum(rows: list[list[float]], lost: int) -> None:
+    assert lost_rows(torch.tensor(rows, dtype=torch.float64)) == lost
