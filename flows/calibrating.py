@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -60,7 +60,8 @@ def asked_of(stage: str, kinds: dict[str, Sample], claims: Claims, code: Code, e
     """The same, of a worker with what a task run of the stage is given."""
     device = claims.devices[stage]
     emit(Waiting(f"{device} is asked how fast it works, for at most {seconds:.0f} s"))
-    answer = ray.remote(paces_on).options(max_retries=0, **claims.options(stage)).remote(device, kinds, code)
+    asking: Any = ray.remote(max_retries=0, **claims.options(stage))(paces_on)  # `options` would take no `max_calls`
+    answer = asking.remote(device, kinds, code)
     try:
         with signals_as_raised():
             found = ray.get(answer, timeout=seconds)

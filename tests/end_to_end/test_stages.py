@@ -290,6 +290,110 @@ def test_each_stage_may_ask_for_resources_of_its_own(diffatlas: Command) -> None
     assert given["CPU"] == 2.5
 
 
+TOGETHER = '''
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import ray
+import torch
+
+import tasks.work.shard
+from diffusion.samplers import Sampler
+
+tasks.work.shard.device_of_worker = lambda name: torch.device("cpu")  # the GPUs here are pretended
+
+
+@dataclass(frozen=True)
+class Together(Sampler):
+    """Waits until so many shards are here at once, and a while for one more; writes down what its
+    worker was given.
+    """
+
+    order: ClassVar[int | None] = None
+    folder: str = ""
+    many: int = 1
+
+    def step(self, denoiser, x, now, then, noise):
+        here, begun = Path(self.folder), time.time()
+        (here / f"{begun}.begun").touch()
+        while len(list(here.glob("*.begun"))) - len(list(here.glob("*.json"))) < self.many:
+            if time.time() - begun > 60:
+                break
+            time.sleep(0.1)
+        time.sleep(2.0)
+        context = ray.get_runtime_context()
+        variables = {name: os.environ.get(name) for name in json.loads(VARIABLES)}
+        told = {"pid": os.getpid(), "node": context.get_node_id(), "begun": begun, "ended": time.time(), **variables}
+        (here / f"{begun}.json").write_text(json.dumps({**told, **context.get_assigned_resources()}))
+        return x * 0.0
+
+
+VARIABLES = '["DIFFATLAS_GPU_SHARE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]'
+'''
+
+PRETENDED = """
+import json, os, sys
+from flows.services import quiet_environment
+from flows.services.environment import FOR_GPUS
+quiet_environment()
+os.environ |= FOR_GPUS | {"RAY_AUTH_MODE": "disabled"}
+from ray.cluster_utils import Cluster
+from flows.request import RunRequest
+from flows.services import ray_cluster
+from flows.start import start
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=2, num_gpus=1)
+try:
+    with ray_cluster(cluster.address, None, {}):
+        for request in json.loads(sys.argv[1]):
+            print(start(RunRequest(ray_address=cluster.address, device="cuda", quiet=True, **request)).computed)
+finally:
+    cluster.shutdown()
+"""
+
+
+def test_real_shards_are_packed_on_pretended_gpus_and_their_workers_have_what_was_asked(diffatlas: Command) -> None:
+    """Two nodes with a GPU each, and four shards of exact cells: two at once with a GPU each, all four
+    with half of one.
+    """
+    (diffatlas.folder / "own.py").write_text(TOGETHER)
+    requests = []
+    for name, many in (("whole", 2), ("half", 4)):
+        seen = diffatlas.folder / f"seen by {name}"
+        seen.mkdir()
+        file = study(
+            diffatlas,
+            name,
+            datasets=json.dumps([{"name": "gaussian", "means": float(mean)} for mean in range(4)]),
+            samplers=json.dumps([{"name": "own:Together", "folder": str(seen), "many": many}]),
+            formulations="[{name: exact, schedule: edm}]",
+            seeds="1",
+            steps="[1]",
+        )
+        requests.append({"study": file, "resources": {"sweep": {"num_gpus": 0.5}} if name == "half" else {}})
+    path = f"{diffatlas.folder}:{os.environ.get('PYTHONPATH', '')}"
+    out, _ = diffatlas.python(PRETENDED, json.dumps(requests), PYTHONPATH=path, DIFFATLAS_ALLOW_PLUGINS="own")
+    assert out.split() == ["4", "4"]
+    whole, half = (
+        [json.loads(file.read_text()) for file in (diffatlas.folder / f"seen by {name}").glob("*.json")]
+        for name in ("whole", "half")
+    )
+    for shards, at_once, gpu, share in ((whole, 2, 1.0, None), (half, 4, 0.5, "0.5")):
+        assert len(shards) == 4
+        together = [sum(one["begun"] <= other["begun"] < one["ended"] for one in shards) for other in shards]
+        assert max(together) == at_once
+        assert {(one["GPU"], one["CPU"]) for one in shards} == {(gpu, 1.0)}
+        assert {one["DIFFATLAS_GPU_SHARE"] for one in shards} == {share}
+        assert {(one["CUDA_VISIBLE_DEVICES"], one["OMP_NUM_THREADS"]) for one in shards} == {("0", "1")}
+        assert len({one["node"] for one in shards}) == 2
+    assert len({one["pid"] for one in whole}) < len(whole)  # one process serves several: CUDA starts once
+
+
 @pytest.mark.parametrize(
     ("resources", "reason"),
     [
