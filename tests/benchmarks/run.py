@@ -36,7 +36,7 @@ from diffusion.networks import StackedMLP, features
 from diffusion.randomness import stream
 from diffusion.training import Member, Training, train
 from tasks.store import Rows, Store
-from tests.benchmarks import cells, pages, quality, query, sampling, scores, startup, training
+from tests.benchmarks import cells, exact, pages, quality, query, sampling, scores, startup, training
 from tests.benchmarks.pairs import Ratio, paired
 
 
@@ -127,6 +127,7 @@ MEASURES: tuple[tuple[str, Callable[[], Ratio | None]], ...] = (
     ("network evaluation / exact denoiser of U[0,1]", exact_against_network),
     ("300 points in commits of 10 / in one commit", commits),
     ("a commit of 100 points: after 1,000 commits / after 10", growth),
+    *exact.MEASURES,
     *cells.MEASURES,
     *scores.MEASURES,
     *query.MEASURES,
