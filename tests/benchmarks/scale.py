@@ -4,9 +4,12 @@ it foretells a real run.
     python -m tests.benchmarks.scale costs
     python -m tests.benchmarks.scale check
     python -m tests.benchmarks.scale trivial
+    python -m tests.benchmarks.scale memory
 
-The last takes studies of 10, 1,000 and 10,000 cells that cost next to nothing through the whole pipeline,
-or of as many as are named after it.
+The third takes studies of 10, 1,000 and 10,000 cells that cost next to nothing through the whole pipeline,
+or of as many as are named after it. The last follows the coordinator's memory through one run of a
+few hundred points: with the answers that it took, the rows below its bars, and what Prefect and Ray
+keep of task runs.
 
 Seconds of processor are measured, not of the clock, so other work on the machine matters little. A
 cost is the slope between a small and a large case: what is paid once for a run falls out.
@@ -17,6 +20,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -250,6 +254,47 @@ def whole(counts: Sequence[int] = CELLS) -> None:
         )
 
 
+def memory() -> None:
+    """A run of many small shards on two workers: what the coordinator holds after each commit, and what
+    a point more adds to it.
+    """
+    import gc
+    import tracemalloc
+
+    import flows.orchestration
+    from flows.events import Committed, Event
+    from flows.listeners import Tally
+    from flows.request import RunRequest
+    from flows.start import start
+
+    seen: list[tuple[int, int, float, float]] = []
+
+    class Weighing(Tally):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, Committed) and self.computed:
+                gc.collect()
+                traced, _ = tracemalloc.get_traced_memory()
+                seen.append((self.committed, self.computed, traced / 1e3, _memory() / 1e3))
+
+    vars(flows.orchestration)["Tally"] = Weighing
+    each = [f"{{formulations: [edm, ddpm], training: {{width: {8 + i}}}}}" for i in range(LARGE)]
+    text = STUDY.format(grids=", ".join(each)).replace("steps: [1, 2]", f"steps: {list(range(1, 11))}")
+    with tempfile.TemporaryDirectory() as name, prefect_server(), ray_cluster(None, 2, {}):
+        study, folder = Path(name) / "many.yaml", Path(name)
+        study.write_text(text)
+        tracemalloc.start()
+        start(RunRequest(str(study), str(folder / "store"), (), None, 2, quiet=True, report=str(folder / "page.html")))
+        tracemalloc.stop()
+    _say("| commits | points | traced, kB | resident, kB |")
+    _say("|---|---|---|---|")
+    for commits, points, traced, resident in seen[:: max(len(seen) // 12, 1)]:
+        _say(f"| {commits} | {points} | {traced:,.0f} | {resident:,.0f} |")
+    (_, first, before, _), (_, last, after, _) = seen[len(seen) // 4], seen[-1]
+    slope = statistics.linear_regression([row[1] for row in seen], [row[3] for row in seen]).slope
+    _say(f"a point more: {(after - before) / (last - first):.2f} kB traced, {slope:.2f} kB resident")
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -277,6 +322,8 @@ def _ray(nodes: int) -> Iterator[str | None]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
         check()
+    elif sys.argv[1:] == ["memory"]:
+        memory()
     elif sys.argv[1:2] == ["trivial"]:
         whole([int(count) for count in sys.argv[2:]] or CELLS)
     else:
