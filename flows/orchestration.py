@@ -52,7 +52,7 @@ from flows.workers import Workers
 from tasks.compare import compare, summary
 from tasks.messages import counted
 from tasks.plan import keeps_trajectory, points_of
-from tasks.plan.warnings import kept_in_vain, measured_in_vain, of_other_sources
+from tasks.plan.warnings import called_alike, kept_in_vain, measured_in_vain, of_other_sources
 from tasks.results import Answers, UnknownStudy
 from tasks.results.explain import matching
 from tasks.results.models import ModelledAnswers
@@ -133,7 +133,7 @@ def _compute(plan: Plan, store: Store, request: RunRequest, code: Code, emit: Em
     slots = asked.slots
     paces = calibrated(plan.jobs, asked, code, emit)
     shards = tuple(plan.shards(slots, paces))
-    emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan))))
+    emit(Started(plan, shards, slots, (*kept_in_vain(plan.study), *measured_in_vain(plan), *called_alike(plan))))
     board = SharedBoard(shards, slots, emit, paces)
     limit = 60 * request.shard_limit if request.shard_limit else None
     with Workers(_requests(plan), lambda: Answers(store).weights, board, asked, code, limit, paces) as workers:

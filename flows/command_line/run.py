@@ -307,7 +307,7 @@ def _reasons(made: Plan, store: str) -> list[dict[str, Any]]:
 
 
 def _plan_as_values(made: Plan) -> dict[str, Any]:
-    from tasks.plan.warnings import end_warnings, kept_in_vain, measured_in_vain, of_other_sources
+    from tasks.plan.warnings import called_alike, end_warnings, kept_in_vain, measured_in_vain, of_other_sources
 
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for job in made.jobs:
@@ -344,6 +344,7 @@ def _plan_as_values(made: Plan) -> dict[str, Any]:
             *end_warnings((point.cell.dataset, point.schedule) for point in made.points if point.starts_from_noise),
             *kept_in_vain(made.study),
             *measured_in_vain(made),
+            *called_alike(made),
             *of_other_sources(made),
         ],
         "missing_points": [

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 
 from diffusion.datasets import Dataset
+from diffusion.registry import identity_text
 from diffusion.schedules import Schedule
 from tasks.plan.plan import Plan
 from tasks.study import Study
@@ -48,6 +49,21 @@ def measured_in_vain(plan: Plan) -> list[str]:
         if reason is not None:
             lines.append(f"metric {metric.column!r} measures nothing that is asked: {reason}")
     return lines
+
+
+def called_alike(plan: Plan) -> list[str]:
+    """One line for each label that several data sets of the study have: rows are grouped by labels, so
+    that one mean would be over all of them.
+    """
+    found: dict[str, set[str]] = {}
+    for dataset in {id(cell.dataset): cell.dataset for cell in plan.cells.values()}.values():
+        found.setdefault(dataset.label(), set()).add(identity_text(dataset))
+    return [
+        f"{len(texts)} data sets of the study are called {label!r}, and tables and pictures take them for one: "
+        "let their `label` tell them apart"
+        for label, texts in found.items()
+        if len(texts) > 1
+    ]
 
 
 def of_other_sources(plan: Plan) -> list[str]:

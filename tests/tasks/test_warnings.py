@@ -4,15 +4,20 @@ asked.
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from diffusion import plugins
 from diffusion.datasets import Dataset, datasets
 from diffusion.samplers import samplers
 from diffusion.schedules import schedules
 from diffusion.schedules.base import GAUSSIAN_ENOUGH
+from flows.command_line import app
 from tasks.plain import Plain
 from tasks.plan import make_plan
 from tasks.plan.warnings import end_warnings, measured_in_vain, root_mean_square
@@ -79,3 +84,30 @@ def test_a_metric_that_measures_nothing_of_what_is_asked_is_told_with_the_reason
     assert found(datasets=["uniform"], formulations=["edm"], metrics=["w1", "nll"]) == []
     (line,) = found(datasets=["moons"], formulations=["edm"], metrics=["energy", "restoration-error"])
     assert "restores nothing" in line
+
+
+def test_data_sets_of_one_label_are_pointed_out_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of somebody's own class, whose label says too little."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(plugins.VARIABLE, "nameless_data")
+    Path("nameless_data.py").write_text(
+        "from dataclasses import dataclass\nfrom diffusion.datasets import Uniform\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Uniform):\n    def label(self):\n        return 'mine'\n"
+    )
+    spec = {
+        "name": "alike",
+        "seeds": 2,
+        "formulations": ["exact"],
+        "samplers": ["heun"],
+        "steps": [2],
+        "metrics": ["w1"],
+    }
+    for lows, told in (((0.0, 3.0), 1), ((0.0,), 0)):
+        own = [{"name": "nameless_data:Mine", "low": low, "high": low + 1} for low in lows]
+        Path("alike.json").write_text(json.dumps({**spec, "datasets": [*own, "uniform"]}))
+        found = CliRunner().invoke(app, ["plan", "alike.json", "--store", "none", "--json"])
+        assert found.exit_code == 0, found.output
+        lines = [line for line in json.loads(found.stdout)["warnings"] if "data sets of the study are called" in line]
+        assert len(lines) == told
+        assert all(line.startswith("2 data sets of the study are called 'mine'") for line in lines)
