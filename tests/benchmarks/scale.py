@@ -290,9 +290,10 @@ def memory() -> None:
     _say("|---|---|---|---|")
     for commits, points, traced, resident in seen[:: max(len(seen) // 12, 1)]:
         _say(f"| {commits} | {points} | {traced:,.0f} | {resident:,.0f} |")
-    (_, first, before, _), (_, last, after, _) = seen[len(seen) // 4], seen[-1]
-    slope = statistics.linear_regression([row[1] for row in seen], [row[3] for row in seen]).slope
-    _say(f"a point more: {(after - before) / (last - first):.2f} kB traced, {slope:.2f} kB resident")
+    late = seen[len(seen) // 4 :]  # what is made once is made by then
+    traced_each = statistics.linear_regression([row[1] for row in late], [row[2] for row in late]).slope
+    resident_each = statistics.linear_regression([row[0] for row in late], [row[3] for row in late]).slope
+    _say(f"a point more: {traced_each:.2f} kB traced; a commit more: {resident_each:.0f} kB resident")
 
 
 def _say(text: str) -> None:
