@@ -289,6 +289,30 @@ def test_printed_everything_is_unfolded_light_and_as_wide_as_paper(browser: Any,
         page.pdf(path=FOLDER / "page-printed.pdf", prefer_css_page_size=True, format="A4")
 
 
+STANDS = """[...document.querySelectorAll('.plot')].filter((one) => one.offsetParent).map((one) =>
+  [one.clientWidth, one._fullLayout?.width, one._fullLayout?.font.color, one.querySelectorAll('.main-svg, canvas').length])"""
+
+
+def test_what_is_printed_is_drawn_before_it_is_printed(browser: Any, whole: Path) -> None:
+    """The browser waits for nobody between `beforeprint` and the paper: what stands when the page's own
+    listener has returned is printed. That is every picture, in the colours and the width of paper,
+    although most had not been in sight.
+    """
+    note = f"addEventListener('beforeprint', () => {{ window.stood = {STANDS}; }})"  # after the page's own
+    with Watched(browser, whole, WIDE, "dark") as page:
+        drawn, plots = page.evaluate(
+            "[document.documentElement.dataset.drawn, document.documentElement.dataset.plots].map(Number)"
+        )
+        assert drawn < plots
+        page.evaluate(note)
+        page.pdf(path=FOLDER / "page-of-all-kinds-printed.pdf", prefer_css_page_size=True, format="A4")
+        stood = page.evaluate("window.stood")
+        assert len(stood) > drawn
+        assert [one for one in stood if one[1] is None or abs(one[0] - one[1]) > 1] == []
+        assert {ink for _, _, ink, _ in stood} == {"#1b1f24"}
+        assert all(marks for *_, marks in stood)
+
+
 def test_the_first_picture_is_in_sight_and_the_rest_is_drawn_when_it_comes(browser: Any, curves: Path) -> None:
     for size, lowest in ((WIDE, 700), (NARROW, 1600)):
         with Watched(browser, curves, size) as page:
@@ -368,24 +392,41 @@ def test_the_switch_turns_the_colours_of_page_and_pictures(browser: Any, curves:
 
 @pytest.mark.parametrize(
     ("which", "scheme", "size"),
-    [("curves", "light", NARROW), ("curves", "dark", WIDE), ("whole", "light", WIDE), ("whole", "dark", NARROW)],
+    [("curves", "light", NARROW), ("curves", "dark", WIDE)],
 )
 def test_nothing_serious_keeps_anybody_from_reading_it(
     browser: Any, request: pytest.FixtureRequest, which: str, scheme: str, size: tuple[int, int]
 ) -> None:
+    with Watched(browser, request.getfixturevalue(which), size, scheme) as page:
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        assert serious(page) == []
+
+
+def serious(page: Any) -> list[tuple[str, list[str]]]:
+    """What axe-core calls serious or critical of a page, and where."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
     ).Axe
-    with Watched(browser, request.getfixturevalue(which), size, scheme, at="#all" if which == "whole" else "") as page:
-        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-        if which == "whole":
-            until(page, "document.documentElement.dataset.all === 'drawn'")
-        found = axe().run(page).response["violations"]
-    assert [
+    return [
         (one["id"], [node["html"][:120] for node in one["nodes"]][:3])
-        for one in found
+        for one in axe().run(page).response["violations"]
         if one["impact"] in {"serious", "critical"}
-    ] == []
+    ]
+
+
+def test_nothing_serious_keeps_anybody_from_the_page_of_all_kinds(browser: Any, whole: Path) -> None:
+    """Opened once, and turned: wide and narrow, light and dark."""
+    with Watched(browser, whole, WIDE, at="#all") as page:
+        until(page, "document.documentElement.dataset.all === 'drawn'")
+        inks = []
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for size in (WIDE, NARROW):
+                page.set_viewport_size({"width": size[0], "height": size[1]})
+                page.wait_for_timeout(300)
+                assert serious(page) == [], (scheme, size)
+                inks.append(page.evaluate("getComputedStyle(document.body).color"))
+        assert inks[0] == inks[1] != inks[2] == inks[3]
 
 
 @pytest.fixture(scope="module")

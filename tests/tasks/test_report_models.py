@@ -214,6 +214,16 @@ def test_a_logarithmic_axis_has_a_tick_where_there_is_something() -> None:
     assert log_ticks(0.8, 120, [1, 100])["tickvals"] == [1, 2, 5, 10, 20, 50, 100]
 
 
+@pytest.mark.parametrize("low", np.geomspace(1e-4, 1e4, 97))
+def test_a_short_logarithmic_axis_has_two_ticks_with_short_names(low: float) -> None:
+    for ratio in (1.7, 2.0, 3.0, 10.0, 1e4):
+        ticks = log_ticks(low, low * ratio)
+        assert len(ticks["tickvals"]) >= 2
+        assert all(low * 0.999 <= value <= low * ratio * 1.001 for value in ticks["tickvals"])
+        assert len(set(ticks["ticktext"])) == len(ticks["ticktext"])
+        assert all(len(text) <= 6 or "<sup>" in text for text in ticks["ticktext"])
+
+
 @pytest.mark.parametrize(("sampler", "drawn"), [("heun", 1), ("forward-chain", 0)])
 def test_samples_of_another_law_do_not_stand_beside_the_torus(sampler: str, drawn: int) -> None:
     kept = np.zeros((10, 3), np.float32)

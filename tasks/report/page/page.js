@@ -131,23 +131,25 @@
   const show = async (place) => {
     const frames = place._transitionData._frames;
     const { name } = frames[Math.round((shares.get(place) || 0) * (frames.length - 1))];
-    const atOnce = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } };
-    await Plotly.animate(place, [name], atOnce).catch((error) => { if (error) throw error; });  // none: another frame came first
+    const unmoved = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } };
+    await Plotly.animate(place, [name], unmoved).catch((error) => { if (error) throw error; });  // none: another frame came first
     place.closest("figure").querySelector(".frame").textContent = name;
   };
 
-  const draw = async (place) => {
-    await (library ??= unpacked());
+  const finish = async (place, frames, plotted) => {
+    await plotted;
+    if (!frames) return;
+    await Plotly.addFrames(place, frames);
+    await show(place);  // drawn anew in other colours, it stays where it was
+  };
+  // What is SVG stands when this returns; the promise is of the rest.
+  const begin = (place) => {
     const read = JSON.parse(specs.get(place));
     read.layout = complete(read.layout);
     const spec = paint(read, "", getComputedStyle(root));
     // Two fingers scroll the page on a phone; a swipe over a picture must not be caught by it.
     if (coarse && !spec.layout.scene) spec.layout.dragmode = false;
-    await Plotly.react(place, spec.data, spec.layout, config(spec));
-    if (spec.frames) {
-      await Plotly.addFrames(place, spec.frames);
-      await show(place);  // drawn anew in other colours, it stays where it was
-    }
+    const plotted = Plotly.react(place, spec.data, spec.layout, config(spec));
     const after = () => {
       light(place, chosen());
       // The picture's words are its label and caption; its buttons stay within reach.
@@ -156,8 +158,14 @@
     if (!drawn.has(place)) place.on("plotly_afterplot", after);
     drawn.add(place);
     after();
+    return finish(place, spec.frames, plotted);
+  };
+  const draw = async (place) => {
+    await (library ??= unpacked());
+    await begin(place);
     root.dataset.drawn = drawn.size;
   };
+  const atOnce = (place) => { try { begin(place).catch((error) => note(error)); } catch (error) { note(error); } };
   const drawMany = async (places) => { for (const place of places) await draw(place).catch((error) => note(error)); };
 
   for (const place of plots) place.replaceChildren();
@@ -309,7 +317,9 @@
     root.dataset.print = "yes";
     unfolded = [...document.querySelectorAll("details:not([open])")];
     for (const fold of unfolded) fold.open = true;
-    drawMany(plots.filter((place) => place.offsetParent !== null));
+    const shown = plots.filter((place) => place.offsetParent !== null);
+    if (!window.Plotly) drawMany(shown);
+    else for (const place of shown) atOnce(place);  // paper waits for no promise
   });
   addEventListener("afterprint", () => {
     delete root.dataset.print;

@@ -117,25 +117,30 @@ def layout(**more: Plain) -> Spec:
     return more
 
 
+FINE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+"""Steps of a decade on a short logarithmic axis: the second next is at most 1.67 times each."""
+
+
 def log_ticks(low: float, high: float, known: Sequence[float] = ()) -> Spec:
     """Ticks of a logarithmic axis from `low` to `high`: decades, and 2 and 5 between them where
     there is room.
 
-    Where only one of them is in sight, there are ticks at both ends of the `known` values instead.
+    Where only one of them is in sight, there are ticks at both ends of the `known` values instead, or
+    at every step of `FINE`: two of these at least, where `high` is 1.7 times `low`.
     """
     decades = math.log10(high / low)
     every = max(1, math.ceil(decades / 7))
     factors = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 3.5 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    values = [
-        f * 10.0**power
-        for power in range(first, last + 1)
-        if power % every == 0
-        for f in factors
-        if low * 0.999 <= f * 10.0**power <= high * 1.001
-    ]
-    if len(values) < 2 and len(known):
-        values = sorted({float(min(known)), float(max(known))})
+
+    def inside(factors: Sequence[float]) -> list[float]:
+        powers = (power for power in range(first, last + 1) if power % every == 0)
+        ticks = (float(f"{f}e{power}") for power in powers for f in factors)
+        return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+
+    values = inside(factors)
+    if len(values) < 2:
+        values = sorted({float(min(known)), float(max(known))}) if len(known) else inside(FINE)
     return {
         "type": "log",
         "range": [round(math.log10(low), 4), round(math.log10(high), 4)],
@@ -149,8 +154,8 @@ def tick_text(value: float) -> str:
     """``0.01``, ``5``, ``10<sup>4</sup>``."""
     if 1e-3 <= value < 1e4:
         return f"{value:g}"
-    mantissa, power = f"{value:.0e}".split("e")
-    factor = "" if mantissa == "1" else f"{mantissa}×"
+    mantissa, power = f"{value:.1e}".split("e")
+    factor = "" if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}×"
     return f"{factor}10<sup>{'−' if int(power) < 0 else ''}{abs(int(power))}</sup>"
 
 
