@@ -16,10 +16,12 @@ import xarray as xr
 
 import tasks.accessor  # noqa: F401 - points.atlas
 from tasks.results import Answers, open_results
+from tasks.results.models import ModelledAnswers
 from tasks.store import Store
 from tests.end_to_end.conftest import SMALL, Command, Once, processes, wait_for
 from tests.flows.services.processes import descendants, remaining
 from tests.tasks import own_parts
+from tests.tasks.answer_oracle import hold_to_its_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("services")]
 
@@ -81,6 +83,12 @@ def test_a_run_answers_every_point_and_a_second_run_does_nothing(once: Once) -> 
     )  # nothing to orchestrate: not asked
     assert "nothing to compute" in second.stderr
     assert Store.open(str(once.store)).history() == before
+
+
+def test_the_answer_that_a_run_s_page_opens_with_is_what_its_rows_say(once: Once) -> None:
+    """Who wins and how surely, what limits it and what failed, worked out once more by numpy and scipy."""
+    said = hold_to_its_rows(ModelledAnswers(Store.open(str(once.store)), "once"))
+    assert said["What failed"] == "Nothing failed: all 32 points have an answer."
 
 
 def test_growing_an_axis_runs_exactly_what_is_missing(diffatlas: Command) -> None:
@@ -171,11 +179,20 @@ def test_an_interrupted_run_keeps_what_is_committed_and_ends_its_services(
     told = json.loads(diffatlas("status", "--json").stdout)  # from another terminal
     assert (told["holder"]["pid"], told["run"]["study"]) == (process.pid, "small")
     assert 0 < told["run"]["shards_done"] < told["run"]["shards"]
+    watching = diffatlas.start("status", "--watch", "--json")
     wait_for(lambda: running(diffatlas) == ["train uniform: edm x2, ddpm x2"])
+    assert watching.stdout is not None
+    doing = ""
+    while not re.fullmatch(r"step [1-9]\d* of 5000, loss [\d.e-]+, on cpu", doing):  # what its worker does
+        looked = (json.loads(watching.stdout.readline())["run"] or {}).get("running", [])
+        doing = next((one["doing"] for one in looked if one["task"].startswith("train ")), "")
     mine = descendants(process.pid)
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
+    looks, complaints = watching.communicate(timeout=30)  # it ends with the run
+    assert (watching.returncode, complaints) == (0, "")
+    assert json.loads(looks.splitlines()[-1])["holder"] is None
     assert "interrupted" in err
     assert "Traceback" not in err
     assert remaining(mine, 20) == set()
