@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -118,9 +118,12 @@ def log_likelihood(
     Raises:
         FlowLost: the solver gives up or leaves the numbers.
         WrongValue: the denoiser neither states its divergence nor can be differentiated.
-        WrongValue: x is not ``[1, batch, dim]``, or `probes` is below 1.
+        WrongValue: x is not ``[1, batch, dim]`` or not finite, `tolerance` is not above zero, `trace`
+            is none of these, or `probes` is below 1.
     """
-    _, batch, dim = _checked(x)
+    _, batch, dim = _checked(x, tolerance)
+    if trace not in get_args(Trace):
+        raise WrongValue(f"trace = {trace!r}; accepted: {', '.join(get_args(Trace))}")
     if probes < 1:
         raise WrongValue(f"probes = {probes}; needed: at least 1")
     exact = trace == "exact" or (trace == "auto" and dim <= MOST_EXACT)
@@ -153,7 +156,7 @@ def to_noise(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float
     """Where the flow takes points ``[1, batch, dim]`` from t_min to t_max; errors held to
     `tolerance` of the noise.
     """
-    _checked(x)
+    _checked(x, tolerance)
     first, last, sigma_min, sigma_max = _ends(schedule)
     return sigma_max * _followed(_velocity(denoiser), x / sigma_min, first, last, tolerance)
 
@@ -162,14 +165,18 @@ def to_data(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float 
     """Where the flow takes points ``[1, batch, dim]`` from t_max to t_min: the inverse of
     `to_noise`.
     """
-    _checked(x)
+    _checked(x, tolerance)
     first, last, sigma_min, sigma_max = _ends(schedule)
     return sigma_min * _followed(_velocity(denoiser), x / sigma_max, last, first, tolerance)
 
 
-def _checked(x: Tensor) -> torch.Size:
+def _checked(x: Tensor, tolerance: float) -> torch.Size:
     if x.ndim != 3 or x.shape[0] != 1:
         raise WrongValue(f"points of shape {list(x.shape)}; needed: [1, batch, dim], one member at a time")
+    if not x.isfinite().all():
+        raise WrongValue("points that are not finite: the flow takes them nowhere")
+    if not 0 < tolerance < math.inf:
+        raise WrongValue(f"tolerance = {tolerance}; needed: a number above zero")
     return x.shape
 
 

@@ -4,7 +4,7 @@ the target.
 The noised law is a mixture of normal distributions of one width, and the ideal denoiser is a
 softmax over the points,
 
-    D(x) = sum_k r_k x_k,   r = softmax(-|x - alpha x_k|^2 / 2 sigma^2)
+    D(x) = sum_k r_k x_k,   r = softmax(-|x - alpha x_k|^2 / (2 sigma^2))
 
 which is what a network that fits its training data perfectly has learnt: sampling with it returns
 the training points. It costs (points asked) x (points held) operations; the work goes in blocks, so

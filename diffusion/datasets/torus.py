@@ -152,7 +152,7 @@ def _window(kappa: Tensor, n: int) -> Nodes:
 @datasets.register(
     "torus",
     formula="p(x) ~ integral over theta of w I0e(alpha a rho/sigma^2) "
-    "exp(-((rho - alpha a)^2 + (z - alpha r sin(theta))^2) / 2 sigma^2), a = R + r cos(theta)",
+    "exp(-((rho - alpha a)^2 + (z - alpha r sin(theta))^2) / (2 sigma^2)), a = R + r cos(theta), w = a (area) or 1 (angle)",
     source="uniform sampling by area: Diaconis, Holmes & Shahshahani, 'Sampling from a manifold', 2013",
     document="S0",
 )

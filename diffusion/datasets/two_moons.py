@@ -102,7 +102,8 @@ class _Known(NamedTuple):
 
 @datasets.register(
     "two_moons_posterior",
-    formula="|u| = 1/4 - x_o1 + r cos a, v = x_o2 + r sin a, a ~ U(-pi/2, pi/2), r ~ N(0.1, 0.01^2)",
+    formula="|u| = 1/4 - x_o1 + r cos a, v = x_o2 + r sin a, a ~ U(-pi/2, pi/2), r ~ N(0.1, 0.01^2), "
+    "(u, v) = (theta_1 + theta_2, theta_2 - theta_1) / sqrt 2",
     source="Lueckmann et al., Benchmarking Simulation-Based Inference, AISTATS 2021, appendix T.8; observations: sbibm 1.1.0",
 )
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ from diffusion.schedules import EDM, IDDPM, DDPMLinear, Flow, Schedule, VELinear
 @formulations.register(
     "vp",
     formula="D = y - sigma F(y/sqrt(sigma^2+1); 999 t), t ~ U(1e-5, 1), lambda = 1/sigma^2",
-    source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
+    source="Song et al., SDE, ICLR 2021; Karras et al. 2022, Table 1, column VP",
     document="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class VP(NoiseConditional):
 @formulations.register(
     "ve",
     formula="D = y + sigma F(y; ln(sigma/2)), ln sigma ~ U(ln sigma_min, ln sigma_max), lambda = 1/sigma^2",
-    source="Song et al. 2021; Karras et al. 2022, Table 1, column VE",
+    source="Song et al., SDE, ICLR 2021; Karras et al. 2022, Table 1, column VE",
     document="S0 levels 3 and 4",
 )
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class SlicedScoreMatching(WithoutTarget):
 
 @formulations.register(
     "denoising-score-matching",
-    formula="E lambda |s(x_t) + eps / sigma|^2, with lambda = sigma^2 E |sigma s + eps|^2",
+    formula="E lambda |s(x_t) + eps / sigma|^2; lambda = sigma^2 makes it E |sigma s + eps|^2",
     source="Vincent, A Connection Between Score Matching and Denoising Autoencoders, Neural Computation 23, 2011",
     document="S0 level 3, S1, S4",
 )
@@ -141,7 +141,7 @@ class DenoisingScoreMatching(Denoising):
 
 @formulations.register(
     "ncsn",
-    formula="1/2 sum_i sigma_i^2 E |s(x + sigma_i eps, sigma_i) + eps / sigma_i|^2, geometric sigma_i",
+    formula="1/(2L) sum_i sigma_i^2 E |s(x + sigma_i eps, sigma_i) + eps / sigma_i|^2, L geometric sigma_i",
     source="Song & Ermon, Generative Modeling by Estimating Gradients of the Data Distribution, NeurIPS 2019, eqs. 5 and 6",
     document="S1",
 )

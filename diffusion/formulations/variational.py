@@ -83,7 +83,8 @@ class VariationalAutoencoder(Trained):
 
 @formulations.register(
     "ddpm-elbo",
-    formula="sum_t lambda_t |x_0 - D(x_t, t)|^2, lambda_t = (SNR_{t-1} - SNR_t)/2, lambda_1 = 1/(2 beta_1): minus DDPM's bound",
+    formula="sum_t lambda_t |x_0 - D(x_t, t)|^2, lambda_t = (SNR_{t-1} - SNR_t)/2, lambda_1 = 1/(2 beta_1): "
+    "minus DDPM's bound, but for the terms without D",
     source="Ho et al. 2020, eq. 5 and 12; Kingma et al., Variational Diffusion Models, NeurIPS 2021",
     document="S2 sections 2.4 to 2.8",
 )

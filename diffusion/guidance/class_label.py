@@ -25,7 +25,8 @@ from diffusion.models import Denoiser
 @guidances.register(
     "class-label",
     formula="D + w (D_y - D) = D + w sigma^2/alpha grad log p_t(y | x_t),  p_t(y | x_t) = w_y p_t(x_t | y) / p_t(x_t)",
-    source="Bayes' rule for scores at every noise level: Song et al. 2021, section 5; Dhariwal & Nichol, NeurIPS 2021, section 4",
+    source="Bayes' rule for scores at every noise level: Song et al., SDE, ICLR 2021, section 5; "
+    "Dhariwal & Nichol, NeurIPS 2021, section 4",
     document="S1",
 )
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from diffusion.models import Denoiser
 @guidances.register(
     "inpainting",
     formula="D_j = y_j for known coordinates j, so that x_j = alpha y_j + sigma eps at every level; the others as the denoiser says",
-    source="Song et al. 2021, appendix I.2 (imputation by replacement); Lugmayr et al., RePaint, CVPR 2022",
+    source="Song et al., SDE, ICLR 2021, appendix I.2 (imputation by replacement); Lugmayr et al., RePaint, CVPR 2022",
     document="S1",
 )
 @dataclass(frozen=True)

@@ -184,7 +184,8 @@ def _trained_on(dataset: Dataset, settings: Training, seed: int, device: torch.d
 @guidances.register(
     "trained-classifier",
     formula="D + w sigma^2/alpha grad log softmax(f(x_t, nsr))_y,  f trained by cross-entropy on noised data",
-    source="Song et al. 2021, section 5 and appendix I.1; Dhariwal & Nichol, Diffusion Models Beat GANs, NeurIPS 2021, section 4.1",
+    source="Song et al., SDE, ICLR 2021, section 5 and appendix I.1; "
+    "Dhariwal & Nichol, Diffusion Models Beat GANs, NeurIPS 2021, section 4.1",
     document="S1",
 )
 @dataclass(frozen=True)

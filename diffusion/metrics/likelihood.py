@@ -134,7 +134,7 @@ _LATEST = _Latest()
 @metrics.register(
     "nll",
     formula="-mean log p(x), log p by the probability flow, at x = alpha x_0 + sigma eps of the schedule's t_min; in nats per sample",
-    source="Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al. 2021, appendix D.2",
+    source="Chen et al., Neural Ordinary Differential Equations, NeurIPS 2018; Song et al., SDE, ICLR 2021, appendix D.2",
     document="S0 level 4",
 )
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ class NegativeLogLikelihood(_Likelihood):
 @metrics.register(
     "bits-per-dim",
     formula="-mean log2 p(x) / dim + log2 scale, otherwise as nll",
-    source="Theis, van den Oord & Bethge, A Note on the Evaluation of Generative Models, ICLR 2016; Song et al. 2021, appendix D.2",
+    source="Theis, van den Oord & Bethge, A Note on the Evaluation of Generative Models, ICLR 2016; "
+    "Song et al., SDE, ICLR 2021, appendix D.2",
     document="S0 level 4",
 )
 @dataclass(frozen=True)

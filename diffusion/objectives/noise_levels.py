@@ -55,7 +55,7 @@ class NoiseLevels(Component):
 @noise_distributions.register(
     "uniform-t",
     formula="t ~ U(start, t_max), start = min(t_min t_max, t_min of the schedule)",
-    source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
+    source="Song et al., SDE, ICLR 2021; Karras et al. 2022, Table 1, column VP",
     document="S0 level 3",
 )
 @dataclass(frozen=True)

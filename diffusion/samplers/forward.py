@@ -133,7 +133,7 @@ class ForwardChain(Forward):
 @samplers.register(
     "forward-sde",
     formula="x_t = x_s + f(s) x_s (t - s) + g(s) sqrt(t - s) z, s < t; from the clean data a link of the chain",
-    source="Song et al. 2021, eq. 5; Kloeden & Platen 1992, section 9.1",
+    source="Song et al., SDE, ICLR 2021, eq. 5; Kloeden & Platen 1992, section 9.1",
     document="S0 level 3",
 )
 @dataclass(frozen=True)

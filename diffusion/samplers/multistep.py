@@ -76,7 +76,8 @@ class _SecondOrder(PathSampler):
 
 @samplers.register(
     "dpmpp-2m",
-    formula="x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) (D + h/2h' (D - D')), ' the step before; first and last: D alone",
+    formula="x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) (D + h/(2 h') (D - D')), h = ln(nsr_t/nsr_s), ' the step before; first and "
+    "last: D alone",
     source="Lu et al., DPM-Solver++, 2022, Algorithm 2",
 )
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class DPMSolver2M(_SecondOrder):
 
 @samplers.register(
     "dpmpp-2m-sde",
-    formula="x_s = sigma_s/sigma_t e^-eta h x_t + alpha_s (1 - e^-(1+eta)h) (D + h/2h' (D - D')) "
-    "+ sigma_s sqrt(1 - e^-2 eta h) z; first and last: D alone, no noise in the last",
+    formula="x_s = sigma_s/sigma_t e^(-eta h) x_t + alpha_s (1 - e^(-(1+eta) h)) (D + h/(2 h') (D - D')) "
+    "+ sigma_s sqrt(1 - e^(-2 eta h)) z, h = ln(nsr_t/nsr_s), ' the step before; first and last: D alone, no noise in the last",
     source="Lu et al., DPM-Solver++, 2022, section 5 (SDE-DPM-Solver++(2M), eta = 1); eta as in k-diffusion",
 )
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Heun(Sampler):
 
 @samplers.register(
     "rk2",
-    formula="h = s - t; x' = x_t + a h v_t; x_s = x_t + h ((1 - 1/2a) v_t + 1/2a v_{t+ah}(x')); Euler where sigma_s = 0",
+    formula="h = s - t; x' = x_t + a h v_t; x_s = x_t + h ((1 - 1/(2a)) v_t + 1/(2a) v_{t+ah}(x')); Euler where sigma_s = 0",
     source="Karras et al. 2022, Algorithm 3 and appendix D.2; a = 1/2 midpoint, 2/3 Ralston (1962), 1 Heun",
     document="S0 level 4 (Heun)",
 )
@@ -152,7 +152,7 @@ class RK2(Sampler):
 @samplers.register(
     "rk45",
     formula="Dormand-Prince 5(4) from level to level; steps such that the root mean square of error/(atol + rtol |x|) < 1",
-    source="Dormand & Prince 1980, as scipy.integrate.RK45; Song et al. 2021, section 4.3 (black-box solvers)",
+    source="Dormand & Prince 1980, as scipy.integrate.RK45; Song et al., SDE, ICLR 2021, section 4.3 (black-box solvers)",
 )
 @dataclass(frozen=True)
 class DormandPrince(PathSampler):

@@ -52,7 +52,7 @@ _MOST_CORRECTIONS = 100_000
 @samplers.register(
     "euler-maruyama",
     formula="x_s = x_t + (s - t) (f x_t - g^2 score) + g sqrt(t - s) z; Euler along the flow where sigma_s = 0",
-    source="Song et al. 2021, eq. 6 (Anderson 1982); Kloeden & Platen 1992, section 9.1",
+    source="Song et al., SDE, ICLR 2021, eq. 6 (Anderson 1982); Kloeden & Platen 1992, section 9.1",
     document="S0 level 3",
 )
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Churn(PathSampler):
 @samplers.register(
     "predictor-corrector",
     formula="ancestral step to s, then corrector_steps times x += e score + sqrt(2e) z, e = 2 (snr sigma_s)^2",
-    source="Song et al. 2021, Algorithms 4 and 5, with the expected norms E|z|^2 = d, E|score|^2 = d/sigma^2 in their step size",
+    source="Song et al., SDE, ICLR 2021, Algorithms 4 and 5, with the expected norms E|z|^2 = d, E|score|^2 = d/sigma^2 in their step size",
 )
 @dataclass(frozen=True)
 class PredictorCorrector(Sampler):

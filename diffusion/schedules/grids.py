@@ -92,7 +92,7 @@ def _fractions(steps: int) -> Tensor:
 @grids.register(
     "uniform-t",
     formula="t_i = t_max + i/(N-1) (t_min - t_max)",
-    source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
+    source="Song et al., SDE, ICLR 2021; Karras et al. 2022, Table 1, column VP",
 )
 @dataclass(frozen=True)
 class EqualTimes(Grid):
@@ -201,7 +201,8 @@ def _level_times(schedule: Schedule, numbers: np.ndarray) -> Tensor:
 
 @grids.register(
     "discrete",
-    formula="ddpm: round(T (1 - i/N)); iddpm: level floor(j_0 + (M-1-j_0) i/(N-1) + 1/2)",
+    formula="ddpm, of T levels: round(T (1 - i/N)); iddpm, of M levels from the noisiest, the first j_0 left out: level "
+    "floor(j_0 + (M-1-j_0) i/(N-1) + 1/2)",
     source="Song et al., DDIM, ICLR 2021; Karras et al. 2022, Table 1, column iDDPM + DDIM",
 )
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from diffusion.schedules.base import NoiseAsTime, VarianceExploding, check_sigma
 @schedules.register(
     "ve-linear",
     formula="sigma = sqrt(t), alpha = 1: the variance grows linearly, g = 1",
-    source="Karras et al. 2022, Table 1, column VE; Song et al. 2021 (geometric levels)",
+    source="Karras et al. 2022, Table 1, column VE; Song et al., SDE, ICLR 2021 (geometric levels)",
     document="S0 level 3 (where g = 2t is wrong)",
 )
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VELinear(VarianceExploding):
 @schedules.register(
     "ve-geometric",
     formula="sigma^2 = sigma_min^2 (r^(2t) - 1), r = sigma_max / sigma_min, alpha = 1: g = sigma_min r^t sqrt(2 ln r)",
-    source="Song & Ermon, NeurIPS 2019 (levels); Song et al. 2021, eq. 30 (its VE SDE, with the exact kernel)",
+    source="Song & Ermon, NeurIPS 2019 (levels); Song et al., SDE, ICLR 2021, eq. 30 (its VE SDE, with the exact kernel)",
     document="S0 level 3, S1 (noise perturbation)",
 )
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class VEGeometric(VarianceExploding):
 
 @schedules.register(
     "edm",
-    formula="sigma = t, alpha = 1, 0.002 <= t <= 80",
+    formula="sigma = t, alpha = 1, sigma_min <= t <= sigma_max",
     source="Karras et al. 2022, Table 1, column EDM",
     document="S0 level 4",
 )

@@ -31,7 +31,7 @@ from diffusion.schedules.base import (
 @schedules.register(
     "vp-linear",
     formula="B(t) = beta_d t^2 / 2 + beta_min t; alpha = exp(-B/2), sigma^2 = 1 - exp(-B)",
-    source="Song et al. 2021; Karras et al. 2022, Table 1, column VP",
+    source="Song et al., SDE, ICLR 2021; Karras et al. 2022, Table 1, column VP",
     document="S0 level 3 (with the sign of the exponent corrected)",
 )
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _root_of_linear_beta(b: Tensor, beta_d: float, beta_min: float) -> Tensor:
 @schedules.register(
     "vp-exponential",
     formula="alpha = exp(-t), sigma^2 = 1 - exp(-2t): f = -1, g = sqrt(2)",
-    source="the Ornstein-Uhlenbeck process; Song et al. 2021 with beta = 2",
+    source="the Ornstein-Uhlenbeck process; Song et al., SDE, ICLR 2021 with beta = 2",
     document="S0 level 3 (where g = 2 is wrong)",
 )
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class VPSigmoid(UnitCircle):
 @schedules.register(
     "sub-vp",
     formula="alpha = exp(-B/2), sigma = 1 - exp(-B), B = beta_d t^2 / 2 + beta_min t: f = -beta/2, g^2 = beta (1 - exp(-2B))",
-    source="Song et al. 2021, eq. 29 and appendix B",
+    source="Song et al., SDE, ICLR 2021, eq. 29 and appendix B",
 )
 @dataclass(frozen=True)
 class SubVP(Schedule):

@@ -115,7 +115,7 @@ class FilePoints(PointSet):
 
 @datasets.register(
     "from_file",
-    formula="p(x) = mean over the points of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
+    formula="p(x) = mean over the points of N(x; alpha x_k, sigma^2 I),  D = sum_k r_k x_k, r = softmax(-|x - alpha x_k|^2 / (2 sigma^2))",
     source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
 )
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class FromFile(FilePoints):
 
 @datasets.register(
     "images",
-    formula="p(x) = mean over the images of N(x; alpha x_k, sigma^2 I),  D = softmax(-|x - alpha x_k|^2 / 2 sigma^2) x",
+    formula="p(x) = mean over the images of N(x; alpha x_k, sigma^2 I),  D = sum_k r_k x_k, r = softmax(-|x - alpha x_k|^2 / (2 sigma^2))",
     source="the empirical ideal denoiser: Karras et al., 'Elucidating the design space', 2022, appendix B.3",
 )
 @dataclass(frozen=True)

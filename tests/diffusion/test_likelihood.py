@@ -446,3 +446,20 @@ def test_metrics_are_refused_without_an_exact_density_and_tell_flows_that_cannot
         NegativeLogLikelihood(tolerance=0.0)
     with pytest.raises(ValueError, match="scale"):
         BitsPerDimension(scale=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trace": "hutch"}, "trace = 'hutch'; accepted: auto, exact, hutchinson"),
+        ({"tolerance": 0.0}, "tolerance = 0.0; needed: a number above zero"),
+        ({"tolerance": -1.0}, "tolerance = -1.0; needed: a number above zero"),
+        ({"x": torch.tensor([[[math.nan]]], dtype=torch.float64)}, "points that are not finite: the flow takes them nowhere"),
+        ({"x": torch.zeros(3, 1, dtype=torch.float64)}, "points of shape [3, 1]; needed: [1, batch, dim], one member at a time"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_one_sentence(change: dict[str, object], said: str) -> None:
+    asked: dict[str, object] = {"x": torch.zeros(1, 3, 1, dtype=torch.float64), **change}
+    with pytest.raises(WrongValue) as refused:
+        log_likelihood(ExactDenoiser([Gaussian()]), schedule=EDM(), **asked)  # type: ignore[arg-type]
+    assert str(refused.value) == said
