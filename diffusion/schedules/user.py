@@ -157,6 +157,10 @@ class User(Schedule):
         alpha, sigma = values["alpha"], values["sigma"]
         self._check_each((alpha > 0) | ((alpha == 0) & (t == self.t_max)), t, "alpha must be positive", alpha)
         self._check_each(sigma > 0, t, "sigma must be positive", sigma)
+        flat = (alpha == 0) & (values["alpha'"] == 0)
+        self._check_each(
+            ~flat, t, "alpha must not end flat at 0, where alpha' / alpha is no number (a smaller t_max serves)", alpha
+        )
         ratio = sigma / alpha
         before = torch.cat([ratio.new_zeros(1), ratio[:-1]])
         rising = (ratio > before) & (values["sigma'"] * alpha > sigma * values["alpha'"])

@@ -1066,6 +1066,7 @@ def test_a_refused_expression_has_not_been_evaluated(capfd: pytest.CaptureFixtur
         ({"alpha": "1 + 10*t", "sigma": "t**0.5"}, "sigma / alpha must rise with t .* at t = 0.10"),
         ({"alpha": "1", "sigma": "t + 0.2*sin(20*t)"}, "sigma / alpha must rise with t"),
         ({"alpha": "1", "sigma": "tanh(100*t)"}, "sigma / alpha must rise with t"),
+        ({"alpha": "(1-t)**2", "sigma": "t", "t_max": 1.0}, "alpha must not end flat at 0, .* found 0 at t = 1 "),
         ({"alpha": "1/(1 - 2*t)"}, "alpha must be"),
         ({"alpha": "1", "sigma": "exp(1000*t) - 1"}, "sigma must be finite"),
         ({"alpha": "sqrt(1 - t)", "sigma": "sqrt(t)", "t_max": 1.0}, "alpha' must be finite .* found -inf at t = 1"),
