@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tasks.report import draw_report
 from tasks.report.numbers.across import Across, across
 from tasks.report.numbers.curves import tabulate
 from tasks.report.pictures.ranks import MOST, ranks
 from tests.tasks.chosen import answers_to
+from tests.tasks.page_reader import Page
 from tests.tasks.real_page import together
 
 pytestmark = together
@@ -194,3 +196,10 @@ def test_of_many_curves_the_first_are_drawn_and_the_others_counted() -> None:
     picture = ranks(found)
     assert len(picture.spec["data"]) == MOST == 16
     assert picture.caption.endswith("The first 16 of 18.")
+
+
+def test_the_page_names_the_data_sets_that_are_left_out() -> None:
+    other: Planted = {"gaussian": {"edm": (1, 1, 1, 1), "ve": (2, 2, 2, 2)}}
+    page = Page(draw_report(answers_to([*rows(PLACES), *rows(other)])))
+    assert "Without gaussian, which has too few curves in common with the others." in page.text
+    assert "too few curves" not in Page(draw_report(answers_to(rows(PLACES)))).text

@@ -22,7 +22,7 @@ from tasks.store import Store
 from tests.tasks.chosen import GivenAnswer, answers_to, chosen
 from tests.tasks.page_reader import Page
 from tests.tasks.realistic import realistic
-from tests.tasks.tiny_store import answer
+from tests.tasks.tiny_store import SPEC, answer
 
 
 def test_a_formulation_made_five_times_worse_is_named_and_the_others_are_not() -> None:
@@ -250,3 +250,16 @@ def test_a_mean_that_is_nothing_but_rounding_is_written_as_nothing_and_no_ratio_
     assert all(math.isnan(ratio.value) for ratio in near.ratios)
     page = Page(draw_report(answers))
     assert re.findall(r"\S*10⁻¹\S+|\S*\de-1\d\S*|\bratio \d\S*", page.text) == []
+
+
+@pytest.mark.parametrize("order", [("euler", "ddim"), ("ddim", "euler")])
+def test_euler_and_ddim_of_a_real_run_tie_on_edm_and_the_first_that_the_study_names_leads(
+    order: tuple[str, str], tmp_path: Path
+) -> None:
+    spec = {**SPEC, "samplers": list(order), "steps": [3, 10], "samples": 300, "keep": {}}
+    answer(str(tmp_path / "results"), spec)
+    answers = ModelledAnswers(Store.open(str(tmp_path / "results")), "tiny")
+    values = {name: answers.points["w1"].values[(answers.points["sampler"].values == name)].tolist() for name in order}
+    assert values[order[0]] == pytest.approx(values[order[1]], rel=1e-12)  # one rule, but for rounding
+    for best in verdicts(tabulate(answers), "uniform", "w1").best:
+        assert (best.who, best.ties) == (f"edm with {order[0]}", (f"edm with {order[1]}",))
