@@ -172,10 +172,11 @@ class Checkerboard(InBlocks):
         left = x < centre
         a = torch.where(left, low - x, x - high) / sigma
         s = (alpha * self._half / sigma).expand(a.shape)
-        tau = s * (x - centre).abs() / sigma
+        # where takes one side's derivative at a corner; those of abs, clamp and maximum are neither's
+        tau = s * torch.where(left, centre - x, x - centre) / sigma
         rim = alpha * self.half_width
-        o = (x.abs() - rim).clamp(min=0) / sigma
-        inner = torch.minimum(torch.maximum(x, -rim), rim)
+        o = torch.where(x.abs() > rim, x.abs() - rim, 0.0) / sigma
+        inner = torch.where(x > rim, rim, torch.where(x < -rim, -rim, x))
         d = torch.maximum(low - inner, inner - high).clamp(min=0) / sigma
         log_u = -0.5 * d * (2 * o + d)
         share = torch.empty_like(log_u)

@@ -114,7 +114,7 @@ def _edge_terms(a: Tensor, s: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tens
     inside = a < 0
     loss = -torch.expm1(-2 * tau)
     near = torch.exp(-0.5 * a * a).where(inside, torch.ones_like(a))
-    tail = near * _mills(a.abs())
+    tail = near * _mills(torch.where(inside, -a, a))  # not abs, whose derivative at the end is neither side's
     mass = torch.where(inside, ROOT_TWO_PI - tail, tail) - near * (1 - loss) * _mills(a + 2 * s)
     return near, loss, mass
 

@@ -94,7 +94,9 @@ class Uniform(InBlocks, ScalarDataset):
         left = y < alpha * self._centre
         a = torch.where(left, alpha * self.low - y, y - alpha * self.high) / sigma
         s = (alpha * self._half / sigma).expand(a.shape)
-        return left, a, s, s * (y - alpha * self._centre).abs() / sigma
+        # not abs, whose derivative at the centre is neither side's
+        beside = torch.where(left, alpha * self._centre - y, y - alpha * self._centre)
+        return left, a, s, s * beside / sigma
 
     def _denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         left, a, s, tau = self._coordinates(x, alpha, sigma)
