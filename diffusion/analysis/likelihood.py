@@ -173,7 +173,7 @@ def to_data(denoiser: Denoiser, x: Tensor, schedule: Schedule, tolerance: float 
 def _checked(x: Tensor, tolerance: float) -> torch.Size:
     if x.ndim != 3 or x.shape[0] != 1:
         raise WrongValue(f"points of shape {list(x.shape)}; needed: [1, batch, dim], one member at a time")
-    if not x.isfinite().all():
+    if not x.to(HOST).isfinite().all():
         raise WrongValue("points that are not finite: the flow takes them nowhere")
     if not 0 < tolerance < math.inf:
         raise WrongValue(f"tolerance = {tolerance}; needed: a number above zero")
