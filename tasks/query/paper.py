@@ -122,14 +122,18 @@ def _columns(frame: pd.DataFrame, signs: _Signs) -> dict[str, list[str]]:
 
 
 def _with_error(value: float, error: float, signs: _Signs) -> str:
-    """Rounded to two digits of the error; the value alone where there is none."""
+    """Rounded to two digits of the error; the value alone where there is none, or where it is beyond
+    the last of six digits.
+    """
     if not math.isfinite(value):
         return "-"
     if not math.isfinite(error) or error <= 0:
         return f"{value:.4g}"
+    if error < 1e-5 * abs(value):
+        return f"{value:.6g}"
     decimals = 1 - math.floor(math.log10(error))
-    if decimals > 6:
-        power = math.floor(math.log10(max(abs(value), error)))
+    power = math.floor(math.log10(max(abs(value), error)))
+    if decimals > 6 and power != 0:
         scaled = _with_error(value / 10.0**power, error / 10.0**power, signs)
         return signs.power.format(scaled, power)
     places = max(decimals, 0)

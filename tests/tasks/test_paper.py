@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from deployments.atlas import STUDIES
 from flows.command_line import app
 from tasks.query import pareto, query, rank
 from tasks.query.paper import FORMS, paper_table
@@ -125,6 +126,9 @@ def test_each_row_has_all_columns_whatever_the_names_hold(form: str) -> None:
         (12345.6, 250.0, "12350 ± 250"),
         (1.5, 0.0996, "1.500 ± 0.100"),
         (3.2e-9, 1.1e-10, "(3.20 ± 0.11)e-9"),
+        (0.25, 8.9e-10, "0.25"),
+        (1.5, 2e-5, "1.500000 ± 0.000020"),
+        (-2.5e-7, 1e-15, "-2.5e-07"),
         (0.5, np.nan, "0.5"),
         (0.5, 0.0, "0.5"),
         (np.nan, 0.1, "-"),
@@ -135,6 +139,15 @@ def test_a_mean_is_rounded_as_its_error_is(value: float, error: float, said: str
     assert read(text)[1] == [said]
     latex = paper_table(pd.DataFrame({"w1_mean": [value], "w1_sem": [error]}), "latex")
     assert said.partition(" ")[0].strip("(") in latex
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_mean_of_the_shipped_answers_has_a_place_in_a_table(name: str, form: str) -> None:
+    """Also those that are the same for all seeds but for the last digits."""
+    by = ["dataset", "formulation", "schedule", "sampler", "grid", "steps"]
+    frame = query(open_results("atlas:", study=name), by=by)
+    assert len(paper_table(frame, form).splitlines()) > len(frame) > 0
 
 
 def test_the_command_writes_them(uri: str, tmp_path: Path) -> None:
