@@ -67,6 +67,8 @@ Told = Callable[..., tuple[int, str]]
 def told(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Told:
     """Types a command in the folder: its exit code, and all that it says."""
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "path", list(sys.path))  # to which a command adds the study's folder
 
     def give(*arguments: str) -> tuple[int, str]:
         if arguments[0] == "run":  # of which all is answered and recorded, so that no service starts
@@ -179,9 +181,10 @@ def test_the_table_for_a_paper_has_these_columns_and_rows(told: Told, folder: Pa
 
 
 def test_the_sampler_that_the_guide_adds_runs_in_the_study_as_it_says(
-    told: Told, folder: Path, monkeypatch: pytest.MonkeyPatch
+    told: Told, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     page = DOCS / "start" / "sampler.md"
+    request.addfinalizer(lambda: sys.modules.pop("mine", None))
     monkeypatch.setenv("DIFFATLAS_ALLOW_PLUGINS", "mine")
     monkeypatch.syspath_prepend(str(folder))
     (folder / "mine.py").write_text(blocks(page)[0], encoding="utf-8")
