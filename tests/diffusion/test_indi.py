@@ -30,7 +30,7 @@ from diffusion.schedules.grids import EqualTimes
 from diffusion.schedules.levels import Level, levels_of
 from diffusion.training import Member, TrainedStack, Training, train
 from tasks.plan import Cell, Job, Point, SamplingSettings, Shard
-from tasks.work import Requests, stack_of
+from tasks.work import Requests, data_key, stack_of
 from tasks.work.data import generate
 from tasks.work.stacks import to_bytes
 from tests.diffusion import sampler_kit as kit
@@ -381,7 +381,7 @@ def answered(
     points = [Point(cell, SamplingSettings(sampler, EqualTimes(), n, 10_000, "random")) for sampler, n in requested]
     assert all(point.impossible() is None for point in points)
     shard = Shard((Job(cell, train=True, points=tuple(points)),))
-    data = {(dataset.label(), 0, settings.data): generate(dataset, 0, settings.data)}
+    data = {data_key(cell): generate(dataset, 0, settings.data)}
     answer = run_shard(shard, data, {}, Requests((RestorationError(),), False, frozenset()))
     return [row for rows in answer.rows() for row in rows.points]
 

@@ -18,7 +18,7 @@ from tasks.results.rows import skipped_rows
 from tasks.results.stored import record
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import PointAnswer, Requests
+from tasks.work import PointAnswer, Requests, data_key
 from tasks.work.data import generate
 from tests.tasks.in_one_process import run_shard
 
@@ -47,7 +47,7 @@ def answered() -> tuple[Study, Plan, list[ShardAnswer]]:
     study = Study.from_spec(SPEC)
     plan = make_plan(study, {}, ())
     kept = frozenset(point.id for point in plan.points if keeps_trajectory(study, point))
-    data = {("four_points", 0, 60): generate(FourPoints(), 0, 60)}
+    data = {data_key(job.cell): generate(FourPoints(), 0, 60) for job in plan.jobs if job.train}
     wanted = Requests(study.metrics, True, kept)
     return study, plan, [run_shard(shard, data, {}, wanted) for shard in plan.shards(1)]
 

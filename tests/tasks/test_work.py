@@ -19,7 +19,7 @@ from tasks.results import open_results
 from tasks.results.stored import plan_against
 from tasks.store import Store
 from tasks.study import Study
-from tasks.work import Requests, sweep_shard
+from tasks.work import Requests, data_key, sweep_shard
 from tasks.work.data import generate
 from tests.tasks import tiny_store
 from tests.tasks.in_one_process import ShardAnswer, run_shard
@@ -52,9 +52,7 @@ def _one_thread() -> Iterator[None]:
 
 def answers(shard: Shard, study: Study) -> ShardAnswer:
     data = {
-        (job.cell.dataset.label(), job.cell.seed, 60): generate(job.cell.dataset, job.cell.seed, 60)
-        for job in shard.jobs
-        if job.cell.training
+        data_key(job.cell): generate(job.cell.dataset, job.cell.seed, 60) for job in shard.jobs if job.cell.training
     }
     return run_shard(shard, data, {}, Requests(study.metrics, True, frozenset()))
 
