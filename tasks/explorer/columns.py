@@ -34,14 +34,17 @@ def choices(store: OpenedStore, look: Look) -> Spec:
         of somebody who has asked nothing yet, as an address.
     """
     points = store.points(look.study, look.as_of)
-    metrics = points.metrics()
+    metrics, studies = points.metrics(), list(store.answers(None, look.as_of).studies)
+    begun = look  # at one study: cells of the same labels may be trained otherwise in another
+    if look.study is None and len(studies) > 1:
+        begun = replace(look, study=studies[0])
     return {
         "store": store.uri,
         "study": look.study,
         "snapshot": points.attrs["snapshot"],
         "time": points.attrs["time"],
         "size": points.size,
-        "studies": store.answers(None, look.as_of).studies,
+        "studies": studies,
         "columns": [_column(points, name) for name in points.labels if name not in _NO_GROUPS],
         "numbers": [*_COSTS, *metric_columns(points)],
         "metrics": [
@@ -53,7 +56,7 @@ def choices(store: OpenedStore, look: Look) -> Spec:
         "views": list(VIEWS),
         "statistics": list(CENTRES),
         "bands": list(BANDS),
-        "first": first(points, look).value(),
+        "first": first(store.points(begun.study, look.as_of), begun).value(),
     }
 
 

@@ -267,6 +267,19 @@ def test_what_can_be_chosen_are_the_columns_with_their_values(store: OpenedStore
     assert offered["first"] == {}
 
 
+def test_a_store_of_several_studies_is_opened_at_one_of_them() -> None:
+    """Models of the same labels may have been trained otherwise for another study, and their mean is
+    that of nothing.
+    """
+    shipped = OpenedStore("atlas:")
+    offered = choices(shipped, Look())
+    assert len(offered["studies"]) > 1
+    assert offered["first"]["study"] == offered["studies"][0]
+    begun = read({name: [value] if isinstance(value, str) else value for name, value in offered["first"].items()})
+    assert view(shipped.points(begun.study), begun)["table"]["total"] > 0
+    assert choices(shipped, begun)["first"]["study"] == begun.study
+
+
 def test_a_snapshot_is_read_once(store: OpenedStore) -> None:
     assert store.points() is store.points()
     assert store.points() is store.points(as_of=store.snapshot())

@@ -217,6 +217,7 @@ const begin = async () => {
   try {
     await offerAnyway();
     if (fresh) for (const [name, value] of Object.entries(choices.first)) for (const one of [value].flat()) state.append(name, one);
+    if (fresh && state.has("study")) await offerAnyway();
     history.replaceState(null, "", place());
     await ask();
     await snapshots();
