@@ -27,6 +27,7 @@ Three things more are known of some targets:
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,13 @@ class Dataset(Component):
     @abstractmethod
     def std(self) -> float:
         """Root of the variance averaged over coordinates, the `sigma_data` of the literature."""
+
+    @property
+    def root_mean_square(self) -> float:
+        """``sqrt(E|x_0|^2 / dim) = sqrt(std^2 + |mean|^2 / dim)``: the size of the data beside noise
+        that is centred at zero.
+        """
+        return math.sqrt(self.std**2 + math.fsum(m * m for m in self.mean) / self.dim)
 
     @property
     def frame(self) -> Frame | None:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +149,7 @@ class Given(Untrained):
         training, or of other data, is near in no reading. At the levels of `_NOISE` times the data's
         size; where these are not among the schedule's, nothing is told.
         """
-        size = math.sqrt(dataset.std**2 + math.fsum(m * m for m in dataset.mean) / dataset.dim)
+        size = dataset.root_mean_square
         low, high = self.noise_range(self.schedule) or (0.0, 0.0)
         levels = [share * size for share in _NOISE if low <= share * size <= high]
         asked = self.model.function

@@ -4,7 +4,6 @@ that is meant.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from diffusion.datasets import Dataset
@@ -12,13 +11,6 @@ from diffusion.registry import identity_text
 from diffusion.schedules import Schedule
 from tasks.plan.plan import Plan
 from tasks.study import Study
-
-
-def root_mean_square(dataset: Dataset) -> float:
-    """sqrt(E|x_0|^2 / dim) = sqrt(std^2 + |mean|^2 / dim): the size of the data beside noise that
-    is centred at zero.
-    """
-    return math.sqrt(dataset.std**2 + math.fsum(m * m for m in dataset.mean) / dataset.dim)
 
 
 def kept_in_vain(study: Study) -> list[str]:
@@ -102,7 +94,7 @@ def end_warning(name: str, working: Dataset, schedule: Schedule, *, moved: bool)
         schedule: What is sampled on.
         moved: Whether those are other coordinates than the data's own.
     """
-    line = schedule.end_warning(root_mean_square(working))
+    line = schedule.end_warning(working.root_mean_square)
     if line is None:
         return None
     far = not moved and schedule.end_warning(1.0) is None  # it is the data that are far from zero or large

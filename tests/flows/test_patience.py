@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 from types import ModuleType
 
 import httpx
 import pytest
+from prefect._internal.concurrency import services
 
 from flows.patience import ask_on
 from flows.refusals import tell_in_one_line
@@ -97,3 +99,10 @@ def test_of_what_is_known_the_log_has_a_line_and_of_the_rest_a_traceback(
         assert "Traceback" in lines[0]
     else:
         assert lines == ([told] if told else [])
+
+
+def test_what_prefect_does_at_its_end_still_goes_by_the_name_that_is_replaced() -> None:
+    """By its source: the attribute itself is there once we have put it there."""
+    source = inspect.getsource(services)
+    assert "_register_atexit(self._at_exit)" in source
+    assert "def _at_exit(self) -> None:" in source

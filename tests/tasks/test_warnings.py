@@ -20,7 +20,7 @@ from diffusion.schedules.base import GAUSSIAN_ENOUGH
 from flows.command_line import app
 from tasks.plain import Plain
 from tasks.plan import make_plan
-from tasks.plan.warnings import end_warnings, measured_in_vain, root_mean_square
+from tasks.plan.warnings import end_warnings, measured_in_vain
 from tasks.study import Study
 
 
@@ -39,12 +39,12 @@ def test_the_root_mean_square_is_that_of_samples(dataset: Dataset) -> None:
     """Six standard errors: a false alarm in 5e8 per data set."""
     squares = dataset.sample(20_000, torch.Generator().manual_seed(1)).double().square().mean(dim=1)
     error = float(squares.std()) / math.sqrt(len(squares))
-    assert abs(root_mean_square(dataset) ** 2 - float(squares.mean())) <= 6 * error + 1e-12
+    assert abs(dataset.root_mean_square**2 - float(squares.mean())) <= 6 * error + 1e-12
 
 
 def test_data_of_unit_interval_are_noise_at_the_end_of_the_usual_schedules() -> None:
     uniform = datasets.create("uniform")
-    assert root_mean_square(uniform) == pytest.approx(math.sqrt(1 / 3))
+    assert uniform.root_mean_square == pytest.approx(math.sqrt(1 / 3))
     usual = ("edm", "ve-linear", "vp-linear", "flow", "iddpm", "ddpm-linear")
     assert end_warnings((uniform, schedules.create(name)) for name in usual) == []
 
